@@ -1,0 +1,1 @@
+"""Measurements of Pensieve, one script per question."""

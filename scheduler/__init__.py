@@ -1,0 +1,1 @@
+"""Decides which sequences run in each step; no arrays, no HTTP."""
