@@ -1,0 +1,34 @@
+"""Settings of the HTTP server; `pensieve serve` makes a flag of each field."""
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Where to listen and whom to serve."""
+
+    host: str = field(default="127.0.0.1", metadata={"help": "address to listen on"})
+    port: int = field(default=7777, metadata={"help": "port to listen on"})
+    api_key: str | None = field(
+        default=None,
+        metadata={"help": "key that clients must send (default: any key on loopback; elsewhere a key is required)"},
+    )
+    log_level: LogLevel = field(
+        default="info", metadata={"help": "debug, info, warning or error", "choices": get_args(LogLevel)}
+    )
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        return self.host in ("127.0.0.1", "localhost", "::1") or self.host.startswith("127.")
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ValueError("--port must lie between 0 and 65535")
+        if self.api_key is not None and not self.api_key:
+            raise ValueError("--api-key must not be empty")
+        if not self.is_loopback and self.api_key is None:
+            raise ValueError(f"--host {self.host} can be reached from other machines: give --api-key as well")

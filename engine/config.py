@@ -1,0 +1,27 @@
+"""Settings of the engine; `pensieve serve` makes a flag of each field."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Which model to serve and how much memory its KV may take."""
+
+    model: str = field(
+        default="mlx-community/Phi-3-mini-128k-instruct-4bit",
+        metadata={"help": "hub id, local folder, or 'demo' for the bundled toy model"},
+    )
+    max_context: int | None = field(
+        default=None,
+        metadata={"help": "longest prompt plus answer, in tokens (default: the model's, as far as KV fits)"},
+    )
+    kv_cache_gb: float | None = field(
+        default=None,
+        metadata={"help": "memory for KV, in GB of 10^9 bytes (default: what the device can spare)"},
+    )
+
+    def __post_init__(self) -> None:
+        if self.max_context is not None and self.max_context < 256:
+            raise ValueError("--max-context must be at least 256 tokens")
+        if self.kv_cache_gb is not None and not 0 < self.kv_cache_gb < 1e5:
+            raise ValueError("--kv-cache-gb must be above 0")

@@ -1,0 +1,95 @@
+"""What crosses the border between scheduler and engine: plain ints and lists, picklable, no arrays."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Protocol
+
+Run = tuple[int, int]
+"""A contiguous range of KV slots, `(first, end)`; a sequence is a few of them, in token order."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How one sequence's next token is chosen. `temperature` 0 is exact greedy decoding.
+
+    Raises ValueError for a value that would make the distribution meaningless: MLX takes NaN and
+    negative values in silence, and one bad row would reach its neighbours.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0  # keep the smallest set of tokens whose probability reaches this; 1 keeps all
+    top_k: int = 0  # keep the k likeliest tokens; 0 keeps all
+    min_p: float = 0.0  # drop tokens less likely than this share of the likeliest
+    seed: int = 0  # same seed, same prompt: same tokens, whatever else is in the batch
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and 0.0 <= self.temperature <= 100.0):
+            raise ValueError("temperature must lie between 0 and 100")
+        if not 0.0 < self.top_p <= 1.0:
+            raise ValueError("top_p must be above 0 and at most 1")
+        if not 0 <= self.top_k < 2**31:
+            raise ValueError("top_k must be 0 or more")
+        if not 0.0 <= self.min_p <= 1.0:
+            raise ValueError("min_p must lie between 0 and 1")
+        if not 0 <= self.seed < 2**64:
+            raise ValueError("seed must be an unsigned 64-bit integer")
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeRow:
+    """One sequence's next token: feed `token` at `position`, sample what follows."""
+
+    seq_id: int
+    token: int | None  # None: the token that this sequence's previous step samples, still on the device
+    position: int
+    runs: tuple[Run, ...]  # slots of positions 0..position, in order; the last one is written
+    sampling: SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillChunk:
+    """A slice of a prompt whose KV is to be computed; nothing is sampled from it."""
+
+    seq_id: int
+    tokens: list[int]
+    start: int  # position of tokens[0]
+    runs: tuple[Run, ...]  # slots of positions 0..start+len(tokens)-1; the last len(tokens) are written
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """All that one step computes: the decode batch, then prefill chunks."""
+
+    step_id: int
+    decode: list[DecodeRow] = field(default_factory=list)
+    prefill: list[PrefillChunk] = field(default_factory=list)
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.decode) + sum(len(chunk.tokens) for chunk in self.prefill)
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a step sampled."""
+
+    step_id: int
+    tokens: dict[int, int]  # by seq_id
+    elapsed_s: float
+
+
+class StepFailed(Exception):
+    """A step raised; its KV is not to be trusted and every sequence must be computed anew."""
+
+
+class Engine(Protocol):
+    """What the scheduler's loop needs of an engine. `tests/fakes.py` has a scripted one."""
+
+    async def step(self, plan: StepPlan) -> StepResult | None:
+        """Queue `plan`; return the oldest result not yet returned, or None while the pipeline fills.
+
+        Raises StepFailed when the device or model fails; nothing is in flight afterwards.
+        """
+
+    async def drain(self) -> StepResult | None:
+        """Return the result still in flight, if any, without queueing more. Raises StepFailed."""
