@@ -1,0 +1,13 @@
+"""Fixtures that several folders of tests share."""
+
+from pathlib import Path
+
+import pytest
+
+from .models import write_model
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random-weight llama folder; do not write into it."""
+    return write_model(tmp_path_factory.mktemp("models") / "tiny")

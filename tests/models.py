@@ -1,0 +1,108 @@
+"""Writes tiny random-weight model folders, so that tests need no download.
+
+The weights are normal with a scale of 0.35: a model with the default initialisation repeats one token for
+ever, which hid real bugs (a corrupted KV cache answered the same as a sound one).
+"""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import mlx_lm.utils
+import numpy as np
+from mlx.utils import tree_flatten
+from safetensors.numpy import save_file
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def write_model(
+    folder: Path,
+    model_type: str = "llama",
+    hidden: int = 64,
+    layers: int = 3,
+    heads: int = 4,
+    kv_heads: int = 2,
+    head_dim: int = 32,
+    vocab: int = 512,
+    seed: int = 0,
+) -> Path:
+    """Write a float32 model (llama, qwen3, phi3, …) with a byte-level tokenizer into `folder`.
+
+    Phi-3 has no `head_dim` of its own: there it is hidden / heads. vocab: at least 259.
+    """
+    config = {
+        "model_type": model_type,
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "intermediate_size": 2 * hidden,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": hidden // heads if model_type == "phi3" else head_dim,
+        "vocab_size": vocab,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "max_position_embeddings": 8192,
+        "tie_word_embeddings": False,
+        "bos_token_id": 256,
+        "pad_token_id": 256,
+        "eos_token_id": 258,
+        "torch_dtype": "float32",
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "config.json", config)
+    write_tokenizer(folder, vocab)
+    save_file(random_weights(config, seed), folder / "model.safetensors", metadata={"format": "mlx"})
+    return folder
+
+
+def random_weights(config: dict[str, Any], seed: int) -> dict[str, np.ndarray[Any, Any]]:
+    """Make the named weights that the model of `config` needs; norms stay at one."""
+    model_class, args_class = mlx_lm.utils._get_classes(config)
+    rng = np.random.default_rng(seed)
+    weights = {}
+    parameters: Any = tree_flatten(model_class(args_class.from_dict(config)).parameters())
+    for name, initial in parameters:
+        shape: tuple[int, ...] = initial.shape
+        drawn = 0.35 * rng.standard_normal(shape, dtype=np.float32)
+        weights[name] = np.array(initial, dtype=np.float32) if len(shape) == 1 else drawn
+    return weights
+
+
+def write_tokenizer(folder: Path, vocab: int) -> None:
+    """Write a byte-level BPE tokenizer: ids 0-255 bytes, 256-258 special, the rest pairs of letters."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    ids = {token: index for index, token in enumerate([*alphabet, *SPECIAL_TOKENS])}
+    letters = "etaoinshrdlucmfw"
+    pairs = itertools.product(letters, letters)
+    merges = list(itertools.islice(pairs, vocab - len(ids)))
+    ids |= {first + second: len(ids) + index for index, (first, second) in enumerate(merges)}
+    tokenizer = Tokenizer(models.BPE(vocab=ids, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    write_json(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "bos_token": "<|endoftext|>",
+            "eos_token": "<|im_end|>",
+            "pad_token": "<|endoftext|>",
+            "chat_template": CHAT_TEMPLATE,
+            "model_max_length": 8192,
+        },
+    )
+
+
+def write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=1), encoding="utf-8")
