@@ -9,7 +9,8 @@ class SchedulerConfig:
 
     max_batch: int = field(default=32, metadata={"help": "sequences decoded together"})
     step_tokens: int = field(
-        default=512, metadata={"help": "tokens one step may compute; a long prompt is prefilled in such slices"}
+        default=512,
+        metadata={"help": "tokens one step may compute; a long prompt is prefilled in such slices"},
     )
     max_waiting: int = field(
         default=1024, metadata={"help": "requests that may wait; beyond it, 529 with a retry-after"}

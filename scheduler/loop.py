@@ -1,34 +1,117 @@
-"""The asyncio task between the API and the engine: arrivals, schedule, await a step, publish."""
+"""The asyncio task between the API and the engine: arrivals, schedule, await a step, publish.
 
-from collections.abc import AsyncIterator
+Everything here runs on one event loop. The engine's own thread is behind `Engine.step`; while it works, the
+loop is free to take requests and to write tokens out.
+"""
+
+import asyncio
+import logging
+import time
 from dataclasses import dataclass
 
-from .sequence import FinishReason, Request
+from .. import PensieveError
+from ..engine.step import Engine, StepFailed
+from .config import SchedulerConfig
+from .scheduler import Progress, Scheduler
+from .sequence import FinishReason, Request, Sequence, SequenceStatus
+
+logger = logging.getLogger(__name__)
+
+MAX_FAILURES = 3
+"""Steps that may fail one after another before the engine is given up."""
+
+
+class PromptTooLong(PensieveError):
+    """The prompt can never fit."""
+
+    def __init__(self, num_tokens: int, max_tokens: int) -> None:
+        super().__init__(f"prompt is too long: {num_tokens} tokens > {max_tokens} maximum")
+        self.num_tokens = num_tokens
+        self.max_tokens = max_tokens
+
+
+class QueueFull(PensieveError):
+    """As many requests wait as may."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__("too many requests are waiting")
+        self.retry_after_s = retry_after_s
+
+
+class EngineDown(PensieveError):
+    """The engine has been given up, or the server is stopping; nothing is taken any more."""
+
+
+class EngineFailed(PensieveError):
+    """The engine failed while it computed this request."""
 
 
 class Generation:
-    """One request's tokens as they are computed; iterate it, or close it with `cancel()`.
+    """One request's tokens as they are computed: iterate over it, and `cancel()` it in a `finally`."""
 
-    Leaving the iteration early without `cancel()` keeps the sequence running: callers cancel in `finally`.
-    """
+    def __init__(self, scheduler: Scheduler, sequence: Sequence, num_cached: int) -> None:
+        self.arrival_s = time.monotonic()
+        self.admitted_s: float | None = None  # when it first got a place in a step
+        self.first_token_s: float | None = None
+        self.num_prompt_tokens = sequence.num_prompt
+        self._scheduler = scheduler
+        self._sequence = sequence
+        self._expected_cached = num_cached
+        self._unread: list[int] = []
+        self._news = asyncio.Event()
 
-    num_prompt_tokens: int
-    num_cached_tokens: int  # a look-ahead until the sequence is admitted, exact afterwards
-    num_queued_ahead: int  # sequences before it in the queue, 0 once it runs
-    finish_reason: FinishReason | None  # set once the iteration has ended
-    arrival_s: float  # time.monotonic() of submit
-    admitted_s: float | None  # when it first got a place in a step
-    first_token_s: float | None
+    @property
+    def num_cached_tokens(self) -> int:
+        """Prompt tokens whose KV was there already: exact once admitted, until then as at arrival."""
+        cached = self._sequence.num_cached
+        return self._expected_cached if cached is None else cached
 
-    def __aiter__(self) -> AsyncIterator[list[int]]: ...
+    @property
+    def num_sampled_tokens(self) -> int:
+        """Tokens read so far and those to be read; a stop token is not among them."""
+        return len(self._sequence.tokens) - self.num_prompt_tokens
+
+    @property
+    def num_queued_ahead(self) -> int:
+        """Requests before this one in the queue; 0 once it runs."""
+        if self._sequence.status is not SequenceStatus.WAITING:
+            return 0
+        return self._scheduler.waiting.index(self._sequence)
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why it ended, None while it runs."""
+        return self._sequence.finish_reason
+
+    def __aiter__(self) -> "Generation":
+        return self
+
     async def __anext__(self) -> list[int]:
-        """Tokens sampled since the last call, at least one; the stop token itself is left out.
+        """Tokens sampled since the last call, at least one; a stop token is left out.
 
-        Raises StopAsyncIteration at the end, EngineFailed when the engine cannot go on.
+        Raises StopAsyncIteration at the end, EngineFailed when the engine cannot go on with it.
         """
+        while not self._unread and self.finish_reason is None:
+            self._news.clear()
+            await self._news.wait()
+        if self._unread:
+            tokens, self._unread = self._unread, []
+            return tokens
+        if self.finish_reason == "error":
+            raise EngineFailed("the engine failed while it computed this request")
+        raise StopAsyncIteration
 
     def cancel(self) -> None:
         """End the sequence within one step; harmless when it has ended."""
+        self._scheduler.end(self._sequence, "abort")
+        self._news.set()
+
+    def publish(self, tokens: list[int]) -> None:
+        """Hand over new tokens, or wake the reader because the sequence has ended. For the loop only."""
+        if tokens and self.first_token_s is None:
+            self.first_token_s = time.monotonic()
+        self._unread += tokens
+        self._news.set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,5 +133,127 @@ class Stats:
     evictions: int  # counter, blocks
     preemptions: int  # counter
     steps: int  # counter
-    last_step_s: float  # seconds since the last step ended; 0 when idle
+    current_step_s: float  # how long the step under way has taken, 0 when idle
     engine_error: str | None  # why the engine is down, None while it is well
+
+
+class SchedulerLoop:
+    """Owns the scheduler and drives the engine; `submit()` is its front, `run()` its task."""
+
+    def __init__(self, engine: Engine, config: SchedulerConfig, num_blocks: int, max_context: int) -> None:
+        self._engine = engine
+        self._scheduler = Scheduler(config, num_blocks, max_context)
+        self._generations: dict[Sequence, Generation] = {}
+        self._arrived = asyncio.Event()
+        self._step_started_s: float | None = None
+        self._num_failures = 0
+        self._error: str | None = None
+
+    @property
+    def max_context(self) -> int:
+        """Tokens that one sequence may hold, prompt and answer together."""
+        return self._scheduler.max_context
+
+    def submit(self, request: Request) -> Generation:
+        """Queue a request and return its token stream.
+
+        Raises PromptTooLong, QueueFull or EngineDown; nothing is queued then.
+        """
+        if self._error is not None:
+            raise EngineDown(self._error)
+        if len(request.prompt) >= self.max_context:
+            raise PromptTooLong(len(request.prompt), self.max_context - 1)
+        if len(self._scheduler.waiting) >= self._scheduler.config.max_waiting:
+            raise QueueFull(retry_after_s=10)
+        num_cached = self._scheduler.num_matched(request.prompt)
+        sequence = self._scheduler.add(request)
+        generation = Generation(self._scheduler, sequence, num_cached)
+        self._generations[sequence] = generation
+        self._arrived.set()
+        return generation
+
+    async def run(self) -> None:
+        """Step until cancelled or until the engine is given up; every request then ends with an answer."""
+        try:
+            while self._error is None:
+                if not self._scheduler.has_work:
+                    self._forget_ended()
+                    self._arrived.clear()
+                    await self._arrived.wait()
+                await self._step()
+        except Exception as error:
+            logger.exception("the scheduler failed")
+            self._error = f"the scheduler failed: {error}"
+            raise
+        finally:
+            self._error = self._error or "the server is stopping"
+            self._end_all()
+
+    async def _step(self) -> None:
+        """Schedule, compute, take the result, publish."""
+        plan = self._scheduler.schedule()
+        self._mark_admitted()
+        self._step_started_s = time.monotonic()
+        try:
+            result = await (self._engine.drain() if plan is None else self._engine.step(plan))
+        except StepFailed as error:
+            logger.exception("a step failed")
+            self._recover(error)
+            return
+        finally:
+            self._step_started_s = None
+        if result is not None:
+            self._num_failures = 0
+            self._publish(self._scheduler.update(result))
+        self._forget_ended()
+
+    def _recover(self, error: StepFailed) -> None:
+        self._num_failures += 1
+        self._publish(self._scheduler.fail())
+        if self._num_failures >= MAX_FAILURES:
+            self._error = f"{self._num_failures} steps failed one after another: {error}"
+
+    def _mark_admitted(self) -> None:
+        for sequence in self._scheduler.running:
+            generation = self._generations[sequence]
+            if generation.admitted_s is None:
+                generation.admitted_s = time.monotonic()
+
+    def _publish(self, progress: list[Progress]) -> None:
+        for item in progress:
+            self._generations[item.sequence].publish(item.tokens)
+
+    def _forget_ended(self) -> None:
+        ended = [s for s in self._generations if s.status is SequenceStatus.FINISHED]
+        for sequence in ended:
+            del self._generations[sequence]
+
+    def _end_all(self) -> None:
+        for sequence, generation in self._generations.items():
+            self._scheduler.end(sequence, "error")
+            generation.publish([])
+        self._generations.clear()
+
+    def stats(self) -> Stats:
+        """What is running, what is held, what has happened."""
+        scheduler, started = self._scheduler, self._step_started_s
+        counters, allocator = scheduler.counters, scheduler.allocator
+        return Stats(
+            num_running=len(scheduler.running),
+            num_waiting=len(scheduler.waiting),
+            blocks_total=allocator.num_blocks,
+            blocks_free=allocator.num_free,
+            blocks_cached=allocator.num_cached,
+            blocks_held=allocator.num_held,
+            prompt_tokens=counters.prompt_tokens,
+            computed_tokens=counters.computed_tokens,
+            generation_tokens=counters.generation_tokens,
+            prefix_cache_queries=counters.prefix_queries,
+            prefix_cache_hits=counters.prefix_hits,
+            prefix_waits=counters.prefix_waits,
+            evictions=scheduler.tree.num_evicted,
+            preemptions=counters.preemptions,
+            steps=counters.steps,
+            current_step_s=0.0 if started is None else time.monotonic() - started,
+            engine_error=self._error,
+        )

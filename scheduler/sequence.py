@@ -1,12 +1,10 @@
-"""A request's state: one dataclass, one enum."""
+"""A request and its state: two dataclasses, one enum."""
 
-import time
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
-from ..cache.blocks import BlockTable
-from ..cache.radix import Node
+from ..cache.blocks import BLOCK_SIZE, BlockTable
 from ..engine.step import SamplingParams
 
 FinishReason = Literal["stop", "length", "abort", "error"]
@@ -31,3 +29,77 @@ class Request:
     max_tokens: int
     stop_token_ids: frozenset[int] = frozenset()
     session: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """A request on its way. No prefill or decode phase exists: `num_computed` catches up with the tokens.
+
+        tokens:   |------- prompt -------|-- sampled, known --|-- pending --|
+        KV:       |== settled ==|== computed in steps queued =|
+
+    Source of the view: vLLM v1's scheduler.
+    """
+
+    seq_id: int
+    request: Request
+    tokens: list[int] = field(init=False)
+    status: SequenceStatus = SequenceStatus.WAITING
+    finish_reason: FinishReason | None = None
+    table: BlockTable = field(default_factory=BlockTable)
+    num_computed: int = 0  # tokens whose KV is written, or will be by a step that is queued
+    num_settled: int = 0  # tokens whose KV is written by a step that has ended well
+    num_pending: int = 0  # tokens that queued steps sample, not yet known here
+    first_step: int = 0  # the step it was planned in after its last admission; results of older ones are void
+    num_cached: int | None = None  # prompt tokens found in the prefix tree at the first admission
+    prefix_wait: "PrefixWait | None" = None
+
+    def __post_init__(self) -> None:
+        assert self.request.prompt, "a prompt has at least one token"
+        self.tokens = list(self.request.prompt)
+
+    @property
+    def num_prompt(self) -> int:
+        return len(self.request.prompt)
+
+    @property
+    def num_sampled(self) -> int:
+        """Tokens sampled so far, those still pending included."""
+        return len(self.tokens) - self.num_prompt + self.num_pending
+
+    @property
+    def num_to_prefill(self) -> int:
+        """Tokens to compute before the next one can be sampled; the last known token is left to decode."""
+        return max(0, len(self.tokens) - 1 - self.num_computed)
+
+    @property
+    def can_decode(self) -> bool:
+        """Whether the next step may sample a token; it may not when that would exceed `max_tokens`."""
+        return self.num_to_prefill == 0 and self.num_sampled < self.request.max_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixWait:
+    """A waiting sequence leaves the first `num_tokens` of its prompt to `producer`, running now."""
+
+    producer: Sequence
+    num_tokens: int
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the shared part is in the tree, or will not come."""
+        return (
+            self.producer.status is not SequenceStatus.RUNNING or self.producer.num_settled >= self.num_tokens
+        )
+
+
+def shared_prefix(a: list[int], b: list[int]) -> int:
+    """Length of the common prefix of `a` and `b` in tokens, rounded down to full blocks."""
+    low, high = 0, min(len(a), len(b)) // BLOCK_SIZE
+    while low < high:  # the longest equal prefix, by bisection: comparing slices is fast, a loop is not
+        middle = (low + high + 1) // 2
+        if a[low * BLOCK_SIZE : middle * BLOCK_SIZE] == b[low * BLOCK_SIZE : middle * BLOCK_SIZE]:
+            low = middle
+        else:
+            high = middle - 1
+    return low * BLOCK_SIZE

@@ -1,0 +1,130 @@
+"""The prefix tree: which token prefixes have their KV in which blocks.
+
+A radix tree whose every edge is one full block of tokens, so that a node never has to be split. Its keys are
+the tokens themselves, never a hash of them: two prompts cannot be mistaken for one another.
+Source of the idea: RadixAttention (SGLang, Zheng et al. 2023), at block grain as in vLLM's prefix caching.
+"""
+
+import heapq
+from collections.abc import Sequence
+
+from .blocks import BLOCK_SIZE, BlockAllocator
+
+Edge = tuple[int, ...]
+
+
+class Node:
+    """One cached block: the tokens on the way from the root spell its prefix."""
+
+    __slots__ = ("block", "children", "edge", "last_used", "parent")
+
+    def __init__(self, parent: "Node | None", edge: Edge, block: int, now: int) -> None:
+        self.parent = parent  # None for the root and for an evicted node
+        self.edge = edge
+        self.block = block
+        self.children: dict[Edge, Node] = {}
+        self.last_used = now
+
+
+class RadixTree:
+    """Cached prefixes. The tree holds one reference to each of its blocks; evict() frees unused leaves."""
+
+    def __init__(self, allocator: BlockAllocator) -> None:
+        self.num_blocks = 0
+        self.num_evicted = 0
+        self._allocator = allocator
+        self._root = Node(None, (), -1, 0)
+        self._clock = 0
+        # Every leaf is in the heap, perhaps with an outdated time; evict() corrects those it meets.
+        self._heap: list[tuple[int, int, Node]] = []
+        self._num_pushed = 0
+
+    def match(self, tokens: Sequence[int]) -> list[int]:
+        """Blocks of the longest cached prefix of `tokens`, marked as just used.
+
+        The caller must share() them before anything is evicted. At least one token is left uncached, so that
+        a step has something to sample from.
+        """
+        self._clock += 1
+        node, blocks = self._root, []
+        for start in range(0, len(tokens) - BLOCK_SIZE, BLOCK_SIZE):
+            child = node.children.get(tuple(tokens[start : start + BLOCK_SIZE]))
+            if child is None:
+                break
+            child.last_used = self._clock
+            blocks.append(child.block)
+            node = child
+        return blocks
+
+    def insert(self, tokens: Sequence[int], blocks: Sequence[int]) -> None:
+        """Remember that `blocks` hold the KV of the first `len(blocks)` full blocks of `tokens`.
+
+        Prefixes that are known keep the block they have; the tree adds a reference to each new one.
+        """
+        self._clock += 1
+        node = self._root
+        for i, block in enumerate(blocks):
+            edge = tuple(tokens[i * BLOCK_SIZE : (i + 1) * BLOCK_SIZE])
+            child = node.children.get(edge)
+            if child is None:
+                assert len(edge) == BLOCK_SIZE, "only full blocks are cached"
+                child = self._add(node, edge, block)
+            child.last_used = self._clock
+            node = child
+
+    def evict(self, count: int) -> int:
+        """Free up to `count` blocks that nobody else holds, least recently used leaves first.
+
+        Returns how many were freed.
+        """
+        held: list[Node] = []
+        freed = 0
+        while freed < count and self._heap:
+            last_used, _, node = heapq.heappop(self._heap)
+            if node.children or node.parent is None:
+                continue  # no longer a leaf, or gone
+            if node.last_used != last_used:
+                self._push(node)
+            elif self._allocator.refs(node.block) > 1:
+                held.append(node)
+            else:
+                self._remove(node)
+                freed += 1
+        for node in held:
+            self._push(node)
+        self.num_evicted += freed
+        return freed
+
+    def clear(self) -> None:
+        """Forget everything and drop the tree's references."""
+        stack = [self._root]
+        while stack:
+            node = stack.pop()
+            stack += node.children.values()
+            if node is not self._root:
+                self._allocator.leave_tree(node.block)
+        self._root = Node(None, (), -1, self._clock)
+        self._heap = []
+        self.num_blocks = 0
+
+    def _add(self, parent: Node, edge: Edge, block: int) -> Node:
+        self._allocator.enter_tree(block)
+        child = Node(parent, edge, block, self._clock)
+        parent.children[edge] = child
+        self.num_blocks += 1
+        self._push(child)
+        return child
+
+    def _remove(self, node: Node) -> None:
+        assert node.parent is not None
+        parent = node.parent
+        del parent.children[node.edge]
+        node.parent = None
+        self.num_blocks -= 1
+        self._allocator.leave_tree(node.block)
+        if not parent.children and parent is not self._root:
+            self._push(parent)
+
+    def _push(self, node: Node) -> None:
+        self._num_pushed += 1  # a tie-break: nodes cannot be compared
+        heapq.heappush(self._heap, (node.last_used, self._num_pushed, node))

@@ -1,0 +1,307 @@
+"""Who runs in the next step, and what its result means. Plain Python: no await, no arrays, no clock.
+
+`schedule()` plans a step, `update()` takes its result. Several steps may be planned before the first result
+comes: a sequence then decodes a token that is still on the device, and one that turns out to have ended is
+ignored in the steps already planned. That is safe because steps run in the order of their plans: a freed
+block is written by its old owner before a new one can write to it.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from ..cache.blocks import BLOCK_SIZE, BlockAllocator
+from ..cache.radix import RadixTree
+from ..engine.step import DecodeRow, PrefillChunk, StepPlan, StepResult
+from .budget import StepBudget
+from .config import SchedulerConfig
+from .sequence import FinishReason, PrefixWait, Request, Sequence, SequenceStatus, shared_prefix
+
+
+@dataclass(slots=True)
+class Counters:
+    """What has happened so far; every field only grows."""
+
+    prompt_tokens: int = 0  # of admitted sequences
+    computed_tokens: int = 0  # prefilled by steps, those computed again after a preemption included
+    generation_tokens: int = 0
+    prefix_queries: int = 0  # tokens looked up in the prefix tree
+    prefix_hits: int = 0  # tokens found there
+    prefix_waits: int = 0  # sequences that waited for another to compute their prefix
+    preemptions: int = 0
+    steps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What one step brought to one sequence."""
+
+    sequence: Sequence
+    tokens: list[int] = field(default_factory=list)
+
+
+class Scheduler:
+    """Queues, blocks and the prefix tree; the only place that changes them."""
+
+    def __init__(self, config: SchedulerConfig, num_blocks: int, max_context: int) -> None:
+        self.config = config
+        self.max_context = min(max_context, num_blocks * BLOCK_SIZE)
+        self.allocator = BlockAllocator(num_blocks)
+        self.tree = RadixTree(self.allocator)
+        self.counters = Counters()
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []  # in order of admission
+        self._suspects: deque[Sequence] = deque()  # ran in a failed step; each is tried alone
+        self._planned: deque[StepPlan] = deque()
+        self._live: dict[int, Sequence] = {}
+        self._num_added = 0
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.waiting or self.running or self._planned)
+
+    def add(self, request: Request) -> Sequence:
+        """Queue a request that fits: `len(prompt) < max_context` is the caller's to check."""
+        assert len(request.prompt) < self.max_context
+        self._num_added += 1
+        sequence = Sequence(self._num_added, request)
+        self.waiting.append(sequence)
+        self._live[sequence.seq_id] = sequence
+        return sequence
+
+    def num_matched(self, prompt: list[int]) -> int:
+        """Tokens of `prompt` whose KV is cached now."""
+        return len(self.tree.match(prompt)) * BLOCK_SIZE
+
+    # -- planning ------------------------------------------------------------------------------------------
+
+    def schedule(self) -> StepPlan | None:
+        """Plan the next step: every sequence that can decode, then prefill as far as the budget goes.
+
+        None when nothing can be computed before a result of a planned step arrives, or at all.
+        """
+        plan = StepPlan(self.counters.steps + 1)
+        budget = StepBudget(self.config.step_tokens)
+        self._plan_decode(plan, budget)
+        self._drop_preempted(plan)
+        self._admit(budget)
+        self._plan_prefill(plan, budget)
+        self._drop_preempted(plan)
+        if not plan.num_tokens:
+            return None
+        self.counters.steps += 1
+        self._planned.append(plan)
+        return plan
+
+    def _plan_decode(self, plan: StepPlan, budget: StepBudget) -> None:
+        for sequence in list(self.running):
+            position = len(sequence.tokens) - 1 + sequence.num_pending
+            fits = sequence.can_decode and position < self.max_context
+            if not fits or not self._reserve(sequence, position + 1):
+                continue
+            token = None if sequence.num_pending else sequence.tokens[-1]
+            runs = sequence.table.runs(position + 1)
+            plan.decode.append(DecodeRow(sequence.seq_id, token, position, runs, sequence.request.sampling))
+            sequence.num_computed = position + 1
+            sequence.num_pending += 1
+            budget.take(1)
+
+    def _plan_prefill(self, plan: StepPlan, budget: StepBudget) -> None:
+        prefilling = [sequence for sequence in self.running if sequence.num_to_prefill]
+        for sequence, share in budget.shares(prefilling).items():
+            start = sequence.num_computed
+            if sequence.status is not SequenceStatus.RUNNING or not self._reserve(sequence, start + share):
+                continue
+            runs = sequence.table.runs(start + share)
+            tokens = sequence.tokens[start : start + share]
+            plan.prefill.append(PrefillChunk(sequence.seq_id, tokens, start, runs))
+            sequence.num_computed = start + share
+
+    def _drop_preempted(self, plan: StepPlan) -> None:
+        """Take out of `plan` the sequences that a later reservation preempted."""
+        dropped = [row for row in plan.decode if not self._is_running(row.seq_id)]
+        for row in dropped:
+            self._live[row.seq_id].num_pending -= 1
+            plan.decode.remove(row)
+        plan.prefill[:] = [chunk for chunk in plan.prefill if self._is_running(chunk.seq_id)]
+
+    def _is_running(self, seq_id: int) -> bool:
+        sequence = self._live.get(seq_id)
+        return sequence is not None and sequence.status is SequenceStatus.RUNNING
+
+    def _admit(self, budget: StepBudget) -> None:
+        """Move waiting sequences to running while there is room for them in the batch and in memory."""
+        for sequence in list(self._candidates()):
+            if len(self.running) >= self.config.max_batch or budget.num_tokens <= 0:
+                return
+            if sequence.num_pending or self._waits_for_prefix(sequence):
+                continue
+            if not self._start(sequence):
+                return  # first come, first served: a smaller one behind it must not starve it
+
+    def _candidates(self) -> deque[Sequence]:
+        """The waiting sequences, or after a failed step one suspect alone, to find the culprit."""
+        if not self._suspects:
+            return self.waiting
+        return deque() if self.running else deque([self._suspects[0]])
+
+    def _start(self, sequence: Sequence) -> bool:
+        cached = self.tree.match(sequence.tokens)
+        self.allocator.share(cached)  # before anything is evicted
+        needed = -(-len(sequence.tokens) // BLOCK_SIZE) - len(cached)
+        if needed + self._num_promised() > self.allocator.num_free + self.allocator.num_cached:
+            self.allocator.release(cached)
+            return False
+        self.waiting.remove(sequence)
+        self.running.append(sequence)
+        sequence.status = SequenceStatus.RUNNING
+        sequence.table.extend(cached)
+        sequence.num_computed = sequence.num_settled = len(cached) * BLOCK_SIZE
+        sequence.first_step = self.counters.steps + 1
+        self._count_admission(sequence)
+        return True
+
+    def _count_admission(self, sequence: Sequence) -> None:
+        self.counters.prefix_queries += len(sequence.tokens)
+        self.counters.prefix_hits += sequence.num_computed
+        if sequence.num_cached is None:
+            self.counters.prompt_tokens += sequence.num_prompt
+            sequence.num_cached = sequence.num_computed
+
+    def _num_promised(self) -> int:
+        """Blocks that running prefills will still take."""
+        return sum(
+            -(-len(s.tokens) // BLOCK_SIZE) - len(s.table.blocks) for s in self.running if s.num_to_prefill
+        )
+
+    def _waits_for_prefix(self, sequence: Sequence) -> bool:
+        """Whether a running sequence is computing a prefix that `sequence` shares and the tree lacks."""
+        if sequence.prefix_wait and not sequence.prefix_wait.is_over:
+            return True
+        num_matched = self.num_matched(sequence.tokens)
+        for producer in self.running:
+            if not producer.num_to_prefill and producer.num_settled >= producer.num_prompt - 1:
+                continue
+            # The last token is left to decode, so a block that it fills comes later: do not wait for that.
+            num_shared = shared_prefix(sequence.tokens[:-1], producer.tokens[:-1])
+            if num_shared > max(num_matched, producer.num_settled):
+                self.counters.prefix_waits += sequence.prefix_wait is None
+                sequence.prefix_wait = PrefixWait(producer, num_shared)
+                return True
+        return False
+
+    # -- memory --------------------------------------------------------------------------------------------
+
+    def _reserve(self, sequence: Sequence, num_tokens: int) -> bool:
+        """Make sure that `sequence` has blocks for `num_tokens`, preempting younger sequences if need be.
+
+        False when it had to give way itself.
+        """
+        missing = -(-num_tokens // BLOCK_SIZE) - len(sequence.table.blocks)
+        while missing > self.allocator.num_free:
+            if self.tree.evict(missing - self.allocator.num_free):
+                continue
+            victim = self.running[-1]
+            self._preempt(victim)
+            if victim is sequence:
+                return False
+        if missing > 0:
+            blocks = sequence.table.blocks
+            room = -(-len(sequence.tokens) // BLOCK_SIZE) - len(blocks)
+            sequence.table.extend(self.allocator.allocate(missing, blocks[-1] if blocks else None, room))
+        return True
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Take a running sequence's blocks and queue it again, first in line; it loses time, not tokens."""
+        self.counters.preemptions += 1
+        self._requeue(sequence)
+
+    def _requeue(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+        self.waiting.appendleft(sequence)
+        sequence.status = SequenceStatus.WAITING
+        sequence.num_computed = sequence.num_settled = 0
+        self.allocator.release(sequence.table.clear())
+
+    # -- results -------------------------------------------------------------------------------------------
+
+    def update(self, result: StepResult) -> list[Progress]:
+        """Take the result of the oldest planned step; returns what it brought to each sequence."""
+        plan = self._planned.popleft()
+        assert plan.step_id == result.step_id, "results come in the order of their plans"
+        for chunk in plan.prefill:
+            self.counters.computed_tokens += len(chunk.tokens)
+            self._settle(plan.step_id, chunk.seq_id, chunk.start + len(chunk.tokens))
+        progress = []
+        for row in plan.decode:
+            self._settle(plan.step_id, row.seq_id, row.position + 1)
+            sequence = self._live.get(row.seq_id)
+            if sequence is not None:
+                progress.append(self._advance(sequence, result.tokens[row.seq_id]))
+        return progress
+
+    def _settle(self, step_id: int, seq_id: int, num_tokens: int) -> None:
+        """The KV of a sequence's first `num_tokens` tokens is written: cache the blocks that are full."""
+        sequence = self._live.get(seq_id)
+        if sequence is None or not self._is_running(seq_id) or step_id < sequence.first_step:
+            return  # ended, or preempted since
+        num_full = num_tokens // BLOCK_SIZE
+        if num_full > sequence.num_settled // BLOCK_SIZE:
+            self.tree.insert(sequence.tokens, sequence.table.blocks[:num_full])
+        sequence.num_settled = num_tokens
+
+    def _advance(self, sequence: Sequence, token: int) -> Progress:
+        """Append a sampled token, or end the sequence on it; a stop token is counted but not passed on."""
+        self.counters.generation_tokens += 1
+        sequence.num_pending -= 1
+        self._acquit(sequence)
+        if token in sequence.request.stop_token_ids:
+            self.end(sequence, "stop")
+            return Progress(sequence)
+        sequence.tokens.append(token)
+        num_known = len(sequence.tokens) - sequence.num_prompt
+        if num_known >= sequence.request.max_tokens or len(sequence.tokens) >= self.max_context:
+            self.end(sequence, "length")
+        return Progress(sequence, [token])
+
+    def _acquit(self, sequence: Sequence) -> None:
+        """A suspect that gets a token alone is innocent; it waits until the others have been tried."""
+        if sequence in self._suspects:
+            self._suspects.remove(sequence)
+            if self._suspects and sequence.status is SequenceStatus.RUNNING:
+                self._requeue(sequence)
+
+    def end(self, sequence: Sequence, reason: FinishReason) -> None:
+        """End `sequence` wherever it is, if it has not ended; steps already planned ignore it."""
+        if sequence.status is SequenceStatus.FINISHED:
+            return
+        if sequence.status is SequenceStatus.RUNNING:
+            self.running.remove(sequence)
+        else:
+            self.waiting.remove(sequence)
+        if sequence in self._suspects:
+            self._suspects.remove(sequence)
+        sequence.status = SequenceStatus.FINISHED
+        sequence.finish_reason = reason
+        del self._live[sequence.seq_id]
+        self.allocator.release(sequence.table.clear())
+
+    def fail(self) -> list[Progress]:
+        """A planned step failed: nothing computed so far is trusted, every survivor starts anew.
+
+        The sequences of the failed step are then tried one at a time; one that fails alone is the culprit and
+        ends with "error". Returns the progress of the sequences that ended.
+        """
+        involved = {row.seq_id for plan in self._planned for row in plan.decode}
+        involved |= {chunk.seq_id for plan in self._planned for chunk in plan.prefill}
+        self._planned.clear()
+        failed = [sequence for sequence in self.running if sequence.seq_id in involved]
+        for sequence in [*self.waiting, *self.running]:
+            sequence.num_pending = 0
+        for sequence in reversed(list(self.running)):
+            self._requeue(sequence)
+        self.tree.clear()
+        if len(failed) == 1:
+            self.end(failed[0], "error")
+            return [Progress(failed[0])]
+        self._suspects.extend(sequence for sequence in failed if sequence not in self._suspects)
+        return []

@@ -1,0 +1,107 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pensieve.cache.blocks import BLOCK_SIZE, BlockAllocator
+from pensieve.cache.radix import RadixTree
+
+
+def prompt(*kinds: int) -> list[int]:
+    """One block of equal tokens for each of `kinds`."""
+    return [kind for kind in kinds for _ in range(BLOCK_SIZE)]
+
+
+def cache(tree: RadixTree, allocator: BlockAllocator, tokens: list[int]) -> list[int]:
+    """Compute and cache `tokens` as a sequence would, and let go of it."""
+    shared = tree.match(tokens)
+    allocator.share(shared)
+    blocks = shared + allocator.allocate(len(tokens) // BLOCK_SIZE - len(shared))
+    tree.insert(tokens, blocks)
+    allocator.release(blocks)
+    return blocks
+
+
+def test_a_prefix_is_found_block_by_block() -> None:
+    allocator = BlockAllocator(16)
+    tree = RadixTree(allocator)
+    blocks = cache(tree, allocator, prompt(1, 2, 3))
+    assert tree.match([*prompt(1, 2, 3), 9]) == blocks
+    assert tree.match([*prompt(1, 2, 4), 9]) == blocks[:2]
+    assert tree.match([*prompt(1, 2), *prompt(3)[:-1]]) == blocks[:2]
+    assert tree.match(prompt(2, 3, 9)) == []
+
+
+def test_one_token_is_always_left_to_compute() -> None:
+    allocator = BlockAllocator(16)
+    tree = RadixTree(allocator)
+    blocks = cache(tree, allocator, prompt(1, 2))
+    assert tree.match(prompt(1, 2)) == blocks[:1]
+
+
+def test_a_branch_shares_its_stem() -> None:
+    allocator = BlockAllocator(16)
+    tree = RadixTree(allocator)
+    first = cache(tree, allocator, prompt(1, 2, 3))
+    second = cache(tree, allocator, prompt(1, 2, 4))
+    assert second[:2] == first[:2]
+    assert allocator.num_cached == tree.num_blocks == 4
+
+
+def test_a_known_prefix_keeps_its_block() -> None:
+    allocator = BlockAllocator(16)
+    tree = RadixTree(allocator)
+    known = cache(tree, allocator, prompt(1))
+    twin = allocator.allocate(1)
+    tree.insert(prompt(1), twin)
+    allocator.release(twin)
+    assert tree.match([*prompt(1), 0]) == known
+    assert allocator.num_free == 15
+
+
+def test_the_least_recently_used_leaf_goes_first() -> None:
+    allocator = BlockAllocator(16)
+    tree = RadixTree(allocator)
+    cache(tree, allocator, prompt(1, 2))
+    cache(tree, allocator, prompt(1, 3))
+    tree.match([*prompt(1, 2), 0])
+    assert tree.evict(1) == 1
+    assert len(tree.match([*prompt(1, 2), 0])) == 2
+    assert len(tree.match([*prompt(1, 3), 0])) == 1
+    assert tree.evict(9) == 2
+    assert allocator.num_free == 16
+
+
+def test_held_blocks_are_never_evicted() -> None:
+    allocator = BlockAllocator(16)
+    tree = RadixTree(allocator)
+    blocks = cache(tree, allocator, prompt(1, 2))
+    allocator.share(blocks)
+    assert tree.evict(9) == 0
+    allocator.release(blocks)
+    assert tree.evict(9) == 2
+
+
+def test_clearing_returns_every_block() -> None:
+    allocator = BlockAllocator(16)
+    tree = RadixTree(allocator)
+    cache(tree, allocator, prompt(1, 2))
+    cache(tree, allocator, prompt(3))
+    tree.clear()
+    assert allocator.num_free == 16
+    assert tree.match([*prompt(1, 2), 0]) == []
+
+
+@given(st.lists(st.tuples(st.lists(st.integers(0, 2), min_size=1, max_size=4), st.integers(0, 4)), max_size=40))
+def test_the_tree_agrees_with_a_set_of_prefixes(steps: list[tuple[list[int], int]]) -> None:
+    allocator = BlockAllocator(200)
+    tree = RadixTree(allocator)
+    known: set[tuple[int, ...]] = set()
+    for kinds, num_evicted in steps:
+        longest = max((n for n in range(len(kinds) + 1) if n == 0 or tuple(kinds[:n]) in known))
+        assert len(tree.match([*prompt(*kinds), 0])) == longest
+        cache(tree, allocator, prompt(*kinds))
+        known |= {tuple(kinds[:n]) for n in range(1, len(kinds) + 1)}
+        if num_evicted:
+            tree.evict(num_evicted)
+            known = {p for p in known if len(tree.match([*prompt(*p), 0])) == len(p)}
+        assert allocator.num_cached == tree.num_blocks == len(known)
+        assert allocator.num_free + allocator.num_cached == 200
