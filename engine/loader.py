@@ -1,0 +1,134 @@
+"""Loads a model folder into MLX with mlx-lm. Everything here runs on the MLX thread.
+
+Code that comes with a model is never executed: `model_info.inspect` has refused what needs it, and
+`trust_remote_code` stays off.
+"""
+
+import sys
+from dataclasses import dataclass, replace
+from typing import Any
+
+import mlx.core as mx
+import mlx_lm.utils
+from mlx.utils import tree_flatten, tree_map
+from mlx_lm.models.cache import KVCache, make_prompt_cache
+
+from .model_info import DTYPE_BYTES, ModelInfo, inspect
+from .weights import ModelError, first_line
+
+__all__ = ["LoadedModel", "ModelError", "ModelInfo", "compute_dtype", "inspect", "load"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model ready to run. `model` is touched by the MLX thread only; the tokenizer by anyone."""
+
+    model: Any  # an mlx.nn.Module, whose methods carry no types
+    tokenizer: Any  # mlx_lm's TokenizerWrapper
+    info: ModelInfo
+
+
+def compute_dtype() -> str | None:
+    """The type to cast weights to on this device; None keeps the checkpoint's.
+
+    MLX's CPU device computes half precision one number at a time, and only float32 reaches its BLAS.
+    """
+    return "float32" if mx.default_device().type == mx.cpu else None
+
+
+def load(info: ModelInfo) -> LoadedModel:
+    """Load and check the weights and tokenizer that `info` describes; the info returned is corrected.
+
+    Raises ModelError, one line.
+    """
+    model = _load_model(info)
+    _check_caches(model)
+    _check_attention(model)
+    _cast(model, info.dtype)
+    _check_finite(info, model)
+    tokenizer = _load_tokenizer(info)
+    return LoadedModel(model, tokenizer, _probe(info, model))
+
+
+def _load_model(info: ModelInfo) -> Any:
+    try:
+        # Lazily, so that a cast to another type never holds both copies of the whole model.
+        model, _ = mlx_lm.utils.load_model(info.path, lazy=True, trust_remote_code=False)
+    except Exception as error:  # mlx-lm raises all kinds for a malformed config or checkpoint
+        raise ModelError(f"{info.path} cannot be loaded: {first_line(error)}") from error
+    return model
+
+
+def _load_tokenizer(info: ModelInfo) -> Any:
+    try:
+        load_tokenizer: Any = mlx_lm.utils.load_tokenizer
+        return load_tokenizer(
+            info.path,
+            # Said outright: left open, transformers asks on the terminal whether to run the model's code.
+            {"trust_remote_code": False},
+            eos_token_ids=sorted(info.eos_token_ids) or None,
+        )
+    except Exception as error:  # the tokenizers library raises bare Exception
+        raise ModelError(f"the tokenizer in {info.path} cannot be loaded: {first_line(error)}") from error
+
+
+def _check_caches(model: Any) -> None:
+    """Only models whose every layer has an ordinary KV cache can live in the paged pools."""
+    others = sorted(
+        {type(cache).__name__ for cache in make_prompt_cache(model) if type(cache) is not KVCache}
+    )
+    if others:
+        raise ModelError(f"this model needs another kind of cache ({', '.join(others)}); not supported yet")
+
+
+def _check_attention(model: Any) -> None:
+    """The engine takes the place of mlx-lm's `scaled_dot_product_attention`: the model must call that one."""
+    modules = {type(part).__module__ for part in model.modules()}
+    if not any(hasattr(sys.modules[name], "scaled_dot_product_attention") for name in modules):
+        raise ModelError("this model computes attention in a way of its own; not supported yet")
+
+
+def _cast(model: Any, dtype: str) -> None:
+    target = getattr(mx, dtype)
+
+    def cast(value: mx.array) -> mx.array:
+        return value.astype(target) if mx.issubdtype(value.dtype, mx.floating) else value
+
+    model.update(tree_map(cast, model.parameters()))
+
+
+def _check_finite(info: ModelInfo, model: Any) -> None:
+    """Evaluate the weights, and refuse NaN or infinity in them: nothing raises later, answers are noise."""
+    arrays: Any = tree_flatten(model.parameters())
+    try:
+        mx.eval([array for _, array in arrays])
+    except Exception as error:
+        raise ModelError(f"{info.path} cannot be loaded: {first_line(error)}") from error
+    for name, array in arrays:
+        if mx.issubdtype(array.dtype, mx.floating) and not _is_finite(array):
+            raise ModelError(f"{info.path} is broken: the weights {name} hold NaN or infinity")
+
+
+def _is_finite(array: mx.array) -> bool:
+    # NaN passes through max and min, which unlike isfinite() over all elements need no copy of the array.
+    extremes = mx.stack([mx.max(array), mx.min(array)])
+    return bool(mx.all(mx.isfinite(extremes)).item())
+
+
+def _probe(info: ModelInfo, model: Any) -> ModelInfo:
+    """Run two tokens, to learn what the config only suggests: the logits' size and the KV's true size."""
+    caches = make_prompt_cache(model)
+    try:
+        logits = model(mx.array([[0, 0]]), cache=caches)
+        mx.eval(logits)
+    except Exception as error:  # shapes that do not fit show only here
+        raise ModelError(f"{info.path} cannot be run: {first_line(error)}") from error
+    # Both are (1, heads, tokens, head size); some models' values differ in size from their keys.
+    sizes = [array.shape[1] * array.shape[3] for cache in caches for array in (cache.keys, cache.values)]
+    return replace(
+        info,
+        vocab_size=logits.shape[-1],
+        num_layers=len(caches),
+        kv_bytes_per_token=sum(sizes) * DTYPE_BYTES[info.dtype],
+        eos_token_ids=frozenset(token for token in info.eos_token_ids if token < logits.shape[-1]),
+    )
