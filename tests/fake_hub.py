@@ -1,0 +1,144 @@
+"""A model hub on loopback: the few endpoints that the real hub client asks, with faults to order."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+REPO = "someone/tiny"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclass
+class FakeHub:
+    """What the server holds, how it misbehaves, and what it was asked."""
+
+    files: dict[str, bytes]
+    token: str | None = None  # asked for, when the model is gated
+    cut_after: int | None = None  # bytes of a file's answer before the connection is closed, once
+    flips: int = 0  # answers for weights that get one wrong byte
+    requests: list[str] = field(default_factory=list)
+    ranges: list[str] = field(default_factory=list)
+    url: str = ""
+
+    def siblings(self) -> list[dict[str, Any]]:
+        return [
+            {"rfilename": name, "size": len(data), "blobId": git_id(data), **self.large(name, "sha256")}
+            for name, data in self.files.items()
+        ]
+
+    def tree(self) -> list[dict[str, Any]]:
+        return [
+            {"type": "file", "path": name, "oid": git_id(data), "size": len(data), **self.large(name, "oid")}
+            for name, data in self.files.items()
+        ]
+
+    def large(self, name: str, key: str) -> dict[str, Any]:
+        data = self.files[name]
+        if not name.endswith(".safetensors"):
+            return {}
+        return {"lfs": {key: hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}}
+
+    def etag(self, name: str) -> str:
+        large = self.large(name, "sha256")
+        return str(large["lfs"]["sha256"]) if large else git_id(self.files[name])
+
+    def body(self, name: str) -> bytes:
+        data = self.files[name]
+        if self.flips and name.endswith(".safetensors"):
+            self.flips -= 1
+            return data[:-1] + bytes([data[-1] ^ 1])
+        return data
+
+
+def git_id(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+@contextmanager
+def serve_hub(hub: FakeHub) -> Iterator[FakeHub]:
+    """Serve `hub` on a free port while the context lasts."""
+
+    class Handler(_Handler):
+        state = hub
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    state: FakeHub
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.answer(head=True)
+
+    def do_GET(self) -> None:
+        self.answer(head=False)
+
+    def answer(self, head: bool) -> None:
+        path = urlsplit(self.path).path
+        self.state.requests.append(f"{self.command} {path}")
+        if self.state.token and self.headers.get("authorization") != f"Bearer {self.state.token}":
+            self.refuse(401, "GatedRepo", "Access to this model is restricted")
+        elif path.startswith(f"/api/models/{REPO}/tree/"):
+            self.send(json.dumps(self.state.tree()).encode(), {}, head)
+        elif path.rstrip("/") == f"/api/models/{REPO}" or path.startswith(f"/api/models/{REPO}/revision/"):
+            info = {"id": REPO, "sha": COMMIT, "siblings": self.state.siblings()}
+            self.send(json.dumps(info).encode(), {}, head)
+        elif path.startswith(f"/{REPO}/resolve/") and path.split("/", 5)[5] in self.state.files:
+            self.send_file(path.split("/", 5)[5], head)
+        else:
+            self.refuse(404, "RepoNotFound", "Repository not found")
+
+    def refuse(self, status: int, code: str, message: str) -> None:
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("X-Error-Message", message)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def send_file(self, name: str, head: bool) -> None:
+        data = self.state.files[name] if head else self.state.body(name)
+        headers = {"ETag": f'"{self.state.etag(name)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        if name.endswith(".safetensors"):
+            headers |= {"X-Linked-ETag": headers["ETag"], "X-Linked-Size": str(len(data))}
+        self.send(data, headers, head, self.headers.get("range"))
+
+    def send(self, data: bytes, headers: dict[str, str], head: bool, wanted: str | None = None) -> None:
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
+        if wanted:
+            self.state.ranges.append(wanted)
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        self.send_response(206 if wanted else 200)
+        for key, value in headers.items():
+            self.send_header(key, value)
+        self.send_header("Content-Length", str(len(data) - start))
+        self.end_headers()
+        if not head:
+            self.write(data[start:])
+
+    def write(self, data: bytes) -> None:
+        cut = self.state.cut_after
+        if cut is not None and len(data) > cut:
+            self.state.cut_after = None
+            self.wfile.write(data[:cut])
+            self.close_connection = True
+        else:
+            self.wfile.write(data)
