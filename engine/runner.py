@@ -1,0 +1,149 @@
+"""Runs steps on MLX: the decode batch, the prefill chunks, sampling. Lives on the engine's thread.
+
+On a device that computes by itself (Metal, CUDA) a step is queued before the result of the step before is
+read, so that the device does not wait for Python. On MLX's CPU device, where NumPy attends, a step is computed
+when it is called.
+"""
+
+import time
+from collections.abc import Sequence
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from ..cache.kv import ArrayPools, HostPools, Slots
+from .paged import Pass, install, layers, probe
+from .sampler import sample
+from .step import DecodeRow, PrefillChunk, Run, StepFailed, StepPlan, StepResult
+
+
+class Runner:
+    """A model and its KV pools."""
+
+    def __init__(self, model: nn.Module, num_blocks: int, on_host: bool) -> None:
+        """Allocate the pools.
+
+        num_blocks: blocks of KV in each layer's pools.
+        on_host: keep KV in NumPy and attend there, which only MLX's CPU device can share without copying.
+        Raises ValueError when `model` does not attend through mlx-lm's ordinary cache.
+        """
+        self._model = model
+        self._num_blocks = num_blocks
+        self._on_host = on_host
+        self._shapes = probe(model)
+        self._in_flight: tuple[StepPlan, mx.array, float] | None = None
+        install(model)
+        self._pools = self._new_pools()
+
+    @property
+    def backend(self) -> str:
+        """Which attention is in use, for people to read."""
+        return "NumPy on the CPU" if self._on_host else "MLX"
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """What a token's KV takes in all layers."""
+        return sum(shape.bytes_per_token for shape in self._shapes)
+
+    def _new_pools(self) -> ArrayPools | HostPools:
+        return (HostPools if self._on_host else ArrayPools)(self._shapes, self._num_blocks)
+
+    def step(self, plan: StepPlan) -> StepResult | None:
+        """Compute `plan` and return the oldest result that is ready: its own, or the previous step's.
+
+        Raises StepFailed when anything goes wrong; what was in flight is lost then and the pools are new.
+        """
+        started_s = time.monotonic()
+        try:
+            tokens = self._forward(plan)
+            previous, self._in_flight = self._in_flight, (plan, tokens, started_s)
+            if self._on_host:
+                return self.drain()
+            mx.async_eval(tokens, *self._written())
+            return None if previous is None else _read(*previous)
+        except Exception as error:
+            self._reset()
+            raise StepFailed(str(error)) from error
+
+    def drain(self) -> StepResult | None:
+        """Wait for the step in flight and return its result, if there is one. Raises StepFailed."""
+        if self._in_flight is None:
+            return None
+        try:
+            result = _read(*self._in_flight)
+        except Exception as error:
+            self._reset()
+            raise StepFailed(str(error)) from error
+        self._in_flight = None
+        return result
+
+    def _reset(self) -> None:
+        """Forget what is in flight and every KV: arrays of a failed evaluation cannot be trusted."""
+        self._in_flight = None
+        self._pools = self._new_pools()
+
+    def _written(self) -> list[mx.array]:
+        return self._pools.arrays() if isinstance(self._pools, ArrayPools) else []
+
+    def _forward(self, plan: StepPlan) -> mx.array:
+        tokens = self._decode(plan.decode) if plan.decode else mx.zeros((0,), mx.int32)
+        for chunk in plan.prefill:
+            self.prefill(chunk)
+        return tokens
+
+    def _decode(self, rows: list[DecodeRow]) -> mx.array:
+        return sample(self.logits(rows), rows)
+
+    def logits(self, rows: list[DecodeRow]) -> mx.array:
+        """Feed each row's token and return what follows it, (rows, vocab); lazy. Writes the tokens' KV."""
+        this = Pass(
+            offsets=mx.array([row.position for row in rows]),
+            slots=np.array([row.runs[-1][1] - 1 for row in rows], np.int32),
+            runs=[row.runs for row in rows],
+            samples=True,
+        )
+        logits: mx.array = self._model(self._inputs(rows)[:, None], cache=layers(self._pools, this))
+        return logits[:, -1]
+
+    def _inputs(self, rows: list[DecodeRow]) -> mx.array:
+        """Each row's token: known, or still on the device as the previous step's sample."""
+        known = mx.array([row.token or 0 for row in rows])
+        if all(row.token is not None for row in rows):
+            return known
+        assert self._in_flight is not None, "a pending token needs a step in flight"
+        plan, sampled, _ = self._in_flight
+        index = {row.seq_id: i for i, row in enumerate(plan.decode)}
+        source = mx.array([0 if row.token is not None else index[row.seq_id] for row in rows])
+        pending = mx.array([row.token is None for row in rows])
+        return mx.where(pending, mx.maximum(sampled, 0)[source], known)
+
+    def prefill(self, chunk: PrefillChunk) -> None:
+        """Write the KV of a slice of a prompt; lazy on MLX pools."""
+        this = Pass(
+            offsets=mx.array([chunk.start]),
+            slots=_last_slots(chunk.runs, len(chunk.tokens)),
+            runs=[chunk.runs],
+            samples=False,
+        )
+        # Lazy: nobody asks for the logits, so the projection to the vocabulary is never computed.
+        self._model(mx.array([chunk.tokens]), cache=layers(self._pools, this))
+
+
+def _read(plan: StepPlan, tokens: mx.array, started_s: float) -> StepResult:
+    """Wait for a step's tokens."""
+    sampled = tokens.tolist()
+    by_sequence = {row.seq_id: token for row, token in zip(plan.decode, sampled, strict=True)}
+    return StepResult(plan.step_id, by_sequence, time.monotonic() - started_s)
+
+
+def _last_slots(runs: Sequence[Run], count: int) -> Slots:
+    """The last `count` slots of `runs`, in token order."""
+    parts: list[Slots] = []
+    for first, end in reversed(runs):
+        taken = min(count, end - first)
+        parts.append(np.arange(end - taken, end, dtype=np.int32))
+        count -= taken
+        if not count:
+            break
+    return np.concatenate(parts[::-1])

@@ -1,0 +1,104 @@
+"""Drives scheduler and runner without asyncio, and judges what they make against plain mlx-lm."""
+
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from pensieve.engine.runner import Runner
+from pensieve.engine.step import SamplingParams
+from pensieve.scheduler.config import SchedulerConfig
+from pensieve.scheduler.scheduler import Scheduler
+from pensieve.scheduler.sequence import Request, Sequence, SequenceStatus
+
+TIE = 1e-4
+"""Two logits closer than this may change places by rounding alone."""
+
+
+@dataclass
+class Verdict:
+    """How many sampled tokens were judged, how many differ, and how many of those are ties."""
+
+    tokens: int = 0
+    ties: int = 0
+    wrong: int = 0
+
+    def judge(self, model: Any, sequence: Sequence) -> None:
+        """Compare a greedy sequence with the argmax of one plain forward pass over all of its tokens."""
+        logits = np.array(model(mx.array([sequence.tokens[:-1]]))[0].astype(mx.float32))
+        for position in range(sequence.num_prompt, len(sequence.tokens)):
+            row, token = logits[position - 1], sequence.tokens[position]
+            self.tokens += 1
+            if token != row.argmax():
+                is_tie = row.max() - row[token] <= TIE
+                self.ties += is_tie
+                self.wrong += not is_tie
+
+
+@dataclass
+class Machine:
+    """A scheduler and a runner, stepped by hand; checks the block accounting after every step."""
+
+    runner: Runner
+    num_blocks: int
+    config: SchedulerConfig = field(default_factory=lambda: SchedulerConfig(max_batch=8, step_tokens=48))
+    max_context: int = 4096
+
+    def __post_init__(self) -> None:
+        self.scheduler = Scheduler(self.config, self.num_blocks, self.max_context)
+        self.sequences: list[Sequence] = []
+
+    def add(self, prompt: list[int], max_tokens: int, sampling: SamplingParams | None = None) -> Sequence:
+        sequence = self.scheduler.add(Request(prompt, sampling or SamplingParams(), max_tokens))
+        self.sequences.append(sequence)
+        return sequence
+
+    def step(self) -> None:
+        plan = self.scheduler.schedule()
+        result = self.runner.drain() if plan is None else self.runner.step(plan)
+        if result is not None:
+            self.scheduler.update(result)
+        self.check_blocks()
+
+    def finish(self) -> None:
+        """Step until nothing is left to do."""
+        for _ in range(10_000):
+            if not self.scheduler.has_work:
+                return
+            self.step()
+        raise AssertionError("the scheduler makes no progress")
+
+    def check_blocks(self) -> None:
+        """Free + cached + held = all, and held is exactly what the sequences hold."""
+        allocator = self.scheduler.allocator
+        assert allocator.num_free + allocator.num_cached + allocator.num_held == allocator.num_blocks
+        held = {block for sequence in self.scheduler.running for block in sequence.table.blocks}
+        assert allocator.num_held == len(held)
+        assert all(not sequence.table.blocks for sequence in self.scheduler.waiting)
+
+
+def grow_tree(machine: Machine, rng: random.Random, vocab: int, num_requests: int) -> list[Sequence]:
+    """Run one random conversation tree: requests continue, edit or branch off earlier ones, some at once.
+
+    Returns the sequences that ran to their end.
+    """
+    histories = [_tokens(rng, vocab, rng.randint(1, 90))]
+    started: list[Sequence] = []
+    while len(started) < num_requests:
+        base = rng.choice(histories)
+        kept = base[: rng.choice([len(base), len(base), rng.randint(1, len(base))])]
+        prompt = kept + _tokens(rng, vocab, rng.choice([1, 2, 31, 32, 33, rng.randint(1, 60)]))
+        started.append(machine.add(prompt, rng.randint(1, 12)))
+        for _ in range(rng.choice([0, 0, 1, 3, 20])):
+            machine.step()
+        if rng.random() < 0.1:
+            machine.scheduler.end(rng.choice(started), "abort")
+        histories += [s.tokens for s in started if s.status is SequenceStatus.FINISHED]
+    machine.finish()
+    return [sequence for sequence in started if sequence.finish_reason == "length"]
+
+
+def _tokens(rng: random.Random, vocab: int, count: int) -> list[int]:
+    return [rng.randrange(vocab) for _ in range(count)]

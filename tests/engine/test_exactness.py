@@ -1,0 +1,112 @@
+"""The promise everything stands on: batched = alone and cached = cold, token for token.
+
+Every greedy token is judged against one plain mlx-lm forward pass over its whole sequence: no paging, no
+batch, no cache.
+"""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import mlx_lm.utils
+import pytest
+
+from pensieve.engine.runner import Runner
+from pensieve.engine.step import SamplingParams
+from pensieve.scheduler.config import SchedulerConfig
+
+from ..models import write_model
+from .harness import Machine, Verdict, grow_tree
+
+VOCAB = 512
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+def load(folder: Path, model_type: str) -> Any:
+    return mlx_lm.utils.load_model(write_model(folder / model_type, model_type))[0]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "on_host", "num_trees"),
+    [("llama", True, 500), ("llama", False, 60), ("qwen3", True, 60), ("phi3", True, 60), ("phi3", False, 30)],
+)
+def test_every_token_of_random_conversation_trees_is_exact(
+    folder: Path, model_type: str, on_host: bool, num_trees: int
+) -> None:
+    model, rng, verdict = load(folder, model_type), random.Random(num_trees), Verdict()
+    machine = Machine(Runner(model, 400, on_host), num_blocks=400)
+    for _ in range(num_trees):
+        for sequence in grow_tree(machine, rng, VOCAB, num_requests=4):
+            verdict.judge(model, sequence)
+    assert verdict.wrong == 0
+    assert verdict.tokens > 15 * num_trees
+    assert verdict.ties <= verdict.tokens / 1000
+    assert machine.scheduler.counters.prefix_hits > machine.scheduler.counters.prefix_queries / 10
+
+
+@pytest.mark.parametrize("on_host", [True, False])
+def test_tokens_stay_exact_when_memory_is_short(folder: Path, on_host: bool) -> None:
+    model, rng, verdict = load(folder, "llama"), random.Random(7), Verdict()
+    machine = Machine(Runner(model, 13, on_host), num_blocks=13)
+    machine.scheduler.max_context = 300
+    for _ in range(40):
+        prompts = [[rng.randrange(VOCAB) for _ in range(rng.randint(1, 120))] for _ in range(6)]
+        started = [machine.add(prompt, rng.randint(1, 60)) for prompt in prompts]
+        machine.finish()
+        for sequence in started:
+            verdict.judge(model, sequence)
+    assert verdict.wrong == 0
+    assert machine.scheduler.counters.preemptions > 10
+    assert machine.scheduler.tree.num_evicted > 10
+
+
+@pytest.mark.parametrize("on_host", [True, False])
+def test_seeded_samples_do_not_depend_on_the_batch(folder: Path, on_host: bool) -> None:
+    model, rng = load(folder, "llama"), random.Random(3)
+    settings = [
+        SamplingParams(temperature=1.3, seed=1),
+        SamplingParams(temperature=0.9, top_k=7, seed=2),
+        SamplingParams(temperature=1.0, top_p=0.7, seed=3),
+        SamplingParams(temperature=2.0, min_p=0.1, top_k=200, seed=2**63),
+        SamplingParams(),
+    ]
+    prompts = [[rng.randrange(VOCAB) for _ in range(rng.randint(1, 60))] for _ in settings]
+
+    def run(together: bool) -> list[list[int]]:
+        machine = Machine(Runner(model, 100, on_host), num_blocks=100)
+        sequences = []
+        for prompt, sampling in zip(prompts, settings, strict=True):
+            sequences.append(machine.add(prompt, 30, sampling))
+            if not together:
+                machine.finish()
+        machine.finish()
+        return [sequence.tokens for sequence in sequences]
+
+    together, alone = run(True), run(False)
+    assert together == alone
+    assert len({tuple(tokens[-30:]) for tokens in together}) == len(settings)
+
+
+def test_a_step_reads_scattered_blocks_as_well_as_one_run(folder: Path) -> None:
+    """Blocks freed here and there leave a new sequence in many short runs."""
+    model, rng, verdict = load(folder, "qwen3"), random.Random(5), Verdict()
+    config = SchedulerConfig(max_batch=16, step_tokens=64)
+    for on_host in (True, False):
+        machine = Machine(Runner(model, 48, on_host), num_blocks=48, config=config)
+        small = [machine.add([rng.randrange(VOCAB) for _ in range(40)], 200) for _ in range(15)]
+        for _ in range(60):
+            machine.step()
+        for sequence in small[::2]:
+            machine.scheduler.end(sequence, "abort")
+        machine.scheduler.tree.clear()
+        large = machine.add([rng.randrange(VOCAB) for _ in range(600)], 20)
+        while not large.table.blocks or large.num_to_prefill:
+            machine.step()
+        assert len(large.table.runs(600)) > 3
+        machine.finish()
+        verdict.judge(model, large)
+    assert verdict.wrong == 0
