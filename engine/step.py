@@ -69,12 +69,16 @@ class StepPlan:
         return len(self.decode) + sum(len(chunk.tokens) for chunk in self.prefill)
 
 
+NOT_A_NUMBER = -1
+"""Stands for a token where a row's logits held NaN: the model or its KV is broken for that sequence."""
+
+
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """What a step sampled."""
 
     step_id: int
-    tokens: dict[int, int]  # by seq_id
+    tokens: dict[int, int]  # by seq_id; NOT_A_NUMBER where there is none
     elapsed_s: float
 
 

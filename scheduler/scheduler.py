@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from ..cache.blocks import BLOCK_SIZE, BlockAllocator
 from ..cache.radix import RadixTree
-from ..engine.step import DecodeRow, PrefillChunk, StepPlan, StepResult
+from ..engine.step import NOT_A_NUMBER, DecodeRow, PrefillChunk, StepPlan, StepResult
 from .budget import StepBudget
 from .config import SchedulerConfig
 from .sequence import FinishReason, PrefixWait, Request, Sequence, SequenceStatus, shared_prefix
@@ -253,6 +253,10 @@ class Scheduler:
         """Append a sampled token, or end the sequence on it; a stop token is counted but not passed on."""
         self.counters.generation_tokens += 1
         sequence.num_pending -= 1
+        if token == NOT_A_NUMBER:
+            self.tree.clear()  # the KV it came from may be cached, and would poison whoever shares it
+            self.end(sequence, "error")
+            return Progress(sequence)
         self._acquit(sequence)
         if token in sequence.request.stop_token_ids:
             self.end(sequence, "stop")

@@ -4,8 +4,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from pensieve.engine.sampler import NOT_A_NUMBER, sample
-from pensieve.engine.step import DecodeRow, SamplingParams
+from pensieve.engine.sampler import sample
+from pensieve.engine.step import NOT_A_NUMBER, DecodeRow, SamplingParams
 
 
 def rows(*settings: SamplingParams, position: int = 0) -> list[DecodeRow]:
@@ -29,7 +29,9 @@ def test_temperature_zero_is_the_argmax_whatever_the_neighbours_do() -> None:
 
 def test_samples_follow_the_distribution() -> None:
     probabilities = [0.5, 0.3, 0.15, 0.05]
-    found = np.bincount(draws([math.log(p) for p in probabilities], 4000, temperature=1.0), minlength=4) / 4000
+    found = (
+        np.bincount(draws([math.log(p) for p in probabilities], 4000, temperature=1.0), minlength=4) / 4000
+    )
     assert np.abs(found - probabilities).max() < 0.04
 
 

@@ -1,0 +1,189 @@
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from pensieve.cache.blocks import BLOCK_SIZE
+from pensieve.engine.step import SamplingParams, StepPlan, StepResult
+from pensieve.scheduler.config import SchedulerConfig
+from pensieve.scheduler.loop import (
+    EngineDown,
+    EngineFailed,
+    Generation,
+    PromptTooLong,
+    QueueFull,
+    SchedulerLoop,
+)
+from pensieve.scheduler.sequence import Request
+
+from .oracle import OracleRunner, spell
+
+NUM_BLOCKS = 64
+
+
+class OracleEngine:
+    """An OracleRunner behind the asyncio interface; every step takes a turn of the event loop."""
+
+    def __init__(self, lag: int, breaks: Callable[[StepPlan], bool]) -> None:
+        self.runner = OracleRunner(NUM_BLOCKS * BLOCK_SIZE, lag, breaks)
+
+    async def step(self, plan: StepPlan) -> StepResult | None:
+        await asyncio.sleep(0)
+        return self.runner.step(plan)
+
+    async def drain(self) -> StepResult | None:
+        await asyncio.sleep(0)
+        return self.runner.drain()
+
+
+@asynccontextmanager
+async def running(
+    lag: int = 0, breaks: Callable[[StepPlan], bool] = lambda _: False, max_waiting: int = 100
+) -> AsyncIterator[SchedulerLoop]:
+    config = SchedulerConfig(max_batch=4, step_tokens=64, max_waiting=max_waiting)
+    loop = SchedulerLoop(OracleEngine(lag, breaks), config, NUM_BLOCKS, max_context=10_000)
+    task = asyncio.create_task(loop.run())
+    try:
+        yield loop
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def request(prompt: list[int], max_tokens: int = 10) -> Request:
+    return Request(prompt, SamplingParams(), max_tokens)
+
+
+async def collect(generation: Generation) -> list[int]:
+    return [token async for tokens in generation for token in tokens]
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+def test_many_requests_each_get_their_own_tokens(lag: int) -> None:
+    async def main() -> None:
+        async with running(lag) as loop:
+            prompts = [[i, i + 1] * (10 * i + 1) for i in range(12)]
+            answers = await asyncio.gather(*(collect(loop.submit(request(prompt))) for prompt in prompts))
+            assert [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)] == [
+                spell(prompt, 10) for prompt in prompts
+            ]
+            stats = loop.stats()
+            assert (stats.num_running, stats.num_waiting, stats.blocks_held) == (0, 0, 0)
+            assert stats.generation_tokens == 120
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_request_ends_within_one_step() -> None:
+    async def main() -> None:
+        async with running(lag=1) as loop:
+            generation = loop.submit(request([1], max_tokens=10_000))
+            await anext(generation)
+            generation.cancel()
+            assert loop.stats().blocks_held == 0
+            assert await collect(generation) is not None
+            assert generation.finish_reason == "abort"
+            generation.cancel()
+            assert len(await collect(loop.submit(request([2])))) == 10
+
+    asyncio.run(main())
+
+
+def test_a_reader_learns_what_was_cached_and_when() -> None:
+    async def main() -> None:
+        async with running() as loop:
+            first = loop.submit(request([7] * 200))
+            assert first.num_cached_tokens == 0
+            await collect(first)
+            second = loop.submit(request([7] * 200))
+            assert second.num_cached_tokens == 6 * BLOCK_SIZE
+            await collect(second)
+            assert second.num_cached_tokens == 6 * BLOCK_SIZE
+            assert second.admitted_s is not None
+            assert second.first_token_s is not None
+            assert second.arrival_s <= second.admitted_s <= second.first_token_s
+            assert second.num_sampled_tokens == 10
+
+    asyncio.run(main())
+
+
+def test_a_prompt_that_can_never_fit_is_refused_at_once() -> None:
+    async def main() -> None:
+        async with running() as loop:
+            limit = NUM_BLOCKS * BLOCK_SIZE
+            with pytest.raises(PromptTooLong, match=f"{limit} tokens > {limit - 1} maximum"):
+                loop.submit(request([1] * limit))
+            assert len(await collect(loop.submit(request([1] * (limit - 1))))) == 1
+
+    asyncio.run(main())
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
+    async def main() -> None:
+        async with running(max_waiting=3) as loop:
+            accepted = [loop.submit(request([i])) for i in range(3)]
+            with pytest.raises(QueueFull) as refused:
+                loop.submit(request([9]))
+            assert refused.value.retry_after_s > 0
+            assert [generation.num_queued_ahead for generation in accepted] == [0, 1, 2]
+            assert all([len(await collect(generation)) == 10 for generation in accepted])
+
+    asyncio.run(main())
+
+
+def test_an_engine_that_fails_for_ever_is_given_up_and_everyone_is_told() -> None:
+    async def main() -> None:
+        async with running(breaks=lambda _: True) as loop:
+            generations = [loop.submit(request([i, i])) for i in range(6)]
+            for generation in generations:
+                with pytest.raises(EngineFailed):
+                    await collect(generation)
+            assert "scripted" in (loop.stats().engine_error or "")
+            with pytest.raises(EngineDown):
+                loop.submit(request([1]))
+
+    asyncio.run(main())
+
+
+def test_a_single_failure_is_survived() -> None:
+    async def main() -> None:
+        async with running(breaks=lambda plan: plan.step_id == 5) as loop:
+            generations = [loop.submit(request([i, i, i], max_tokens=20)) for i in range(4)]
+            answers = await asyncio.gather(*(collect(generation) for generation in generations))
+            assert answers == [spell([i, i, i], 20)[3:] for i in range(4)]
+            assert loop.stats().engine_error is None
+
+    asyncio.run(main())
+
+
+def test_stopping_the_loop_ends_every_request_with_an_error() -> None:
+    async def main() -> None:
+        async with running() as loop:
+            generation = loop.submit(request([1], max_tokens=100_000))
+            await anext(generation)
+        with pytest.raises(EngineFailed):
+            await collect(generation)
+
+    asyncio.run(main())
+
+
+def test_disconnects_at_random_points_leave_nothing_behind() -> None:
+    async def main() -> None:
+        async with running(lag=1) as loop:
+
+            async def leave_after(turns: int, prompt: list[int]) -> None:
+                generation = loop.submit(request(prompt, max_tokens=50))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                generation.cancel()
+
+            for i in range(200):
+                await asyncio.gather(
+                    *(leave_after((7 * i + j) % 23, [i, j] * (i % 50 + 1)) for j in range(3))
+                )
+            stats = loop.stats()
+            assert (stats.num_running, stats.num_waiting, stats.blocks_held) == (0, 0, 0)
+            assert stats.blocks_free + stats.blocks_cached == NUM_BLOCKS
+
+    asyncio.run(main())
