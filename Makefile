@@ -1,0 +1,41 @@
+# Every target sets up what it needs in .venv first; the second time that takes no time.
+# Only a Python with venv and pip is assumed. uv is used where it is installed.
+
+MODEL ?= demo
+PORT ?= 7777
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+# The stamps are older than these when dependencies may have changed.
+SOURCES := pyproject.toml Makefile
+
+.PHONY: install run test lint format
+.DEFAULT_GOAL := install
+
+install: $(VENV)/.installed
+
+run: $(VENV)/.installed
+	$(BIN)/pensieve serve --model "$(MODEL)" --port "$(PORT)" $(ARGS)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	mkdir -p $(VENV)/src && ln -sfn ../.. $(VENV)/src/pensieve
+	MYPYPATH=$(VENV)/src $(BIN)/mypy -p pensieve
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(VENV)/.installed: $(SOURCES) scripts/install.sh
+	sh scripts/install.sh $(VENV)
+	touch $@
+
+$(VENV)/.installed-dev: $(SOURCES) scripts/install.sh
+	sh scripts/install.sh $(VENV) dev
+	touch $(VENV)/.installed $@

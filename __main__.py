@@ -1,0 +1,8 @@
+"""`python -m pensieve` is the `pensieve` command."""
+
+import sys
+
+from .api.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""Writes the README's tables from the code: `python scripts/docs.py`, or with --check only compares.
+
+A table stands between `<!-- NAME -->` and `<!-- end -->`.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+from pensieve.api.cli import CONFIGS, flag_name
+from pensieve.engine.config import EngineConfig
+from pensieve.engine.memory import Device, make_plan
+from pensieve.engine.model_info import ModelInfo, kv_bytes_per_token
+from pensieve.engine.step import SamplingParams
+from pensieve.engine.weights import ModelError
+
+README = Path(__file__).parent.parent / "README.md"
+
+# Name, parameters in billions, layers, KV heads, head size, context: from the models' own descriptions.
+MODELS = [
+    ("Phi-3-mini-128k", 3.82, 32, 32, 96, 131_072),
+    ("Qwen3-4B", 4.02, 36, 8, 128, 40_960),
+    ("Qwen3-8B", 8.19, 36, 8, 128, 40_960),
+    ("Llama-3.1-8B", 8.03, 32, 8, 128, 131_072),
+    ("Qwen3-Coder-30B-A3B", 30.5, 48, 4, 128, 262_144),
+]
+BITS_A_WEIGHT = 4.5  # 4-bit weights with a scale and a bias for each 64
+
+# GB of memory, and the share of it that macOS lets the GPU use.
+MACS = [(16, 2 / 3), (32, 2 / 3), (64, 3 / 4), (128, 3 / 4)]
+
+
+def flags_table() -> str:
+    rows = ["| flag | default | meaning |", "| --- | --- | --- |"]
+    for config in CONFIGS:
+        for field in dataclasses.fields(config):
+            default = "" if field.default is None else f"`{field.default}`"
+            rows.append(f"| `{flag_name(field.name)}` | {default} | {field.metadata['help']} |")
+    return "\n".join(rows)
+
+
+def memory_table() -> str:
+    head = (
+        "| model, 4-bit | weights | KV a token | " + " | ".join(f"{size} GB Mac" for size, _ in MACS) + " |"
+    )
+    rows = [head, "| --- " + "| --: " * (2 + len(MACS)) + "|"]
+    for model in MODELS:
+        info = describe(*model)
+        cells = [f"{info.weight_bytes / 1e9:.1f} GB", f"{info.kv_bytes_per_token:,} B"]
+        cells += [tokens_that_fit(info, size * 2**30 * share) for size, share in MACS]
+        rows.append(f"| {info.name} | " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def describe(
+    name: str, billions: float, layers: int, kv_heads: int, head_dim: int, context: int
+) -> ModelInfo:
+    config = {"num_hidden_layers": layers, "num_key_value_heads": kv_heads, "head_dim": head_dim}
+    return ModelInfo(
+        name=name,
+        path=Path(),
+        model_type="",
+        vocab_size=1,
+        context_length=context,
+        weight_bytes=int(billions * 1e9 * BITS_A_WEIGHT / 8),
+        dtype="float16",
+        quantization="4-bit",
+        num_layers=layers,
+        kv_bytes_per_token=kv_bytes_per_token(config, item_bytes=2),
+        eos_token_ids=frozenset(),
+        default_sampling=SamplingParams(),
+    )
+
+
+def tokens_that_fit(info: ModelInfo, available: float) -> str:
+    device = Device("metal", "a Mac", int(available), int(available))
+    try:
+        plan = make_plan(info, EngineConfig(), device)
+    except ModelError:
+        return "none"
+    return f"{plan.num_kv_tokens // 1000:,}k"
+
+
+def render(text: str) -> str:
+    """Replace the tables in a README's text."""
+    for name, table in (("flags", flags_table()), ("memory", memory_table())):
+        before, start, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition("<!-- end -->")
+        assert end, f"README.md has no place for the table of {name}"
+        text = before + start + table + "\n" + end + after
+    return text
+
+
+def main() -> int:
+    text = README.read_text(encoding="utf-8")
+    fresh = render(text)
+    if "--check" in sys.argv:
+        return int(fresh != text)
+    README.write_text(fresh, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
