@@ -1,0 +1,108 @@
+"""What the server tells the user at its start: the plan, and how to point Claude Code here."""
+
+from dataclasses import dataclass
+
+from ..engine.memory import MemoryPlan, gigabytes
+from ..engine.model_info import ModelInfo
+from ..engine.step import SamplingParams
+from .config import ServerConfig
+
+# Any key is accepted on loopback, but Claude Code wants one.
+LOCAL_KEY = "pensieve-local-key"
+
+# Claude Code's own prompt with all its tools is 49,000 characters.
+ROOMY_CONTEXT = 24_000
+
+MAX_OUTPUT_TOKENS = 8192
+
+DEVICE_NAMES = {"metal": "Apple GPU", "cuda": "NVIDIA GPU", "cpu": "CPU"}
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """The model and its memory plan, as the API needs to know them."""
+
+    info: ModelInfo
+    memory: MemoryPlan
+
+    @property
+    def name(self) -> str:
+        return self.info.name
+
+    @property
+    def model_type(self) -> str:
+        return self.info.model_type
+
+    @property
+    def vocab_size(self) -> int:
+        return self.info.vocab_size
+
+    @property
+    def max_context(self) -> int:
+        """Prompt and answer together, in tokens."""
+        return self.memory.max_context
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        return self.memory.kv_bytes_per_token
+
+    @property
+    def num_kv_tokens(self) -> int:
+        return self.memory.num_kv_tokens
+
+    @property
+    def device(self) -> str:
+        return f"{DEVICE_NAMES[self.memory.device.kind]} ({self.memory.device.name})"
+
+    @property
+    def eos_token_ids(self) -> frozenset[int]:
+        return self.info.eos_token_ids
+
+    @property
+    def default_sampling(self) -> SamplingParams:
+        return self.info.default_sampling
+
+
+def describe_plan(model: ServedModel, blas: str) -> str:
+    """The plan as lines of text. blas: what MLX's CPU device computes with."""
+    info, memory = model.info, model.memory
+    device = f"{model.device}, {gigabytes(memory.device.available_bytes)} available"
+    if memory.device.kind == "cpu":
+        device += f"; {blas}"
+    context = f"{memory.max_context:,} tokens"
+    if memory.max_context < info.context_length:
+        context += f" (the model's own limit is {info.context_length:,})"
+    return "\n".join(
+        [
+            f"model    {info.name}: {info.model_type}, {info.quantization or info.dtype}, "
+            f"{gigabytes(info.weight_bytes)}",
+            f"device   {device}",
+            f"context  {context}",
+            f"KV       {memory.kv_bytes_per_token:,} bytes a token; {memory.num_kv_tokens:,} tokens fit "
+            f"({gigabytes(memory.kv_bytes)})",
+        ]
+    )
+
+
+def describe_client(model: ServedModel, config: ServerConfig, port: int) -> str:
+    """The lines to paste, so that Claude Code uses this server. port: the one really listened on."""
+    key = LOCAL_KEY if config.api_key is None else "(your --api-key)"
+    output_tokens = min(MAX_OUTPUT_TOKENS, model.max_context // 4)
+    lines = [
+        "Ready. To use it, paste in another terminal:",
+        "",
+        f"  export ANTHROPIC_BASE_URL={base_url(config.host, port)}",
+        f"  export ANTHROPIC_API_KEY={key}",
+        f"  export CLAUDE_CODE_MAX_CONTEXT_TOKENS={model.max_context}",
+        f"  export CLAUDE_CODE_MAX_OUTPUT_TOKENS={output_tokens}",
+        "  claude",
+    ]
+    if model.max_context < ROOMY_CONTEXT:
+        lines += ["", "This context is short for Claude Code's full prompt: `claude --bare` needs far less."]
+    return "\n".join(lines)
+
+
+def base_url(host: str, port: int) -> str:
+    """Where a client on this machine finds the server."""
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+    return f"http://{everywhere.get(host, f'[{host}]' if ':' in host else host)}:{port}"

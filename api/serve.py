@@ -1,0 +1,187 @@
+"""`pensieve serve`: finds the model, plans the memory, starts the engine and runs the HTTP server."""
+
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+from dataclasses import replace
+from typing import Any
+
+import uvicorn
+
+from .. import PensieveError, __version__
+from ..engine import SYSTEM_BLAS
+from ..engine.blas import describe_blas
+from ..engine.config import EngineConfig
+from ..engine.hub import resolve
+from ..engine.loader import compute_dtype, inspect, load
+from ..engine.memory import Device, bound_buffer_cache, find_device, make_plan
+from ..engine.model_info import ModelInfo
+from ..engine.runner import Runner
+from ..engine.selfcheck import AGREEMENT, agreement
+from ..engine.thread import EngineThread
+from ..engine.weights import ModelError
+from ..scheduler.config import SchedulerConfig
+from ..scheduler.loop import SchedulerLoop
+from .app import create_app
+from .config import ServerConfig
+from .plan import ServedModel, describe_client, describe_plan
+
+# How long streams may go on after SIGTERM or SIGINT.
+GRACE_S = 3
+
+
+class ListenError(PensieveError):
+    """The address or port cannot be had."""
+
+
+class Server(uvicorn.Server):
+    """Says when it is ready, which uvicorn leaves to its log."""
+
+    def __init__(self, config: uvicorn.Config, greeting: str) -> None:
+        super().__init__(config)
+        self.greeting = greeting
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start as uvicorn does; then greet."""
+        await super().startup(sockets)
+        if self.started:
+            say(self.greeting)
+
+
+def say(text: str) -> None:
+    """Show the user a line now, also when the output is a pipe."""
+    print(text, flush=True)
+
+
+def serve(
+    engine_config: EngineConfig, server_config: ServerConfig, scheduler_config: SchedulerConfig
+) -> None:
+    """Serve until SIGTERM or SIGINT. Raises PensieveError, one line, when that cannot begin."""
+    set_up_logging(server_config.log_level)
+    with bind(server_config) as listener:
+        say(f"pensieve {__version__}")
+        path = resolve(engine_config.model, say)
+        info = inspect(path, engine_config.model, compute_dtype())
+        device = find_device()
+        say(
+            describe_plan(
+                ServedModel(info, make_plan(info, engine_config, device)), describe_blas(SYSTEM_BLAS)
+            )
+        )
+        engine = EngineThread()
+        model, tokenizer = start_engine(engine, info, engine_config, device)
+        try:
+            run_server(
+                build_server(server_config, scheduler_config, engine, model, tokenizer, listener), listener
+            )
+        finally:
+            engine.close()
+
+
+def bind(config: ServerConfig) -> socket.socket:
+    """Take the port before the long work of loading; it is listened on when the server is ready."""
+    try:
+        families = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)
+        # `localhost` may name both; the URL that is printed has the address of version 4.
+        family, kind, protocol, _, address = min(families, key=lambda entry: entry[0] != socket.AF_INET)
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise _listen_error(error, config) from error
+    return listener
+
+
+def _listen_error(error: OSError, config: ServerConfig) -> ListenError:
+    if error.errno == errno.EADDRINUSE:
+        return ListenError(f"port {config.port} is taken: stop what uses it or give another --port")
+    if error.errno == errno.EACCES:
+        return ListenError(f"port {config.port} needs special rights: give a --port above 1023")
+    return ListenError(f"cannot listen on {config.host}: {error.strerror}")
+
+
+def start_engine(
+    engine: EngineThread, info: ModelInfo, config: EngineConfig, device: Device
+) -> tuple[ServedModel, Any]:
+    """Load the model on the engine's thread; return its description and tokenizer. Raises ModelError."""
+    started: list[tuple[ServedModel, Any]] = []
+
+    def build() -> Runner:
+        bound_buffer_cache()
+        loaded = load(info)
+        model = ServedModel(loaded.info, make_plan(loaded.info, config, device))
+        started.append((model, loaded.tokenizer))
+        return build_runner(loaded.model, model)
+
+    try:
+        engine.start(build)
+    except KeyboardInterrupt:
+        # The thread is inside MLX and cannot be stopped; ending the interpreter under it would abort.
+        print("pensieve: interrupted", file=sys.stderr, flush=True)
+        os._exit(128 + signal.SIGINT)
+    except BaseException:
+        engine.close()
+        raise
+    return started[0]
+
+
+def build_runner(model: Any, served: ServedModel) -> Runner:
+    """Check paged attention against mlx-lm's own on this model and device, then allocate the KV pools."""
+    on_host = served.memory.device.kind == "cpu"
+    try:
+        likeness = agreement(model, served.vocab_size, on_host)
+    except (NotImplementedError, ValueError) as error:
+        raise ModelError(f"{served.name} needs {error}; not supported yet") from error
+    if not likeness >= AGREEMENT:
+        raise ModelError(
+            f"{served.name} computes wrongly on paged KV (agreement {likeness:.3f}); not supported"
+        )
+    return Runner(model, served.memory.num_blocks, on_host)
+
+
+def build_server(
+    config: ServerConfig,
+    scheduler_config: SchedulerConfig,
+    engine: EngineThread,
+    model: ServedModel,
+    tokenizer: Any,
+    listener: socket.socket,
+) -> Server:
+    """Put scheduler, app and HTTP server together."""
+    port = listener.getsockname()[1]
+    scheduler = SchedulerLoop(engine, scheduler_config, model.memory.num_blocks, model.max_context)
+    app = create_app(replace(config, port=port), model, tokenizer, scheduler)
+    debug = config.log_level == "debug"
+    uvicorn_config = uvicorn.Config(
+        app,
+        http="h11",  # httptools takes requests that could be read in two ways
+        log_config=None,
+        log_level="debug" if debug else "warning",
+        access_log=debug,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    return Server(uvicorn_config, describe_client(model, config, port))
+
+
+def run_server(server: Server, listener: socket.socket) -> None:
+    """Run until a signal; uvicorn lets streams end within the grace period, then cuts them."""
+    # uvicorn raises the signal anew when it is done, which would end the process before the engine's thread.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    try:
+        server.run(sockets=[listener])
+    except OSError as error:
+        # Two servers may take one port until the first listens.
+        raise ListenError(
+            f"port {listener.getsockname()[1]} cannot be listened on: {error.strerror}"
+        ) from error
+
+
+def set_up_logging(level: str) -> None:
+    """Log Pensieve at `level` and its libraries from warnings upwards."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("pensieve").setLevel(level.upper())
