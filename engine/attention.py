@@ -32,7 +32,9 @@ def attend_arrays(
     return rows[0] if len(rows) == 1 else mx.concatenate(rows)
 
 
-def _attend_row(queries: mx.array, keys: mx.array, values: mx.array, runs: tuple[Run, ...], scale: float) -> mx.array:
+def _attend_row(
+    queries: mx.array, keys: mx.array, values: mx.array, runs: tuple[Run, ...], scale: float
+) -> mx.array:
     length = queries.shape[2]
     if length == 1 and len(runs) > 1:
         return _attend_runs(queries, keys, values, runs, scale)
@@ -78,7 +80,9 @@ def attend_host(
             for start in range(0, group * length, QUERY_TILE):
                 rows = slice(start, start + QUERY_TILE)
                 positions = np.arange(start, min(start + QUERY_TILE, group * length)) % length
-                written[row, head, rows] = _attend_tiles(grouped[row, head, rows], k, v, tiles, positions - length)
+                written[row, head, rows] = _attend_tiles(
+                    grouped[row, head, rows], k, v, tiles, positions - length
+                )
     return out
 
 
@@ -107,7 +111,11 @@ def _tiles(runs: tuple[Run, ...]) -> list[Run | npt.NDArray[np.int32]]:
 
 
 def _attend_tiles(
-    queries: Floats, keys: Floats, values: Floats, tiles: list[Run | npt.NDArray[np.int32]], limits: npt.NDArray[np.int64]
+    queries: Floats,
+    keys: Floats,
+    values: Floats,
+    tiles: list[Run | npt.NDArray[np.int32]],
+    limits: npt.NDArray[np.int64],
 ) -> Floats:
     """Online softmax over the tiles of one KV head (Milakov & Gimelshein 2018; FlashAttention, Dao 2022).
 

@@ -32,7 +32,13 @@ def load(folder: Path, model_type: str) -> Any:
 
 @pytest.mark.parametrize(
     ("model_type", "on_host", "num_trees"),
-    [("llama", True, 500), ("llama", False, 60), ("qwen3", True, 60), ("phi3", True, 60), ("phi3", False, 30)],
+    [
+        ("llama", True, 500),
+        ("llama", False, 60),
+        ("qwen3", True, 60),
+        ("phi3", True, 60),
+        ("phi3", False, 30),
+    ],
 )
 def test_every_token_of_random_conversation_trees_is_exact(
     folder: Path, model_type: str, on_host: bool, num_trees: int
