@@ -1,0 +1,112 @@
+"""One answer on its way: tokens from the scheduler to pieces of text and tool calls, with its accounts."""
+
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Literal
+
+from .metrics import FinishedReason, Metrics
+from .output import OutputParser, Piece
+from .protocols import Generation
+
+StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of a request. The prompt's length is input plus cache read plus cache creation."""
+
+    input_tokens: int  # prompt tokens that were not in the cache
+    cache_read_input_tokens: int
+    output_tokens: int  # all that were sampled, marks and the stop token among them
+    cache_creation_input_tokens: int = 0  # what is computed is cached anyway, and not told apart
+
+
+class Answer:
+    """Iterate over it for lists of pieces, and `close()` it in a `finally`."""
+
+    def __init__(
+        self, generation: Generation, parser: OutputParser, metrics: Metrics, started_s: float
+    ) -> None:
+        self._generation = generation
+        self._parser = parser
+        self._metrics = metrics
+        self._started_s = started_s  # time.monotonic() when the request came in
+        self._last_tokens_s: float | None = None
+        self._num_tokens = 0
+        self._outcome: FinishedReason = "abort"  # until it ends otherwise
+        self._ended = self._closed = False
+
+    @property
+    def usage(self) -> Usage:
+        """The account so far; the cached part is a look-ahead until the request is admitted."""
+        cached = self._generation.num_cached_tokens
+        return Usage(self._generation.num_prompt_tokens - cached, cached, self._num_tokens)
+
+    @property
+    def stop_reason(self) -> StopReason:
+        """Why it ended. Only after its end."""
+        reasons: dict[FinishedReason, StopReason] = {
+            "length": "max_tokens",
+            "tool_use": "tool_use",
+            "stop_sequence": "stop_sequence",
+        }
+        return reasons.get(self._outcome, "end_turn")
+
+    @property
+    def stop_sequence(self) -> str | None:
+        """The stop sequence that ended it, if one did."""
+        return self._parser.stop_sequence
+
+    def __aiter__(self) -> AsyncIterator[list[Piece]]:
+        return self
+
+    async def __anext__(self) -> list[Piece]:
+        """Return the next pieces, perhaps none. Raises EngineFailed."""
+        if self._ended:
+            raise StopAsyncIteration
+        try:
+            tokens = await self._generation.__anext__()
+        except StopAsyncIteration:
+            return self._finish()
+        except Exception:
+            self._outcome = "error"
+            raise
+        self._count(len(tokens))
+        pieces = self._parser.feed(tokens)
+        return pieces + self._finish() if self._parser.done else pieces
+
+    def close(self) -> None:
+        """End the generation, whatever state it is in, and write the accounts once."""
+        self._generation.cancel()
+        if self._closed:
+            return
+        self._closed = True
+        elapsed_s = time.monotonic() - self._started_s
+        self._metrics.ended(self._generation, self._num_tokens, self._outcome, elapsed_s)
+        for result in self._parser.results:
+            self._metrics.tool_call(result)
+
+    def _count(self, num_tokens: int) -> None:
+        now = time.monotonic()
+        self._num_tokens += num_tokens
+        if self._last_tokens_s is None:
+            self._metrics.first_token(self._generation, now - self._started_s)
+        else:
+            self._metrics.next_tokens(num_tokens, now - self._last_tokens_s)
+        self._last_tokens_s = now
+
+    def _finish(self) -> list[Piece]:
+        self._ended = True
+        pieces = self._parser.finish()
+        self._outcome = self._why()
+        if self._generation.finish_reason == "stop":
+            self._num_tokens += 1  # the stop token: sampled, but not among the tokens read
+        return pieces
+
+    def _why(self) -> FinishedReason:
+        if self._parser.stop_sequence is not None:
+            return "stop_sequence"
+        if not self._parser.done and self._generation.finish_reason == "length":
+            return "length"
+        return "tool_use" if self._parser.has_calls else "stop"

@@ -1,0 +1,47 @@
+"""The application's factory: middleware, routes and error handlers around one model and its scheduler."""
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+from .config import ServerConfig
+from .detokenizer import detokenizer_factory
+from .errors import add_error_handlers
+from .health import HealthApi
+from .messages import MessagesApi
+from .metrics import Metrics
+from .middleware import BodyLimit, Guard, RequestContext
+from .models import ModelsApi
+from .prompt import PromptBuilder
+from .protocols import ModelInfo, Scheduler, Tokenizer
+from .services import Services
+from .stream import KeepAlive
+
+
+def create_app(
+    config: ServerConfig,
+    model: ModelInfo,
+    tokenizer: Tokenizer,
+    scheduler: Scheduler,
+    keep_alive: KeepAlive = KeepAlive(),  # noqa: B008  (frozen)
+) -> FastAPI:
+    """Build the application. Reads the tokenizer's vocabulary and probes its template; starts nothing."""
+    start, end = tokenizer.think_start, tokenizer.think_end
+    services = Services(
+        model=model,
+        scheduler=scheduler,
+        prompts=PromptBuilder(model, tokenizer),
+        think=(start, end) if start and end else None,
+        new_detokenizer=detokenizer_factory(tokenizer),
+        metrics=Metrics(model, scheduler.stats),
+        keep_alive=keep_alive,
+    )
+    guards = [
+        Middleware(RequestContext, metrics=services.metrics),
+        Middleware(Guard, config=config),
+        Middleware(BodyLimit),
+    ]
+    app = FastAPI(openapi_url=None, redirect_slashes=False, middleware=guards)
+    add_error_handlers(app, services.metrics.rejected)
+    for api in (MessagesApi(services), ModelsApi(services), HealthApi(services)):
+        app.include_router(api.router())
+    return app

@@ -1,0 +1,190 @@
+"""Failures as clients see them; the only file that knows HTTP status codes.
+
+    ApiError
+    ├── InvalidRequest      400  the request cannot be served as it is
+    ├── Unauthenticated     401  no key, or a wrong one
+    ├── Forbidden           403  a host or origin that is not ours
+    ├── NotFound            404  no such route or model
+    ├── MethodNotAllowed    405
+    ├── TooLarge            413  the body exceeds the limit
+    ├── WrongMediaType      415
+    ├── ClientGone          499  nobody is left to read the answer
+    ├── EngineError         500  the engine failed, or a bug of ours
+    └── Overloaded          529  the queue is full; try again later
+
+Bodies have the shape of Anthropic's API: `{"type": "error", "error": {"type", "message"}, "request_id"}`.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import ClassVar
+
+from fastapi import FastAPI
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
+
+from .. import PensieveError
+from ..scheduler.loop import EngineDown, EngineFailed, PromptTooLong, QueueFull
+from .template import TemplateError
+
+UNAVAILABLE = 503  # the answer of /health while the engine is down
+
+MAX_RETRY_AFTER_S = 60.0  # Claude Code gives up at once when it is told to wait longer
+
+logger = logging.getLogger(__name__)
+
+
+class ApiError(Exception):
+    """An answer that is an error. `reason` is a bounded word for the metrics."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "api_error"
+
+    def __init__(
+        self, message: str, *, reason: str = "other", headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+        self.headers = dict(headers or {})
+
+
+class InvalidRequest(ApiError):
+    status = 400
+    type = "invalid_request_error"
+
+
+class Unauthenticated(ApiError):
+    status = 401
+    type = "authentication_error"
+
+
+class Forbidden(ApiError):
+    status = 403
+    type = "permission_error"
+
+
+class NotFound(ApiError):
+    status = 404
+    type = "not_found_error"
+
+
+class MethodNotAllowed(ApiError):
+    status = 405
+    type = "invalid_request_error"
+
+
+class TooLarge(ApiError):
+    status = 413
+    type = "request_too_large"
+
+
+class WrongMediaType(ApiError):
+    status = 415
+    type = "invalid_request_error"
+
+
+class ClientGone(ApiError):
+    status = 499
+    type = "api_error"
+
+
+class EngineError(ApiError):
+    status = 500
+    type = "api_error"
+
+
+class Overloaded(ApiError):
+    status = 529
+    type = "overloaded_error"
+
+
+def prompt_too_long(num_tokens: int, max_tokens: int) -> InvalidRequest:
+    """Say that a prompt does not fit; Claude Code compacts the conversation on exactly this text."""
+    return InvalidRequest(
+        f"prompt is too long: {num_tokens} tokens > {max_tokens} maximum", reason="prompt_too_long"
+    )
+
+
+def api_error(error: Exception) -> ApiError:
+    """Translate any exception; what is not foreseen becomes a 500 that tells nothing of our insides."""
+    match error:
+        case ApiError():
+            return error
+        case PromptTooLong():
+            return prompt_too_long(error.num_tokens, error.max_tokens)
+        case QueueFull():
+            wait_s = max(1, round(min(error.retry_after_s, MAX_RETRY_AFTER_S)))
+            message = "the server's queue is full, try again later"
+            return Overloaded(message, reason="queue_full", headers={"retry-after": str(wait_s)})
+        case EngineDown() | EngineFailed():
+            return EngineError(f"the engine failed: {error}", reason="engine")
+        case TemplateError():
+            message = f"the model's chat template cannot render this conversation: {error}"
+            return InvalidRequest(message, reason="template")
+        case ValidationError():
+            return InvalidRequest(_first_problem(error), reason="invalid")
+        case ClientDisconnect():
+            return ClientGone("the client closed the connection")
+        case HTTPException():
+            return _from_http(error)
+        case _:
+            return EngineError("internal server error")
+
+
+def error_body(error: ApiError, request_id: str) -> dict[str, object]:
+    """Build the JSON of an error, for a response or for an event of a stream."""
+    problem = {"type": error.type, "message": error.message}
+    return {"type": "error", "error": problem, "request_id": request_id}
+
+
+def error_response(error: ApiError, request_id: str) -> JSONResponse:
+    """Build the whole response of an error."""
+    body = error_body(error, request_id)
+    return JSONResponse(body, status_code=error.status, headers=error.headers)
+
+
+def add_error_handlers(app: FastAPI, rejected: Callable[[ApiError], None]) -> None:
+    """Answer every foreseen exception of a route; the middleware answers the rest.
+
+    rejected: told of each request that is refused.
+    """
+
+    async def handle_error(request: Request, error: Exception) -> JSONResponse:
+        problem = api_error(error)
+        if not isinstance(problem, EngineError | ClientGone):
+            rejected(problem)
+        return error_response(problem, request.state.request_id)
+
+    for kind in (ApiError, PensieveError, ValidationError, HTTPException, ClientDisconnect):
+        app.add_exception_handler(kind, handle_error)
+
+
+def _from_http(error: HTTPException) -> ApiError:
+    """Translate what the router raises by itself: unknown routes and methods."""
+    if error.status_code == MethodNotAllowed.status:
+        return MethodNotAllowed("method not allowed", reason="route", headers=error.headers)
+    if error.status_code == NotFound.status:
+        return NotFound("no such route", reason="route")
+    return (
+        InvalidRequest("malformed request")
+        if error.status_code < 500
+        else EngineError("internal server error")
+    )
+
+
+def _first_problem(error: ValidationError) -> str:
+    """Say in one line where the body is wrong, without quoting what was sent."""
+    problem = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in _wire_path(problem["loc"]))
+    text = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "union_tag_invalid" and problem["ctx"]["tag"] in ("image", "document"):
+        text = f"content of type {problem['ctx']['tag']!r} is not supported: the served model reads text only"
+    return f"{place}: {text}"[:500] if place else text[:500]
+
+
+def _wire_path(loc: tuple[int | str, ...]) -> list[int | str]:
+    """Drop the names of a union's branches, which are no part of the body, from an error's location."""
+    return [part for i, part in enumerate(loc) if i < 2 or loc[i - 2] not in ("messages", "content")]

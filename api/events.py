@@ -1,0 +1,126 @@
+"""Pieces of an answer to the events of a stream, or to the content of one message. No I/O."""
+
+import json
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from .answer import Answer, Usage
+from .output import Piece, Text, Thinking
+from .tools import ToolCall
+
+SIGNATURE = "unsigned"  # clients want thoughts to be signed and send them back; nothing here checks it
+
+
+def new_message_id() -> str:
+    """Make an id in the style of Anthropic's."""
+    return f"msg_{secrets.token_hex(12)}"
+
+
+def sse(data: Mapping[str, object]) -> str:
+    """Write one event. Claude Code ignores data without an `event:` line."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return f"event: {data['type']}\ndata: {text}\n\n"
+
+
+def message_body(message_id: str, model: str, content: list[dict[str, Any]], usage: Usage) -> dict[str, Any]:
+    """Build a message as it is before its end is known."""
+    return {
+        "id": message_id,
+        "type": "message",
+        "role": "assistant",
+        "model": model,
+        "content": content,
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": asdict(usage),
+    }
+
+
+class EventWriter:
+    """Writes the events of one stream, each block between its start and its stop."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._index = -1  # of the block written last
+        self._open: type[Piece] | None = None
+
+    def start(self, usage: Usage) -> str:
+        """Write message_start, with what is known of the usage."""
+        message = message_body(new_message_id(), self._model, [], usage)
+        return sse({"type": "message_start", "message": message})
+
+    def pieces(self, pieces: Iterable[Piece]) -> str:
+        """Write the next parts of the answer."""
+        return "".join(self._piece(piece) for piece in pieces)
+
+    def end(self, answer: Answer) -> str:
+        """Close the last block and write message_delta, with the exact usage, and message_stop."""
+        delta = {"stop_reason": answer.stop_reason, "stop_sequence": answer.stop_sequence}
+        ending = {"type": "message_delta", "delta": delta, "usage": asdict(answer.usage)}
+        return self._close() + sse(ending) + sse({"type": "message_stop"})
+
+    def _piece(self, piece: Piece) -> str:
+        if isinstance(piece, ToolCall):
+            arguments = json.dumps(piece.input, ensure_ascii=False)
+            delta = {"type": "input_json_delta", "partial_json": arguments}
+            return self._close() + self._start(piece) + self._delta(delta) + self._close()
+        start = "" if self._open is type(piece) else self._close() + self._start(piece)
+        key = "thinking" if isinstance(piece, Thinking) else "text"
+        return start + self._delta({"type": f"{key}_delta", key: piece.text})
+
+    def _start(self, piece: Piece) -> str:
+        self._index += 1
+        self._open = type(piece)
+        empty = empty_block(piece)
+        return sse({"type": "content_block_start", "index": self._index, "content_block": empty})
+
+    def _delta(self, delta: Mapping[str, object]) -> str:
+        return sse({"type": "content_block_delta", "index": self._index, "delta": delta})
+
+    def _close(self) -> str:
+        if self._open is None:
+            return ""
+        signed = (
+            self._delta({"type": "signature_delta", "signature": SIGNATURE}) if self._open is Thinking else ""
+        )
+        self._open = None
+        return signed + sse({"type": "content_block_stop", "index": self._index})
+
+
+def empty_block(piece: Piece) -> dict[str, Any]:
+    """Build the block that a piece opens, before anything is in it."""
+    match piece:
+        case Text():
+            return {"type": "text", "text": ""}
+        case Thinking():
+            return {"type": "thinking", "thinking": "", "signature": ""}
+        case ToolCall():
+            return {"type": "tool_use", "id": piece.id, "name": piece.name, "input": {}}
+
+
+class ContentWriter:
+    """Gathers the content of a message that is sent whole; its blocks equal those of the stream."""
+
+    def __init__(self) -> None:
+        self.blocks: list[dict[str, Any]] = []
+        self._open: type[Piece] | None = None
+
+    def add(self, pieces: Iterable[Piece]) -> None:
+        """Take the next parts of the answer."""
+        for piece in pieces:
+            if isinstance(piece, ToolCall) or self._open is not type(piece):
+                self.blocks.append(empty_block(piece))
+                self._open = type(piece)
+            self._fill(self.blocks[-1], piece)
+
+    def _fill(self, block: dict[str, Any], piece: Piece) -> None:
+        match piece:
+            case Text():
+                block["text"] += piece.text
+            case Thinking():
+                block["thinking"] += piece.text
+                block["signature"] = SIGNATURE
+            case ToolCall():
+                block["input"] = piece.input

@@ -1,0 +1,47 @@
+"""`GET /health`, `GET /metrics` and `/`."""
+
+from dataclasses import asdict
+
+from fastapi import APIRouter
+from starlette.responses import JSONResponse, Response
+
+from .. import __version__
+from .errors import UNAVAILABLE
+from .services import Services
+
+
+class HealthApi:
+    """The routes for those who watch the server."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def router(self) -> APIRouter:
+        """List the routes."""
+        router = APIRouter()
+        router.add_api_route("/", self.root, methods=["GET", "HEAD"], response_model=None)
+        router.add_api_route("/health", self.health, methods=["GET", "HEAD"], response_model=None)
+        router.add_api_route("/metrics", self.metrics, methods=["GET"], response_model=None)
+        return router
+
+    async def root(self) -> Response:
+        """Say who is here; some clients ask before they start."""
+        return JSONResponse({"name": "pensieve", "version": __version__})
+
+    async def health(self) -> Response:
+        """Tell whether requests can be answered, and what is going on."""
+        stats = self._services.scheduler.stats()
+        healthy = stats.engine_error is None
+        body = {
+            "status": "ok" if healthy else "error",
+            "version": __version__,
+            "model": self._services.model.name,
+            "device": self._services.model.device,
+            "stats": asdict(stats),
+        }
+        return JSONResponse(body) if healthy else JSONResponse(body, status_code=UNAVAILABLE)
+
+    async def metrics(self) -> Response:
+        """Write the metrics for Prometheus."""
+        text, media_type = self._services.metrics.render()
+        return Response(text, media_type=media_type)

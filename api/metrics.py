@@ -1,0 +1,218 @@
+"""Prometheus metrics: what the API measures itself, and the scheduler's counters read from its snapshots.
+
+Names follow the field's (vLLM, SGLang) under `pensieve_`. Labels are bounded: no session, no prompt text.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from .. import __version__
+from ..scheduler.loop import Stats
+from .errors import ApiError
+from .protocols import Generation, ModelInfo
+from .tools import ParseResult
+
+FinishedReason = Literal["stop", "length", "tool_use", "stop_sequence", "abort", "error"]
+
+# fmt: off
+TTFT_S = (.001, .005, .01, .02, .04, .06, .08, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640,
+          2560)
+ITL_S = (.002, .004, .006, .008, .01, .015, .02, .03, .04, .05, .075, .1, .15, .2, .3, .5, .75, 1, 2, 4, 8)
+TPOT_S = (.01, .025, .05, .075, .1, .15, .2, .3, .4, .5, .75, 1, 2.5, 5)
+E2E_S = (.3, .5, .8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920)
+STAGE_S = (.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5)
+COUNT_TOKENS_S = (.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1)
+CACHED_RATIO = (0, .1, .25, .5, .75, .9, .95, .99, 1)
+# fmt: on
+NUM_TOKENS = (*(digit * 10**power for power in range(5) for digit in (1, 2, 5)), 100_000, 200_000)
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class Metrics:
+    """One server's metrics, in a registry of its own."""
+
+    def __init__(self, model: ModelInfo, stats: Callable[[], Stats]) -> None:
+        self.registry = CollectorRegistry()
+        self.registry.register(StatsCollector(model, stats))
+        self._model = model.name
+        self._make_counters()
+        self._make_histograms()
+
+    def _make_counters(self) -> None:
+        self._finished = self._counter("request_success", "Requests that ended", "finished_reason")
+        self._cancelled = self._counter("requests_cancelled", "Requests given up", "cause")
+        self._rejected = self._counter("requests_rejected", "Requests refused", "code", "reason")
+        self._tool_calls = self._counter("tool_calls", "Tool calls that models wrote", "result")
+        self._http = self._counter("http_requests", "Responses", "method", "path", "status")
+
+    def _make_histograms(self) -> None:
+        self._ttft = self._histogram(
+            "time_to_first_token_seconds", "From the request's arrival", TTFT_S, "cache"
+        )
+        self._itl = self._histogram("inter_token_latency_seconds", "Between two tokens", ITL_S)
+        self._tpot = self._histogram("request_time_per_output_token_seconds", "Mean of a request", TPOT_S)
+        self._e2e = self._histogram("e2e_request_latency_seconds", "From arrival to the last token", E2E_S)
+        self._queue = self._histogram("request_queue_time_seconds", "From arrival to admission", E2E_S)
+        self._prefill = self._histogram("request_prefill_time_seconds", "Admission to first token", E2E_S)
+        self._decode = self._histogram("request_decode_time_seconds", "First token to the end", E2E_S)
+        self._prompt = self._histogram("request_prompt_tokens", "Prompt tokens of a request", NUM_TOKENS)
+        self._generated = self._histogram("request_generation_tokens", "Tokens of an answer", NUM_TOKENS)
+        self._cached = self._histogram("prompt_cached_ratio", "Share of a prompt in the cache", CACHED_RATIO)
+        self._count = self._histogram("count_tokens_seconds", "Time to count a prompt", COUNT_TOKENS_S)
+        self._stage = self._histogram("stage_seconds", "Time of a stage before the queue", STAGE_S, "stage")
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"pensieve_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(
+            f"pensieve_{name}", text, ("model", *labels), buckets=buckets, registry=self.registry
+        )
+
+    def render(self) -> tuple[bytes, str]:
+        """Return the text that Prometheus reads, and its media type."""
+        return generate_latest(self.registry), CONTENT_TYPE_LATEST
+
+    def response(self, method: str, path: str, status: int) -> None:
+        """Count a response; path is a route's template, never what the client sent."""
+        self._http.labels(method if method in METHODS else "other", path, status).inc()
+
+    def rejected(self, error: ApiError) -> None:
+        """Count a refused request of the messages routes."""
+        self._rejected.labels(error.status, error.reason).inc()
+
+    def prompt_built(self, template_s: float, tokenize_s: float) -> None:
+        """Note how long the stages before the queue took."""
+        self._stage.labels(self._model, "template").observe(template_s)
+        self._stage.labels(self._model, "tokenize").observe(tokenize_s)
+
+    def tokens_counted(self, elapsed_s: float) -> None:
+        """Note how long a count_tokens request took."""
+        self._count.labels(self._model).observe(elapsed_s)
+
+    def first_token(self, generation: Generation, elapsed_s: float) -> None:
+        """Note the time to the first token, elapsed_s after the request came in."""
+        share = generation.num_cached_tokens / generation.num_prompt_tokens
+        cache = "hit" if share >= 0.9 else "partial" if share else "cold"
+        self._ttft.labels(self._model, cache).observe(elapsed_s)
+
+    def next_tokens(self, num_tokens: int, elapsed_s: float) -> None:
+        """Note that num_tokens came elapsed_s after those before them."""
+        histogram = self._itl.labels(self._model)
+        for _ in range(num_tokens):
+            histogram.observe(elapsed_s / num_tokens)
+
+    def tool_call(self, result: ParseResult) -> None:
+        """Count a passage that the model marked as a call."""
+        self._tool_calls.labels(result).inc()
+
+    def ended(
+        self, generation: Generation, num_tokens: int, reason: FinishedReason, elapsed_s: float
+    ) -> None:
+        """Note all that is known of a request at its end, elapsed_s after it came in."""
+        model, now = self._model, time.monotonic()
+        self._finished.labels(reason).inc()
+        if reason == "abort":
+            self._cancelled.labels("disconnect").inc()
+        self._e2e.labels(model).observe(elapsed_s)
+        self._prompt.labels(model).observe(generation.num_prompt_tokens)
+        self._generated.labels(model).observe(num_tokens)
+        admitted, first = generation.admitted_s, generation.first_token_s
+        if admitted is not None:
+            self._queue.labels(model).observe(admitted - generation.arrival_s)
+            self._cached.labels(model).observe(generation.num_cached_tokens / generation.num_prompt_tokens)
+        if admitted is not None and first is not None:
+            self._prefill.labels(model).observe(max(0.0, first - admitted))
+            self._decode.labels(model).observe(now - first)
+            if num_tokens > 1:
+                self._tpot.labels(model).observe((now - first) / (num_tokens - 1))
+
+
+class StatsCollector(Collector):
+    """Reads a fresh snapshot of the scheduler for every scrape."""
+
+    def __init__(self, model: ModelInfo, stats: Callable[[], Stats]) -> None:
+        self._model = model
+        self._stats = stats
+        self._started_s = time.monotonic()
+
+    def describe(self) -> Iterator[Metric]:
+        """Name no metric ahead: registering must not take a snapshot."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield gauges, counters and facts."""
+        stats = self._stats()
+        yield from self._gauges(stats)
+        yield from self._counters(stats)
+        yield from self._facts(stats)
+
+    def _gauges(self, stats: Stats) -> Iterator[Metric]:
+        yield self._gauge("num_requests_running", "Requests being computed", stats.num_running)
+        yield self._gauge("num_requests_waiting", "Requests in the queue", stats.num_waiting)
+        used = 1 - (stats.blocks_free + stats.blocks_cached) / max(1, stats.blocks_total)
+        usage = GaugeMetricFamily(
+            "pensieve_kv_cache_usage_perc", "Share of KV blocks in use, 0 to 1", labels=("model", "tier")
+        )
+        usage.add_metric((self._model.name, "hot"), used)
+        yield usage
+        blocks = GaugeMetricFamily("pensieve_kv_blocks", "KV blocks by state", labels=("model", "state"))
+        by_state = {"active": stats.blocks_held, "cached": stats.blocks_cached, "free": stats.blocks_free}
+        for state, count in by_state.items():
+            blocks.add_metric((self._model.name, state), count)
+        yield blocks
+        uptime = time.monotonic() - self._started_s
+        yield GaugeMetricFamily("pensieve_uptime_seconds", "Since the server was made", value=uptime)
+
+    def _counters(self, stats: Stats) -> Iterator[Metric]:
+        yield self._counter("prompt_tokens", "Prompt tokens of admitted requests", stats.prompt_tokens)
+        yield self._counter("generation_tokens", "Tokens sampled", stats.generation_tokens)
+        yield self._counter("prefix_cache_queries", "Tokens looked up", stats.prefix_cache_queries)
+        yield self._counter("prefix_cache_hits", "Tokens found", stats.prefix_cache_hits)
+        yield self._counter("preemptions", "Sequences sent back to the queue", stats.preemptions)
+        source = CounterMetricFamily(
+            "pensieve_prompt_tokens_by_source",
+            "Where prompt tokens' KV came from",
+            labels=("model", "source"),
+        )
+        source.add_metric((self._model.name, "computed"), stats.computed_tokens)
+        source.add_metric((self._model.name, "hot"), stats.prefix_cache_hits)
+        yield source
+        evictions = CounterMetricFamily(
+            "pensieve_prefix_cache_evictions", "Blocks taken from the prefix cache", labels=("reason",)
+        )
+        evictions.add_metric(("lru",), stats.evictions)
+        yield evictions
+        text = "Requests that waited for another to compute their shared prefix"
+        yield CounterMetricFamily("pensieve_prefill_coalesced", text, value=stats.prefix_waits)
+
+    def _facts(self, stats: Stats) -> Iterator[Metric]:
+        model = self._model
+        yield InfoMetricFamily(
+            "pensieve_build", "This server", {"version": __version__, "device": model.device}
+        )
+        facts = {
+            "model": model.name,
+            "num_blocks": str(stats.blocks_total),
+            "num_kv_tokens": str(model.num_kv_tokens),
+            "kv_bytes_per_token": str(model.kv_bytes_per_token),
+            "max_context": str(model.max_context),
+        }
+        yield InfoMetricFamily("pensieve_cache_config", "The KV cache's size", facts)
+
+    def _gauge(self, name: str, text: str, value: float) -> Metric:
+        family = GaugeMetricFamily(f"pensieve_{name}", text, labels=("model",))
+        family.add_metric((self._model.name,), value)
+        return family
+
+    def _counter(self, name: str, text: str, value: float) -> Metric:
+        family = CounterMetricFamily(f"pensieve_{name}", text, labels=("model",))
+        family.add_metric((self._model.name,), value)
+        return family

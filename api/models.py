@@ -1,0 +1,70 @@
+"""`GET /v1/models`: the served model under its own name and under one that Claude Code lists."""
+
+import re
+from typing import Any
+
+from fastapi import APIRouter
+
+from .errors import NotFound
+from .protocols import ModelInfo
+from .services import Services
+
+UNKNOWN_DATE = "1970-01-01T00:00:00Z"  # what Anthropic's API says when a release date is unknown
+
+
+class ModelsApi:
+    """The routes that tell what is served."""
+
+    def __init__(self, services: Services) -> None:
+        self._model = services.model
+
+    def router(self) -> APIRouter:
+        """List the routes."""
+        router = APIRouter()
+        router.add_api_route("/v1/models", self.list_models, methods=["GET"], response_model=None)
+        # Names of hub models hold a slash.
+        router.add_api_route("/v1/models/{name:path}", self.get_model, methods=["GET"], response_model=None)
+        return router
+
+    async def list_models(self) -> dict[str, Any]:
+        """List the model's names, all on one page."""
+        names = [self._model.name, alias(self._model.name)]
+        entries = [describe(self._model, name) for name in dict.fromkeys(names)]
+        return {"data": entries, "has_more": False, "first_id": names[0], "last_id": entries[-1]["id"]}
+
+    async def get_model(self, name: str) -> dict[str, Any]:
+        """Describe the model under any name that it answers to."""
+        check_model(name, self._model.name)
+        return describe(self._model, name)
+
+
+def alias(served: str) -> str:
+    """Make a name with `claude` in it: Claude Code's model picker shows no others."""
+    slug = re.sub(r"[^a-z0-9]+", "-", served.rpartition("/")[2].lower()).strip("-")
+    return slug if slug.startswith("claude-") else f"claude-{slug}"
+
+
+def check_model(name: str, served: str) -> None:
+    """Raise NotFound unless `name` means the served model.
+
+    Claude Code asks for models of its own as well, so every `claude-…` is taken.
+    """
+    known = name in (served, served.rpartition("/")[2], "default")
+    if not known and not name.lower().startswith("claude-"):
+        raise NotFound(
+            f"model: {name[:200]!r} is not served here; this server has {served!r}", reason="model"
+        )
+
+
+def describe(model: ModelInfo, name: str) -> dict[str, Any]:
+    """Describe the model under one of its names."""
+    return {
+        "type": "model",
+        "id": name,
+        "display_name": model.name.rpartition("/")[2],
+        "description": f"{model.name}, served locally by Pensieve",
+        "created_at": UNKNOWN_DATE,
+        "lifecycle": "active",
+        "max_input_tokens": model.max_context - 1,
+        "max_tokens": model.max_context - 1,
+    }

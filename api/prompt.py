@@ -1,0 +1,101 @@
+"""A request's messages to the token ids of its prompt, off the event loop."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .conversation import closing_instruction, system_text, template_messages
+from .errors import InvalidRequest
+from .protocols import ModelInfo, TemplateMessage, Tokenizer
+from .schema import CountTokensRequest
+from .template import ChatTemplate
+from .tools import ToolFormat, head_tools, template_tool
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What goes to the scheduler, and what is needed to read the answer."""
+
+    tokens: list[int]
+    tool_format: ToolFormat | None  # None: no calls are expected
+    tools: Sequence[dict[str, Any]]  # all tools of the request, as mlx-lm's parsers want them
+    starts_thinking: bool  # the template has opened the model's thoughts already
+    template_s: float
+    tokenize_s: float
+
+
+class PromptBuilder:
+    """Renders and tokenises with the served model's template and tokenizer."""
+
+    def __init__(self, model: ModelInfo, tokenizer: Tokenizer) -> None:
+        self._vocab_size = model.vocab_size
+        self._tokenizer = tokenizer
+        self.template = ChatTemplate(tokenizer)
+
+    async def build(self, request: CountTokensRequest) -> Prompt:
+        """Build a request's prompt in a thread. Raises InvalidRequest or TemplateError."""
+        return await asyncio.to_thread(self.build_now, request)
+
+    def build_now(self, request: CountTokensRequest) -> Prompt:
+        """Build a request's prompt. Tokenising releases the GIL, rendering does not."""
+        _check_tool_choice(request)
+        started = time.perf_counter()
+        tools = head_tools(request.tools or [])
+        rendered = self.template.render(
+            system_text(request.system), _with_instruction(request), tools, thinking=_wants_thinking(request)
+        )
+        rendered_at = time.perf_counter()
+        # The template has written the special tokens, the first one included.
+        tokens = self._tokenizer.encode(rendered.text, add_special_tokens=False)
+        self._check_tokens(tokens)
+        return Prompt(
+            tokens=tokens,
+            tool_format=rendered.tool_format if _may_call(request) else None,
+            tools=[template_tool(tool) for tool in request.tools or []],
+            starts_thinking=self._starts_thinking(rendered.text),
+            template_s=rendered_at - started,
+            tokenize_s=time.perf_counter() - rendered_at,
+        )
+
+    def _check_tokens(self, tokens: list[int]) -> None:
+        """Refuse ids without an embedding: MLX would read past the end of its arrays."""
+        if not tokens:
+            raise InvalidRequest("messages: the prompt is empty")
+        if not 0 <= min(tokens) <= max(tokens) < self._vocab_size:
+            raise InvalidRequest("messages: the prompt holds a special token that the model does not know")
+
+    def _starts_thinking(self, text: str) -> bool:
+        mark = self._tokenizer.think_start
+        return mark is not None and text.rstrip().endswith(mark)
+
+
+def _with_instruction(request: CountTokensRequest) -> list[TemplateMessage]:
+    """Add what the request asks for in fields to what it asks for in words."""
+    messages = template_messages(request)
+    instruction = closing_instruction(request)
+    if instruction:
+        place = len(messages) - (messages[-1]["role"] == "assistant") if messages else 0
+        messages.insert(place, {"role": "system", "content": instruction})
+    return messages
+
+
+def _check_tool_choice(request: CountTokensRequest) -> None:
+    choice = request.tool_choice
+    if choice is None or choice.type in ("auto", "none"):
+        return
+    names = {tool.name for tool in request.tools or []}
+    if not names:
+        raise InvalidRequest(f"tool_choice: type {choice.type!r} needs tools")
+    if choice.type == "tool" and choice.name not in names:
+        raise InvalidRequest("tool_choice.name: no such tool in tools")
+
+
+def _wants_thinking(request: CountTokensRequest) -> bool:
+    return request.thinking is not None and request.thinking.type != "disabled"
+
+
+def _may_call(request: CountTokensRequest) -> bool:
+    """With tool_choice none the tools are still shown, as the cached prefix begins with them."""
+    return request.tool_choice is None or request.tool_choice.type != "none"

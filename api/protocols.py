@@ -1,0 +1,98 @@
+"""What the API needs of the parts that others build: the model's description and its tokenizer."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from ..engine.step import SamplingParams
+from ..scheduler.loop import Stats
+from ..scheduler.sequence import FinishReason, Request
+
+TemplateMessage = dict[str, Any]
+"""A message as chat templates read it: role, content, and tool_calls, name or reasoning_content."""
+
+ToolParser = Callable[..., Any]
+"""mlx-lm's parser of one tool call: `(text, tools)` to one call or a list, with `name`, `arguments`."""
+
+
+class ModelInfo(Protocol):
+    """The served model, as the loader describes it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def model_type(self) -> str: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def max_context(self) -> int:
+        """Prompt and answer together, in tokens."""
+
+    @property
+    def kv_bytes_per_token(self) -> int: ...
+    @property
+    def num_kv_tokens(self) -> int: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def eos_token_ids(self) -> frozenset[int]: ...
+    @property
+    def default_sampling(self) -> SamplingParams: ...
+
+
+class Tokenizer(Protocol):
+    """mlx-lm's TokenizerWrapper, as far as it is used here."""
+
+    @property
+    def has_tool_calling(self) -> bool: ...
+    @property
+    def tool_call_start(self) -> str | None: ...
+    @property
+    def tool_call_end(self) -> str | None:
+        """Empty where a call lasts until the end of the answer."""
+
+    @property
+    def tool_parser(self) -> ToolParser | None: ...
+    @property
+    def think_start(self) -> str | None: ...
+    @property
+    def think_end(self) -> str | None: ...
+
+    def apply_chat_template(
+        self, conversation: Sequence[Mapping[str, Any]], /, *, tokenize: bool, **kwargs: Any
+    ) -> Any: ...
+    def encode(self, text: str, /, *, add_special_tokens: bool) -> list[int]: ...
+    def decode(self, token_ids: list[int], /) -> str: ...
+
+
+class Generation(Protocol):
+    """`scheduler.loop.Generation`: a request's tokens as they are computed."""
+
+    @property
+    def num_prompt_tokens(self) -> int: ...
+    @property
+    def num_cached_tokens(self) -> int:
+        """A look-ahead until the request is admitted, exact afterwards."""
+
+    @property
+    def finish_reason(self) -> FinishReason | None: ...
+    @property
+    def arrival_s(self) -> float: ...
+    @property
+    def admitted_s(self) -> float | None: ...
+    @property
+    def first_token_s(self) -> float | None: ...
+
+    async def __anext__(self) -> list[int]:
+        """Return new tokens. Raises StopAsyncIteration at the end, EngineFailed when the engine fails."""
+
+    def cancel(self) -> None:
+        """End it within one step; harmless when it has ended."""
+
+
+class Scheduler(Protocol):
+    """`scheduler.loop.SchedulerLoop`, as far as it is used here."""
+
+    def submit(self, request: Request) -> Generation:
+        """Queue a request. Raises PromptTooLong, QueueFull or EngineDown."""
+
+    def stats(self) -> Stats: ...

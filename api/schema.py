@@ -1,0 +1,216 @@
+"""The wire's types, named as in the Anthropic SDK: what a request may hold.
+
+Fields that are not listed are ignored, as are all betas: the client sends more than a local model can
+use (`cache_control`, `context_management`, `safeguards`, …). Content blocks of an unknown type are
+refused, because dropping them would silently change the conversation.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from ..engine.step import SamplingParams
+
+MAX_STOP_SEQUENCES = 64
+MAX_STOP_CHARS = 256  # each; the scan for stops looks at this much text again for every token
+
+ToolName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,128}$")]
+
+
+class Wire(BaseModel):
+    """A part of a request; unknown fields are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
+
+
+class TextBlock(Wire):
+    type: Literal["text"]
+    text: str
+
+
+class ThinkingBlock(Wire):
+    type: Literal["thinking"]
+    thinking: str
+    signature: str | None = None  # ours carry none that could be checked
+
+
+class RedactedThinkingBlock(Wire):
+    """Another server's encrypted thoughts: accepted, of no use here."""
+
+    type: Literal["redacted_thinking"]
+
+
+class ToolUseBlock(Wire):
+    type: Literal["tool_use"]
+    id: str
+    name: str
+    input: dict[str, Any]
+
+
+class ToolReferenceBlock(Wire):
+    """Stands for the schema of a tool that the client loaded late."""
+
+    type: Literal["tool_reference"]
+    tool_name: str
+
+
+class ImageBlock(Wire):
+    """A picture inside a tool's result."""
+
+    type: Literal["image"]
+
+
+class DocumentBlock(Wire):
+    """A document inside a tool's result."""
+
+    type: Literal["document"]
+
+
+class SearchResultBlock(Wire):
+    """A passage that a tool found; only its text is used."""
+
+    type: Literal["search_result"]
+    content: list[TextBlock] = []
+
+
+class ToolChangeBlock(Wire):
+    """A change of the tool set in mid-conversation; the tools are read from `tools` alone."""
+
+    type: Literal["tool_addition", "tool_removal"]
+
+
+def _one_block(content: object) -> object:
+    """Read a plain string as one text block: the client switches between the two forms."""
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _no_blocks(content: object) -> object:
+    return [] if content is None else _one_block(content)
+
+
+ResultBlock = Annotated[
+    TextBlock | ToolReferenceBlock | ImageBlock | DocumentBlock | SearchResultBlock,
+    Field(discriminator="type"),
+]
+
+
+class ToolResultBlock(Wire):
+    type: Literal["tool_result"]
+    tool_use_id: str
+    content: Annotated[list[ResultBlock], BeforeValidator(_no_blocks)] = []
+    is_error: bool | None = None
+
+
+UserBlock = Annotated[TextBlock | ToolResultBlock, Field(discriminator="type")]
+SystemBlock = Annotated[TextBlock | ToolChangeBlock, Field(discriminator="type")]
+AssistantBlock = Annotated[
+    TextBlock | ThinkingBlock | RedactedThinkingBlock | ToolUseBlock, Field(discriminator="type")
+]
+
+
+class UserMessage(Wire):
+    role: Literal["user"]
+    content: Annotated[list[UserBlock], BeforeValidator(_one_block)]
+
+
+class SystemMessage(Wire):
+    """A system text in the middle of the conversation; it stays where it stands."""
+
+    role: Literal["system"]
+    content: Annotated[list[SystemBlock], BeforeValidator(_one_block)]
+
+
+class AssistantMessage(Wire):
+    role: Literal["assistant"]
+    content: Annotated[list[AssistantBlock], BeforeValidator(_one_block)]
+
+
+Message = Annotated[UserMessage | SystemMessage | AssistantMessage, Field(discriminator="role")]
+
+
+class Tool(Wire):
+    """A tool that the client runs."""
+
+    name: ToolName
+    description: str | None = None
+    input_schema: dict[str, Any]
+    defer_loading: bool = False  # its schema is shown where a tool_reference names it, not at the head
+
+
+def _client_tool(tool: object) -> object:
+    kind = tool.get("type") if isinstance(tool, dict) else None
+    if kind not in (None, "custom"):
+        raise ValueError(f"server tool {str(kind)[:80]!r} is not supported: this server runs no tools itself")
+    return tool
+
+
+class ToolChoice(Wire):
+    type: Literal["auto", "any", "tool", "none"]
+    name: str | None = None  # set for type "tool"
+    disable_parallel_tool_use: bool = False
+
+
+class ThinkingConfig(Wire):
+    type: str  # "enabled", "adaptive", "disabled", and what comes later
+
+
+class OutputFormat(Wire):
+    type: str
+    json_schema: dict[str, Any] = Field(default={}, alias="schema")
+
+
+class OutputConfig(Wire):
+    format: OutputFormat | None = None
+
+
+class CountTokensRequest(Wire):
+    """The part of a request that makes its prompt: body of `/v1/messages/count_tokens`."""
+
+    model: str = Field(min_length=1, max_length=500)
+    messages: list[Message] = Field(min_length=1)
+    system: Annotated[list[TextBlock], BeforeValidator(_no_blocks)] = []
+    tools: list[Annotated[Tool, BeforeValidator(_client_tool)]] | None = None
+    tool_choice: ToolChoice | None = None
+    thinking: ThinkingConfig | None = None
+    output_config: OutputConfig | None = None
+
+    @field_validator("tools")
+    @classmethod
+    def _unique_names(cls, tools: list[Tool] | None) -> list[Tool] | None:
+        names = [tool.name for tool in tools or []]
+        if len(names) != len(set(names)):
+            raise ValueError("tool names must be unique")
+        return tools
+
+
+StopSequence = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
+
+
+class MessagesRequest(CountTokensRequest):
+    """Body of `/v1/messages`."""
+
+    max_tokens: int = Field(ge=1)  # cut to what fits the context
+    stream: bool = False
+    stop_sequences: list[StopSequence] | None = Field(default=None, max_length=MAX_STOP_SEQUENCES)
+    temperature: float | None = Field(default=None, ge=0.0, le=2.0)
+    top_p: float | None = Field(default=None, gt=0.0, le=1.0)
+    top_k: int | None = Field(default=None, ge=0)
+    min_p: float | None = Field(default=None, ge=0.0, le=1.0)  # beyond Anthropic's API
+    seed: int | None = Field(default=None, ge=0, lt=2**64)  # beyond Anthropic's API
+
+
+def sampling_params(
+    request: MessagesRequest, default: SamplingParams, vocab_size: int, seed: int
+) -> SamplingParams:
+    """Merge a request's sampling fields with the model's defaults; `seed` serves if none was asked for.
+
+    A top_k that reaches the vocabulary's size keeps every token, which is what 0 says.
+    """
+    top_k = default.top_k if request.top_k is None else request.top_k
+    return SamplingParams(
+        temperature=default.temperature if request.temperature is None else request.temperature,
+        top_p=default.top_p if request.top_p is None else request.top_p,
+        top_k=top_k if top_k < vocab_size else 0,
+        min_p=default.min_p if request.min_p is None else request.min_p,
+        seed=seed if request.seed is None else request.seed,
+    )

@@ -1,0 +1,23 @@
+"""What the routes share: made once by the factory, handed to each of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .detokenizer import Detokenizer
+from .metrics import Metrics
+from .prompt import PromptBuilder
+from .protocols import ModelInfo, Scheduler
+from .stream import KeepAlive
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The served model and everything that works on its behalf."""
+
+    model: ModelInfo
+    scheduler: Scheduler
+    prompts: PromptBuilder
+    think: tuple[str, str] | None  # the marks around the model's thoughts
+    new_detokenizer: Callable[[], Detokenizer]
+    metrics: Metrics
+    keep_alive: KeepAlive

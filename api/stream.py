@@ -1,0 +1,130 @@
+"""Answers to HTTP: as server-sent events or whole, and cancelled as soon as the client has gone."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from .answer import Answer
+from .errors import EngineError, api_error, error_body
+from .events import ContentWriter, EventWriter, message_body, new_message_id, sse
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAlive:
+    """When to send `ping` while nothing else is sent; the client gives up after 300 s of silence."""
+
+    first_s: float = 0.8  # after message_start
+    interval_s: float = 10.0
+
+
+class MessageStream(Response):
+    """Streams an answer. The request is queued when the response is sent, so that nothing can lose it.
+
+    start: queues the request; what it raises is answered with an ordinary error response.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, start: Callable[[], Answer], model: str, keep_alive: KeepAlive) -> None:
+        super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
+        del self.headers["content-length"]
+        self._start = start
+        self._model = model
+        self._keep_alive = keep_alive
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = self._start()
+        try:
+            await until_disconnect(receive, self._stream(answer, send, scope["state"]["request_id"]))
+        finally:
+            answer.close()
+
+    async def _stream(self, answer: Answer, send: Send, request_id: str) -> None:
+        writer = EventWriter(self._model)
+        output = EventSender(send, self._keep_alive)
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await output.send(writer.start(answer.usage))
+        pings = asyncio.create_task(output.ping())
+        try:
+            await _send_answer(answer, writer, output)
+        except Exception as error:
+            # The status is sent already: an event is the only way left to tell the client.
+            if isinstance(problem := api_error(error), EngineError):
+                logger.exception("request %s failed", request_id)
+            await output.send(sse(error_body(problem, request_id)))
+        finally:
+            pings.cancel()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class EventSender:
+    """Sends text to one client, and pings while there is none."""
+
+    def __init__(self, send: Send, keep_alive: KeepAlive) -> None:
+        self._send = send
+        self._keep_alive = keep_alive
+        self._num_sent = 0
+        self._last_sent_s = time.monotonic()
+
+    async def send(self, text: str) -> None:
+        """Send text and let others run: a send that never waits would keep the event loop to itself."""
+        self._num_sent += 1
+        self._last_sent_s = time.monotonic()
+        await self._send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+        await asyncio.sleep(0)
+
+    async def ping(self) -> None:
+        """Send `ping` events until cancelled."""
+        while True:
+            # message_start alone does not tell the client that anybody works on its request.
+            patience_s = self._keep_alive.first_s if self._num_sent == 1 else self._keep_alive.interval_s
+            wait_s = self._last_sent_s + patience_s - time.monotonic()
+            if wait_s > 0:
+                await asyncio.sleep(min(wait_s, self._keep_alive.interval_s))
+            else:
+                await self.send(sse({"type": "ping"}))
+
+
+async def _send_answer(answer: Answer, writer: EventWriter, output: EventSender) -> None:
+    async for pieces in answer:
+        if text := writer.pieces(pieces):
+            await output.send(text)
+    await output.send(writer.end(answer))
+
+
+async def whole_message(answer: Answer, model: str) -> dict[str, Any]:
+    """Wait for an answer's end and build the message."""
+    writer = ContentWriter()
+    async for pieces in answer:
+        writer.add(pieces)
+        await asyncio.sleep(0)
+    body = message_body(new_message_id(), model, writer.blocks, answer.usage)
+    return body | {"stop_reason": answer.stop_reason, "stop_sequence": answer.stop_sequence}
+
+
+async def until_disconnect(receive: Receive, work: Awaitable[T]) -> T | None:
+    """Do the work, but stop it when the client leaves; None then. The request's body must be read already."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
+        gone.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

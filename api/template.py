@@ -1,0 +1,238 @@
+"""What a model's chat template can do, found out once by rendering probes, and rendering within that.
+
+Templates differ in where system texts may stand, whether they know tools, and how they want arguments.
+Nothing is looked up by a model's name.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .. import PensieveError
+from .protocols import TemplateMessage, Tokenizer
+from .tools import ToolFormat, describe_tools, native_format, plain_call, plain_format, plain_result
+
+SYSTEM, USER, ANSWER, LATER, RESULT = (
+    "probe-system",
+    "probe-user",
+    "probe-answer",
+    "probe-later",
+    "probe-result",
+)
+PROBE_TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "probe_tool",
+        "description": "probe-description",
+        "parameters": {"type": "object", "properties": {"probe_key": {"type": "string"}}},
+    },
+}
+
+
+class TemplateError(PensieveError):
+    """The template refuses the conversation, or stumbles over it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A prompt's text and the tool format that the answer will use, None without tools."""
+
+    text: str
+    tool_format: ToolFormat | None
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a template does with each kind of message."""
+
+    system_first: bool  # shows a system message at the head
+    system_later: bool  # shows it in place in mid-conversation
+    user_runs: bool  # shows two user messages in a row
+    native_tools: bool  # shows tools, calls and results, in a format that can be read back
+    text_arguments: bool  # wants a call's arguments as a JSON string, not as an object
+
+
+class ChatTemplate:
+    """Renders conversations with one tokenizer's template."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self.traits = self._probe()
+
+    def render(
+        self, system: str, messages: Sequence[TemplateMessage], tools: list[dict[str, Any]], *, thinking: bool
+    ) -> Rendered:
+        """Write a conversation as the model's prompt, with the tools before the system text.
+
+        A last assistant message is left open, for the model to continue it.
+        Raises TemplateError.
+        """
+        native = self.traits.native_tools
+        conversation = list(messages) if native else [_plain(message) for message in messages]
+        if tools and not native:
+            system = f"{describe_tools(tools)}\n\n{system}".rstrip()
+        prefill = conversation.pop()["content"] if _is_open(conversation) else ""
+        shown_tools = tools if native else []
+        text = self._render_ordered(system, conversation, shown_tools, thinking)
+        return Rendered(text + prefill, self._tool_format() if tools else None)
+
+    def _tool_format(self) -> ToolFormat:
+        native = native_format(self._tokenizer) if self.traits.native_tools else None
+        return native or plain_format()
+
+    def _render_ordered(
+        self, system: str, messages: list[TemplateMessage], tools: list[dict[str, Any]], thinking: bool
+    ) -> str:
+        """Render, and swap tools and system text where the template has them the other way round.
+
+        Sessions share their tools more often than their system texts, so tools first share more KV.
+        """
+        text = self._apply(self._arrange(system, messages), tools, thinking)
+        if not (tools and system and self.traits.system_first):
+            return text
+        between = self._tools_after_system(tools, thinking)
+        for shown in (system, system.strip()):
+            head = _split_once(text, shown + between) if between else None
+            if head is not None:
+                body = between.lstrip()
+                gap = between[: len(between) - len(body)]
+                return head[0] + body + gap + shown + head[1]
+        return text
+
+    def _tools_after_system(self, tools: list[dict[str, Any]], thinking: bool) -> str:
+        """Return what the template writes for tools right behind the system text, empty if it does not."""
+        head = self._arrange(SYSTEM, [_user(USER)])
+        bare = _split_once(self._apply(head, [], thinking), SYSTEM)
+        full = _split_once(self._apply(head, tools, thinking), SYSTEM)
+        if bare is None or full is None or bare[0] != full[0] or not full[1].endswith(bare[1]):
+            return ""
+        return full[1][: len(full[1]) - len(bare[1])]
+
+    def _arrange(self, system: str, messages: Sequence[TemplateMessage]) -> list[TemplateMessage]:
+        """Fit a conversation to the template: fold system texts that it refuses into user turns."""
+        arranged: list[TemplateMessage] = []
+        if system:
+            head = {"role": "system", "content": system}
+            arranged.append(head if self.traits.system_first else _reminder(system))
+        for message in messages:
+            if message["role"] == "system" and not self.traits.system_later:
+                message = _reminder(message["content"])
+            arranged.append(self._with_arguments(message))
+        return arranged if self.traits.user_runs and self.traits.native_tools else _merge_users(arranged)
+
+    def _with_arguments(self, message: TemplateMessage) -> TemplateMessage:
+        """Write a call's arguments as JSON text where the template wants that."""
+        if not self.traits.text_arguments or "tool_calls" not in message:
+            return message
+        return message | {"tool_calls": [_text_arguments(call) for call in message["tool_calls"]]}
+
+    def _apply(
+        self, messages: Sequence[TemplateMessage], tools: list[dict[str, Any]], thinking: bool = False
+    ) -> str:
+        try:
+            text = self._tokenizer.apply_chat_template(
+                messages,
+                tools=tools or None,
+                tokenize=False,
+                add_generation_prompt=True,
+                enable_thinking=thinking,
+            )
+        except Exception as error:
+            # A template is the model's code: what it raises is its refusal of this conversation.
+            raise TemplateError(str(error)[:300]) from error
+        return str(text)
+
+    def _probe(self) -> Traits:
+        system, user, answer = {"role": "system", "content": SYSTEM}, _user(USER), _assistant(ANSWER)
+        later = {"role": "system", "content": LATER}
+        first = self._shows([system, user], [SYSTEM, USER])
+        head = [system, user] if first else [user]
+        native, text_arguments = self._probe_tools(user)
+        return Traits(
+            system_first=first,
+            system_later=self._shows([*head, later, answer, _user(RESULT)], [USER, LATER, ANSWER, RESULT]),
+            user_runs=self._shows([_user(LATER), user], [LATER, USER]),
+            native_tools=native,
+            text_arguments=text_arguments,
+        )
+
+    def _probe_tools(self, user: TemplateMessage) -> tuple[bool, bool]:
+        """Find out whether tools work natively, and whether arguments must be text."""
+        if native_format(self._tokenizer) is None:
+            return False, False
+        for text_arguments in (False, True):
+            call: TemplateMessage = {"type": "function", "id": "probe00id"}
+            call["function"] = {"name": "probe_tool", "arguments": {"probe_key": "probe-value"}}
+            calls = [_text_arguments(call) if text_arguments else call]
+            result = {"role": "tool", "tool_call_id": "probe00id", "name": "probe_tool", "content": RESULT}
+            messages = [user, _assistant("") | {"tool_calls": calls}, result]
+            # Single quotes would be Python's way to print an object; escaped ones, text taken for a string.
+            wrong = ["'probe_key'", '\\"probe_key']
+            if self._shows(messages, ["probe-description", "probe-value", RESULT], wrong, [PROBE_TOOL]):
+                return True, text_arguments
+        return False, False
+
+    def _shows(
+        self,
+        messages: list[TemplateMessage],
+        wanted: list[str],
+        unwanted: Sequence[str] = (),
+        tools: Sequence[dict[str, Any]] = (),
+    ) -> bool:
+        """Tell whether a conversation renders with the wanted texts in order and none unwanted."""
+        try:
+            text = self._apply(messages, list(tools))
+        except TemplateError:
+            return False
+        places = [text.find(part) for part in wanted]
+        return -1 not in places and places == sorted(places) and not any(part in text for part in unwanted)
+
+
+def _user(content: str) -> TemplateMessage:
+    return {"role": "user", "content": content}
+
+
+def _assistant(content: str) -> TemplateMessage:
+    return {"role": "assistant", "content": content}
+
+
+def _reminder(text: str) -> TemplateMessage:
+    return _user(f"<system-reminder>\n{text}\n</system-reminder>")
+
+
+def _merge_users(messages: Sequence[TemplateMessage]) -> list[TemplateMessage]:
+    merged: list[TemplateMessage] = []
+    for message in messages:
+        if merged and message["role"] == merged[-1]["role"] == "user":
+            merged[-1] = _user(f"{merged[-1]['content']}\n{message['content']}")
+        else:
+            merged.append(message)
+    return merged
+
+
+def _plain(message: TemplateMessage) -> TemplateMessage:
+    """Write calls and results as text, for a template that has no place for them."""
+    if message["role"] == "tool":
+        return _user(plain_result(message["content"]))
+    if message["role"] != "assistant":
+        return message
+    functions = [call["function"] for call in message.get("tool_calls", ())]
+    calls = [plain_call(function["name"], function["arguments"]) for function in functions]
+    return _assistant("\n".join(part for part in (message["content"], *calls) if part))
+
+
+def _text_arguments(call: TemplateMessage) -> TemplateMessage:
+    arguments = json.dumps(call["function"]["arguments"], ensure_ascii=False)
+    return call | {"function": call["function"] | {"arguments": arguments}}
+
+
+def _is_open(messages: Sequence[TemplateMessage]) -> bool:
+    """Tell whether the conversation ends in words of the model that it is to continue."""
+    return bool(messages) and messages[-1]["role"] == "assistant" and "tool_calls" not in messages[-1]
+
+
+def _split_once(text: str, part: str) -> tuple[str, str] | None:
+    """Split at the only place where `part` occurs; None when there is none or more than one."""
+    pieces = text.split(part)
+    return (pieces[0], pieces[1]) if len(pieces) == 2 else None

@@ -1,0 +1,90 @@
+"""A server with a scripted engine, on a real socket."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import anthropic
+import httpx
+import pytest
+import uvicorn
+from pensieve.api.app import create_app
+from pensieve.api.config import ServerConfig
+from pensieve.api.stream import KeepAlive
+
+from ..fakes import ByteTokenizer, FakeModel, ScriptedScheduler
+
+
+@dataclass
+class Server:
+    """A running server and the engine that a test scripts."""
+
+    config: ServerConfig = field(default_factory=ServerConfig)
+    model: FakeModel = field(default_factory=FakeModel)
+    tokenizer: ByteTokenizer = field(default_factory=ByteTokenizer)
+    keep_alive: KeepAlive = field(default_factory=KeepAlive)
+    scheduler: ScriptedScheduler = field(default_factory=ScriptedScheduler)
+    port: int = 0
+    clients: ExitStack = field(default_factory=ExitStack)  # closed when the server stops
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def sdk(self, **options: Any) -> anthropic.Anthropic:
+        """Make an SDK client that does not hide failures by retrying."""
+        options = {"api_key": "any", "max_retries": 0, "timeout": 20.0} | options
+        return self.clients.enter_context(anthropic.Anthropic(base_url=self.url, **options))
+
+    def http(self) -> httpx.Client:
+        return self.clients.enter_context(httpx.Client(base_url=self.url, timeout=20.0))
+
+    def prompt_text(self, index: int = -1) -> str:
+        """Return the prompt that the engine was given."""
+        return self.tokenizer.decode(self.scheduler.requests[index].prompt)
+
+
+StartServer = Callable[..., Server]
+
+
+@pytest.fixture
+def start_server() -> Iterator[StartServer]:
+    """Start servers that stop at the end of the test."""
+    running: list[tuple[Server, uvicorn.Server, threading.Thread]] = []
+
+    def start(**parts: Any) -> Server:
+        server = Server(**parts)
+        app = create_app(server.config, server.model, server.tokenizer, server.scheduler, server.keep_alive)
+        config = uvicorn.Config(
+            app, port=0, http="h11", log_level="critical", timeout_graceful_shutdown=1, lifespan="off"
+        )
+        uvicorn_server = uvicorn.Server(config)
+        thread = threading.Thread(target=uvicorn_server.run)
+        thread.start()
+        running.append((server, uvicorn_server, thread))
+        wait_until(lambda: uvicorn_server.started)
+        server.port = uvicorn_server.servers[0].sockets[0].getsockname()[1]
+        return server
+
+    yield start
+    for server, uvicorn_server, thread in running:
+        server.clients.close()
+        uvicorn_server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def server(start_server: StartServer) -> Server:
+    """A server with the defaults."""
+    return start_server()
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    """Wait for another thread to bring something about."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)

@@ -1,0 +1,242 @@
+"""The messages routes through the Anthropic SDK, over a real socket."""
+
+import json
+from typing import Any
+
+import anthropic
+import pytest
+from anthropic.types import Message, MessageParam, TextBlock, ToolUseBlock
+from pensieve.engine.step import SamplingParams
+
+from ..fakes import ByteTokenizer, FakeModel, Script
+from .conftest import Server, StartServer
+
+HELLO: list[MessageParam] = [{"role": "user", "content": "Hello"}]
+BASH: Any = {
+    "name": "Bash",
+    "description": "Runs a command",
+    "input_schema": {"type": "object", "properties": {"command": {"type": "string"}}},
+}
+CALL = '<tool_call>\n{"name": "Bash", "arguments": {"command": "ls"}}\n</tool_call>'
+
+
+def contents(message: Message) -> list[dict[str, object]]:
+    """List a message's blocks without the fields that the SDK adds."""
+    return [block.to_dict(exclude_unset=True, exclude_none=True) for block in message.content]
+
+
+def script(server: Server, text: str, size: int = 3, **options: Any) -> Script:
+    """Answer with a text, a few tokens at a time."""
+    tokens = server.tokenizer.encode(text)
+    return Script([tokens[i : i + size] for i in range(0, len(tokens), size)], **options)
+
+
+def test_a_whole_message_has_text_usage_and_stop_reason(server: Server) -> None:
+    server.scheduler.play(script(server, "Hi there", num_cached=10))
+    message = server.sdk().messages.create(model="claude-opus-5-5", max_tokens=100, messages=HELLO)
+    assert contents(message) == [{"type": "text", "text": "Hi there"}]
+    assert message.model == "claude-opus-5-5"
+    assert message.stop_reason == "end_turn"
+    assert message.id.startswith("msg_")
+    prompt = server.scheduler.requests[0].prompt
+    assert message.usage.input_tokens == len(prompt) - 10
+    assert message.usage.cache_read_input_tokens == 10
+    assert message.usage.cache_creation_input_tokens == 0
+    assert message.usage.output_tokens == len("Hi there") + 1
+
+
+def test_a_stream_gives_the_same_message_as_the_whole(server: Server) -> None:
+    server.scheduler.play(script(server, "Grüße 😀\x00 end", num_cached=4))
+    whole = server.sdk().messages.create(model="default", max_tokens=100, messages=HELLO)
+    with server.sdk().messages.stream(model="default", max_tokens=100, messages=HELLO) as stream:
+        text = "".join(stream.text_stream)
+        streamed = stream.get_final_message()
+    assert text == "Grüße 😀\x00 end"
+    assert contents(streamed) == contents(whole) == [{"type": "text", "text": text}]
+    assert (streamed.stop_reason, streamed.usage) == (whole.stop_reason, whole.usage)
+
+
+def test_the_wire_of_a_stream_has_event_lines_in_order(server: Server) -> None:
+    server.scheduler.play(script(server, "Hi"))
+    body = {"model": "default", "max_tokens": 9, "messages": HELLO, "stream": True}
+    response = server.http().post("/v1/messages?beta=true", json=body)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert response.headers["request-id"].startswith("req_")
+    events = [event.split("\n") for event in response.text.strip().split("\n\n")]
+    names = [name.removeprefix("event: ") for name, _ in events]
+    assert names == [
+        "message_start",
+        "content_block_start",
+        "content_block_delta",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ]
+    assert [json.loads(data.removeprefix("data: "))["type"] for _, data in events] == names
+
+
+def test_a_tool_call_becomes_a_tool_use_block(server: Server) -> None:
+    server.scheduler.play(script(server, f"Let me look.\n{CALL}"))
+    message = server.sdk().messages.create(model="default", max_tokens=500, messages=HELLO, tools=[BASH])
+    text, call = message.content
+    assert isinstance(text, TextBlock)
+    assert text.text == "Let me look."
+    assert isinstance(call, ToolUseBlock)
+    assert (call.name, call.input) == ("Bash", {"command": "ls"})
+    assert call.id.startswith("toolu_")
+    assert message.stop_reason == "tool_use"
+
+
+def test_several_tool_calls_stream_as_blocks_of_their_own(server: Server) -> None:
+    server.scheduler.play(script(server, f"{CALL}\n{CALL}"))
+    with server.sdk().messages.stream(
+        model="default", max_tokens=500, messages=HELLO, tools=[BASH]
+    ) as stream:
+        message = stream.get_final_message()
+    assert [block.type for block in message.content] == ["tool_use", "tool_use"]
+    assert len({block.id for block in message.content if block.type == "tool_use"}) == 2
+
+
+def test_parallel_calls_can_be_switched_off(server: Server) -> None:
+    server.scheduler.play(script(server, f"{CALL}\n{CALL}", hangs=True))
+    message = server.sdk().messages.create(
+        model="default",
+        max_tokens=500,
+        messages=HELLO,
+        tools=[BASH],
+        tool_choice={"type": "auto", "disable_parallel_tool_use": True},
+    )
+    assert [block.type for block in message.content] == ["tool_use"]
+    assert server.scheduler.generations[0].num_cancels > 0
+
+
+def test_without_tools_the_marks_of_a_call_are_text(server: Server) -> None:
+    server.scheduler.play(script(server, CALL))
+    message = server.sdk().messages.create(model="default", max_tokens=500, messages=HELLO)
+    assert contents(message) == [{"type": "text", "text": CALL}]
+
+
+def test_tool_choice_none_shows_the_tools_but_reads_no_calls(server: Server) -> None:
+    server.scheduler.play(script(server, CALL))
+    message = server.sdk().messages.create(
+        model="default", max_tokens=500, messages=HELLO, tools=[BASH], tool_choice={"type": "none"}
+    )
+    assert [block.type for block in message.content] == ["text"]
+    assert "Runs a command" in server.prompt_text()
+    assert "without calling a tool" in server.prompt_text()
+
+
+def test_tool_choice_any_asks_for_a_call(server: Server) -> None:
+    server.sdk().messages.create(
+        model="default", max_tokens=9, messages=HELLO, tools=[BASH], tool_choice={"type": "any"}
+    )
+    assert "must be a call of one of the tools" in server.prompt_text()
+
+
+def test_a_named_tool_must_exist(server: Server) -> None:
+    with pytest.raises(anthropic.BadRequestError, match="no such tool"):
+        server.sdk().messages.create(
+            model="default",
+            max_tokens=9,
+            messages=HELLO,
+            tools=[BASH],
+            tool_choice={"type": "tool", "name": "Read"},
+        )
+
+
+def test_a_stop_sequence_ends_the_answer_across_tokens(server: Server) -> None:
+    server.scheduler.play(script(server, "one two STOP three", size=1, hangs=True))
+    message = server.sdk().messages.create(
+        model="default", max_tokens=500, messages=HELLO, stop_sequences=["never", "STOP"]
+    )
+    assert message.stop_reason == "stop_sequence"
+    assert message.stop_sequence == "STOP"
+    assert contents(message) == [{"type": "text", "text": "one two "}]
+    assert server.scheduler.generations[0].was_aborted
+
+
+def test_max_tokens_is_a_stop_reason(server: Server) -> None:
+    server.scheduler.play(script(server, "far too long"))
+    message = server.sdk().messages.create(model="default", max_tokens=1, messages=HELLO)
+    assert (message.stop_reason, message.usage.output_tokens) == ("max_tokens", 1)
+
+
+def test_max_tokens_is_cut_to_the_context(start_server: StartServer) -> None:
+    server = start_server(model=FakeModel(max_context=200))
+    server.sdk().messages.create(model="default", max_tokens=128_000, messages=HELLO, timeout=9)
+    request = server.scheduler.requests[0]
+    assert request.max_tokens == 200 - len(request.prompt)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_prompt_that_does_not_fit_is_refused_before_the_stream(
+    start_server: StartServer, stream: bool
+) -> None:
+    server = start_server(model=FakeModel(max_context=50))
+    body = {"model": "default", "max_tokens": 9, "stream": stream}
+    body |= {"messages": [{"role": "user", "content": "x" * 100}]}
+    response = server.http().post("/v1/messages", json=body)
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["type"] == "invalid_request_error"
+    num_tokens = server.sdk().messages.count_tokens(
+        model="default", messages=[{"role": "user", "content": "x" * 100}]
+    )
+    assert error["message"] == f"prompt is too long: {num_tokens.input_tokens} tokens > 49 maximum"
+    assert not server.scheduler.requests
+
+
+def test_an_empty_answer_has_no_blocks(server: Server) -> None:
+    message = server.sdk().messages.create(model="default", max_tokens=9, messages=HELLO)
+    assert (message.content, message.stop_reason) == ([], "end_turn")
+
+
+def test_thoughts_are_a_block_of_their_own(start_server: StartServer) -> None:
+    server = start_server(tokenizer=ByteTokenizer(thinks=True))
+    server.scheduler.play(script(server, "<think>\nHm.\n</think>\n\nYes."))
+    with server.sdk().messages.stream(model="default", max_tokens=99, messages=HELLO) as stream:
+        streamed = stream.get_final_message()
+    whole = server.sdk().messages.create(model="default", max_tokens=99, messages=HELLO)
+    assert contents(streamed) == contents(whole)
+    assert contents(whole) == [
+        {"type": "thinking", "thinking": "Hm.", "signature": "unsigned"},
+        {"type": "text", "text": "Yes."},
+    ]
+
+
+def test_sampling_fields_override_the_models_defaults(start_server: StartServer) -> None:
+    default = SamplingParams(temperature=0.7, top_p=0.8, top_k=20)
+    server = start_server(model=FakeModel(default_sampling=default))
+    client = server.sdk()
+    client.messages.create(model="default", max_tokens=9, messages=HELLO)
+    client.messages.create(
+        model="default",
+        max_tokens=9,
+        messages=HELLO,
+        extra_body={"temperature": 0.25, "top_k": 10**9, "min_p": 0.1, "seed": 7},
+    )
+    unset, set_ = (request.sampling for request in server.scheduler.requests)
+    assert (unset.temperature, unset.top_p, unset.top_k) == (0.7, 0.8, 20)
+    assert set_ == SamplingParams(temperature=0.25, top_p=0.8, top_k=0, min_p=0.1, seed=7)
+    assert unset.seed != 0
+
+
+def test_the_session_header_reaches_the_scheduler(server: Server) -> None:
+    client = server.sdk(default_headers={"x-claude-code-session-id": "abc"})
+    client.messages.create(model="default", max_tokens=9, messages=HELLO)
+    assert server.scheduler.requests[0].session == "abc"
+    assert server.scheduler.requests[0].stop_token_ids == frozenset({257})
+
+
+def test_a_last_assistant_message_is_continued(server: Server) -> None:
+    messages: list[MessageParam] = [*HELLO, {"role": "assistant", "content": "Once upon"}]
+    server.sdk().messages.create(model="default", max_tokens=9, messages=messages)
+    assert server.prompt_text().endswith("<|im_start|>assistant\nOnce upon")
+
+
+def test_count_tokens_counts_the_whole_prompt(server: Server) -> None:
+    client = server.sdk()
+    parts: Any = {"messages": HELLO, "system": "Be brief.", "tools": [BASH]}
+    counted = client.messages.count_tokens(model="claude-any", **parts)
+    client.messages.create(model="claude-any", max_tokens=9, **parts)
+    assert counted.input_tokens == len(server.scheduler.requests[0].prompt)

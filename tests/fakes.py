@@ -1,0 +1,236 @@
+"""Stand-ins for model, tokenizer and scheduler: a test says what they answer and reads what was asked."""
+
+import asyncio
+import json
+import re
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn
+
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from pensieve.api.protocols import ToolParser
+from pensieve.engine.step import SamplingParams
+from pensieve.scheduler.loop import EngineFailed, Stats
+from pensieve.scheduler.sequence import FinishReason, Request
+
+SPECIAL_TOKENS = (
+    "<|im_start|>",
+    "<|im_end|>",
+    "<tool_call>",
+    "</tool_call>",
+    "<think>",
+    "</think>",
+    "<|endoftext|>",
+)
+IM_END = 257
+
+CHATML_TEMPLATE = """\
+{%- if tools %}
+{{- '<|im_start|>system\\n# Tools\\n' }}
+{%- for tool in tools %}{{- tool | tojson + '\\n' }}{%- endfor %}
+{%- if messages[0].role == 'system' %}{{- '\\n' + messages[0].content }}{%- endif %}
+{{- '<|im_end|>\\n' }}
+{%- elif messages[0].role == 'system' %}
+{{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}
+{%- endif %}
+{%- for message in messages %}
+{%- if message.role != 'system' or not loop.first %}
+{{- '<|im_start|>' + message.role + '\\n' }}
+{%- if message.reasoning_content %}{{- '<think>' + message.reasoning_content + '</think>' }}{%- endif %}
+{{- message.content }}
+{%- for call in message.tool_calls or [] %}
+{{- '\\n<tool_call>\\n' + {'name': call.function.name, 'arguments': call.function.arguments} | tojson }}
+{{- '\\n</tool_call>' }}
+{%- endfor %}
+{{- '<|im_end|>\\n' }}
+{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"""
+"""A template that knows tools and shows them before the system text, as the bundled model's does."""
+
+
+def parse_json_call(text: str, _tools: Any = None) -> Any:
+    """Parse a call as mlx-lm's parser of the same format does."""
+    return json.loads(text.strip())
+
+
+class ByteTokenizer:
+    """One token a byte, and a few special ones; renders templates as transformers does."""
+
+    def __init__(
+        self,
+        chat_template: str = CHATML_TEMPLATE,
+        tool_parser: ToolParser | None = parse_json_call,
+        thinks: bool = False,
+    ) -> None:
+        self.chat_template = chat_template
+        self.tool_parser = tool_parser
+        self.has_tool_calling = tool_parser is not None
+        self.tool_call_start = "<tool_call>" if tool_parser else None
+        self.tool_call_end = "</tool_call>" if tool_parser else None
+        self.think_start = "<think>" if thinks else None
+        self.think_end = "</think>" if thinks else None
+        self.eos_token_ids = {IM_END}
+        self.vocab_size = 256 + len(SPECIAL_TOKENS)
+        self._special = re.compile("(" + "|".join(map(re.escape, SPECIAL_TOKENS)) + ")")
+
+    def apply_chat_template(
+        self, conversation: Sequence[Mapping[str, Any]], /, *, tokenize: bool, **kwargs: Any
+    ) -> Any:
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment.filters["tojson"] = _tojson
+        environment.globals["raise_exception"] = _raise_exception
+        text = environment.from_string(self.chat_template).render(messages=conversation, **kwargs)
+        return self.encode(text) if tokenize else text
+
+    def encode(self, text: str, /, *, add_special_tokens: bool = False) -> list[int]:
+        tokens: list[int] = []
+        for part in self._special.split(text):
+            if part in SPECIAL_TOKENS:
+                tokens.append(256 + SPECIAL_TOKENS.index(part))
+            else:
+                tokens += part.encode()
+        return tokens
+
+    def decode(self, token_ids: list[int], /) -> str:
+        parts = [
+            bytes([token]) if token < 256 else SPECIAL_TOKENS[token - 256].encode() for token in token_ids
+        ]
+        return b"".join(parts).decode("utf-8", "replace")
+
+
+def _tojson(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+@dataclass(frozen=True)
+class FakeModel:
+    """A model's description."""
+
+    name: str = "test-org/Tiny-Model-4bit"
+    model_type: str = "llama"
+    vocab_size: int = 256 + len(SPECIAL_TOKENS)
+    context_length: int = 100_000
+    max_context: int = 100_000
+    kv_bytes_per_token: int = 1024
+    weight_bytes: int = 1_000_000
+    num_kv_tokens: int = 200_000
+    device: str = "test"
+    eos_token_ids: frozenset[int] = frozenset({IM_END})
+    default_sampling: SamplingParams = SamplingParams()  # noqa: RUF009  (frozen)
+
+
+@dataclass(frozen=True)
+class Script:
+    """What one request is answered with."""
+
+    chunks: Sequence[Sequence[int]] = ()
+    delay_s: float = 0.0  # before each chunk
+    finish: FinishReason = "stop"
+    fails: bool = False  # raises EngineFailed after the chunks
+    hangs: bool = False  # waits for its cancellation after the chunks
+    num_cached: int = 0
+
+
+class ScriptedGeneration:
+    """Plays a script."""
+
+    def __init__(self, request: Request, script: Script) -> None:
+        self.num_prompt_tokens = len(request.prompt)
+        self.num_cached_tokens = script.num_cached
+        self.num_queued_ahead = 0
+        self.finish_reason: FinishReason | None = None
+        self.arrival_s = time.monotonic()
+        self.admitted_s: float | None = None
+        self.first_token_s: float | None = None
+        self.num_cancels = 0
+        self._script = script
+        self._chunks = deque(script.chunks)
+        self._room = request.max_tokens
+        self._cancelled = asyncio.Event()
+
+    @property
+    def was_aborted(self) -> bool:
+        """Whether it was cancelled before its end."""
+        return self.finish_reason == "abort"
+
+    async def __anext__(self) -> list[int]:
+        self.admitted_s = self.admitted_s or time.monotonic()
+        if self._script.delay_s:
+            await asyncio.sleep(self._script.delay_s)
+        if self._chunks and self._room:
+            tokens = list(self._chunks.popleft())[: self._room]
+            self._room -= len(tokens)
+            self.first_token_s = self.first_token_s or time.monotonic()
+            return tokens
+        return await self._end()
+
+    async def _end(self) -> list[int]:
+        if self._script.hangs and self._room:
+            await self._cancelled.wait()
+        if self._script.fails:
+            self.finish_reason = "error"
+            raise EngineFailed("the engine failed while it computed this request")
+        self.finish_reason = self.finish_reason or (self._script.finish if self._room else "length")
+        raise StopAsyncIteration
+
+    def cancel(self) -> None:
+        self.num_cancels += 1
+        self.finish_reason = self.finish_reason or "abort"
+        self._cancelled.set()
+
+
+EMPTY_STATS = Stats(
+    num_running=0,
+    num_waiting=0,
+    blocks_total=100,
+    blocks_free=60,
+    blocks_cached=30,
+    blocks_held=10,
+    prompt_tokens=0,
+    computed_tokens=0,
+    generation_tokens=0,
+    prefix_cache_queries=0,
+    prefix_cache_hits=0,
+    prefix_waits=0,
+    evictions=0,
+    preemptions=0,
+    steps=0,
+    current_step_s=0.0,
+    engine_error=None,
+)
+
+
+@dataclass
+class ScriptedScheduler:
+    """Takes requests like `SchedulerLoop` and answers each with the next script; the last one is repeated."""
+
+    scripts: deque[Script] = field(default_factory=lambda: deque([Script()]))
+    refusal: Exception | None = None  # what submit() raises
+    engine_error: str | None = None
+    requests: list[Request] = field(default_factory=list)
+    generations: list[ScriptedGeneration] = field(default_factory=list)
+
+    def play(self, *scripts: Script) -> None:
+        """Set what the next requests are answered with."""
+        self.scripts = deque(scripts)
+
+    def submit(self, request: Request) -> ScriptedGeneration:
+        if self.refusal is not None:
+            raise self.refusal
+        script = self.scripts.popleft() if len(self.scripts) > 1 else self.scripts[0]
+        generation = ScriptedGeneration(request, script)
+        self.requests.append(request)
+        self.generations.append(generation)
+        return generation
+
+    def stats(self) -> Stats:
+        running = sum(generation.finish_reason is None for generation in self.generations)
+        return replace(EMPTY_STATS, num_running=running, engine_error=self.engine_error)
