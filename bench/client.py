@@ -1,0 +1,63 @@
+"""A minimal Messages API client that times its stream. Speaks HTTP like any other client."""
+
+import http.client
+import json
+import statistics
+import time
+import urllib.parse
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One streamed request, in seconds from sending it."""
+
+    first_token_s: float
+    end_s: float
+    text: str
+    input_tokens: int  # computed
+    cached_tokens: int  # found in the prefix tree
+    output_tokens: int
+
+
+def stream(url: str, body: dict[str, Any], timeout_s: float = 600) -> Timing:
+    """POST `body` to /v1/messages as a stream and time it. Raises RuntimeError on an error event or status."""
+    address = urllib.parse.urlsplit(url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=timeout_s)
+    headers = {"content-type": "application/json", "x-api-key": "pensieve-local-key"}
+    started = time.perf_counter()
+    connection.request("POST", "/v1/messages", json.dumps({**body, "stream": True}), headers)
+    response = connection.getresponse()
+    if response.status != 200:
+        raise RuntimeError(f"{response.status}: {response.read().decode()}")
+    first, text, usage = 0.0, "", {}
+    for line in response:
+        if not line.startswith(b"data: "):
+            continue
+        event = json.loads(line[6:])
+        if event["type"] == "error":
+            raise RuntimeError(event["error"]["message"])
+        if event["type"] == "content_block_delta":
+            first = first or time.perf_counter() - started
+            text += event["delta"].get("text", "")
+        usage = event.get("usage") or usage
+    connection.close()
+    end = time.perf_counter() - started
+    cached, fresh = usage["cache_read_input_tokens"], usage["input_tokens"]
+    return Timing(first or end, end, text, fresh, cached, usage["output_tokens"])
+
+
+def read_metric(url: str, name: str) -> float:
+    """The sum over all labels of one Prometheus metric of the server."""
+    address = urllib.parse.urlsplit(url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=10)
+    connection.request("GET", "/metrics")
+    lines = connection.getresponse().read().decode().splitlines()
+    connection.close()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+
+
+def spread(values: list[float]) -> str:
+    """Median and range, for people."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
