@@ -157,5 +157,7 @@ def _run(arguments: list[str]) -> None:
     try:
         from .serve import serve
     except ImportError as error:
+        if not (error.name or "").startswith("mlx"):
+            raise
         raise UsageError(f"MLX cannot be imported ({error}): install with `make install`") from error
     serve(settings.engine, settings.server, settings.scheduler)

@@ -1,5 +1,6 @@
 """`pensieve serve`: finds the model, plans the memory, starts the engine and runs the HTTP server."""
 
+import asyncio
 import errno
 import logging
 import os
@@ -17,10 +18,10 @@ from ..engine.blas import describe_blas
 from ..engine.config import EngineConfig
 from ..engine.hub import resolve
 from ..engine.loader import compute_dtype, inspect, load
-from ..engine.memory import Device, bound_buffer_cache, find_device, make_plan
+from ..engine.memory import Device, bound_buffer_cache, find_device, make_plan, release_streams
 from ..engine.model_info import ModelInfo
 from ..engine.runner import Runner
-from ..engine.selfcheck import AGREEMENT, agreement
+from ..engine.selfcheck import disagreement
 from ..engine.thread import EngineThread
 from ..engine.weights import ModelError
 from ..scheduler.config import SchedulerConfig
@@ -29,26 +30,50 @@ from .app import create_app
 from .config import ServerConfig
 from .plan import ServedModel, describe_client, describe_plan
 
-# How long streams may go on after SIGTERM or SIGINT.
+# How long answers may go on after SIGTERM or SIGINT; then they are ended with an error event.
 GRACE_S = 3
+CUT_S = GRACE_S + 2  # connections that are still open then are closed
 
 
 class ListenError(PensieveError):
     """The address or port cannot be had."""
 
 
-class Server(uvicorn.Server):
-    """Says when it is ready, which uvicorn leaves to its log."""
+class EngineError(PensieveError):
+    """The engine failed for good while it served."""
 
-    def __init__(self, config: uvicorn.Config, greeting: str) -> None:
+
+class Server(uvicorn.Server):
+    """uvicorn with the scheduler's task beside it: begun before and ended with the answers."""
+
+    def __init__(self, config: uvicorn.Config, scheduler: SchedulerLoop, greeting: str) -> None:
         super().__init__(config)
+        self.scheduler = scheduler
         self.greeting = greeting
+        self.engine_failed = False
+        self._task: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start as uvicorn does; then greet."""
+        """Start the scheduler, then as uvicorn does; then greet."""
+        self._task = asyncio.create_task(self.scheduler.run())
+        self._task.add_done_callback(self._scheduler_ended)
         await super().startup(sockets)
         if self.started:
             say(self.greeting)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let answers end within the grace period; the scheduler gives the others an error to send."""
+        assert self._task is not None
+        asyncio.get_running_loop().call_later(GRACE_S, self._task.cancel)
+        await super().shutdown(sockets)
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    def _scheduler_ended(self, task: asyncio.Task[None]) -> None:
+        # A server without an engine helps nobody: end it, so that whoever watches it starts a new one.
+        if not task.cancelled():
+            self.engine_failed = True
+            self.should_exit = True
 
 
 def say(text: str) -> None:
@@ -78,7 +103,7 @@ def serve(
                 build_server(server_config, scheduler_config, engine, model, tokenizer, listener), listener
             )
         finally:
-            engine.close()
+            close_engine(engine)
 
 
 def bind(config: ServerConfig) -> socket.socket:
@@ -123,22 +148,26 @@ def start_engine(
         print("pensieve: interrupted", file=sys.stderr, flush=True)
         os._exit(128 + signal.SIGINT)
     except BaseException:
-        engine.close()
+        close_engine(engine)
         raise
     return started[0]
+
+
+def close_engine(engine: EngineThread) -> None:
+    """End the engine's thread and what MLX started for it; waits for a step under way."""
+    engine.call(release_streams)
+    engine.close()
 
 
 def build_runner(model: Any, served: ServedModel) -> Runner:
     """Check paged attention against mlx-lm's own on this model and device, then allocate the KV pools."""
     on_host = served.memory.device.kind == "cpu"
     try:
-        likeness = agreement(model, served.vocab_size, on_host)
+        distance = disagreement(model, served.vocab_size, on_host)
     except (NotImplementedError, ValueError) as error:
         raise ModelError(f"{served.name} needs {error}; not supported yet") from error
-    if not likeness >= AGREEMENT:
-        raise ModelError(
-            f"{served.name} computes wrongly on paged KV (agreement {likeness:.3f}); not supported"
-        )
+    if not distance <= 1:  # not >: NaN must fail
+        raise ModelError(f"{served.name} computes wrongly on paged KV; not supported yet")
     return Runner(model, served.memory.num_blocks, on_host)
 
 
@@ -162,13 +191,13 @@ def build_server(
         log_level="debug" if debug else "warning",
         access_log=debug,
         server_header=False,
-        timeout_graceful_shutdown=GRACE_S,
+        timeout_graceful_shutdown=CUT_S,
     )
-    return Server(uvicorn_config, describe_client(model, config, port))
+    return Server(uvicorn_config, scheduler, describe_client(model, config, port))
 
 
 def run_server(server: Server, listener: socket.socket) -> None:
-    """Run until a signal; uvicorn lets streams end within the grace period, then cuts them."""
+    """Run until a signal. Raises PensieveError when the port or the engine is lost."""
     # uvicorn raises the signal anew when it is done, which would end the process before the engine's thread.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
