@@ -185,11 +185,11 @@ class OutputParser:
 
 
 def _find_first(text: str, marks: Sequence[str]) -> tuple[int, str] | None:
-    """Find the mark that begins first; of those that begin together, the longest."""
-    found = [(place, -len(mark), mark) for mark in marks if (place := text.find(mark)) >= 0]
+    """Find the mark that ends first, the only choice that does not depend on how much text is there."""
+    found = [(place + len(mark), place, mark) for mark in marks if (place := text.find(mark)) >= 0]
     if not found:
         return None
-    place, _, mark = min(found)
+    _, place, mark = min(found)
     return place, mark
 
 

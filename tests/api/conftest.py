@@ -36,8 +36,8 @@ class Server:
 
     def sdk(self, **options: Any) -> anthropic.Anthropic:
         """Make an SDK client that does not hide failures by retrying."""
-        options = {"api_key": "any", "max_retries": 0, "timeout": 20.0} | options
-        return self.clients.enter_context(anthropic.Anthropic(base_url=self.url, **options))
+        settings: dict[str, Any] = {"api_key": "any", "max_retries": 0, "timeout": 20.0} | options
+        return self.clients.enter_context(anthropic.Anthropic(base_url=self.url, **settings))
 
     def http(self) -> httpx.Client:
         return self.clients.enter_context(httpx.Client(base_url=self.url, timeout=20.0))
