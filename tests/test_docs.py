@@ -1,0 +1,57 @@
+"""The documents say what the code does."""
+
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pensieve import __version__
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def docs() -> dict[str, Any]:
+    return runpy.run_path(str(ROOT / "scripts" / "docs.py"))
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_the_readme_has_the_tables_that_the_code_makes(docs: dict[str, Any]) -> None:
+    """After a change of a flag or of the memory plan: `.venv/bin/python scripts/docs.py`."""
+    assert docs["render"](read("README.md")) == read("README.md")
+
+
+def test_phi_3_mini_needs_393216_bytes_a_token(docs: dict[str, Any]) -> None:
+    """32 layers of 32 heads of 96, keys and values, 2 bytes each: worked out by hand."""
+    assert docs["describe"](*docs["MODELS"][0]).kv_bytes_per_token == 32 * 32 * 96 * 2 * 2 == 393_216
+
+
+@pytest.mark.parametrize(("name", "limit"), [("README.md", 150), ("CONTRIBUTING.md", 70)])
+def test_documents_stay_short(name: str, limit: int) -> None:
+    assert len(read(name).splitlines()) <= limit
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    versions = re.findall(r"^## (\S+)", read("CHANGELOG.md"), flags=re.MULTILINE)
+    assert versions[0] == __version__
+
+
+def test_linked_documents_exist() -> None:
+    for name in ("README.md", "CONTRIBUTING.md"):
+        links = re.findall(r"\]\(([^)#:]+)\)", read(name))
+        assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_make_targets_of_the_documents_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", read("Makefile"), flags=re.MULTILINE))
+    named = {
+        target
+        for name in ("README.md", "CONTRIBUTING.md")
+        for target in re.findall(r"^make ([a-z]+)", read(name), flags=re.MULTILINE)
+    }
+    assert named
+    assert named <= targets

@@ -1,0 +1,91 @@
+"""Imports point one way, and each library is known in one place only."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LAYERS = ["cache", "engine", "scheduler", "api"]  # each may import those before it
+WEB = {"fastapi", "pydantic", "starlette", "uvicorn", "prometheus_client"}
+MLX = {"mlx", "mlx_lm"}
+
+# The half of each package that decides; it must be quick to test by the thousand.
+PLAIN = ["cache/blocks.py", "cache/radix.py", "scheduler/*.py", "engine/step.py", "engine/config.py"]
+
+SOURCES = sorted(path for layer in [*LAYERS, "bench"] for path in (ROOT / layer).rglob("*.py"))
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports(path: Path) -> set[str]:
+    """Modules that a file imports; those of the package by their path, as in `engine.step`."""
+    package = relative(path).split("/")[:-1]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.removeprefix("pensieve.") for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add((node.module or "").removeprefix("pensieve."))
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level]
+            modules = [node.module] if node.module else [alias.name for alias in node.names]
+            found |= {".".join([*base, module]) for module in modules}
+    return found
+
+
+def top(module: str) -> str:
+    return module.split(".")[0]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_imports_point_one_way(path: Path) -> None:
+    layer = relative(path).split("/")[0]
+    forbidden = set(LAYERS) if layer == "bench" else set(LAYERS[LAYERS.index(layer) + 1 :]) | {"bench"}
+    assert not {name for name in imports(path) if top(name) in forbidden | {"tests"}}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_only_the_api_knows_the_web(path: Path) -> None:
+    if not relative(path).startswith(("api/", "bench/")):
+        assert not {name for name in imports(path) if top(name) in WEB}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_only_the_engine_and_the_pools_know_mlx(path: Path) -> None:
+    if not relative(path).startswith("engine/") and relative(path) != "cache/kv.py":
+        assert not {name for name in imports(path) if top(name) in MLX}
+
+
+@pytest.mark.parametrize(
+    "path", [path for pattern in PLAIN for path in sorted(ROOT.glob(pattern))], ids=relative
+)
+def test_what_decides_is_free_of_arrays(path: Path) -> None:
+    assert not {name for name in imports(path) if top(name) in MLX | {"numpy"}}
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    graph = {relative(path)[:-3].replace("/", "."): imports(path) for path in SOURCES}
+    done: set[str] = set()
+
+    def visit(module: str, above: tuple[str, ...]) -> None:
+        assert module not in above, " -> ".join([*above, module])
+        if module in done:
+            return
+        for imported in graph.get(module, ()):
+            if imported in graph:
+                visit(imported, (*above, module))
+        done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+def test_the_engine_loads_its_blas_before_mlx() -> None:
+    """Imported after MLX, OpenBLAS is not used, and nothing would tell but the speed."""
+    found = imports(ROOT / "engine" / "__init__.py") | imports(ROOT / "engine" / "blas.py")
+    assert not {
+        name for name in found if top(name) in MLX or (top(name) == "engine" and name != "engine.blas")
+    }
