@@ -222,6 +222,12 @@ class ScriptedScheduler:
         """Set what the next requests are answered with."""
         self.scripts = deque(scripts)
 
+    def reset(self) -> None:
+        """Forget everything."""
+        self.play(Script())
+        self.refusal = self.engine_error = None
+        self.requests, self.generations = [], []
+
     def submit(self, request: Request) -> ScriptedGeneration:
         if self.refusal is not None:
             raise self.refusal

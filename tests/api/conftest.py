@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,36 +50,47 @@ class Server:
 StartServer = Callable[..., Server]
 
 
-@pytest.fixture
-def start_server() -> Iterator[StartServer]:
-    """Start servers that stop at the end of the test."""
-    running: list[tuple[Server, uvicorn.Server, threading.Thread]] = []
-
-    def start(**parts: Any) -> Server:
-        server = Server(**parts)
-        app = create_app(server.config, server.model, server.tokenizer, server.scheduler, server.keep_alive)
-        config = uvicorn.Config(
-            app, port=0, http="h11", log_level="critical", timeout_graceful_shutdown=1, lifespan="off"
-        )
-        uvicorn_server = uvicorn.Server(config)
-        thread = threading.Thread(target=uvicorn_server.run)
-        thread.start()
-        running.append((server, uvicorn_server, thread))
-        wait_until(lambda: uvicorn_server.started)
-        server.port = uvicorn_server.servers[0].sockets[0].getsockname()[1]
-        return server
-
-    yield start
-    for server, uvicorn_server, thread in running:
-        server.clients.close()
+@contextmanager
+def running(server: Server) -> Iterator[Server]:
+    """Run a server in a thread, on a free port."""
+    app = create_app(server.config, server.model, server.tokenizer, server.scheduler, server.keep_alive)
+    config = uvicorn.Config(
+        app, port=0, http="h11", log_level="critical", timeout_graceful_shutdown=1, lifespan="off"
+    )
+    uvicorn_server = uvicorn.Server(config)
+    thread = threading.Thread(target=uvicorn_server.run)
+    thread.start()
+    wait_until(lambda: uvicorn_server.started)
+    server.port = uvicorn_server.servers[0].sockets[0].getsockname()[1]
+    try:
+        with server.clients:
+            yield server
+    finally:
         uvicorn_server.should_exit = True
         thread.join()
 
 
 @pytest.fixture
-def server(start_server: StartServer) -> Server:
-    """A server with the defaults."""
-    return start_server()
+def start_server() -> Iterator[StartServer]:
+    """Start servers that stop at the end of the test."""
+    with ExitStack() as stack:
+        yield lambda **parts: stack.enter_context(running(Server(**parts)))
+
+
+@pytest.fixture(scope="session")
+def shared_server() -> Iterator[Server]:
+    """A server with the defaults, for all tests that need nothing else."""
+    with running(Server()) as server:
+        yield server
+
+
+@pytest.fixture
+def server(shared_server: Server) -> Iterator[Server]:
+    """The shared server, with nothing left of the tests before."""
+    shared_server.scheduler.reset()
+    with ExitStack() as clients:
+        shared_server.clients = clients
+        yield shared_server
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
