@@ -1,9 +1,12 @@
 """Paged attention: queries against the runs of slots that hold their sequence's keys and values.
 
-`attend_arrays` is MLX and runs on every device; `attend_host` is NumPy, for MLX's CPU device. Both are causal:
-of a row's queries the last one sees all of the row's slots, the one before it all but the last, and so on.
-They know nothing of sequences or models.
+`attend_arrays` is MLX and runs on every device; `HostAttention` is NumPy, for MLX's CPU device. Both are
+causal: of a row's queries the last one sees all of the row's slots, the one before it all but the last, and so
+on. They know nothing of sequences or models.
 """
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 
 import mlx.core as mx
 import numpy as np
@@ -18,6 +21,9 @@ KEY_TILE = 512
 
 QUERY_TILE = 1024
 """Query rows, over the heads of a group, attended at a time on the host."""
+
+SMALL_SCORES = 20_000
+"""Scores of one KV head, over all rows, below which another thread costs more than it saves."""
 
 
 def attend_arrays(
@@ -64,26 +70,38 @@ def _attend_runs(
     return out.reshape(1, num_heads, 1, -1)
 
 
-def attend_host(
-    queries: Floats, keys: Floats, values: Floats, runs: list[tuple[Run, ...]], scale: float
-) -> Floats:
-    """Attend with NumPy; shapes as in `attend_arrays`."""
-    num_rows, num_heads, length, dim = queries.shape
-    num_kv_heads, group = keys.shape[0], num_heads // keys.shape[0]
-    out = np.empty((num_rows, num_heads, length, values.shape[2]), np.float32)
-    grouped = (queries * np.float32(scale)).reshape(num_rows, num_kv_heads, group * length, dim)
-    written = out.reshape(num_rows, num_kv_heads, group * length, -1)
-    for row, row_runs in enumerate(runs):
-        tiles = _tiles(row_runs)
-        for head in range(num_kv_heads):
-            k, v = keys[head], values[head]
-            for start in range(0, group * length, QUERY_TILE):
-                rows = slice(start, start + QUERY_TILE)
-                positions = np.arange(start, min(start + QUERY_TILE, group * length)) % length
-                written[row, head, rows] = _attend_tiles(
-                    grouped[row, head, rows], k, v, tiles, positions - length
-                )
-    return out
+class HostAttention:
+    """Attend with NumPy, several heads at a time: NumPy works without the GIL, on one core for each call."""
+
+    def __init__(self, num_threads: int) -> None:
+        self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="attention")
+
+    def attend(
+        self, queries: Floats, keys: Floats, values: Floats, runs: list[tuple[Run, ...]], scale: float
+    ) -> Floats:
+        """Shapes as in `attend_arrays`."""
+        num_rows, num_heads, length, dim = queries.shape
+        num_kv_heads, group = keys.shape[0], num_heads // keys.shape[0]
+        out = np.empty((num_rows, num_heads, length, values.shape[2]), np.float32)
+        grouped = (queries * np.float32(scale)).reshape(num_rows, num_kv_heads, group * length, dim)
+        written = out.reshape(num_rows, num_kv_heads, group * length, -1)
+        tiles = [_tiles(row) for row in runs]
+
+        def attend_head(task: tuple[int, int, int]) -> None:
+            row, head, start = task
+            rows = slice(start, start + QUERY_TILE)
+            # How far from the end of the keys each query stops seeing: -1 for the last one, which sees all.
+            limits = np.arange(start, min(start + QUERY_TILE, group * length)) % length - length
+            q = grouped[row, head, rows]
+            written[row, head, rows] = _attend_tiles(q, keys[head], values[head], tiles[row], limits)
+
+        starts = range(0, group * length, QUERY_TILE)
+        tasks = [
+            (row, head, start) for row in range(num_rows) for head in range(num_kv_heads) for start in starts
+        ]
+        is_small = sum(run[1] - run[0] for row in runs for run in row) * group * length < SMALL_SCORES
+        deque(map(attend_head, tasks) if is_small else self._threads.map(attend_head, tasks), maxlen=0)
+        return out
 
 
 def _tiles(runs: tuple[Run, ...]) -> list[Run | npt.NDArray[np.int32]]:

@@ -6,6 +6,7 @@ loaded before MLX.
 """
 
 import ctypes
+import os
 import sys
 
 # The usual name first, then Fedora's threaded build and the link of the development package.
@@ -22,7 +23,17 @@ def load_system_blas() -> str | None:
     """
     if not sys.platform.startswith("linux") or "mlx.core" in sys.modules:
         return None
+    _keep_numpy_to_one_thread()
     return next((name for name in LIBRARIES if _load(name)), None)
+
+
+def _keep_numpy_to_one_thread() -> None:
+    """NumPy has an OpenBLAS of its own; the attention already runs it on several threads at a time.
+
+    Two libraries that both wait for work by spinning slowed a busy machine four times: let them sleep.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
 
 def describe_blas(system_blas: str | None) -> str:
@@ -39,4 +50,8 @@ def _load(name: str) -> bool:
         library = ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
     except OSError:
         return False
-    return hasattr(library, "cblas_sgemm")
+    if not hasattr(library, "cblas_sgemm"):
+        return False
+    if hasattr(library, "openblas_set_num_threads"):
+        library.openblas_set_num_threads(os.cpu_count() or 1)  # for MLX; the environment says one, for NumPy
+    return True

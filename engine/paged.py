@@ -1,8 +1,8 @@
 """How an mlx-lm model, unchanged, comes to attend to paged KV.
 
-Every mlx-lm model calls `scaled_dot_product_attention` as a name of its own module, with its cache object as an
-argument. `install()` puts a dispatcher in that name's place; a `PagedLayer` in the cache's place then gets the
-new keys and values together with the queries, and answers for the whole attention.
+Every mlx-lm model calls `scaled_dot_product_attention` as a name of its own module, with its cache object as
+an argument. `install()` puts a dispatcher in that name's place; a `PagedLayer` in the cache's place then gets
+the new keys and values together with the queries, and answers for the whole attention.
 """
 
 import sys
@@ -16,7 +16,7 @@ import mlx.nn as nn
 import numpy as np
 
 from ..cache.kv import ArrayPools, HostPools, LayerShape, Slots
-from .attention import attend_arrays, attend_host
+from .attention import HostAttention, attend_arrays
 from .step import Run
 
 ATTENTION = "scaled_dot_product_attention"
@@ -44,7 +44,7 @@ class PagedLayer:
         return self._this.offsets
 
     def make_mask(self, *_: object, window_size: int | None = None, **__: object) -> None:
-        """No mask: attention is causal by itself. Raises for a sliding window, which paged KV lacks for now."""
+        """No mask: attention is causal by itself. Raises for a sliding window, not supported for now."""
         if window_size is not None:
             raise NotImplementedError("sliding-window attention")
 
@@ -73,9 +73,10 @@ class ArrayLayer(PagedLayer):
 class HostLayer(PagedLayer):
     """A layer over NumPy pools; evaluates what it needs at once."""
 
-    def __init__(self, layer: int, this: Pass, pools: HostPools) -> None:
+    def __init__(self, layer: int, this: Pass, pools: HostPools, attention: HostAttention) -> None:
         super().__init__(layer, this)
         self._pools = pools
+        self._attention = attention
 
     def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
         pools, layer = self._pools, self._layer
@@ -84,21 +85,14 @@ class HostLayer(PagedLayer):
         pools.write(layer, self._this.slots, np.asarray(_by_head(keys)), np.asarray(_by_head(values)))
         if not is_read:  # the last layer of a prefill chunk: its KV is all that is wanted
             return mx.zeros((*queries.shape[:3], values.shape[3]), queries.dtype)
-        out = attend_host(np.asarray(queries), pools.keys[layer], pools.values[layer], self._this.runs, scale)
-        return mx.array(out)
+        k, v = pools.keys[layer], pools.values[layer]
+        return mx.array(self._attention.attend(np.asarray(queries), k, v, self._this.runs, scale))
 
 
 def _by_head(rows: mx.array) -> mx.array:
     """(rows, kv_heads, length, dim) -> (kv_heads, rows * length, dim)"""
     _, num_heads, _, dim = rows.shape
     return rows.swapaxes(0, 1).reshape(num_heads, -1, dim)
-
-
-def layers(pools: ArrayPools | HostPools, this: Pass) -> list[PagedLayer]:
-    """The cache argument of one forward pass."""
-    if isinstance(pools, HostPools):
-        return [HostLayer(layer, this, pools) for layer in range(len(pools.keys))]
-    return [ArrayLayer(layer, this, pools) for layer in range(len(pools.keys))]
 
 
 class _Probe:

@@ -1,10 +1,11 @@
 """Runs steps on MLX: the decode batch, the prefill chunks, sampling. Lives on the engine's thread.
 
 On a device that computes by itself (Metal, CUDA) a step is queued before the result of the step before is
-read, so that the device does not wait for Python. On MLX's CPU device, where NumPy attends, a step is computed
-when it is called.
+read, so that the device does not wait for Python. On MLX's CPU device, where NumPy attends, a step is
+computed when it is called.
 """
 
+import os
 import time
 from collections.abc import Sequence
 
@@ -13,7 +14,8 @@ import mlx.nn as nn
 import numpy as np
 
 from ..cache.kv import ArrayPools, HostPools, Slots
-from .paged import Pass, install, layers, probe
+from .attention import HostAttention
+from .paged import ArrayLayer, HostLayer, PagedLayer, Pass, install, probe
 from .sampler import sample
 from .step import DecodeRow, PrefillChunk, Run, StepFailed, StepPlan, StepResult
 
@@ -30,7 +32,7 @@ class Runner:
         """
         self._model = model
         self._num_blocks = num_blocks
-        self._on_host = on_host
+        self._host = HostAttention(num_threads=os.cpu_count() or 1) if on_host else None
         self._shapes = probe(model)
         self._in_flight: tuple[StepPlan, mx.array, float] | None = None
         install(model)
@@ -39,7 +41,7 @@ class Runner:
     @property
     def backend(self) -> str:
         """Which attention is in use, for people to read."""
-        return "NumPy on the CPU" if self._on_host else "MLX"
+        return "MLX" if self._host is None else "NumPy on the CPU"
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -47,7 +49,15 @@ class Runner:
         return sum(shape.bytes_per_token for shape in self._shapes)
 
     def _new_pools(self) -> ArrayPools | HostPools:
-        return (HostPools if self._on_host else ArrayPools)(self._shapes, self._num_blocks)
+        return (ArrayPools if self._host is None else HostPools)(self._shapes, self._num_blocks)
+
+    def _layers(self, this: Pass) -> list[PagedLayer]:
+        """The model's cache argument in one forward pass."""
+        pools, indices = self._pools, range(len(self._shapes))
+        if isinstance(pools, ArrayPools):
+            return [ArrayLayer(layer, this, pools) for layer in indices]
+        assert self._host is not None
+        return [HostLayer(layer, this, pools, self._host) for layer in indices]
 
     def step(self, plan: StepPlan) -> StepResult | None:
         """Compute `plan` and return the oldest result that is ready: its own, or the previous step's.
@@ -58,7 +68,7 @@ class Runner:
         try:
             tokens = self._forward(plan)
             previous, self._in_flight = self._in_flight, (plan, tokens, started_s)
-            if self._on_host:
+            if self._host is not None:
                 return self.drain()
             mx.async_eval(tokens, *self._written())
             return None if previous is None else _read(*previous)
@@ -103,7 +113,7 @@ class Runner:
             runs=[row.runs for row in rows],
             samples=True,
         )
-        logits: mx.array = self._model(self._inputs(rows)[:, None], cache=layers(self._pools, this))
+        logits: mx.array = self._model(self._inputs(rows)[:, None], cache=self._layers(this))
         return logits[:, -1]
 
     def _inputs(self, rows: list[DecodeRow]) -> mx.array:
@@ -127,12 +137,12 @@ class Runner:
             samples=False,
         )
         # Lazy: nobody asks for the logits, so the projection to the vocabulary is never computed.
-        self._model(mx.array([chunk.tokens]), cache=layers(self._pools, this))
+        self._model(mx.array([chunk.tokens]), cache=self._layers(this))
 
 
 def _read(plan: StepPlan, tokens: mx.array, started_s: float) -> StepResult:
     """Wait for a step's tokens."""
-    sampled = tokens.tolist()
+    sampled = np.array(tokens).tolist()
     by_sequence = {row.seq_id: token for row, token in zip(plan.decode, sampled, strict=True)}
     return StepResult(plan.step_id, by_sequence, time.monotonic() - started_s)
 

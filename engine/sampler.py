@@ -9,7 +9,8 @@ def sample(logits: mx.array, rows: list[DecodeRow]) -> mx.array:
     """Choose each row's next token; (rows, vocab) -> (rows,), lazy.
 
     A row's token depends on its own logits, settings, seed and position only, never on its neighbours; with
-    temperature 0 it is the exact argmax; a row with NaN gives NOT_A_NUMBER. Temperature comes first, then top_k, top_p and min_p, as in vLLM.
+    temperature 0 it is the exact argmax; a row with NaN gives NOT_A_NUMBER. Temperature comes first, then
+    top_k, top_p and min_p, as in vLLM.
     """
     logits = logits.astype(mx.float32)
     tokens = mx.argmax(logits, axis=-1).astype(mx.int32)

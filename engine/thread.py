@@ -1,8 +1,8 @@
 """The one thread that may touch MLX.
 
 A lazy array of one thread cannot be evaluated on another, and two threads that evaluate one graph crash the
-process. So model, pools and streams are made, used and dropped on a single worker, and only plain data crosses.
-The worker must have ended before the interpreter does: a thread inside MLX at exit aborts the process.
+process. So model, pools and streams are made, used and dropped on a single worker, and only plain data
+crosses. The worker must have ended before the interpreter does: a thread inside MLX at exit aborts the process.
 """
 
 import asyncio

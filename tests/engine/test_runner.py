@@ -9,6 +9,7 @@ import mlx.core as mx
 import mlx_lm.utils
 import pytest
 
+from pensieve.engine.attention import HostAttention
 from pensieve.engine.runner import Runner
 from pensieve.engine.selfcheck import disagreement
 from pensieve.engine.step import StepFailed, StepPlan
@@ -103,15 +104,13 @@ def test_the_self_check_agrees_on_ordinary_models(tmp_path: Path, model_type: st
 
 def test_the_self_check_sees_a_wrong_attention(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget the last token of every decode row: the check must notice."""
-    from pensieve.engine import paged
+    honest = HostAttention.attend
 
-    honest = paged.attend_host
-
-    def forgetful(queries: Any, keys: Any, values: Any, runs: Any, scale: float) -> Any:
+    def forgetful(self: Any, queries: Any, keys: Any, values: Any, runs: Any, scale: float) -> Any:
         shorter = [(*row[:-1], (row[-1][0], row[-1][1] - 1)) for row in runs]
-        return honest(queries, keys, values, shorter if queries.shape[2] == 1 else runs, scale)
+        return honest(self, queries, keys, values, shorter if queries.shape[2] == 1 else runs, scale)
 
-    monkeypatch.setattr(paged, "attend_host", forgetful)
+    monkeypatch.setattr(HostAttention, "attend", forgetful)
     assert disagreement(model, 512, on_host=True) > 1
 
 
