@@ -23,7 +23,7 @@ def byte_level() -> Any:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_tokens([AddedToken("<|mark|>"), AddedToken("<two words>")])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    return wrap(tokenizer)
 
 
 @cache
@@ -39,7 +39,12 @@ def sentence_piece() -> Any:
             decoders.Strip(" ", 1, 0),
         ]
     )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    return wrap(tokenizer)
+
+
+def wrap(tokenizer: Tokenizer) -> Any:
+    untyped: Any = PreTrainedTokenizerFast
+    return untyped(tokenizer_object=tokenizer)
 
 
 def join(detokenizer: Detokenizer, tokens: list[int]) -> str:

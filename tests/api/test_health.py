@@ -1,0 +1,23 @@
+"""The routes for those who watch."""
+
+from .conftest import Server
+
+
+def test_health_tells_the_model_and_what_is_going_on(server: Server) -> None:
+    response = server.http().get("/health")
+    assert response.status_code == 200
+    body = response.json()
+    assert (body["status"], body["model"], body["device"]) == ("ok", server.model.name, "test")
+    assert body["stats"]["blocks_total"] == 100
+
+
+def test_health_fails_with_the_engine(server: Server) -> None:
+    server.scheduler.engine_error = "three steps failed"
+    response = server.http().get("/health")
+    assert response.status_code == 503
+    assert response.json()["stats"]["engine_error"] == "three steps failed"
+
+
+def test_the_root_answers_clients_that_ask_who_is_there(server: Server) -> None:
+    assert server.http().head("/").status_code == 200
+    assert server.http().get("/").json()["name"] == "pensieve"

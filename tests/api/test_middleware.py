@@ -1,0 +1,111 @@
+"""Who may pass: hosts, origins and keys, on every route."""
+
+import pytest
+from fastapi.routing import APIRoute
+from pensieve.api.app import create_app
+from pensieve.api.config import ServerConfig
+from pensieve.api.middleware import PUBLIC_PATHS
+
+from ..fakes import ByteTokenizer, FakeModel, ScriptedScheduler
+from .conftest import Server, StartServer
+from .test_errors import BODY, check
+
+KEY = "schlüssel-1"
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.0.0.1:7777", "localhost:1", "LOCALHOST", "[::1]:7777", "[::1]"]
+)
+def test_names_of_this_machine_are_served(server: Server, host: str) -> None:
+    assert server.http().get("/v1/models", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example:7777", "127.0.0.1.evil.example", "[::2]", "localhost.evil", ""]
+)
+def test_other_names_are_refused(server: Server, host: str) -> None:
+    check(server.http().get("/v1/models", headers={"host": host}), 403, "permission_error")
+
+
+def test_a_server_for_other_machines_takes_any_name(start_server: StartServer) -> None:
+    server = start_server(config=ServerConfig(host="0.0.0.0", api_key="k"))
+    headers = {"host": "studio.local:7777", "x-api-key": "k"}
+    assert server.http().get("/v1/models", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://localhost:3000", "http://evil.example:80"]
+)
+def test_web_pages_of_others_are_refused(server: Server, origin: str) -> None:
+    response = server.http().post("/v1/messages", json=BODY, headers={"origin": origin})
+    check(response, 403, "permission_error")
+    assert not server.scheduler.requests
+
+
+def test_the_servers_own_origin_passes(server: Server) -> None:
+    assert server.http().get("/health", headers={"origin": server.url}).status_code == 200
+
+
+def test_without_a_configured_key_any_key_or_none_passes(server: Server) -> None:
+    client = server.http()
+    for headers in ({}, {"x-api-key": "any"}, {"authorization": "Bearer any"}):
+        assert client.get("/v1/models", headers=headers).status_code == 200
+
+
+@pytest.fixture
+def locked(start_server: StartServer) -> Server:
+    return start_server(config=ServerConfig(api_key=KEY))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {b"x-api-key": KEY.encode()},
+        {b"authorization": b"Bearer " + KEY.encode()},
+        {b"authorization": b"bearer  " + KEY.encode()},
+        {b"x-api-key": b"wrong", b"authorization": b"Bearer " + KEY.encode()},
+    ],
+)
+def test_the_right_key_passes(locked: Server, headers: dict[bytes, bytes]) -> None:
+    assert locked.http().get("/v1/models", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {b"x-api-key": b""},
+        {b"x-api-key": b"wrong"},
+        {b"x-api-key": "schlüssel-2".encode()},
+        {b"authorization": KEY.encode()},
+        {b"authorization": b"Basic " + KEY.encode()},
+        {b"authorization": b"Bearer"},
+    ],
+)
+def test_any_other_key_is_refused(locked: Server, headers: dict[bytes, bytes]) -> None:
+    check(locked.http().get("/v1/models", headers=headers), 401, "authentication_error")
+
+
+def test_every_route_but_the_public_ones_needs_the_key(locked: Server) -> None:
+    app = create_app(ServerConfig(), FakeModel(), ByteTokenizer(), ScriptedScheduler())
+    routes = [route for route in walk(app.routes) if isinstance(route, APIRoute)]
+    assert len(routes) >= 7
+    for route in routes:
+        for method in route.methods or ():
+            status = locked.http().request(method, route.path).status_code
+            assert (status == 401) != (route.path in PUBLIC_PATHS), route.path
+
+
+def walk(routes: object) -> list[object]:
+    """List routes, those of included routers too."""
+    found: list[object] = []
+    for route in routes if isinstance(routes, list) else []:
+        inner = getattr(getattr(route, "original_router", None), "routes", None)
+        found += walk(inner) if inner else [route]
+    return found
+
+
+def test_each_response_has_an_id_of_its_own(server: Server) -> None:
+    client = server.http()
+    ids = {client.get("/health").headers["request-id"] for _ in range(3)}
+    assert len(ids) == 3
