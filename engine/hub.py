@@ -92,7 +92,7 @@ def resolve(name: str, say: Say) -> Path:
     except ModelError:
         raise
     except Exception as error:  # the client lets errors of several HTTP libraries through
-        raise _explain(name, error) from error
+        raise explain(name, error) from error
 
 
 def _existing_folder(path: Path) -> Path:
@@ -269,7 +269,7 @@ def _cached_folder(repo: str) -> Path | None:
     return Path(folder)
 
 
-def _explain(repo: str, error: Exception) -> ModelError:
+def explain(repo: str, error: Exception) -> ModelError:
     """Put the client's error in one line for the user."""
     if isinstance(error, GatedRepoError):
         return ModelError(f"{repo} is gated: accept its terms on the hub, then set HF_TOKEN")

@@ -21,6 +21,9 @@ class FakeHub:
     files: dict[str, bytes]
     token: str | None = None  # asked for, when the model is gated
     cut_after: int | None = None  # bytes of a file's answer before the connection is closed, once
+    stall_after: int | None = None  # bytes of a file's answer before nothing comes any more, once
+    guards_files_only: bool = False  # a gated model may still show what it consists of
+    pretended_size: int | None = None  # of the weights
     flips: int = 0  # answers for weights that get one wrong byte
     requests: list[str] = field(default_factory=list)
     ranges: list[str] = field(default_factory=list)
@@ -28,9 +31,13 @@ class FakeHub:
 
     def siblings(self) -> list[dict[str, Any]]:
         return [
-            {"rfilename": name, "size": len(data), "blobId": git_id(data), **self.large(name, "sha256")}
+            {"rfilename": name, "size": self.size(name), "blobId": git_id(data), **self.large(name, "sha256")}
             for name, data in self.files.items()
         ]
+
+    def size(self, name: str) -> int:
+        pretends = name == "model.safetensors" and self.pretended_size
+        return pretends or len(self.files[name])
 
     def tree(self) -> list[dict[str, Any]]:
         return [
@@ -95,7 +102,8 @@ class _Handler(BaseHTTPRequestHandler):
     def answer(self, head: bool) -> None:
         path = urlsplit(self.path).path
         self.state.requests.append(f"{self.command} {path}")
-        if self.state.token and self.headers.get("authorization") != f"Bearer {self.state.token}":
+        guarded = "/resolve/" in path or not self.state.guards_files_only
+        if self.state.token and guarded and self.headers.get("authorization") != f"Bearer {self.state.token}":
             self.refuse(401, "GatedRepo", "Access to this model is restricted")
         elif path.startswith(f"/api/models/{REPO}/tree/"):
             self.send(json.dumps(self.state.tree()).encode(), {}, head)
@@ -135,10 +143,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.write(data[start:])
 
     def write(self, data: bytes) -> None:
-        cut = self.state.cut_after
+        cut, stall = self.state.cut_after, self.state.stall_after
         if cut is not None and len(data) > cut:
             self.state.cut_after = None
             self.wfile.write(data[:cut])
             self.close_connection = True
+        elif stall is not None and len(data) > stall:
+            self.state.stall_after = None
+            self.wfile.write(data[:stall])
+            self.connection.settimeout(30)
+            self.close_connection = not self.rfile.read(1)  # until the client is gone
         else:
             self.wfile.write(data)
