@@ -10,7 +10,7 @@ import pytest
 from pensieve.api.stream import KeepAlive
 
 from ..fakes import Script
-from .conftest import Server, StartServer, wait_until
+from .conftest import Server, StartServer, running, wait_until
 
 BODY: dict[str, Any] = {
     "model": "default",
@@ -111,11 +111,12 @@ def test_an_ended_generation_is_cancelled_harmlessly(server: Server) -> None:
     assert server.scheduler.generations[0].finish_reason == "stop"
 
 
-def test_stopping_the_server_ends_its_streams(start_server: StartServer) -> None:
-    server = start_server()
-    server.scheduler.play(SILENT)
-    send(server, httpx.Request("POST", server.url + "/v1/messages", json=BODY | {"stream": True}))
-    wait_until(lambda: bool(server.scheduler.generations))
+def test_stopping_the_server_ends_its_streams() -> None:
+    with running(Server()) as server:
+        server.scheduler.play(SILENT)
+        send(server, httpx.Request("POST", server.url + "/v1/messages", json=BODY | {"stream": True}))
+        wait_until(lambda: bool(server.scheduler.generations))
+    assert server.scheduler.generations[0].was_aborted
 
 
 def send(server: Server, request: httpx.Request, cut: int = 0) -> socket.socket:
