@@ -202,12 +202,14 @@ def run_server(server: Server, listener: socket.socket) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     try:
-        server.run(sockets=[listener])
+        # Two servers may take one port until the first listens, and uvloop does not say when that failed.
+        listener.listen(server.config.backlog)
     except OSError as error:
-        # Two servers may take one port until the first listens.
-        raise ListenError(
-            f"port {listener.getsockname()[1]} cannot be listened on: {error.strerror}"
-        ) from error
+        port = listener.getsockname()[1]
+        raise ListenError(f"port {port} cannot be listened on: {error.strerror}") from error
+    server.run(sockets=[listener])
+    if server.engine_failed:
+        raise EngineError(f"the engine is down: {server.scheduler.stats().engine_error}")
 
 
 def set_up_logging(level: str) -> None:
