@@ -22,7 +22,7 @@ class Timing:
 
 
 def stream(url: str, body: dict[str, Any], timeout_s: float = 600) -> Timing:
-    """POST `body` to /v1/messages as a stream and time it. Raises RuntimeError on an error event or status."""
+    """POST `body` to /v1/messages as a stream and time it. Raises RuntimeError on any error."""
     address = urllib.parse.urlsplit(url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=timeout_s)
     headers = {"content-type": "application/json", "x-api-key": "pensieve-local-key"}
@@ -31,7 +31,8 @@ def stream(url: str, body: dict[str, Any], timeout_s: float = 600) -> Timing:
     response = connection.getresponse()
     if response.status != 200:
         raise RuntimeError(f"{response.status}: {response.read().decode()}")
-    first, text, usage = 0.0, "", {}
+    first, text = 0.0, ""
+    usage: dict[str, int] = {}
     for line in response:
         if not line.startswith(b"data: "):
             continue

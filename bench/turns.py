@@ -15,7 +15,9 @@ from .client import Timing, spread, stream
 
 def main() -> None:
     """Measure and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--url", default="http://127.0.0.1:7777")
     parser.add_argument("--characters", type=int, default=10_000, help="length of the first prompt")
     parser.add_argument("--new", type=int, default=250, help="characters that the second turn adds")
@@ -34,7 +36,10 @@ def two_turns(url: str, rng: random.Random, length: int, new: int) -> tuple[Timi
     """One conversation: a fresh prompt, then a short addition to it."""
     messages = [{"role": "user", "content": words(rng, length)}]
     cold = stream(url, {"model": "claude-bench", "max_tokens": 8, "messages": messages})
-    messages += [{"role": "assistant", "content": cold.text or "."}, {"role": "user", "content": words(rng, new)}]
+    messages += [
+        {"role": "assistant", "content": cold.text or "."},
+        {"role": "user", "content": words(rng, new)},
+    ]
     return cold, stream(url, {"model": "claude-bench", "max_tokens": 8, "messages": messages})
 
 

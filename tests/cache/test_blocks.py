@@ -1,7 +1,6 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from pensieve.cache.blocks import BLOCK_SIZE, BlockAllocator, BlockTable, OutOfBlocks
 
 

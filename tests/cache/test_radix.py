@@ -1,6 +1,5 @@
 from hypothesis import given
 from hypothesis import strategies as st
-
 from pensieve.cache.blocks import BLOCK_SIZE, BlockAllocator
 from pensieve.cache.radix import RadixTree
 
@@ -90,13 +89,16 @@ def test_clearing_returns_every_block() -> None:
     assert tree.match([*prompt(1, 2), 0]) == []
 
 
-@given(st.lists(st.tuples(st.lists(st.integers(0, 2), min_size=1, max_size=4), st.integers(0, 4)), max_size=40))
+PROMPTS = st.lists(st.integers(0, 2), min_size=1, max_size=4)
+
+
+@given(st.lists(st.tuples(PROMPTS, st.integers(0, 4)), max_size=40))
 def test_the_tree_agrees_with_a_set_of_prefixes(steps: list[tuple[list[int], int]]) -> None:
     allocator = BlockAllocator(200)
     tree = RadixTree(allocator)
     known: set[tuple[int, ...]] = set()
     for kinds, num_evicted in steps:
-        longest = max((n for n in range(len(kinds) + 1) if n == 0 or tuple(kinds[:n]) in known))
+        longest = max(n for n in range(len(kinds) + 1) if n == 0 or tuple(kinds[:n]) in known)
         assert len(tree.match([*prompt(*kinds), 0])) == longest
         cache(tree, allocator, prompt(*kinds))
         known |= {tuple(kinds[:n]) for n in range(1, len(kinds) + 1)}

@@ -6,7 +6,6 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-
 from pensieve.engine.runner import Runner
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.config import SchedulerConfig

@@ -10,7 +10,6 @@ from typing import Any
 
 import mlx_lm.utils
 import pytest
-
 from pensieve.engine.runner import Runner
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.config import SchedulerConfig

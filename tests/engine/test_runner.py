@@ -8,7 +8,6 @@ from typing import Any
 import mlx.core as mx
 import mlx_lm.utils
 import pytest
-
 from pensieve.engine.attention import HostAttention
 from pensieve.engine.runner import Runner
 from pensieve.engine.selfcheck import disagreement

@@ -3,7 +3,6 @@ import math
 import mlx.core as mx
 import numpy as np
 import pytest
-
 from pensieve.engine.sampler import sample
 from pensieve.engine.step import NOT_A_NUMBER, DecodeRow, SamplingParams
 

@@ -1,7 +1,6 @@
 import random
 
 import pytest
-
 from pensieve.cache.blocks import BLOCK_SIZE
 from pensieve.engine.step import NOT_A_NUMBER, SamplingParams, StepFailed, StepPlan, StepResult
 from pensieve.scheduler.config import SchedulerConfig
