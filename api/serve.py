@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import uvicorn
@@ -33,6 +33,14 @@ from .plan import ServedModel, describe_client, describe_plan
 # How long answers may go on after SIGTERM or SIGINT; then they are ended with an error event.
 GRACE_S = 3
 CUT_S = GRACE_S + 2  # connections that are still open then are closed
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What the engine's thread has loaded, as far as others may touch it."""
+
+    model: ServedModel
+    tokenizer: Any  # mlx_lm's TokenizerWrapper
 
 
 class ListenError(PensieveError):
@@ -97,7 +105,7 @@ def serve(
             )
         )
         engine = EngineThread()
-        model, tokenizer = start_engine(engine, info, engine_config, device)
+        started = start_engine(engine, info, engine_config, device)
         try:
             run_server(
                 build_server(server_config, scheduler_config, engine, model, tokenizer, listener), listener
@@ -128,17 +136,15 @@ def _listen_error(error: OSError, config: ServerConfig) -> ListenError:
     return ListenError(f"cannot listen on {config.host}: {error.strerror}")
 
 
-def start_engine(
-    engine: EngineThread, info: ModelInfo, config: EngineConfig, device: Device
-) -> tuple[ServedModel, Any]:
-    """Load the model on the engine's thread; return its description and tokenizer. Raises ModelError."""
-    started: list[tuple[ServedModel, Any]] = []
+def start_engine(engine: EngineThread, info: ModelInfo, config: EngineConfig, device: Device) -> Started:
+    """Load the model on the engine's thread. Raises ModelError."""
+    started: list[Started] = []
 
     def build() -> Runner:
         bound_buffer_cache()
         loaded = load(info)
         model = ServedModel(loaded.info, make_plan(loaded.info, config, device))
-        started.append((model, loaded.tokenizer))
+        started.append(Started(model, loaded.tokenizer))
         return build_runner(loaded.model, model)
 
     try:
@@ -175,14 +181,14 @@ def build_server(
     config: ServerConfig,
     scheduler_config: SchedulerConfig,
     engine: EngineThread,
-    model: ServedModel,
-    tokenizer: Any,
+    started: Started,
     listener: socket.socket,
 ) -> Server:
     """Put scheduler, app and HTTP server together."""
     port = listener.getsockname()[1]
+    model = started.model
     scheduler = SchedulerLoop(engine, scheduler_config, model.memory.num_blocks, model.max_context)
-    app = create_app(replace(config, port=port), model, tokenizer, scheduler)
+    app = create_app(replace(config, port=port), model, started.tokenizer, scheduler)
     debug = config.log_level == "debug"
     uvicorn_config = uvicorn.Config(
         app,

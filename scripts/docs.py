@@ -16,8 +16,10 @@ from pensieve.engine.weights import ModelError
 
 README = Path(__file__).parent.parent / "README.md"
 
+Description = tuple[str, float, int, int, int, int]
+
 # Name, parameters in billions, layers, KV heads, head size, context: from the models' own descriptions.
-MODELS = [
+MODELS: list[Description] = [
     ("Phi-3-mini-128k", 3.82, 32, 32, 96, 131_072),
     ("Qwen3-4B", 4.02, 36, 8, 128, 40_960),
     ("Qwen3-8B", 8.19, 36, 8, 128, 40_960),
@@ -45,16 +47,15 @@ def memory_table() -> str:
     )
     rows = [head, "| --- " + "| --: " * (2 + len(MACS)) + "|"]
     for model in MODELS:
-        info = describe(*model)
+        info = describe(model)
         cells = [f"{info.weight_bytes / 1e9:.1f} GB", f"{info.kv_bytes_per_token:,} B"]
         cells += [tokens_that_fit(info, size * 2**30 * share) for size, share in MACS]
         rows.append(f"| {info.name} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
 
 
-def describe(
-    name: str, billions: float, layers: int, kv_heads: int, head_dim: int, context: int
-) -> ModelInfo:
+def describe(model: Description) -> ModelInfo:
+    name, billions, layers, kv_heads, head_dim, context = model
     config = {"num_hidden_layers": layers, "num_key_value_heads": kv_heads, "head_dim": head_dim}
     return ModelInfo(
         name=name,
