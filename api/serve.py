@@ -107,9 +107,7 @@ def serve(
         engine = EngineThread()
         started = start_engine(engine, info, engine_config, device)
         try:
-            run_server(
-                build_server(server_config, scheduler_config, engine, model, tokenizer, listener), listener
-            )
+            run_server(build_server(server_config, scheduler_config, engine, started, listener), listener)
         finally:
             close_engine(engine)
 
