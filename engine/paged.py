@@ -8,7 +8,7 @@ the new keys and values together with the queries, and answers for the whole att
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
+from functools import cached_property, wraps
 from typing import Any
 
 import mlx.core as mx
@@ -16,13 +16,15 @@ import mlx.nn as nn
 import numpy as np
 
 from ..cache.kv import ArrayPools, HostPools, LayerShape, Slots
-from .attention import HostAttention, attend_arrays
+from .attention import attend_arrays
+from .host_attention import HostAttention
+from .segments import Segment, segments
 from .step import Run
 
 ATTENTION = "scaled_dot_product_attention"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Pass:
     """One forward pass: where each row stands, what it reads, where the new KV goes."""
 
@@ -30,6 +32,11 @@ class Pass:
     slots: Slots  # (rows * length,) slots of the new tokens, row by row
     runs: list[tuple[Run, ...]]  # for each row the slots of all its tokens, the new ones included
     samples: bool  # whether anything is read from the model's output; a prefill chunk only leaves KV
+
+    @cached_property
+    def reads(self) -> list[Segment]:
+        """The rows' slots, those that rows share listed once."""
+        return segments(self.runs)
 
 
 class PagedLayer:
@@ -85,8 +92,8 @@ class HostLayer(PagedLayer):
         pools.write(layer, self._this.slots, np.asarray(_by_head(keys)), np.asarray(_by_head(values)))
         if not is_read:  # the last layer of a prefill chunk: its KV is all that is wanted
             return mx.zeros((*queries.shape[:3], values.shape[3]), queries.dtype)
-        k, v = pools.keys[layer], pools.values[layer]
-        return mx.array(self._attention.attend(np.asarray(queries), k, v, self._this.runs, scale))
+        k, v, reads = pools.keys[layer], pools.values[layer], self._this.reads
+        return mx.array(self._attention.attend(np.asarray(queries), k, v, reads, scale))
 
 
 def _by_head(rows: mx.array) -> mx.array:

@@ -14,7 +14,7 @@ import mlx.nn as nn
 import numpy as np
 
 from ..cache.kv import ArrayPools, HostPools, Slots
-from .attention import HostAttention
+from .host_attention import HostAttention
 from .paged import ArrayLayer, HostLayer, PagedLayer, Pass, install, probe
 from .sampler import sample
 from .step import DecodeRow, PrefillChunk, Run, StepFailed, StepPlan, StepResult

@@ -2,13 +2,14 @@
 
 import pickle
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import mlx_lm.utils
 import pytest
-from pensieve.engine.attention import HostAttention
+from pensieve.engine.host_attention import HostAttention
 from pensieve.engine.runner import Runner
 from pensieve.engine.selfcheck import disagreement
 from pensieve.engine.step import StepFailed, StepPlan
@@ -105,9 +106,12 @@ def test_the_self_check_sees_a_wrong_attention(model: Any, monkeypatch: pytest.M
     """Forget the last token of every decode row: the check must notice."""
     honest = HostAttention.attend
 
-    def forgetful(self: Any, queries: Any, keys: Any, values: Any, runs: Any, scale: float) -> Any:
-        shorter = [(*row[:-1], (row[-1][0], row[-1][1] - 1)) for row in runs]
-        return honest(self, queries, keys, values, shorter if queries.shape[2] == 1 else runs, scale)
+    def forgetful(self: Any, queries: Any, keys: Any, values: Any, reads: Any, scale: float) -> Any:
+        if queries.shape[2] == 1:
+            reads = [
+                replace(seg, runs=(*seg.runs[:-1], (seg.runs[-1][0], seg.runs[-1][1] - 1))) for seg in reads
+            ]
+        return honest(self, queries, keys, values, reads, scale)
 
     monkeypatch.setattr(HostAttention, "attend", forgetful)
     assert disagreement(model, 512, on_host=True) > 1
