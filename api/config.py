@@ -14,7 +14,9 @@ class ServerConfig:
     port: int = field(default=7777, metadata={"help": "port to listen on"})
     api_key: str | None = field(
         default=None,
-        metadata={"help": "key that clients must send (default: any key on loopback; elsewhere a key is required)"},
+        metadata={
+            "help": "key that clients must send (default: any key on loopback; elsewhere a key is required)"
+        },
     )
     log_level: LogLevel = field(
         default="info", metadata={"help": "debug, info, warning or error", "choices": get_args(LogLevel)}

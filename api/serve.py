@@ -18,7 +18,7 @@ from ..engine.blas import describe_blas
 from ..engine.config import EngineConfig
 from ..engine.hub import resolve
 from ..engine.loader import compute_dtype, inspect, load
-from ..engine.memory import Device, bound_buffer_cache, find_device, make_plan, release_streams
+from ..engine.memory import Device, bound_buffer_cache, find_device, make_plan
 from ..engine.model_info import ModelInfo
 from ..engine.runner import Runner
 from ..engine.selfcheck import disagreement
@@ -109,7 +109,7 @@ def serve(
         try:
             run_server(build_server(server_config, scheduler_config, engine, started, listener), listener)
         finally:
-            close_engine(engine)
+            engine.close()
 
 
 def bind(config: ServerConfig) -> socket.socket:
@@ -152,15 +152,9 @@ def start_engine(engine: EngineThread, info: ModelInfo, config: EngineConfig, de
         print("pensieve: interrupted", file=sys.stderr, flush=True)
         os._exit(128 + signal.SIGINT)
     except BaseException:
-        close_engine(engine)
+        engine.close()
         raise
     return started[0]
-
-
-def close_engine(engine: EngineThread) -> None:
-    """End the engine's thread and what MLX started for it; waits for a step under way."""
-    engine.call(release_streams)
-    engine.close()
 
 
 def build_runner(model: Any, served: ServedModel) -> Runner:

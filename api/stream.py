@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from .. import PensieveError
 from .answer import Answer
 from .errors import EngineError, api_error, error_body
 from .events import ContentWriter, EventWriter, message_body, new_message_id, sse
@@ -59,8 +60,10 @@ class MessageStream(Response):
             await _send_answer(answer, writer, output)
         except Exception as error:
             # The status is sent already: an event is the only way left to tell the client.
-            if isinstance(problem := api_error(error), EngineError):
-                logger.exception("request %s failed", request_id)
+            problem = api_error(error)
+            if isinstance(problem, EngineError):
+                known = isinstance(error, PensieveError)  # then its cause was logged where it arose
+                logger.error("request %s failed: %s", request_id, error, exc_info=not known)
             await output.send(sse(error_body(problem, request_id)))
         finally:
             pings.cancel()

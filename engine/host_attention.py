@@ -39,7 +39,7 @@ class HostAttention:
         """Attend to paged KV.
 
         queries: (rows, num_heads, length, key_dim); one row where length > 1, causal over its last slots.
-        keys, values: pools of one layer, (num_kv_heads, slots, dim). reads: what the rows see, from `segments`.
+        keys, values: pools of one layer, (num_kv_heads, slots, dim). reads: what the rows see.
         Returns (rows, num_heads, length, value_dim).
         """
         num_rows, num_heads, length, dim = queries.shape
@@ -109,8 +109,7 @@ class Softmax:
 
     def result(self) -> Floats:
         """(rows, queries of a row, value_dim)"""
-        out: Floats = self._out / self._mass
-        return out
+        return np.divide(self._out, self._mass, dtype=np.float32)
 
 
 def _absorb(state: list[Floats], scores: Floats, values: Floats) -> None:

@@ -149,15 +149,6 @@ def bound_buffer_cache() -> None:
     mx.set_cache_limit(BUFFER_CACHE_BYTES)
 
 
-def release_streams() -> None:
-    """End MLX's own threads for this thread's streams. Runs on the MLX thread, as the last thing it computes.
-
-    Left alone, one of them is at times still there when the interpreter ends, and aborts the process
-    (MLX 0.32.4 on Linux, 15 of 36 exits).
-    """
-    mx.clear_streams()
-
-
 def _host_memory() -> tuple[int, int]:
     """Total and available bytes of RAM, within the limits of this process's control groups."""
     page = os.sysconf("SC_PAGE_SIZE")

@@ -14,8 +14,7 @@ def rows(*settings: SamplingParams, position: int = 0) -> list[DecodeRow]:
 def draws(logits: list[float], count: int, **settings: float) -> list[int]:
     """`count` tokens drawn from one distribution, each row with its own seed."""
     each = [SamplingParams(seed=seed, **settings) for seed in range(count)]  # type: ignore[arg-type]
-    tokens: list[int] = sample(mx.array([logits] * count), rows(*each)).tolist()
-    return tokens
+    return [int(token) for token in np.array(sample(mx.array([logits] * count), rows(*each)))]
 
 
 def test_temperature_zero_is_the_argmax_whatever_the_neighbours_do() -> None:

@@ -1,6 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 from pensieve.engine.segments import Segment, segments
+from pensieve.engine.step import Run
 
 
 def test_rows_that_share_nothing_are_segments_of_their_own() -> None:
@@ -29,6 +30,16 @@ def test_sharing_nests() -> None:
     assert len(found) == 5
 
 
+def joined(runs: list[Run]) -> tuple[Run, ...]:
+    """Runs that touch are one run, as in a block table."""
+    found: list[Run] = []
+    for first, end in runs:
+        if found and found[-1][1] == first:
+            first = found.pop()[0]
+        found.append((first, end))
+    return tuple(found)
+
+
 @given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=6), min_size=1, max_size=7), st.data())
 def test_each_row_is_covered_in_order_and_shared_slots_are_read_once(
     tree: list[list[int]], data: st.DataObject
@@ -40,14 +51,7 @@ def test_each_row_is_covered_in_order_and_shared_slots_are_read_once(
         nodes = [tuple(walk[: depth + 1]) for depth in range(len(walk))]
         starts = [node_slots.setdefault(node, 32 * len(node_slots)) for node in nodes]
         starts.append(10_000 + 32 * row)
-        runs: list[tuple[int, int]] = []
-        for start in starts:
-            end = start + (32 if start < 10_000 else data.draw(st.integers(1, 32)))
-            if runs and runs[-1][1] == start:
-                runs[-1] = (runs[-1][0], end)
-            else:
-                runs.append((start, end))
-        rows.append(tuple(runs))
+        rows.append(joined([(s, s + (32 if s < 10_000 else data.draw(st.integers(1, 32)))) for s in starts]))
     found = segments(rows)
     for row, runs in enumerate(rows):
         expected = [slot for first, end in runs for slot in range(first, end)]
