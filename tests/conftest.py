@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pensieve.engine  # noqa: F401  # before anything that imports mlx, or MLX keeps its slow BLAS
 import pytest
 
 from .models import write_model

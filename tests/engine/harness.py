@@ -23,6 +23,7 @@ class Verdict:
     tokens: int = 0
     ties: int = 0
     wrong: int = 0
+    seen: set[int] = field(default_factory=set, repr=False)  # the different tokens among them
 
     def judge(self, model: Any, sequence: Sequence) -> None:
         """Compare a greedy sequence with the argmax of one plain forward pass over all of its tokens."""
@@ -30,6 +31,7 @@ class Verdict:
         for position in range(sequence.num_prompt, len(sequence.tokens)):
             row, token = logits[position - 1], sequence.tokens[position]
             self.tokens += 1
+            self.seen.add(token)
             if token != row.argmax():
                 is_tie = row.max() - row[token] <= TIE
                 self.ties += is_tie

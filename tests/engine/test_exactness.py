@@ -8,7 +8,9 @@ import random
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import mlx_lm.utils
+import pensieve.engine.demo
 import pytest
 from pensieve.engine.runner import Runner
 from pensieve.engine.step import SamplingParams
@@ -18,6 +20,7 @@ from ..models import write_model
 from .harness import Machine, Verdict, grow_tree
 
 VOCAB = 512
+DEMO = Path(pensieve.engine.demo.__file__).parent / "model"
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +29,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def load(folder: Path, model_type: str) -> Any:
-    return mlx_lm.utils.load_model(write_model(folder / model_type, model_type))[0]
+    """A random-weight model of a type, or the demo model, in float32."""
+    if model_type != "demo":
+        return mlx_lm.utils.load_model(write_model(folder / model_type, model_type))[0]
+    model: Any = mlx_lm.utils.load_model(DEMO)[0]
+    model.set_dtype(mx.float32)
+    return model
 
 
 @pytest.mark.parametrize(
@@ -37,6 +45,8 @@ def load(folder: Path, model_type: str) -> Any:
         ("qwen3", True, 60),
         ("phi3", True, 60),
         ("phi3", False, 30),
+        ("demo", True, 500),
+        ("demo", False, 20),
     ],
 )
 def test_every_token_of_random_conversation_trees_is_exact(
@@ -47,9 +57,11 @@ def test_every_token_of_random_conversation_trees_is_exact(
     for _ in range(num_trees):
         for sequence in grow_tree(machine, rng, VOCAB, num_requests=4):
             verdict.judge(model, sequence)
+    print(f"{model_type}: {num_trees} trees, {verdict}, {machine.scheduler.counters}")
     assert verdict.wrong == 0
     assert verdict.tokens > 15 * num_trees
     assert verdict.ties <= verdict.tokens / 1000
+    assert len(verdict.seen) > verdict.tokens / 100, "a model that repeats itself proves nothing"
     assert machine.scheduler.counters.prefix_hits > machine.scheduler.counters.prefix_queries / 10
 
 
