@@ -7,6 +7,7 @@ Source of the idea: RadixAttention (SGLang, Zheng et al. 2023), at block grain a
 
 import heapq
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from .blocks import BLOCK_SIZE, BlockAllocator
 
@@ -24,6 +25,13 @@ class Node:
         self.block = block
         self.children: dict[Edge, Node] = {}
         self.last_used = now
+
+
+class Mark(NamedTuple):
+    """Where a prefix ends in the tree. A node that was evicted since has no parent: the mark is void then."""
+
+    node: Node
+    num_blocks: int
 
 
 class RadixTree:
@@ -56,21 +64,25 @@ class RadixTree:
             node = child
         return blocks
 
-    def insert(self, tokens: Sequence[int], blocks: Sequence[int]) -> None:
+    def insert(self, tokens: Sequence[int], blocks: Sequence[int], mark: "Mark | None" = None) -> "Mark":
         """Remember that `blocks` hold the KV of the first `len(blocks)` full blocks of `tokens`.
 
         Prefixes that are known keep the block they have; the tree adds a reference to each new one.
+        mark: what an earlier insert of a prefix of `tokens` returned; the walk then begins there.
         """
         self._clock += 1
-        node = self._root
-        for i, block in enumerate(blocks):
+        if mark is None or mark.node.parent is None:
+            mark = Mark(self._root, 0)
+        node = mark.node
+        for i in range(mark.num_blocks, len(blocks)):
             edge = tuple(tokens[i * BLOCK_SIZE : (i + 1) * BLOCK_SIZE])
             child = node.children.get(edge)
             if child is None:
                 assert len(edge) == BLOCK_SIZE, "only full blocks are cached"
-                child = self._add(node, edge, block)
+                child = self._add(node, edge, blocks[i])
             child.last_used = self._clock
             node = child
+        return Mark(node, len(blocks))
 
     def evict(self, count: int) -> int:
         """Free up to `count` blocks that nobody else holds, least recently used leaves first.
@@ -102,6 +114,7 @@ class RadixTree:
             node = stack.pop()
             stack += node.children.values()
             if node is not self._root:
+                node.parent = None
                 self._allocator.leave_tree(node.block)
         self._root = Node(None, (), -1, self._clock)
         self._heap = []
@@ -120,6 +133,7 @@ class RadixTree:
         parent = node.parent
         del parent.children[node.edge]
         node.parent = None
+        parent.last_used = max(parent.last_used, node.last_used)  # whoever used the node used its prefix
         self.num_blocks -= 1
         self._allocator.leave_tree(node.block)
         if not parent.children and parent is not self._root:

@@ -220,6 +220,7 @@ class Scheduler:
         self.waiting.appendleft(sequence)
         sequence.status = SequenceStatus.WAITING
         sequence.num_computed = sequence.num_settled = 0
+        sequence.mark = None
         self.allocator.release(sequence.table.clear())
 
     # -- results -------------------------------------------------------------------------------------------
@@ -246,7 +247,8 @@ class Scheduler:
             return  # ended, or preempted since
         num_full = num_tokens // BLOCK_SIZE
         if num_full > sequence.num_settled // BLOCK_SIZE:
-            self.tree.insert(sequence.tokens, sequence.table.blocks[:num_full])
+            blocks = sequence.table.blocks[:num_full]
+            sequence.mark = self.tree.insert(sequence.tokens, blocks, sequence.mark)
         sequence.num_settled = num_tokens
 
     def _advance(self, sequence: Sequence, token: int) -> Progress:

@@ -5,6 +5,7 @@ from enum import Enum
 from typing import Literal
 
 from ..cache.blocks import BLOCK_SIZE, BlockTable
+from ..cache.radix import Mark
 from ..engine.step import SamplingParams
 
 FinishReason = Literal["stop", "length", "abort", "error"]
@@ -53,6 +54,7 @@ class Sequence:
     first_step: int = 0  # the step it was planned in after its last admission; results of older ones are void
     num_cached: int | None = None  # prompt tokens found in the prefix tree at the first admission
     prefix_wait: "PrefixWait | None" = None
+    mark: Mark | None = None  # how far its blocks are in the prefix tree
 
     def __post_init__(self) -> None:
         assert self.request.prompt, "a prompt has at least one token"

@@ -107,3 +107,28 @@ def test_the_tree_agrees_with_a_set_of_prefixes(steps: list[tuple[list[int], int
             known = {p for p in known if len(tree.match([*prompt(*p), 0])) == len(p)}
         assert allocator.num_cached == tree.num_blocks == len(known)
         assert allocator.num_free + allocator.num_cached == 200
+
+
+def test_an_insert_goes_on_from_where_the_last_one_ended() -> None:
+    allocator = BlockAllocator(16)
+    tree = RadixTree(allocator)
+    blocks = allocator.allocate(3)
+    mark = tree.insert(prompt(1, 2, 3), blocks[:1])
+    mark = tree.insert(prompt(1, 2, 3), blocks, mark)
+    assert mark.num_blocks == 3
+    assert tree.match([*prompt(1, 2, 3), 0]) == blocks
+
+
+def test_a_mark_whose_node_is_gone_is_void() -> None:
+    """A twin's block was in the tree in place of ours, and has been evicted: begin at the root again."""
+    allocator = BlockAllocator(16)
+    tree = RadixTree(allocator)
+    for forget in (lambda: tree.evict(9), tree.clear):
+        cache(tree, allocator, prompt(1))
+        ours = allocator.allocate(2)
+        mark = tree.insert(prompt(1, 2), ours[:1], None)
+        forget()
+        tree.insert(prompt(1, 2), ours, mark)
+        assert tree.match([*prompt(1, 2), 0]) == ours
+        allocator.release(ours)
+        tree.clear()
