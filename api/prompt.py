@@ -8,6 +8,7 @@ from typing import Any
 
 from .conversation import closing_instruction, system_text, template_messages
 from .errors import InvalidRequest
+from .marks import Marks
 from .protocols import ModelInfo, TemplateMessage, Tokenizer
 from .schema import CountTokensRequest
 from .template import ChatTemplate
@@ -31,7 +32,8 @@ class PromptBuilder:
 
     def __init__(self, model: ModelInfo, tokenizer: Tokenizer) -> None:
         self._vocab_size = model.vocab_size
-        self._tokenizer = tokenizer
+        self._think_start = tokenizer.think_start
+        self._marks = Marks(tokenizer)
         self.template = ChatTemplate(tokenizer)
 
     async def build(self, request: CountTokensRequest) -> Prompt:
@@ -42,13 +44,11 @@ class PromptBuilder:
         """Build a request's prompt. Tokenising releases the GIL, rendering does not."""
         _check_tool_choice(request)
         started = time.perf_counter()
-        tools = head_tools(request.tools or [])
-        rendered = self.template.render(
-            system_text(request.system), _with_instruction(request), tools, thinking=_wants_thinking(request)
-        )
+        content = (system_text(request.system), _with_instruction(request), head_tools(request.tools or []))
+        (system, messages, tools), breaker = self._marks.hide(content)
+        rendered = self.template.render(system, messages, tools, thinking=_wants_thinking(request))
         rendered_at = time.perf_counter()
-        # The template has written the special tokens, the first one included.
-        tokens = self._tokenizer.encode(rendered.text, add_special_tokens=False)
+        tokens = self._marks.encode(rendered.text, breaker)
         self._check_tokens(tokens)
         return Prompt(
             tokens=tokens,
@@ -67,8 +67,7 @@ class PromptBuilder:
             raise InvalidRequest("messages: the prompt holds a special token that the model does not know")
 
     def _starts_thinking(self, text: str) -> bool:
-        mark = self._tokenizer.think_start
-        return mark is not None and text.rstrip().endswith(mark)
+        return self._think_start is not None and text.rstrip().endswith(self._think_start)
 
 
 def _with_instruction(request: CountTokensRequest) -> list[TemplateMessage]:

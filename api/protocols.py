@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from tokenizers import AddedToken
+
 from ..engine.step import SamplingParams
 from ..scheduler.loop import Stats
 from ..scheduler.sequence import FinishReason, Request
@@ -56,6 +58,9 @@ class Tokenizer(Protocol):
     def think_start(self) -> str | None: ...
     @property
     def think_end(self) -> str | None: ...
+    @property
+    def added_tokens_decoder(self) -> Mapping[int, AddedToken]:
+        """Tokens beside the vocabulary, by id: the special ones and other marks."""
 
     def apply_chat_template(
         self, conversation: Sequence[Mapping[str, Any]], /, *, tokenize: bool, **kwargs: Any

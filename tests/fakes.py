@@ -15,6 +15,7 @@ from pensieve.api.protocols import ToolParser
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.loop import EngineFailed, Stats
 from pensieve.scheduler.sequence import FinishReason, Request
+from tokenizers import AddedToken
 
 SPECIAL_TOKENS = (
     "<|im_start|>",
@@ -75,6 +76,9 @@ class ByteTokenizer:
         self.think_end = "</think>" if thinks else None
         self.eos_token_ids = {IM_END}
         self.vocab_size = 256 + len(SPECIAL_TOKENS)
+        self.added_tokens_decoder = {
+            256 + i: AddedToken(token, special=True) for i, token in enumerate(SPECIAL_TOKENS)
+        }
         self._special = re.compile("(" + "|".join(map(re.escape, SPECIAL_TOKENS)) + ")")
 
     def apply_chat_template(

@@ -76,8 +76,8 @@ def test_loading_a_deferred_tool_keeps_the_prefix() -> None:
 def test_a_token_without_an_embedding_is_refused() -> None:
     """MLX reads past the end of the embeddings without a word."""
     tokenizer = ByteTokenizer()
-    builder = PromptBuilder(FakeModel(vocab_size=258), tokenizer)
-    body = {"model": "m", "messages": [{"role": "user", "content": "<tool_call>"}]}
+    builder = PromptBuilder(FakeModel(vocab_size=257), tokenizer)
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
     with pytest.raises(InvalidRequest, match="special token"):
         builder.build_now(CountTokensRequest.model_validate(body))
 
