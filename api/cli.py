@@ -1,4 +1,4 @@
-"""The `pensieve` command: reads the flags, starts the server, and puts every failure in one line.
+"""The `pensieve` command: starts the server or the fleet, and puts every failure in one line.
 
 Flags are made from the fields of the frozen config classes, so that a default is written once.
 """
@@ -14,6 +14,7 @@ from types import UnionType
 from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from .. import PensieveError, __version__
+from ..bench.config import BenchConfig, TraceConfig
 from ..engine.config import EngineConfig
 from ..scheduler.config import SchedulerConfig
 from .config import ServerConfig
@@ -24,6 +25,7 @@ EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130  # as shells count it: 128 + SIGINT
 
 CONFIGS = (EngineConfig, ServerConfig, SchedulerConfig)
+BENCH_CONFIGS = (TraceConfig, BenchConfig)
 
 
 class UsageError(PensieveError):
@@ -80,6 +82,14 @@ def make_parser() -> Parser:
     )
     for config in CONFIGS:
         add_flags(serve, config)
+    fleet = (
+        "Behave as a fleet of Claude Code sessions towards a server that runs already, and report its times."
+    )
+    bench = commands.add_parser(
+        "bench", help="measure a server with a fleet of sessions", description=fleet, allow_abbrev=False
+    )
+    for bench_config in BENCH_CONFIGS:
+        add_flags(bench, bench_config)
     return parser
 
 
@@ -97,7 +107,7 @@ def add_flags(parser: argparse.ArgumentParser, config: type[Any]) -> None:
             type=kind,
             default=field.default,
             choices=choices,
-            metavar="LEVEL" if choices else kind.__name__.upper(),
+            metavar=None if choices else kind.__name__.upper(),
             help=text.replace("%", "%%"),
         )
 
@@ -149,7 +159,25 @@ def unsupported(system: str, machine: str, python: tuple[int, int]) -> str | Non
 
 
 def _run(arguments: list[str]) -> None:
-    settings = read_settings(make_parser().parse_args(arguments))
+    namespace = make_parser().parse_args(arguments)
+    if namespace.command == "bench":
+        _bench(namespace)
+    else:
+        _serve(read_settings(namespace))
+
+
+def _bench(namespace: argparse.Namespace) -> None:
+    try:
+        trace, config = read_config(TraceConfig, namespace), read_config(BenchConfig, namespace)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    # Here, so that a server does not load what it never needs.
+    from ..bench.main import bench
+
+    bench(trace, config)
+
+
+def _serve(settings: Settings) -> None:
     problem = unsupported(platform.system(), platform.machine(), sys.version_info[:2])
     if problem is not None:
         raise UsageError(problem)

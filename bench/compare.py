@@ -1,0 +1,198 @@
+"""`make bench`: Pensieve and its peers, one after the other, on the same model and the same trace; one table.
+
+    python -m pensieve.bench.compare --repeat 3
+
+Every server starts anew for every repetition, answers one short request, and then meets the fleet. With
+--repeat, the servers take turns, so that a busy spell of the machine does not hit one of them alone.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from .config import TraceConfig
+from .main import play_trace
+from .model import write_model
+from .plot import plot
+from .report import conditions, seconds, table, write_json
+from .servers import SERVERS, ServerFailed, ServerSpec, client, install, running
+from .stats import Summary, summarise
+
+CACHE = Path("~/.cache/pensieve-bench").expanduser()
+BASELINE = "pensieve"
+
+# The trace that the figures in README.md are of: no tools, as not every server's parser bears a random model.
+TRACE = TraceConfig(tools=0)
+WARM_UP = TraceConfig(sessions=1, turns=1, system_chars=40, tools=0, turn_chars=40, output_tokens=2, seed=-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One server's run of the trace."""
+
+    title: str
+    summary: Summary
+    peak_bytes: int
+    cpu_s: float  # of the server while it met the fleet; other work on the machine does not count
+    outputs_differ: int  # answers whose length is not the one asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A figure of the table."""
+
+    title: str
+    value: Callable[[Measurement], float | None]
+    has_ratio: bool = True  # whether less is better, and Pensieve's is compared with the best peer's
+
+
+def first_token(turn: int) -> Callable[[Measurement], float | None]:
+    """The median time to the first token of a turn."""
+
+    def value(measurement: Measurement) -> float | None:
+        times = measurement.summary.ttft_by_turn_s.get(str(turn))
+        return times.p50 if times else None
+
+    return value
+
+
+def columns(turns: int) -> list[Column]:
+    """The table's figures."""
+    return [
+        Column("wall s", lambda m: m.summary.wall_s),
+        *(Column(f"TTFT {turn} s", first_token(turn)) for turn in range(1, turns + 1)),
+        Column("ITL p50 s", lambda m: m.summary.inter_token_s.p50),
+        Column("ITL p99 s", lambda m: m.summary.inter_token_s.p99),
+        Column("CPU s", lambda m: m.cpu_s),
+        Column("peak GB", lambda m: m.peak_bytes / 1e9),
+        Column("tokens", lambda m: m.summary.output_tokens, has_ratio=False),
+        Column("pieces", lambda m: m.summary.deltas, has_ratio=False),
+        Column("errors", lambda m: m.summary.errors, has_ratio=False),
+    ]
+
+
+def measure(spec: ServerSpec, trace: TraceConfig, cache: Path) -> Measurement:
+    """Start a server, play the trace, stop it. Raises ServerFailed."""
+    commands = install(spec, cache)
+    model = write_model(cache / "model")
+    log = cache / "runs" / f"{spec.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.unlink(missing_ok=True)
+    with running(spec, commands, model, log) as (server, url):
+        config = client(spec, url, model)
+        warm_up = summarise(play_trace(WARM_UP, config, "warm-up"))
+        if warm_up.errors:
+            raise ServerFailed(f"{warm_up.error_texts}; {server.last_words()}")
+        before_s = server.cpu_s()
+        run = play_trace(trace, config, spec.title)
+        cpu_s = server.cpu_s() - before_s
+        log.with_suffix(".svg").write_text(plot(run, spec.title), encoding="utf-8")
+        differ = sum(record.num_output != trace.output_tokens for record in run.records)
+        return Measurement(spec.title, summarise(run), server.peak_bytes, cpu_s, differ)
+
+
+def compare(
+    specs: Sequence[ServerSpec], trace: TraceConfig, repeat: int, cache: Path
+) -> dict[str, list[Measurement]]:
+    """Measure all servers `repeat` times in turn; one that fails is reported and left out from then on."""
+    measurements: dict[str, list[Measurement]] = {spec.name: [] for spec in specs}
+    failed: set[str] = set()
+    for _ in range(repeat):
+        for spec in specs:
+            if spec.name in failed:
+                continue
+            try:
+                measurements[spec.name].append(measure(spec, trace, cache))
+            except ServerFailed as error:
+                failed.add(spec.name)
+                say(f"{spec.title} left out: {error}")
+            else:
+                say(brief(measurements[spec.name][-1]))
+    return {name: runs for name, runs in measurements.items() if runs}
+
+
+def brief(measurement: Measurement) -> str:
+    """One line about one run."""
+    figures = [f"{column.title} {show(column.value(measurement))}" for column in columns(3)]
+    return f"{measurement.title}: {', '.join(figures)}"
+
+
+def describe(measurements: dict[str, list[Measurement]], turns: int) -> str:
+    """The table: medians, with the range where there are several; below, Pensieve against the best peer."""
+    shown = columns(turns)
+    head = ["median (range)", *(column.title for column in shown)]
+    rows = [[runs[0].title, *(cell(column, runs) for column in shown)] for runs in measurements.values()]
+    ratios = ["pensieve / best peer", *(show(ratio(column, measurements)) for column in shown)]
+    return table(head, [*rows, ratios])
+
+
+def cell(column: Column, runs: Sequence[Measurement]) -> str:
+    """A figure's median, and its range."""
+    values = [value for run in runs if (value := column.value(run)) is not None]
+    if not values:
+        return "-"
+    middle = show(statistics.median(values))
+    return middle if min(values) == max(values) else f"{middle} ({show(min(values))}-{show(max(values))})"
+
+
+def ratio(column: Column, measurements: dict[str, list[Measurement]]) -> float | None:
+    """Pensieve's median by the smallest median of a peer."""
+    medians = {}
+    for name, runs in measurements.items():
+        values = [value for run in runs if (value := column.value(run)) is not None]
+        if values:
+            medians[name] = statistics.median(values)
+    own = medians.pop(BASELINE, None)
+    if own is None or not medians or not column.has_ratio:
+        return None
+    return own / min(medians.values())
+
+
+def show(value: float | None) -> str:
+    return str(value) if isinstance(value, int) else seconds(value)
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare and print; return 1 when Pensieve itself failed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = [spec.name for spec in SERVERS]
+    parser.add_argument("--server", action="append", choices=names, help="may be repeated (default: all)")
+    parser.add_argument("--repeat", type=int, default=1, help="runs of each server")
+    parser.add_argument(
+        "--trace", default="{}", help="JSON: fields of the trace that differ from the default"
+    )
+    parser.add_argument("--cache", type=Path, default=CACHE, help="folder for environments, model and logs")
+    parser.add_argument("--json", type=Path, help="file for all figures and their conditions")
+    options = parser.parse_args(arguments)
+    specs = [spec for spec in SERVERS if spec.name in (options.server or names)]
+    trace = replace(TRACE, **json.loads(options.trace))
+    started = conditions()
+    measurements = compare(specs, trace, options.repeat, options.cache)
+    say("\n" + describe(measurements, trace.turns))
+    say("\n" + json.dumps(started, indent=1))
+    if options.json:
+        write_json(options.json, as_json(started, trace, measurements))
+    return int(BASELINE in {spec.name for spec in specs} - measurements.keys())
+
+
+def as_json(
+    started: dict[str, Any], trace: TraceConfig, measurements: dict[str, list[Measurement]]
+) -> dict[str, Any]:
+    """All figures and their conditions."""
+    runs = {name: [asdict(run) for run in runs] for name, runs in measurements.items()}
+    return {"conditions": started, "trace": asdict(trace), "servers": runs}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

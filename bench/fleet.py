@@ -1,0 +1,153 @@
+"""Plays a trace against a server, all sessions at once, and notes when everything came."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Literal
+
+from .config import BenchConfig
+from .protocols import Api, Message, Usage, make_api
+from .trace import SessionPlan, Trace, Turn
+from .wire import Call, RequestFailed, stream_events
+
+Outcome = Literal["done", "cancelled", "error"]
+
+INTERRUPTED = "(interrupted)"  # stands in the history for an answer that never began
+
+
+@dataclass(slots=True)
+class Record:
+    """One request as its client saw it. Times are seconds; `start_s` counts from the fleet's start."""
+
+    session: int
+    turn: int  # from 1, within its conversation
+    agent: Literal["main", "subagent"]
+    start_s: float
+    previous_prompt: int | None  # prompt tokens of the conversation's request before
+    end_s: float = 0.0  # this and the times below count from sending the request
+    delta_s: list[float] = field(default_factory=list)  # when each piece of text came
+    usage: Usage = field(default_factory=Usage)
+    outcome: Outcome = "error"
+    error: str | None = None
+
+    @property
+    def first_s(self) -> float | None:
+        """Time to the first token."""
+        return self.delta_s[0] if self.delta_s else None
+
+    @property
+    def num_output(self) -> int:
+        """Tokens as the server counts them; pieces of text where it does not say, as after a cancel."""
+        return self.usage.output if self.usage.output and self.outcome == "done" else len(self.delta_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A played trace."""
+
+    records: list[Record]
+    wall_s: float
+
+
+@dataclass(slots=True)
+class _Conversation:
+    """A history that grows. Subagents have one of their own."""
+
+    session: int
+    agent: Literal["main", "subagent"]
+    history: list[Message] = field(default_factory=list)
+    num_turns: int = 0
+    num_prompt: int | None = None
+
+
+async def play(trace: Trace, config: BenchConfig, progress: Callable[[Record], None]) -> Run:
+    """Play all sessions to their end; `progress` is told of each request that ended."""
+    fleet = _Fleet(trace, config, progress)
+    async with asyncio.TaskGroup() as group:
+        for index, plan in enumerate(trace.sessions):
+            group.create_task(fleet.session(index, plan))
+    records = sorted(fleet.records, key=lambda record: record.start_s)
+    return Run(records, max(record.start_s + record.end_s for record in records))
+
+
+class _Fleet:
+    """All sessions of one run."""
+
+    def __init__(self, trace: Trace, config: BenchConfig, progress: Callable[[Record], None]) -> None:
+        self.records: list[Record] = []
+        self._trace = trace
+        self._config = config
+        self._progress = progress
+        self._api: Api = make_api(config.protocol)
+        self._start_s = time.perf_counter()
+
+    async def session(self, index: int, plan: SessionPlan) -> None:
+        """One user: turns one after the other, subagents beside them."""
+        await asyncio.sleep(plan.start_s)
+        main = _Conversation(index, "main")
+        async with asyncio.TaskGroup() as group:
+            for turn in plan.turns:
+                if turn.subagent:
+                    group.create_task(self._subagent(index, turn.subagent))
+                await self._turn(main, turn)
+
+    async def _subagent(self, index: int, turns: tuple[Turn, ...]) -> None:
+        conversation = _Conversation(index, "subagent")
+        for turn in turns:
+            await self._turn(conversation, turn)
+
+    async def _turn(self, conversation: _Conversation, turn: Turn) -> None:
+        await asyncio.sleep(turn.gap_s)
+        conversation.history.append(Message("user", turn.text))
+        conversation.num_turns += 1
+        record = Record(
+            conversation.session,
+            conversation.num_turns,
+            conversation.agent,
+            time.perf_counter() - self._start_s,
+            conversation.num_prompt,
+        )
+        answer = await self._request(record, conversation.history, turn.cancel_after_s)
+        # A template may refuse an empty answer, and a real client sends none.
+        conversation.history.append(Message("assistant", answer or INTERRUPTED))
+        conversation.num_prompt = record.usage.prompt or conversation.num_prompt
+        self.records.append(record)
+        self._progress(record)
+
+    async def _request(self, record: Record, history: list[Message], cancel_after_s: float | None) -> str:
+        """Make one request and fill in its record; return the text that came. Its failure is a record too."""
+        config, pieces = self._config, list[str]()
+        call = Call(
+            config.url.rstrip("/") + self._api.path,
+            self._api.headers(config.api_key),
+            self._api.body(self._trace, config.model, history),
+        )
+        sent_s = time.perf_counter()
+        limit_s = config.timeout_s if cancel_after_s is None else cancel_after_s
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._read(call, record, pieces)
+            record.outcome = "done"
+        except TimeoutError:
+            record.outcome = "error" if cancel_after_s is None else "cancelled"
+            record.error = f"no end within {limit_s:g} s" if cancel_after_s is None else None
+        except RequestFailed as failure:
+            record.error = str(failure)
+        record.end_s = time.perf_counter() - sent_s
+        return "".join(pieces)
+
+    async def _read(self, call: Call, record: Record, pieces: list[str]) -> None:
+        sent_s = time.perf_counter()
+        has_ended = False
+        async with aclosing(stream_events(call)) as events:
+            async for event in events:
+                delta = self._api.read(event)
+                record.usage = record.usage.updated(delta.usage)
+                has_ended = has_ended or delta.is_end
+                if delta.text:
+                    record.delta_s.append(time.perf_counter() - sent_s)
+                    pieces.append(delta.text)
+        if not has_ended:
+            raise RequestFailed("the stream ended without its last event")

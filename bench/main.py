@@ -1,0 +1,42 @@
+"""`pensieve bench`: plays a fleet against a server that runs already, and reports."""
+
+import asyncio
+from dataclasses import asdict
+from pathlib import Path
+
+from .. import PensieveError
+from .config import BenchConfig, TraceConfig
+from .fleet import Run, play
+from .plot import plot
+from .progress import Progress
+from .report import describe, report, write_json
+from .stats import summarise
+from .trace import make_trace
+
+
+class BenchFailed(PensieveError):
+    """No request could be answered."""
+
+
+def bench(trace_config: TraceConfig, config: BenchConfig) -> None:
+    """Play the fleet, print the figures and write the files that are asked for. Raises BenchFailed."""
+    run = play_trace(trace_config, config, "fleet")
+    summary = summarise(run)
+    print(describe(summary))
+    if config.json is not None:
+        settings = {"trace": asdict(trace_config), "bench": asdict(config) | {"api_key": None}}
+        write_json(Path(config.json), report(run, settings))
+    if config.plot is not None:
+        Path(config.plot).write_text(plot(run, f"{config.model} at {config.url}"), encoding="utf-8")
+    if summary.errors == summary.requests:
+        raise BenchFailed(f"every request failed: {next(iter(summary.error_texts))}")
+
+
+def play_trace(trace_config: TraceConfig, config: BenchConfig, name: str) -> Run:
+    """Play a trace with a progress bar."""
+    trace = make_trace(trace_config)
+    progress = Progress(name, trace.num_requests)
+    try:
+        return asyncio.run(play(trace, config, progress))
+    finally:
+        progress.close()

@@ -1,0 +1,102 @@
+"""Draws a run as SVG: each request on its own line, waiting and answering; below, times to the first token.
+
+Plain text, so that neither a plotting library nor a browser's script is needed.
+"""
+
+from collections.abc import Iterable, Sequence
+from xml.sax.saxutils import escape, quoteattr
+
+from .fleet import Record, Run
+from .stats import cache_state
+
+WIDTH, LEFT, RIGHT, TOP = 900, 130, 20, 60
+ROW, BAR, GAP, CHART = 12, 8, 50, 180
+TICKS = 6
+COLOURS = {
+    "cold": "#c0392b",
+    "partial": "#e08e0b",
+    "hit": "#2e8b57",
+    "unknown": "#7f8c8d",
+    "answer": "#3b6ea5",
+}
+
+
+def plot(run: Run, title: str) -> str:
+    """Draw the run; return the SVG's text."""
+    records = sorted(run.records, key=lambda record: (record.session, record.start_s))
+    chart_top = TOP + ROW * len(records) + GAP
+    parts = [
+        _text(LEFT, 22, title, size=15),
+        *_legend(),
+        *_timeline(records, run.wall_s),
+        *_first_tokens(records, chart_top),
+    ]
+    height = chart_top + CHART + 50
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
+        f'viewBox="0 0 {WIDTH} {height}" font-family="sans-serif">'
+    )
+    return "\n".join([head, _box(0, 0, WIDTH, height, "white"), *parts, "</svg>", ""])
+
+
+def _legend() -> Iterable[str]:
+    names = [f"waiting, {state}" for state in ("cold", "partial", "hit", "unknown")] + ["answer"]
+    for index, (name, colour) in enumerate(zip(names, COLOURS.values(), strict=True)):
+        x = LEFT + index * 145
+        yield _box(x, 34, 10, 10, colour)
+        yield _text(x + 15, 43, name)
+
+
+def _timeline(records: Sequence[Record], wall_s: float) -> Iterable[str]:
+    bottom = TOP + ROW * len(records)
+    yield from _axis(wall_s, bottom, "seconds since the start")
+    for index, record in enumerate(records):
+        y = TOP + index * ROW
+        first_s = record.end_s if record.first_s is None else record.first_s
+        start, first, end = (
+            LEFT + _scale(time_s, wall_s)
+            for time_s in (record.start_s, record.start_s + first_s, record.start_s + record.end_s)
+        )
+        name = f"session {record.session + 1}" + (" (agent)" if record.agent == "subagent" else "")
+        yield _text(LEFT - 8, y + BAR, f"{name}, turn {record.turn}", anchor="end", size=9)
+        yield _box(start, y, first - start, BAR, COLOURS[cache_state(record)], record.error or "")
+        yield _box(first, y, end - first, BAR, COLOURS["answer"])
+
+
+def _first_tokens(records: Sequence[Record], top: float) -> Iterable[str]:
+    """The share of requests whose first token came within a time, a line for each state of the cache."""
+    largest = max((record.first_s or 0.0 for record in records), default=0.0)
+    yield _text(LEFT - 8, top + 8, "100 %", anchor="end")
+    yield _text(LEFT - 8, top + CHART, "0 %", anchor="end")
+    yield from _axis(largest, top + CHART, "seconds to the first token, share of requests")
+    for state in ("cold", "partial", "hit", "unknown"):
+        own = [record.first_s for record in records if cache_state(record) == state]
+        times = sorted(time_s for time_s in own if time_s is not None)
+        points = [(float(LEFT), top + CHART)] if times else []
+        for count, time_s in enumerate(times):
+            x = LEFT + _scale(time_s, largest)
+            points += [(x, top + CHART * (1 - share / len(times))) for share in (count, count + 1)]
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        yield f'<polyline points="{line}" fill="none" stroke="{COLOURS[state]}" stroke-width="2"/>'
+
+
+def _axis(largest: float, y: float, name: str) -> Iterable[str]:
+    yield f'<line x1="{LEFT}" y1="{y}" x2="{WIDTH - RIGHT}" y2="{y}" stroke="black"/>'
+    for tick in range(TICKS):
+        value = largest * tick / (TICKS - 1)
+        yield _text(LEFT + _scale(value, largest), y + 14, f"{value:.3g}", anchor="middle")
+    yield _text(LEFT, y + 28, name)
+
+
+def _scale(value: float, largest: float) -> float:
+    return (WIDTH - LEFT - RIGHT) * value / largest if largest else 0.0
+
+
+def _text(x: float, y: float, text: str, anchor: str = "start", size: int = 11) -> str:
+    place = f'x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor={quoteattr(anchor)}'
+    return f"<text {place}>{escape(text)}</text>"
+
+
+def _box(x: float, y: float, width: float, height: float, colour: str, title: str = "") -> str:
+    place = f'x="{x:.1f}" y="{y:.1f}" width="{max(width, 0.5):.1f}" height="{height:.1f}" fill="{colour}"'
+    return f"<rect {place}><title>{escape(title)}</title></rect>" if title else f"<rect {place}/>"

@@ -1,0 +1,139 @@
+"""A server as a child process: its memory while it runs, and its end."""
+
+import os
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+SAMPLE_S = 0.1
+STOP_S = 20
+
+
+class ServerProcess:
+    """A child process and its own children. A context manager: at the end none of them is left.
+
+    peak_bytes: most resident memory of all of them together, sampled; pages that they share count for each.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self.peak_bytes = 0
+        self.log = log
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a group of its own, so that its end takes its children along
+            )
+        self._stopping = threading.Event()
+        self._sampler = threading.Thread(target=self._sample, daemon=True)
+        self._sampler.start()
+
+    def __enter__(self) -> "ServerProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._sampler.join()
+        self._signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(STOP_S)
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the server itself still runs."""
+        return self._process.poll() is None
+
+    def cpu_s(self) -> float:
+        """Processor time so far, of all cores and of its children."""
+        return tree_usage(self._process.pid).cpu_s
+
+    def last_words(self) -> str:
+        """The end of what it printed."""
+        return self.log.read_text(encoding="utf-8", errors="replace")[-1000:].strip()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+    def _sample(self) -> None:
+        while not self._stopping.wait(SAMPLE_S):
+            self.peak_bytes = max(self.peak_bytes, tree_usage(self._process.pid).resident_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a process, or a tree of them, has taken."""
+
+    resident_bytes: int = 0
+    cpu_s: float = 0.0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(self.resident_bytes + other.resident_bytes, self.cpu_s + other.cpu_s)
+
+
+def tree_usage(root: int) -> Usage:
+    """Resident memory and processor time of a process and its living descendants."""
+    usages, children = read_processes(list_processes())
+    total, waiting = Usage(), [root]
+    while waiting:
+        process = waiting.pop()
+        total += usages.get(process, Usage())
+        waiting += children.get(process, [])
+    return total
+
+
+def list_processes() -> Iterable[str]:
+    """A line for each process: its id, its parent's id, its resident memory in KiB, its processor time."""
+    if Path("/proc/self/status").exists():
+        return [line for folder in Path("/proc").glob("[0-9]*") if (line := _proc_line(folder))]
+    command = ["ps", "-axo", "pid=,ppid=,rss=,time="]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def _proc_line(folder: Path) -> str | None:
+    """Read what `ps` would say; None when the process has ended. Bare containers have no `ps`."""
+    try:
+        # The name, in parentheses, may hold spaces: count the fields after it.
+        fields = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    parent, ticks, pages = fields[1], int(fields[11]) + int(fields[12]), int(fields[21])
+    kibibytes = pages * os.sysconf("SC_PAGE_SIZE") // 1024
+    return f"{folder.name} {parent} {kibibytes} {ticks / os.sysconf('SC_CLK_TCK')}"
+
+
+def read_processes(lines: Iterable[str]) -> tuple[dict[int, Usage], dict[int, list[int]]]:
+    """What each process takes, and children by parent."""
+    usages: dict[int, Usage] = {}
+    children: dict[int, list[int]] = {}
+    for line in lines:
+        process, parent, kibibytes, cpu = line.split()
+        usages[int(process)] = Usage(int(kibibytes) * 1024, read_time(cpu))
+        children.setdefault(int(parent), []).append(int(process))
+    return usages, children
+
+
+def read_time(text: str) -> float:
+    """Seconds of `12.5`, `3:12.5` or `1:03:12`."""
+    seconds = 0.0
+    for part in text.split(":"):
+        seconds = 60 * seconds + float(part)
+    return seconds
+
+
+def free_port() -> int:
+    """A port that nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port

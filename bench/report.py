@@ -1,0 +1,128 @@
+"""A run for people, and a run with its conditions for machines."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .fleet import Record, Run
+from .stats import Percentiles, Summary, cache_state, summarise
+
+PACKAGES = ("pensieve", "mlx", "mlx-lm", "numpy")
+
+
+def conditions() -> dict[str, Any]:
+    """What the figures depend on: command, code, machine and versions."""
+    arguments = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    return {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(arguments),
+        "commit": commit(),
+        "machine": f"{platform.system()} {platform.machine()}, {processor()}, {os.cpu_count()} cores",
+        "memory_gb": memory_gb(),
+        "load_average": os.getloadavg(),
+        "python": platform.python_version(),
+        "versions": {name: version for name in PACKAGES if (version := installed_version(name))},
+    }
+
+
+def commit() -> str | None:
+    """The code's commit, with a mark when files differ from it; None outside of a repository."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def processor() -> str:
+    """The processor's name, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown processor"
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else "unknown processor"
+
+
+def memory_gb() -> float:
+    """The machine's memory in GB of 10^9 bytes."""
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+
+
+def installed_version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def report(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
+    """Everything about a run, ready for JSON. settings: the configs that made it."""
+    return {
+        "conditions": conditions(),
+        "settings": settings,
+        "summary": asdict(summarise(run)),
+        "requests": [_request(record) for record in run.records],
+    }
+
+
+def _request(record: Record) -> dict[str, Any]:
+    fields = asdict(record) | {"cache": cache_state(record), "first_s": record.first_s}
+    fields["delta_s"] = [round(seconds, 5) for seconds in record.delta_s]
+    return fields
+
+
+def write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def describe(summary: Summary) -> str:
+    """A run as a few lines and a table of times."""
+    rows = [("time to first token", summary.ttft_s)]
+    rows += [(f"  turn {turn}", times) for turn, times in summary.ttft_by_turn_s.items()]
+    rows += [(f"  {state}", times) for state, times in summary.ttft_by_cache_s.items()]
+    rows += [("between tokens", summary.inter_token_s), ("end to end", summary.end_to_end_s)]
+    lines = [
+        f"{summary.requests} requests in {summary.wall_s:.2f} s: {summary.done} done, "
+        f"{summary.cancelled} cancelled, {summary.errors} errors",
+        f"{summary.output_tokens} output tokens in {summary.deltas} pieces, "
+        f"{summary.output_tokens_per_s:.1f} a second",
+        f"{summary.prompt_tokens} prompt tokens, {summary.cached_tokens} of them from the cache",
+        f"fairness between sessions (Jain) {summary.fairness:.3f}",
+        "",
+        table(["seconds", "count", "p50", "p95", "p99", "max"], [_row(*row) for row in rows]),
+    ]
+    lines += [f"{count} x {text}" for text, count in summary.error_texts.items()]
+    return "\n".join(lines)
+
+
+def _row(name: str, times: Percentiles) -> list[str]:
+    values = (times.p50, times.p95, times.p99, times.max)
+    return [name, str(times.count), *(seconds(value) for value in values)]
+
+
+def seconds(value: float | None) -> str:
+    """Three significant digits, more or less."""
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 1 else f"{value:.4f}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns of equal width, the first to the left."""
+    cells = [list(head), *map(list, rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    lines = []
+    for row in cells:
+        numbers = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join([row[0].ljust(widths[0]), *numbers]).rstrip())
+    return "\n".join(lines)

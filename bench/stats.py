@@ -1,0 +1,131 @@
+"""Figures from a played trace: percentiles, groups, fairness. Pure arithmetic."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from .fleet import Record, Run
+
+CacheState = Literal["cold", "partial", "hit", "unknown"]
+
+HIT_SHARE = 0.95  # of what the conversation sent before; blocks and the answer's own tokens make up the rest
+
+
+@dataclass(frozen=True, slots=True)
+class Percentiles:
+    """Of `count` values; None where there are none."""
+
+    count: int
+    p50: float | None
+    p95: float | None
+    p99: float | None
+    max: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The figures of one run. Times are seconds."""
+
+    wall_s: float
+    requests: int
+    done: int
+    cancelled: int
+    errors: int
+    deltas: int
+    output_tokens: int
+    output_tokens_per_s: float
+    prompt_tokens: int
+    cached_tokens: int
+    fairness: float  # Jain's index over sessions' tokens/s: 1 is even, 1/sessions is one session alone
+    ttft_s: Percentiles
+    ttft_by_turn_s: dict[str, Percentiles]  # of the sessions themselves; subagents apart
+    ttft_by_cache_s: dict[str, Percentiles]
+    inter_token_s: Percentiles
+    end_to_end_s: Percentiles
+    error_texts: dict[str, int]
+
+
+def percentile(values: Sequence[float], share: float) -> float | None:
+    """The value below which `share` of the values lie, between neighbours by proportion."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    place = share * (len(ordered) - 1)
+    low, high = ordered[math.floor(place)], ordered[math.ceil(place)]
+    return low + (high - low) * (place - math.floor(place))
+
+
+def percentiles(values: Iterable[float | None]) -> Percentiles:
+    """Percentiles of those values that exist."""
+    known = [value for value in values if value is not None]
+    p50, p95, p99, largest = (percentile(known, share) for share in (0.5, 0.95, 0.99, 1.0))
+    return Percentiles(len(known), p50, p95, p99, largest)
+
+
+def jain(rates: Sequence[float]) -> float:
+    """Jain's fairness index, from 1/n to 1; 1 for nothing. Source: Jain, Chiu and Hawe 1984."""
+    squares = sum(rate * rate for rate in rates)
+    return sum(rates) ** 2 / (len(rates) * squares) if squares else 1.0
+
+
+def cache_state(record: Record) -> CacheState:
+    """How much of what could be reused was: nothing, a part, or all that the conversation had sent before.
+
+    A conversation's first request has sent nothing before: it is partial at best, by what others sent.
+    """
+    cached = record.usage.cached
+    if cached is None:
+        return "unknown"
+    if record.previous_prompt is not None and cached >= HIT_SHARE * record.previous_prompt:
+        return "hit"
+    return "partial" if cached else "cold"
+
+
+def summarise(run: Run) -> Summary:
+    """All figures of a run. Times to the first token are of every request that got one."""
+    records = run.records
+    done = [record for record in records if record.outcome == "done"]
+    errors = [record.error or "" for record in records if record.outcome == "error"]
+    output = sum(record.num_output for record in records)
+    main = [record for record in records if record.agent == "main"]
+    return Summary(
+        wall_s=run.wall_s,
+        requests=len(records),
+        done=len(done),
+        cancelled=sum(record.outcome == "cancelled" for record in records),
+        errors=len(errors),
+        deltas=sum(len(record.delta_s) for record in records),
+        output_tokens=output,
+        output_tokens_per_s=output / run.wall_s,
+        prompt_tokens=sum(record.usage.prompt or 0 for record in records),
+        cached_tokens=sum(record.usage.cached or 0 for record in records),
+        fairness=jain(session_rates(records)),
+        ttft_s=percentiles(record.first_s for record in records),
+        ttft_by_turn_s=first_token_by(main, lambda record: str(record.turn)),
+        ttft_by_cache_s=first_token_by(records, cache_state),
+        inter_token_s=percentiles(gap for record in records for gap in gaps(record)),
+        end_to_end_s=percentiles(record.end_s for record in done),
+        error_texts={text: errors.count(text) for text in sorted(set(errors))},
+    )
+
+
+def gaps(record: Record) -> list[float]:
+    """Times between the pieces of an answer."""
+    return [later - earlier for earlier, later in pairwise(record.delta_s)]
+
+
+def session_rates(records: Sequence[Record]) -> list[float]:
+    """Each session's output tokens by the time that its requests took; tools' time does not count."""
+    rates = []
+    for session in sorted({record.session for record in records}):
+        own = [record for record in records if record.session == session]
+        rates.append(sum(record.num_output for record in own) / sum(record.end_s for record in own))
+    return rates
+
+
+def first_token_by(records: Sequence[Record], key: Callable[[Record], str]) -> dict[str, Percentiles]:
+    """Times to the first token in groups."""
+    names = sorted({key(record) for record in records})
+    return {name: percentiles(record.first_s for record in records if key(record) == name) for name in names}

@@ -1,0 +1,115 @@
+"""What every session of a fleet will send and when, drawn from one seed before anything is sent.
+
+A session is a Claude Code conversation: tools and system prompt that all sessions share, then turns that
+append to one history. A subagent is a second conversation with the same tools and system prompt and a
+briefing that all subagents of its session share; it runs beside its session. Knows nothing of protocols.
+"""
+
+import json
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from .config import TraceConfig
+from .words import word, words
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One request: text that is appended to the history, and what happens around it."""
+
+    text: str
+    gap_s: float  # from the answer before, while tools run
+    cancel_after_s: float | None  # from sending it; None: the answer is read to its end
+    subagent: "tuple[Turn, ...]"  # turns of the subagent that starts with this request, often none
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPlan:
+    """One user's turns."""
+
+    start_s: float
+    turns: tuple[Turn, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool as the client declares it."""
+
+    name: str
+    description: str
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """JSON schema of its input."""
+        properties = {"path": {"type": "string"}, "text": {"type": "string"}}
+        return {"type": "object", "properties": properties, "required": ["path"]}
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Everything that a fleet sends."""
+
+    tools: tuple[Tool, ...]
+    system: str
+    sessions: tuple[SessionPlan, ...]
+    output_tokens: int
+
+    @property
+    def num_requests(self) -> int:
+        """Requests of all sessions and subagents."""
+        return sum(1 + len(turn.subagent) for session in self.sessions for turn in session.turns)
+
+
+def make_trace(config: TraceConfig) -> Trace:
+    """Draw a fleet. A session's draws do not depend on how many others there are."""
+    rng = random.Random(f"{config.seed} head")
+    tools = make_tools(rng, config.tools, config.system_chars * 2 // 3)
+    taken = sum(len(json.dumps([tool.name, tool.description, tool.schema])) for tool in tools)
+    system = words(rng, max(0, config.system_chars - taken))
+    sessions = tuple(_Drawer(config, index).session() for index in range(config.sessions))
+    return Trace(tools, system, sessions, config.output_tokens)
+
+
+def make_tools(rng: random.Random, count: int, length: int) -> tuple[Tool, ...]:
+    """Tools of about `length` characters together."""
+    return tuple(Tool(f"{word(rng)}_{index}", words(rng, length // count)) for index in range(count))
+
+
+class _Drawer:
+    """Draws one session."""
+
+    def __init__(self, config: TraceConfig, index: int) -> None:
+        self._config = config
+        self._index = index
+        self._rng = random.Random(f"{config.seed} session {index}")
+
+    def session(self) -> SessionPlan:
+        config = self._config
+        briefing = words(self._rng, config.turn_chars // 2)
+        turns = tuple(self._turn(briefing, is_first=number == 0) for number in range(config.turns))
+        return SessionPlan(config.ramp_s * self._index / config.sessions, turns)
+
+    def _turn(self, briefing: str, is_first: bool) -> Turn:
+        text = words(self._rng, self._config.turn_chars)
+        starts_subagent = self._rng.random() < self._config.subagents
+        subagent = self._subagent(briefing) if starts_subagent else ()
+        return Turn(text, 0.0 if is_first else self._gap_s(), self._cancel_after_s(), subagent)
+
+    def _subagent(self, briefing: str) -> tuple[Turn, ...]:
+        size = self._config.turn_chars
+        texts = [briefing + words(self._rng, size - len(briefing))]
+        texts += [words(self._rng, size) for _ in range(self._config.subagent_turns - 1)]
+        gaps = [0.0] + [self._gap_s() for _ in texts[1:]]
+        return tuple(
+            Turn(text, gap_s, self._cancel_after_s(), ()) for text, gap_s in zip(texts, gaps, strict=True)
+        )
+
+    def _gap_s(self) -> float:
+        # Drawn also where it is scaled to nothing, so that the texts stay the same.
+        return self._config.tool_gap_s * self._rng.lognormvariate(0.0, self._config.tool_gap_sigma)
+
+    def _cancel_after_s(self) -> float | None:
+        is_cancelled = self._rng.random() < self._config.cancels
+        after_s = self._rng.uniform(0.0, self._config.cancel_s)
+        return after_s if is_cancelled else None

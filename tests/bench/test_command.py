@@ -1,0 +1,49 @@
+"""`pensieve bench` as its users run it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from pensieve.api.cli import main, make_parser, read_config
+from pensieve.bench.config import BenchConfig, TraceConfig
+
+from ..api.conftest import Server, running
+from ..fakes import Script, ScriptedScheduler
+
+SMALL = ("--sessions", "2", "--turns", "2", "--system-chars", "500", "--turn-chars", "50")
+
+
+def test_flags_are_the_fields_of_the_configs() -> None:
+    namespace = make_parser().parse_args(["bench"])
+    assert read_config(TraceConfig, namespace) == TraceConfig()
+    assert read_config(BenchConfig, namespace) == BenchConfig()
+    namespace = make_parser().parse_args(["bench", "--tool-gap-s", "1.5", "--protocol", "openai"])
+    assert read_config(TraceConfig, namespace).tool_gap_s == 1.5
+    assert read_config(BenchConfig, namespace).protocol == "openai"
+
+
+def test_a_fleet_meets_a_real_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scheduler = ScriptedScheduler()
+    scheduler.play(Script(chunks=[b"hello", b" world"], finish="length", num_cached=20))
+    report, drawing = tmp_path / "report.json", tmp_path / "plot.svg"
+    with running(Server(scheduler=scheduler)) as server:
+        files = ("--json", str(report), "--plot", str(drawing))
+        assert main(["bench", "--url", server.url, "--api-key", "secret-key", *SMALL, *files]) == 0
+    assert "4 requests in" in capsys.readouterr().out
+    written = json.loads(report.read_text())
+    assert written["summary"]["done"] == 4
+    assert written["requests"][0]["usage"]["cached"] == 20
+    assert "secret-key" not in report.read_text()
+    assert drawing.read_text().startswith("<svg")
+
+
+def test_nobody_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--url", "http://127.0.0.1:9", *SMALL]) == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith("pensieve: every request failed: no connection")
+    assert errors.count("\n") == 1
+
+
+def test_a_flag_without_sense_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--sessions", "0"]) == 1
+    assert capsys.readouterr().err == "pensieve: --sessions must be at least 1\n"
