@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 # The stamps are older than these when dependencies may have changed.
 SOURCES := pyproject.toml Makefile
 
-.PHONY: install run test lint format
+.PHONY: install run test bench lint format
 .DEFAULT_GOAL := install
 
 install: $(VENV)/.installed
@@ -21,6 +21,10 @@ run: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(ARGS)
+
+# Installs the peers from PyPI into ~/.cache/pensieve-bench and takes from several minutes to half an hour.
+bench: $(VENV)/.installed
+	$(BIN)/python -m pensieve.bench.compare $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

@@ -1,20 +1,25 @@
-"""Writes the README's tables from the code: `python scripts/docs.py`, or with --check only compares.
+"""Writes the documents' tables from the code: `python scripts/docs.py`, or with --check only compares.
 
 A table stands between `<!-- NAME -->` and `<!-- end -->`.
 """
 
 import dataclasses
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from pensieve.api.cli import CONFIGS, flag_name
+from pensieve.api.cli import BENCH_CONFIGS, CONFIGS, flag_name
 from pensieve.engine.config import EngineConfig
 from pensieve.engine.memory import Device, make_plan
 from pensieve.engine.model_info import ModelInfo, kv_bytes_per_token
 from pensieve.engine.step import SamplingParams
 from pensieve.engine.weights import ModelError
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+
+# Each document with its tables.
+DOCUMENTS = {ROOT / "README.md": ("flags", "memory"), ROOT / "bench" / "README.md": ("fleet",)}
 
 Description = tuple[str, float, int, int, int, int]
 
@@ -32,9 +37,9 @@ BITS_A_WEIGHT = 4.5  # 4-bit weights with a scale and a bias for each 64
 MACS = [(16, 2 / 3), (32, 2 / 3), (64, 3 / 4), (128, 3 / 4)]
 
 
-def flags_table() -> str:
+def flags_table(configs: Iterable[type[Any]]) -> str:
     rows = ["| flag | default | meaning |", "| --- | --- | --- |"]
-    for config in CONFIGS:
+    for config in configs:
         for field in dataclasses.fields(config):
             default = "" if field.default is None else f"`{field.default}`"
             rows.append(f"| `{flag_name(field.name)}` | {default} | {field.metadata['help']} |")
@@ -82,23 +87,32 @@ def tokens_that_fit(info: ModelInfo, available: float) -> str:
     return f"{plan.num_kv_tokens // 1000:,}k"
 
 
-def render(text: str) -> str:
-    """Replace the tables in a README's text."""
-    for name, table in (("flags", flags_table()), ("memory", memory_table())):
+def render(text: str, names: Iterable[str] = ("flags", "memory")) -> str:
+    """Replace the tables in a document's text; by default the README's."""
+    for name in names:
         before, start, rest = text.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition("<!-- end -->")
-        assert end, f"README.md has no place for the table of {name}"
-        text = before + start + table + "\n" + end + after
+        assert end, f"there is no place for the table of {name}"
+        text = before + start + make_table(name) + "\n" + end + after
     return text
 
 
+def make_table(name: str) -> str:
+    """The table of that name."""
+    if name == "memory":
+        return memory_table()
+    return flags_table(CONFIGS if name == "flags" else BENCH_CONFIGS)
+
+
 def main() -> int:
-    text = README.read_text(encoding="utf-8")
-    fresh = render(text)
-    if "--check" in sys.argv:
-        return int(fresh != text)
-    README.write_text(fresh, encoding="utf-8")
-    return 0
+    differ = False
+    for path, names in DOCUMENTS.items():
+        text = path.read_text(encoding="utf-8")
+        fresh = render(text, names)
+        differ = differ or fresh != text
+        if "--check" not in sys.argv:
+            path.write_text(fresh, encoding="utf-8")
+    return int(differ and "--check" in sys.argv)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,10 @@ def test_the_readme_has_the_tables_that_the_code_makes(docs: dict[str, Any]) -> 
     assert docs["render"](read("README.md")) == read("README.md")
 
 
+def test_the_benchs_readme_has_the_flags_that_the_code_has(docs: dict[str, Any]) -> None:
+    assert docs["render"](read("bench/README.md"), ("fleet",)) == read("bench/README.md")
+
+
 def test_phi_3_mini_needs_393216_bytes_a_token(docs: dict[str, Any]) -> None:
     """32 layers of 32 heads of 96, keys and values, 2 bytes each: worked out by hand."""
     assert docs["describe"](docs["MODELS"][0]).kv_bytes_per_token == 32 * 32 * 96 * 2 * 2 == 393_216
