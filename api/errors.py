@@ -26,7 +26,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
 from .. import PensieveError
-from ..scheduler.loop import EngineDown, EngineFailed, PromptTooLong, QueueFull
+from ..scheduler.loop import EngineDown, EngineFailed, PromptTooLong, QueueFull, Stopping
 from .template import TemplateError
 
 UNAVAILABLE = 503  # the answer of /health while the engine is down
@@ -119,6 +119,9 @@ def api_error(error: Exception) -> ApiError:
             wait_s = max(1, round(min(error.retry_after_s, MAX_RETRY_AFTER_S)))
             message = "the server's queue is full, try again later"
             return Overloaded(message, reason="queue_full", headers={"retry-after": str(wait_s)})
+        case Stopping():
+            message = "the server is stopping, try again when it is back"
+            return Overloaded(message, reason="stopping", headers={"retry-after": "10"})
         case EngineDown() | EngineFailed():
             return EngineError(f"the engine failed: {error}", reason="engine")
         case TemplateError():

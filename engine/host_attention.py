@@ -101,7 +101,7 @@ class Softmax:
         for tile in _tiles(segment.runs, max(1, SCORES_TILE // len(queries))):
             scores = queries @ keys[tile].T
             self._done += scores.shape[1]
-            if seen is not None and self._done > seen[0]:
+            if seen is not None and self._done > seen.min():
                 _hide_future(scores, self._done, seen)
             _absorb(state, scores, values[tile])
         for array, part in zip((self._peak, self._mass, self._out), state, strict=True):

@@ -14,14 +14,16 @@ def sample(logits: mx.array, rows: list[DecodeRow]) -> mx.array:
     """
     logits = logits.astype(mx.float32)
     tokens = mx.argmax(logits, axis=-1).astype(mx.int32)
-    if any(row.sampling.temperature > 0 for row in rows):
-        hot = mx.array([row.sampling.temperature > 0 for row in rows])
+    if not all(row.sampling.is_greedy for row in rows):
+        hot = mx.array([not row.sampling.is_greedy for row in rows])
         tokens = mx.where(hot, _draw(logits, rows), tokens)
     return mx.where(mx.isnan(logits).any(axis=-1), NOT_A_NUMBER, tokens)
 
 
 def _draw(logits: mx.array, rows: list[DecodeRow]) -> mx.array:
-    temperature = mx.array([row.sampling.temperature or 1.0 for row in rows])[:, None]
+    temperature = mx.array([1.0 if row.sampling.is_greedy else row.sampling.temperature for row in rows])[
+        :, None
+    ]
     scores = logits / temperature
     noise = _gumbel(rows, logits.shape[-1])
     if not any(row.sampling.top_k or row.sampling.top_p < 1 or row.sampling.min_p > 0 for row in rows):

@@ -22,6 +22,11 @@ class SamplingParams:
     min_p: float = 0.0  # drop tokens less likely than this share of the likeliest
     seed: int = 0  # same seed, same prompt: same tokens, whatever else is in the batch
 
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is taken; logits divided by a smaller temperature would overflow."""
+        return self.temperature < 1e-5
+
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and 0.0 <= self.temperature <= 100.0):
             raise ValueError("temperature must lie between 0 and 100")

@@ -39,7 +39,11 @@ class QueueFull(PensieveError):
 
 
 class EngineDown(PensieveError):
-    """The engine has been given up, or the server is stopping; nothing is taken any more."""
+    """The engine has been given up; nothing is taken any more."""
+
+
+class Stopping(EngineDown):
+    """The server is being stopped in good order."""
 
 
 class EngineFailed(PensieveError):
@@ -57,6 +61,7 @@ class Generation:
         self._scheduler = scheduler
         self._sequence = sequence
         self._expected_cached = num_cached
+        self._failure: PensieveError = EngineFailed("a step failed while it computed this request")
         self._unread: list[int] = []
         self._news = asyncio.Event()
 
@@ -89,7 +94,8 @@ class Generation:
     async def __anext__(self) -> list[int]:
         """Tokens sampled since the last call, at least one; a stop token is left out.
 
-        Raises StopAsyncIteration at the end, EngineFailed when the engine cannot go on with it.
+        Raises StopAsyncIteration at the end, EngineFailed when the engine cannot go on with it, EngineDown
+        when it was ended with all others.
         """
         while not self._unread and self.finish_reason is None:
             self._news.clear()
@@ -98,12 +104,18 @@ class Generation:
             tokens, self._unread = self._unread, []
             return tokens
         if self.finish_reason == "error":
-            raise EngineFailed("the engine failed while it computed this request")
+            raise self._failure
         raise StopAsyncIteration
 
     def cancel(self) -> None:
         """End the sequence within one step; harmless when it has ended."""
         self._scheduler.end(self._sequence, "abort")
+        self._news.set()
+
+    def fail(self, failure: PensieveError) -> None:
+        """End the sequence with an error that the reader gets to see. For the loop only."""
+        self._failure = failure
+        self._scheduler.end(self._sequence, "error")
         self._news.set()
 
     def publish(self, tokens: list[int]) -> None:
@@ -147,7 +159,7 @@ class SchedulerLoop:
         self._arrived = asyncio.Event()
         self._step_started_s: float | None = None
         self._num_failures = 0
-        self._error: str | None = None
+        self._down: EngineDown | None = None
 
     @property
     def max_context(self) -> int:
@@ -159,8 +171,8 @@ class SchedulerLoop:
 
         Raises PromptTooLong, QueueFull or EngineDown; nothing is queued then.
         """
-        if self._error is not None:
-            raise EngineDown(self._error)
+        if self._down is not None:
+            raise self._down
         if len(request.prompt) >= self.max_context:
             raise PromptTooLong(len(request.prompt), self.max_context - 1)
         if len(self._scheduler.waiting) >= self._scheduler.config.max_waiting:
@@ -175,7 +187,7 @@ class SchedulerLoop:
     async def run(self) -> None:
         """Step until cancelled or until the engine is given up; every request then ends with an answer."""
         try:
-            while self._error is None:
+            while self._down is None:
                 if not self._scheduler.has_work:
                     self._forget_ended()
                     self._arrived.clear()
@@ -183,11 +195,13 @@ class SchedulerLoop:
                 await self._step()
         except Exception as error:
             logger.exception("the scheduler failed")
-            self._error = f"the scheduler failed: {error}"
+            self._down = EngineDown(f"the scheduler failed: {error}")
             raise
         finally:
-            self._error = self._error or "the server is stopping"
-            self._end_all()
+            self._down = self._down or Stopping("the server is stopping")
+            for generation in self._generations.values():
+                generation.fail(self._down)
+            self._generations.clear()
 
     async def _step(self) -> None:
         """Schedule, compute, take the result, publish."""
@@ -211,7 +225,7 @@ class SchedulerLoop:
         self._num_failures += 1
         self._publish(self._scheduler.fail())
         if self._num_failures >= MAX_FAILURES:
-            self._error = f"{self._num_failures} steps failed one after another: {error}"
+            self._down = EngineDown(f"{self._num_failures} steps failed one after another: {error}")
 
     def _mark_admitted(self) -> None:
         for sequence in self._scheduler.running:
@@ -227,12 +241,6 @@ class SchedulerLoop:
         ended = [s for s in self._generations if s.status is SequenceStatus.FINISHED]
         for sequence in ended:
             del self._generations[sequence]
-
-    def _end_all(self) -> None:
-        for sequence, generation in self._generations.items():
-            self._scheduler.end(sequence, "error")
-            generation.publish([])
-        self._generations.clear()
 
     def stats(self) -> Stats:
         """What is running, what is held, what has happened."""
@@ -255,5 +263,5 @@ class SchedulerLoop:
             preemptions=counters.preemptions,
             steps=counters.steps,
             current_step_s=0.0 if started is None else time.monotonic() - started,
-            engine_error=self._error,
+            engine_error=None if self._down is None else str(self._down),
         )

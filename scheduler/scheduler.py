@@ -16,6 +16,9 @@ from .budget import StepBudget
 from .config import SchedulerConfig
 from .sequence import FinishReason, PrefixWait, Request, Sequence, SequenceStatus, shared_prefix
 
+MAX_LOOKUPS = 8
+"""Waiting sequences looked up in the prefix tree in one step: 100,000 tokens take milliseconds each."""
+
 
 @dataclass(slots=True)
 class Counters:
@@ -95,7 +98,8 @@ class Scheduler:
     def _plan_decode(self, plan: StepPlan, budget: StepBudget) -> None:
         for sequence in list(self.running):
             position = len(sequence.tokens) - 1 + sequence.num_pending
-            fits = sequence.can_decode and position < self.max_context
+            is_running = sequence.status is SequenceStatus.RUNNING  # a row before it may have preempted it
+            fits = is_running and sequence.can_decode and position < self.max_context
             if not fits or not self._reserve(sequence, position + 1):
                 continue
             token = None if sequence.num_pending else sequence.tokens[-1]
@@ -130,10 +134,16 @@ class Scheduler:
 
     def _admit(self, budget: StepBudget) -> None:
         """Move waiting sequences to running while there is room for them in the batch and in memory."""
+        num_lookups = 0
         for sequence in list(self._candidates()):
             if len(self.running) >= self.config.max_batch or budget.num_tokens <= 0:
                 return
-            if sequence.num_pending or self._waits_for_prefix(sequence):
+            if sequence.num_pending or (sequence.prefix_wait and not sequence.prefix_wait.is_over):
+                continue
+            num_lookups += 1
+            if num_lookups > MAX_LOOKUPS:
+                return
+            if self._waits_for_prefix(sequence):
                 continue
             if not self._start(sequence):
                 return  # first come, first served: a smaller one behind it must not starve it
@@ -145,18 +155,23 @@ class Scheduler:
         return deque() if self.running else deque([self._suspects[0]])
 
     def _start(self, sequence: Sequence) -> bool:
-        cached = self.tree.match(sequence.tokens)
-        self.allocator.share(cached)  # before anything is evicted
-        needed = -(-len(sequence.tokens) // BLOCK_SIZE) - len(cached)
-        if needed + self._num_promised() > self.allocator.num_free + self.allocator.num_cached:
-            self.allocator.release(cached)
+        num_available = self.allocator.num_free + self.allocator.num_cached - self._num_promised()
+        if sequence.num_refused is not None and num_available <= sequence.num_refused:
             return False
+        cached = self.tree.match(sequence.tokens)
+        num_needed = -(-len(sequence.tokens) // BLOCK_SIZE) - len(cached)
+        num_available -= sum(self.allocator.refs(block) == 1 for block in cached)  # not to be evicted for it
+        if num_needed > num_available:
+            sequence.num_refused = num_available
+            return False
+        self.allocator.share(cached)
         self.waiting.remove(sequence)
         self.running.append(sequence)
         sequence.status = SequenceStatus.RUNNING
         sequence.table.extend(cached)
         sequence.num_computed = sequence.num_settled = len(cached) * BLOCK_SIZE
         sequence.first_step = self.counters.steps + 1
+        sequence.num_refused = None
         self._count_admission(sequence)
         return True
 
@@ -175,14 +190,11 @@ class Scheduler:
 
     def _waits_for_prefix(self, sequence: Sequence) -> bool:
         """Whether a running sequence is computing a prefix that `sequence` shares and the tree lacks."""
-        if sequence.prefix_wait and not sequence.prefix_wait.is_over:
-            return True
         num_matched = self.num_matched(sequence.tokens)
         for producer in self.running:
             if not producer.num_to_prefill and producer.num_settled >= producer.num_prompt - 1:
                 continue
-            # The last token is left to decode, so a block that it fills comes later: do not wait for that.
-            num_shared = shared_prefix(sequence.tokens[:-1], producer.tokens[:-1])
+            num_shared = shared_prefix(sequence.tokens, producer.tokens, num_matched)
             if num_shared > max(num_matched, producer.num_settled):
                 self.counters.prefix_waits += sequence.prefix_wait is None
                 sequence.prefix_wait = PrefixWait(producer, num_shared)
@@ -300,13 +312,13 @@ class Scheduler:
         involved = {row.seq_id for plan in self._planned for row in plan.decode}
         involved |= {chunk.seq_id for plan in self._planned for chunk in plan.prefill}
         self._planned.clear()
-        failed = [sequence for sequence in self.running if sequence.seq_id in involved]
-        for sequence in [*self.waiting, *self.running]:
+        failed = [sequence for seq_id, sequence in self._live.items() if seq_id in involved]
+        for sequence in self._live.values():
             sequence.num_pending = 0
         for sequence in reversed(list(self.running)):
             self._requeue(sequence)
         self.tree.clear()
-        if len(failed) == 1:
+        if len(failed) == len(involved) == 1:
             self.end(failed[0], "error")
             return [Progress(failed[0])]
         self._suspects.extend(sequence for sequence in failed if sequence not in self._suspects)

@@ -54,6 +54,7 @@ class Sequence:
     first_step: int = 0  # the step it was planned in after its last admission; results of older ones are void
     num_cached: int | None = None  # prompt tokens found in the prefix tree at the first admission
     prefix_wait: "PrefixWait | None" = None
+    num_refused: int | None = None  # blocks that were to be had when it was last refused for want of them
     mark: Mark | None = None  # how far its blocks are in the prefix tree
 
     def __post_init__(self) -> None:
@@ -95,10 +96,17 @@ class PrefixWait:
         )
 
 
-def shared_prefix(a: list[int], b: list[int]) -> int:
-    """Length of the common prefix of `a` and `b` in tokens, rounded down to full blocks."""
-    low, high = 0, min(len(a), len(b)) // BLOCK_SIZE
-    while low < high:  # the longest equal prefix, by bisection: comparing slices is fast, a loop is not
+def shared_prefix(a: list[int], b: list[int], num_known: int) -> int:
+    """Full blocks that `a` and `b` share and that neither has last, in tokens; 0 if no more than `num_known`.
+
+    The last token of a prompt is left to decode, so a block that it fills comes later than the others.
+    num_known: a multiple of the block size; most pairs that differ do so right behind it.
+    """
+    low, high = num_known // BLOCK_SIZE, (min(len(a), len(b)) - 1) // BLOCK_SIZE
+    next_block = slice(num_known, num_known + BLOCK_SIZE)
+    if high <= low or a[next_block] != b[next_block] or a[:num_known] != b[:num_known]:
+        return 0
+    while low < high:  # by bisection: comparing slices is fast, a loop over tokens is not
         middle = (low + high + 1) // 2
         if a[low * BLOCK_SIZE : middle * BLOCK_SIZE] == b[low * BLOCK_SIZE : middle * BLOCK_SIZE]:
             low = middle

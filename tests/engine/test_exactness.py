@@ -127,3 +127,18 @@ def test_a_step_reads_scattered_blocks_as_well_as_one_run(folder: Path) -> None:
         machine.finish()
         verdict.judge(model, large)
     assert verdict.wrong == 0
+
+
+def test_long_prompts_over_many_query_heads_are_exact(tmp_path: Path) -> None:
+    """Slices of 512 queries times four heads: attention works in tiles that begin inside a head."""
+    model: Any = mlx_lm.utils.load_model(write_model(tmp_path, "llama", heads=8, kv_heads=2))[0]
+    rng, verdict = random.Random(11), Verdict()
+    config = SchedulerConfig(max_batch=8, step_tokens=512)
+    machine = Machine(Runner(model, 400, True), num_blocks=400, config=config)
+    for _ in range(5):
+        prompts = [[rng.randrange(VOCAB) for _ in range(rng.randint(700, 2500))] for _ in range(3)]
+        started = [machine.add(prompt, 8) for prompt in prompts]
+        machine.finish()
+        for sequence in started:
+            verdict.judge(model, sequence)
+    assert verdict.wrong == 0

@@ -18,7 +18,7 @@ class Driver:
     """Steps a scheduler over an oracle and checks the block accounting after every step."""
 
     def __init__(self, num_blocks: int = 64, lag: int = 0, max_batch: int = 8, step_tokens: int = 64) -> None:
-        self.scheduler = Scheduler(SchedulerConfig(max_batch, step_tokens), num_blocks, max_context=10_000)
+        self.scheduler = Scheduler(SchedulerConfig(max_batch, step_tokens), num_blocks, max_context=100_000)
         self.runner = OracleRunner(num_blocks * BLOCK_SIZE, lag)
 
     def step(self) -> StepPlan | None:
@@ -187,6 +187,31 @@ def test_random_schedules_give_every_sequence_its_own_tokens(lag: int) -> None:
                 assert sequence.tokens == expected[: len(sequence.tokens)]
         assert driver.scheduler.allocator.num_held == 0
         assert driver.scheduler.allocator.num_cached == driver.scheduler.tree.num_blocks
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+def test_preempted_prompts_of_one_token_wait_without_blocks(lag: int) -> None:
+    """Nothing is left to prefill in them, so that a plan once decoded one that was waiting."""
+    driver = Driver(num_blocks=6, lag=lag)
+    sequences = [driver.scheduler.add(request([i], max_tokens=100)) for i in range(6)]
+    for _ in range(3000):
+        driver.step()
+        assert not any(sequence.table.blocks for sequence in driver.scheduler.waiting)
+    assert driver.scheduler.counters.preemptions > 0
+    for i, sequence in enumerate(sequences):
+        assert sequence.tokens == spell([i], 100)
+
+
+def test_many_long_prompts_that_share_cost_a_step_little() -> None:
+    """Only a few of those that wait are looked up in one step; all of them still share one computation."""
+    driver = Driver(num_blocks=2000, max_batch=32, step_tokens=8192)
+    shared = prompt_of(1, 30_000)
+    sequences = [driver.scheduler.add(request([*shared, i], max_tokens=2)) for i in range(40)]
+    driver.finish()
+    assert driver.scheduler.counters.computed_tokens <= 30_000 + 40 * BLOCK_SIZE
+    assert driver.scheduler.counters.prefix_waits <= 40
+    for i, sequence in enumerate(sequences[:3]):
+        assert sequence.tokens == spell([*shared, i], 2)
 
 
 @pytest.mark.parametrize("lag", [0, 1])

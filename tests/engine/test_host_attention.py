@@ -1,0 +1,65 @@
+"""NumPy's paged attention against the textbook's."""
+
+import numpy as np
+import pytest
+from pensieve.engine.host_attention import HostAttention
+from pensieve.engine.segments import segments
+from pensieve.engine.step import Run
+
+from .naive import attend
+
+ATTENTION = HostAttention(num_threads=2)
+
+
+@pytest.mark.parametrize("group", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize(
+    ("start", "length"), [(0, 1), (0, 2), (0, 300), (343, 257), (800, 400), (500, 512), (1500, 33)]
+)
+def test_a_prefill_slice_sees_its_past_and_nothing_else(group: int, start: int, length: int) -> None:
+    """Heads times length exceed a tile of queries in some of these: a tile then begins inside a head."""
+    rng = np.random.default_rng(group * start + length)
+    pool = rng.standard_normal((2, 2, 4096, 16), dtype=np.float32)
+    queries = rng.standard_normal((1, 2 * group, length, 16), dtype=np.float32)
+    for runs in ([(64, 64 + start + length)], split(start + length)):
+        found = ATTENTION.attend(queries, pool[0], pool[1], segments([tuple(runs)]), 0.25)
+        expected = attend(queries[0], pool[0], pool[1], runs, 0.25)
+        np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=2e-6)
+
+
+def test_decode_rows_see_all_of_their_own_slots_and_no_others() -> None:
+    rng = np.random.default_rng(0)
+    pool = rng.standard_normal((2, 2, 4096, 16), dtype=np.float32)
+    rows: list[tuple[Run, ...]] = [
+        ((0, 1000), (2048, 2049)),
+        ((0, 1000), (2080, 2144), (3008, 3010)),
+        ((0, 640),),
+        ((3200, 3201),),
+        ((0, 1000), (2080, 2144), (3100, 3400)),
+    ]
+    queries = rng.standard_normal((len(rows), 8, 1, 16), dtype=np.float32)
+    found = ATTENTION.attend(queries, pool[0], pool[1], segments(rows), 0.25)
+    for row, runs in enumerate(rows):
+        expected = attend(queries[row], pool[0], pool[1], list(runs), 0.25)
+        np.testing.assert_allclose(found[row], expected, rtol=1e-4, atol=2e-6)
+
+
+def test_scores_far_apart_do_not_overflow() -> None:
+    pool = np.full((2, 1, 1024, 16), 30.0, np.float32)
+    pool[0, 0, 600:] = -30.0
+    queries = np.full((1, 1, 1, 16), 30.0, np.float32)
+    found = ATTENTION.attend(queries, pool[0], pool[1], segments([((0, 1024),)]), 1.0)
+    np.testing.assert_allclose(found, np.full_like(found, 30.0))
+
+
+def split(total: int) -> list[Run]:
+    """The same number of slots in many runs, most of them short, out of order in memory."""
+    runs: list[Run] = []
+    place = 4096
+    for size in [32, 32, 320, 32, 64, 32, 640] * 4:
+        size = min(size, total)
+        if not size:
+            break
+        place -= size + 32
+        runs.append((place, place + size))
+        total -= size
+    return runs
