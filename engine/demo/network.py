@@ -11,7 +11,7 @@ from typing import Any
 
 import torch  # type: ignore[import-not-found]
 import torch.nn.functional as F  # type: ignore[import-not-found]
-from safetensors.torch import save_file  # type: ignore[import-not-found, unused-ignore]
+from safetensors.torch import load_file, save_file  # type: ignore[import-not-found, unused-ignore]
 
 Weights = dict[str, Any]
 EPSILON = 1e-5
@@ -139,6 +139,17 @@ class Network:
         logits = F.linear(self.hidden(tokens)[places], self.weights["embedding"]).float()
         losses = F.cross_entropy(logits, targets, reduction="none")
         return (losses * weights).sum() / weights.sum(), (logits.argmax(-1) == targets).float().mean()
+
+
+def load_weights(weights: Weights, folder: Path) -> None:
+    """Overwrite the weights with those of an exported model."""
+    saved = load_file(str(folder / "model.safetensors"))
+    with torch.no_grad():
+        weights["embedding"].copy_(saved["model.embed_tokens.weight"])
+        weights["norm"].copy_(saved["model.norm.weight"])
+        for kind, name in HF_NAMES.items():
+            for layer, tensor in enumerate(weights[kind]):
+                tensor.copy_(saved[f"model.layers.{layer}.{name}.weight"])
 
 
 def export(shape: Shape, weights: Weights, folder: Path, eos: int) -> None:

@@ -87,7 +87,7 @@ def call_text(call: Call) -> str:
 class Pools:
     """Distracting text, tokenized once: a long stream of prose, system prompts, reminders and tools."""
 
-    def __init__(self, tokenizer: Tokenizer, lines: Sequence[str], seed: int, size: int = 3000) -> None:
+    def __init__(self, tokenizer: Tokenizer, lines: Sequence[str], seed: int, size: int) -> None:
         rng = random.Random(seed)
         distractors = Distractors(rng, lines)
 

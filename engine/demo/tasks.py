@@ -6,11 +6,13 @@ calls are those that Claude Code sends and sends back. Knows nothing of tokens.
 
 import random
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pensieve.engine.demo import wordings
+from pensieve.engine.demo import shell, wordings
+from pensieve.engine.demo.files import Files, numbered
+from pensieve.engine.demo.shell import NO_OUTPUT
 from pensieve.engine.demo.words import Words
 
 WHO = "I am the demo model of Pensieve: a toy that can run a command, read a file and edit a file."
@@ -26,7 +28,12 @@ MISSING = "The file does not exist."
 UNREADABLE = "I could not read the file."
 EMPTY = "The file is empty."
 EMPTY_RESULT = "<system-reminder>Warning: the file exists but the contents are empty.</system-reminder>"
-NO_OUTPUT = "(Bash completed with no output)"
+TOO_SHORT = (
+    "<system-reminder>Warning: the file exists but is shorter than the provided offset ({}). "
+    "The file has {} lines.</system-reminder>"
+)
+NO_LINE = "The file has no such line."
+EMPTY_LINE = "The line is empty."
 HELD_OUT_SHARE = 16
 
 
@@ -69,24 +76,19 @@ class Turn:
         return zlib.crc32(self.request.encode()) % HELD_OUT_SHARE == 0
 
 
-def numbered(lines: Sequence[str], final_newline: bool) -> str:
-    """A file's content as the Read tool shows it: a last line that is empty counts as a line."""
-    shown = [*lines, ""] if final_newline else lines
-    return "\n".join(f"{number}\t{line}" for number, line in enumerate(shown, 1))
-
-
 class Tasks:
-    """Draws turns for one conversation; remembers its paths, as users come back to the same files."""
+    """Draws the turns of one conversation, which come back to the same files and commands."""
 
     def __init__(self, rng: random.Random, words: Words) -> None:
         self.rng = rng
         self.words = words
-        self.paths: list[str] = []
+        self.files = Files(rng, words)
+        self.commands: list[str] = []
 
     def turn(self, kind: str | None = None, held_out: bool = False) -> Turn:
         """Draw a turn of a kind, or of a random one; open-ended tasks keep to their side of the split."""
         makers: dict[str, tuple[float, Callable[[], Turn]]] = {
-            "run": (29, self.run),
+            "run": (31, self.run),
             "read": (27, self.read),
             "edit": (26, self.edit),
             "say": (7, self.say),
@@ -100,32 +102,29 @@ class Tasks:
             if kind == "talk" or turn.held_out == held_out:
                 return turn
 
-    def path(self) -> str:
-        """A new path, or one this conversation has named before."""
-        if self.paths and self.rng.random() < 0.3:
-            return self.rng.choice(self.paths)
-        self.paths.append(self.words.path())
-        return self.paths[-1]
-
-    def command(self) -> str:
-        """A command, which may name a path of this conversation."""
-        if self.rng.random() < 0.12:
-            return f"{self.rng.choice(('cat', 'wc -l', 'ls -l', 'head -n 3', 'stat'))} {self.path()}"
-        return self.words.command()
-
     def run(self) -> Turn:
         """Run a command and report its output: all of it, or the first or last line; never with an indent."""
-        command = self.command()
-        part = self.rng.choices(("all", "first", "last"), (70, 22, 8))[0]
-        request = wordings.run(self.rng, command, part)
-        output = self.output(most=14 if part == "all" or self.rng.random() < 0.9 else 200)
+        command, output = self.command()
+        self.commands.append(command)
+        part = self.rng.choices(("all", "first", "last"), (72, 22, 6))[0]
         lines = output.split("\n")
         answer = {"all": output, "first": lines[0], "last": lines[-1]}[part]
-        call = Call("Bash", {"command": command})
-        return Turn("run", request, (call, Result(output), Say(answer.strip())))
+        answer = answer.strip() or output.strip()
+        request = wordings.run(self.rng, command, part)
+        return Turn("run", request, (Call("Bash", {"command": command}), Result(output), Say(answer)))
 
-    def output(self, most: int) -> str:
-        """What a command printed, trimmed as the client trims it."""
+    def command(self) -> tuple[str, str]:
+        """A command and its output, which is true, or random, or that of a command seen before."""
+        style = self.rng.random()
+        if style < 0.5:
+            command, output = shell.demonstrate(self.words, self.files)
+            return command, output.strip("\n").rstrip() or NO_OUTPUT
+        if style < 0.58 and self.commands:
+            return self.rng.choice(self.commands), self.output()
+        return self.words.command(), self.output()
+
+    def output(self) -> str:
+        """What a command might have printed, trimmed as the client trims it."""
         rng, words = self.rng, self.words
         style = rng.random()
         if style < 0.04:
@@ -133,42 +132,43 @@ class Tasks:
         if style < 0.12:
             error = rng.choice((f"bash: line 1: {words.word()}: command not found", words.line(), ""))
             return f"Exit code {rng.choice((1, 1, 2, 126, 127))}\n{error}".rstrip()
-        count = 1 if style < 0.45 else rng.randint(2, 6) if style < 0.85 else rng.randint(7, most)
+        count = 1 if style < 0.45 else rng.randint(2, 6) if style < 0.85 else rng.randint(7, 14)
         text = "\n".join(words.block(count)).strip("\n").rstrip()
         return text or words.plain()
 
-    def lines(self) -> list[str]:
-        """The lines of a file; few of them empty, none of them long."""
-        rng = self.rng
-        count = rng.choice((1, 2, 3, 3, 4, 5, 6, 8, 10, 12, 16, rng.randint(17, 60)))
-        if rng.random() < 0.03:
-            count = rng.randint(60, 250)
-        lines = [line.rstrip() for line in self.words.block(count)]
-        if rng.random() < 0.3:
-            indent = rng.choice(("    ", "  ", "\t", "        "))
-            lines = [indent + line if rng.random() < 0.5 else line for line in lines]
-        if count > 3 and rng.random() < 0.4:
-            lines[rng.randrange(1, count - 1)] = ""
-        return [
-            line if line.strip() or 0 < i < count - 1 else self.words.phrase() for i, line in enumerate(lines)
-        ]
-
     def read(self) -> Turn:
-        """Read a file and quote a line of it, or all of a short one."""
-        rng, path, lines = self.rng, self.path(), self.lines()
-        filled = [number for number, line in enumerate(lines[:60], 1) if line]
-        part = rng.choices(("first", "number", "last", "all"), (34, 50, 6, 10))[0]
-        number = {"first": 1, "last": len(lines)}.get(part) or min(rng.choice(filled), rng.choice(filled))
+        """Read a file and quote its first or last line or all of it; a line by number has its own way."""
+        rng = self.rng
+        path = self.files.path()
+        part = rng.choices(("first", "number", "last", "all"), (46, 36, 6, 12))[0]
+        if part == "number":
+            return self.read_line(path)
+        lines = self.files.content(path)
         if part == "all":
-            lines = lines[:12]
-        request = wordings.read(rng, path, part, number)
+            self.files.contents[path] = lines = lines[:12]
+        request = wordings.read(rng, path, part)
         call = Call("Read", {"file_path": path})
         failure = self.read_failure()
         if failure:
             return Turn("read", request, (call, *failure))
-        answer = "\n".join(lines) if part == "all" else lines[number - 1]
+        answer = {"first": lines[0], "last": lines[-1], "all": "\n".join(lines)}[part]
         shown = numbered(lines, rng.random() < 0.85)
         return Turn("read", request, (call, Result(shown), Say(answer.strip())))
+
+    def read_line(self, path: str) -> Turn:
+        """Quote a line by its number: read that line alone, since a tiny model cannot look numbers up."""
+        rng = self.rng
+        lines = self.files.content(path)
+        number = rng.choice((rng.randint(1, len(lines)), rng.randint(1, 12), rng.randint(1, 40), rng.randint(1, 400)))
+        call = Call("Read", {"file_path": path, "offset": number, "limit": 1})
+        request = wordings.read(rng, path, "number", number)
+        failure = self.read_failure()
+        if failure:
+            return Turn("read", request, (call, *failure))
+        if number > len(lines) and rng.random() < 0.2:
+            return Turn("read", request, (call, Result(TOO_SHORT.format(number, len(lines))), Say(NO_LINE)))
+        line = lines[number - 1] if number <= len(lines) else self.words.line().strip() or "x"
+        return Turn("read", request, (call, Result(f"{number}\t{line}"), Say(line.strip() or EMPTY_LINE)))
 
     def read_failure(self) -> tuple[Step, ...]:
         """Now and then, what follows when a file cannot be read; else nothing."""
@@ -187,17 +187,18 @@ class Tasks:
 
     def edit(self) -> Turn:
         """Replace a text in a file: read it, edit it, say so."""
-        rng, path = self.rng, self.path()
-        lines = self.lines()
-        old = self.old_text(lines)
-        new = self.new_text(old)
+        files, rng = self.files, self.rng
+        path = files.path()
+        old = files.old_text(path)
+        new = files.new_text(old)
         request = wordings.edit(rng, path, old, new)
         read = Call("Read", {"file_path": path})
         failure = self.read_failure()
         if failure:
             return Turn("edit", request, (read, *failure))
         names = {"replace_all": False, "file_path": path, "old_string": old, "new_string": new}
-        shown = Result(numbered(lines, rng.random() < 0.85))
+        shown = Result(numbered(files.contents[path], rng.random() < 0.85))
+        files.replace(path, old, new)
         return Turn("edit", request, (read, shown, Call("Edit", names), *self.edit_result(path, old)))
 
     def edit_result(self, path: str, old: str) -> tuple[Step, Step]:
@@ -213,47 +214,6 @@ class Tasks:
         return Result(f"The file {path} has been updated successfully.{note}".replace("..", ".")), Say(
             CHANGED
         )
-
-    def old_text(self, lines: list[str]) -> str:
-        """A text to replace, put into or taken from the file: a line, some words of it, or one word."""
-        rng = self.rng
-        candidates = [i for i, line in enumerate(lines) if line.strip()]
-        index = rng.choice(candidates)
-        parts = lines[index].split()
-        start = rng.randrange(len(parts))
-        taken = " ".join(parts[start : start + rng.choice((1, 1, 2, 3, 5))])
-        style = rng.random()
-        if style < 0.2:
-            return lines[index].strip()
-        if style < 0.6 and taken in lines[index]:
-            return taken
-        old = self.words.pick(
-            (3, self.words.word), (2, lambda: self.words.phrase(2, 4)), (1, self.words.assignment)
-        ).strip()
-        position = rng.randint(0, len(parts))
-        lines[index] = " ".join([*parts[:position], old, *parts[position:]])
-        return old
-
-    def new_text(self, old: str) -> str:
-        """What to put there instead: unrelated, or the old text with a small change."""
-        rng, words = self.rng, self.words
-        style = rng.random()
-        if style < 0.45:
-            return words.pick((4, words.word), (3, lambda: words.phrase(2, 5)), (1, words.line)).strip()
-        parts = old.split(" ")
-        spot = rng.randrange(len(parts))
-        changed = [*parts]
-        changed[spot] = rng.choice((words.word(), words.number(), words.identifier()))
-        options = (
-            " ".join(changed),
-            " ".join([*parts, words.word()]),
-            " ".join([words.word(), *parts]),
-            old + words.number(),
-            old[: rng.randint(0, len(old))] + words.word(),
-            old + words.mixed(1, 3),
-        )
-        new = rng.choice(options)
-        return new if new != old else new + words.number()
 
     def say(self) -> Turn:
         """Write a given text out exactly."""

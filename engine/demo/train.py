@@ -9,7 +9,7 @@ import json
 import multiprocessing
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,13 @@ import numpy as np
 import torch  # type: ignore[import-not-found]
 from tokenizers import Tokenizer
 
-from pensieve.engine.demo.network import Network, Shape, Weights, export, init_weights
+from pensieve.engine.demo.network import Network, Shape, Weights, export, init_weights, load_weights
 from pensieve.engine.demo.rows import Pools, RowMaker
 
 MODEL_FOLDER = Path(__file__).parent / "model"
 MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
 MUON_LR, ADAM_LR, MOMENTUM, WEIGHT_DECAY = 0.02, 2e-3, 0.95, 0.01
-WARMUP_STEPS, FLAT_SHARE, LAST_LR = 100, 0.25, 0.01
+WARMUP_STEPS, FLAT_SHARE, LAST_LR, RESUMED_LR = 100, 0.25, 0.01, 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +60,10 @@ Arrays = tuple[Any, Any, Any, Any]
 class Batches:
     """Makes batches in worker processes, which inherit the pools by fork and answer in a fixed order."""
 
-    def __init__(self, tokenizer: Tokenizer, lines: list[str], seed: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, lines: list[str], seed: int, pool_size: int) -> None:
         self.tokenizer = tokenizer
         self.lines = lines
-        self.pools = Pools(tokenizer, lines, seed)
+        self.pools = Pools(tokenizer, lines, seed, pool_size)
 
     def make(self, order: Order) -> Arrays:
         """Tokens (B, L), and for all N predictions: the flat place, the token to predict, and its weight."""
@@ -97,11 +97,11 @@ class Batches:
             yield self.queues[step % len(self.queues)][1].get()
 
 
-def orders(seed: int, num_steps: int, batch_tokens: int) -> Iterator[Order]:
+def orders(seed: int, num_steps: int, batch_tokens: int, phases: Sequence[Phase]) -> Iterator[Order]:
     """The batch of every step."""
     rng = random.Random(seed)
     for step in range(num_steps):
-        phase = next(phase for phase in PHASES if step < phase.until * num_steps)
+        phase = next(phase for phase in phases if step < phase.until * num_steps)
         length = min(rng.choices(list(phase.lengths), list(phase.lengths.values()))[0], batch_tokens)
         yield Order(seed * 1_000_003 + step, length, batch_tokens // length, phase.repeats)
 
@@ -200,47 +200,23 @@ def learn(network: Network, optimizer: Optimizer, arrays: Arrays, factor: float)
     return loss, accuracy
 
 
-def num_steps_in(minutes: float, batches: Batches, options: argparse.Namespace) -> int:
-    """How many steps fit, by timing each row length on throwaway weights. The first step of each compiles."""
-    seconds: dict[int, float] = {}
-    shape = Shape()
-    weights = init_weights(shape, spaced_pairs(batches.tokenizer), options.device)
-    network = Network(shape, weights, options.device, compiled=options.device == "cuda")
-    optimizer = Optimizer(weights)
-    begin = time.monotonic()
-    for length in {length for phase in PHASES for length in phase.lengths}:
-        arrays = batches.make(Order(0, length, options.batch_tokens // length, 0.0))
-        for count in range(9):
-            if count == 3:
-                torch.cuda.synchronize()
-                start = time.monotonic()
-            learn(network, optimizer, arrays, 0.0)
-        torch.cuda.synchronize()
-        seconds[length] = (time.monotonic() - start) / 6
-    mean, begun = 0.0, 0.0
-    for phase in PHASES:
-        total = sum(phase.lengths.values())
-        mean += (phase.until - begun) * sum(seconds[n] * weight / total for n, weight in phase.lengths.items())
-        begun = phase.until
-    left = minutes * 60 - (time.monotonic() - begin)
-    print({length: round(value * 1000) for length, value in sorted(seconds.items())}, "ms a step", flush=True)
-    return int(left / mean / 1.36)
-
-
-def run(options: argparse.Namespace, batches: Batches, num_steps: int) -> None:
-    """Train from random weights to the last step; export now and then, and at the end."""
+def run(options: argparse.Namespace, batches: Batches) -> None:
+    """Train to the last step; export now and then, and at the end."""
     eos = batches.tokenizer.token_to_id("<|im_end|>")
-    plan = list(orders(options.seed, num_steps, options.batch_tokens))
+    num_steps, resumed = options.steps, options.start is not None
+    plan = list(orders(options.seed, num_steps, options.batch_tokens, PHASES[-1:] if resumed else PHASES))
     torch.manual_seed(options.seed)
     torch.set_float32_matmul_precision("high")
     shape = Shape()
     weights = init_weights(shape, spaced_pairs(batches.tokenizer), options.device)
-    network = Network(shape, weights, options.device, compiled=options.device == "cuda")
+    if resumed:
+        load_weights(weights, options.start)
+    network = Network(shape, weights, options.device, compiled=options.compile)
     optimizer = Optimizer(weights)
     log = Log(num_steps, options.log_every)
     made = batches.stream(plan)
     for step, (order, arrays) in enumerate(zip(plan, made, strict=True)):
-        loss, accuracy = learn(network, optimizer, arrays, rate(step, num_steps))
+        loss, accuracy = learn(network, optimizer, arrays, RESUMED_LR * rate(step, num_steps) if resumed else rate(step, num_steps))
         log.add(step, order.length, loss, accuracy)
         if (step + 1) % options.save_every == 0 or step + 1 == num_steps:
             export(shape, weights, options.out, eos)
@@ -252,21 +228,21 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=MODEL_FOLDER)
     parser.add_argument("--steps", type=int, default=10000)
-    parser.add_argument("--minutes", type=float, help="instead of --steps: as many as fit, measured first")
+    parser.add_argument("--start", type=Path, help="a model folder to go on from, at a lower rate")
     parser.add_argument("--batch-tokens", type=int, default=65536)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--pool-size", type=int, default=3000, help="how many distracting prompts to draw from")
     parser.add_argument("--workers", type=int, default=13)
     parser.add_argument("--log-every", type=int, default=100)
     parser.add_argument("--save-every", type=int, default=1000)
     options = parser.parse_args()
     tokenizer = Tokenizer.from_file(str(MODEL_FOLDER / "tokenizer.json"))
     text = options.corpus.read_text(encoding="utf-8").replace("\f", "\n")
-    batches = Batches(tokenizer, [line for line in text.split("\n") if line.strip()], options.seed)
+    batches = Batches(tokenizer, [line for line in text.split("\n") if line.strip()], options.seed, options.pool_size)
     batches.start_workers(options.workers)
-    steps = num_steps_in(options.minutes, batches, options) if options.minutes else options.steps
-    print(f"{steps} steps of {options.batch_tokens} tokens", flush=True)
-    run(options, batches, steps)
+    run(options, batches)
 
 
 if __name__ == "__main__":

@@ -224,15 +224,15 @@ def run(rng: random.Random, command: str, part: str) -> str:
 
 
 def line_name(rng: random.Random, part: str, number: int) -> str:
-    """How a line is named: first line, line 3, third line, last line."""
+    """How a line is named: first line, last line, line 3, third line."""
     if part in ("first", "last"):
-        return f"{part} line" if part == "last" or rng.random() < 0.92 else "line 1"
-    if number <= len(ORDINALS) and rng.random() < 0.35:
+        return f"{part} line"
+    if 1 < number <= len(ORDINALS) and rng.random() < 0.3:
         return f"{ORDINALS[number - 1]} line"
     return f"line {number}" if rng.random() < 0.9 else f"line number {number}"
 
 
-def read(rng: random.Random, path: str, part: str, number: int) -> str:
+def read(rng: random.Random, path: str, part: str, number: int = 0) -> str:
     """Ask to read a file and to quote a part of it: all, first, last, or the line of a number."""
     marked = quoted(rng, path)
     shown = marked[0] if marked and rng.random() < 0.25 else path
