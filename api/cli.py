@@ -25,6 +25,7 @@ EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130  # as shells count it: 128 + SIGINT
 
 CONFIGS = (EngineConfig, ServerConfig, SchedulerConfig)
+PRINT_ENV = "--print-env"
 BENCH_CONFIGS = (TraceConfig, BenchConfig)
 
 
@@ -80,8 +81,20 @@ def make_parser() -> Parser:
     serve = commands.add_parser(
         "serve", help="start the server", description="Start the server.", allow_abbrev=False
     )
+    client = commands.add_parser(
+        "claude",
+        help="start Claude Code on the server",
+        usage="pensieve claude [--print-env] [FLAGS of serve] [ARGS of claude ...]",
+        description="Start Claude Code on the server at --host and --port; where none answers, start one "
+        "for it with these flags. What stands behind the flags goes to Claude Code.",
+        allow_abbrev=False,
+    )
+    client.add_argument(
+        PRINT_ENV, action="store_true", help="print the environment for a shell, and start nothing"
+    )
     for config in CONFIGS:
         add_flags(serve, config)
+        add_flags(client, config)
     fleet = (
         "Behave as a fleet of Claude Code sessions towards a server that runs already, and report its times."
     )
@@ -158,7 +171,26 @@ def unsupported(system: str, machine: str, python: tuple[int, int]) -> str | Non
     return None
 
 
+def split_client_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split at the first word that is none of our flags: what stands from there on is the client's."""
+    valued = {flag_name(field.name) for config in CONFIGS for field in dataclasses.fields(config)}
+    place = 0
+    while place < len(arguments):
+        flag, equals, _ = arguments[place].partition("=")
+        if flag in valued:
+            place += 1 if equals else 2
+        elif flag in (PRINT_ENV, "--help", "-h"):
+            place += 1
+        else:
+            break
+    rest = list(arguments[place:])
+    return list(arguments[:place]), rest[1:] if rest[:1] == ["--"] else rest
+
+
 def _run(arguments: list[str]) -> None:
+    if arguments[:1] == ["claude"]:
+        _claude(arguments[1:])
+        return
     namespace = make_parser().parse_args(arguments)
     if namespace.command == "bench":
         _bench(namespace)
@@ -175,6 +207,19 @@ def _bench(namespace: argparse.Namespace) -> None:
     from ..bench.main import bench
 
     bench(trace, config)
+
+
+def _claude(arguments: list[str]) -> None:
+    flags, rest = split_client_arguments(arguments)
+    namespace = make_parser().parse_args(["claude", *flags])
+    config = read_settings(namespace).server
+    # Here, so that other commands do not load what they never need.
+    from .launch import launch, print_environment
+
+    if namespace.print_env:
+        print_environment(config)
+    else:
+        raise SystemExit(launch(config, flags, rest))
 
 
 def _serve(settings: Settings) -> None:

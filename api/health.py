@@ -36,6 +36,7 @@ class HealthApi:
             "status": "ok" if healthy else "error",
             "version": __version__,
             "model": self._services.model.name,
+            "max_context": self._services.model.max_context,
             "device": self._services.model.device,
             "stats": asdict(stats),
         }

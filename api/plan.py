@@ -6,14 +6,10 @@ from ..engine.memory import MemoryPlan, gigabytes
 from ..engine.model_info import ModelInfo
 from ..engine.step import SamplingParams
 from .config import ServerConfig
-
-# Any key is accepted on loopback, but Claude Code wants one.
-LOCAL_KEY = "pensieve-local-key"
+from .launch import LOCAL_KEY, base_url, output_tokens
 
 # Claude Code's own prompt with all its tools is 49,000 characters.
 ROOMY_CONTEXT = 24_000
-
-MAX_OUTPUT_TOKENS = 8192
 
 DEVICE_NAMES = {"metal": "Apple GPU", "cuda": "NVIDIA GPU", "cpu": "CPU"}
 
@@ -87,22 +83,17 @@ def describe_plan(model: ServedModel, blas: str) -> str:
 def describe_client(model: ServedModel, config: ServerConfig, port: int) -> str:
     """The lines to paste, so that Claude Code uses this server. port: the one really listened on."""
     key = LOCAL_KEY if config.api_key is None else "(your --api-key)"
-    output_tokens = min(MAX_OUTPUT_TOKENS, model.max_context // 4)
+    flags = f" --port {port}" if port != ServerConfig().port else ""
+    flags += " --api-key KEY" if config.api_key is not None else ""
     lines = [
-        "Ready. To use it, paste in another terminal:",
+        f"Ready. `pensieve claude{flags}` in another terminal starts Claude Code on it; or paste there:",
         "",
         f"  export ANTHROPIC_BASE_URL={base_url(config.host, port)}",
         f"  export ANTHROPIC_API_KEY={key}",
         f"  export CLAUDE_CODE_MAX_CONTEXT_TOKENS={model.max_context}",
-        f"  export CLAUDE_CODE_MAX_OUTPUT_TOKENS={output_tokens}",
+        f"  export CLAUDE_CODE_MAX_OUTPUT_TOKENS={output_tokens(model.max_context)}",
         "  claude",
     ]
     if model.max_context < ROOMY_CONTEXT:
         lines += ["", "This context is short for Claude Code's full prompt: `claude --bare` needs far less."]
     return "\n".join(lines)
-
-
-def base_url(host: str, port: int) -> str:
-    """Where a client on this machine finds the server."""
-    everywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
-    return f"http://{everywhere.get(host, f'[{host}]' if ':' in host else host)}:{port}"
