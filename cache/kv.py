@@ -37,6 +37,8 @@ class ArrayPools:
         num_slots = num_blocks * BLOCK_SIZE
         self.keys = [mx.zeros((s.num_kv_heads, num_slots, s.key_dim), s.dtype) for s in shapes]
         self.values = [mx.zeros((s.num_kv_heads, num_slots, s.value_dim), s.dtype) for s in shapes]
+        # For kernels that write in place, unknown to MLX: by layer, what the next reader must wait for.
+        self.done = [mx.zeros((8,)) for _ in shapes]
 
     def write(self, layer: int, slots: Slots, keys: mx.array, values: mx.array) -> None:
         """Store `keys` and `values`, both (num_kv_heads, len(slots), dim), in `slots` of `layer`; lazy."""

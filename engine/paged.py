@@ -18,6 +18,7 @@ import numpy as np
 from ..cache.kv import ArrayPools, HostPools, LayerShape, Slots
 from .attention import attend_arrays
 from .host_attention import HostAttention
+from .kernels.device import Options, PagedKernels, PassTables, waiting
 from .segments import Segment, segments
 from .step import Run
 
@@ -75,6 +76,50 @@ class ArrayLayer(PagedLayer):
         pools, layer = self._pools, self._layer
         pools.write(layer, self._this.slots, _by_head(keys), _by_head(values))
         return attend_arrays(queries, pools.keys[layer], pools.values[layer], self._this.runs, scale)
+
+
+class KernelLayer(PagedLayer):
+    """A layer over MLX pools that kernels read and write in place; lazy."""
+
+    def __init__(self, layer: int, this: Pass, pools: ArrayPools, kernels: "KernelPass") -> None:
+        super().__init__(layer, this)
+        self._pools = pools
+        self._kernels = kernels
+
+    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
+        pools, layer = self._pools, self._layer
+        both, after = (pools.keys[layer], pools.values[layer]), pools.done[layer]
+        kernels = self._kernels.kernels
+        if self._this.samples:
+            options = Options(scale, after)
+            out, done = kernels.decode(queries, (keys, values), both, self._kernels.tables, options)
+        else:
+            done = kernels.append((keys, values), both, self._kernels.slots, after)
+            out = self._attend_slice(waiting(queries, done), both, done, scale)
+        pools.done[layer] = done
+        return out
+
+    def _attend_slice(
+        self, queries: mx.array, pools: tuple[mx.array, mx.array], done: mx.array, scale: float
+    ) -> mx.array:
+        """Attend a prompt's slice to all of its tokens. One run is a view; several are copied together."""
+        (runs,) = self._this.runs
+        if len(runs) == 1:
+            (first, end), *_ = runs
+            keys, values = pools[0][None, :, first:end], pools[1][None, :, first:end]
+        else:
+            keys, values = self._kernels.kernels.gather(pools, runs, done)
+        mask = "causal" if queries.shape[2] > 1 else None
+        return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
+
+
+class KernelPass:
+    """What the layers of one pass through the kernels share."""
+
+    def __init__(self, kernels: PagedKernels, this: Pass) -> None:
+        self.kernels = kernels
+        self.tables = PassTables(this.runs, this.reads)
+        self.slots = mx.array(np.resize(this.slots, max(8, len(this.slots))))
 
 
 class HostLayer(PagedLayer):

@@ -15,7 +15,8 @@ import numpy as np
 
 from ..cache.kv import ArrayPools, HostPools, Slots
 from .host_attention import HostAttention
-from .paged import ArrayLayer, HostLayer, PagedLayer, Pass, install, probe
+from .kernels.device import PagedKernels
+from .paged import ArrayLayer, HostLayer, KernelLayer, KernelPass, PagedLayer, Pass, install, probe
 from .sampler import sample
 from .step import DecodeRow, PrefillChunk, Run, StepFailed, StepPlan, StepResult
 
@@ -23,16 +24,20 @@ from .step import DecodeRow, PrefillChunk, Run, StepFailed, StepPlan, StepResult
 class Runner:
     """A model and its KV pools."""
 
-    def __init__(self, model: nn.Module, num_blocks: int, on_host: bool) -> None:
+    def __init__(
+        self, model: nn.Module, num_blocks: int, on_host: bool, kernels: PagedKernels | None = None
+    ) -> None:
         """Allocate the pools.
 
         num_blocks: blocks of KV in each layer's pools.
         on_host: keep KV in NumPy and attend there, which only MLX's CPU device can share without copying.
+        kernels: attend with these; None for plain MLX.
         Raises ValueError when `model` does not attend through mlx-lm's ordinary cache.
         """
         self._model = model
         self._num_blocks = num_blocks
         self._host = HostAttention(num_threads=os.cpu_count() or 1) if on_host else None
+        self._kernels = None if on_host else kernels
         self._shapes = probe(model)
         self._in_flight: tuple[StepPlan, mx.array, float] | None = None
         install(model)
@@ -41,7 +46,9 @@ class Runner:
     @property
     def backend(self) -> str:
         """Which attention is in use, for people to read."""
-        return "MLX" if self._host is None else "NumPy on the CPU"
+        if self._kernels is not None:
+            return self._kernels.name
+        return "plain MLX" if self._host is None else "NumPy on the CPU"
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -54,6 +61,9 @@ class Runner:
     def _layers(self, this: Pass) -> list[PagedLayer]:
         """The model's cache argument in one forward pass."""
         pools, indices = self._pools, range(len(self._shapes))
+        if isinstance(pools, ArrayPools) and self._kernels is not None:
+            kernels = KernelPass(self._kernels, this)
+            return [KernelLayer(layer, this, pools, kernels) for layer in indices]
         if isinstance(pools, ArrayPools):
             return [ArrayLayer(layer, this, pools) for layer in indices]
         assert self._host is not None
@@ -94,7 +104,10 @@ class Runner:
         self._pools = self._new_pools()
 
     def _written(self) -> list[mx.array]:
-        return self._pools.arrays() if isinstance(self._pools, ArrayPools) else []
+        """Arrays whose evaluation makes the writes of this step real."""
+        if isinstance(self._pools, HostPools):
+            return []
+        return self._pools.arrays() if self._kernels is None else self._pools.done
 
     def _forward(self, plan: StepPlan) -> mx.array:
         tokens = self._decode(plan.decode) if plan.decode else mx.zeros((0,), mx.int32)

@@ -1,0 +1,42 @@
+// What the kernels' bodies need of a language: plain C++, for the tests. A group's threads take turns: what a
+// thread keeps is an array over the threads, and barriers and sums over lanes stand between the turns.
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#define DEVICE
+typedef long long INDEX;
+#define THREADS 128
+#define EACH_THREAD for (int TID = 0; TID < THREADS; ++TID)
+#define PRIVATE(type, name, count) type name[THREADS][count]
+#define MY(name) name[TID]
+#define SHARED(type, name, count) type name[count]
+#define BARRIER
+#define UNROLL
+#define EXP2(x) std::exp2(x)
+#define MAX(a, b) std::fmax(a, b)
+#define LANES_SUM(name, count)                                                          \
+  for (int i_ = 0; i_ < (count); ++i_) {                                                \
+    for (int t_ = 0; t_ < THREADS; t_ += LANES) {                                       \
+      float sum_ = 0;                                                                   \
+      for (int l_ = 0; l_ < LANES; ++l_) sum_ += name[t_ + l_][i_];                      \
+      for (int l_ = 0; l_ < LANES; ++l_) name[t_ + l_][i_] = sum_;                       \
+    }                                                                                   \
+  }
+
+struct bfloat16_t {
+  uint16_t bits;
+  bfloat16_t() = default;
+  explicit bfloat16_t(float x) {
+    uint32_t word;
+    std::memcpy(&word, &x, 4);
+    bits = uint16_t((word + 0x7fff + ((word >> 16) & 1)) >> 16);  // to nearest, ties to even
+  }
+  explicit operator float() const {
+    const uint32_t word = uint32_t(bits) << 16;
+    float x;
+    std::memcpy(&x, &word, 4);
+    return x;
+  }
+};
+typedef _Float16 float16_t;

@@ -1,0 +1,230 @@
+"""Paged attention on Metal and CUDA: launches the kernels, and reads what rows share with MLX's matmuls.
+
+The kernels write new keys and values into the pools in place. MLX would copy a whole pool instead, whenever
+an earlier step that reads it is still on the device (a buffer in use is not donated), and it does not know of
+these writes. So each layer has a chain of small `done` arrays: every kernel that reads or writes the layer's
+pools takes the last one, and every write makes the next.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Literal
+
+import mlx.core as mx
+import numpy as np
+
+from ...cache.blocks import BLOCK_SIZE
+from ..segments import Segment
+from ..step import Run
+from .source import APPEND, COMBINE, GATHER, LOG2_E, SPLIT, THREADS, Geometry, Kernel, header
+from .tables import SharedRead, Tables, block_table, make_tables
+
+SHARED_PEAK_MARGIN = 4.0
+"""Keeps the sums of half-precision values, weighted with at most exp(-4), far from overflow."""
+
+Launch = Callable[..., list[mx.array]]
+
+
+class DeviceTables:
+    """A batch's tables on the device."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.table = mx.array(tables.table)
+        self.items = mx.array(tables.items)
+        self.ranges = mx.array(tables.ranges)
+        self.num_items = len(tables.items)
+        self.shared = [(_row_index(read, len(tables.table)), read.run) for read in tables.shared]
+
+
+class PassTables:
+    """The tables of one decode batch, made once a step for all layers that are alike."""
+
+    def __init__(self, runs: list[tuple[Run, ...]], reads: list[Segment]) -> None:
+        self._runs, self._reads = runs, reads
+        self._made: dict[int, DeviceTables] = {}
+
+    def get(self, num_groups: int) -> DeviceTables:
+        """The tables for layers in which an item takes `num_groups` thread groups."""
+        if num_groups not in self._made:
+            self._made[num_groups] = DeviceTables(make_tables(self._runs, self._reads, num_groups))
+        return self._made[num_groups]
+
+
+def _row_index(read: SharedRead, num_rows: int) -> mx.array | None:
+    """None where the read is for all rows."""
+    return None if len(read.rows) == num_rows else mx.array(read.rows)
+
+
+class PagedKernels:
+    """The kernels of one backend; keeps what it has compiled."""
+
+    def __init__(self, language: Literal["metal", "cuda"]) -> None:
+        self._language = language
+        self._launch = cache(self._build)
+        self._nothing = mx.zeros((8,))
+        self._none_shared = mx.zeros((1, 1, 1, 8))  # stands for parts of shared reads where there are none
+
+    @property
+    def name(self) -> str:
+        """For people to read."""
+        return f"{'Metal' if self._language == 'metal' else 'CUDA'} kernels"
+
+    def decode(
+        self,
+        queries: mx.array,
+        new: tuple[mx.array, mx.array],
+        pools: tuple[mx.array, mx.array],
+        batch: PassTables,
+        options: "Options",
+    ) -> tuple[mx.array, mx.array]:
+        """Store each row's newest key and value and attend to all of its tokens.
+
+        queries: (rows, num_heads, 1, dim). new: keys and values, (rows, kv_heads, 1, dim). pools: keys and
+        values, (kv_heads, slots, dim), written in place. Returns (rows, num_heads, 1, dim) and a `done`.
+        Raises NotImplementedError for a layer that the kernels cannot serve.
+        """
+        num_rows, num_heads, _, dim = queries.shape
+        num_kv_heads = pools[0].shape[0]
+        geometry = Geometry(dim, num_heads // num_kv_heads, queries.dtype.size)
+        if not geometry.is_supported or pools[0].shape != pools[1].shape or pools[0].dtype != queries.dtype:
+            raise NotImplementedError(f"{num_heads} heads of {dim} over {num_kv_heads}, {queries.dtype}")
+        tables = batch.get(num_kv_heads * geometry.tiles)
+        split = self._launch(SPLIT, options.scale)
+        outs, stats = split(
+            inputs=[queries, *new, *pools, tables.table, tables.items, options.after],
+            template=[("T", queries.dtype), *geometry.constants.items()],
+            grid=(THREADS * tables.num_items, num_kv_heads * geometry.tiles, 1),
+            threadgroup=(THREADS, 1, 1),
+            output_shapes=[(tables.num_items, num_heads, dim), (tables.num_items, num_heads, 2)],
+            output_dtypes=[mx.float32, mx.float32],
+        )
+        sinks = options.sinks
+        result, done = self._launch(COMBINE, 0.0)(
+            inputs=[
+                outs,
+                stats,
+                *self._shared(queries, pools, tables, options),
+                tables.ranges,
+                self._nothing if sinks is None else sinks.astype(mx.float32),
+            ],
+            template=[
+                ("T", queries.dtype),
+                ("HAS_SINKS", sinks is not None),
+                ("DIM", dim),
+                ("GROUP", geometry.group),
+            ],
+            grid=(THREADS * num_rows, num_heads, 1),
+            threadgroup=(THREADS, 1, 1),
+            output_shapes=[queries.shape, (8,)],
+            output_dtypes=[queries.dtype, mx.float32],
+        )
+        return result, done
+
+    def _shared(
+        self, queries: mx.array, pools: tuple[mx.array, mx.array], tables: DeviceTables, options: "Options"
+    ) -> tuple[mx.array, mx.array]:
+        """Parts (kv_heads, m, group, dim) and their (peak, mass), for the rows of all shared reads."""
+        if not tables.shared:
+            return self._none_shared.astype(queries.dtype), self._none_shared
+        queries = waiting(queries, options.after)
+        parts = []
+        for rows, (first, end) in tables.shared:
+            mine = queries if rows is None else queries[rows]
+            parts.append(_shared_part(mine, pools[0][:, first:end], pools[1][:, first:end], options.scale))
+        if len(parts) == 1:
+            return parts[0]
+        return mx.concatenate([out for out, _ in parts], axis=1), mx.concatenate(
+            [stats for _, stats in parts], axis=1
+        )
+
+    def append(
+        self,
+        new: tuple[mx.array, mx.array],
+        pools: tuple[mx.array, mx.array],
+        slots: mx.array,
+        after: mx.array,
+    ) -> mx.array:
+        """Store a slice's keys and values, (1, kv_heads, length, dim), in place; returns a `done`."""
+        _, num_kv_heads, length, dim = new[0].shape
+        done: mx.array = self._launch(APPEND, 0.0)(
+            inputs=[*new, *pools, slots, after],
+            template=[("T", new[0].dtype), ("DIM", dim)],
+            grid=(THREADS * length, num_kv_heads, 1),
+            threadgroup=(THREADS, 1, 1),
+            output_shapes=[(8,)],
+            output_dtypes=[mx.float32],
+        )[0]
+        return done
+
+    def gather(
+        self, pools: tuple[mx.array, mx.array], runs: tuple[Run, ...], after: mx.array
+    ) -> tuple[mx.array, mx.array]:
+        """Copy a sequence's keys and values together, (1, kv_heads, length, dim)."""
+        num_kv_heads, _, dim = pools[0].shape
+        length = sum(end - first for first, end in runs)
+        keys, values = self._launch(GATHER, 0.0)(
+            inputs=[*pools, mx.array(block_table([runs])), mx.array(np.full(8, length, np.int32)), after],
+            template=[("T", pools[0].dtype), ("DIM", dim), ("BLOCK", BLOCK_SIZE)],
+            grid=(THREADS * length, num_kv_heads, 1),
+            threadgroup=(THREADS, 1, 1),
+            output_shapes=[(1, num_kv_heads, length, dim)] * 2,
+            output_dtypes=[pools[0].dtype] * 2,
+        )
+        return keys, values
+
+    def _build(self, kernel: Kernel, scale: float) -> Launch:
+        """Declare a kernel to MLX, with the scale of its scores as a constant."""
+        make: Any = mx.fast.metal_kernel if self._language == "metal" else mx.fast.cuda_kernel
+        folded = scale * LOG2_E
+        launch: Launch = make(
+            name=f"paged_{kernel.name}_{folded.hex().translate(str.maketrans('.+-', '___'))}",
+            input_names=list(kernel.inputs),
+            output_names=list(kernel.outputs),
+            header=header(self._language),
+            source=f"const float SCALE = {folded!r};\n" + kernel.body(self._language),
+        )
+        return launch
+
+
+def waiting(array: mx.array, done: mx.array) -> mx.array:
+    """`array`, and what is computed from it, not before `done`, which is zeros."""
+    return array + done[0].astype(array.dtype)
+
+
+class Options:
+    """Of one layer: the scale of its scores, what to wait for, attention sinks."""
+
+    def __init__(self, scale: float, after: mx.array, sinks: mx.array | None = None) -> None:
+        """after: the layer's last `done`. sinks: (num_heads,), a score that each head gives to nothing."""
+        self.scale = scale
+        self.after = after
+        self.sinks = sinks
+
+
+@mx.compile
+def _shared_part(
+    queries: mx.array, keys: mx.array, values: mx.array, scale: float
+) -> tuple[mx.array, mx.array]:
+    """Partial softmax of several rows over slots that all of them read.
+
+    queries: (rows, num_heads, 1, dim). keys, values: views of pools, (kv_heads, length, dim).
+    Returns (kv_heads, rows, group, dim) and the same with 2: base-2 peak and mass.
+    """
+    num_kv_heads, _, dim = keys.shape
+    num_rows, num_heads = queries.shape[:2]
+    group = num_heads // num_kv_heads
+    q = queries.reshape(num_rows, num_kv_heads, group, dim).swapaxes(0, 1).reshape(num_kv_heads, -1, dim)
+    scores = (q @ keys.swapaxes(1, 2)).astype(mx.float32) * scale
+    peak = scores.max(axis=-1, keepdims=True) + SHARED_PEAK_MARGIN
+    weights = mx.exp(scores - peak)
+    stats = mx.concatenate([peak * LOG2_E, weights.sum(axis=-1, keepdims=True)], axis=-1)
+    out = weights.astype(values.dtype) @ values
+    shape = (num_kv_heads, num_rows, group)
+    return out.reshape(*shape, dim), stats.reshape(*shape, 2)
+
+
+def find_kernels() -> PagedKernels | None:
+    """The kernels of MLX's default device, None where it has none."""
+    if mx.default_device() != mx.Device(mx.gpu):
+        return None
+    return PagedKernels("metal" if mx.metal.is_available() else "cuda")

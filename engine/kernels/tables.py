@@ -1,0 +1,136 @@
+"""What the decode kernels are told of a batch: block tables, items of work, ranges. NumPy only.
+
+    row's tokens:  |--- shared with other rows ---|------ its own ------|newest|
+    read by:        matmuls, once for all rows     items of the kernel
+
+A row's tokens are cut into items, so that every part of the device has work however uneven the rows are.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ...cache.blocks import BLOCK_SIZE
+from ..segments import Segment
+from ..step import Run
+
+Ints = npt.NDArray[np.int32]
+
+TARGET_GROUPS = 4096
+"""Thread groups that a pass aims at: several for each place on a large GPU, so that they end together."""
+
+MIN_ITEM = 256
+"""Tokens of an item, at least: starting a group and joining its part cost as much as reading some."""
+
+SHARED_TILE = 16384
+"""Slots of a shared read at most; its scores take memory."""
+
+SHARED_ROWS = 3
+SHARED_SLOTS = 16384
+"""A stretch is read with matmuls where its slots times the rows beyond SHARED_ROWS reach SHARED_SLOTS. They
+read at about a third of the kernel's speed and cost a few launches (16 rows x 16k on an H200: 0.08 ms)."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedRead:
+    """A run of slots that several rows read together, every one of them all of it."""
+
+    rows: tuple[int, ...]
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """One batch, as the kernels take it."""
+
+    table: Ints  # (rows, blocks) block ids, rows padded with 0
+    items: Ints  # (n, 4): row, first token, end, the row's newest token
+    ranges: Ints  # (rows, 2 + k): first item, end, then indices into the shared reads' rows, padded with -1
+    shared: tuple[SharedRead, ...]
+
+
+def make_tables(
+    runs: list[tuple[Run, ...]], reads: list[Segment], num_groups: int, window: int | None = None
+) -> Tables:
+    """Lay out a decode batch.
+
+    runs: each row's slots in token order; every run begins with a block. reads: the same, see `segments`.
+    num_groups: thread groups that one item takes. window: tokens that a row sees, its newest included.
+    """
+    lengths = [sum(end - first for first, end in row) for row in runs]
+    if window is None:
+        shared, stretches = _share(lengths, reads)
+    else:
+        shared, stretches = (), [[(max(0, length - window), length)] for length in lengths]
+    size = _item_size(sum(end - first for row in stretches for first, end in row) * num_groups)
+    counts, items = [0], []
+    for row, parts in enumerate(stretches):
+        for first, end in parts:
+            starts = np.arange(first, end, size)
+            ends = np.minimum(starts + size, end)
+            same = np.full((2, len(starts)), [[row], [lengths[row] - 1]])
+            items.append(np.stack([same[0], starts, ends, same[1]], axis=1))
+        counts.append(sum(map(len, items)))
+    ranges = np.array([counts[:-1], counts[1:]]).T
+    return Tables(
+        table=block_table(runs),
+        items=np.concatenate(items).astype(np.int32),
+        ranges=np.concatenate([ranges, _picks(len(runs), shared)], axis=1).astype(np.int32),
+        shared=shared,
+    )
+
+
+def block_table(runs: list[tuple[Run, ...]]) -> Ints:
+    """(rows, blocks): each row's blocks in token order, padded with 0; 64 columns or a multiple of that."""
+    rows = [
+        np.concatenate([np.arange(first // BLOCK_SIZE, -(-end // BLOCK_SIZE)) for first, end in row])
+        for row in runs
+    ]
+    table = np.zeros((len(rows), -(-max(map(len, rows)) // 64) * 64), np.int32)
+    for target, blocks in zip(table, rows, strict=True):
+        target[: len(blocks)] = blocks
+    return table
+
+
+def _item_size(work: int) -> int:
+    return max(MIN_ITEM, -(-work // TARGET_GROUPS // 64) * 64)
+
+
+def _share(lengths: list[int], reads: list[Segment]) -> tuple[tuple[SharedRead, ...], list[list[Run]]]:
+    """Divide the rows' tokens into shared reads and each row's own stretches of tokens."""
+    shared: list[SharedRead] = []
+    own: list[list[Run]] = [[] for _ in lengths]
+    done = [0] * len(lengths)
+    for segment in reads:
+        for first, end in segment.runs:
+            is_shared = (len(segment.rows) - SHARED_ROWS) * (end - first) >= SHARED_SLOTS
+            if is_shared:
+                tiles = range(first, end, SHARED_TILE)
+                shared += [SharedRead(segment.rows, (at, min(end, at + SHARED_TILE))) for at in tiles]
+            for row in segment.rows:
+                if not is_shared:
+                    _add(own[row], done[row], done[row] + end - first)
+                done[row] += end - first
+    assert done == lengths
+    return tuple(shared), own
+
+
+def _add(stretches: list[Run], first: int, end: int) -> None:
+    """Append a stretch of tokens, or lengthen the last one."""
+    if stretches and stretches[-1][1] == first:
+        first, _ = stretches.pop()
+    stretches.append((first, end))
+
+
+def _picks(num_rows: int, shared: tuple[SharedRead, ...]) -> npt.NDArray[np.int64]:
+    """(rows, k): where each row stands among the rows of all shared reads, one after the other."""
+    found: list[list[int]] = [[] for _ in range(num_rows)]
+    index = 0
+    for read in shared:
+        for row in read.rows:
+            found[row].append(index)
+            index += 1
+    width = max(map(len, found))
+    padded = [row + [-1] * (width - len(row)) for row in found]
+    return np.array(padded, np.int64).reshape(num_rows, width)

@@ -1,0 +1,72 @@
+"""The kernels' own text, compiled with the C++ compiler and called through ctypes."""
+
+import ctypes
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pensieve.engine.kernels.source import APPEND, COMBINE, GATHER, LOG2_E, SPLIT, Geometry, Kernel, header
+
+Array = npt.NDArray[Any]
+
+CTYPES = {"float32": "float", "float16": "float16_t", "bfloat16": "bfloat16_t"}
+INTS = ("table", "items", "ranges", "slots", "extent")
+FLOATS = ("outs", "stats", "extra_stats", "sinks", "after", "done")
+FIXED = dict.fromkeys(INTS, "int") | dict.fromkeys(FLOATS, "float")
+"""The types of arguments that are not of the model's type."""
+
+
+def has_compiler() -> bool:
+    return shutil.which("c++") is not None
+
+
+def build(folder: Path, geometry: Geometry, dtype: str, scale: float, has_sinks: bool = False) -> ctypes.CDLL:
+    """Compile all kernels for one layer's geometry."""
+    constants = geometry.constants | {"HAS_SINKS": int(has_sinks)}
+    text = header("cpp") + f"typedef {CTYPES[dtype]} T;\n"
+    text += "".join(f"constexpr int {name} = {value};\n" for name, value in constants.items())
+    text += f"const float SCALE = {scale * LOG2_E!r};\n"
+    text += "".join(_function(kernel) for kernel in (SPLIT, COMBINE, APPEND, GATHER))
+    source, library = folder / "kernels.cpp", folder / "kernels.so"
+    source.write_text(text)
+    flags = ["-std=c++17", "-O2", "-Wall", "-Werror", "-Wno-unused", "-shared", "-fPIC"]
+    subprocess.run(["c++", *flags, "-o", library, source], check=True)
+    return ctypes.CDLL(str(library))
+
+
+def _function(kernel: Kernel) -> str:
+    inputs = [f"const {FIXED.get(name, 'T')}* {name}, const int* {name}_shape" for name in kernel.inputs]
+    outputs = [f"{FIXED.get(name, 'T')}* {name}" for name in kernel.outputs]
+    loops = [f"for (int GROUP_{c} = 0; GROUP_{c} < groups_{c.lower()}; ++GROUP_{c})" for c in "YX"]
+    groups = "\n".join(loops)
+    parameters = ", ".join([*inputs, *outputs, "int groups_x", "int groups_y"])
+    return f'extern "C" void run_{kernel.name}({parameters}) {{\n{groups} {{\n{kernel.body("cpp")}\n}}\n}}\n'
+
+
+def launch(
+    library: ctypes.CDLL, kernel: Kernel, inputs: list[Array], outputs: list[Array], groups: tuple[int, int]
+) -> None:
+    """Run a kernel; groups: thread groups in x and y. Arrays must have the kernel's types."""
+    arguments: list[Any] = []
+    for array in inputs:
+        assert array.flags.c_contiguous
+        shape = (ctypes.c_int * 4)(*array.shape)
+        arguments += [ctypes.c_void_p(array.ctypes.data), shape]
+    arguments += [ctypes.c_void_p(array.ctypes.data) for array in outputs]
+    getattr(library, f"run_{kernel.name}")(*arguments, *groups)
+
+
+def to_bits(values: npt.NDArray[np.float32], dtype: str) -> Array:
+    """Values in the kernel's type; bfloat16 as its bits, cut off."""
+    if dtype == "bfloat16":
+        return (values.view(np.uint32) >> 16).astype(np.uint16)
+    return values.astype(dtype)
+
+
+def from_bits(array: Array, dtype: str) -> npt.NDArray[np.float32]:
+    if dtype == "bfloat16":
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32)

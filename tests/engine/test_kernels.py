@@ -1,0 +1,140 @@
+"""The kernels' text, run by the C++ compiler, against attention written out in NumPy."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from pensieve.engine.kernels.source import APPEND, COMBINE, GATHER, SPLIT, Geometry
+from pensieve.engine.kernels.tables import Tables, make_tables
+from pensieve.engine.segments import segments
+from pensieve.engine.step import Run
+
+from .compiled import build, from_bits, has_compiler, launch, to_bits
+
+Floats = npt.NDArray[np.float32]
+
+pytestmark = pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
+
+ROUNDING = {"float32": 2e-5, "float16": 2e-3, "bfloat16": 1e-2}
+SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
+NUM_SLOTS = 32 * 160
+
+
+def plain(query: Floats, keys: Floats, values: Floats, scale: float, sinks: Floats | None) -> Floats:
+    """One row: query (heads, dim), keys and values (kv_heads, tokens, dim)."""
+    group = len(query) // len(keys)
+    scores = np.einsum("hd,htd->ht", query, keys.repeat(group, 0)).astype(np.float64) * scale
+    shown = scores if sinks is None else np.concatenate([scores, sinks[:, None]], axis=1)
+    weights = np.exp(scores - shown.max(1, keepdims=True))
+    weights /= np.exp(shown - shown.max(1, keepdims=True)).sum(1, keepdims=True)
+    return np.einsum("ht,htd->hd", weights, values.repeat(group, 0)).astype(np.float32)
+
+
+def scattered(rng: np.random.Generator, lengths: list[int]) -> list[tuple[Run, ...]]:
+    """Rows of these lengths over random blocks, some of them next to each other."""
+    free = list(rng.permutation(NUM_SLOTS // 32 // 2))
+    rows = []
+    for length in lengths:
+        runs: list[Run] = []
+        while length > 0:
+            first, size = 64 * int(free.pop()), int(rng.choice([32, 64]))
+            runs.append((first, first + min(size, length)))
+            length -= size
+        rows.append(tuple(runs))
+    return rows
+
+
+class Case:
+    """Random pools and a batch over them."""
+
+    def __init__(self, geometry: Geometry, dtype: str, lengths: list[int], num_kv_heads: int = 2) -> None:
+        rng = np.random.default_rng(geometry.dim + geometry.group)
+        self.geometry, self.dtype, self.num_kv_heads = geometry, dtype, num_kv_heads
+        self.num_heads = num_kv_heads * geometry.group
+        self.runs = scattered(rng, lengths)
+        dim, rows = geometry.dim, len(lengths)
+        self.queries = self.draw(rng, rows, self.num_heads, 1, dim)
+        self.new = [self.draw(rng, rows, num_kv_heads, 1, dim) for _ in range(2)]
+        self.pools = [self.draw(rng, num_kv_heads, NUM_SLOTS, dim) for _ in range(2)]
+        self.scale = dim**-0.5
+        self.sinks = rng.standard_normal(max(8, self.num_heads), dtype=np.float32)
+
+    def draw(self, rng: np.random.Generator, *shape: int) -> Any:
+        return to_bits(rng.standard_normal(shape, dtype=np.float32), self.dtype)
+
+    def compute(self, library: Any, tables: Tables) -> Floats:
+        """Both passes; the result is (rows, heads, dim)."""
+        dim, num_items = self.geometry.dim, len(tables.items)
+        outs = np.full((num_items, self.num_heads, dim), np.nan, np.float32)
+        stats = np.full((num_items, self.num_heads, 2), np.nan, np.float32)
+        nothing = np.zeros((1, 1, 1, 8), np.float32)
+        inputs = [self.queries, *self.new, *self.pools, tables.table, tables.items, nothing]
+        grid = (num_items, self.num_kv_heads * self.geometry.tiles)
+        launch(library, SPLIT, inputs, [outs, stats], grid)
+        result, done = np.zeros_like(self.queries), np.full(8, 7, np.float32)
+        inputs = [outs, stats, nothing, nothing, tables.ranges, self.sinks]
+        launch(library, COMBINE, inputs, [result, done], (len(self.queries), self.num_heads))
+        assert not done.any()
+        return from_bits(result, self.dtype)[:, :, 0]
+
+    def expect(self, window: int | None, sinks: bool) -> Floats:
+        """The same in NumPy; pools must hold the new keys and values by now."""
+        keys, values = (from_bits(pool, self.dtype) for pool in self.pools)
+        rows = []
+        for query, runs in zip(from_bits(self.queries, self.dtype), self.runs, strict=True):
+            slots = np.concatenate([np.arange(first, end) for first, end in runs])[-window if window else 0 :]
+            chosen = self.sinks[: self.num_heads] if sinks else None
+            rows.append(plain(query[:, 0], keys[:, slots], values[:, slots], self.scale, chosen))
+        return np.array(rows)
+
+
+def check(folder: Path, case: Case, window: int | None = None, sinks: bool = False) -> None:
+    library = build(folder, case.geometry, case.dtype, case.scale, sinks)
+    tables = make_tables(case.runs, segments(case.runs), case.num_kv_heads * case.geometry.tiles, window)
+    result = case.compute(library, tables)
+    for new, pool in zip(case.new, case.pools, strict=True):
+        newest = [runs[-1][1] - 1 for runs in case.runs]
+        assert (pool[:, newest] == new[:, :, 0].swapaxes(0, 1)).all(), "the newest token is stored"
+    expected = case.expect(window, sinks)
+    error = np.abs(result - expected).max() / np.abs(expected).max()
+    assert error < ROUNDING[case.dtype]
+
+
+@pytest.mark.parametrize("dim", [16, 32, 64, 80, 96, 128, 256])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_every_head_size_and_type_is_exact(tmp_path: Path, dim: int, dtype: str) -> None:
+    check(tmp_path, Case(Geometry(dim, 4, SIZES[dtype]), dtype, [1, 2, 31, 33, 700, 257]))
+
+
+@pytest.mark.parametrize("group", [1, 2, 3, 5, 7, 8, 12, 16])
+def test_every_group_of_query_heads_is_exact(tmp_path: Path, group: int) -> None:
+    check(tmp_path, Case(Geometry(128, group, 4), "float32", [300, 1, 64]))
+
+
+@pytest.mark.parametrize("window", [1, 5, 100, 5000])
+def test_a_window_hides_older_tokens(tmp_path: Path, window: int) -> None:
+    check(tmp_path, Case(Geometry(64, 2, 4), "float32", [1, 90, 600]), window=window)
+
+
+def test_sinks_take_their_share(tmp_path: Path) -> None:
+    check(tmp_path, Case(Geometry(64, 8, 4), "float32", [1, 90, 600]), sinks=True)
+
+
+def test_a_slice_is_appended_and_gathered_through_the_blocks(tmp_path: Path) -> None:
+    case = Case(Geometry(80, 1, 2), "float16", [333])
+    library = build(tmp_path, case.geometry, case.dtype, case.scale)
+    slots = np.concatenate([np.arange(first, end, dtype=np.int32) for first, end in case.runs[0]])
+    rng = np.random.default_rng(1)
+    new = [case.draw(rng, 1, 2, 100, 80) for _ in range(2)]
+    done, nothing = np.full(8, 7, np.float32), np.zeros(8, np.float32)
+    launch(library, APPEND, [*new, *case.pools, slots[-100:].copy(), nothing], [done], (100, 2))
+    assert not done.any()
+    joined = [np.zeros((1, 2, 333, 80), np.float16) for _ in range(2)]
+    table = make_tables(case.runs, segments(case.runs), 1).table
+    extent = np.full(8, 333, np.int32)
+    launch(library, GATHER, [*case.pools, table, extent, nothing], joined, (333, 2))
+    for part, pool, fresh in zip(joined, case.pools, new, strict=True):
+        assert (part[0] == pool[:, slots]).all()
+        assert (part[:, :, -100:] == fresh).all()
