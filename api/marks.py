@@ -84,7 +84,9 @@ class Twin:
     def encode(self, text: str) -> list[int]:
         """Tokenise a text whose marks have been renamed."""
         ids = self._ids
-        return [ids.get(token, token) for token in self._backend.encode(text, add_special_tokens=False).ids]
+        # A batch of one: only batches let the GIL go.
+        (encoding,) = self._backend.encode_batch([text], add_special_tokens=False)
+        return [ids.get(token, token) for token in encoding.ids]
 
 
 def _renamed(token: AddedToken, name: str) -> AddedToken:

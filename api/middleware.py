@@ -59,6 +59,7 @@ class RequestContext:
             problem = _translate(error, request_id)
             if status is not None:
                 raise  # the answer is under way: the server breaks the connection, which the client sees
+            self._metrics.rejected(problem)
             await error_response(problem, request_id)(scope, receive, send_with_id)
         finally:
             self._count(scope, ClientGone.status if status is None else status)

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Any
 
 from .detokenizer import Detokenizer
-from .tools import ParseResult, ToolCall, ToolFormat
+from .tools import ParseResult, ToolCall, ToolFormat, is_inside_string
 
 SPACE = " \t\r\n"
 
@@ -69,6 +69,7 @@ class OutputParser:
         self._buffer = ""  # text not yet looked through
         self._space = ""  # trailing space of the open block, shown only if more of the block follows
         self._call: list[str] = []  # what stands behind a call's start mark
+        self._quoted_end: int | None = None  # place in it of the first end mark that stands in a string
         self._block: type[Piece] | None = None  # kind of the block that is open
         self._pieces: list[Piece] = []
 
@@ -120,8 +121,7 @@ class OutputParser:
         """Change the mode at a mark."""
         grammar = self._grammar
         if self._mode is Mode.CALL:
-            self._mode = Mode.TEXT
-            self._finish_call(mark, complete=True)
+            self._cross_call_end(mark)
         elif self._mode is Mode.THINKING:
             # Even empty thoughts are a block to what follows them.
             self._mode, self._space, self._block = Mode.TEXT, "", Thinking
@@ -132,6 +132,15 @@ class OutputParser:
         else:
             self._flush_space()
             self.stop_sequence, self.done = mark, True
+
+    def _cross_call_end(self, mark: str) -> None:
+        """End the call, unless the mark is a part of a string in it, such as a file that speaks of marks."""
+        if is_inside_string("".join(self._call)):
+            self._quoted_end = len(self._call) if self._quoted_end is None else self._quoted_end
+            self._call.append(mark)
+            return
+        self._mode, self._quoted_end = Mode.TEXT, None
+        self._finish_call(mark, complete=True)
 
     def _emit(self, text: str) -> None:
         if self._mode is Mode.CALL:
@@ -172,9 +181,20 @@ class OutputParser:
         self._buffer = ""
         if self._mode is Mode.CALL:
             self._mode = Mode.TEXT
-            self._finish_call("", complete=False)
+            self._end_call()
         if self._mode is Mode.TEXT:
             self._flush_space()
+
+    def _end_call(self) -> None:
+        """Deal with a call open at the end. If its string was never closed, its first mark ended it."""
+        if self._quoted_end is None:
+            self._finish_call("", complete=False)
+            return
+        call, mark = self._call[: self._quoted_end], self._call[self._quoted_end]
+        rest = "".join(self._call[self._quoted_end + 1 :])
+        self._call = call
+        self._finish_call(mark, complete=True)
+        self._emit_in_block(Text, rest)
 
     def _flush_space(self) -> None:
         """Show trailing space after all: the text it belongs to ends the answer, or is the whole of it."""

@@ -7,7 +7,7 @@ refused, because dropping them would silently change the conversation.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, field_validator
 
 from ..engine.step import SamplingParams
 
@@ -97,7 +97,7 @@ ResultBlock = Annotated[
 class ToolResultBlock(Wire):
     type: Literal["tool_result"]
     tool_use_id: str
-    content: Annotated[list[ResultBlock], BeforeValidator(_no_blocks)] = []
+    content: Annotated[list[ResultBlock], FailFast(), BeforeValidator(_no_blocks)] = []
     is_error: bool | None = None
 
 
@@ -110,19 +110,19 @@ AssistantBlock = Annotated[
 
 class UserMessage(Wire):
     role: Literal["user"]
-    content: Annotated[list[UserBlock], BeforeValidator(_one_block)]
+    content: Annotated[list[UserBlock], FailFast(), BeforeValidator(_one_block)]
 
 
 class SystemMessage(Wire):
     """A system text in the middle of the conversation; it stays where it stands."""
 
     role: Literal["system"]
-    content: Annotated[list[SystemBlock], BeforeValidator(_one_block)]
+    content: Annotated[list[SystemBlock], FailFast(), BeforeValidator(_one_block)]
 
 
 class AssistantMessage(Wire):
     role: Literal["assistant"]
-    content: Annotated[list[AssistantBlock], BeforeValidator(_one_block)]
+    content: Annotated[list[AssistantBlock], FailFast(), BeforeValidator(_one_block)]
 
 
 Message = Annotated[UserMessage | SystemMessage | AssistantMessage, Field(discriminator="role")]
@@ -167,9 +167,9 @@ class CountTokensRequest(Wire):
     """The part of a request that makes its prompt: body of `/v1/messages/count_tokens`."""
 
     model: str = Field(min_length=1, max_length=500)
-    messages: list[Message] = Field(min_length=1)
-    system: Annotated[list[TextBlock], BeforeValidator(_no_blocks)] = []
-    tools: list[Annotated[Tool, BeforeValidator(_client_tool)]] | None = None
+    messages: Annotated[list[Message], FailFast()] = Field(min_length=1)
+    system: Annotated[list[TextBlock], FailFast(), BeforeValidator(_no_blocks)] = []
+    tools: list[Annotated[Tool, BeforeValidator(_client_tool)]] | None = Field(default=None, fail_fast=True)
     tool_choice: ToolChoice | None = None
     thinking: ThinkingConfig | None = None
     output_config: OutputConfig | None = None

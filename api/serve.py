@@ -97,7 +97,7 @@ def serve(
     with bind(server_config) as listener:
         say(f"pensieve {__version__}")
         path = resolve(engine_config.model, say)
-        info = inspect(path, engine_config.model, compute_dtype())
+        info = inspect(path, engine_config.model.rstrip("/"), compute_dtype())
         device = find_device()
         say(
             describe_plan(
@@ -214,3 +214,5 @@ def set_up_logging(level: str) -> None:
     """Log Pensieve at `level` and its libraries from warnings upwards."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     logging.getLogger("pensieve").setLevel(level.upper())
+    # It warns of every prompt that is longer than the model's context; the answer to that is ours.
+    logging.getLogger("transformers").setLevel(logging.ERROR)

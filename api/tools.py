@@ -18,6 +18,9 @@ ParseResult = Literal["ok", "repaired", "failed"]
 
 PLACEHOLDER_TOOL = "DeferredToolPlaceholder"  # the client sends it to switch a beta on; never to be called
 
+# A JSON string, closed or open at the end of the text; so written, the search never goes back to a quote.
+STRING = re.compile(r'"(?:[^"\\]|\\.)*(?:(")|\\?\Z)', re.DOTALL)
+
 PLAIN_START, PLAIN_END = "<tool_call>", "</tool_call>"
 
 PLAIN_RULES = """\
@@ -169,6 +172,14 @@ def _repair(text: str, tools: Sequence[dict[str, Any]]) -> ParsedCalls:
     return ParsedCalls([_call({"name": name[1], "arguments": raw})], "failed")
 
 
+def is_inside_string(text: str) -> bool:
+    """Whether JSON stops in the middle of a string, so that a mark right behind it is a part of it."""
+    if not text.lstrip().startswith(("{", "[")):
+        return False
+    closing_quotes = STRING.findall(text)
+    return bool(closing_quotes) and not closing_quotes[-1]
+
+
 def _first_value(text: str) -> Any:
     """Read the first JSON value, with raw line breaks in strings, and forget surplus brackets after it."""
     value, end = json.JSONDecoder(strict=False).raw_decode(text)
@@ -180,7 +191,7 @@ def _first_value(text: str) -> Any:
 def _closed(text: str) -> Any:
     """Read JSON whose last brackets are missing."""
     closers: list[str] = []
-    for match in re.finditer(r'"(?:[^"\\]|\\.)*"|[{}\[\]]', text, re.DOTALL):
+    for match in re.finditer(STRING.pattern + r"|[{}\[\]]", text, re.DOTALL):
         token = match[0]
         if token in "{[":
             closers.append("}" if token == "{" else "]")

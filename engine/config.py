@@ -21,6 +21,8 @@ class EngineConfig:
     )
 
     def __post_init__(self) -> None:
+        if not self.model.strip("/ "):
+            raise ValueError("--model must name a model")
         if self.max_context is not None and self.max_context < 256:
             raise ValueError("--max-context must be at least 256 tokens")
         if self.kv_cache_gb is not None and not 0 < self.kv_cache_gb < 1e5:

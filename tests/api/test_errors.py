@@ -6,7 +6,9 @@ from typing import Any
 
 import anthropic
 import pytest
+from pensieve.api.schema import MessagesRequest
 from pensieve.scheduler.loop import EngineDown, PromptTooLong, QueueFull
+from pydantic import ValidationError
 
 from ..fakes import ByteTokenizer, Script
 from .conftest import Server, StartServer
@@ -219,3 +221,10 @@ def test_a_template_that_raises_is_a_refusal(start_server: StartServer) -> None:
 def test_an_answer_of_nothing_but_invalid_bytes_is_valid_json(server: Server) -> None:
     server.scheduler.play(Script([[255, 0, 254, 10]]))
     assert server.http().post("/v1/messages", json=BODY).json()["content"][0]["text"] == "\ufffd\x00\ufffd\n"
+
+
+def test_a_body_with_a_million_faults_is_refused_at_the_first() -> None:
+    """All of them were once written out on the event loop, which stood still for 15 s."""
+    with pytest.raises(ValidationError) as caught:
+        MessagesRequest.model_validate({"model": "claude-x", "max_tokens": 1, "messages": [{}] * 300_000})
+    assert caught.value.error_count() < 5

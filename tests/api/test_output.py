@@ -172,3 +172,26 @@ def test_thoughts_that_the_template_opened_end_at_their_mark() -> None:
 
 def test_empty_thoughts_leave_no_block_and_no_space() -> None:
     assert parse("<think>\n\n</think>\n\nYes.", THINKS)[1] == [Text("Yes.")]
+
+
+def test_an_end_mark_in_an_argument_is_a_part_of_it() -> None:
+    """A file that speaks of marks, such as this one, must be writable."""
+    call = '{"name": "Bash", "arguments": {"command": "x </tool_call> \\" </tool_call>"}}'
+    parser, pieces = parse(f"<tool_call>{call}</tool_call>.", TOOLS)
+    assert shape(pieces) == [("Bash", {"command": 'x </tool_call> " </tool_call>'}), Text(".")]
+    assert parser.results == ["ok"]
+
+
+def test_a_string_that_is_never_closed_ends_with_the_first_end_mark() -> None:
+    text = '<tool_call>{"name": "Bash", "arguments": {"command": "ls}}</tool_call> and more'
+    parser, pieces = parse(text, TOOLS)
+    assert parser.results == ["failed"]
+    assert [type(piece) for piece in pieces] == [ToolCall, Text]
+    assert pieces[1] == Text("and more")
+
+
+def test_a_broken_call_full_of_quotes_is_read_in_one_go() -> None:
+    """The search for strings once began anew at every quote; this would take minutes."""
+    text = '<tool_call>{"name": "Bash", "arguments": {"command": "' + '\\"' * 100_000
+    _, pieces = parse(text + "</tool_call>", TOOLS, size=10_000)
+    assert [piece.name for piece in pieces if isinstance(piece, ToolCall)] == ["Bash"]
