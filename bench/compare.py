@@ -19,7 +19,7 @@ from .config import TraceConfig
 from .main import play_trace
 from .model import write_model
 from .plot import plot
-from .report import conditions, seconds, table, write_json
+from .report import conditions, report, seconds, table, write_json
 from .servers import SERVERS, ServerFailed, ServerSpec, client, install, running
 from .stats import Summary, summarise
 
@@ -92,6 +92,7 @@ def measure(spec: ServerSpec, trace: TraceConfig, cache: Path) -> Measurement:
         run = play_trace(trace, config, spec.title)
         cpu_s = server.cpu_s() - before_s
         log.with_suffix(".svg").write_text(plot(run, spec.title), encoding="utf-8")
+        write_json(log.with_suffix(".json"), report(run, {"trace": asdict(trace)}))
         differ = sum(record.num_output != trace.output_tokens for record in run.records)
         return Measurement(spec.title, summarise(run), server.peak_bytes, cpu_s, differ)
 

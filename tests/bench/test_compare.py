@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pensieve.bench.compare import TRACE, Measurement, as_json, compare, describe
+from pensieve.bench.compare import TRACE, Measurement, as_json, compare, describe, measure
+from pensieve.bench.config import TraceConfig
 from pensieve.bench.fleet import Run
 from pensieve.bench.model import NUM_BYTES, SPECIAL_TOKENS, VOCABULARY, random_weights, write_model
 from pensieve.bench.process import Usage, read_processes, read_time, tree_usage
@@ -95,12 +96,22 @@ def script_server(script: str) -> ServerSpec:
 
 
 HTTP_SERVER = """
-import http.server, subprocess, sys
+import http.server, json, subprocess, sys
 child = subprocess.Popen(["sleep", "100"])
 print("child", child.pid, flush=True)
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        self.send_response(200); self.end_headers(); self.wfile.write(b"{}")
+        self.answer(json.dumps({"data": [{"id": "tiny"}]}))
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        assert body["model"] == "tiny"
+        start = {"type": "message_start", "message": {"usage": {"input_tokens": 9, "output_tokens": 0}}}
+        deltas = [{"type": "content_block_delta", "delta": {"text": " da"}}] * body["max_tokens"]
+        end = {"type": "message_delta", "usage": {"output_tokens": body["max_tokens"]}}
+        events = [start, *deltas, end, {"type": "message_stop"}]
+        self.answer("".join(f"data: {json.dumps(event)}\\n\\n" for event in events))
+    def answer(self, text):
+        self.send_response(200); self.end_headers(); self.wfile.write(text.encode())
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 
@@ -115,6 +126,15 @@ def test_a_server_is_stopped_with_its_children(tmp_path: Path) -> None:
     assert not server.is_running
     stat = Path(f"/proc/{child}/stat")
     assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_a_server_is_measured_from_its_start_to_its_end(tmp_path: Path) -> None:
+    trace = TraceConfig(sessions=2, turns=2, system_chars=90, tools=0, turn_chars=20, output_tokens=3)
+    found = measure(script_server(HTTP_SERVER), trace, tmp_path)
+    assert (found.summary.done, found.summary.output_tokens, found.outputs_differ) == (4, 12, 0)
+    assert (found.peak_bytes > 1_000_000, found.cpu_s >= 0) == (True, True)
+    requests = json.loads((tmp_path / "runs" / "script.json").read_text())["requests"]
+    assert [request["outcome"] for request in requests] == ["done"] * 4
 
 
 def test_a_server_that_does_not_start_is_told_with_its_last_words(tmp_path: Path) -> None:
