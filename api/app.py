@@ -11,6 +11,7 @@ from .messages import MessagesApi
 from .metrics import Metrics
 from .middleware import BodyLimit, Guard, RequestContext
 from .models import ModelsApi
+from .openai import OpenAIApi
 from .prompt import PromptBuilder
 from .protocols import ModelInfo, Scheduler, Tokenizer
 from .services import Services
@@ -42,6 +43,6 @@ def create_app(
     ]
     app = FastAPI(openapi_url=None, redirect_slashes=False, middleware=guards)
     add_error_handlers(app, services.metrics.rejected)
-    for api in (MessagesApi(services), ModelsApi(services), HealthApi(services)):
+    for api in (MessagesApi(services), OpenAIApi(services), ModelsApi(services), HealthApi(services)):
         app.include_router(api.router())
     return app

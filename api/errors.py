@@ -12,7 +12,8 @@
     ├── EngineError         500  the engine failed, or a bug of ours
     └── Overloaded          529  the queue is full; try again later
 
-Bodies have the shape of Anthropic's API: `{"type": "error", "error": {"type", "message"}, "request_id"}`.
+Bodies have the shape of Anthropic's API: `{"type": "error", "error": {"type", "message"}, "request_id"}`; on
+OpenAI's routes that of OpenAI's: `{"error": {"message", "type", "param", "code"}}`.
 """
 
 import logging
@@ -29,7 +30,17 @@ from .. import PensieveError
 from ..scheduler.loop import EngineDown, EngineFailed, PromptTooLong, QueueFull, Stopping
 from .template import TemplateError
 
-UNAVAILABLE = 503  # the answer of /health while the engine is down
+UNAVAILABLE = 503  # also the answer of /health while the engine is down
+
+OPENAI_PATHS = ("/v1/chat/completions", "/v1/completions")
+
+# Our words for the metrics, and what OpenAI's clients look for.
+OPENAI_CODES = {
+    "prompt_too_long": "context_length_exceeded",
+    "model": "model_not_found",
+    "key": "invalid_api_key",
+    "queue_full": "server_overloaded",
+}
 
 MAX_RETRY_AFTER_S = 60.0  # Claude Code gives up at once when it is told to wait longer
 
@@ -143,10 +154,20 @@ def error_body(error: ApiError, request_id: str) -> dict[str, object]:
     return {"type": "error", "error": problem, "request_id": request_id}
 
 
-def error_response(error: ApiError, request_id: str) -> JSONResponse:
-    """Build the whole response of an error."""
-    body = error_body(error, request_id)
-    return JSONResponse(body, status_code=error.status, headers=error.headers)
+def openai_error_body(error: ApiError) -> dict[str, object]:
+    """Build the JSON of an error as OpenAI's clients read it."""
+    kind = "server_error" if error.status >= 500 else error.type
+    code = OPENAI_CODES.get(error.reason)
+    return {"error": {"message": error.message, "type": kind, "param": None, "code": code}}
+
+
+def error_response(error: ApiError, path: str, request_id: str) -> JSONResponse:
+    """Build the whole response of an error, in the words of the API that `path` belongs to."""
+    if path not in OPENAI_PATHS:
+        return JSONResponse(error_body(error, request_id), status_code=error.status, headers=error.headers)
+    # 529 is Anthropic's own.
+    status = UNAVAILABLE if isinstance(error, Overloaded) else error.status
+    return JSONResponse(openai_error_body(error), status_code=status, headers=error.headers)
 
 
 def add_error_handlers(app: FastAPI, rejected: Callable[[ApiError], None]) -> None:
@@ -159,7 +180,7 @@ def add_error_handlers(app: FastAPI, rejected: Callable[[ApiError], None]) -> No
         problem = api_error(error)
         if not isinstance(problem, EngineError | ClientGone):
             rejected(problem)
-        return error_response(problem, request.state.request_id)
+        return error_response(problem, request.url.path, request.state.request_id)
 
     for kind in (ApiError, PensieveError, ValidationError, HTTPException, ClientDisconnect):
         app.add_exception_handler(kind, handle_error)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from .answer import Answer, Usage
+from .errors import ApiError, error_body
 from .output import Piece, Text, Thinking
 from .tools import ToolCall
 
@@ -61,6 +62,14 @@ class EventWriter:
         ending = {"type": "message_delta", "delta": delta, "usage": asdict(answer.usage)}
         return self._close() + sse(ending) + sse({"type": "message_stop"})
 
+    def ping(self) -> str:
+        """Write a ping."""
+        return sse({"type": "ping"})
+
+    def error(self, problem: ApiError, request_id: str) -> str:
+        """Write an error event."""
+        return sse(error_body(problem, request_id))
+
     def _piece(self, piece: Piece) -> str:
         if isinstance(piece, ToolCall):
             arguments = json.dumps(piece.input, ensure_ascii=False)
@@ -103,17 +112,23 @@ def empty_block(piece: Piece) -> dict[str, Any]:
 class ContentWriter:
     """Gathers the content of a message that is sent whole; its blocks equal those of the stream."""
 
-    def __init__(self) -> None:
-        self.blocks: list[dict[str, Any]] = []
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._blocks: list[dict[str, Any]] = []
         self._open: type[Piece] | None = None
 
     def add(self, pieces: Iterable[Piece]) -> None:
         """Take the next parts of the answer."""
         for piece in pieces:
             if isinstance(piece, ToolCall) or self._open is not type(piece):
-                self.blocks.append(empty_block(piece))
+                self._blocks.append(empty_block(piece))
                 self._open = type(piece)
-            self._fill(self.blocks[-1], piece)
+            self._fill(self._blocks[-1], piece)
+
+    def message(self, answer: Answer) -> dict[str, Any]:
+        """Build the message, at the answer's end."""
+        body = message_body(new_message_id(), self._model, self._blocks, answer.usage)
+        return body | {"stop_reason": answer.stop_reason, "stop_sequence": answer.stop_sequence}
 
     def _fill(self, block: dict[str, Any], piece: Piece) -> None:
         match piece:

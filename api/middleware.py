@@ -60,7 +60,7 @@ class RequestContext:
             if status is not None:
                 raise  # the answer is under way: the server breaks the connection, which the client sees
             self._metrics.rejected(problem)
-            await error_response(problem, request_id)(scope, receive, send_with_id)
+            await error_response(problem, scope["path"], request_id)(scope, receive, send_with_id)
         finally:
             self._count(scope, ClientGone.status if status is None else status)
 

@@ -30,7 +30,8 @@ class ModelsApi:
         """List the model's names, all on one page."""
         names = [self._model.name, alias(self._model.name)]
         entries = [describe(self._model, name) for name in dict.fromkeys(names)]
-        return {"data": entries, "has_more": False, "first_id": names[0], "last_id": entries[-1]["id"]}
+        page = {"has_more": False, "first_id": names[0], "last_id": entries[-1]["id"]}
+        return {"object": "list", "data": entries} | page
 
     async def get_model(self, name: str) -> dict[str, Any]:
         """Describe the model under any name that it answers to."""
@@ -57,7 +58,7 @@ def check_model(name: str, served: str) -> None:
 
 
 def describe(model: ModelInfo, name: str) -> dict[str, Any]:
-    """Describe the model under one of its names."""
+    """Describe the model under one of its names, in Anthropic's words and in OpenAI's."""
     return {
         "type": "model",
         "id": name,
@@ -67,4 +68,7 @@ def describe(model: ModelInfo, name: str) -> dict[str, Any]:
         "lifecycle": "active",
         "max_input_tokens": model.max_context - 1,
         "max_tokens": model.max_context - 1,
+        "object": "model",
+        "created": 0,
+        "owned_by": model.name.rpartition("/")[0] or "local",
     }

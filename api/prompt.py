@@ -33,6 +33,7 @@ class PromptBuilder:
     def __init__(self, model: ModelInfo, tokenizer: Tokenizer) -> None:
         self._vocab_size = model.vocab_size
         self._think_start = tokenizer.think_start
+        self._tokenizer = tokenizer
         self._marks = Marks(tokenizer)
         self.template = ChatTemplate(tokenizer)
 
@@ -59,12 +60,21 @@ class PromptBuilder:
             tokenize_s=time.perf_counter() - rendered_at,
         )
 
+    async def tokens(self, prompt: str | list[int]) -> list[int]:
+        """Tokenise a prompt that is the whole of what the model reads: its marks are meant as such."""
+        tokens = await asyncio.to_thread(self._encode, prompt) if isinstance(prompt, str) else prompt
+        self._check_tokens(tokens)
+        return tokens
+
+    def _encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=True)
+
     def _check_tokens(self, tokens: list[int]) -> None:
         """Refuse ids without an embedding: MLX would read past the end of its arrays."""
         if not tokens:
-            raise InvalidRequest("messages: the prompt is empty")
+            raise InvalidRequest("the prompt is empty")
         if not 0 <= min(tokens) <= max(tokens) < self._vocab_size:
-            raise InvalidRequest("messages: the prompt holds a special token that the model does not know")
+            raise InvalidRequest("the prompt holds a special token that the model does not know")
 
     def _starts_thinking(self, text: str) -> bool:
         return self._think_start is not None and text.rstrip().endswith(self._think_start)

@@ -79,13 +79,13 @@ class ToolChangeBlock(Wire):
     type: Literal["tool_addition", "tool_removal"]
 
 
-def _one_block(content: object) -> object:
+def one_block(content: object) -> object:
     """Read a plain string as one text block: the client switches between the two forms."""
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
 def _no_blocks(content: object) -> object:
-    return [] if content is None else _one_block(content)
+    return [] if content is None else one_block(content)
 
 
 ResultBlock = Annotated[
@@ -110,19 +110,19 @@ AssistantBlock = Annotated[
 
 class UserMessage(Wire):
     role: Literal["user"]
-    content: Annotated[list[UserBlock], FailFast(), BeforeValidator(_one_block)]
+    content: Annotated[list[UserBlock], FailFast(), BeforeValidator(one_block)]
 
 
 class SystemMessage(Wire):
     """A system text in the middle of the conversation; it stays where it stands."""
 
     role: Literal["system"]
-    content: Annotated[list[SystemBlock], FailFast(), BeforeValidator(_one_block)]
+    content: Annotated[list[SystemBlock], FailFast(), BeforeValidator(one_block)]
 
 
 class AssistantMessage(Wire):
     role: Literal["assistant"]
-    content: Annotated[list[AssistantBlock], FailFast(), BeforeValidator(_one_block)]
+    content: Annotated[list[AssistantBlock], FailFast(), BeforeValidator(one_block)]
 
 
 Message = Annotated[UserMessage | SystemMessage | AssistantMessage, Field(discriminator="role")]
@@ -186,9 +186,10 @@ class CountTokensRequest(Wire):
 StopSequence = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 
 
-class MessagesRequest(CountTokensRequest):
-    """Body of `/v1/messages`."""
+class GenerationRequest(Wire):
+    """The part of a request that says how to answer, whatever the prompt."""
 
+    model: str = Field(min_length=1, max_length=500)
     max_tokens: int = Field(ge=1)  # cut to what fits the context
     stream: bool = False
     stop_sequences: list[StopSequence] | None = Field(default=None, max_length=MAX_STOP_SEQUENCES)
@@ -199,8 +200,12 @@ class MessagesRequest(CountTokensRequest):
     seed: int | None = Field(default=None, ge=0, lt=2**64)  # beyond Anthropic's API
 
 
+class MessagesRequest(CountTokensRequest, GenerationRequest):
+    """Body of `/v1/messages`."""
+
+
 def sampling_params(
-    request: MessagesRequest, default: SamplingParams, vocab_size: int, seed: int
+    request: GenerationRequest, default: SamplingParams, vocab_size: int, seed: int
 ) -> SamplingParams:
     """Merge a request's sampling fields with the model's defaults; `seed` serves if none was asked for.
 

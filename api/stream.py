@@ -3,17 +3,17 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from .. import PensieveError
-from .answer import Answer
-from .errors import EngineError, api_error, error_body
-from .events import ContentWriter, EventWriter, message_body, new_message_id, sse
+from .answer import Answer, Usage
+from .errors import ApiError, EngineError, api_error
+from .output import Piece
 
 logger = logging.getLogger(__name__)
 
@@ -22,13 +22,42 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class KeepAlive:
-    """When to send `ping` while nothing else is sent; the client gives up after 300 s of silence."""
+    """When to send pings while nothing else is sent; the client gives up after 300 s of silence."""
 
-    first_s: float = 0.8  # after message_start
+    first_s: float = 0.8  # after the stream's start
     interval_s: float = 10.0
 
 
-class MessageStream(Response):
+class StreamWriter(Protocol):
+    """Writes one answer as server-sent events, in the words of one API."""
+
+    def start(self, usage: Usage) -> str:
+        """Write what comes before the first token."""
+
+    def pieces(self, pieces: Iterable[Piece]) -> str:
+        """Write the next parts of the answer."""
+
+    def end(self, answer: Answer) -> str:
+        """Write what comes after the last."""
+
+    def ping(self) -> str:
+        """Write what means nothing, but shows that somebody is there."""
+
+    def error(self, problem: ApiError, request_id: str) -> str:
+        """Write that the answer will not be completed."""
+
+
+class MessageWriter(Protocol):
+    """Gathers an answer that is sent whole, in the words of one API."""
+
+    def add(self, pieces: Iterable[Piece]) -> None:
+        """Take the next parts of the answer."""
+
+    def message(self, answer: Answer) -> dict[str, Any]:
+        """Build the message, at the answer's end."""
+
+
+class AnswerStream(Response):
     """Streams an answer. The request is queued when the response is sent, so that nothing can lose it.
 
     start: queues the request; what it raises is answered with an ordinary error response.
@@ -36,11 +65,11 @@ class MessageStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, start: Callable[[], Answer], model: str, keep_alive: KeepAlive) -> None:
+    def __init__(self, start: Callable[[], Answer], writer: StreamWriter, keep_alive: KeepAlive) -> None:
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self._start = start
-        self._model = model
+        self._writer = writer
         self._keep_alive = keep_alive
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,8 +80,8 @@ class MessageStream(Response):
             answer.close()
 
     async def _stream(self, answer: Answer, send: Send, request_id: str) -> None:
-        writer = EventWriter(self._model)
-        output = EventSender(send, self._keep_alive)
+        writer = self._writer
+        output = EventSender(send, writer.ping(), self._keep_alive)
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await output.send(writer.start(answer.usage))
         pings = asyncio.create_task(output.ping())
@@ -64,7 +93,7 @@ class MessageStream(Response):
             if isinstance(problem, EngineError):
                 known = isinstance(error, PensieveError)  # then its cause was logged where it arose
                 logger.error("request %s failed: %s", request_id, error, exc_info=not known)
-            await output.send(sse(error_body(problem, request_id)))
+            await output.send(writer.error(problem, request_id))
         finally:
             pings.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -73,8 +102,9 @@ class MessageStream(Response):
 class EventSender:
     """Sends text to one client, and pings while there is none."""
 
-    def __init__(self, send: Send, keep_alive: KeepAlive) -> None:
+    def __init__(self, send: Send, ping: str, keep_alive: KeepAlive) -> None:
         self._send = send
+        self._ping = ping
         self._keep_alive = keep_alive
         self._num_sent = 0
         self._last_sent_s = time.monotonic()
@@ -87,7 +117,7 @@ class EventSender:
         await asyncio.sleep(0)
 
     async def ping(self) -> None:
-        """Send `ping` events until cancelled."""
+        """Send pings until cancelled."""
         while True:
             # message_start alone does not tell the client that anybody works on its request.
             patience_s = self._keep_alive.first_s if self._num_sent == 1 else self._keep_alive.interval_s
@@ -95,24 +125,22 @@ class EventSender:
             if wait_s > 0:
                 await asyncio.sleep(min(wait_s, self._keep_alive.interval_s))
             else:
-                await self.send(sse({"type": "ping"}))
+                await self.send(self._ping)
 
 
-async def _send_answer(answer: Answer, writer: EventWriter, output: EventSender) -> None:
+async def _send_answer(answer: Answer, writer: StreamWriter, output: EventSender) -> None:
     async for pieces in answer:
         if text := writer.pieces(pieces):
             await output.send(text)
     await output.send(writer.end(answer))
 
 
-async def whole_message(answer: Answer, model: str) -> dict[str, Any]:
+async def whole_message(answer: Answer, writer: MessageWriter) -> dict[str, Any]:
     """Wait for an answer's end and build the message."""
-    writer = ContentWriter()
     async for pieces in answer:
         writer.add(pieces)
         await asyncio.sleep(0)
-    body = message_body(new_message_id(), model, writer.blocks, answer.usage)
-    return body | {"stop_reason": answer.stop_reason, "stop_sequence": answer.stop_sequence}
+    return writer.message(answer)
 
 
 async def until_disconnect(receive: Receive, work: Awaitable[T]) -> T | None:

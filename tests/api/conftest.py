@@ -9,6 +9,7 @@ from typing import Any
 
 import anthropic
 import httpx
+import openai
 import pytest
 import uvicorn
 from pensieve.api.app import create_app
@@ -38,6 +39,11 @@ class Server:
         """Make an SDK client that does not hide failures by retrying."""
         settings: dict[str, Any] = {"api_key": "any", "max_retries": 0, "timeout": 20.0} | options
         return self.clients.enter_context(anthropic.Anthropic(base_url=self.url, **settings))
+
+    def openai(self, **options: Any) -> openai.OpenAI:
+        """Make a client of the other SDK, under the same conditions."""
+        settings: dict[str, Any] = {"api_key": "any", "max_retries": 0, "timeout": 20.0} | options
+        return self.clients.enter_context(openai.OpenAI(base_url=f"{self.url}/v1", **settings))
 
     def http(self) -> httpx.Client:
         return self.clients.enter_context(httpx.Client(base_url=self.url, timeout=20.0))

@@ -1,0 +1,97 @@
+"""From a checked request to its answer: prompt, queue, and the answer in the words of the route's API."""
+
+import secrets
+from dataclasses import dataclass
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
+
+from ..scheduler.sequence import Request
+from .answer import Answer
+from .errors import ClientGone, prompt_too_long
+from .output import Grammar, OutputParser
+from .prompt import Prompt
+from .schema import CountTokensRequest, GenerationRequest, MessagesRequest, sampling_params
+from .services import Services
+from .stream import AnswerStream, MessageWriter, StreamWriter, until_disconnect, whole_message
+
+MAX_SESSION_CHARS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request that is ready for the scheduler."""
+
+    request: Request
+    grammar: Grammar
+    started_s: float  # time.monotonic() when the request came in
+
+
+class Pipeline:
+    """What all routes that generate share."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def build(self, body: CountTokensRequest) -> Prompt:
+        """Build a conversation's prompt and note how long it took."""
+        prompt = await self._services.prompts.build(body)
+        self._services.metrics.prompt_built(prompt.template_s, prompt.tokenize_s)
+        return prompt
+
+    async def conversation(self, http: HttpRequest, body: MessagesRequest, started_s: float) -> Job:
+        """Prepare a conversation."""
+        prompt = await self.build(body)
+        grammar = Grammar(
+            stop_sequences=body.stop_sequences or (),
+            tool_format=prompt.tool_format,
+            tools=prompt.tools,
+            think=self._services.think,
+            starts_thinking=prompt.starts_thinking,
+            one_call=body.tool_choice is not None and body.tool_choice.disable_parallel_tool_use,
+        )
+        return Job(self._scheduled(http, body, prompt.tokens), grammar, started_s)
+
+    async def raw(
+        self, http: HttpRequest, body: GenerationRequest, prompt: str | list[int], started_s: float
+    ) -> Job:
+        """Prepare a prompt that is taken as it is."""
+        tokens = await self._services.prompts.tokens(prompt)
+        grammar = Grammar(stop_sequences=body.stop_sequences or ())
+        return Job(self._scheduled(http, body, tokens), grammar, started_s)
+
+    def stream(self, job: Job, writer: StreamWriter) -> Response:
+        """Answer as a stream."""
+        return AnswerStream(lambda: self._start(job), writer, self._services.keep_alive)
+
+    async def whole(self, http: HttpRequest, job: Job, writer: MessageWriter) -> Response:
+        """Answer with one message."""
+        answer = self._start(job)
+        try:
+            message = await until_disconnect(http.receive, whole_message(answer, writer))
+        finally:
+            answer.close()
+        if message is None:
+            raise ClientGone("the client closed the connection")
+        return JSONResponse(message)
+
+    def _start(self, job: Job) -> Answer:
+        generation = self._services.scheduler.submit(job.request)
+        parser = OutputParser(self._services.new_detokenizer(), job.grammar)
+        return Answer(generation, parser, self._services.metrics, job.started_s)
+
+    def _scheduled(self, http: HttpRequest, body: GenerationRequest, tokens: list[int]) -> Request:
+        """Make the scheduler's request; `max_tokens` is cut to what the context leaves."""
+        model = self._services.model
+        room = model.max_context - len(tokens)
+        if room < 1:
+            raise prompt_too_long(len(tokens), model.max_context - 1)
+        seed = secrets.randbits(63)
+        session = http.headers.get("x-claude-code-session-id")
+        return Request(
+            prompt=tokens,
+            sampling=sampling_params(body, model.default_sampling, model.vocab_size, seed),
+            max_tokens=min(body.max_tokens, room),
+            stop_token_ids=model.eos_token_ids,
+            session=session[:MAX_SESSION_CHARS] if session else None,
+        )
