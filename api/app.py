@@ -30,7 +30,7 @@ def create_app(
     services = Services(
         model=model,
         scheduler=scheduler,
-        prompts=PromptBuilder(model, tokenizer),
+        prompts=PromptBuilder(model, tokenizer, config.images),
         think=(start, end) if start and end else None,
         new_detokenizer=detokenizer_factory(tokenizer),
         metrics=Metrics(model, scheduler.stats),

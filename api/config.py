@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+MediaPolicy = Literal["note", "refuse"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -16,6 +17,14 @@ class ServerConfig:
         default=None,
         metadata={
             "help": "key that clients must send (default: any key on loopback; elsewhere a key is required)"
+        },
+    )
+    images: MediaPolicy = field(
+        default="note",
+        metadata={
+            "help": "note or refuse: put a note in the place of pictures, sounds and PDFs, which the model "
+            "cannot read, or refuse the request",
+            "choices": get_args(MediaPolicy),
         },
     )
     log_level: LogLevel = field(

@@ -6,10 +6,13 @@ that grows: that is what makes the KV cache of earlier turns usable.
 
 from collections.abc import Sequence
 
+from .media import media_text
 from .protocols import TemplateMessage
 from .schema import (
     AssistantMessage,
     CountTokensRequest,
+    DocumentBlock,
+    MediaBlock,
     Message,
     SearchResultBlock,
     SystemMessage,
@@ -29,6 +32,25 @@ def system_text(blocks: Sequence[TextBlock]) -> str:
     """Join the blocks of the system prompt, without the client's billing line."""
     texts = [_without_billing(block.text) for block in blocks]
     return "\n\n".join(text for text in texts if text)
+
+
+def hoist_system(request: CountTokensRequest) -> CountTokensRequest:
+    """Move the system messages that stand before the first answer to the end of the system prompt.
+
+    Claude Code puts 10,000 characters of environment behind the user's first words. In front of them they are
+    shared by every session of the folder, whatever the user says. Later ones stay in place: moving them would
+    rewrite what is cached.
+    """
+    messages = request.messages
+    first_answer = next((i for i, m in enumerate(messages) if isinstance(m, AssistantMessage)), len(messages))
+    head = messages[:first_answer]
+    moved = [m for m in head if isinstance(m, SystemMessage)]
+    kept = [m for m in head if not isinstance(m, SystemMessage)]
+    if not moved or not kept:
+        return request
+    texts = [block for message in moved for block in message.content if isinstance(block, TextBlock)]
+    rest = messages[first_answer:]
+    return request.model_copy(update={"system": [*request.system, *texts], "messages": [*kept, *rest]})
 
 
 def template_messages(request: CountTokensRequest) -> list[TemplateMessage]:
@@ -65,7 +87,7 @@ def _convert(message: Message, tools: dict[str, Tool], calls: dict[str, str]) ->
 def _from_user(message: UserMessage, tools: dict[str, Tool], calls: dict[str, str]) -> list[TemplateMessage]:
     """Split a user turn: the tools' results in order, then what the user says."""
     results = [block for block in message.content if isinstance(block, ToolResultBlock)]
-    texts = [block.text for block in message.content if isinstance(block, TextBlock)]
+    texts = [_block_text(block, tools) for block in message.content if not isinstance(block, ToolResultBlock)]
     converted: list[TemplateMessage] = [
         {
             "role": "tool",
@@ -82,21 +104,24 @@ def _from_user(message: UserMessage, tools: dict[str, Tool], calls: dict[str, st
 
 
 def _result_text(result: ToolResultBlock, tools: dict[str, Tool]) -> str:
-    parts = []
-    for block in result.content:
-        match block:
-            case TextBlock():
-                parts.append(block.text)
-            case ToolReferenceBlock():
-                parts.append(_loaded_tool(block.tool_name, tools))
-            case SearchResultBlock():
-                parts += [passage.text for passage in block.content]
-            case _:
-                # A refusal would end the session: the client repeats the block in every later request.
-                parts.append(f"[{block.type} left out: this model reads text only]")
-    text = _join(parts)
+    text = _join([_block_text(block, tools) for block in result.content])
     # Templates have no mark for a failed call; most failures say so themselves.
     return f"Error: {text}" if result.is_error and "error" not in text[:200].lower() else text
+
+
+def _block_text(
+    block: TextBlock | ToolReferenceBlock | MediaBlock | DocumentBlock | SearchResultBlock,
+    tools: dict[str, Tool],
+) -> str:
+    match block:
+        case TextBlock():
+            return block.text
+        case ToolReferenceBlock():
+            return _loaded_tool(block.tool_name, tools)
+        case SearchResultBlock():
+            return _join([passage.text for passage in block.content])
+        case MediaBlock() | DocumentBlock():
+            return media_text(block)
 
 
 def _loaded_tool(name: str, tools: dict[str, Tool]) -> str:

@@ -204,8 +204,6 @@ def _first_problem(error: ValidationError) -> str:
     problem = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(str(part) for part in _wire_path(problem["loc"]))
     text = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "union_tag_invalid" and problem["ctx"]["tag"] in ("image", "document"):
-        text = f"content of type {problem['ctx']['tag']!r} is not supported: the served model reads text only"
     return f"{place}: {text}"[:500] if place else text[:500]
 
 

@@ -1,25 +1,34 @@
 """A chat in OpenAI's form to the request that everything behind the routes knows."""
 
 import json
+import re
 from collections.abc import Iterator
-from itertools import takewhile
 
 from .errors import InvalidRequest
 from .openai_schema import (
     AssistantTurn,
+    AudioPart,
     ChatRequest,
+    FilePart,
     FunctionCall,
     FunctionSpec,
+    ImagePart,
     NamedChoice,
     ResponseFormat,
     SystemTurn,
+    TextPart,
     ToolTurn,
     Turn,
+    UserPart,
     UserTurn,
 )
 from .schema import (
     AssistantBlock,
     AssistantMessage,
+    DocumentBlock,
+    DocumentSource,
+    MediaBlock,
+    MediaSource,
     Message,
     MessagesRequest,
     OutputConfig,
@@ -40,13 +49,16 @@ ALL_THAT_FITS = 2**31  # max_tokens is cut to what the context leaves
 
 def messages_request(chat: ChatRequest) -> MessagesRequest:
     """Translate a chat. Raises InvalidRequest for system texts alone, and for arguments that are no JSON."""
-    head = list(takewhile(lambda turn: isinstance(turn, SystemTurn), chat.messages))
-    turns = chat.messages[len(head) :]
+    turns = list(chat.messages)
+    head: list[TextBlock] = []
+    while turns and isinstance(turns[0], SystemTurn):
+        head += _texts(turns[0])
+        del turns[0]
     if not turns:
         raise InvalidRequest("messages: a message of the user is needed")
     return MessagesRequest(
         **chat.generation_fields(chat.max_completion_tokens or chat.max_tokens or ALL_THAT_FITS),
-        system=[block for turn in head for block in _texts(turn)],
+        system=head,
         messages=[_message(turn) for turn in turns],
         tools=[_tool(tool.function) for tool in chat.tools] if chat.tools else None,
         tool_choice=_tool_choice(chat),
@@ -60,10 +72,12 @@ def _message(turn: Turn) -> Message:
         case SystemTurn():
             return SystemMessage(role="system", content=list(_texts(turn)))
         case UserTurn():
-            return UserMessage(role="user", content=list(_texts(turn)))
+            return UserMessage(role="user", content=[_block(part) for part in turn.content])
         case ToolTurn():
             result = ToolResultBlock(
-                type="tool_result", tool_use_id=turn.tool_call_id, content=list(_texts(turn))
+                type="tool_result",
+                tool_use_id=turn.tool_call_id,
+                content=[_block(part) for part in turn.content],
             )
             return UserMessage(role="user", content=[result])
         case AssistantTurn():
@@ -87,9 +101,29 @@ def _call(call: FunctionCall) -> ToolUseBlock:
     return ToolUseBlock(type="tool_use", id=call.id, name=call.function.name, input=arguments)
 
 
-def _texts(turn: Turn) -> Iterator[TextBlock]:
+def _texts(turn: SystemTurn | AssistantTurn) -> Iterator[TextBlock]:
     for part in turn.content:
         yield TextBlock(type="text", text=part.refusal if part.type == "refusal" else part.text)
+
+
+def _block(part: UserPart) -> TextBlock | MediaBlock | DocumentBlock:
+    match part:
+        case TextPart():
+            return TextBlock(type="text", text=part.text)
+        case ImagePart():
+            return MediaBlock(type="image", source=MediaSource(media_type=_media_type(part.image_url.url)))
+        case AudioPart():
+            return MediaBlock(type="audio")
+        case FilePart():
+            return DocumentBlock(
+                type="document", source=DocumentSource(type="file"), title=part.file.filename
+            )
+
+
+def _media_type(url: str) -> str | None:
+    """Read the type out of a picture that is its own URL."""
+    found = re.match(r"data:([\w.+-]+/[\w.+-]+)[;,]", url[:100])
+    return found[1] if found else None
 
 
 def _tool(function: FunctionSpec) -> Tool:

@@ -40,6 +40,28 @@ class TextPart(Wire):
     text: str
 
 
+class ImageUrl(Wire):
+    url: str  # of the picture, or the picture itself as a data: URL; never fetched
+
+
+class ImagePart(Wire):
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+class AudioPart(Wire):
+    type: Literal["input_audio"]
+
+
+class File(Wire):
+    filename: str | None = None
+
+
+class FilePart(Wire):
+    type: Literal["file"]
+    file: File
+
+
 class RefusalPart(Wire):
     type: Literal["refusal"]
     refusal: str
@@ -49,6 +71,7 @@ def _no_parts(content: object) -> object:
     return [] if content is None else one_block(content)
 
 
+UserPart = Annotated[TextPart | ImagePart | AudioPart | FilePart, Field(discriminator="type")]
 Texts = Annotated[list[TextPart], FailFast(), BeforeValidator(_no_parts)]
 AssistantPart = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
 
@@ -60,7 +83,7 @@ class SystemTurn(Wire):
 
 class UserTurn(Wire):
     role: Literal["user"]
-    content: Annotated[list[TextPart], FailFast(), BeforeValidator(one_block)]
+    content: Annotated[list[UserPart], FailFast(), BeforeValidator(one_block)]
 
 
 class Function(Wire):
@@ -84,7 +107,7 @@ class AssistantTurn(Wire):
 class ToolTurn(Wire):
     role: Literal["tool"]
     tool_call_id: str
-    content: Texts
+    content: Annotated[list[UserPart], FailFast(), BeforeValidator(_no_parts)]
 
 
 Turn = Annotated[SystemTurn | UserTurn | AssistantTurn | ToolTurn, Field(discriminator="role")]

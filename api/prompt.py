@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .conversation import closing_instruction, system_text, template_messages
+from .config import MediaPolicy
+from .conversation import closing_instruction, hoist_system, system_text, template_messages
 from .errors import InvalidRequest
 from .marks import Marks
+from .media import refuse_media
 from .protocols import ModelInfo, TemplateMessage, Tokenizer
 from .schema import CountTokensRequest
 from .template import ChatTemplate
@@ -30,7 +32,8 @@ class Prompt:
 class PromptBuilder:
     """Renders and tokenises with the served model's template and tokenizer."""
 
-    def __init__(self, model: ModelInfo, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: ModelInfo, tokenizer: Tokenizer, images: MediaPolicy = "note") -> None:
+        self._images = images
         self._vocab_size = model.vocab_size
         self._think_start = tokenizer.think_start
         self._tokenizer = tokenizer
@@ -44,7 +47,10 @@ class PromptBuilder:
     def build_now(self, request: CountTokensRequest) -> Prompt:
         """Build a request's prompt. Tokenising releases the GIL, rendering does not."""
         _check_tool_choice(request)
+        if self._images == "refuse":
+            refuse_media(request.messages)
         started = time.perf_counter()
+        request = hoist_system(request)
         content = (system_text(request.system), _with_instruction(request), head_tools(request.tools or []))
         (system, messages, tools), breaker = self._marks.hide(content)
         rendered = self.template.render(system, messages, tools, thinking=_wants_thinking(request))

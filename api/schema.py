@@ -54,16 +54,17 @@ class ToolReferenceBlock(Wire):
     tool_name: str
 
 
-class ImageBlock(Wire):
-    """A picture inside a tool's result."""
+class MediaSource(Wire):
+    """Where a picture comes from; it is never fetched, nor looked at."""
 
-    type: Literal["image"]
+    media_type: str | None = Field(default=None, max_length=100)
 
 
-class DocumentBlock(Wire):
-    """A document inside a tool's result."""
+class MediaBlock(Wire):
+    """What a model that reads text cannot read. OpenAI's clients alone send sounds."""
 
-    type: Literal["document"]
+    type: Literal["image", "audio"]
+    source: MediaSource = MediaSource()
 
 
 class SearchResultBlock(Wire):
@@ -88,8 +89,25 @@ def _no_blocks(content: object) -> object:
     return [] if content is None else one_block(content)
 
 
+class DocumentSource(Wire):
+    type: str  # "text" and "content" hold text; "base64", "url" and "file" are PDFs
+    media_type: str | None = Field(default=None, max_length=100)
+    data: str | None = None
+    content: Annotated[
+        list[Annotated[TextBlock | MediaBlock, Field(discriminator="type")]],
+        FailFast(),
+        BeforeValidator(_no_blocks),
+    ] = []
+
+
+class DocumentBlock(Wire):
+    type: Literal["document"]
+    source: DocumentSource
+    title: str | None = None
+
+
 ResultBlock = Annotated[
-    TextBlock | ToolReferenceBlock | ImageBlock | DocumentBlock | SearchResultBlock,
+    TextBlock | ToolReferenceBlock | MediaBlock | DocumentBlock | SearchResultBlock,
     Field(discriminator="type"),
 ]
 
@@ -101,7 +119,9 @@ class ToolResultBlock(Wire):
     is_error: bool | None = None
 
 
-UserBlock = Annotated[TextBlock | ToolResultBlock, Field(discriminator="type")]
+UserBlock = Annotated[
+    TextBlock | ToolResultBlock | MediaBlock | DocumentBlock | SearchResultBlock, Field(discriminator="type")
+]
 SystemBlock = Annotated[TextBlock | ToolChangeBlock, Field(discriminator="type")]
 AssistantBlock = Annotated[
     TextBlock | ThinkingBlock | RedactedThinkingBlock | ToolUseBlock, Field(discriminator="type")

@@ -3,10 +3,9 @@
 from typing import Any
 
 import pytest
-from pensieve.api.conversation import closing_instruction, system_text, template_messages
+from pensieve.api.conversation import closing_instruction, hoist_system, system_text, template_messages
 from pensieve.api.schema import CountTokensRequest
 from pensieve.api.tools import head_tools
-from pydantic import ValidationError
 
 
 def request(**fields: Any) -> CountTokensRequest:
@@ -99,14 +98,6 @@ def test_a_failed_call_says_so(content: str | None, shown: str) -> None:
     assert messages({"role": "user", "content": [result]})[0]["content"] == shown
 
 
-def test_a_picture_in_a_result_is_named_but_in_a_prompt_refused() -> None:
-    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": ""}}
-    result = {"type": "tool_result", "tool_use_id": "t", "content": [picture]}
-    assert "image left out" in messages({"role": "user", "content": [result]})[0]["content"]
-    with pytest.raises(ValidationError):
-        messages({"role": "user", "content": [picture]})
-
-
 def test_thoughts_are_passed_back_with_or_without_signature() -> None:
     thought = {"type": "thinking", "thinking": "Hm."}
     hidden = {"type": "redacted_thinking", "data": "xyz"}
@@ -157,3 +148,31 @@ def test_unknown_fields_are_ignored() -> None:
         "metadata": {"user_id": "{}"},
     }
     assert request(**odd).messages == request().messages
+
+
+def test_system_messages_before_the_first_answer_join_the_system_prompt() -> None:
+    """What two sessions say first is then behind what they share."""
+    built = hoist_system(
+        request(
+            system="One.",
+            messages=[
+                {"role": "user", "content": "Hi"},
+                {"role": "system", "content": "Two."},
+                {"role": "assistant", "content": "Hello"},
+                {"role": "system", "content": "Three."},
+                {"role": "user", "content": "Bye"},
+            ],
+        )
+    )
+    assert system_text(built.system) == "One.\n\nTwo."
+    assert [message["role"] for message in template_messages(built)] == [
+        "user",
+        "assistant",
+        "system",
+        "user",
+    ]
+
+
+def test_a_conversation_of_system_messages_alone_is_left_as_it_is() -> None:
+    built = request(messages=[{"role": "system", "content": "Two."}])
+    assert hoist_system(built) is built
