@@ -23,6 +23,7 @@ from .schema import (
     ToolUseBlock,
     UserMessage,
 )
+from .thoughts import unseal
 from .tools import describe_loaded, dump
 
 BILLING_MARK = "x-anthropic-billing-header"  # changes with every conversation and would spoil every prefix
@@ -133,7 +134,9 @@ def _from_assistant(message: AssistantMessage, calls: dict[str, str]) -> Templat
     """Convert the model's own turn and note the names of its calls, which results refer to by id."""
     converted: TemplateMessage = {"role": "assistant"}
     converted["content"] = _join([block.text for block in message.content if block.type == "text"])
-    thoughts = [block.thinking for block in message.content if block.type == "thinking"]
+    thoughts = [
+        block.thinking or unseal(block.signature) for block in message.content if block.type == "thinking"
+    ]
     if any(thoughts):
         converted["reasoning_content"] = _join(thoughts)
     uses = [block for block in message.content if block.type == "tool_use"]

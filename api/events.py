@@ -9,9 +9,8 @@ from typing import Any
 from .answer import Answer, Usage
 from .errors import ApiError, error_body
 from .output import Piece, Text, Thinking
+from .thoughts import UNSIGNED, seal
 from .tools import ToolCall
-
-SIGNATURE = "unsigned"  # clients want thoughts to be signed and send them back; nothing here checks it
 
 
 def new_message_id() -> str:
@@ -40,10 +39,15 @@ def message_body(message_id: str, model: str, content: list[dict[str, Any]], usa
 
 
 class EventWriter:
-    """Writes the events of one stream, each block between its start and its stop."""
+    """Writes the events of one stream, each block between its start and its stop.
 
-    def __init__(self, model: str) -> None:
+    omit_thoughts: show no more of them than that there are some.
+    """
+
+    def __init__(self, model: str, omit_thoughts: bool = False) -> None:
         self._model = model
+        self._omit_thoughts = omit_thoughts
+        self._omitted: list[str] = []  # thoughts of the open block
         self._index = -1  # of the block written last
         self._open: type[Piece] | None = None
 
@@ -76,6 +80,9 @@ class EventWriter:
             delta = {"type": "input_json_delta", "partial_json": arguments}
             return self._close() + self._start(piece) + self._delta(delta) + self._close()
         start = "" if self._open is type(piece) else self._close() + self._start(piece)
+        if isinstance(piece, Thinking) and self._omit_thoughts:
+            self._omitted.append(piece.text)
+            return start
         key = "thinking" if isinstance(piece, Thinking) else "text"
         return start + self._delta({"type": f"{key}_delta", key: piece.text})
 
@@ -91,11 +98,14 @@ class EventWriter:
     def _close(self) -> str:
         if self._open is None:
             return ""
-        signed = (
-            self._delta({"type": "signature_delta", "signature": SIGNATURE}) if self._open is Thinking else ""
-        )
+        signed = self._sign() if self._open is Thinking else ""
         self._open = None
         return signed + sse({"type": "content_block_stop", "index": self._index})
+
+    def _sign(self) -> str:
+        signature = seal("".join(self._omitted)) if self._omit_thoughts else UNSIGNED
+        self._omitted = []
+        return self._delta({"type": "signature_delta", "signature": signature})
 
 
 def empty_block(piece: Piece) -> dict[str, Any]:
@@ -112,8 +122,9 @@ def empty_block(piece: Piece) -> dict[str, Any]:
 class ContentWriter:
     """Gathers the content of a message that is sent whole; its blocks equal those of the stream."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, omit_thoughts: bool = False) -> None:
         self._model = model
+        self._omit_thoughts = omit_thoughts
         self._blocks: list[dict[str, Any]] = []
         self._open: type[Piece] | None = None
 
@@ -127,6 +138,9 @@ class ContentWriter:
 
     def message(self, answer: Answer) -> dict[str, Any]:
         """Build the message, at the answer's end."""
+        for block in self._blocks if self._omit_thoughts else ():
+            if block["type"] == "thinking":
+                block |= {"thinking": "", "signature": seal(block["thinking"])}
         body = message_body(new_message_id(), self._model, self._blocks, answer.usage)
         return body | {"stop_reason": answer.stop_reason, "stop_sequence": answer.stop_sequence}
 
@@ -136,6 +150,6 @@ class ContentWriter:
                 block["text"] += piece.text
             case Thinking():
                 block["thinking"] += piece.text
-                block["signature"] = SIGNATURE
+                block["signature"] = UNSIGNED
             case ToolCall():
                 block["input"] = piece.input

@@ -37,8 +37,8 @@ class MessagesApi:
         check_model(body.model, self._services.model.name)
         job = await self._pipeline.conversation(request, body, started_s)
         if body.stream:
-            return self._pipeline.stream(job, EventWriter(body.model))
-        return await self._pipeline.whole(request, job, ContentWriter(body.model))
+            return self._pipeline.stream(job, EventWriter(body.model, body.omits_thoughts))
+        return await self._pipeline.whole(request, job, ContentWriter(body.model, body.omits_thoughts))
 
     async def count_tokens(self, request: HttpRequest) -> Response:
         """Count a conversation's prompt, tools and system text included."""

@@ -35,7 +35,7 @@ class PromptBuilder:
     def __init__(self, model: ModelInfo, tokenizer: Tokenizer, images: MediaPolicy = "note") -> None:
         self._images = images
         self._vocab_size = model.vocab_size
-        self._think_start = tokenizer.think_start
+        self._think_start, self._think_end = tokenizer.think_start, tokenizer.think_end
         self._tokenizer = tokenizer
         self._marks = Marks(tokenizer)
         self.template = ChatTemplate(tokenizer)
@@ -54,14 +54,15 @@ class PromptBuilder:
         content = (system_text(request.system), _with_instruction(request), head_tools(request.tools or []))
         (system, messages, tools), breaker = self._marks.hide(content)
         rendered = self.template.render(system, messages, tools, thinking=_wants_thinking(request))
+        text = self._without_thinking(rendered.text) if _forbids_thinking(request) else rendered.text
         rendered_at = time.perf_counter()
-        tokens = self._marks.encode(rendered.text, breaker)
+        tokens = self._marks.encode(text, breaker)
         self._check_tokens(tokens)
         return Prompt(
             tokens=tokens,
             tool_format=rendered.tool_format if _may_call(request) else None,
             tools=[template_tool(tool) for tool in request.tools or []],
-            starts_thinking=self._starts_thinking(rendered.text),
+            starts_thinking=self._starts_thinking(text),
             template_s=rendered_at - started,
             tokenize_s=time.perf_counter() - rendered_at,
         )
@@ -81,6 +82,10 @@ class PromptBuilder:
             raise InvalidRequest("the prompt is empty")
         if not 0 <= min(tokens) <= max(tokens) < self._vocab_size:
             raise InvalidRequest("the prompt holds a special token that the model does not know")
+
+    def _without_thinking(self, text: str) -> str:
+        """Close the thoughts that a template without a switch has opened for the model."""
+        return f"{text}\n{self._think_end}\n\n" if self._starts_thinking(text) else text
 
     def _starts_thinking(self, text: str) -> bool:
         return self._think_start is not None and text.rstrip().endswith(self._think_start)
@@ -109,6 +114,11 @@ def _check_tool_choice(request: CountTokensRequest) -> None:
 
 def _wants_thinking(request: CountTokensRequest) -> bool:
     return request.thinking is not None and request.thinking.type != "disabled"
+
+
+def _forbids_thinking(request: CountTokensRequest) -> bool:
+    """Left out is not forbidden: models that always think are better than those that cannot."""
+    return request.thinking is not None and request.thinking.type == "disabled"
 
 
 def _may_call(request: CountTokensRequest) -> bool:

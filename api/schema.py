@@ -31,7 +31,7 @@ class TextBlock(Wire):
 class ThinkingBlock(Wire):
     type: Literal["thinking"]
     thinking: str
-    signature: str | None = None  # ours carry none that could be checked
+    signature: str | None = None  # may hold thoughts that the client had omitted
 
 
 class RedactedThinkingBlock(Wire):
@@ -172,6 +172,7 @@ class ToolChoice(Wire):
 
 class ThinkingConfig(Wire):
     type: str  # "enabled", "adaptive", "disabled", and what comes later
+    display: str | None = None  # "omitted": the client wants no thoughts; anything else shows them
 
 
 class OutputFormat(Wire):
@@ -222,6 +223,11 @@ class GenerationRequest(Wire):
 
 class MessagesRequest(CountTokensRequest, GenerationRequest):
     """Body of `/v1/messages`."""
+
+    @property
+    def omits_thoughts(self) -> bool:
+        """Whether the client wants to see no more of thoughts than that there are some."""
+        return self.thinking is not None and self.thinking.display == "omitted"
 
 
 def sampling_params(

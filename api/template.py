@@ -13,13 +13,19 @@ from .. import PensieveError
 from .protocols import TemplateMessage, Tokenizer
 from .tools import ToolFormat, describe_tools, native_format, plain_call, plain_format, plain_result
 
-SYSTEM, USER, ANSWER, LATER, RESULT = (
+SYSTEM, USER, ANSWER, LATER, RESULT, THOUGHT = (
     "probe-system",
     "probe-user",
     "probe-answer",
     "probe-later",
     "probe-result",
+    "probe-thought",
 )
+
+# What templates call the switch for thinking, and the thoughts of an earlier step.
+THINKING_SWITCHES = ("enable_thinking", "thinking")
+THOUGHTS_KEYS = ("reasoning_content", "thinking", "reasoning")
+
 PROBE_TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
@@ -51,6 +57,8 @@ class Traits:
     user_runs: bool  # shows two user messages in a row
     native_tools: bool  # shows tools, calls and results, in a format that can be read back
     text_arguments: bool  # wants a call's arguments as a JSON string, not as an object
+    thinking_switch: str | None = None  # what it calls the switch, None when it has none
+    thoughts_key: str | None = None  # where it reads thoughts that are sent back, None when it shows none
 
 
 class ChatTemplate:
@@ -58,6 +66,7 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        self.traits = Traits(False, False, False, False, False)  # until they are found out
         self.traits = self._probe()
 
     def render(
@@ -118,7 +127,7 @@ class ChatTemplate:
         for message in messages:
             if message["role"] == "system" and not self.traits.system_later:
                 message = _reminder(message["content"])
-            arranged.append(self._with_arguments(message))
+            arranged.append(self._with_thoughts(self._with_arguments(message)))
         return arranged if self.traits.user_runs and self.traits.native_tools else _merge_users(arranged)
 
     def _with_arguments(self, message: TemplateMessage) -> TemplateMessage:
@@ -127,8 +136,23 @@ class ChatTemplate:
             return message
         return message | {"tool_calls": [_text_arguments(call) for call in message["tool_calls"]]}
 
+    def _with_thoughts(self, message: TemplateMessage) -> TemplateMessage:
+        """Put thoughts where the template looks for them."""
+        if "reasoning_content" not in message or self.traits.thoughts_key == "reasoning_content":
+            return message
+        moved = {key: value for key, value in message.items() if key != "reasoning_content"}
+        if self.traits.thoughts_key is not None:
+            moved[self.traits.thoughts_key] = message["reasoning_content"]
+        return moved
+
     def _apply(
         self, messages: Sequence[TemplateMessage], tools: list[dict[str, Any]], thinking: bool = False
+    ) -> str:
+        switch = self.traits.thinking_switch or THINKING_SWITCHES[0]
+        return self._apply_with(messages, tools, {switch: thinking})
+
+    def _apply_with(
+        self, messages: Sequence[TemplateMessage], tools: list[dict[str, Any]], settings: dict[str, bool]
     ) -> str:
         try:
             text = self._tokenizer.apply_chat_template(
@@ -136,7 +160,7 @@ class ChatTemplate:
                 tools=tools or None,
                 tokenize=False,
                 add_generation_prompt=True,
-                enable_thinking=thinking,
+                **settings,
             )
         except Exception as error:
             # A template is the model's code: what it raises is its refusal of this conversation.
@@ -155,7 +179,19 @@ class ChatTemplate:
             user_runs=self._shows([_user(LATER), user], [LATER, USER]),
             native_tools=native,
             text_arguments=text_arguments,
+            thinking_switch=next(filter(self._has_switch, THINKING_SWITCHES), None),
+            thoughts_key=next((key for key in THOUGHTS_KEYS if self._shows_thoughts(key)), None),
         )
+
+    def _has_switch(self, name: str) -> bool:
+        try:
+            on, off = (self._apply_with([_user(USER)], [], {name: value}) for value in (True, False))
+        except TemplateError:
+            return False
+        return on != off
+
+    def _shows_thoughts(self, key: str) -> bool:
+        return self._shows([_user(USER), _assistant(ANSWER) | {key: THOUGHT}], [USER, THOUGHT, ANSWER])
 
     def _probe_tools(self, user: TemplateMessage) -> tuple[bool, bool]:
         """Find out whether tools work natively, and whether arguments must be text."""
@@ -219,7 +255,8 @@ def _plain(message: TemplateMessage) -> TemplateMessage:
         return message
     functions = [call["function"] for call in message.get("tool_calls", ())]
     calls = [plain_call(function["name"], function["arguments"]) for function in functions]
-    return _assistant("\n".join(part for part in (message["content"], *calls) if part))
+    thoughts = {key: message[key] for key in ("reasoning_content",) if key in message}
+    return _assistant("\n".join(part for part in (message["content"], *calls) if part)) | thoughts
 
 
 def _text_arguments(call: TemplateMessage) -> TemplateMessage:

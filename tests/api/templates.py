@@ -90,3 +90,12 @@ SYSTEM_FIRST_ONLY = """\
 {%- endfor %}
 {{- '[assistant]' }}"""
 """A system message at the head only, and arguments as JSON text."""
+
+THINKS_IN_ITS_OWN_WORDS = """\
+{%- for message in messages %}
+{{- '[' + message.role + ']' }}
+{%- if message.thinking %}{{- '<think>' + message.thinking + '</think>' }}{%- endif %}
+{{- message.content }}
+{%- endfor %}
+{{- '[assistant]<think>' if thinking else '[assistant]</think>' }}"""
+"""DeepSeek 3.1: another name for the switch, and the block is closed rather than left out."""

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pensieve.api.conversation import closing_instruction, hoist_system, system_text, template_messages
 from pensieve.api.schema import CountTokensRequest
+from pensieve.api.thoughts import seal, unseal
 from pensieve.api.tools import head_tools
 
 
@@ -112,6 +113,18 @@ def test_thoughts_are_passed_back_with_or_without_signature() -> None:
         {"role": "assistant", "content": "Yes", "reasoning_content": "Hm."},
         {"role": "assistant", "content": "", "reasoning_content": "Hm."},
     ]
+
+
+@pytest.mark.parametrize("text", ["Hm.", "Grüße\n😀", ""])
+def test_omitted_thoughts_come_back_in_their_signature(text: str) -> None:
+    block = {"type": "thinking", "thinking": "", "signature": seal(text)}
+    (converted,) = messages({"role": "assistant", "content": [block, {"type": "text", "text": "Yes"}]})
+    assert converted.get("reasoning_content", "") == text
+
+
+@pytest.mark.parametrize("signature", [None, "", "unsigned", "pensieve:", "pensieve:%%", "pensieve:/w=="])
+def test_a_foreign_or_broken_signature_holds_no_thoughts(signature: str | None) -> None:
+    assert unseal(signature) == ""
 
 
 def test_deferred_tools_appear_where_they_are_loaded_and_not_at_the_head() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import anthropic
 import pytest
 from anthropic.types import Message, MessageParam, TextBlock, ToolUseBlock
+from pensieve.api.thoughts import seal
 from pensieve.engine.step import SamplingParams
 
 from ..fakes import ByteTokenizer, FakeModel, Script
@@ -202,6 +203,22 @@ def test_thoughts_are_a_block_of_their_own(start_server: StartServer) -> None:
         {"type": "thinking", "thinking": "Hm.", "signature": "unsigned"},
         {"type": "text", "text": "Yes."},
     ]
+
+
+def test_omitted_thoughts_leave_an_empty_block_that_brings_them_back(start_server: StartServer) -> None:
+    server = start_server(tokenizer=ByteTokenizer(thinks=True))
+    server.scheduler.play(script(server, "<think>\nHm.\n</think>\n\nYes."))
+    fields: Any = {"model": "default", "max_tokens": 99, "messages": HELLO}
+    fields["extra_body"] = {"thinking": {"type": "adaptive", "display": "omitted"}}
+    with server.sdk().messages.stream(**fields) as stream:
+        assert [event for event in stream if event.type == "thinking"] == []
+        streamed = stream.get_final_message()
+    whole = server.sdk().messages.create(**fields)
+    assert contents(streamed) == contents(whole)
+    assert contents(whole)[0] == {"type": "thinking", "thinking": "", "signature": seal("Hm.")}
+    turns: Any = [*HELLO, {"role": "assistant", "content": whole.content}, *HELLO]
+    server.sdk().messages.create(**fields | {"messages": turns})
+    assert "<|im_start|>assistant\n<think>Hm.</think>Yes.<|im_end|>" in server.prompt_text()
 
 
 def test_sampling_fields_override_the_models_defaults(start_server: StartServer) -> None:

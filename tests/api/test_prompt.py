@@ -27,6 +27,16 @@ def test_thinking_reaches_the_template_and_its_opening_is_noticed() -> None:
         assert prompt.starts_thinking == opened == text.endswith("<think>\n")
 
 
+def test_thoughts_that_a_template_opens_always_are_closed_where_they_are_forbidden() -> None:
+    """Left out is not forbidden."""
+    tokenizer = ByteTokenizer(CHATML_TEMPLATE + "{{- '<think>\n' }}", thinks=True)
+    prompt, text = build(tokenizer, thinking={"type": "disabled"})
+    assert text.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert not prompt.starts_thinking
+    assert prompt.tokens.count(tokenizer.encode("</think>")[0]) == 1
+    assert build(tokenizer)[0].starts_thinking
+
+
 def test_an_instruction_stands_before_the_words_to_be_continued() -> None:
     messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Well"}]
     choice = {"type": "tool", "name": "Bash"}

@@ -7,7 +7,14 @@ from pensieve.api.template import ChatTemplate, TemplateError, Traits
 from pensieve.api.tools import plain_format
 
 from ..fakes import CHATML_TEMPLATE, ByteTokenizer
-from .templates import NO_TOOLS, STRICT, SYSTEM_FIRST_ONLY, SYSTEM_THEN_TOOLS, TOOLS_WITH_USER
+from .templates import (
+    NO_TOOLS,
+    STRICT,
+    SYSTEM_FIRST_ONLY,
+    SYSTEM_THEN_TOOLS,
+    THINKS_IN_ITS_OWN_WORDS,
+    TOOLS_WITH_USER,
+)
 
 TOOL: dict[str, Any] = {
     "type": "function",
@@ -34,8 +41,9 @@ def render(
 @pytest.mark.parametrize(
     ("text", "parses_calls", "traits"),
     [
-        (CHATML_TEMPLATE, True, Traits(True, True, True, True, False)),
-        (SYSTEM_THEN_TOOLS, True, Traits(True, True, True, True, False)),
+        (CHATML_TEMPLATE, True, Traits(True, True, True, True, False, None, "reasoning_content")),
+        (SYSTEM_THEN_TOOLS, True, Traits(True, True, True, True, False, "enable_thinking", None)),
+        (THINKS_IN_ITS_OWN_WORDS, False, Traits(True, True, True, False, False, "thinking", "thinking")),
         (TOOLS_WITH_USER, False, Traits(True, True, True, False, False)),
         (NO_TOOLS, False, Traits(True, True, True, False, False)),
         (NO_TOOLS, True, Traits(True, True, True, False, False)),
@@ -114,6 +122,19 @@ def test_a_longer_conversation_begins_with_the_shorter_one(text: str) -> None:
     full = chat.render("Be brief.", turns, [TOOL], thinking=True).text
     for length in (2, 4):
         assert full.startswith(chat.render("Be brief.", turns[:length], [TOOL], thinking=True).text)
+
+
+def test_thoughts_are_sent_back_where_the_template_looks_for_them() -> None:
+    chat = template(THINKS_IN_ITS_OWN_WORDS, parses_calls=False)
+    thought = {"role": "assistant", "content": "Yes.", "reasoning_content": "Hm."}
+    assert "[assistant]<think>Hm.</think>Yes.[user]" in render(chat, USER, thought, USER)
+    assert "Hm." not in render(template(SYSTEM_THEN_TOOLS), USER, thought, USER)
+
+
+def test_thinking_is_switched_by_the_templates_own_name_for_it() -> None:
+    chat = template(THINKS_IN_ITS_OWN_WORDS, parses_calls=False)
+    ends = [chat.render("", [USER], [], thinking=thinking).text[-7:] for thinking in (True, False)]
+    assert ends == ["<think>", "/think>"]
 
 
 def test_what_a_template_raises_is_a_refusal() -> None:
