@@ -10,6 +10,7 @@ from .fleet import Record, Run
 
 CacheState = Literal["cold", "partial", "hit", "unknown"]
 
+COLD_SHARE = 0.05  # of the prompt: any two begin with the same few tokens of the template
 HIT_SHARE = 0.95  # of what the conversation sent before; blocks and the answer's own tokens make up the rest
 
 
@@ -80,7 +81,7 @@ def cache_state(record: Record) -> CacheState:
         return "unknown"
     if record.previous_prompt is not None and cached >= HIT_SHARE * record.previous_prompt:
         return "hit"
-    return "partial" if cached else "cold"
+    return "cold" if cached <= COLD_SHARE * (record.usage.prompt or 0) else "partial"
 
 
 def summarise(run: Run) -> Summary:

@@ -50,7 +50,14 @@ def test_jains_index(rates: list[float], index: float) -> None:
 
 @pytest.mark.parametrize(
     ("cached", "previous", "state"),
-    [(None, 90, "unknown"), (0, None, "cold"), (60, None, "partial"), (60, 90, "partial"), (86, 90, "hit")],
+    [
+        (None, 90, "unknown"),
+        (0, None, "cold"),
+        (4, None, "cold"),
+        (60, None, "partial"),
+        (60, 90, "partial"),
+        (86, 90, "hit"),
+    ],
 )
 def test_a_hit_is_all_that_the_conversation_sent_before(
     cached: int | None, previous: int | None, state: str
