@@ -38,6 +38,7 @@ class HealthApi:
             "model": self._services.model.name,
             "max_context": self._services.model.max_context,
             "device": self._services.model.device,
+            "attention": self._services.model.attention,
             "stats": asdict(stats),
         }
         return JSONResponse(body) if healthy else JSONResponse(body, status_code=UNAVAILABLE)

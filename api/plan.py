@@ -20,6 +20,7 @@ class ServedModel:
 
     info: ModelInfo
     memory: MemoryPlan
+    attention: str = "not yet chosen"  # what computes it; known when the engine has checked itself
 
     @property
     def name(self) -> str:

@@ -36,6 +36,10 @@ class ModelInfo(Protocol):
     @property
     def device(self) -> str: ...
     @property
+    def attention(self) -> str:
+        """What computes attention."""
+
+    @property
     def eos_token_ids(self) -> frozenset[int]: ...
     @property
     def default_sampling(self) -> SamplingParams: ...

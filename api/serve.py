@@ -21,7 +21,7 @@ from ..engine.loader import compute_dtype, inspect, load
 from ..engine.memory import Device, bound_buffer_cache, find_device, make_plan
 from ..engine.model_info import ModelInfo
 from ..engine.runner import Runner
-from ..engine.selfcheck import disagreement
+from ..engine.selfcheck import disagreement, usable_kernels
 from ..engine.thread import EngineThread
 from ..engine.weights import ModelError
 from ..scheduler.config import SchedulerConfig
@@ -106,6 +106,7 @@ def serve(
         )
         engine = EngineThread()
         started = start_engine(engine, info, engine_config, device)
+        say(f"attends  with {started.model.attention}")
         try:
             run_server(build_server(server_config, scheduler_config, engine, started, listener), listener)
         finally:
@@ -142,8 +143,9 @@ def start_engine(engine: EngineThread, info: ModelInfo, config: EngineConfig, de
         bound_buffer_cache()
         loaded = load(info)
         model = ServedModel(loaded.info, make_plan(loaded.info, config, device))
-        started.append(Started(model, loaded.tokenizer))
-        return build_runner(loaded.model, model)
+        runner = build_runner(loaded.model, model)
+        started.append(Started(replace(model, attention=runner.backend), loaded.tokenizer))
+        return runner
 
     try:
         engine.start(build)
@@ -166,7 +168,8 @@ def build_runner(model: Any, served: ServedModel) -> Runner:
         raise ModelError(f"{served.name} needs {error}; not supported yet") from error
     if not distance <= 1:  # not >: NaN must fail
         raise ModelError(f"{served.name} computes wrongly on paged KV; not supported yet")
-    return Runner(model, served.memory.num_blocks, on_host)
+    kernels = None if on_host else usable_kernels(model, served.vocab_size)
+    return Runner(model, served.memory.num_blocks, on_host, kernels)
 
 
 def build_server(

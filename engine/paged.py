@@ -118,8 +118,17 @@ class KernelPass:
 
     def __init__(self, kernels: PagedKernels, this: Pass) -> None:
         self.kernels = kernels
-        self.tables = PassTables(this.runs, this.reads)
-        self.slots = mx.array(np.resize(this.slots, max(8, len(this.slots))))
+        self._this = this
+
+    @cached_property
+    def tables(self) -> PassTables:
+        """What a decode batch reads."""
+        return PassTables(self._this.runs, self._this.reads)
+
+    @cached_property
+    def slots(self) -> mx.array:
+        """Where a prompt's slice is stored; eight or more."""
+        return mx.array(np.resize(self._this.slots, max(8, len(self._this.slots))))
 
 
 class HostLayer(PagedLayer):

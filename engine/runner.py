@@ -48,7 +48,7 @@ class Runner:
         """Which attention is in use, for people to read."""
         if self._kernels is not None:
             return self._kernels.name
-        return "plain MLX" if self._host is None else "NumPy on the CPU"
+        return "plain MLX" if self._host is None else "NumPy"
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -131,15 +131,18 @@ class Runner:
 
     def _inputs(self, rows: list[DecodeRow]) -> mx.array:
         """Each row's token: known, or still on the device as the previous step's sample."""
-        known = mx.array([row.token or 0 for row in rows])
+        known = [row.token or 0 for row in rows]
         if all(row.token is not None for row in rows):
-            return known
+            return mx.array(known)
         assert self._in_flight is not None, "a pending token needs a step in flight"
         plan, sampled, _ = self._in_flight
+        sampled = mx.maximum(sampled, 0)
         index = {row.seq_id: i for i, row in enumerate(plan.decode)}
-        source = mx.array([0 if row.token is not None else index[row.seq_id] for row in rows])
-        pending = mx.array([row.token is None for row in rows])
-        return mx.where(pending, mx.maximum(sampled, 0)[source], known)
+        source = [-1 if row.token is not None else index[row.seq_id] for row in rows]
+        if source == list(range(len(plan.decode))):  # the batch has not changed
+            return sampled
+        chosen, sources = mx.array(known), mx.array(source)
+        return mx.where(sources < 0, chosen, sampled[mx.maximum(sources, 0)])
 
     def prefill(self, chunk: PrefillChunk) -> None:
         """Write the KV of a slice of a prompt; lazy on MLX pools."""

@@ -1,5 +1,8 @@
 """One vectorised sampler for the whole decode batch."""
 
+from collections.abc import Callable
+from functools import cache
+
 import mlx.core as mx
 
 from .step import NOT_A_NUMBER, DecodeRow
@@ -12,48 +15,71 @@ def sample(logits: mx.array, rows: list[DecodeRow]) -> mx.array:
     temperature 0 it is the exact argmax; a row with NaN gives NOT_A_NUMBER. Temperature comes first, then
     top_k, top_p and min_p, as in vLLM.
     """
-    logits = logits.astype(mx.float32)
-    tokens = mx.argmax(logits, axis=-1).astype(mx.int32)
-    if not all(row.sampling.is_greedy for row in rows):
-        hot = mx.array([not row.sampling.is_greedy for row in rows])
-        tokens = mx.where(hot, _draw(logits, rows), tokens)
-    return mx.where(mx.isnan(logits).any(axis=-1), NOT_A_NUMBER, tokens)
+    settings = [row.sampling for row in rows]
+    if not any(s.temperature > 0 for s in settings):
+        return _for_device(_greedy)(logits)
+    shares = mx.array([[s.temperature, s.top_p, s.min_p] for s in settings])
+    numbers = [[s.top_k, _fold(s.seed), row.position] for s, row in zip(settings, rows, strict=True)]
+    drops = any(s.top_k or s.top_p < 1 or s.min_p > 0 for s in settings)
+    return _for_device(_draw_kept if drops else _draw)(logits, shares, mx.array(numbers, mx.uint32))
 
 
-def _draw(logits: mx.array, rows: list[DecodeRow]) -> mx.array:
-    temperature = mx.array([1.0 if row.sampling.is_greedy else row.sampling.temperature for row in rows])[
-        :, None
-    ]
-    scores = logits / temperature
-    noise = _gumbel(rows, logits.shape[-1])
-    if not any(row.sampling.top_k or row.sampling.top_p < 1 or row.sampling.min_p > 0 for row in rows):
-        return mx.argmax(scores + noise, axis=-1).astype(mx.int32)
+@cache
+def _for_device(function: Callable[..., mx.array]) -> Callable[..., mx.array]:
+    """The function compiled, where MLX needs no C++ compiler on the user's machine for that."""
+    return mx.compile(function) if mx.default_device() == mx.Device(mx.gpu) else function
+
+
+def _greedy(logits: mx.array) -> mx.array:
+    return _finish(logits, mx.argmax(logits, axis=-1))
+
+
+def _draw(logits: mx.array, shares: mx.array, numbers: mx.array) -> mx.array:
+    """shares: (rows, 3) temperature, top_p, min_p. numbers: (rows, 3) top_k, folded seed, position."""
+    scores = _scores(logits, shares)
+    return _mix(logits, shares, mx.argmax(scores + _gumbel(numbers, logits.shape[-1]), axis=-1))
+
+
+def _draw_kept(logits: mx.array, shares: mx.array, numbers: mx.array) -> mx.array:
+    """As _draw, after dropping what each row's top_k, top_p and min_p drop."""
+    scores = _scores(logits, shares)
     order = mx.argsort(-scores, axis=-1)
-    ranked = _keep(mx.take_along_axis(scores, order, axis=-1), rows)
+    ranked = _keep(mx.take_along_axis(scores, order, axis=-1), shares, numbers)
     # The noise belongs to the token, not to its rank: else a neighbour's top_k would change this row's token.
-    noise = mx.take_along_axis(noise, order, axis=-1)
+    noise = mx.take_along_axis(_gumbel(numbers, logits.shape[-1]), order, axis=-1)
     choice = mx.argmax(ranked + noise, axis=-1, keepdims=True)
-    return mx.take_along_axis(order, choice, axis=-1)[:, 0].astype(mx.int32)
+    return _mix(logits, shares, mx.take_along_axis(order, choice, axis=-1)[:, 0])
 
 
-def _keep(ranked: mx.array, rows: list[DecodeRow]) -> mx.array:
+def _scores(logits: mx.array, shares: mx.array) -> mx.array:
+    temperature = shares[:, :1]
+    return logits.astype(mx.float32) / mx.where(temperature > 0, temperature, 1.0)
+
+
+def _mix(logits: mx.array, shares: mx.array, drawn: mx.array) -> mx.array:
+    """The drawn tokens, but the exact argmax where the temperature is 0."""
+    return _finish(logits, mx.where(shares[:, 0] > 0, drawn, mx.argmax(logits, axis=-1)))
+
+
+def _finish(logits: mx.array, tokens: mx.array) -> mx.array:
+    return mx.where(mx.isnan(logits).any(axis=-1), NOT_A_NUMBER, tokens.astype(mx.int32))
+
+
+def _keep(ranked: mx.array, shares: mx.array, numbers: mx.array) -> mx.array:
     """Set to -inf what each row's top_k, top_p and min_p drop; `ranked` falls along the last axis."""
     vocab = ranked.shape[-1]
-    top_k = mx.array([min(row.sampling.top_k, vocab) or vocab for row in rows])[:, None]
-    top_p = mx.array([row.sampling.top_p for row in rows])[:, None]
-    min_p = mx.array([row.sampling.min_p for row in rows])[:, None]
+    top_k, top_p, min_p = numbers[:, :1], shares[:, 1:2], shares[:, 2:3]
     rank = mx.arange(vocab)[None]
-    keep = rank < top_k
+    keep = (rank < top_k.astype(mx.int32)) | (top_k == 0)
     probs = mx.softmax(mx.where(keep, ranked, -mx.inf), axis=-1)
     before = mx.cumsum(probs, axis=-1) - probs  # mass of the likelier tokens
     keep = keep & (before < top_p) & (probs >= min_p * probs[:, :1])
     return mx.where(keep | (rank == 0), ranked, -mx.inf)
 
 
-def _gumbel(rows: list[DecodeRow], vocab: int) -> mx.array:
+def _gumbel(numbers: mx.array, vocab: int) -> mx.array:
     """Gumbel noise, (rows, vocab), from each row's seed and position alone (Gumbel-max sampling)."""
-    keys = [[_fold(row.sampling.seed), row.position] for row in rows]
-    return mx.vmap(lambda key: mx.random.gumbel((vocab,), key=key))(mx.array(keys, mx.uint32))
+    return mx.vmap(lambda key: mx.random.gumbel((vocab,), key=key))(numbers[:, 1:])
 
 
 def _fold(seed: int) -> int:

@@ -1,28 +1,96 @@
 """Compares paged attention with mlx-lm's own, on the user's model and device, before anything is served."""
 
+import logging
+from itertools import accumulate
+from typing import Any
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
 
-from ..cache.blocks import BlockTable
+from ..cache.blocks import BLOCK_SIZE, BlockTable
+from .attention import attend_arrays
+from .kernels.device import Options, PagedKernels, PassTables, find_kernels
+from .paged import probe
 from .runner import Runner
-from .step import DecodeRow, PrefillChunk, SamplingParams
+from .segments import segments
+from .step import DecodeRow, PrefillChunk, Run, SamplingParams
+
+logger = logging.getLogger(__name__)
 
 TOLERANCE = {mx.float32: 1e-3, mx.float16: 0.03, mx.bfloat16: 0.1}
 """How far logits may lie apart by rounding alone, relative to their size."""
 
+TF32_TOLERANCE = 1e-2
+"""The same for float32 on a GPU, where MLX may multiply with 10 bits of mantissa (1.7e-3 was seen)."""
+
 PROMPTS = [([5, 2, 3], 91), ([7], 5)]
 """Blocks, out of order, and tokens of the prompts tried; in the short one every token counts."""
 
+KERNEL_TOLERANCE = {mx.float32: 2e-3, mx.float16: 5e-3, mx.bfloat16: 2e-2}
+"""How far one layer's attention may lie apart; matmuls over shared slots round scores to the model's type."""
 
-def disagreement(model: nn.Module, vocab_size: int, on_host: bool) -> float:
+SHARED, OWN = 4096, [1, 31, 64, 65, 100, 700, 1500, 33]
+"""Tokens that the rows of a trial of the kernels share, and that each has to itself."""
+
+
+def usable_kernels(model: nn.Module, vocab_size: int) -> PagedKernels | None:
+    """The device's attention kernels, if they compute what plain MLX computes; else None, with a warning."""
+    kernels = find_kernels()
+    if kernels is None:
+        return None
+    try:
+        distance = disagreement(model, vocab_size, on_host=False, kernels=kernels)
+        distance = max(distance, kernel_disagreement(model, kernels))
+    except Exception as error:  # whatever a compiler or driver raises
+        logger.warning("attention kernels cannot be used here, plain MLX is used instead: %s", error)
+        return None
+    if not distance <= 1:  # not >: NaN must fail
+        logger.warning("attention kernels compute wrongly here, plain MLX is used instead")
+        return None
+    return kernels
+
+
+def kernel_disagreement(model: Any, kernels: PagedKernels) -> float:
+    """Distance between kernels and plain MLX on random data in the model's shapes; up to 1 is agreement."""
+    shape = probe(model)[0]
+    num_heads = model.args.num_attention_heads
+    starts = list(accumulate((-(-own // BLOCK_SIZE) * BLOCK_SIZE for own in OWN), initial=SHARED + 64))
+    runs: list[tuple[Run, ...]] = [
+        ((0, SHARED), (at, at + own)) for at, own in zip(starts, OWN, strict=False)
+    ]
+
+    def draw(seed: int, *dims: int) -> mx.array:
+        return mx.random.normal((*dims, shape.key_dim), key=mx.random.key(seed)).astype(shape.dtype)
+
+    queries = draw(0, len(OWN), num_heads, 1)
+    new = [draw(seed, len(OWN), shape.num_kv_heads, 1) for seed in (1, 2)]
+    pools = [draw(seed, shape.num_kv_heads, starts[-1]) for seed in (3, 4)]
+    mx.eval(pools)
+    scale = shape.key_dim**-0.5
+    last = mx.array([row[-1][1] - 1 for row in runs])
+    plain = [pool.astype(mx.float32) for pool in pools]
+    for pool, fresh in zip(plain, new, strict=True):
+        pool[:, last] = fresh[:, :, 0].swapaxes(0, 1).astype(mx.float32)
+    expected = attend_arrays(queries.astype(mx.float32), plain[0], plain[1], runs, scale)
+    mx.eval(expected)  # before the kernels write to the pools
+    batch = PassTables(runs, segments(runs))
+    result, _ = kernels.decode(
+        queries, (new[0], new[1]), (pools[0], pools[1]), batch, Options(scale, mx.zeros((8,)))
+    )
+    return _largest_distance(result[:, :, 0], expected[:, :, 0]) / KERNEL_TOLERANCE[shape.dtype]
+
+
+def disagreement(
+    model: nn.Module, vocab_size: int, on_host: bool, kernels: PagedKernels | None = None
+) -> float:
     """Distance between paged and plain logits relative to their size, and to what rounding allows.
 
     The prompts are prefilled in two slices each and decoded together. Up to 1 is agreement.
     Raises whatever the model raises when it cannot work on paged KV.
     """
-    runner = Runner(model, num_blocks=8, on_host=on_host)
+    runner = Runner(model, num_blocks=8, on_host=on_host, kernels=kernels)
     rows, expected = [], []
     for seq_id, (blocks, length) in enumerate(PROMPTS):
         table = BlockTable()
@@ -34,7 +102,9 @@ def disagreement(model: nn.Module, vocab_size: int, on_host: bool) -> float:
         rows.append(DecodeRow(seq_id, tokens[last], last, table.runs(last + 1), SamplingParams()))
         expected.append(model(mx.array([tokens]), cache=make_prompt_cache(model))[0, -1])
     plain = mx.stack(expected)
-    return _largest_distance(runner.logits(rows), plain) / TOLERANCE[plain.dtype]
+    is_tf32 = plain.dtype == mx.float32 and mx.default_device() == mx.Device(mx.gpu)
+    tolerance = TF32_TOLERANCE if is_tf32 else TOLERANCE[plain.dtype]
+    return _largest_distance(runner.logits(rows), plain) / tolerance
 
 
 def _largest_distance(a: mx.array, b: mx.array) -> float:

@@ -127,6 +127,7 @@ class FakeModel:
     weight_bytes: int = 1_000_000
     num_kv_tokens: int = 200_000
     device: str = "test"
+    attention: str = "scripted"
     eos_token_ids: frozenset[int] = frozenset({IM_END})
     default_sampling: SamplingParams = SamplingParams()  # noqa: RUF009  (frozen)
 

@@ -9,3 +9,4 @@ struct alignas(sizeof(E) * N) Pack {
 #define LOAD(pool, index) (*(const DEVICE Pack<T, VECTOR>*)((pool) + (index)))
 #define STORE(pool, index) (*(DEVICE Pack<T, VECTOR>*)((pool) + (index)))
 #define LOWEST -1e30f  // the start of a maximum; infinity would give NaN
+#define LOG2(n) ((n) < 2 ? 0 : (n) < 4 ? 1 : (n) < 8 ? 2 : (n) < 16 ? 3 : (n) < 32 ? 4 : 5)

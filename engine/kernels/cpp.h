@@ -12,17 +12,13 @@ typedef long long INDEX;
 #define MY(name) name[TID]
 #define SHARED(type, name, count) type name[count]
 #define BARRIER
+#define BARRIER_DEVICE
+#define FROM_XOR(name, i, other) name[TID ^ (other)][i]
+#define FROM_LANE(name, i, lane) name[TID / LANES * LANES + (lane)][i]
+#define ANY(x) true  // what it guards is harmless, only needless
 #define UNROLL
 #define EXP2(x) std::exp2(x)
 #define MAX(a, b) std::fmax(a, b)
-#define LANES_SUM(name, count)                                                          \
-  for (int i_ = 0; i_ < (count); ++i_) {                                                \
-    for (int t_ = 0; t_ < THREADS; t_ += LANES) {                                       \
-      float sum_ = 0;                                                                   \
-      for (int l_ = 0; l_ < LANES; ++l_) sum_ += name[t_ + l_][i_];                      \
-      for (int l_ = 0; l_ < LANES; ++l_) name[t_ + l_][i_] = sum_;                       \
-    }                                                                                   \
-  }
 
 struct bfloat16_t {
   uint16_t bits;

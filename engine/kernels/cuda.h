@@ -7,10 +7,16 @@ typedef long long INDEX;
 #define MY(name) name
 #define SHARED(type, name, count) __shared__ type name[count]
 #define BARRIER __syncthreads()
+#define BARRIER_DEVICE __syncthreads()
+#define FROM_XOR(name, i, other) __shfl_xor_sync(0xffffffffu, name[i], other)
+#define FROM_LANE(name, i, lane) __shfl_sync(0xffffffffu, name[i], lane, LANES)
+#define ANY(x) __any_sync(0xffffffffu, x)
 #define UNROLL _Pragma("unroll")
-#define EXP2(x) exp2f(x)
+#define EXP2(x) exp2_fast(x)
 #define MAX(a, b) fmaxf(a, b)
-#define LANES_SUM(name, count)                                                          \
-  UNROLL for (int i_ = 0; i_ < (count); ++i_) {                                         \
-    UNROLL for (int o_ = LANES / 2; o_ > 0; o_ /= 2) name[i_] += __shfl_xor_sync(0xffffffffu, name[i_], o_); \
-  }
+
+__device__ inline float exp2_fast(float x) {  // exp2f without its care for denormal numbers
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}

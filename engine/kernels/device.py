@@ -8,6 +8,7 @@ pools takes the last one, and every write makes the next.
 
 from collections.abc import Callable
 from functools import cache
+from itertools import accumulate, pairwise
 from typing import Any, Literal
 
 import mlx.core as mx
@@ -22,6 +23,8 @@ from .tables import SharedRead, Tables, block_table, make_tables
 SHARED_PEAK_MARGIN = 4.0
 """Keeps the sums of half-precision values, weighted with at most exp(-4), far from overflow."""
 
+DTYPES = (mx.float16, mx.bfloat16, mx.float32)
+
 Launch = Callable[..., list[mx.array]]
 
 
@@ -29,9 +32,13 @@ class DeviceTables:
     """A batch's tables on the device."""
 
     def __init__(self, tables: Tables) -> None:
-        self.table = mx.array(tables.table)
-        self.items = mx.array(tables.items)
-        self.ranges = mx.array(tables.ranges)
+        parts = [tables.table, tables.items, tables.ranges]
+        flat = mx.array(np.concatenate([part.ravel() for part in parts]))  # one transfer instead of three
+        ends = [0, *accumulate(part.size for part in parts)]
+        self.table, self.items, self.ranges = (
+            flat[start:end].reshape(part.shape)
+            for part, (start, end) in zip(parts, pairwise(ends), strict=True)
+        )
         self.num_items = len(tables.items)
         self.shared = [(_row_index(read, len(tables.table)), read.run) for read in tables.shared]
 
@@ -40,13 +47,13 @@ class PassTables:
     """The tables of one decode batch, made once a step for all layers that are alike."""
 
     def __init__(self, runs: list[tuple[Run, ...]], reads: list[Segment]) -> None:
-        self._runs, self._reads = runs, reads
+        self.runs, self._reads = runs, reads
         self._made: dict[int, DeviceTables] = {}
 
     def get(self, num_groups: int) -> DeviceTables:
         """The tables for layers in which an item takes `num_groups` thread groups."""
         if num_groups not in self._made:
-            self._made[num_groups] = DeviceTables(make_tables(self._runs, self._reads, num_groups))
+            self._made[num_groups] = DeviceTables(make_tables(self.runs, self._reads, num_groups))
         return self._made[num_groups]
 
 
@@ -62,12 +69,13 @@ class PagedKernels:
         self._language = language
         self._launch = cache(self._build)
         self._nothing = mx.zeros((8,))
-        self._none_shared = mx.zeros((1, 1, 1, 8))  # stands for parts of shared reads where there are none
+        # They stand for parts of shared reads where there are none.
+        self._none_shared = {dtype: mx.zeros((1, 1, 1, 8), dtype) for dtype in DTYPES}
 
     @property
     def name(self) -> str:
         """For people to read."""
-        return f"{'Metal' if self._language == 'metal' else 'CUDA'} kernels"
+        return {"metal": "Metal kernels", "cuda": "CUDA kernels"}[self._language]
 
     def decode(
         self,
@@ -86,7 +94,7 @@ class PagedKernels:
         num_rows, num_heads, _, dim = queries.shape
         num_kv_heads = pools[0].shape[0]
         geometry = Geometry(dim, num_heads // num_kv_heads, queries.dtype.size)
-        if not geometry.is_supported or pools[0].shape != pools[1].shape or pools[0].dtype != queries.dtype:
+        if not geometry.is_supported or pools[0].shape != pools[1].shape or queries.dtype not in DTYPES:
             raise NotImplementedError(f"{num_heads} heads of {dim} over {num_kv_heads}, {queries.dtype}")
         tables = batch.get(num_kv_heads * geometry.tiles)
         split = self._launch(SPLIT, options.scale)
@@ -125,7 +133,7 @@ class PagedKernels:
     ) -> tuple[mx.array, mx.array]:
         """Parts (kv_heads, m, group, dim) and their (peak, mass), for the rows of all shared reads."""
         if not tables.shared:
-            return self._none_shared.astype(queries.dtype), self._none_shared
+            return self._none_shared[queries.dtype], self._none_shared[mx.float32]
         queries = waiting(queries, options.after)
         parts = []
         for rows, (first, end) in tables.shared:

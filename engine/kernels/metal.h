@@ -7,10 +7,10 @@ typedef long INDEX;
 #define MY(name) name
 #define SHARED(type, name, count) threadgroup type name[count]
 #define BARRIER threadgroup_barrier(mem_flags::mem_threadgroup)
+#define BARRIER_DEVICE threadgroup_barrier(mem_flags::mem_device)
+#define FROM_XOR(name, i, other) simd_shuffle_xor(name[i], ushort(other))
+#define FROM_LANE(name, i, lane) simd_shuffle(name[i], ushort(TID % 32 / LANES * LANES + (lane)))
+#define ANY(x) simd_any(x)
 #define UNROLL _Pragma("clang loop unroll(full)")
-#define EXP2(x) metal::exp2(x)
+#define EXP2(x) metal::fast::exp2(x)
 #define MAX(a, b) metal::max(a, b)
-#define LANES_SUM(name, count)                                                          \
-  UNROLL for (int i_ = 0; i_ < (count); ++i_) {                                         \
-    UNROLL for (int o_ = LANES / 2; o_ > 0; o_ /= 2) name[i_] += simd_shuffle_xor(name[i_], ushort(o_)); \
-  }

@@ -19,6 +19,9 @@ TOKENS = 4
 MAX_REGISTERS = 64
 """Floats of queries, and as many of sums, that a thread keeps; more would spill."""
 
+MAX_HEADS = 8
+"""Query heads of one thread group: more, and a lane would keep scores of several."""
+
 LOG2_E = 1.4426950408889634
 
 # Where a group and a thread stand; MLX declares Metal's names only where the body mentions them.
@@ -94,7 +97,7 @@ class Geometry:
     @cached_property
     def tiles(self) -> int:
         """Thread groups that share a KV head's query heads."""
-        return -(-self.group * self.width // MAX_REGISTERS)
+        return max(-(-self.group * self.width // MAX_REGISTERS), -(-self.group // MAX_HEADS))
 
     @property
     def heads(self) -> int:

@@ -1,6 +1,6 @@
 // Decode attention, pass 1: partial softmax of the query heads of one KV head over one item, a stretch of one
 // row's tokens. Flash-decoding (Dao et al. 2023) over a block table.
-// The newest token is taken from new_keys and new_values, and stored in the pools on the way.
+// The newest token's key and value are stored in the pools on the way.
 //   queries (rows, heads, 1, DIM); new_keys, new_values (rows, kv_heads, 1, DIM); keys, values (kv_heads, slots, DIM)
 //   table (rows, blocks); items (n, 4): row, first token, end, the row's newest token
 //   outs (n, heads, DIM); stats (n, heads, 2): base-2 peak of the scores, mass relative to it
@@ -14,13 +14,26 @@ const int end = items[4 * item + 2];
 const int newest = items[4 * item + 3];
 const int num_heads = queries_shape[1];
 const int num_kv_heads = num_heads / GROUP;
+const INDEX row_table = INDEX(row) * table_shape[1];
 const INDEX pool_head = INDEX(kv_head) * keys_shape[1];
+
+// A team's scores are TOKENS of each head, padded to SCORES. After the sum over lanes each lane keeps OWN of them,
+// all of one head: score number s is kept by lane s * LANES / SCORES. A head's scores are kept by HEAD_LANES.
+constexpr int SCORES = TOKENS * (HEADS > 4 ? 8 : HEADS > 2 ? 4 : HEADS);
+constexpr int OWN = SCORES > LANES ? SCORES / LANES : 1;
+constexpr int HEAD_LANES = LANES * TOKENS / SCORES;
+constexpr int STAGES = LOG2(LANES);
+constexpr int HEAD_STAGES = LOG2(HEAD_LANES);
+constexpr int SPAN = TEAMS * TOKENS;
 
 PRIVATE(float, query, HEADS * WIDTH);
 PRIVATE(float, sum, HEADS * WIDTH);
-PRIVATE(float, peak, HEADS);
-PRIVATE(float, mass, HEADS);
-PRIVATE(float, score, TOKENS * HEADS);
+PRIVATE(float, score, SCORES);
+PRIVATE(float, sent, SCORES);
+PRIVATE(float, top, 1);
+PRIVATE(float, peak, 1);
+PRIVATE(float, mass, 1);
+PRIVATE(float, shrink, 1);
 typedef Pack<T, VECTOR> Loaded;
 PRIVATE(Loaded, key, TOKENS * CHUNKS);
 PRIVATE(Loaded, value, TOKENS * CHUNKS);
@@ -37,83 +50,133 @@ EACH_THREAD {
       MY(query)[h * WIDTH + i] = float(queries[at + PLACE(lane, i)]) * SCALE;
       MY(sum)[h * WIDTH + i] = 0;
     }
-    MY(peak)[h] = LOWEST;
-    MY(mass)[h] = 0;
+  }
+  MY(peak)[0] = LOWEST;
+  MY(mass)[0] = 0;
+  // All groups that read the newest token write it, the same values, so that each finds it in the pools.
+  if (newest < end && TID < DIM / VECTOR) {
+    const INDEX from = (INDEX(row) * num_kv_heads + kv_head) * DIM + TID * VECTOR;
+    const int block = table[row_table + newest / BLOCK];
+    const INDEX to = (pool_head + block * BLOCK + newest % BLOCK) * DIM + TID * VECTOR;
+    STORE((DEVICE T*)keys, to) = LOAD(new_keys, from);
+    STORE((DEVICE T*)values, to) = LOAD(new_values, from);
   }
 }
+BARRIER_DEVICE;
 
-// All threads make the same number of turns: lanes that left early would hang a sum over lanes.
-for (int start = first; start < end; start += TEAMS * TOKENS) {
+// Loads the tokens of a turn. Past the end the last token stands in: what lies there may be NaN, which a weight
+// of 0 does not hide.
+#define READ_TOKENS(into, pool, from)                                                             \
+  {                                                                                               \
+    INDEX block = 0;                                                                              \
+    UNROLL for (int j = 0; j < TOKENS; ++j) {                                                     \
+      const int ahead = (from) + j * TEAMS;                                                       \
+      if (j * TEAMS % BLOCK == 0) {                                                               \
+        block = pool_head + table[row_table + (ahead < end ? ahead : end - 1) / BLOCK] * BLOCK;   \
+      }                                                                                           \
+      const int wanted = ahead + team;                                                            \
+      const INDEX at = (block + (wanted < end ? wanted : end - 1) % BLOCK) * DIM;                 \
+      UNROLL for (int c = 0; c < CHUNKS; ++c) {                                                   \
+        MY(into)[j * CHUNKS + c] = LOAD(pool, at + PLACE(lane, c * VECTOR));                      \
+      }                                                                                           \
+    }                                                                                             \
+  }
+
+EACH_THREAD {
+  const int lane = TID % LANES;
+  const int team = TID / LANES;
+  READ_TOKENS(key, keys, first - first % SPAN)
+}
+
+// All threads make the same number of turns: lanes that left early would hang the others' shuffles.
+for (int start = first - first % SPAN; start < end; start += SPAN) {
   EACH_THREAD {
     const int lane = TID % LANES;
     const int team = TID / LANES;
+    READ_TOKENS(value, values, start)
+    UNROLL for (int s = 0; s < SCORES; ++s) MY(score)[s] = 0;
     UNROLL for (int j = 0; j < TOKENS; ++j) {
-      const int wanted = start + j * TEAMS + team;
-      const int token = wanted < end ? wanted : end - 1;
-      const int block = table[INDEX(row) * table_shape[1] + token / BLOCK];
-      const INDEX slot = (pool_head + block * BLOCK + token % BLOCK) * DIM;
-      const INDEX fresh = (INDEX(row) * num_kv_heads + kv_head) * DIM;
-      const DEVICE T* k = token == newest ? new_keys + fresh : keys + slot;
-      const DEVICE T* v = token == newest ? new_values + fresh : values + slot;
-      UNROLL for (int c = 0; c < CHUNKS; ++c) {
-        MY(key)[j * CHUNKS + c] = LOAD(k, PLACE(lane, c * VECTOR));
-        MY(value)[j * CHUNKS + c] = LOAD(v, PLACE(lane, c * VECTOR));
-      }
-    }
-    UNROLL for (int j = 0; j < TOKENS; ++j) {
-      UNROLL for (int h = 0; h < HEADS; ++h) MY(score)[j * HEADS + h] = 0;
       UNROLL for (int i = 0; i < WIDTH; ++i) {
         const float k = float(MY(key)[j * CHUNKS + i / VECTOR].at[i % VECTOR]);
-        UNROLL for (int h = 0; h < HEADS; ++h) MY(score)[j * HEADS + h] += MY(query)[h * WIDTH + i] * k;
+        UNROLL for (int h = 0; h < HEADS; ++h) MY(score)[h * TOKENS + j] += MY(query)[h * WIDTH + i] * k;
       }
     }
+    READ_TOKENS(key, keys, start + SPAN)  // the next ones, under way while these are worked on
   }
-  EACH_THREAD {
-    // After the loads: a store among them would keep the compiler from batching them.
-    UNROLL for (int j = 0; j < TOKENS; ++j) {
-      if (start + j * TEAMS + TID / LANES == newest && first_head == 0) {
-        const int block = table[INDEX(row) * table_shape[1] + newest / BLOCK];
-        const INDEX slot = (pool_head + block * BLOCK + newest % BLOCK) * DIM;
-        UNROLL for (int c = 0; c < CHUNKS; ++c) {
-          STORE((DEVICE T*)keys, slot + PLACE(TID % LANES, c * VECTOR)) = MY(key)[j * CHUNKS + c];
-          STORE((DEVICE T*)values, slot + PLACE(TID % LANES, c * VECTOR)) = MY(value)[j * CHUNKS + c];
+
+  // Sum over lanes (loops of constant length, or they are not unrolled). At each stage a lane hands half of its scores over and keeps the sums of the other half.
+  UNROLL for (int stage = 1; stage <= STAGES; ++stage) {
+    const int other = LANES >> stage;
+    const int kept = SCORES >> stage;
+    EACH_THREAD {
+      const bool is_upper = TID & other;
+      UNROLL for (int s = 0; s < SCORES / 2; ++s) {
+        if (s < kept) {
+          const float low = MY(score)[s], high = MY(score)[s + kept];
+          MY(score)[s] = is_upper ? high : low;
+          MY(sent)[s] = is_upper ? low : high;
         }
       }
+      if (kept == 0) MY(sent)[0] = MY(score)[0];
+    }
+    EACH_THREAD {
+      UNROLL for (int s = 0; s < SCORES / 2; ++s) {
+        if (s < kept || s == 0) MY(score)[s] += FROM_XOR(sent, s, other);
+      }
     }
   }
-  LANES_SUM(score, TOKENS * HEADS)
+
   EACH_THREAD {
-    const int team = TID / LANES;
-    UNROLL for (int h = 0; h < HEADS; ++h) {
-      float high = MY(peak)[h];
-      UNROLL for (int j = 0; j < TOKENS; ++j) {
-        if (start + j * TEAMS + team < end) high = MAX(high, MY(score)[j * HEADS + h]);
-      }
-      const float shrink = EXP2(MY(peak)[h] - high);
-      MY(peak)[h] = high;
-      MY(mass)[h] *= shrink;
-      UNROLL for (int i = 0; i < WIDTH; ++i) MY(sum)[h * WIDTH + i] *= shrink;
-      UNROLL for (int j = 0; j < TOKENS; ++j) {
-        const bool is_seen = start + j * TEAMS + team < end;
-        const float weight = is_seen ? EXP2(MY(score)[j * HEADS + h] - high) : 0.0f;
-        MY(score)[j * HEADS + h] = weight;
-        MY(mass)[h] += weight;
+    const int first_score = TID % LANES * SCORES / LANES;
+    MY(top)[0] = LOWEST;
+    UNROLL for (int s = 0; s < OWN; ++s) {
+      const int token = start + (first_score + s) % TOKENS * TEAMS + TID / LANES;
+      MY(score)[s] = token >= first && token < end ? MY(score)[s] : LOWEST;
+      MY(top)[0] = MAX(MY(top)[0], MY(score)[s]);
+    }
+  }
+  UNROLL for (int stage = 1; stage <= HEAD_STAGES; ++stage) {
+    EACH_THREAD { MY(sent)[0] = FROM_XOR(top, 0, HEAD_LANES >> stage); }
+    EACH_THREAD { MY(top)[0] = MAX(MY(top)[0], MY(sent)[0]); }
+  }
+  EACH_THREAD {
+    // A team that has seen no token yet gives weight to hidden ones; its first real peak wipes them out.
+    const float high = MAX(MY(peak)[0], MY(top)[0]);
+    MY(shrink)[0] = EXP2(MY(peak)[0] - high);
+    MY(peak)[0] = high;
+    MY(mass)[0] *= MY(shrink)[0];
+    UNROLL for (int s = 0; s < OWN; ++s) {
+      MY(score)[s] = EXP2(MY(score)[s] - high);
+      MY(mass)[0] += MY(score)[s];
+    }
+  }
+  EACH_THREAD {
+    if (ANY(MY(shrink)[0] != 1.0f)) {
+      UNROLL for (int h = 0; h < HEADS; ++h) {
+        const float factor = FROM_LANE(shrink, 0, h * HEAD_LANES);
+        UNROLL for (int i = 0; i < WIDTH; ++i) MY(sum)[h * WIDTH + i] *= factor;
       }
     }
-    UNROLL for (int j = 0; j < TOKENS; ++j) {
-      UNROLL for (int i = 0; i < WIDTH; ++i) {
-        const float v = float(MY(value)[j * CHUNKS + i / VECTOR].at[i % VECTOR]);
-        UNROLL for (int h = 0; h < HEADS; ++h) MY(sum)[h * WIDTH + i] += MY(score)[j * HEADS + h] * v;
+    UNROLL for (int h = 0; h < HEADS; ++h) {
+      UNROLL for (int j = 0; j < TOKENS; ++j) {
+        const int s = h * TOKENS + j;
+        const float weight = FROM_LANE(score, s % OWN, s * LANES / SCORES);
+        UNROLL for (int i = 0; i < WIDTH; ++i) {
+          MY(sum)[h * WIDTH + i] += weight * float(MY(value)[j * CHUNKS + i / VECTOR].at[i % VECTOR]);
+        }
       }
     }
   }
 }
 
 EACH_THREAD {
-  if (TID % LANES == 0) {
-    UNROLL for (int h = 0; h < HEADS; ++h) {
-      team_peak[TID / LANES * HEADS + h] = MY(peak)[h];
-      team_mass[TID / LANES * HEADS + h] = MY(mass)[h];
+  UNROLL for (int h = 0; h < HEADS; ++h) {
+    float total = 0;
+    UNROLL for (int s = h * TOKENS; s < (h + 1) * TOKENS; s += OWN) total += FROM_LANE(mass, 0, s * LANES / SCORES);
+    const float high = FROM_LANE(peak, 0, h * HEAD_LANES);
+    if (TID % LANES == 0) {
+      team_peak[TID / LANES * HEADS + h] = high;
+      team_mass[TID / LANES * HEADS + h] = total;
     }
   }
 }
@@ -122,9 +185,9 @@ UNROLL for (int h = 0; h < HEADS; ++h) {
   EACH_THREAD {
     float high = LOWEST;
     for (int t = 0; t < TEAMS; ++t) high = MAX(high, team_peak[t * HEADS + h]);
-    const float shrink = EXP2(MY(peak)[h] - high);
+    const float factor = EXP2(team_peak[TID / LANES * HEADS + h] - high);
     UNROLL for (int i = 0; i < WIDTH; ++i) {
-      team_sum[TID / LANES * DIM + PLACE(TID % LANES, i)] = MY(sum)[h * WIDTH + i] * shrink;
+      team_sum[TID / LANES * DIM + PLACE(TID % LANES, i)] = MY(sum)[h * WIDTH + i] * factor;
     }
   }
   BARRIER;

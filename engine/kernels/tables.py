@@ -20,8 +20,9 @@ Ints = npt.NDArray[np.int32]
 TARGET_GROUPS = 4096
 """Thread groups that a pass aims at: several for each place on a large GPU, so that they end together."""
 
-MIN_ITEM = 256
-"""Tokens of an item, at least: starting a group and joining its part cost as much as reading some."""
+MIN_ITEM = 320
+"""Tokens of an item, at least: starting a group and joining its part cost time as well. Best of 64 to
+512 for one row of 20k on an H200."""
 
 SHARED_TILE = 16384
 """Slots of a shared read at most; its scores take memory."""

@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 import pytest
+from pensieve.engine.kernels import tables
+from pensieve.engine.kernels.device import _shared_part
 from pensieve.engine.kernels.source import APPEND, COMBINE, GATHER, SPLIT, Geometry
 from pensieve.engine.kernels.tables import Tables, make_tables
 from pensieve.engine.segments import segments
@@ -29,7 +32,8 @@ def plain(query: Floats, keys: Floats, values: Floats, scale: float, sinks: Floa
     shown = scores if sinks is None else np.concatenate([scores, sinks[:, None]], axis=1)
     weights = np.exp(scores - shown.max(1, keepdims=True))
     weights /= np.exp(shown - shown.max(1, keepdims=True)).sum(1, keepdims=True)
-    return np.einsum("ht,htd->hd", weights, values.repeat(group, 0)).astype(np.float32)
+    out: Floats = np.einsum("ht,htd->hd", weights, values.repeat(group, 0)).astype(np.float32)
+    return out
 
 
 def scattered(rng: np.random.Generator, lengths: list[int]) -> list[tuple[Run, ...]]:
@@ -64,20 +68,31 @@ class Case:
     def draw(self, rng: np.random.Generator, *shape: int) -> Any:
         return to_bits(rng.standard_normal(shape, dtype=np.float32), self.dtype)
 
-    def compute(self, library: Any, tables: Tables) -> Floats:
+    def compute(self, library: Any, laid_out: Tables) -> Floats:
         """Both passes; the result is (rows, heads, dim)."""
-        dim, num_items = self.geometry.dim, len(tables.items)
+        dim, num_items = self.geometry.dim, len(laid_out.items)
         outs = np.full((num_items, self.num_heads, dim), np.nan, np.float32)
         stats = np.full((num_items, self.num_heads, 2), np.nan, np.float32)
         nothing = np.zeros((1, 1, 1, 8), np.float32)
-        inputs = [self.queries, *self.new, *self.pools, tables.table, tables.items, nothing]
+        extra = self.read_shared(laid_out) if laid_out.shared else (nothing, nothing)
+        inputs = [self.queries, *self.new, *self.pools, laid_out.table, laid_out.items, nothing]
         grid = (num_items, self.num_kv_heads * self.geometry.tiles)
         launch(library, SPLIT, inputs, [outs, stats], grid)
         result, done = np.zeros_like(self.queries), np.full(8, 7, np.float32)
-        inputs = [outs, stats, nothing, nothing, tables.ranges, self.sinks]
+        inputs = [outs, stats, *extra, laid_out.ranges, self.sinks]
         launch(library, COMBINE, inputs, [result, done], (len(self.queries), self.num_heads))
         assert not done.any()
         return from_bits(result, self.dtype)[:, :, 0]
+
+    def read_shared(self, laid_out: Tables) -> tuple[Any, Any]:
+        """What MLX's matmuls hand to the second pass; float32 only."""
+        parts = []
+        for read in laid_out.shared:
+            queries = mx.array(self.queries[list(read.rows)])
+            keys, values = (mx.array(pool[:, slice(*read.run)]) for pool in self.pools)
+            parts.append(_shared_part(queries, keys, values, self.scale))
+        outs = mx.concatenate([out for out, _ in parts], axis=1)
+        return np.array(outs), np.array(mx.concatenate([stats for _, stats in parts], axis=1))
 
     def expect(self, window: int | None, sinks: bool) -> Floats:
         """The same in NumPy; pools must hold the new keys and values by now."""
@@ -92,8 +107,8 @@ class Case:
 
 def check(folder: Path, case: Case, window: int | None = None, sinks: bool = False) -> None:
     library = build(folder, case.geometry, case.dtype, case.scale, sinks)
-    tables = make_tables(case.runs, segments(case.runs), case.num_kv_heads * case.geometry.tiles, window)
-    result = case.compute(library, tables)
+    laid_out = make_tables(case.runs, segments(case.runs), case.num_kv_heads * case.geometry.tiles, window)
+    result = case.compute(library, laid_out)
     for new, pool in zip(case.new, case.pools, strict=True):
         newest = [runs[-1][1] - 1 for runs in case.runs]
         assert (pool[:, newest] == new[:, :, 0].swapaxes(0, 1)).all(), "the newest token is stored"
@@ -120,6 +135,37 @@ def test_a_window_hides_older_tokens(tmp_path: Path, window: int) -> None:
 
 def test_sinks_take_their_share(tmp_path: Path) -> None:
     check(tmp_path, Case(Geometry(64, 8, 4), "float32", [1, 90, 600]), sinks=True)
+
+
+def test_shared_stretches_are_read_apart_and_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All rows share a head, two of them share more, and a third is alone with a short tail."""
+    monkeypatch.setattr(tables, "SHARED_ROWS", 1)
+    monkeypatch.setattr(tables, "SHARED_SLOTS", 64)
+    monkeypatch.setattr(tables, "SHARED_TILE", 96)
+    case = Case(Geometry(64, 4, 4), "float32", [40, 300, 7])
+    head, more = ((0, 160), (320, 448)), ((640, 736),)
+    case.runs = [(*head, *more, (1024, 1064)), (*head, *more, (1088, 1388)), (*head, (2048, 2055))]
+    laid_out = make_tables(case.runs, segments(case.runs), 2)
+    assert [(read.rows, read.run) for read in laid_out.shared] == [
+        ((0, 1, 2), (0, 96)),
+        ((0, 1, 2), (96, 160)),
+        ((0, 1, 2), (320, 416)),
+        ((0, 1, 2), (416, 448)),
+        ((0, 1), (640, 736)),
+    ]
+    assert laid_out.items[:, 1].min() >= 288, "the kernel does not read the head"
+    check(tmp_path, case)
+
+
+def test_uneven_rows_are_cut_into_even_items() -> None:
+    runs: list[tuple[Run, ...]] = [((0, 131_072),), ((131_072, 131_073),), ((140_000 // 32 * 32, 145_000),)]
+    laid_out = make_tables(runs, segments(runs), 8)
+    sizes = laid_out.items[:, 2] - laid_out.items[:, 1]
+    assert sizes.min() == 1
+    assert sizes.max() == tables.MIN_ITEM
+    assert laid_out.ranges[:, 1].tolist()[-1] == len(laid_out.items)
+    for row, (begin, end) in enumerate(laid_out.ranges[:, :2].tolist()):
+        assert set(laid_out.items[begin:end, 0].tolist()) == {row}
 
 
 def test_a_slice_is_appended_and_gathered_through_the_blocks(tmp_path: Path) -> None:
