@@ -36,14 +36,14 @@ def plot(run: Run, title: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
         f'viewBox="0 0 {WIDTH} {height}" font-family="sans-serif">'
     )
-    return "\n".join([head, _box(0, 0, WIDTH, height, "white"), *parts, "</svg>", ""])
+    return "\n".join([head, _box((0, 0, WIDTH, height), "white"), *parts, "</svg>", ""])
 
 
 def _legend() -> Iterable[str]:
     names = [f"waiting, {state}" for state in ("cold", "partial", "hit", "unknown")] + ["answer"]
     for index, (name, colour) in enumerate(zip(names, COLOURS.values(), strict=True)):
         x = LEFT + index * 145
-        yield _box(x, 34, 10, 10, colour)
+        yield _box((x, 34, 10, 10), colour)
         yield _text(x + 15, 43, name)
 
 
@@ -59,8 +59,8 @@ def _timeline(records: Sequence[Record], wall_s: float) -> Iterable[str]:
         )
         name = f"session {record.session + 1}" + (" (agent)" if record.agent == "subagent" else "")
         yield _text(LEFT - 8, y + BAR, f"{name}, turn {record.turn}", anchor="end", size=9)
-        yield _box(start, y, first - start, BAR, COLOURS[cache_state(record)], record.error or "")
-        yield _box(first, y, end - first, BAR, COLOURS["answer"])
+        yield _box((start, y, first - start, BAR), COLOURS[cache_state(record)], record.error or "")
+        yield _box((first, y, end - first, BAR), COLOURS["answer"])
 
 
 def _first_tokens(records: Sequence[Record], top: float) -> Iterable[str]:
@@ -97,6 +97,8 @@ def _text(x: float, y: float, text: str, anchor: str = "start", size: int = 11) 
     return f"<text {place}>{escape(text)}</text>"
 
 
-def _box(x: float, y: float, width: float, height: float, colour: str, title: str = "") -> str:
+def _box(area: tuple[float, float, float, float], colour: str, title: str = "") -> str:
+    """A rectangle; area is x, y, width, height. The title shows under the pointer."""
+    x, y, width, height = area
     place = f'x="{x:.1f}" y="{y:.1f}" width="{max(width, 0.5):.1f}" height="{height:.1f}" fill="{colour}"'
     return f"<rect {place}><title>{escape(title)}</title></rect>" if title else f"<rect {place}/>"
