@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from .. import PensieveError
 from ..engine.step import Engine, StepFailed
 from .config import SchedulerConfig
-from .scheduler import Progress, Scheduler
-from .sequence import FinishReason, Request, Sequence, SequenceStatus
+from .scheduler import Scheduler
+from .sequence import FinishReason, Progress, Request, Sequence, SequenceStatus
 
 logger = logging.getLogger(__name__)
 

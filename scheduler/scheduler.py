@@ -7,39 +7,17 @@ block is written by its old owner before a new one can write to it.
 """
 
 from collections import deque
-from dataclasses import dataclass, field
 
 from ..cache.blocks import BLOCK_SIZE, BlockAllocator
 from ..cache.radix import RadixTree
 from ..engine.step import NOT_A_NUMBER, DecodeRow, PrefillChunk, StepPlan, StepResult
 from .budget import StepBudget
 from .config import SchedulerConfig
-from .sequence import FinishReason, PrefixWait, Request, Sequence, SequenceStatus, shared_prefix
+from .counters import Counters
+from .sequence import FinishReason, PrefixWait, Progress, Request, Sequence, SequenceStatus, shared_prefix
 
 MAX_LOOKUPS = 8
 """Waiting sequences looked up in the prefix tree in one step: 100,000 tokens take milliseconds each."""
-
-
-@dataclass(slots=True)
-class Counters:
-    """What has happened so far; every field only grows."""
-
-    prompt_tokens: int = 0  # of admitted sequences
-    computed_tokens: int = 0  # prefilled by steps, those computed again after a preemption included
-    generation_tokens: int = 0
-    prefix_queries: int = 0  # tokens looked up in the prefix tree
-    prefix_hits: int = 0  # tokens found there
-    prefix_waits: int = 0  # sequences that waited for another to compute their prefix
-    preemptions: int = 0
-    steps: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What one step brought to one sequence."""
-
-    sequence: Sequence
-    tokens: list[int] = field(default_factory=list)
 
 
 class Scheduler:

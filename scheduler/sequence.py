@@ -1,4 +1,4 @@
-"""A request and its state: two dataclasses, one enum."""
+"""A request, its state, and what a step brings to it."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -94,6 +94,14 @@ class PrefixWait:
         return (
             self.producer.status is not SequenceStatus.RUNNING or self.producer.num_settled >= self.num_tokens
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What one step brought to one sequence."""
+
+    sequence: Sequence
+    tokens: list[int] = field(default_factory=list)
 
 
 def shared_prefix(a: list[int], b: list[int], num_known: int) -> int:
