@@ -8,9 +8,11 @@ from starlette.responses import JSONResponse, Response
 
 from ..scheduler.sequence import Request
 from .answer import Answer
+from .budget import Budget, BudgetedGeneration
 from .errors import ClientGone, prompt_too_long
 from .output import Grammar, OutputParser
 from .prompt import Prompt
+from .protocols import Generation
 from .schema import CountTokensRequest, GenerationRequest, MessagesRequest, sampling_params
 from .services import Services
 from .stream import AnswerStream, MessageWriter, StreamWriter, until_disconnect, whole_message
@@ -25,6 +27,7 @@ class Job:
     request: Request
     grammar: Grammar
     started_s: float  # time.monotonic() when the request came in
+    budget: Budget | None = None  # of the model's thoughts
 
 
 class Pipeline:
@@ -50,7 +53,7 @@ class Pipeline:
             starts_thinking=prompt.starts_thinking,
             one_call=body.tool_choice is not None and body.tool_choice.disable_parallel_tool_use,
         )
-        return Job(self._scheduled(http, body, prompt.tokens), grammar, started_s)
+        return Job(self._scheduled(http, body, prompt.tokens), grammar, started_s, prompt.budget)
 
     async def raw(
         self, http: HttpRequest, body: GenerationRequest, prompt: str | list[int], started_s: float
@@ -76,7 +79,10 @@ class Pipeline:
         return JSONResponse(message)
 
     def _start(self, job: Job) -> Answer:
-        generation = self._services.scheduler.submit(job.request)
+        submit = self._services.scheduler.submit
+        generation: Generation = (
+            submit(job.request) if job.budget is None else BudgetedGeneration(submit, job.request, job.budget)
+        )
         parser = OutputParser(self._services.new_detokenizer(), job.grammar)
         return Answer(generation, parser, self._services.metrics, job.started_s)
 

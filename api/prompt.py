@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .budget import Budget
 from .config import MediaPolicy
 from .conversation import closing_instruction, hoist_system, system_text, template_messages
 from .errors import InvalidRequest
@@ -25,6 +26,7 @@ class Prompt:
     tool_format: ToolFormat | None  # None: no calls are expected
     tools: Sequence[dict[str, Any]]  # all tools of the request, as mlx-lm's parsers want them
     starts_thinking: bool  # the template has opened the model's thoughts already
+    budget: Budget | None  # of its thoughts
     template_s: float
     tokenize_s: float
 
@@ -63,9 +65,21 @@ class PromptBuilder:
             tool_format=rendered.tool_format if _may_call(request) else None,
             tools=[template_tool(tool) for tool in request.tools or []],
             starts_thinking=self._starts_thinking(text),
+            budget=self._budget(request, self._starts_thinking(text)),
             template_s=rendered_at - started,
             tokenize_s=time.perf_counter() - rendered_at,
         )
+
+    def _budget(self, request: CountTokensRequest, is_open: bool) -> Budget | None:
+        """Bound the thoughts as the request asks, where the model's marks around them are single tokens."""
+        num_tokens = request.thinking.budget_tokens if request.thinking else None
+        if num_tokens is None or self._think_start is None or self._think_end is None:
+            return None
+        texts = (self._think_start, self._think_end, f"\n{self._think_end}\n\n")
+        start, end, closing = (self._tokenizer.encode(text, add_special_tokens=False) for text in texts)
+        if len(start) != 1 or len(end) != 1:
+            return None
+        return Budget(num_tokens, start[0], end[0], closing, is_open)
 
     async def tokens(self, prompt: str | list[int]) -> list[int]:
         """Tokenise a prompt that is the whole of what the model reads: its marks are meant as such."""

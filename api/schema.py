@@ -172,6 +172,7 @@ class ToolChoice(Wire):
 
 class ThinkingConfig(Wire):
     type: str  # "enabled", "adaptive", "disabled", and what comes later
+    budget_tokens: int | None = Field(default=None, ge=1)  # for type "enabled"
     display: str | None = None  # "omitted": the client wants no thoughts; anything else shows them
 
 
