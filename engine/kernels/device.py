@@ -7,7 +7,8 @@ pools takes the last one, and every write makes the next.
 """
 
 from collections.abc import Callable
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, partial
 from itertools import accumulate, pairwise
 from typing import Any, Literal
 
@@ -62,12 +63,22 @@ def _row_index(read: SharedRead, num_rows: int) -> mx.array | None:
     return None if len(read.rows) == num_rows else mx.array(read.rows)
 
 
+@dataclass(frozen=True, slots=True)
+class LayerKernels:
+    """The two passes of decode attention, made for layers of one kind."""
+
+    split: Launch
+    combine: Launch
+    num_groups: int  # thread groups that an item takes
+
+
 class PagedKernels:
     """The kernels of one backend; keeps what it has compiled."""
 
     def __init__(self, language: Literal["metal", "cuda"]) -> None:
         self._language = language
         self._launch = cache(self._build)
+        self._prepare = cache(self._prepare_layer)
         self._nothing = mx.zeros((8,))
         # They stand for parts of shared reads where there are none.
         self._none_shared = {dtype: mx.zeros((1, 1, 1, 8), dtype) for dtype in DTYPES}
@@ -92,41 +103,53 @@ class PagedKernels:
         Raises NotImplementedError for a layer that the kernels cannot serve.
         """
         num_rows, num_heads, _, dim = queries.shape
-        num_kv_heads = pools[0].shape[0]
-        geometry = Geometry(dim, num_heads // num_kv_heads, queries.dtype.size)
-        if not geometry.is_supported or pools[0].shape != pools[1].shape or queries.dtype not in DTYPES:
-            raise NotImplementedError(f"{num_heads} heads of {dim} over {num_kv_heads}, {queries.dtype}")
-        tables = batch.get(num_kv_heads * geometry.tiles)
-        split = self._launch(SPLIT, options.scale)
-        outs, stats = split(
-            inputs=[queries, *new, *pools, tables.table, tables.items, options.after],
-            template=[("T", queries.dtype), *geometry.constants.items()],
-            grid=(THREADS * tables.num_items, num_kv_heads * geometry.tiles, 1),
-            threadgroup=(THREADS, 1, 1),
-            output_shapes=[(tables.num_items, num_heads, dim), (tables.num_items, num_heads, 2)],
-            output_dtypes=[mx.float32, mx.float32],
-        )
+        if pools[0].shape != pools[1].shape:
+            raise NotImplementedError("keys and values of different sizes")
         sinks = options.sinks
-        result, done = self._launch(COMBINE, 0.0)(
+        layer = self._prepare(
+            (queries.dtype, num_heads, pools[0].shape[0], dim), options.scale, sinks is not None
+        )
+        tables = batch.get(layer.num_groups)
+        outs, stats = layer.split(
+            inputs=[queries, *new, *pools, tables.table, tables.items, options.after],
+            grid=(THREADS * tables.num_items, layer.num_groups, 1),
+            output_shapes=[(tables.num_items, num_heads, dim), (tables.num_items, num_heads, 2)],
+        )
+        extra = self._shared(queries, pools, tables, options)
+        result, done = layer.combine(
             inputs=[
                 outs,
                 stats,
-                *self._shared(queries, pools, tables, options),
+                *extra,
                 tables.ranges,
                 self._nothing if sinks is None else sinks.astype(mx.float32),
             ],
-            template=[
-                ("T", queries.dtype),
-                ("HAS_SINKS", sinks is not None),
-                ("DIM", dim),
-                ("GROUP", geometry.group),
-            ],
             grid=(THREADS * num_rows, num_heads, 1),
-            threadgroup=(THREADS, 1, 1),
             output_shapes=[queries.shape, (8,)],
-            output_dtypes=[queries.dtype, mx.float32],
         )
         return result, done
+
+    def _prepare_layer(
+        self, shape: tuple[mx.Dtype, int, int, int], scale: float, has_sinks: bool
+    ) -> "LayerKernels":
+        """The two passes for layers of one kind. shape: type, heads, KV heads, size of a head."""
+        dtype, num_heads, num_kv_heads, dim = shape
+        geometry = Geometry(dim, num_heads // num_kv_heads, dtype.size)
+        if dtype not in DTYPES or num_heads % num_kv_heads or not geometry.is_supported:
+            raise NotImplementedError(f"{num_heads} heads of {dim} over {num_kv_heads}, {dtype}")
+        split = partial(
+            self._launch(SPLIT, scale),
+            template=[("T", dtype), *geometry.constants.items()],
+            threadgroup=(THREADS, 1, 1),
+            output_dtypes=[mx.float32, mx.float32],
+        )
+        combine = partial(
+            self._launch(COMBINE, 0.0),
+            template=[("T", dtype), ("HAS_SINKS", has_sinks), ("DIM", dim), ("GROUP", geometry.group)],
+            threadgroup=(THREADS, 1, 1),
+            output_dtypes=[dtype, mx.float32],
+        )
+        return LayerKernels(split, combine, num_kv_heads * geometry.tiles)
 
     def _shared(
         self, queries: mx.array, pools: tuple[mx.array, mx.array], tables: DeviceTables, options: "Options"

@@ -64,19 +64,12 @@ def make_tables(
         shared, stretches = _share(lengths, reads)
     else:
         shared, stretches = (), [[(max(0, length - window), length)] for length in lengths]
-    size = _item_size(sum(end - first for row in stretches for first, end in row) * num_groups)
-    counts, items = [0], []
-    for row, parts in enumerate(stretches):
-        for first, end in parts:
-            starts = np.arange(first, end, size)
-            ends = np.minimum(starts + size, end)
-            same = np.full((2, len(starts)), [[row], [lengths[row] - 1]])
-            items.append(np.stack([same[0], starts, ends, same[1]], axis=1))
-        counts.append(sum(map(len, items)))
-    ranges = np.array([counts[:-1], counts[1:]]).T
+    items, counts = _items(lengths, stretches, num_groups)
+    ends = np.cumsum(counts)
+    ranges = np.stack([ends - counts, ends], axis=1)
     return Tables(
         table=block_table(runs),
-        items=np.concatenate(items).astype(np.int32),
+        items=items,
         ranges=np.concatenate([ranges, _picks(len(runs), shared)], axis=1).astype(np.int32),
         shared=shared,
     )
@@ -84,18 +77,35 @@ def make_tables(
 
 def block_table(runs: list[tuple[Run, ...]]) -> Ints:
     """(rows, blocks): each row's blocks in token order, padded with 0; 64 columns or a multiple of that."""
-    rows = [
-        np.concatenate([np.arange(first // BLOCK_SIZE, -(-end // BLOCK_SIZE)) for first, end in row])
-        for row in runs
-    ]
-    table = np.zeros((len(rows), -(-max(map(len, rows)) // 64) * 64), np.int32)
-    for target, blocks in zip(table, rows, strict=True):
-        target[: len(blocks)] = blocks
+    flat = np.array([(row, first, end) for row, mine in enumerate(runs) for first, end in mine])
+    row, first, end = flat.T
+    first_block = first // BLOCK_SIZE
+    owner, offset = _expand(-(-end // BLOCK_SIZE) - first_block)
+    num_blocks = np.bincount(row[owner], minlength=len(runs))
+    column = np.arange(len(owner)) - np.repeat(np.cumsum(num_blocks) - num_blocks, num_blocks)
+    table = np.zeros((len(runs), -(-num_blocks.max() // 64) * 64), np.int32)
+    table[row[owner], column] = first_block[owner] + offset
     return table
 
 
-def _item_size(work: int) -> int:
-    return max(MIN_ITEM, -(-work // TARGET_GROUPS // 64) * 64)
+def _items(
+    lengths: list[int], stretches: list[list[Run]], num_groups: int
+) -> tuple[Ints, npt.NDArray[np.int64]]:
+    """Cut the rows' own stretches into items; returns them and how many each row has."""
+    flat = np.array([(row, first, end) for row, mine in enumerate(stretches) for first, end in mine])
+    row, first, end = flat.T
+    size = max(MIN_ITEM, -(-(int((end - first).sum()) * num_groups) // TARGET_GROUPS // 64) * 64)
+    owner, offset = _expand(-(-(end - first) // size))
+    start = first[owner] + offset * size
+    newest = np.array(lengths)[row[owner]] - 1
+    items = np.stack([row[owner], start, np.minimum(start + size, end[owner]), newest], axis=1)
+    return items.astype(np.int32), np.bincount(row[owner], minlength=len(lengths))
+
+
+def _expand(counts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """For [2, 1, 3]: owners [0, 0, 1, 2, 2, 2], and each one's number with its owner [0, 1, 0, 0, 1, 2]."""
+    owner = np.repeat(np.arange(len(counts)), counts)
+    return owner, np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def _share(lengths: list[int], reads: list[Segment]) -> tuple[tuple[SharedRead, ...], list[list[Run]]]:
