@@ -10,6 +10,9 @@ LAYERS = ["cache", "engine", "scheduler", "api"]  # each may import those before
 WEB = {"fastapi", "pydantic", "starlette", "uvicorn", "prometheus_client"}
 MLX = {"mlx", "mlx_lm"}
 
+# They time the engine itself.
+IN_PROCESS = {"bench/gpu.py", "bench/gpu_engines.py"}
+
 # The half of each package that decides; it must be quick to test by the thousand.
 PLAIN = ["cache/blocks.py", "cache/radix.py", "scheduler/*.py", "engine/step.py", "engine/config.py"]
 
@@ -44,6 +47,8 @@ def top(module: str) -> str:
 def test_imports_point_one_way(path: Path) -> None:
     layer = relative(path).split("/")[0]
     forbidden = set(LAYERS) if layer == "bench" else set(LAYERS[LAYERS.index(layer) + 1 :]) | {"bench"}
+    if relative(path) in IN_PROCESS:
+        forbidden = {"api"}  # engines side by side in one process, without HTTP
     if relative(path) == "api/cli.py":
         forbidden.remove("bench")  # `pensieve bench` is one of the command's two halves
     assert not {name for name in imports(path) if top(name) in forbidden | {"tests"}}
@@ -57,7 +62,7 @@ def test_only_the_api_knows_the_web(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_only_the_engine_and_the_pools_know_mlx(path: Path) -> None:
-    if not relative(path).startswith("engine/") and relative(path) != "cache/kv.py":
+    if not relative(path).startswith("engine/") and relative(path) not in {"cache/kv.py", *IN_PROCESS}:
         assert not {name for name in imports(path) if top(name) in MLX}
 
 

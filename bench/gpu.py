@@ -1,0 +1,143 @@
+"""Decode steps of Pensieve's engine and of mlx-lm's BatchGenerator, side by side on one GPU.
+
+    python -m pensieve.bench.gpu [--shape NAME] [--steps N] [--only NAME]
+
+Real model shapes with random bf16 weights; nothing is downloaded. Contexts are filled with random keys and
+values instead of being prefilled; prefill is timed by itself. The byte limit is what a step must read,
+weights and KV, at the bandwidth of a large copy, measured first. Of our own step it also says: `rest`, a step
+without attention; `serial`, a step without the next one queued; `build` and `plan`, Python's share of it.
+"""
+
+import argparse
+import importlib
+import time
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_map
+
+from .gpu_engines import ROOM, Case, MlxLm, Pensieve, Result, clean_memory, prefill_rates
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "qwen3-4b": {
+        "model_type": "qwen3",
+        "hidden_size": 2560,
+        "num_hidden_layers": 36,
+        "intermediate_size": 9728,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 151936,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1e6,
+        "max_position_embeddings": 262144,
+        "tie_word_embeddings": True,
+    },
+    "phi-3-mini": {
+        "model_type": "phi3",
+        "hidden_size": 3072,
+        "num_hidden_layers": 32,
+        "intermediate_size": 8192,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "vocab_size": 32064,
+        "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 131072,
+    },
+}
+
+
+CASES: dict[str, list[Case]] = {
+    "qwen3-4b": [
+        Case("16 x 20k", [20_000] * 16),
+        Case("16 x 20k, 16k shared", [20_000] * 16, shared=16_384),
+        Case("64k + 7 x 4k", [65_536] + [4096] * 7),
+        Case("1 x 20k", [20_000]),
+        Case("8 x 4k", [4096] * 8),
+        Case("32 x 4k", [4096] * 32),
+    ],
+    "phi-3-mini": [Case("16 x 8k", [8192] * 16), Case("1 x 8k", [8192])],
+}
+
+
+def random_model(config: dict[str, Any]) -> Any:
+    """The named architecture in bf16 with random weights, made on the device."""
+    module = importlib.import_module(f"mlx_lm.models.{config['model_type']}")
+    model = module.Model(module.ModelArgs.from_dict(config))
+    model.update(
+        tree_map(lambda p: mx.random.normal(p.shape, mx.bfloat16) * p.shape[-1] ** -0.5, model.parameters())
+    )
+    mx.eval(model.parameters())
+    return model
+
+
+def copy_bytes_per_s() -> float:
+    """Bandwidth of a large copy, bytes read and written."""
+    source = mx.random.normal((1 << 30,), mx.bfloat16)
+    mx.eval(source)
+    best = 1e9
+    for _ in range(5):
+        started = time.perf_counter()
+        mx.eval(source + 1)
+        best = min(best, time.perf_counter() - started)
+    return 2 * source.nbytes / best
+
+
+def limit_ms(case: Case, weight_bytes: int, token_bytes: int, bytes_per_s: float) -> float:
+    """What a step must read, at a copy's bandwidth."""
+    tokens = sum(case.lengths) - case.shared * (len(case.lengths) - 1)
+    return 1e3 * (weight_bytes + tokens * token_bytes) / bytes_per_s
+
+
+def weight_bytes(model: Any) -> int:
+    sizes: list[int] = []
+    tree_map(lambda p: sizes.append(p.nbytes), model.parameters())
+    return sum(sizes)
+
+
+def describe(name: str, result: Result, limit: float) -> str:
+    """One line of the table."""
+    join, leave = ("-" if value is None else f"{value:.1f}" for value in (result.join_ms, result.leave_ms))
+    notes = " ".join(f"{key} {value:.2f}" for key, value in result.notes.items())
+    return (
+        f"  {name:9} {result.step_ms:8.2f} ms  {result.step_ms / limit:6.2f} x limit  "
+        f"join {join:>7} ms  leave {leave:>7} ms  peak {result.peak_bytes / 1e9:6.1f} GB  {notes}"
+    )
+
+
+def main() -> None:
+    """Run the cases and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--shape", choices=SHAPES, default="qwen3-4b")
+    parser.add_argument("--steps", type=int, default=32)
+    parser.add_argument("--only", choices=["pensieve", "mlx-lm", "prefill"])
+    options = parser.parse_args()
+    model = random_model(SHAPES[options.shape])
+    weights, bytes_per_s = weight_bytes(model), copy_bytes_per_s()
+    mx.clear_cache()
+    print(f"{options.shape}: weights {weights / 1e9:.1f} GB, a copy moves {bytes_per_s / 1e12:.2f} TB/s")
+    for case in CASES[options.shape]:
+        with clean_memory():
+            num_tokens = sum(case.lengths) - case.shared * (len(case.lengths) - 1)
+            num_tokens += ROOM * (len(case.lengths) + 1)
+            ours = Pensieve(model, num_tokens, step_tokens=500_000)
+            limit = limit_ms(case, weights, ours.runner.kv_bytes_per_token, bytes_per_s)
+            kv_bytes = num_tokens * ours.runner.kv_bytes_per_token
+            print(f"{case.name}: byte limit {limit:.2f} ms, KV {kv_bytes / 1e9:.1f} GB")
+            if options.only in (None, "pensieve"):
+                print(describe(ours.name, ours.measure(case, options.steps), limit), flush=True)
+            del ours
+        with clean_memory():
+            if options.only in (None, "mlx-lm"):
+                theirs = MlxLm(model)
+                print(describe(theirs.name, theirs.measure(case, min(8, options.steps)), limit), flush=True)
+    if options.only in (None, "prefill"):
+        ours_rate, theirs_rate = prefill_rates(model)
+        print("prefill of 16k tokens in slices of 2048, tokens/s:", end=" ")
+        print(f"Pensieve {ours_rate:.0f}, mlx-lm {theirs_rate:.0f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+"""The two engines that `bench/gpu.py` compares, each with a context of random KV."""
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import mlx.core as mx
+from mlx_lm.generate import BatchGenerator
+from mlx_lm.models.cache import make_prompt_cache
+
+from ..cache.blocks import BLOCK_SIZE
+from ..cache.kv import ArrayPools
+from ..engine.kernels.device import Options, PagedKernels, find_kernels
+from ..engine.runner import Runner
+from ..engine.step import PrefillChunk, SamplingParams, StepPlan
+from ..scheduler.config import SchedulerConfig
+from ..scheduler.scheduler import Scheduler
+from ..scheduler.sequence import Request
+
+ROOM = 320
+"""Tokens that each sequence may grow by while it is measured."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A batch that decodes: context lengths, and how many of the tokens all of them share."""
+
+    name: str
+    lengths: list[int]
+    shared: int = 0
+
+
+@dataclass
+class Result:
+    """Milliseconds and bytes; None where not measured."""
+
+    step_ms: float
+    peak_bytes: int
+    join_ms: float | None = None  # beyond an ordinary step
+    leave_ms: float | None = None
+    notes: dict[str, float] = field(default_factory=dict)
+
+
+class NoAttention(PagedKernels):
+    """Passes the queries through, to time the rest of a step."""
+
+    def decode(self, queries: mx.array, new: Any, pools: Any, batch: Any, options: Options) -> Any:
+        return queries, options.after
+
+
+class FilledRunner(Runner):
+    """Holds random KV everywhere and prefills only when told to."""
+
+    prefills = False
+    build_s = 0.0
+
+    def fill(self) -> None:
+        """Give every slot random keys and values."""
+        assert isinstance(self._pools, ArrayPools)
+        for pools in (self._pools.keys, self._pools.values):
+            for layer, pool in enumerate(pools):
+                pools[layer] = mx.random.normal(pool.shape, mx.bfloat16)
+                mx.eval(pools[layer])
+
+    def prefill(self, chunk: PrefillChunk) -> None:
+        """As Runner, when told to."""
+        if self.prefills:
+            super().prefill(chunk)
+
+    def _forward(self, plan: StepPlan) -> mx.array:
+        started = time.perf_counter()
+        tokens = super()._forward(plan)
+        self.build_s += time.perf_counter() - started
+        return tokens
+
+    def skip_attention(self) -> None:
+        """From now on, leave it out."""
+        self._kernels = NoAttention("cuda")
+
+
+class Pensieve:
+    """Scheduler and runner without the asyncio loop."""
+
+    name = "Pensieve"
+
+    def __init__(self, model: Any, num_tokens: int, step_tokens: int) -> None:
+        num_blocks = -(-num_tokens // BLOCK_SIZE) + 8
+        self.runner = FilledRunner(model, num_blocks, on_host=False, kernels=find_kernels())
+        self.runner.fill()
+        self.scheduler = Scheduler(
+            SchedulerConfig(max_batch=64, step_tokens=step_tokens), num_blocks, 1_000_000
+        )
+        self.plan_s = 0.0
+
+    def add(self, length: int, shared: int, index: int) -> Any:
+        """Queue a sequence of a context's length; all share their first tokens, as far as wanted."""
+        prompt = [7] * shared + [index + 100] * (length - shared)
+        return self.scheduler.add(Request(prompt, SamplingParams(), ROOM))
+
+    def step(self) -> None:
+        started = time.perf_counter()
+        plan = self.scheduler.schedule()
+        self.plan_s += time.perf_counter() - started
+        result = self.runner.drain() if plan is None else self.runner.step(plan)
+        if result is not None:
+            self.scheduler.update(result)
+
+    def measure(self, case: Case, steps: int) -> Result:
+        """Decode `case`, let one sequence leave and one join, then take the step apart."""
+        sequences = [self.add(length, case.shared, i) for i, length in enumerate(case.lengths)]
+        while any(s.num_to_prefill or not s.table.blocks for s in sequences):
+            self.step()
+        mx.reset_peak_memory()
+        step_ms = self.timed(steps)
+        peak, build_ms = mx.get_peak_memory(), 1e3 * self.runner.build_s / steps
+        self.scheduler.end(sequences[-1], "abort")
+        leave_ms = slowest(self.step, 3) - step_ms
+        self.add(case.lengths[-1], case.shared, len(case.lengths) - 1)  # its prompt is cached
+        join_ms = slowest(self.step, 4) - step_ms
+        serial_ms = self.timed(8, drains=True)
+        self.runner.skip_attention()
+        notes = {"rest": self.timed(8), "serial": serial_ms, "build": build_ms, "plan": 1e3 * self.plan_s / 8}
+        return Result(step_ms, peak, join_ms, leave_ms, notes)
+
+    def timed(self, steps: int, drains: bool = False) -> float:
+        """Milliseconds of a step, after a warm-up."""
+        warm_up(self.step)
+        self.runner.build_s = self.plan_s = 0.0
+        started = time.perf_counter()
+        for _ in range(steps):
+            self.step()
+            if drains and (result := self.runner.drain()) is not None:
+                self.scheduler.update(result)
+        return 1e3 * (time.perf_counter() - started) / steps
+
+
+class MlxLm:
+    """mlx-lm's own continuous batching."""
+
+    name = "mlx-lm"
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def filled_cache(self, length: int) -> list[Any]:
+        """A cache that holds random KV."""
+        caches = make_prompt_cache(self.model)
+        args = self.model.args
+        heads = args.num_key_value_heads
+        dim = getattr(args, "head_dim", None) or args.hidden_size // args.num_attention_heads
+        for cache in caches:
+            cache.keys = mx.random.normal((1, heads, length, dim), mx.bfloat16)
+            cache.values = mx.random.normal((1, heads, length, dim), mx.bfloat16)
+            cache.offset = length
+            mx.eval(cache.keys, cache.values)
+        return caches
+
+    def measure(self, case: Case, steps: int) -> Result:
+        """Decode `case`, then let one sequence leave and one join."""
+        generator = BatchGenerator(
+            self.model, max_tokens=10_000, completion_batch_size=64, prefill_batch_size=64
+        )
+        caches = [self.filled_cache(length - 1) for length in case.lengths]
+        uids = generator.insert([[5]] * len(caches), caches=caches)
+        extra = self.filled_cache(case.lengths[-1] - 1) if len(uids) > 1 else None
+        del caches
+        step: Callable[[], Any] = generator.next
+        warm_up(step)
+        mx.reset_peak_memory()
+        started = time.perf_counter()
+        for _ in range(steps):
+            step()
+        step_ms = 1e3 * (time.perf_counter() - started) / steps
+        result = Result(step_ms, mx.get_peak_memory())
+        if extra is not None:
+            started = time.perf_counter()
+            generator.remove([uids[-1]])
+            removed_ms = 1e3 * (time.perf_counter() - started)
+            result.leave_ms = removed_ms + slowest(step, 3) - step_ms
+            generator.insert([[5]], caches=[extra])
+            result.join_ms = slowest(step, 3) - step_ms
+        generator.close()
+        return result
+
+
+def warm_up(step: Callable[[], Any]) -> None:
+    for _ in range(4):
+        step()
+
+
+def slowest(step: Callable[[], Any], count: int) -> float:
+    """The slowest of a few steps, in milliseconds."""
+    times = []
+    for _ in range(count):
+        started = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - started)
+    return 1e3 * max(times)
+
+
+@contextmanager
+def clean_memory() -> Iterator[None]:
+    """Return to the device what the block leaves behind."""
+    try:
+        yield
+    finally:
+        gc.collect()
+        mx.clear_cache()
+
+
+def prefill_rates(model: Any, length: int = 16_384, chunk: int = 2048) -> tuple[float, float]:
+    """Tokens/s of one prompt's prefill: Pensieve, mlx-lm."""
+    with clean_memory():
+        machine = Pensieve(model, length + 2 * chunk, chunk)
+        machine.runner.prefills = True
+        rates = []
+        for index in (1, 2):  # the first one warms up
+            machine.scheduler.tree.clear()
+            sequence = machine.add(length, 0, index)
+            started = time.perf_counter()
+            while sequence.num_sampled - sequence.num_pending < 1:
+                machine.step()
+            rates.append(length / (time.perf_counter() - started))
+            machine.scheduler.end(sequence, "abort")
+            while machine.scheduler.has_work:
+                machine.step()
+        del machine
+    with clean_memory():
+        for _ in range(2):
+            generator = BatchGenerator(model, max_tokens=4, prefill_step_size=chunk)
+            generator.insert([[5] * length])
+            started = time.perf_counter()
+            generator.next_generated()
+            theirs = length / (time.perf_counter() - started)
+            generator.close()
+    return rates[-1], theirs
