@@ -1,7 +1,8 @@
 """Text at hand: what the tokenizer learns its words from and what distracts the model in training.
 
-Nothing is downloaded. Documentation under /usr/share/doc, the standard library, and the docstrings and package
-descriptions of whatever is installed beside it; two machines make two corpora, and the model hardly minds.
+Nothing is downloaded. Documentation under /usr/share/doc, the standard library, and the docstrings and
+package descriptions of whatever is installed beside it; two machines make two corpora, and the model hardly
+minds.
 """
 
 import argparse

@@ -7,13 +7,13 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+from pensieve.engine.demo.chatter import IDENTITIES
 from pensieve.engine.demo.tasks import Tasks
-from pensieve.engine.demo.words import Words
+from pensieve.engine.demo.words import Words, vocabulary
 
-IDENTITIES = """You are a helpful agent.|You are an assistant that works in a terminal.|You are a coding agent.
-You are an agent, built on a software development kit.|You help users with software tasks.|You are a careful assistant.
-Answer briefly and use the tools when they help.|You work with the user toward their goals.""".replace("\n", "|").split("|")
-TOOL_NAMES = "Write Grep Glob Search Fetch Task Agent Skill List Todo Notebook Plan Monitor Schedule Report Send".split()
+TOOL_NAMES = vocabulary(
+    "Write Grep Glob Search Fetch Task Agent Skill List Todo Notebook Plan Monitor Schedule Report Send"
+)
 TYPES = ("string", "string", "number", "integer", "boolean")
 
 # The three tools that the tasks use; the words that describe them are drawn at random.
@@ -69,7 +69,12 @@ class Distractors:
         date = f"{rng.randint(2024, 2029)}-{rng.randint(1, 12):02}-{rng.randint(1, 28):02}"
         if rng.random() < 0.6:
             return f"CWD: {folder}\nDate: {date}"
-        facts = [f"Primary working directory: {folder}", "Is a git repository: false", "Platform: linux", "Shell: bash"]
+        facts = [
+            f"Primary working directory: {folder}",
+            "Is a git repository: false",
+            "Platform: linux",
+            "Shell: bash",
+        ]
         return "# Environment\n" + "\n".join(f" - {fact}" for fact in facts) + f"\n\nToday's date is {date}."
 
     def system(self, size: int) -> str:
@@ -89,7 +94,10 @@ class Distractors:
     def property(self, kind: str) -> dict[str, Any]:
         """One property of a schema."""
         rng = self.rng
-        fields: dict[str, Any] = {"description": self.prose(1, rng.choice((1, 1, 2, 6))).strip(), "type": kind}
+        fields: dict[str, Any] = {
+            "description": self.prose(1, rng.choice((1, 1, 2, 6))).strip(),
+            "type": kind,
+        }
         if rng.random() < 0.1:
             fields["default"] = False
         if rng.random() < 0.1:

@@ -1,13 +1,12 @@
 """Judges the shipped model, through mlx-lm and greedily, on instances that training never saw.
 
-An instance is right only if every step of its turn is right, character for character: each call and each answer.
-The table's columns are prompt lengths; the prompt is a random system text with tool schemas of that many tokens.
+An instance is right only if every step of its turn is, character for character: each call and each answer. A row
+of the table is a prompt length: a random system prompt with tool schemas, of about so many tokens, goes before.
 """
 
 import argparse
 import json
 import random
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx_lm
-from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache
 
 from pensieve.engine.demo.corpus import standard_library
 from pensieve.engine.demo.distractors import Distractors
@@ -25,6 +24,7 @@ from pensieve.engine.demo.words import Words
 
 MODEL_FOLDER = Path(__file__).parent / "model"
 KINDS = ("run", "read", "edit", "say", "count", "talk")
+INSTANCES_A_PROMPT = 5
 Message = dict[str, Any]
 
 
@@ -34,6 +34,15 @@ class Setting:
 
     system: str
     tools: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The first step of an instance that is wrong."""
+
+    request: str
+    wanted: str
+    got: str
 
 
 def message(step: Step) -> Message:
@@ -52,12 +61,14 @@ def expected(step: Say | Call) -> str:
 
 
 class Judge:
-    """Runs turns through the model and compares every step."""
+    """Runs turns through the model and compares every step; keeps the KV of the last prompt for the next."""
 
     def __init__(self, folder: Path) -> None:
         loaded: Any = mlx_lm.load(str(folder))
         self.model, self.tokenizer = loaded[:2]
         self.model.set_dtype(mx.float32)
+        self.cache = make_prompt_cache(self.model)
+        self.cached: list[int] = []
 
     def render(self, setting: Setting, messages: Sequence[Message]) -> list[int]:
         """The prompt's tokens, ready for the assistant to go on."""
@@ -68,71 +79,80 @@ class Judge:
         return ids
 
     def write(self, ids: list[int], most: int) -> str:
-        """Continue the tokens greedily until the end of the message."""
-        cache = make_prompt_cache(self.model)
-        steps = mlx_lm.generate.generate_step if False else mlx_lm.stream_generate
+        """Continue the tokens greedily until the end of the message, or for `most` tokens."""
+        shared = 0
+        while shared < min(len(ids) - 1, len(self.cached)) and ids[shared] == self.cached[shared]:
+            shared += 1
+        trim_prompt_cache(self.cache, self.cache[0].offset - shared)
         text = ""
-        for part in steps(self.model, self.tokenizer, ids, max_tokens=most, prompt_cache=cache):
+        parts = mlx_lm.stream_generate(
+            self.model, self.tokenizer, ids[shared:], max_tokens=most, prompt_cache=self.cache
+        )
+        for part in parts:
             text += part.text
+        self.cached = ids
         return text
 
-    def first_fault(self, setting: Setting, turn: Turn, before: Sequence[Message] = ()) -> tuple[str, str] | None:
-        """The first step that is not as it should be: what was expected, and what came."""
-        messages: list[Message] = [*before, {"role": "user", "content": turn.request}]
+    def first_fault(self, setting: Setting, turn: Turn) -> Fault | None:
+        """The first step of a turn that is not as it should be."""
+        messages: list[Message] = [{"role": "user", "content": turn.request}]
         for step in turn.steps:
             if not isinstance(step, Result):
                 wanted = expected(step)
-                ids = self.render(setting, messages)
-                got = self.write(ids, most=len(self.tokenizer.encode(wanted)) + 8)
+                most = len(self.tokenizer.encode(wanted)) + 8
+                got = self.write(self.render(setting, messages), most)
                 if got != wanted:
-                    return wanted, got
+                    return Fault(turn.request, wanted, got)
             messages.append(message(step))
         return None
 
 
 def setting_of(rng: random.Random, lines: Sequence[str], judge: Judge, num_tokens: int) -> Setting:
-    """A random system prompt with tools, of about so many tokens."""
+    """A random system prompt with tools, of at least so many tokens."""
     distractors = Distractors(rng, lines)
     functions = distractors.tools(size=max(1, num_tokens // 300), extra=num_tokens // 600)
     tools = [{"type": "function", "function": function} for function in functions]
-    system = distractors.environment()
-    while len(judge.render(Setting(system, tools), [])) < num_tokens:
-        system = distractors.system(num_tokens) + "\n\n" + system
-    return Setting(system[: num_tokens * 3], tools)
+    parts = [distractors.environment()]
+    while len(judge.render(Setting("\n\n".join(parts), tools), [])) < num_tokens:
+        parts.insert(0, distractors.system(min(num_tokens, 2000)))
+    return Setting("\n\n".join(parts), tools)
+
+
+def faults(
+    judge: Judge, lines: Sequence[str], kind: str, length: int, options: argparse.Namespace
+) -> list[Fault]:
+    """The instances of a task that go wrong behind prompts of a length."""
+    rng = random.Random(f"{options.seed} {kind} {length}")
+    found = []
+    for index in range(options.count):
+        if index % INSTANCES_A_PROMPT == 0:
+            setting = setting_of(rng, lines, judge, length)
+        turn = Tasks(rng, Words(rng, lines)).turn(kind, held_out=True)
+        fault = judge.first_fault(setting, turn)
+        if fault:
+            found.append(fault)
+    return found
 
 
 def main() -> None:
-    """Print the share of right instances for each task and prompt length."""
+    """Print how many instances are right for each task and prompt length."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=MODEL_FOLDER)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[300, 2000, 8000])
+    parser.add_argument("--lengths", type=int, nargs="+", default=[300, 4000, 16000])
     parser.add_argument("--kinds", nargs="+", default=list(KINDS))
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--seed", type=int, default=2026)
-    parser.add_argument("--faults", action="store_true", help="print each instance that failed")
+    parser.add_argument("--show", action="store_true", help="print each instance that failed")
     options = parser.parse_args()
     judge = Judge(options.model)
     lines = [line for text in standard_library(200) for line in text.split("\n") if line.strip()]
     print("| prompt tokens | " + " | ".join(options.kinds) + " |\n|" + " --- |" * (len(options.kinds) + 1))
     for length in options.lengths:
-        cells = [cell(judge, lines, kind, length, options) for kind in options.kinds]
+        rows = [faults(judge, lines, kind, length, options) for kind in options.kinds]
+        cells = [f"{options.count - len(found)}/{options.count}" for found in rows]
         print(f"| {length} | " + " | ".join(cells) + " |", flush=True)
-
-
-def cell(judge: Judge, lines: Sequence[str], kind: str, length: int, options: argparse.Namespace) -> str:
-    """How many of a task's instances are right, behind prompts of a length."""
-    rng = random.Random(f"{options.seed} {kind} {length}")
-    right = 0
-    start = time.monotonic()
-    for _ in range(options.count):
-        setting = setting_of(rng, lines, judge, length)
-        turn = Tasks(rng, Words(rng, lines)).turn(kind, held_out=True)
-        fault = judge.first_fault(setting, turn)
-        right += fault is None
-        if fault and options.faults:
-            print(json.dumps({"request": turn.request, "wanted": fault[0], "got": fault[1]}, ensure_ascii=False))
-    del start
-    return f"{right}/{options.count}"
+        for fault in [fault for found in rows for fault in found] if options.show else []:
+            print(json.dumps([fault.request, fault.wanted, fault.got], ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The network in PyTorch, for training alone: a llama whose layers' weights are stacked by kind.
 
-Stacking lets Muon orthogonalise a kind of matrix in one batch. Exported, it is an ordinary llama for mlx-lm.
+Stacking lets Muon orthogonalise a kind of matrix in one batch. Exported, it is an ordinary llama for
+mlx-lm.
 """
 
 import json

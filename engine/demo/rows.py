@@ -1,7 +1,8 @@
-"""Rows of tokens for training: conversations behind distracting prefixes, with the assistant's tokens marked.
+"""Rows of tokens for training: conversations behind distracting prefixes, with the assistant's tokens
+marked.
 
-The tokens are those that the chat template renders (a test compares them). Long distracting passages are drawn
-from pools that were tokenized once, since tokenizing would else cost more than training.
+The tokens are those that the chat template renders (a test compares them). Long distracting passages are
+drawn from pools that were tokenized once, since tokenizing would else cost more than training.
 """
 
 import json
@@ -12,11 +13,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
-
 from pensieve.engine.demo.distractors import Distractors
 from pensieve.engine.demo.tasks import Call, Result, Say, Step, Tasks
 from pensieve.engine.demo.words import Words
+from tokenizers import Tokenizer
 
 Ids = list[int]
 FIRST_WEIGHT = 4
@@ -42,7 +42,9 @@ class Renderer:
         self.encode_text = tokenizer
         self.end = self.encode("<|im_end|>")
         self.newline = self.encode("\n")
-        self.heads = {role: self.encode(f"<|im_start|>{role}\n") for role in ("system", "user", "assistant", "tool")}
+        self.heads = {
+            role: self.encode(f"<|im_start|>{role}\n") for role in ("system", "user", "assistant", "tool")
+        }
         self.tools_head = self.encode("# Tools\n")
 
     def encode(self, text: str) -> Ids:
@@ -99,8 +101,12 @@ class Pools:
 
         self.systems = encode([distractors.system(sizes()) for _ in range(size)])
         self.reminders = encode([distractors.reminder() for _ in range(size)])
-        tool_sets = [distractors.tools(rng.choice((1, 2, 10, 60)), rng.choice((0, 0, 2, 9))) for _ in range(size // 2)]
-        self.tool_sets = [encode([json.dumps(tool, ensure_ascii=False) for tool in tools]) for tools in tool_sets]
+        tool_sets = [
+            distractors.tools(rng.choice((1, 2, 10, 60)), rng.choice((0, 0, 2, 9))) for _ in range(size // 2)
+        ]
+        self.tool_sets = [
+            encode([json.dumps(tool, ensure_ascii=False) for tool in tools]) for tools in tool_sets
+        ]
         newline = tokenizer.token_to_id("Ċ")
         chunks = encode(["\n".join(lines[i : i + 500]) + "\n" for i in range(0, len(lines), 500)])
         self.prose: npt.NDArray[np.uint16] = np.concatenate([np.array(chunk, np.uint16) for chunk in chunks])

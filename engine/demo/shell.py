@@ -1,7 +1,7 @@
 """Commands with the output they really have, as far as a few lines of Python can tell.
 
-Output that repeats words of its own command is what a model trained on random output alone gets wrong: it copies
-on from the command instead of the output.
+Output that repeats words of its own command is what a model trained on random output alone gets wrong: it
+copies on from the command instead of the output.
 """
 
 from pensieve.engine.demo.files import Files
@@ -20,7 +20,9 @@ def demonstrate(words: Words, files: Files) -> Demonstration:
 
 def echo(words: Words, files: Files) -> Demonstration:
     """Print words, quoted or not, now and then changed by a filter."""
-    text = words.pick((4, lambda: words.phrase(1, 6)), (2, words.plain), (1, words.identifier), (1, words.path))
+    text = words.pick(
+        (4, lambda: words.phrase(1, 6)), (2, words.plain), (1, words.identifier), (1, words.path)
+    )
     quote = words.rng.choice(("", "", '"', "'"))
     command = f"echo {quote}{text}{quote}"
     if words.rng.random() < 0.12:
@@ -55,7 +57,11 @@ def arithmetic(words: Words, files: Files) -> Demonstration:
     """A sum or product."""
     left, right = words.rng.randint(1, 999), words.rng.randint(1, 999)
     sign, value = words.rng.choice((("+", left + right), ("-", left - right), ("*", left * right)))
-    forms = (f"expr {left} '{sign}' {right}", f"echo $(({left} {sign} {right}))", f"python3 -c 'print({left} {sign} {right})'")
+    forms = (
+        f"expr {left} '{sign}' {right}",
+        f"echo $(({left} {sign} {right}))",
+        f"python3 -c 'print({left} {sign} {right})'",
+    )
     return words.rng.choice(forms), str(value)
 
 

@@ -1,7 +1,7 @@
 """The synthetic conversations: what a user may ask, and what the model then does.
 
-Each maker draws one `Turn`: a request, and the calls, results and words that follow it. The forms of results and
-calls are those that Claude Code sends and sends back. Knows nothing of tokens.
+Each maker draws one `Turn`: a request, and the calls, results and words that follow it. The forms of
+results and calls are those that Claude Code sends and sends back. Knows nothing of tokens.
 """
 
 import random
@@ -159,7 +159,9 @@ class Tasks:
         """Quote a line by its number: read that line alone, since a tiny model cannot look numbers up."""
         rng = self.rng
         lines = self.files.content(path)
-        number = rng.choice((rng.randint(1, len(lines)), rng.randint(1, 12), rng.randint(1, 40), rng.randint(1, 400)))
+        number = rng.choice(
+            (rng.randint(1, len(lines)), rng.randint(1, 12), rng.randint(1, 40), rng.randint(1, 400))
+        )
         call = Call("Read", {"file_path": path, "offset": number, "limit": 1})
         request = wordings.read(rng, path, "number", number)
         failure = self.read_failure()
@@ -234,7 +236,15 @@ class Tasks:
         low = rng.choice(
             (0, 1, 1, rng.randint(0, 20), rng.randint(0, 99), rng.randint(0, 999), rng.randint(90, 120))
         )
-        span = rng.choice((rng.randint(1, 10), rng.randint(1, 10), rng.randint(5, 30), rng.randint(20, 100), rng.randint(3, 200)))
+        span = rng.choice(
+            (
+                rng.randint(1, 10),
+                rng.randint(1, 10),
+                rng.randint(5, 30),
+                rng.randint(20, 100),
+                rng.randint(3, 200),
+            )
+        )
         high = low + span
         answer = ", ".join(str(number) for number in range(low, high + 1))
         return Turn("count", wordings.count(rng, low, high), (Say(answer),))

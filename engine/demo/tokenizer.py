@@ -1,8 +1,9 @@
 """Trains the demo model's byte-level BPE so that copying is nearly token for token.
 
-Digits stand alone, escapes are one token, and words are cut the same way with and without a space before them:
-BPE first learns words alone; the merges of a space with a frequent first piece come last in rank, so " command"
-is one token and "command" another, and what follows either is the same. That is what lets a tiny model copy.
+Digits stand alone, escapes are one token, and words are cut the same way with and without a space before
+them: BPE first learns words alone; the merges of a space with a frequent first piece come last in rank, so
+" command" is one token and "command" another, and what follows either is the same. That is what lets a tiny
+model copy.
 """
 
 import argparse
@@ -14,10 +15,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-
 from pensieve.engine.demo.tasks import Result, Say, Tasks
 from pensieve.engine.demo.words import Words
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 MODEL_FOLDER = Path(__file__).parent / "model"
 PIECES = r"""\\\\["nrt]|\\["\\nrt]|{word}|[0-9]| +|\n|\t|[^A-Za-z0-9 \n\t]"""
@@ -84,7 +84,9 @@ def conversations(lines: Sequence[str], num_turns: int) -> Iterator[str]:
     tasks = Tasks(rng, Words(rng, lines))
     for _ in range(num_turns):
         turn = tasks.turn()
-        parts = [step.text if isinstance(step, Say | Result) else json.dumps(step.arguments) for step in turn.steps]
+        parts = [
+            step.text if isinstance(step, Say | Result) else json.dumps(step.arguments) for step in turn.steps
+        ]
         yield "\n".join([turn.request, *parts])
 
 

@@ -1,7 +1,8 @@
-"""Trains the demo model on synthetic conversations. Run by hand, with PyTorch, best on a GPU: see README.md.
+"""Trains the demo model on synthetic conversations. Run by hand, with PyTorch, best on a GPU: see
+README.md.
 
-Short rows first, half of them random tokens that repeat, until copying has formed; then longer and longer ones.
-The optimizer is Muon for the matrices (Jordan et al. 2024) and AdamW for the rest.
+Short rows first, half of them random tokens that repeat, until copying has formed; then longer and longer
+ones. The optimizer is Muon for the matrices (Jordan et al. 2024) and AdamW for the rest.
 """
 
 import argparse
@@ -16,10 +17,9 @@ from typing import Any
 
 import numpy as np
 import torch  # type: ignore[import-not-found]
-from tokenizers import Tokenizer
-
 from pensieve.engine.demo.network import Network, Shape, Weights, export, init_weights, load_weights
 from pensieve.engine.demo.rows import Pools, RowMaker
+from tokenizers import Tokenizer
 
 MODEL_FOLDER = Path(__file__).parent / "model"
 MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
@@ -134,7 +134,9 @@ class Optimizer:
         self.momenta = [torch.zeros_like(matrix) for matrix in self.matrices]
         self.others = [tensor for name, tensor in weights.items() if name not in MATRICES]
         fused = self.others[0].is_cuda
-        self.adam = torch.optim.AdamW(self.others, lr=ADAM_LR, betas=(0.9, 0.98), weight_decay=0.0, fused=fused)
+        self.adam = torch.optim.AdamW(
+            self.others, lr=ADAM_LR, betas=(0.9, 0.98), weight_decay=0.0, fused=fused
+        )
 
     @torch.no_grad()  # type: ignore[untyped-decorator, unused-ignore]
     def step(self, factor: float) -> None:
@@ -216,7 +218,12 @@ def run(options: argparse.Namespace, batches: Batches) -> None:
     log = Log(num_steps, options.log_every)
     made = batches.stream(plan)
     for step, (order, arrays) in enumerate(zip(plan, made, strict=True)):
-        loss, accuracy = learn(network, optimizer, arrays, RESUMED_LR * rate(step, num_steps) if resumed else rate(step, num_steps))
+        loss, accuracy = learn(
+            network,
+            optimizer,
+            arrays,
+            RESUMED_LR * rate(step, num_steps) if resumed else rate(step, num_steps),
+        )
         log.add(step, order.length, loss, accuracy)
         if (step + 1) % options.save_every == 0 or step + 1 == num_steps:
             export(shape, weights, options.out, eos)
@@ -233,14 +240,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--pool-size", type=int, default=3000, help="how many distracting prompts to draw from")
+    parser.add_argument(
+        "--pool-size", type=int, default=3000, help="how many distracting prompts to draw from"
+    )
     parser.add_argument("--workers", type=int, default=13)
     parser.add_argument("--log-every", type=int, default=100)
     parser.add_argument("--save-every", type=int, default=1000)
     options = parser.parse_args()
     tokenizer = Tokenizer.from_file(str(MODEL_FOLDER / "tokenizer.json"))
     text = options.corpus.read_text(encoding="utf-8").replace("\f", "\n")
-    batches = Batches(tokenizer, [line for line in text.split("\n") if line.strip()], options.seed, options.pool_size)
+    batches = Batches(
+        tokenizer, [line for line in text.split("\n") if line.strip()], options.seed, options.pool_size
+    )
     batches.start_workers(options.workers)
     run(options, batches)
 

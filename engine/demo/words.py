@@ -7,25 +7,39 @@ import random
 import string
 from collections.abc import Callable, Sequence
 
-COMMON = """alpha beta gamma delta apple banana cherry lemon orange river mountain cloud silver copper iron stone paper
-window garden bridge castle engine server client socket thread buffer cache token model prompt kernel memory report
-notes data main test config build index value count total error warning status color size width height name title
-hello world green red blue yellow black white small large quick brown fox lazy dog north south east west spring
-summer autumn winter monday friday january june coffee tea bread butter sugar salt pepper one two three four five
-first second third last next old new left right up down open closed true false none null yes no on off fast slow
-user admin guest host port path file folder line word letter number list table row column key item order price
-the a of to and in is with for from by""".split()
-FOLDERS = "home tmp var usr opt srv etc root workspace data projects src lib app repo docs tests build users code".split()
-SUFFIXES = "txt md py json cfg ini log csv toml yaml html js ts c h rs go sh conf rst xml sql".split()
-FLAGS = (
-    "-l -a -la -n -r -v -c -h -x -s -1 -rf -lh --all --help --version --verbose --no-color --oneline".split()
-)
-TOOLS = """ls cat head tail wc sort uniq grep find git python3 node npm make date whoami pwd uname hostname id env
-stat file du df which basename dirname tr cut sed awk tee touch mkdir cp mv rm ln diff cmp cksum md5sum sha256sum
-nl tac rev fold seq expr factor true false printf echo test curl cargo go pytest ruff mypy""".split()
-SYLLABLES = (
-    "ka lo mi ra ten vor sil nu po qua zel dri fen gor hax ilo jun kro lum mer nix oph pra rus sto".split()
-)
+
+def vocabulary(text: str) -> list[str]:
+    """The words of a table."""
+    return text.split()
+
+
+COMMON = vocabulary("""
+alpha beta gamma delta apple banana cherry lemon orange river mountain cloud silver copper iron stone
+paper window garden bridge castle engine server client socket thread buffer cache token model prompt
+kernel memory report notes data main test config build index value count total error warning status color
+size width height name title hello world green red blue yellow black white small large quick brown fox
+lazy dog north south east west spring summer autumn winter monday friday january june coffee tea bread
+butter sugar salt pepper one two three four five first second third last next old new left right up down
+open closed true false none null yes no on off fast slow user admin guest host port path file folder line
+word letter number list table row column key item order price the a of to and in is with for from by
+""")
+FOLDERS = vocabulary("""
+home tmp var usr opt srv etc root workspace data projects src lib app repo docs tests build users code
+""")
+SUFFIXES = vocabulary("""
+txt md py json cfg ini log csv toml yaml html js ts c h rs go sh conf rst xml sql
+""")
+FLAGS = vocabulary("""
+-l -a -la -n -r -v -c -h -x -s -1 -rf -lh --all --help --version --verbose --no-color --oneline
+""")
+TOOLS = vocabulary("""
+ls cat head tail wc sort uniq grep find git python3 node npm make date whoami pwd uname hostname id env
+stat file du df which basename dirname tr cut sed awk tee touch mkdir cp mv rm ln diff cmp cksum md5sum
+sha256sum nl tac rev fold seq expr factor true false printf echo test curl cargo go pytest ruff mypy
+""")
+SYLLABLES = vocabulary("""
+ka lo mi ra ten vor sil nu po qua zel dri fen gor hax ilo jun kro lum mer nix oph pra rus sto
+""")
 
 Choice = tuple[float, Callable[[], str]]
 
@@ -182,13 +196,19 @@ class Words:
     def listing(self, count: int) -> list[str]:
         """Lines as common commands print them: much of each line is that of its neighbours."""
         rng, suffix, folder, day = self.rng, self.rng.choice(SUFFIXES), self.folder(), self.rng.randint(1, 28)
+
+        def clock() -> str:
+            return f"0{rng.randint(0, 9)}:{rng.randint(10, 59)}"
+
         makers: tuple[Callable[[], str], ...] = (
             lambda: f"{self.identifier()}.{suffix}",
             lambda: f"{self.identifier()}.{suffix}",
             self.file_name,
             lambda: f"{folder}/{self.file_name()}",
             lambda: f"./{folder}/{self.identifier()}.{suffix}",
-            lambda: f"-rw-r--r-- 1 root root {rng.randint(0, 99999):5} Nov {day} 0{rng.randint(0, 9)}:{rng.randint(10, 59)} {self.file_name()}",
+            lambda: (
+                f"-rw-r--r-- 1 root root {rng.randint(0, 99999):5} Nov {day} {clock()} {self.file_name()}"
+            ),
             lambda: f"{folder}/{self.file_name()}:{rng.randint(1, 400)}:{self.real_line()}",
             lambda: f"{rng.randint(1, 999):4} {folder}/{self.identifier()}.{suffix}",
             lambda: f"{rng.getrandbits(28):07x} {self.phrase(2, 6)}",
