@@ -54,7 +54,7 @@ def python_files(root: Path) -> Iterator[str]:
 
 
 def standard_library(limit: int) -> list[str]:
-    """The first `limit` modules of the standard library: enough lines for an evaluation, present everywhere."""
+    """The first `limit` modules of the standard library: enough lines for an evaluation."""
     root = Path(sysconfig.get_path("stdlib"))
     return [text for path in sorted(root.glob("*.py"))[:limit] if (text := read_text(path))]
 

@@ -1,7 +1,7 @@
 """Judges the shipped model, through mlx-lm and greedily, on instances that training never saw.
 
-An instance is right only if every step of its turn is, character for character: each call and each answer. A row
-of the table is a prompt length: a random system prompt with tool schemas, of about so many tokens, goes before.
+An instance is right only if every step of its turn is, character for character: each call and each answer.
+Each row of the table is a prompt length: a random system prompt and tool schemas of so many tokens go before.
 """
 
 import argparse
@@ -15,7 +15,6 @@ from typing import Any
 import mlx.core as mx
 import mlx_lm
 from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache
-
 from pensieve.engine.demo.corpus import standard_library
 from pensieve.engine.demo.distractors import Distractors
 from pensieve.engine.demo.rows import call_text

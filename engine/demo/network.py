@@ -45,10 +45,10 @@ class Shape:
 
 
 def init_weights(shape: Shape, spaced: list[tuple[int, int]], device: str) -> Weights:
-    """Random weights. `spaced` pairs a token that begins with a space with the same token without one.
+    """Random weights. `spaced` pairs tokens that begin with a space with the same tokens without one.
 
-    Such a pair starts from one vector and differs by one that all pairs share, so that copying a word from the
-    middle of a sentence to the beginning of a string is learned once, not for each word.
+    Such a pair starts from one vector and differs by one that all pairs share, so that copying a word from
+    the middle of a sentence to the beginning of a string is learned once, not for each word.
     """
     layers, hidden, inner = shape.num_hidden_layers, shape.hidden_size, shape.intermediate_size
     queries, keys = shape.num_attention_heads * shape.head_dim, shape.num_key_value_heads * shape.head_dim

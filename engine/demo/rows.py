@@ -155,7 +155,7 @@ class RowMaker:
             self.turn(row, tasks, late=self.late_system(number, room))
 
     def late_system(self, number: int, room: int) -> int:
-        """How many tokens of system text follow the prompt: often some after the first, seldom later."""
+        """How many tokens of system text come with the prompt: often some with the first, seldom later."""
         if self.rng.random() > (0.3 if number == 0 else 0.06):
             return 0
         return self.log_uniform(20, min(5000, room / 3))
@@ -192,14 +192,17 @@ class RowMaker:
         return self.rng.choice(self.pools.systems)[:num_tokens]
 
     def turn(self, row: Row, tasks: Tasks, late: int) -> None:
-        """Append a turn, with reminders about the request and system text after it now and then."""
+        """Append a turn, now and then with reminders about the request and system text before it.
+
+        The client sends that system text after the prompt; the chat template puts it before.
+        """
         turn = tasks.turn()
-        self.renderer.message(row, "user", self.user_text(turn.request))
         if late:
             body = self.passage(late)
             while len(body) < late:
                 body = body + self.renderer.newline + self.passage(late - len(body))
             self.renderer.message(row, "system", body)
+        self.renderer.message(row, "user", self.user_text(turn.request))
         for step in turn.steps:
             self.renderer.step(row, step)
             if isinstance(step, Call) and self.rng.random() < 0.01:

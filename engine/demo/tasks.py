@@ -177,10 +177,8 @@ class Tasks:
         style = self.rng.random()
         if style < 0.03:
             folder = self.words.absolute_folder()
-            return (
-                Result(f"File does not exist. Note: your current working directory is {folder}."),
-                Say(MISSING),
-            )
+            note = f"File does not exist. Note: your current working directory is {folder}."
+            return (Result(self.rng.choice(("", "Error: ")) + note), Say(MISSING))
         if style < 0.045:
             return (Result(EMPTY_RESULT), Say(EMPTY))
         if style < 0.06:

@@ -204,7 +204,7 @@ def learn(network: Network, optimizer: Optimizer, arrays: Arrays, factor: float)
 
 def run(options: argparse.Namespace, batches: Batches) -> None:
     """Train to the last step; export now and then, and at the end."""
-    eos = batches.tokenizer.token_to_id("<|im_end|>")
+    eos = batches.tokenizer.get_vocab()["<|im_end|>"]
     num_steps, resumed = options.steps, options.start is not None
     plan = list(orders(options.seed, num_steps, options.batch_tokens, PHASES[-1:] if resumed else PHASES))
     torch.manual_seed(options.seed)
