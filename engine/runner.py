@@ -40,6 +40,7 @@ class Runner:
         self._kernels = None if on_host else kernels
         self._shapes = probe(model)
         self._in_flight: tuple[StepPlan, mx.array, float] | None = None
+        self._last_read_s = 0.0
         install(model)
         self._pools = self._new_pools()
 
@@ -81,7 +82,7 @@ class Runner:
             if self._host is not None:
                 return self.drain()
             mx.async_eval(tokens, *self._written())
-            return None if previous is None else _read(*previous)
+            return None if previous is None else self._read(*previous)
         except Exception as error:
             self._reset()
             raise StepFailed(str(error)) from error
@@ -91,12 +92,19 @@ class Runner:
         if self._in_flight is None:
             return None
         try:
-            result = _read(*self._in_flight)
+            result = self._read(*self._in_flight)
         except Exception as error:
             self._reset()
             raise StepFailed(str(error)) from error
         self._in_flight = None
         return result
+
+    def _read(self, plan: StepPlan, tokens: mx.array, started_s: float) -> StepResult:
+        """Wait for a step's tokens. It has taken the time since its start, or since the result before."""
+        sampled = np.array(tokens).tolist()
+        by_sequence = {row.seq_id: token for row, token in zip(plan.decode, sampled, strict=True)}
+        begun_s, self._last_read_s = max(started_s, self._last_read_s), time.monotonic()
+        return StepResult(plan.step_id, by_sequence, self._last_read_s - begun_s)
 
     def _reset(self) -> None:
         """Forget what is in flight and every KV: arrays of a failed evaluation cannot be trusted."""
@@ -154,13 +162,6 @@ class Runner:
         )
         # Lazy: nobody asks for the logits, so the projection to the vocabulary is never computed.
         self._model(mx.array([chunk.tokens]), cache=self._layers(this))
-
-
-def _read(plan: StepPlan, tokens: mx.array, started_s: float) -> StepResult:
-    """Wait for a step's tokens."""
-    sampled = np.array(tokens).tolist()
-    by_sequence = {row.seq_id: token for row, token in zip(plan.decode, sampled, strict=True)}
-    return StepResult(plan.step_id, by_sequence, time.monotonic() - started_s)
 
 
 def _last_slots(runs: Sequence[Run], count: int) -> Slots:

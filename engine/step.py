@@ -84,7 +84,7 @@ class StepResult:
 
     step_id: int
     tokens: dict[int, int]  # by seq_id; NOT_A_NUMBER where there is none
-    elapsed_s: float
+    elapsed_s: float  # what the step took, as far as those who wait for its tokens can tell
 
 
 class StepFailed(Exception):

@@ -19,6 +19,10 @@ class StepBudget:
         self.num_tokens -= taken
         return taken
 
+    def limit(self, num_tokens: int) -> None:
+        """Leave no more than `num_tokens`."""
+        self.num_tokens = min(self.num_tokens, num_tokens)
+
     def shares(self, prefilling: list[Sequence]) -> dict[Sequence, int]:
         """Tokens that each of `prefilling` (oldest first) may compute in this step; takes them."""
         if not prefilling:

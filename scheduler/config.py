@@ -12,6 +12,10 @@ class SchedulerConfig:
         default=512,
         metadata={"help": "tokens one step may compute; a long prompt is prefilled in such slices"},
     )
+    itl_target_ms: float = field(
+        default=100.0,
+        metadata={"help": "time between tokens, in milliseconds, to which prefill slices are cut"},
+    )
     max_waiting: int = field(
         default=1024, metadata={"help": "requests that may wait; beyond it, 529 with a retry-after"}
     )
@@ -21,5 +25,7 @@ class SchedulerConfig:
             raise ValueError("--max-batch must be at least 1")
         if self.step_tokens <= self.max_batch:
             raise ValueError("--step-tokens must be greater than --max-batch")
+        if not 1 <= self.itl_target_ms <= 60_000:
+            raise ValueError("--itl-target-ms must lie between 1 and 60000")
         if self.max_waiting < 1:
             raise ValueError("--max-waiting must be at least 1")

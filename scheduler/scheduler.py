@@ -14,6 +14,7 @@ from ..engine.step import NOT_A_NUMBER, DecodeRow, PrefillChunk, StepPlan, StepR
 from .budget import StepBudget
 from .config import SchedulerConfig
 from .counters import Counters
+from .pace import Pace
 from .sequence import FinishReason, PrefixWait, Progress, Request, Sequence, SequenceStatus, shared_prefix
 
 MAX_LOOKUPS = 8
@@ -29,6 +30,7 @@ class Scheduler:
         self.allocator = BlockAllocator(num_blocks)
         self.tree = RadixTree(self.allocator)
         self.counters = Counters()
+        self.pace = Pace(config.itl_target_ms / 1000, config.step_tokens)
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # in order of admission
         self._suspects: deque[Sequence] = deque()  # ran in a failed step; each is tried alone
@@ -64,6 +66,8 @@ class Scheduler:
         budget = StepBudget(self.config.step_tokens)
         self._plan_decode(plan, budget)
         self._drop_preempted(plan)
+        if plan.decode:
+            budget.limit(self.pace.num_tokens)
         self._admit(budget)
         self._plan_prefill(plan, budget)
         self._drop_preempted(plan)
@@ -219,6 +223,8 @@ class Scheduler:
         """Take the result of the oldest planned step; returns what it brought to each sequence."""
         plan = self._planned.popleft()
         assert plan.step_id == result.step_id, "results come in the order of their plans"
+        if plan.decode and plan.prefill:
+            self.pace.note(plan.num_tokens - len(plan.decode), result.elapsed_s)
         for chunk in plan.prefill:
             self.counters.computed_tokens += len(chunk.tokens)
             self._settle(plan.step_id, chunk.seq_id, chunk.start + len(chunk.tokens))

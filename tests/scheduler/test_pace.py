@@ -1,0 +1,36 @@
+from pensieve.scheduler.pace import LEAST, Pace
+
+
+def settle(pace: Pace, seconds_a_token: float, steps: int = 40) -> float:
+    """Let every step compute all that it may; returns how long the last one took, in seconds."""
+    elapsed_s = 0.0
+    for _ in range(steps):
+        elapsed_s = pace.num_tokens * seconds_a_token
+        pace.note(pace.num_tokens, elapsed_s)
+    return elapsed_s
+
+
+def test_slices_are_cut_until_a_step_takes_the_target() -> None:
+    pace = Pace(target_s=0.1, most=512)
+    assert 0.08 < settle(pace, seconds_a_token=0.001) < 0.12
+
+
+def test_slices_grow_again_when_steps_get_faster_but_not_past_the_limit() -> None:
+    pace = Pace(target_s=0.1, most=512)
+    settle(pace, seconds_a_token=0.002)
+    settle(pace, seconds_a_token=0.00001)
+    assert pace.num_tokens == 512
+
+
+def test_a_prefill_advances_even_where_every_step_is_too_slow() -> None:
+    pace = Pace(target_s=0.1, most=512)
+    settle(pace, seconds_a_token=1.0)
+    assert pace.num_tokens == LEAST
+
+
+def test_a_fast_step_with_little_to_do_says_nothing_of_a_full_one() -> None:
+    pace = Pace(target_s=0.1, most=512)
+    settle(pace, seconds_a_token=0.001)
+    before = pace.num_tokens
+    pace.note(3, 0.001)
+    assert pace.num_tokens == before
