@@ -109,7 +109,7 @@ class Judge:
 def setting_of(rng: random.Random, lines: Sequence[str], judge: Judge, num_tokens: int) -> Setting:
     """A random system prompt with tools, of at least so many tokens."""
     distractors = Distractors(rng, lines)
-    functions = distractors.tools(size=max(1, num_tokens // 300), extra=num_tokens // 600)
+    functions = distractors.tools(size=max(1, num_tokens // 300), extra=min(12, num_tokens // 600))
     tools = [{"type": "function", "function": function} for function in functions]
     parts = [distractors.environment()]
     while len(judge.render(Setting("\n\n".join(parts), tools), [])) < num_tokens:
