@@ -40,6 +40,14 @@ class ArrayPools:
         # For kernels that write in place, unknown to MLX: by layer, what the next reader must wait for.
         self.done = [mx.zeros((8,)) for _ in shapes]
 
+    @classmethod
+    def of(cls, arrays: list[mx.array], done: list[mx.array]) -> "ArrayPools":
+        """Pools that consist of these arrays, in the order of `arrays()`."""
+        pools = cls([], 0)
+        pools.keys, pools.values = arrays[: len(done)], arrays[len(done) :]
+        pools.done = list(done)
+        return pools
+
     def write(self, layer: int, slots: Slots, keys: mx.array, values: mx.array) -> None:
         """Store `keys` and `values`, both (num_kv_heads, len(slots), dim), in `slots` of `layer`; lazy."""
         index = mx.array(slots)

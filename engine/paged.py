@@ -18,7 +18,7 @@ import numpy as np
 from ..cache.kv import ArrayPools, HostPools, LayerShape, Slots
 from .attention import attend_arrays
 from .host_attention import HostAttention
-from .kernels.device import Options, PagedKernels, PassTables, waiting
+from .kernels.device import BatchTables, Options, PagedKernels, waiting
 from .segments import Segment, segments
 from .step import Run
 
@@ -43,13 +43,10 @@ class Pass:
 class PagedLayer:
     """Stands for one layer's cache during one pass; `attend` is the rest of the attention."""
 
-    def __init__(self, layer: int, this: Pass) -> None:
+    def __init__(self, layer: int, offsets: mx.array) -> None:
+        """offsets: (rows,) position of each row's first query."""
         self._layer = layer
-        self._this = this
-
-    @property
-    def offset(self) -> mx.array:
-        return self._this.offsets
+        self.offset = offsets
 
     def make_mask(self, *_: object, window_size: int | None = None, **__: object) -> None:
         """No mask: attention is causal by itself. Raises for a sliding window, not supported for now."""
@@ -69,7 +66,8 @@ class ArrayLayer(PagedLayer):
     """A layer over MLX pools; lazy."""
 
     def __init__(self, layer: int, this: Pass, pools: ArrayPools) -> None:
-        super().__init__(layer, this)
+        super().__init__(layer, this.offsets)
+        self._this = this
         self._pools = pools
 
     def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
@@ -78,64 +76,63 @@ class ArrayLayer(PagedLayer):
         return attend_arrays(queries, pools.keys[layer], pools.values[layer], self._this.runs, scale)
 
 
-class KernelLayer(PagedLayer):
-    """A layer over MLX pools that kernels read and write in place; lazy."""
+class KernelDecode(PagedLayer):
+    """A decode batch's layer over MLX pools that kernels read and write in place; lazy."""
 
-    def __init__(self, layer: int, this: Pass, pools: ArrayPools, kernels: "KernelPass") -> None:
-        super().__init__(layer, this)
+    def __init__(
+        self, layer: int, offsets: mx.array, pools: ArrayPools, kernels: PagedKernels, tables: BatchTables
+    ) -> None:
+        super().__init__(layer, offsets)
+        self._pools = pools
+        self._kernels = kernels
+        self._tables = tables
+
+    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
+        pools, layer = self._pools, self._layer
+        both, options = (pools.keys[layer], pools.values[layer]), Options(scale, pools.done[layer])
+        out, pools.done[layer] = self._kernels.decode(queries, (keys, values), both, self._tables, options)
+        return out
+
+
+class KernelPrefill(PagedLayer):
+    """The same for a slice of a prompt."""
+
+    def __init__(
+        self, layer: int, this: Pass, slots: mx.array, pools: ArrayPools, kernels: PagedKernels
+    ) -> None:
+        """slots: the slice's, as the kernels take them."""
+        super().__init__(layer, this.offsets)
+        self._this = this
+        self._slots = slots
         self._pools = pools
         self._kernels = kernels
 
     def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
         pools, layer = self._pools, self._layer
-        both, after = (pools.keys[layer], pools.values[layer]), pools.done[layer]
-        kernels = self._kernels.kernels
-        if self._this.samples:
-            options = Options(scale, after)
-            out, done = kernels.decode(queries, (keys, values), both, self._kernels.tables, options)
-        else:
-            done = kernels.append((keys, values), both, self._kernels.slots, after)
-            out = self._attend_slice(waiting(queries, done), both, done, scale)
-        pools.done[layer] = done
-        return out
-
-    def _attend_slice(
-        self, queries: mx.array, pools: tuple[mx.array, mx.array], done: mx.array, scale: float
-    ) -> mx.array:
-        """Attend a prompt's slice to all of its tokens. One run is a view; several are copied together."""
+        both = pools.keys[layer], pools.values[layer]
+        done = pools.done[layer] = self._kernels.append((keys, values), both, self._slots, pools.done[layer])
         (runs,) = self._this.runs
-        if len(runs) == 1:
+        if len(runs) == 1:  # a view; several are copied together
             (first, end), *_ = runs
-            keys, values = pools[0][None, :, first:end], pools[1][None, :, first:end]
+            k, v = both[0][None, :, first:end], both[1][None, :, first:end]
         else:
-            keys, values = self._kernels.kernels.gather(pools, runs, done)
+            k, v = self._kernels.gather(both, runs, done)
         mask = "causal" if queries.shape[2] > 1 else None
-        return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
+        queries = waiting(queries, done)
+        return mx.fast.scaled_dot_product_attention(queries, k, v, scale=scale, mask=mask)
 
 
-class KernelPass:
-    """What the layers of one pass through the kernels share."""
-
-    def __init__(self, kernels: PagedKernels, this: Pass) -> None:
-        self.kernels = kernels
-        self._this = this
-
-    @cached_property
-    def tables(self) -> PassTables:
-        """What a decode batch reads."""
-        return PassTables(self._this.runs, self._this.reads)
-
-    @cached_property
-    def slots(self) -> mx.array:
-        """Where a prompt's slice is stored; eight or more."""
-        return mx.array(np.resize(self._this.slots, max(8, len(self._this.slots))))
+def kernel_slots(this: Pass) -> mx.array:
+    """Where a prompt's slice is stored; eight or more."""
+    return mx.array(np.resize(this.slots, max(8, len(this.slots))))
 
 
 class HostLayer(PagedLayer):
     """A layer over NumPy pools; evaluates what it needs at once."""
 
     def __init__(self, layer: int, this: Pass, pools: HostPools, attention: HostAttention) -> None:
-        super().__init__(layer, this)
+        super().__init__(layer, this.offsets)
+        self._this = this
         self._pools = pools
         self._attention = attention
 

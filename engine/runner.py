@@ -14,9 +14,10 @@ import mlx.nn as nn
 import numpy as np
 
 from ..cache.kv import ArrayPools, HostPools, Slots
+from .graphs import DecodeGraphs
 from .host_attention import HostAttention
 from .kernels.device import PagedKernels
-from .paged import ArrayLayer, HostLayer, KernelLayer, KernelPass, PagedLayer, Pass, install, probe
+from .paged import ArrayLayer, HostLayer, KernelPrefill, PagedLayer, Pass, install, kernel_slots, probe
 from .sampler import sample
 from .step import DecodeRow, PrefillChunk, Run, StepFailed, StepPlan, StepResult
 
@@ -38,6 +39,7 @@ class Runner:
         self._num_blocks = num_blocks
         self._host = HostAttention(num_threads=os.cpu_count() or 1) if on_host else None
         self._kernels = None if on_host else kernels
+        self._graphs = None if self._kernels is None else DecodeGraphs(model, self._kernels)
         self._shapes = probe(model)
         self._in_flight: tuple[StepPlan, mx.array, float] | None = None
         self._last_read_s = 0.0
@@ -63,8 +65,8 @@ class Runner:
         """The model's cache argument in one forward pass."""
         pools, indices = self._pools, range(len(self._shapes))
         if isinstance(pools, ArrayPools) and self._kernels is not None:
-            kernels = KernelPass(self._kernels, this)
-            return [KernelLayer(layer, this, pools, kernels) for layer in indices]
+            slots = kernel_slots(this)
+            return [KernelPrefill(layer, this, slots, pools, self._kernels) for layer in indices]
         if isinstance(pools, ArrayPools):
             return [ArrayLayer(layer, this, pools) for layer in indices]
         assert self._host is not None
@@ -128,13 +130,21 @@ class Runner:
 
     def logits(self, rows: list[DecodeRow]) -> mx.array:
         """Feed each row's token and return what follows it, (rows, vocab); lazy. Writes the tokens' KV."""
+        tokens, positions, runs = (
+            self._inputs(rows),
+            [row.position for row in rows],
+            [row.runs for row in rows],
+        )
+        if self._graphs is not None:
+            assert isinstance(self._pools, ArrayPools)
+            return self._graphs.logits(tokens, positions, runs, self._pools)
         this = Pass(
-            offsets=mx.array([row.position for row in rows]),
-            slots=np.array([row.runs[-1][1] - 1 for row in rows], np.int32),
-            runs=[row.runs for row in rows],
+            offsets=mx.array(positions),
+            slots=np.array([row[-1][1] - 1 for row in runs], np.int32),
+            runs=runs,
             samples=True,
         )
-        logits: mx.array = self._model(self._inputs(rows)[:, None], cache=self._layers(this))
+        logits: mx.array = self._model(tokens[:, None], cache=self._layers(this))
         return logits[:, -1]
 
     def _inputs(self, rows: list[DecodeRow]) -> mx.array:

@@ -109,7 +109,8 @@ def disagreement(
     plain = mx.stack(expected)
     is_tf32 = plain.dtype == mx.float32 and mx.default_device() == mx.Device(mx.gpu)
     tolerance = TF32_TOLERANCE if is_tf32 else TOLERANCE[plain.dtype]
-    return _largest_distance(runner.logits(rows), plain) / tolerance
+    # Three times: the third time, where there are kernels, the pass is a compiled graph.
+    return max(_largest_distance(runner.logits(rows), plain) for _ in range(3)) / tolerance
 
 
 def _largest_distance(a: mx.array, b: mx.array) -> float:

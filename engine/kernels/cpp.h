@@ -11,6 +11,7 @@ typedef long long INDEX;
 #define PRIVATE(type, name, count) type name[THREADS][count]
 #define MY(name) name[TID]
 #define SHARED(type, name, count) type name[count]
+#define END_GROUP continue
 #define BARRIER
 #define BARRIER_DEVICE
 #define FROM_XOR(name, i, other) name[TID ^ (other)][i]

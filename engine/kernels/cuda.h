@@ -6,6 +6,7 @@ typedef long long INDEX;
 #define PRIVATE(type, name, count) type name[count]
 #define MY(name) name
 #define SHARED(type, name, count) __shared__ type name[count]
+#define END_GROUP return
 #define BARRIER __syncthreads()
 #define BARRIER_DEVICE __syncthreads()
 #define FROM_XOR(name, i, other) __shfl_xor_sync(0xffffffffu, name[i], other)

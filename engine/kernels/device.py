@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import accumulate, pairwise
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import mlx.core as mx
 import numpy as np
@@ -19,7 +19,7 @@ from ...cache.blocks import BLOCK_SIZE
 from ..segments import Segment
 from ..step import Run
 from .source import APPEND, COMBINE, GATHER, LOG2_E, SPLIT, THREADS, Geometry, Kernel, header
-from .tables import SharedRead, Tables, block_table, make_tables
+from .tables import Layout, Tables, block_table, make_tables
 
 SHARED_PEAK_MARGIN = 4.0
 """Keeps the sums of half-precision values, weighted with at most exp(-4), far from overflow."""
@@ -32,35 +32,53 @@ Launch = Callable[..., list[mx.array]]
 class DeviceTables:
     """A batch's tables on the device."""
 
-    def __init__(self, tables: Tables) -> None:
-        parts = [tables.table, tables.items, tables.ranges]
-        flat = mx.array(np.concatenate([part.ravel() for part in parts]))  # one transfer instead of three
-        ends = [0, *accumulate(part.size for part in parts)]
+    def __init__(self, layout: Layout, flat: mx.array) -> None:
+        """flat: all numbers, as `Tables.flat` has them; one transfer instead of several."""
+        rows, self.num_items = layout.num_rows, layout.num_items
+        shapes = [(rows, layout.num_columns), (self.num_items, 4), (rows, 2 + layout.num_picks)]
+        counts = [count for count, _ in layout.shared if count is not None]
+        ends = list(accumulate([*(a * b for a, b in shapes), *counts], initial=0))
+        table, items, ranges, *some = (flat[start:end] for start, end in pairwise(ends))
         self.table, self.items, self.ranges = (
-            flat[start:end].reshape(part.shape)
-            for part, (start, end) in zip(parts, pairwise(ends), strict=True)
+            part.reshape(shape) for part, shape in zip((table, items, ranges), shapes, strict=True)
         )
-        self.num_items = len(tables.items)
-        self.shared = [(_row_index(read, len(tables.table)), read.run) for read in tables.shared]
+        indices = iter(some)
+        self.shared = [(None if count is None else next(indices), run) for count, run in layout.shared]
+
+
+class BatchTables(Protocol):
+    """Where a decode batch's tables are found."""
+
+    def get(self, num_groups: int) -> DeviceTables:
+        """The tables for layers in which an item takes `num_groups` thread groups."""
 
 
 class PassTables:
     """The tables of one decode batch, made once a step for all layers that are alike."""
 
-    def __init__(self, runs: list[tuple[Run, ...]], reads: list[Segment]) -> None:
+    def __init__(
+        self, runs: list[tuple[Run, ...]], reads: list[Segment], num_rows: int | None = None
+    ) -> None:
+        """See make_tables."""
         self.runs, self._reads = runs, reads
+        self._num_rows = num_rows
         self._made: dict[int, DeviceTables] = {}
+
+    @property
+    def kinds(self) -> frozenset[int]:
+        """What `get` has been asked for."""
+        return frozenset(self._made)
+
+    def lay_out(self, num_groups: int) -> Tables:
+        """Make the tables of a kind."""
+        return make_tables(self.runs, self._reads, num_groups, num_rows=self._num_rows)
 
     def get(self, num_groups: int) -> DeviceTables:
         """The tables for layers in which an item takes `num_groups` thread groups."""
         if num_groups not in self._made:
-            self._made[num_groups] = DeviceTables(make_tables(self.runs, self._reads, num_groups))
+            tables = self.lay_out(num_groups)
+            self._made[num_groups] = DeviceTables(tables.layout, mx.array(tables.flat))
         return self._made[num_groups]
-
-
-def _row_index(read: SharedRead, num_rows: int) -> mx.array | None:
-    """None where the read is for all rows."""
-    return None if len(read.rows) == num_rows else mx.array(read.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +111,7 @@ class PagedKernels:
         queries: mx.array,
         new: tuple[mx.array, mx.array],
         pools: tuple[mx.array, mx.array],
-        batch: PassTables,
+        batch: BatchTables,
         options: "Options",
     ) -> tuple[mx.array, mx.array]:
         """Store each row's newest key and value and attend to all of its tokens.

@@ -6,6 +6,7 @@ typedef long INDEX;
 #define PRIVATE(type, name, count) type name[count]
 #define MY(name) name
 #define SHARED(type, name, count) threadgroup type name[count]
+#define END_GROUP return
 #define BARRIER threadgroup_barrier(mem_flags::mem_threadgroup)
 #define BARRIER_DEVICE threadgroup_barrier(mem_flags::mem_device)
 #define FROM_XOR(name, i, other) simd_shuffle_xor(name[i], ushort(other))

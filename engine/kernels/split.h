@@ -12,6 +12,7 @@ const int row = items[4 * item];
 const int first = items[4 * item + 1];
 const int end = items[4 * item + 2];
 const int newest = items[4 * item + 3];
+if (first >= end) END_GROUP;  // the table is padded
 const int num_heads = queries_shape[1];
 const int num_kv_heads = num_heads / GROUP;
 const INDEX row_table = INDEX(row) * table_shape[1];

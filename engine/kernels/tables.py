@@ -7,6 +7,7 @@ A row's tokens are cut into items, so that every part of the device has work how
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,48 +43,96 @@ class SharedRead:
 
 
 @dataclass(frozen=True, slots=True)
+class Layout:
+    """The shapes of a batch's tables, coarse, so that a graph made for one batch fits the next.
+
+    shared: for each shared read how many rows it is for, None for all, and the run.
+    """
+
+    num_rows: int
+    num_columns: int
+    num_items: int
+    num_picks: int
+    shared: tuple[tuple[int | None, Run], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Tables:
     """One batch, as the kernels take it."""
 
     table: Ints  # (rows, blocks) block ids, rows padded with 0
-    items: Ints  # (n, 4): row, first token, end, the row's newest token
+    items: Ints  # (n, 4): row, first token, end, the row's newest token; padded with empty ones
     ranges: Ints  # (rows, 2 + k): first item, end, then indices into the shared reads' rows, padded with -1
     shared: tuple[SharedRead, ...]
 
+    @property
+    def layout(self) -> Layout:
+        """Their shapes."""
+        num_rows, num_columns = self.table.shape
+        shared = tuple((self._count(read), read.run) for read in self.shared)
+        return Layout(num_rows, num_columns, len(self.items), self.ranges.shape[1] - 2, shared)
+
+    @property
+    def flat(self) -> Ints:
+        """All numbers, one table after the other, then the rows of the shared reads that are not for all."""
+        some = [np.array(read.rows, np.int32) for read in self.shared if self._count(read) is not None]
+        return np.concatenate([self.table.ravel(), self.items.ravel(), self.ranges.ravel(), *some])
+
+    def _count(self, read: SharedRead) -> int | None:
+        return None if len(read.rows) == len(self.table) else len(read.rows)
+
 
 def make_tables(
-    runs: list[tuple[Run, ...]], reads: list[Segment], num_groups: int, window: int | None = None
+    runs: list[tuple[Run, ...]],
+    reads: list[Segment],
+    num_groups: int,
+    window: int | None = None,
+    num_rows: int | None = None,
 ) -> Tables:
     """Lay out a decode batch.
 
     runs: each row's slots in token order; every run begins with a block. reads: the same, see `segments`.
     num_groups: thread groups that one item takes. window: tokens that a row sees, its newest included.
+    num_rows: rows of the batch, if some that nobody reads follow those with runs.
+    The tables' sizes are rounded up, so that few layouts occur.
     """
+    num_rows = len(runs) if num_rows is None else num_rows
     lengths = [sum(end - first for first, end in row) for row in runs]
     if window is None:
-        shared, stretches = _share(lengths, reads)
+        shared, stretches = _share(lengths, reads, num_rows)
     else:
         shared, stretches = (), [[(max(0, length - window), length)] for length in lengths]
     items, counts = _items(lengths, stretches, num_groups)
     ends = np.cumsum(counts)
     ranges = np.stack([ends - counts, ends], axis=1)
     return Tables(
-        table=block_table(runs),
-        items=items,
-        ranges=np.concatenate([ranges, _picks(len(runs), shared)], axis=1).astype(np.int32),
+        table=_pad(block_table(runs), num_rows),
+        items=_pad(items, round_up(len(items), 8)),
+        ranges=np.concatenate([_pad(ranges, num_rows), _picks(num_rows, shared)], axis=1).astype(np.int32),
         shared=shared,
     )
 
 
+def _pad(rows: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
+    """Append rows of zeros."""
+    return np.pad(rows, ((0, count - len(rows)), (0, 0)))
+
+
+def round_up(number: int, steps: int) -> int:
+    """The next of a row of numbers that has `steps` (a power of two) between a power of two and the next."""
+    step = 1 << max(0, (number - 1).bit_length() - steps.bit_length())
+    return -(-number // step) * step
+
+
 def block_table(runs: list[tuple[Run, ...]]) -> Ints:
-    """(rows, blocks): each row's blocks in token order, padded with 0; 64 columns or a multiple of that."""
+    """(rows, blocks): each row's blocks in token order, padded with 0; a power of two columns, 64 or more."""
     flat = np.array([(row, first, end) for row, mine in enumerate(runs) for first, end in mine])
     row, first, end = flat.T
     first_block = first // BLOCK_SIZE
     owner, offset = _expand(-(-end // BLOCK_SIZE) - first_block)
     num_blocks = np.bincount(row[owner], minlength=len(runs))
     column = np.arange(len(owner)) - np.repeat(np.cumsum(num_blocks) - num_blocks, num_blocks)
-    table = np.zeros((len(runs), -(-num_blocks.max() // 64) * 64), np.int32)
+    table = np.zeros((len(runs), 64 * round_up(-(-int(num_blocks.max()) // 64), 1)), np.int32)
     table[row[owner], column] = first_block[owner] + offset
     return table
 
@@ -108,7 +157,9 @@ def _expand(counts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.N
     return owner, np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
-def _share(lengths: list[int], reads: list[Segment]) -> tuple[tuple[SharedRead, ...], list[list[Run]]]:
+def _share(
+    lengths: list[int], reads: list[Segment], num_rows: int
+) -> tuple[tuple[SharedRead, ...], list[list[Run]]]:
     """Divide the rows' tokens into shared reads and each row's own stretches of tokens."""
     shared: list[SharedRead] = []
     own: list[list[Run]] = [[] for _ in lengths]
@@ -118,7 +169,8 @@ def _share(lengths: list[int], reads: list[Segment]) -> tuple[tuple[SharedRead, 
             is_shared = (len(segment.rows) - SHARED_ROWS) * (end - first) >= SHARED_SLOTS
             if is_shared:
                 tiles = range(first, end, SHARED_TILE)
-                shared += [SharedRead(segment.rows, (at, min(end, at + SHARED_TILE))) for at in tiles]
+                rows = tuple(range(num_rows)) if len(segment.rows) == len(lengths) else segment.rows
+                shared += [SharedRead(rows, (at, min(end, at + SHARED_TILE))) for at in tiles]
             for row in segment.rows:
                 if not is_shared:
                     _add(own[row], done[row], done[row] + end - first)
@@ -142,6 +194,6 @@ def _picks(num_rows: int, shared: tuple[SharedRead, ...]) -> npt.NDArray[np.int6
         for row in read.rows:
             found[row].append(index)
             index += 1
-    width = max(map(len, found))
+    width = -(-max(map(len, found)) // 4) * 4
     padded = [row + [-1] * (width - len(row)) for row in found]
     return np.array(padded, np.int64).reshape(num_rows, width)

@@ -7,32 +7,47 @@ from typing import Any
 
 import mlx.core as mx
 import mlx_lm.utils
+import numpy as np
 import pytest
+from pensieve.cache.blocks import BLOCK_SIZE
+from pensieve.cache.kv import ArrayPools
 from pensieve.engine import selfcheck
-from pensieve.engine.attention import attend_arrays
-from pensieve.engine.kernels.device import Options, PagedKernels, PassTables, find_kernels
+from pensieve.engine.graphs import DecodeGraphs, Graph, Layouts
+from pensieve.engine.kernels.device import BatchTables, Options, PagedKernels, find_kernels
 from pensieve.engine.runner import Runner
-from pensieve.engine.step import Run
+from pensieve.engine.step import DecodeRow, Run
 
 from ..models import write_model
+from .compiled import has_compiler
 from .harness import Machine, Verdict, grow_tree
 
 Pair = tuple[mx.array, mx.array]
 
+needs_compiler = pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
 needs_gpu = pytest.mark.skipif(find_kernels() is None, reason="no GPU")
 
 
 class PlainKernels(PagedKernels):
-    """Does in MLX what the kernels do: writes the pools in place, hands on what to wait for."""
+    """Does in MLX what the kernels do, from the same tables, but for their writes in place.
+
+    A graph that is compiled cannot write to what it is given: what is to be written goes out as `done`.
+    """
 
     def __init__(self) -> None:
         super().__init__("cuda")
 
-    def decode(self, queries: mx.array, new: Pair, pools: Pair, batch: PassTables, options: Options) -> Pair:
-        slots = mx.array([runs[-1][1] - 1 for runs in batch.runs])
-        for pool, fresh in zip(pools, new, strict=True):
-            pool[:, slots] = fresh[:, :, 0].swapaxes(0, 1)
-        return attend_arrays(queries, *pools, batch.runs, options.scale), options.after
+    def decode(self, queries: mx.array, new: Pair, pools: Pair, batch: BatchTables, options: Options) -> Pair:
+        tables = batch.get(1)
+        newest = tables.items[tables.ranges[:, 0], 3][:, None]
+        slots = (tables.table[:, :, None] * BLOCK_SIZE + mx.arange(BLOCK_SIZE)).reshape(len(newest), -1)
+        index = mx.arange(slots.shape[1])[None]
+        is_newest, is_seen = index == newest, (index <= newest)[:, None, None]
+        keys, values = (
+            mx.where(is_newest[:, None, :, None], fresh, pool[:, slots].swapaxes(0, 1))
+            for pool, fresh in zip(pools, new, strict=True)
+        )
+        out = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=options.scale, mask=is_seen)
+        return out, mx.stack(list(new))
 
     def append(self, new: Pair, pools: Pair, slots: mx.array, after: mx.array) -> mx.array:
         for pool, fresh in zip(pools, new, strict=True):
@@ -46,8 +61,22 @@ class PlainKernels(PagedKernels):
         return keys, values
 
 
+class PlainRunner(Runner):
+    """Writes what PlainKernels hand out."""
+
+    def logits(self, rows: list[DecodeRow]) -> mx.array:
+        logits, pools = super().logits(rows), self._pools
+        assert isinstance(pools, ArrayPools)
+        slots = np.array([row.runs[-1][1] - 1 for row in rows], np.int32)
+        for layer, done in enumerate(pools.done):
+            keys, values = done[:, : len(rows), :, 0].swapaxes(1, 2)
+            pools.write(layer, slots, keys, values)
+            pools.done[layer] = mx.zeros((8,))
+        return logits
+
+
 class WrongKernels(PlainKernels):
-    def decode(self, queries: mx.array, new: Pair, pools: Pair, batch: PassTables, options: Options) -> Pair:
+    def decode(self, queries: mx.array, new: Pair, pools: Pair, batch: BatchTables, options: Options) -> Pair:
         out, after = super().decode(queries, new, pools, batch, options)
         return out * 1.5, after
 
@@ -62,9 +91,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return mlx_lm.utils.load_model(write_model(tmp_path_factory.mktemp("llama")))[0]
 
 
-def judge_trees(model: Any, kernels: PagedKernels | None, num_trees: int) -> Verdict:
+def judge_trees(model: Any, runner: Runner, num_trees: int) -> Verdict:
     rng, verdict = random.Random(num_trees), Verdict()
-    machine = Machine(Runner(model, 400, False, kernels), num_blocks=400)
+    machine = Machine(runner, num_blocks=400)
     for _ in range(num_trees):
         for sequence in grow_tree(machine, rng, 512, num_requests=4):
             verdict.judge(model, sequence)
@@ -72,14 +101,50 @@ def judge_trees(model: Any, kernels: PagedKernels | None, num_trees: int) -> Ver
 
 
 def test_the_way_to_the_kernels_is_exact(model: Any) -> None:
-    verdict = judge_trees(model, PlainKernels(), 12)
+    verdict = judge_trees(model, PlainRunner(model, 400, False, PlainKernels()), 12)
     assert verdict.wrong == 0
     assert verdict.tokens > 200
+
+
+@needs_compiler
+def test_graphs_are_compiled_once_for_a_layout_and_used_for_all_batches_of_it(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traced: list[Layouts] = []
+    compile_graph = DecodeGraphs._compile
+
+    def note(graphs: DecodeGraphs, layouts: Layouts) -> Graph:
+        traced.append(layouts)
+        return compile_graph(graphs, layouts)
+
+    monkeypatch.setattr(DecodeGraphs, "_compile", note)
+    machine = Machine(PlainRunner(model, 400, False, PlainKernels()), num_blocks=400)
+    rng = random.Random(3)
+    for num_sequences in (3, 5, 4):
+        for _ in range(num_sequences):
+            machine.add([rng.randrange(512) for _ in range(40)], 40)
+        machine.finish()
+    assert len(set(traced)) == len(traced), "none is compiled twice"
+    assert {layouts[0][1].num_rows for layouts in traced} <= {1, 2, 3, 4, 6}, "batches of 5 are padded"
+    assert len(traced) < machine.scheduler.counters.steps / 10
+
+
+def test_a_model_that_cannot_be_compiled_still_works(
+    model: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise ValueError("[eval] Attempting to eval an array during function transformations")
+
+    monkeypatch.setattr(DecodeGraphs, "_compile", lambda *_: refuse)
+    verdict = judge_trees(model, PlainRunner(model, 400, False, PlainKernels()), 2)
+    assert verdict.wrong == 0
+    assert caplog.text.count("cannot be compiled") == 1
 
 
 def test_kernels_that_agree_are_used(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     kernels = PlainKernels()
     monkeypatch.setattr(selfcheck, "find_kernels", lambda: kernels)
+    monkeypatch.setattr(selfcheck, "Runner", PlainRunner)
     assert selfcheck.usable_kernels(model, 512) is kernels
 
 
@@ -94,6 +159,7 @@ def test_kernels_that_fail_are_left_out_with_a_warning(
     reason: str,
 ) -> None:
     monkeypatch.setattr(selfcheck, "find_kernels", lambda: kernels)
+    monkeypatch.setattr(selfcheck, "Runner", PlainRunner)
     with caplog.at_level(logging.WARNING):
         assert selfcheck.usable_kernels(model, 512) is None
     assert reason in caplog.text
@@ -109,6 +175,6 @@ def test_without_a_gpu_there_are_no_kernels_to_check(model: Any, monkeypatch: py
 def test_the_kernels_of_this_device_are_exact(tmp_path: Path, model_type: str) -> None:
     model = mlx_lm.utils.load_model(write_model(tmp_path / model_type, model_type))[0]
     assert selfcheck.usable_kernels(model, 512) is not None
-    verdict = judge_trees(model, find_kernels(), 30)
+    verdict = judge_trees(model, Runner(model, 400, False, find_kernels()), 30)
     # Where MLX multiplies in tf32, near ties change places in the reference as well.
     assert verdict.wrong <= verdict.tokens / 100
