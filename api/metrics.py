@@ -174,6 +174,8 @@ class StatsCollector(Collector):
     def _counters(self, stats: Stats) -> Iterator[Metric]:
         yield self._counter("prompt_tokens", "Prompt tokens of admitted requests", stats.prompt_tokens)
         yield self._counter("generation_tokens", "Tokens sampled", stats.generation_tokens)
+        refused = "Tokens sampled and thrown away, because a schema or tool did not allow them"
+        yield self._counter("refused_tokens", refused, stats.refused_tokens)
         yield self._counter("prefix_cache_queries", "Tokens looked up", stats.prefix_cache_queries)
         yield self._counter("prefix_cache_hits", "Tokens found", stats.prefix_cache_hits)
         yield self._counter("preemptions", "Sequences sent back to the queue", stats.preemptions)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import cache
 
 import mlx.core as mx
+import numpy as np
 
 from .step import NOT_A_NUMBER, DecodeRow
 
@@ -14,7 +15,37 @@ def sample(logits: mx.array, rows: list[DecodeRow]) -> mx.array:
     A row's token depends on its own logits, settings, seed and position only, never on its neighbours; with
     temperature 0 it is the exact argmax; a row with NaN gives NOT_A_NUMBER. Temperature comes first, then
     top_k, top_p and min_p, as in vLLM.
+
+    Where a row's `allowed` is set, the token drawn without it stands if it is allowed; else the draw is
+    repeated on the allowed logits, with the same noise. So it makes no difference whether the row is sampled
+    with its mask at once, or without it and then, when the token is refused, again. Where top_k, top_p and
+    min_p drop nothing, this is a draw from the masked distribution, as the noise belongs to the token.
     """
+    tokens = _sample(logits, rows)
+    places = [i for i, row in enumerate(rows) if row.allowed is not None]
+    if not places:
+        return tokens
+    # The rest of the batch is not touched: its logits need not even be read again.
+    chosen = mx.array(places)
+    masked = [rows[place] for place in places]
+    allowed = _unpack(masked, logits.shape[-1])
+    first = tokens[chosen]
+    stands = mx.take_along_axis(allowed, mx.maximum(first, 0)[:, None], axis=-1)[:, 0]
+    again = _sample(mx.where(allowed, logits[chosen], -mx.inf), masked)
+    tokens[chosen] = mx.where(stands | (first == NOT_A_NUMBER), first, again)
+    return tokens
+
+
+def _unpack(rows: list[DecodeRow], vocab: int) -> mx.array:
+    """The rows' masks, (rows, vocab); tokens past a mask's end, as of padded embeddings, are forbidden."""
+    size = -(-vocab // 8)
+    packed = np.frombuffer(b"".join((row.allowed or b"")[:size].ljust(size, b"\0") for row in rows), np.uint8)
+    bits = (mx.array(packed).reshape(len(rows), size, 1) >> mx.arange(8, dtype=mx.uint8)) & 1
+    return bits.reshape(len(rows), 8 * size)[:, :vocab].astype(mx.bool_)
+
+
+def _sample(logits: mx.array, rows: list[DecodeRow]) -> mx.array:
+    """As `sample`, whatever the rows allow."""
     settings = [row.sampling for row in rows]
     if not any(s.temperature > 0 for s in settings):
         return _for_device(_greedy)(logits)

@@ -49,6 +49,7 @@ class DecodeRow:
     position: int
     runs: tuple[Run, ...]  # slots of positions 0..position, in order; the last one is written
     sampling: SamplingParams
+    allowed: bytes | None = None  # a bit for each token that may follow, lowest first; None allows all
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ class Counters:
     prompt_tokens: int = 0  # of admitted sequences
     computed_tokens: int = 0  # prefilled by steps, those computed again after a preemption included
     generation_tokens: int = 0
+    refused_tokens: int = 0  # sampled but thrown away: a constraint refused them or one before them
     prefix_queries: int = 0  # tokens looked up in the prefix tree
     prefix_hits: int = 0  # tokens found there
     prefix_waits: int = 0  # sequences that waited for another to compute their prefix

@@ -139,6 +139,7 @@ class Stats:
     prompt_tokens: int  # counter: prompt tokens of admitted sequences
     computed_tokens: int  # counter: prompt tokens really computed
     generation_tokens: int  # counter
+    refused_tokens: int  # counter: sampled, but thrown away because of a constraint
     prefix_cache_queries: int  # counter, tokens looked up
     prefix_cache_hits: int  # counter, tokens found
     prefix_waits: int  # counter: sequences that waited for another to compute their shared prefix
@@ -256,6 +257,7 @@ class SchedulerLoop:
             prompt_tokens=counters.prompt_tokens,
             computed_tokens=counters.computed_tokens,
             generation_tokens=counters.generation_tokens,
+            refused_tokens=counters.refused_tokens,
             prefix_cache_queries=counters.prefix_queries,
             prefix_cache_hits=counters.prefix_hits,
             prefix_waits=counters.prefix_waits,

@@ -84,12 +84,18 @@ class Scheduler:
             fits = is_running and sequence.can_decode and position < self.max_context
             if not fits or not self._reserve(sequence, position + 1):
                 continue
-            token = None if sequence.num_pending else sequence.tokens[-1]
-            runs = sequence.table.runs(position + 1)
-            plan.decode.append(DecodeRow(sequence.seq_id, token, position, runs, sequence.request.sampling))
+            plan.decode.append(self._row(sequence, position))
             sequence.num_computed = position + 1
             sequence.num_pending += 1
             budget.take(1)
+
+    def _row(self, sequence: Sequence, position: int) -> DecodeRow:
+        """What is to be fed at `position`, and what may be sampled there as far as that is known."""
+        request, runs = sequence.request, sequence.table.runs(position + 1)
+        if sequence.num_pending:
+            return DecodeRow(sequence.seq_id, None, position, runs, request.sampling)
+        allowed = None if request.constraint is None else request.constraint.mask()
+        return DecodeRow(sequence.seq_id, sequence.tokens[-1], position, runs, request.sampling, allowed)
 
     def _plan_prefill(self, plan: StepPlan, budget: StepBudget) -> None:
         prefilling = [sequence for sequence in self.running if sequence.num_to_prefill]
@@ -230,10 +236,13 @@ class Scheduler:
             self._settle(plan.step_id, chunk.seq_id, chunk.start + len(chunk.tokens))
         progress = []
         for row in plan.decode:
-            self._settle(plan.step_id, row.seq_id, row.position + 1)
             sequence = self._live.get(row.seq_id)
-            if sequence is not None:
-                progress.append(self._advance(sequence, result.tokens[row.seq_id]))
+            if sequence is None:
+                continue
+            if plan.step_id < sequence.first_sample:
+                self.counters.refused_tokens += 1
+                continue
+            progress.append(self._advance(plan.step_id, sequence, result.tokens[row.seq_id]))
         return progress
 
     def _settle(self, step_id: int, seq_id: int, num_tokens: int) -> None:
@@ -247,15 +256,23 @@ class Scheduler:
             sequence.mark = self.tree.insert(sequence.tokens, blocks, sequence.mark)
         sequence.num_settled = num_tokens
 
-    def _advance(self, sequence: Sequence, token: int) -> Progress:
+    def _advance(self, step_id: int, sequence: Sequence, token: int) -> Progress:
         """Append a sampled token, or end the sequence on it; a stop token is counted but not passed on."""
-        self.counters.generation_tokens += 1
         sequence.num_pending -= 1
         if token == NOT_A_NUMBER:
             self.tree.clear()  # the KV it came from may be cached, and would poison whoever shares it
             self.end(sequence, "error")
             return Progress(sequence)
+        constraint = sequence.request.constraint
+        is_accepted = constraint is None or constraint.accept(token)
+        if is_accepted:
+            # No sooner: where a sample is refused, the slot is written anew and must be nobody else's.
+            self._settle(step_id, sequence.seq_id, len(sequence.tokens))
         self._acquit(sequence)
+        if not is_accepted:
+            self._sample_again(sequence)
+            return Progress(sequence)
+        self.counters.generation_tokens += 1
         if token in sequence.request.stop_token_ids:
             self.end(sequence, "stop")
             return Progress(sequence)
@@ -264,6 +281,14 @@ class Scheduler:
         if num_known >= sequence.request.max_tokens or len(sequence.tokens) >= self.max_context:
             self.end(sequence, "length")
         return Progress(sequence, [token])
+
+    def _sample_again(self, sequence: Sequence) -> None:
+        """The sample is refused: decode its position anew; steps queued behind it are void for `sequence`."""
+        self.counters.refused_tokens += 1
+        sequence.num_pending = 0
+        sequence.first_sample = self.counters.steps + 1
+        if sequence.status is SequenceStatus.RUNNING:
+            sequence.num_computed = len(sequence.tokens) - 1
 
     def _acquit(self, sequence: Sequence) -> None:
         """A suspect that gets a token alone is innocent; it waits until the others have been tried."""

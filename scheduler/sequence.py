@@ -7,6 +7,7 @@ from typing import Literal
 from ..cache.blocks import BLOCK_SIZE, BlockTable
 from ..cache.radix import Mark
 from ..engine.step import SamplingParams
+from .constraint import Constraint
 
 FinishReason = Literal["stop", "length", "abort", "error"]
 
@@ -23,6 +24,8 @@ class Request:
 
     prompt: token ids, at least one, each below the vocabulary's size.
     session: groups the requests of one client session; None for a lone request.
+    constraint: what the sampled tokens must conform to. It is told of each of them, so no two requests share
+    one; None lets the model write what it will.
     """
 
     prompt: list[int]
@@ -30,6 +33,7 @@ class Request:
     max_tokens: int
     stop_token_ids: frozenset[int] = frozenset()
     session: str | None = None
+    constraint: Constraint | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -51,7 +55,8 @@ class Sequence:
     num_computed: int = 0  # tokens whose KV is written, or will be by a step that is queued
     num_settled: int = 0  # tokens whose KV is written by a step that has ended well
     num_pending: int = 0  # tokens that queued steps sample, not yet known here
-    first_step: int = 0  # the step it was planned in after its last admission; results of older ones are void
+    first_step: int = 0  # the step it was planned in after its last admission; KV of older ones is void
+    first_sample: int = 0  # samples of older steps are void: they follow a token that was refused
     num_cached: int | None = None  # prompt tokens found in the prefix tree at the first admission
     prefix_wait: "PrefixWait | None" = None
     num_refused: int | None = None  # blocks that were to be had when it was last refused for want of them

@@ -202,6 +202,7 @@ EMPTY_STATS = Stats(
     prompt_tokens=0,
     computed_tokens=0,
     generation_tokens=0,
+    refused_tokens=0,
     prefix_cache_queries=0,
     prefix_cache_hits=0,
     prefix_waits=0,

@@ -96,7 +96,13 @@ def test_the_schedulers_snapshot_is_exported(server: Server) -> None:
     assert get("kv_cache_usage_perc", tier="hot") == 0.1
     assert [get("kv_blocks", state=state) for state in ("active", "cached", "free")] == [10, 30, 60]
     assert get("uptime_seconds") > 0
-    for name in ("prompt_tokens", "generation_tokens", "prefix_cache_queries", "prefix_cache_hits"):
+    for name in (
+        "prompt_tokens",
+        "generation_tokens",
+        "refused_tokens",
+        "prefix_cache_queries",
+        "prefix_cache_hits",
+    ):
         assert get(f"{name}_total") == 0
     assert get("prompt_tokens_by_source_total", source="computed") == 0
     assert get("prompt_tokens_by_source_total", source="hot") == 0

@@ -9,8 +9,11 @@ import numpy as np
 from pensieve.engine.runner import Runner
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.config import SchedulerConfig
+from pensieve.scheduler.constraint import Constraint
 from pensieve.scheduler.scheduler import Scheduler
 from pensieve.scheduler.sequence import Request, Sequence, SequenceStatus
+
+from ..scheduler.residues import Residues
 
 TIE = 1e-4
 """Two logits closer than this may change places by rounding alone."""
@@ -28,14 +31,26 @@ class Verdict:
     def judge(self, model: Any, sequence: Sequence) -> None:
         """Compare a greedy sequence with the argmax of one plain forward pass over all of its tokens."""
         logits = np.array(model(mx.array([sequence.tokens[:-1]]))[0].astype(mx.float32))
+        given = sequence.request.constraint
+        constraint = given.resumed([]) if given is not None else None
         for position in range(sequence.num_prompt, len(sequence.tokens)):
             row, token = logits[position - 1], sequence.tokens[position]
+            if constraint is not None:
+                row = _masked(row, constraint.mask())
+                assert constraint.accept(token)
             self.tokens += 1
             self.seen.add(token)
             if token != row.argmax():
                 is_tie = row.max() - row[token] <= TIE
                 self.ties += is_tie
                 self.wrong += not is_tie
+
+
+def _masked(row: Any, mask: bytes | None) -> Any:
+    if mask is None:
+        return row
+    allowed = np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little")[: len(row)]
+    return np.where(allowed, row, -np.inf)
 
 
 @dataclass
@@ -51,8 +66,15 @@ class Machine:
         self.scheduler = Scheduler(self.config, self.num_blocks, self.max_context)
         self.sequences: list[Sequence] = []
 
-    def add(self, prompt: list[int], max_tokens: int, sampling: SamplingParams | None = None) -> Sequence:
-        sequence = self.scheduler.add(Request(prompt, sampling or SamplingParams(), max_tokens))
+    def add(
+        self,
+        prompt: list[int],
+        max_tokens: int,
+        sampling: SamplingParams | None = None,
+        constraint: Constraint | None = None,
+    ) -> Sequence:
+        request = Request(prompt, sampling or SamplingParams(), max_tokens, constraint=constraint)
+        sequence = self.scheduler.add(request)
         self.sequences.append(sequence)
         return sequence
 
@@ -80,9 +102,12 @@ class Machine:
         assert all(not sequence.table.blocks for sequence in self.scheduler.waiting)
 
 
-def grow_tree(machine: Machine, rng: random.Random, vocab: int, num_requests: int) -> list[Sequence]:
+def grow_tree(
+    machine: Machine, rng: random.Random, vocab: int, num_requests: int, constrained: float = 0.0
+) -> list[Sequence]:
     """Run one random conversation tree: requests continue, edit or branch off earlier ones, some at once.
 
+    constrained: share of the requests whose tokens must conform to something.
     Returns the sequences that ran to their end.
     """
     histories = [_tokens(rng, vocab, rng.randint(1, 90))]
@@ -91,7 +116,8 @@ def grow_tree(machine: Machine, rng: random.Random, vocab: int, num_requests: in
         base = rng.choice(histories)
         kept = base[: rng.choice([len(base), len(base), rng.randint(1, len(base))])]
         prompt = kept + _tokens(rng, vocab, rng.choice([1, 2, 31, 32, 33, rng.randint(1, 60)]))
-        started.append(machine.add(prompt, rng.randint(1, 12)))
+        constraint = Residues(rng.randrange(16), vocab=vocab) if rng.random() < constrained else None
+        started.append(machine.add(prompt, rng.randint(1, 12), constraint=constraint))
         for _ in range(rng.choice([0, 0, 1, 3, 20])):
             machine.step()
         if rng.random() < 0.1:

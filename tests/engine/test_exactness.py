@@ -17,6 +17,7 @@ from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.config import SchedulerConfig
 
 from ..models import write_model
+from ..scheduler.residues import Residues
 from .harness import Machine, Verdict, grow_tree
 
 VOCAB = 512
@@ -81,6 +82,20 @@ def test_tokens_stay_exact_when_memory_is_short(folder: Path, on_host: bool) -> 
     assert machine.scheduler.tree.num_evicted > 10
 
 
+@pytest.mark.parametrize(("on_host", "num_trees"), [(True, 60), (False, 30)])
+def test_constrained_tokens_are_exact_among_free_ones(folder: Path, on_host: bool, num_trees: int) -> None:
+    """Without NumPy, steps are planned one ahead: masks are unknown then, and samples are thrown away."""
+    model, rng, verdict = load(folder, "llama"), random.Random(9), Verdict()
+    machine = Machine(Runner(model, 400, on_host), num_blocks=400)
+    for _ in range(num_trees):
+        for sequence in grow_tree(machine, rng, VOCAB, num_requests=6, constrained=0.5):
+            verdict.judge(model, sequence)
+    print(f"{verdict}, {machine.scheduler.counters}")
+    assert verdict.wrong == 0
+    assert verdict.tokens > 20 * num_trees
+    assert (machine.scheduler.counters.refused_tokens > 100) == (not on_host)
+
+
 @pytest.mark.parametrize("on_host", [True, False])
 def test_seeded_samples_do_not_depend_on_the_batch(folder: Path, on_host: bool) -> None:
     model, rng = load(folder, "llama"), random.Random(3)
@@ -94,18 +109,25 @@ def test_seeded_samples_do_not_depend_on_the_batch(folder: Path, on_host: bool) 
     prompts = [[rng.randrange(VOCAB) for _ in range(rng.randint(1, 60))] for _ in settings]
 
     def run(together: bool) -> list[list[int]]:
-        machine = Machine(Runner(model, 100, on_host), num_blocks=100)
+        """Each request twice: free, and constrained."""
+        machine = Machine(Runner(model, 100, on_host), num_blocks=100, config=SchedulerConfig(16, 48))
         sequences = []
         for prompt, sampling in zip(prompts, settings, strict=True):
-            sequences.append(machine.add(prompt, 30, sampling))
-            if not together:
-                machine.finish()
+            for constraint in (None, Residues(0, vocab=VOCAB)):
+                sequences.append(machine.add(prompt, 30, sampling, constraint))
+                if not together:
+                    machine.finish()
         machine.finish()
         return [sequence.tokens for sequence in sequences]
 
     together, alone = run(True), run(False)
     assert together == alone
-    assert len({tuple(tokens[-30:]) for tokens in together}) == len(settings)
+    assert len({tuple(tokens[-30:]) for tokens in together}) == 2 * len(settings)
+    step_ahead = Machine(Runner(model, 100, not on_host), num_blocks=100)
+    for prompt, sampling in zip(prompts, settings, strict=True):
+        step_ahead.add(prompt, 30, sampling, Residues(0, vocab=VOCAB))
+    step_ahead.finish()
+    assert [sequence.tokens for sequence in step_ahead.sequences] == together[1::2]
 
 
 def test_a_step_reads_scattered_blocks_as_well_as_one_run(folder: Path) -> None:

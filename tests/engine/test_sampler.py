@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
@@ -84,3 +85,74 @@ def test_a_row_of_nan_is_reported_and_leaves_its_neighbours_alone() -> None:
 def test_meaningless_settings_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must"):
         SamplingParams(**bad)  # type: ignore[arg-type]
+
+
+def bits(allowed: set[int], vocab: int) -> bytes:
+    return bytes(sum(((i + j) in allowed) << j for j in range(8)) for i in range(0, vocab, 8))
+
+
+def one(tokens: mx.array) -> int:
+    token: int = np.array(tokens).tolist()[0]
+    return token
+
+
+def masked(row: DecodeRow, allowed: set[int], vocab: int) -> DecodeRow:
+    return replace(row, allowed=bits(allowed, vocab))
+
+
+SETTINGS = [
+    SamplingParams(),
+    SamplingParams(temperature=1.3, seed=1),
+    SamplingParams(temperature=0.9, top_k=7, seed=2),
+    SamplingParams(temperature=1.0, top_p=0.7, seed=3),
+    SamplingParams(temperature=2.0, min_p=0.1, top_k=200, seed=2**63),
+]
+
+
+def test_a_constrained_row_leaves_its_neighbours_as_they_are() -> None:
+    logits = mx.random.normal((5, 301), key=mx.random.key(7))
+    free = rows(*SETTINGS, position=3)
+    expected = np.array(sample(logits, free)).tolist()
+    for place in range(5):
+        batch = [masked(row, {4, 300}, 301) if i == place else row for i, row in enumerate(free)]
+        found = np.array(sample(logits, batch)).tolist()
+        assert found[:place] + found[place + 1 :] == expected[:place] + expected[place + 1 :]
+        assert found[place] in (4, 300)
+
+
+@pytest.mark.parametrize("sampling", SETTINGS)
+def test_a_token_drawn_without_the_mask_stands_if_it_is_allowed(sampling: SamplingParams) -> None:
+    """What makes a step that was planned before its mask was known come to the same token."""
+    for seed in range(40):
+        logits = mx.random.normal((1, 100), key=mx.random.key(seed))
+        row = rows(replace(sampling, seed=seed))[0]
+        drawn = one(sample(logits, [row]))
+        kept = set(range(seed % 3, 100, 3))
+        token = one(sample(logits, [masked(row, kept, 100)]))
+        assert token in kept
+        assert (token == drawn) == (drawn in kept)
+        assert one(sample(logits, [masked(row, {drawn}, 100)])) == drawn
+
+
+def test_masked_samples_follow_the_masked_distribution() -> None:
+    """Without filters, that is what the repeated draw comes to: the noise belongs to the token."""
+    probabilities = [0.5, 0.3, 0.15, 0.05]
+    logits = mx.array([[math.log(p) for p in probabilities]] * 4000)
+    each = rows(*(SamplingParams(temperature=1.0, seed=seed) for seed in range(4000)))
+    tokens = np.array(sample(logits, [masked(row, {1, 2, 3}, 4) for row in each]))
+    found = np.bincount(tokens, minlength=4) / 4000
+    assert np.abs(found - [0, 0.6, 0.3, 0.1]).max() < 0.04
+
+
+def test_tokens_past_the_mask_are_forbidden() -> None:
+    """Embeddings are often padded: logits are then wider than the vocabulary."""
+    logits = mx.zeros((1, 64)) + mx.array([float(i) for i in range(64)])
+    row = rows(SamplingParams())[0]
+    assert sample(logits, [replace(row, allowed=b"\xff\xff\xff")]).item() == 23
+    assert sample(logits, [replace(row, allowed=b"\xff" * 20)]).item() == 63
+
+
+def test_a_masked_row_with_nan_is_still_told_apart() -> None:
+    logits = mx.array([[0.0, math.nan, 1.0], [0.0, 1.0, 2.0]])
+    batch = [masked(row, {0, 2}, 3) for row in rows(SamplingParams(), SamplingParams())]
+    assert np.array(sample(logits, batch)).tolist() == [NOT_A_NUMBER, 2]

@@ -7,12 +7,20 @@ from collections.abc import Callable
 
 from pensieve.engine.step import DecodeRow, Run, StepFailed, StepPlan, StepResult
 
+from .residues import is_allowed
+
 VOCAB = 1000
 
 
 def next_token(tokens: list[int]) -> int:
     """What the make-believe model says after `tokens`."""
     return hash(tuple(tokens)) % VOCAB
+
+
+def nearest(token: int, allowed: bytes | None) -> int:
+    """`token` if it is allowed, else the next one that is."""
+    candidates = ((token + i) % VOCAB for i in range(VOCAB))
+    return next(candidate for candidate in candidates if is_allowed(candidate, allowed))
 
 
 def spell(prompt: list[int], count: int) -> list[int]:
@@ -56,7 +64,7 @@ class OracleRunner:
         assert len(slots) == row.position + 1
         token = row.token if row.token is not None else self._results[-1].tokens[row.seq_id]
         self._slots[slots[-1]] = token
-        return next_token([self._slots[slot] for slot in slots])
+        return nearest(next_token([self._slots[slot] for slot in slots]), row.allowed)
 
 
 def _slots(runs: tuple[Run, ...]) -> list[int]:
