@@ -14,8 +14,8 @@ import mlx.core as mx
 
 from ..cache.kv import ArrayPools
 from .kernels.device import DeviceTables, PagedKernels, PassTables
-from .kernels.tables import Layout, round_up
-from .paged import KernelDecode
+from .kernels.tables import Kind, Layout, round_up
+from .paged import KernelDecode, LayerFacts
 from .segments import segments
 from .step import Run
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 MAX_GRAPHS = 32
 """Layouts remembered; the least recently used one goes first."""
 
-Layouts = tuple[tuple[int, Layout], ...]
+Layouts = tuple[tuple[Kind, Layout], ...]
 Graph = Callable[..., tuple[mx.array, list[mx.array]]]
 
 
@@ -36,18 +36,19 @@ class GraphTables:
             kind: DeviceTables(layout, flat) for (kind, layout), flat in zip(layouts, flats, strict=True)
         }
 
-    def get(self, num_groups: int) -> DeviceTables:
+    def get(self, kind: Kind) -> DeviceTables:
         """As PassTables. Raises KeyError for tables that an earlier pass did not need."""
-        return self._made[num_groups]
+        return self._made[kind]
 
 
 class DecodeGraphs:
     """A model's decode passes through the kernels, compiled from the second time on that a layout occurs."""
 
-    def __init__(self, model: Any, kernels: PagedKernels) -> None:
+    def __init__(self, model: Any, layers: list[LayerFacts], kernels: PagedKernels) -> None:
         self._model = model
+        self._layers = layers
         self._kernels = kernels
-        self._kinds: frozenset[int] = frozenset()  # of tables that the layers have asked for
+        self._kinds: tuple[Kind, ...] = ()  # of tables that the layers have asked for
         self._graphs: OrderedDict[Layouts, Graph | None] = OrderedDict()
         self._can_compile = True
 
@@ -63,7 +64,7 @@ class DecodeGraphs:
         offsets = mx.array(positions + [0] * padding)
         inputs = mx.pad(tokens, (0, padding))[:, None] if padding else tokens[:, None]
         tables = PassTables(runs, segments(runs), num_rows)
-        laid_out = {kind: tables.lay_out(kind) for kind in sorted(self._kinds)}
+        laid_out = {kind: tables.lay_out(kind) for kind in self._kinds}
         layouts = tuple((kind, made.layout) for kind, made in laid_out.items())
         graph = self._find(layouts) if layouts else None
         if graph is not None:
@@ -75,7 +76,7 @@ class DecodeGraphs:
                 logger.warning("this model's steps cannot be compiled, which costs speed: %s", error)
                 self._can_compile = False
         logits = self._forward(inputs, offsets, tables, pools)
-        self._kinds |= tables.kinds
+        self._kinds = tables.kinds
         return logits[: len(runs)]
 
     def _find(self, layouts: Layouts) -> Graph | None:
@@ -105,8 +106,6 @@ class DecodeGraphs:
     def _forward(
         self, inputs: mx.array, offsets: mx.array, tables: PassTables | GraphTables, pools: ArrayPools
     ) -> mx.array:
-        layers = [
-            KernelDecode(layer, offsets, pools, self._kernels, tables) for layer in range(len(pools.done))
-        ]
+        layers = [KernelDecode(facts, offsets, pools, self._kernels, tables) for facts in self._layers]
         logits: mx.array = self._model(inputs, cache=layers)
         return logits[:, -1]

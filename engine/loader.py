@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 import mlx_lm.utils
 from mlx.utils import tree_flatten, tree_map
-from mlx_lm.models.cache import KVCache, make_prompt_cache
+from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
 from .model_info import DTYPE_BYTES, ModelInfo, inspect
 from .weights import ModelError, first_line
@@ -73,12 +73,17 @@ def _load_tokenizer(info: ModelInfo) -> Any:
 
 
 def _check_caches(model: Any) -> None:
-    """Only models whose every layer has an ordinary KV cache can live in the paged pools."""
-    others = sorted(
-        {type(cache).__name__ for cache in make_prompt_cache(model) if type(cache) is not KVCache}
-    )
-    if others:
+    """Only models whose every layer has a KV cache of its own, with or without a window, can be paged."""
+    caches = make_prompt_cache(model)
+    if others := sorted({type(cache).__name__ for cache in caches if not _is_ordinary(cache)}):
         raise ModelError(f"this model needs another kind of cache ({', '.join(others)}); not supported yet")
+    if len(caches) != len(model.layers):
+        raise ModelError("layers of this model share their keys and values; not supported yet")
+
+
+def _is_ordinary(cache: Any) -> bool:
+    # One that rotates is a window, unless it keeps the first tokens for ever.
+    return type(cache) is KVCache or (type(cache) is RotatingKVCache and cache.keep == 0)
 
 
 def _check_attention(model: Any) -> None:

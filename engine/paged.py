@@ -7,22 +7,35 @@ the new keys and values together with the queries, and answers for the whole att
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, wraps
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
 
 from ..cache.kv import ArrayPools, HostPools, LayerShape, Slots
-from .attention import attend_arrays
+from .attention import Scoring, attend_arrays, attend_slice
 from .host_attention import HostAttention
 from .kernels.device import BatchTables, Options, PagedKernels, waiting
-from .segments import Segment, segments
+from .segments import Segment, last_slots, segments
 from .step import Run
 
 ATTENTION = "scaled_dot_product_attention"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFacts:
+    """What one attention layer of a model asks of its cache."""
+
+    layer: int
+    shape: LayerShape
+    num_heads: int
+    scale: float
+    window: int | None  # tokens that a query sees, itself included; None for all
+    has_sinks: bool
 
 
 @dataclass(frozen=True)
@@ -39,25 +52,37 @@ class Pass:
         """The rows' slots, those that rows share listed once."""
         return segments(self.runs)
 
+    def within(self, window: int | None) -> "Pass":
+        """The same without the slots that no query sees under `window`; made once for all layers alike."""
+        if window is None:
+            return self
+        if window not in self._within:
+            count = window + len(self.slots) // len(self.runs) - 1
+            self._within[window] = replace(self, runs=[last_slots(runs, count) for runs in self.runs])
+        return self._within[window]
+
+    @cached_property
+    def _within(self) -> dict[int, "Pass"]:
+        return {}
+
 
 class PagedLayer:
     """Stands for one layer's cache during one pass; `attend` is the rest of the attention."""
 
-    def __init__(self, layer: int, offsets: mx.array) -> None:
+    def __init__(self, facts: LayerFacts, offsets: mx.array) -> None:
         """offsets: (rows,) position of each row's first query."""
-        self._layer = layer
+        self._layer = facts.layer
+        self.window = facts.window
         self.offset = offsets
 
-    def make_mask(self, *_: object, window_size: int | None = None, **__: object) -> None:
-        """No mask: attention is causal by itself. Raises for a sliding window, not supported for now."""
-        if window_size is not None:
-            raise NotImplementedError("sliding-window attention")
+    def make_mask(self, *_: object, **__: object) -> None:
+        """No mask: attention is causal by itself, and knows its window."""
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Pass the new keys and values through, to `attend`."""
         return keys, values
 
-    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
+    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scoring: Scoring) -> mx.array:
         """Store the new keys and values, both (rows, kv_heads, length, dim), and attend to all of them."""
         raise NotImplementedError
 
@@ -65,31 +90,37 @@ class PagedLayer:
 class ArrayLayer(PagedLayer):
     """A layer over MLX pools; lazy."""
 
-    def __init__(self, layer: int, this: Pass, pools: ArrayPools) -> None:
-        super().__init__(layer, this.offsets)
+    def __init__(self, facts: LayerFacts, this: Pass, pools: ArrayPools) -> None:
+        super().__init__(facts, this.offsets)
         self._this = this
         self._pools = pools
 
-    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
+    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scoring: Scoring) -> mx.array:
         pools, layer = self._pools, self._layer
         pools.write(layer, self._this.slots, _by_head(keys), _by_head(values))
-        return attend_arrays(queries, pools.keys[layer], pools.values[layer], self._this.runs, scale)
+        return attend_arrays(queries, pools.keys[layer], pools.values[layer], self._this.runs, scoring)
 
 
 class KernelDecode(PagedLayer):
     """A decode batch's layer over MLX pools that kernels read and write in place; lazy."""
 
     def __init__(
-        self, layer: int, offsets: mx.array, pools: ArrayPools, kernels: PagedKernels, tables: BatchTables
+        self,
+        facts: LayerFacts,
+        offsets: mx.array,
+        pools: ArrayPools,
+        kernels: PagedKernels,
+        tables: BatchTables,
     ) -> None:
-        super().__init__(layer, offsets)
+        super().__init__(facts, offsets)
         self._pools = pools
         self._kernels = kernels
         self._tables = tables
 
-    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
+    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scoring: Scoring) -> mx.array:
         pools, layer = self._pools, self._layer
-        both, options = (pools.keys[layer], pools.values[layer]), Options(scale, pools.done[layer])
+        both, options = (pools.keys[layer], pools.values[layer]), Options(scoring, pools.done[layer])
+        queries = queries.astype(keys.dtype)  # some models widen them; the kernels sum in float32 anyway
         out, pools.done[layer] = self._kernels.decode(queries, (keys, values), both, self._tables, options)
         return out
 
@@ -98,28 +129,26 @@ class KernelPrefill(PagedLayer):
     """The same for a slice of a prompt."""
 
     def __init__(
-        self, layer: int, this: Pass, slots: mx.array, pools: ArrayPools, kernels: PagedKernels
+        self, facts: LayerFacts, this: Pass, slots: mx.array, pools: ArrayPools, kernels: PagedKernels
     ) -> None:
         """slots: the slice's, as the kernels take them."""
-        super().__init__(layer, this.offsets)
+        super().__init__(facts, this.offsets)
         self._this = this
         self._slots = slots
         self._pools = pools
         self._kernels = kernels
 
-    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
+    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scoring: Scoring) -> mx.array:
         pools, layer = self._pools, self._layer
         both = pools.keys[layer], pools.values[layer]
         done = pools.done[layer] = self._kernels.append((keys, values), both, self._slots, pools.done[layer])
-        (runs,) = self._this.runs
+        (runs,) = self._this.within(self.window).runs
         if len(runs) == 1:  # a view; several are copied together
             (first, end), *_ = runs
             k, v = both[0][None, :, first:end], both[1][None, :, first:end]
         else:
             k, v = self._kernels.gather(both, runs, done)
-        mask = "causal" if queries.shape[2] > 1 else None
-        queries = waiting(queries, done)
-        return mx.fast.scaled_dot_product_attention(queries, k, v, scale=scale, mask=mask)
+        return attend_slice(waiting(queries, done), k, v, scoring)
 
 
 def kernel_slots(this: Pass) -> mx.array:
@@ -130,21 +159,21 @@ def kernel_slots(this: Pass) -> mx.array:
 class HostLayer(PagedLayer):
     """A layer over NumPy pools; evaluates what it needs at once."""
 
-    def __init__(self, layer: int, this: Pass, pools: HostPools, attention: HostAttention) -> None:
-        super().__init__(layer, this.offsets)
+    def __init__(self, facts: LayerFacts, this: Pass, pools: HostPools, attention: HostAttention) -> None:
+        super().__init__(facts, this.offsets)
         self._this = this
         self._pools = pools
         self._attention = attention
 
-    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
+    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scoring: Scoring) -> mx.array:
         pools, layer = self._pools, self._layer
         is_read = self._this.samples or layer + 1 < len(pools.keys)
         mx.eval(keys, values, *([queries] if is_read else []))
         pools.write(layer, self._this.slots, np.asarray(_by_head(keys)), np.asarray(_by_head(values)))
         if not is_read:  # the last layer of a prefill chunk: its KV is all that is wanted
             return mx.zeros((*queries.shape[:3], values.shape[3]), queries.dtype)
-        k, v, reads = pools.keys[layer], pools.values[layer], self._this.reads
-        return mx.array(self._attention.attend(np.asarray(queries), k, v, reads, scale))
+        k, v, reads = pools.keys[layer], pools.values[layer], self._this.within(self.window).reads
+        return mx.array(self._attention.attend(np.asarray(queries), k, v, reads, scoring))
 
 
 def _by_head(rows: mx.array) -> mx.array:
@@ -154,31 +183,43 @@ def _by_head(rows: mx.array) -> mx.array:
 
 
 class _Probe:
-    """A cache that notes what its layer would keep, and the names that its model uses."""
+    """A cache that notes what its layer asks of it."""
 
     offset = 0
 
-    def __init__(self) -> None:
-        self.shape: LayerShape | None = None
+    def __init__(self, layer: int, model_cache: Any) -> None:
+        """model_cache: the cache that the model itself would use."""
+        self._layer = layer
+        rotates = isinstance(model_cache, RotatingKVCache)
+        self._rotation: int | None = model_cache.max_size if rotates else None
+        self.facts: LayerFacts | None = None
 
-    def make_mask(self, *_: object, **__: object) -> None:
-        return None
+    def make_mask(self, *_: object, window_size: int | None = None, **__: object) -> int | None:
+        """The window stands for the mask; a cache that rotates is one as well."""
+        return window_size or self._rotation
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        self.shape = LayerShape(keys.shape[1], keys.shape[3], values.shape[3], keys.dtype)
         return keys, values
 
+    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scoring: Scoring) -> mx.array:
+        shape = LayerShape(keys.shape[1], keys.shape[3], values.shape[3], keys.dtype)
+        window = scoring.window or self._rotation
+        has_sinks = scoring.sinks is not None
+        self.facts = LayerFacts(self._layer, shape, queries.shape[1], scoring.scale, window, has_sinks)
+        return mx.zeros((*queries.shape[:3], values.shape[3]), queries.dtype)
 
-def probe(model: nn.Module) -> list[LayerShape]:
-    """What each layer of `model` keeps for a token; computes nothing.
 
-    Raises ValueError when a layer does not store keys and values in its cache.
+def probe(model: nn.Module) -> list[LayerFacts]:
+    """What each layer of `model` asks of its cache; computes nothing, but installs the dispatcher.
+
+    Raises ValueError when a cache's layer does not attend to keys and values of its own.
     """
-    probes = [_Probe() for _ in model.layers]
-    model(mx.zeros((1, 1), mx.int32), cache=probes)
-    if any(probe.shape is None for probe in probes):
+    install(model)
+    probes = [_Probe(layer, cache) for layer, cache in enumerate(make_prompt_cache(model))]
+    model(mx.zeros((1, 2), mx.int32), cache=probes)
+    if any(probe.facts is None for probe in probes):
         raise ValueError("a layer keeps no keys and values")
-    return [probe.shape for probe in probes if probe.shape is not None]
+    return [probe.facts for probe in probes if probe.facts is not None]
 
 
 def install(model: nn.Module) -> None:
@@ -198,10 +239,11 @@ def _dispatch(attention: Callable[..., mx.array]) -> Callable[..., mx.array]:
     def dispatched(
         queries: mx.array, keys: mx.array, values: mx.array, cache: Any, scale: float, mask: Any, **more: Any
     ) -> mx.array:
-        if not isinstance(cache, PagedLayer):
-            return attention(queries, keys, values, cache=cache, scale=scale, mask=mask, **more)
-        if more.get("sinks") is not None:
-            raise NotImplementedError("attention sinks")
-        return cache.attend(queries, keys, values, scale)
+        sinks = more.get("sinks")
+        if isinstance(cache, PagedLayer):
+            return cache.attend(queries, keys, values, Scoring(scale, cache.window, sinks))
+        if isinstance(cache, _Probe):
+            return cache.attend(queries, keys, values, Scoring(scale, mask, sinks))
+        return attention(queries, keys, values, cache=cache, scale=scale, mask=mask, **more)
 
     return dispatched

@@ -17,7 +17,7 @@ from ..cache.kv import ArrayPools, HostPools, Slots
 from .graphs import DecodeGraphs
 from .host_attention import HostAttention
 from .kernels.device import PagedKernels
-from .paged import ArrayLayer, HostLayer, KernelPrefill, PagedLayer, Pass, install, kernel_slots, probe
+from .paged import ArrayLayer, HostLayer, KernelPrefill, LayerFacts, PagedLayer, Pass, kernel_slots, probe
 from .sampler import sample
 from .step import DecodeRow, PrefillChunk, Run, StepFailed, StepPlan, StepResult
 
@@ -26,24 +26,29 @@ class Runner:
     """A model and its KV pools."""
 
     def __init__(
-        self, model: nn.Module, num_blocks: int, on_host: bool, kernels: PagedKernels | None = None
+        self,
+        model: nn.Module,
+        num_blocks: int,
+        on_host: bool,
+        kernels: PagedKernels | None = None,
+        layers: list[LayerFacts] | None = None,
     ) -> None:
         """Allocate the pools.
 
         num_blocks: blocks of KV in each layer's pools.
         on_host: keep KV in NumPy and attend there, which only MLX's CPU device can share without copying.
         kernels: attend with these; None for plain MLX.
+        layers: what each layer asks of its cache; None for what the model says.
         Raises ValueError when `model` does not attend through mlx-lm's ordinary cache.
         """
         self._model = model
         self._num_blocks = num_blocks
         self._host = HostAttention(num_threads=os.cpu_count() or 1) if on_host else None
         self._kernels = None if on_host else kernels
-        self._graphs = None if self._kernels is None else DecodeGraphs(model, self._kernels)
-        self._shapes = probe(model)
+        self._facts = layers or probe(model)
+        self._graphs = None if self._kernels is None else DecodeGraphs(model, self._facts, self._kernels)
         self._in_flight: tuple[StepPlan, mx.array, float] | None = None
         self._last_read_s = 0.0
-        install(model)
         self._pools = self._new_pools()
 
     @property
@@ -56,21 +61,22 @@ class Runner:
     @property
     def kv_bytes_per_token(self) -> int:
         """What a token's KV takes in all layers."""
-        return sum(shape.bytes_per_token for shape in self._shapes)
+        return sum(facts.shape.bytes_per_token for facts in self._facts)
 
     def _new_pools(self) -> ArrayPools | HostPools:
-        return (ArrayPools if self._host is None else HostPools)(self._shapes, self._num_blocks)
+        shapes = [facts.shape for facts in self._facts]
+        return (ArrayPools if self._host is None else HostPools)(shapes, self._num_blocks)
 
     def _layers(self, this: Pass) -> list[PagedLayer]:
         """The model's cache argument in one forward pass."""
-        pools, indices = self._pools, range(len(self._shapes))
+        pools = self._pools
         if isinstance(pools, ArrayPools) and self._kernels is not None:
             slots = kernel_slots(this)
-            return [KernelPrefill(layer, this, slots, pools, self._kernels) for layer in indices]
+            return [KernelPrefill(facts, this, slots, pools, self._kernels) for facts in self._facts]
         if isinstance(pools, ArrayPools):
-            return [ArrayLayer(layer, this, pools) for layer in indices]
+            return [ArrayLayer(facts, this, pools) for facts in self._facts]
         assert self._host is not None
-        return [HostLayer(layer, this, pools, self._host) for layer in indices]
+        return [HostLayer(facts, this, pools, self._host) for facts in self._facts]
 
     def step(self, plan: StepPlan) -> StepResult | None:
         """Compute `plan` and return the oldest result that is ready: its own, or the previous step's.

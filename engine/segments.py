@@ -23,6 +23,17 @@ class Segment:
         return sum(end - first for first, end in self.runs)
 
 
+def last_slots(runs: tuple[Run, ...], count: int) -> tuple[Run, ...]:
+    """The last `count` slots of `runs`, all of them where there are fewer."""
+    kept: list[Run] = []
+    for first, end in reversed(runs):
+        if count <= 0:
+            break
+        kept.append((max(first, end - count), end))
+        count -= end - first
+    return tuple(reversed(kept))
+
+
 def segments(rows: list[tuple[Run, ...]]) -> list[Segment]:
     """Split the rows' runs so that each stretch is listed once, with every row that reads it.
 

@@ -1,18 +1,19 @@
 """Compares paged attention with mlx-lm's own, on the user's model and device, before anything is served."""
 
 import logging
+from dataclasses import replace
 from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
 
 from ..cache.blocks import BLOCK_SIZE, BlockTable
-from .attention import attend_arrays
+from .attention import Scoring, attend_arrays
 from .kernels.device import Options, PagedKernels, PassTables, find_kernels
-from .paged import probe
+from .paged import LayerFacts, probe
 from .runner import Runner
 from .segments import segments
 from .step import DecodeRow, PrefillChunk, Run, SamplingParams
@@ -27,6 +28,9 @@ TF32_TOLERANCE = 1e-2
 
 PROMPTS = [([5, 2, 3], 91), ([7], 5)]
 """Blocks, out of order, and tokens of the prompts tried; in the short one every token counts."""
+
+TRIAL_WINDOW = 24
+"""The window of layers that have one, in the trial: their own may be longer than what is quickly tried."""
 
 KERNEL_TOLERANCE = {mx.float32: 2e-3, mx.float16: 5e-3, mx.bfloat16: 2e-2}
 """How far one layer's attention may lie apart; matmuls over shared slots round scores to the model's type."""
@@ -52,37 +56,39 @@ def usable_kernels(model: nn.Module, vocab_size: int) -> PagedKernels | None:
     return kernels
 
 
-def kernel_disagreement(model: Any, kernels: PagedKernels) -> float:
+def kernel_disagreement(model: nn.Module, kernels: PagedKernels) -> float:
     """Distance between kernels and plain MLX on random data in the model's shapes; up to 1 is agreement.
 
     Long and short rows that share a prefix, so that all that a step may need is compiled here already.
     """
-    shape = probe(model)[0]
-    num_heads = getattr(getattr(model, "args", None), "num_attention_heads", None)
-    if num_heads is None:  # a wrapped model, whose logits have been compared all the same
-        return 0.0
+    kinds = {replace(facts, layer=0) for facts in probe(model)}
+    return max(_layer_disagreement(facts, kernels) for facts in kinds)
+
+
+def _layer_disagreement(facts: LayerFacts, kernels: PagedKernels) -> float:
+    shape = facts.shape
     starts = list(accumulate((-(-own // BLOCK_SIZE) * BLOCK_SIZE for own in OWN), initial=SHARED + 64))
     runs: list[tuple[Run, ...]] = [
         ((0, SHARED), (at, at + own)) for at, own in zip(starts, OWN, strict=False)
     ]
 
     def draw(seed: int, *dims: int) -> mx.array:
-        return mx.random.normal((*dims, shape.key_dim), key=mx.random.key(seed)).astype(shape.dtype)
+        return mx.random.normal(dims, key=mx.random.key(seed)).astype(shape.dtype)
 
-    queries = draw(0, len(OWN), num_heads, 1)
-    new = [draw(seed, len(OWN), shape.num_kv_heads, 1) for seed in (1, 2)]
-    pools = [draw(seed, shape.num_kv_heads, starts[-1]) for seed in (3, 4)]
+    queries = draw(0, len(OWN), facts.num_heads, 1, shape.key_dim)
+    new = [draw(seed, len(OWN), shape.num_kv_heads, 1, shape.key_dim) for seed in (1, 2)]
+    pools = [draw(seed, shape.num_kv_heads, starts[-1], shape.key_dim) for seed in (3, 4)]
     mx.eval(pools)
-    scale = shape.key_dim**-0.5
+    scoring = Scoring(facts.scale, facts.window, draw(5, facts.num_heads) if facts.has_sinks else None)
     last = mx.array([row[-1][1] - 1 for row in runs])
     plain = [pool.astype(mx.float32) for pool in pools]
     for pool, fresh in zip(plain, new, strict=True):
         pool[:, last] = fresh[:, :, 0].swapaxes(0, 1).astype(mx.float32)
-    expected = attend_arrays(queries.astype(mx.float32), plain[0], plain[1], runs, scale)
+    expected = attend_arrays(queries.astype(mx.float32), plain[0], plain[1], runs, scoring)
     mx.eval(expected)  # before the kernels write to the pools
     batch = PassTables(runs, segments(runs))
     result, _ = kernels.decode(
-        queries, (new[0], new[1]), (pools[0], pools[1]), batch, Options(scale, mx.zeros((8,)))
+        queries, (new[0], new[1]), (pools[0], pools[1]), batch, Options(scoring, mx.zeros((8,)))
     )
     return _largest_distance(result[:, :, 0], expected[:, :, 0]) / KERNEL_TOLERANCE[shape.dtype]
 
@@ -92,10 +98,12 @@ def disagreement(
 ) -> float:
     """Distance between paged and plain logits relative to their size, and to what rounding allows.
 
-    The prompts are prefilled in two slices each and decoded together. Up to 1 is agreement.
+    The prompts are prefilled in two slices each and decoded together, with windows shorter than the longer
+    one. Up to 1 is agreement.
     Raises whatever the model raises when it cannot work on paged KV.
     """
-    runner = Runner(model, num_blocks=8, on_host=on_host, kernels=kernels)
+    layers = [_narrowed(facts) for facts in probe(model)]
+    runner = Runner(model, num_blocks=8, on_host=on_host, kernels=kernels, layers=layers)
     rows, expected = [], []
     for seq_id, (blocks, length) in enumerate(PROMPTS):
         table = BlockTable()
@@ -105,12 +113,31 @@ def disagreement(
         runner.prefill(PrefillChunk(seq_id, tokens[:cut], 0, table.runs(cut)))
         runner.prefill(PrefillChunk(seq_id, tokens[cut:last], cut, table.runs(last)))
         rows.append(DecodeRow(seq_id, tokens[last], last, table.runs(last + 1), SamplingParams()))
-        expected.append(model(mx.array([tokens]), cache=make_prompt_cache(model))[0, -1])
+        expected.append(model(mx.array([tokens]), cache=_narrow_caches(model, layers))[0, -1])
     plain = mx.stack(expected)
     is_tf32 = plain.dtype == mx.float32 and mx.default_device() == mx.Device(mx.gpu)
     tolerance = TF32_TOLERANCE if is_tf32 else TOLERANCE[plain.dtype]
     # Three times: the third time, where there are kernels, the pass is a compiled graph.
     return max(_largest_distance(runner.logits(rows), plain) for _ in range(3)) / tolerance
+
+
+def _narrowed(facts: LayerFacts) -> LayerFacts:
+    return facts if facts.window is None else replace(facts, window=TRIAL_WINDOW)
+
+
+class _NarrowCache(RotatingKVCache):
+    """mlx-lm's cache with a window of its own choice."""
+
+    def make_mask(self, N: int, window_size: int | None = None, return_array: bool = False) -> Any:
+        return super().make_mask(N, self.max_size, return_array)
+
+
+def _narrow_caches(model: nn.Module, layers: list[LayerFacts]) -> list[Any]:
+    caches, narrow = make_prompt_cache(model), cast(Any, _NarrowCache)
+    return [
+        cache if facts.window is None else narrow(facts.window)
+        for cache, facts in zip(caches, layers, strict=True)
+    ]
 
 
 def _largest_distance(a: mx.array, b: mx.array) -> float:

@@ -17,6 +17,35 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
+WINDOW = 40
+"""Tokens that a layer with a window sees in these models; not a multiple of a block."""
+
+LAYER_TYPES = ["sliding_attention", "full_attention", "sliding_attention"]
+
+# What architectures with windows need in their config beside the ordinary.
+WINDOWED: dict[str, dict[str, Any]] = {
+    "gemma3_text": {"sliding_window_pattern": 2, "query_pre_attn_scalar": 32},
+    "gpt_oss": {"layer_types": LAYER_TYPES, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "cohere2": {"sliding_window_pattern": 2, "head_dim": 16},
+    "olmo3": {"layer_types": LAYER_TYPES},
+    "ministral3": {
+        "layer_types": LAYER_TYPES,
+        "rope_parameters": {
+            "rope_theta": 10000.0,
+            "llama_4_scaling_beta": 0.1,
+            "original_max_position_embeddings": 64,
+        },
+    },
+    "exaone4": {"layer_types": LAYER_TYPES, "sliding_window_pattern": "LG", "rope_scaling": None},
+    "gemma4_text": {
+        "layer_types": LAYER_TYPES,
+        "global_head_dim": 64,
+        "num_kv_shared_layers": 0,
+        "hidden_size_per_layer_input": 0,
+    },
+    "plamo3": {"window_size": WINDOW, "sliding_window_pattern": 2},
+}
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
@@ -36,7 +65,7 @@ def write_model(
     vocab: int = 512,
     seed: int = 0,
 ) -> Path:
-    """Write a float32 model (llama, qwen3, phi3, …) with a byte-level tokenizer into `folder`.
+    """Write a float32 model (llama, qwen3, gemma3_text, …) with a byte-level tokenizer into `folder`.
 
     Phi-3 has no `head_dim` of its own: there it is hidden / heads. vocab: at least 259.
     """
@@ -58,6 +87,8 @@ def write_model(
         "eos_token_id": 258,
         "torch_dtype": "float32",
     }
+    if model_type in WINDOWED:
+        config |= {"sliding_window": WINDOW} | WINDOWED[model_type]
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", config)
     write_tokenizer(folder, vocab)
@@ -66,7 +97,7 @@ def write_model(
 
 
 def random_weights(config: dict[str, Any], seed: int) -> dict[str, np.ndarray[Any, Any]]:
-    """Make the named weights that the model of `config` needs; norms stay at one."""
+    """Make the named weights that the model of `config` needs; norms stay at one, biases at zero."""
     model_class, args_class = mlx_lm.utils._get_classes(config)
     rng = np.random.default_rng(seed)
     weights = {}
@@ -74,7 +105,8 @@ def random_weights(config: dict[str, Any], seed: int) -> dict[str, np.ndarray[An
     for name, initial in parameters:
         shape: tuple[int, ...] = initial.shape
         drawn = 0.35 * rng.standard_normal(shape, dtype=np.float32)
-        weights[name] = np.array(initial, dtype=np.float32) if len(shape) == 1 else drawn
+        is_kept = len(shape) == 1 and not name.endswith("sinks")
+        weights[name] = np.array(initial, dtype=np.float32) if is_kept else drawn
     return weights
 
 

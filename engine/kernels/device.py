@@ -13,13 +13,13 @@ from itertools import accumulate, pairwise
 from typing import Any, Literal, Protocol
 
 import mlx.core as mx
-import numpy as np
 
 from ...cache.blocks import BLOCK_SIZE
+from ..attention import Scoring
 from ..segments import Segment
 from ..step import Run
 from .source import APPEND, COMBINE, GATHER, LOG2_E, SPLIT, THREADS, Geometry, Kernel, header
-from .tables import Layout, Tables, block_table, make_tables
+from .tables import Kind, Layout, Tables, block_table, make_tables
 
 SHARED_PEAK_MARGIN = 4.0
 """Keeps the sums of half-precision values, weighted with at most exp(-4), far from overflow."""
@@ -49,8 +49,8 @@ class DeviceTables:
 class BatchTables(Protocol):
     """Where a decode batch's tables are found."""
 
-    def get(self, num_groups: int) -> DeviceTables:
-        """The tables for layers in which an item takes `num_groups` thread groups."""
+    def get(self, kind: Kind) -> DeviceTables:
+        """The tables of a kind of layers."""
 
 
 class PassTables:
@@ -62,23 +62,23 @@ class PassTables:
         """See make_tables."""
         self.runs, self._reads = runs, reads
         self._num_rows = num_rows
-        self._made: dict[int, DeviceTables] = {}
+        self._made: dict[Kind, DeviceTables] = {}
 
     @property
-    def kinds(self) -> frozenset[int]:
-        """What `get` has been asked for."""
-        return frozenset(self._made)
+    def kinds(self) -> tuple[Kind, ...]:
+        """What `get` has been asked for, in that order."""
+        return tuple(self._made)
 
-    def lay_out(self, num_groups: int) -> Tables:
+    def lay_out(self, kind: Kind) -> Tables:
         """Make the tables of a kind."""
-        return make_tables(self.runs, self._reads, num_groups, num_rows=self._num_rows)
+        return make_tables(self.runs, self._reads, *kind, self._num_rows)
 
-    def get(self, num_groups: int) -> DeviceTables:
-        """The tables for layers in which an item takes `num_groups` thread groups."""
-        if num_groups not in self._made:
-            tables = self.lay_out(num_groups)
-            self._made[num_groups] = DeviceTables(tables.layout, mx.array(tables.flat))
-        return self._made[num_groups]
+    def get(self, kind: Kind) -> DeviceTables:
+        """The tables of a kind."""
+        if kind not in self._made:
+            tables = self.lay_out(kind)
+            self._made[kind] = DeviceTables(tables.layout, mx.array(tables.flat))
+        return self._made[kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +123,11 @@ class PagedKernels:
         num_rows, num_heads, _, dim = queries.shape
         if pools[0].shape != pools[1].shape:
             raise NotImplementedError("keys and values of different sizes")
-        sinks = options.sinks
+        sinks = options.scoring.sinks
         layer = self._prepare(
-            (queries.dtype, num_heads, pools[0].shape[0], dim), options.scale, sinks is not None
+            (queries.dtype, num_heads, pools[0].shape[0], dim), options.scoring.scale, sinks is not None
         )
-        tables = batch.get(layer.num_groups)
+        tables = batch.get((layer.num_groups, options.scoring.window))
         outs, stats = layer.split(
             inputs=[queries, *new, *pools, tables.table, tables.items, options.after],
             grid=(THREADS * tables.num_items, layer.num_groups, 1),
@@ -179,7 +179,8 @@ class PagedKernels:
         parts = []
         for rows, (first, end) in tables.shared:
             mine = queries if rows is None else queries[rows]
-            parts.append(_shared_part(mine, pools[0][:, first:end], pools[1][:, first:end], options.scale))
+            keys, values = pools[0][:, first:end], pools[1][:, first:end]
+            parts.append(_shared_part(mine, keys, values, options.scoring.scale))
         if len(parts) == 1:
             return parts[0]
         return mx.concatenate([out for out, _ in parts], axis=1), mx.concatenate(
@@ -208,11 +209,15 @@ class PagedKernels:
     def gather(
         self, pools: tuple[mx.array, mx.array], runs: tuple[Run, ...], after: mx.array
     ) -> tuple[mx.array, mx.array]:
-        """Copy a sequence's keys and values together, (1, kv_heads, length, dim)."""
+        """Copy a sequence's keys and values together, (1, kv_heads, length, dim).
+
+        runs: all but the first begin with a block.
+        """
         num_kv_heads, _, dim = pools[0].shape
-        length = sum(end - first for first, end in runs)
+        length, skipped = sum(end - first for first, end in runs), runs[0][0] % BLOCK_SIZE
+        extent = mx.array([length, skipped] + [0] * 6)
         keys, values = self._launch(GATHER, 0.0)(
-            inputs=[*pools, mx.array(block_table([runs])), mx.array(np.full(8, length, np.int32)), after],
+            inputs=[*pools, mx.array(block_table([runs])), extent, after],
             template=[("T", pools[0].dtype), ("DIM", dim), ("BLOCK", BLOCK_SIZE)],
             grid=(THREADS * length, num_kv_heads, 1),
             threadgroup=(THREADS, 1, 1),
@@ -240,14 +245,12 @@ def waiting(array: mx.array, done: mx.array) -> mx.array:
     return array + done[0].astype(array.dtype)
 
 
+@dataclass(frozen=True, slots=True)
 class Options:
-    """Of one layer: the scale of its scores, what to wait for, attention sinks."""
+    """Of one layer: how it weighs its keys, and what to wait for."""
 
-    def __init__(self, scale: float, after: mx.array, sinks: mx.array | None = None) -> None:
-        """after: the layer's last `done`. sinks: (num_heads,), a score that each head gives to nothing."""
-        self.scale = scale
-        self.after = after
-        self.sinks = sinks
+    scoring: Scoring
+    after: mx.array  # the layer's last `done`
 
 
 @mx.compile

@@ -18,6 +18,9 @@ from ..step import Run
 
 Ints = npt.NDArray[np.int32]
 
+Kind = tuple[int, int | None]
+"""Layers that can share tables: how many thread groups an item takes, and the window, None for none."""
+
 TARGET_GROUPS = 4096
 """Thread groups that a pass aims at: several for each place on a large GPU, so that they end together."""
 

@@ -12,12 +12,14 @@ import pytest
 from pensieve.cache.blocks import BLOCK_SIZE
 from pensieve.cache.kv import ArrayPools
 from pensieve.engine import selfcheck
+from pensieve.engine.attention import Scoring, attend_arrays, attend_slice
 from pensieve.engine.graphs import DecodeGraphs, Graph, Layouts
 from pensieve.engine.kernels.device import BatchTables, Options, PagedKernels, find_kernels
 from pensieve.engine.runner import Runner
 from pensieve.engine.step import DecodeRow, Run
 
 from ..models import write_model
+from . import naive
 from .compiled import has_compiler
 from .harness import Machine, Verdict, grow_tree
 
@@ -37,16 +39,18 @@ class PlainKernels(PagedKernels):
         super().__init__("cuda")
 
     def decode(self, queries: mx.array, new: Pair, pools: Pair, batch: BatchTables, options: Options) -> Pair:
-        tables = batch.get(1)
+        tables, scoring = batch.get((1, options.scoring.window)), options.scoring
         newest = tables.items[tables.ranges[:, 0], 3][:, None]
         slots = (tables.table[:, :, None] * BLOCK_SIZE + mx.arange(BLOCK_SIZE)).reshape(len(newest), -1)
         index = mx.arange(slots.shape[1])[None]
-        is_newest, is_seen = index == newest, (index <= newest)[:, None, None]
+        is_newest, is_seen = index == newest, (index <= newest) & (index > newest - (scoring.window or 10**6))
         keys, values = (
             mx.where(is_newest[:, None, :, None], fresh, pool[:, slots].swapaxes(0, 1))
             for pool, fresh in zip(pools, new, strict=True)
         )
-        out = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=options.scale, mask=is_seen)
+        out = mx.fast.scaled_dot_product_attention(
+            queries, keys, values, scale=scoring.scale, mask=is_seen[:, None, None], sinks=scoring.sinks
+        )
         return out, mx.stack(list(new))
 
     def append(self, new: Pair, pools: Pair, slots: mx.array, after: mx.array) -> mx.array:
@@ -100,7 +104,38 @@ def judge_trees(model: Any, runner: Runner, num_trees: int) -> Verdict:
     return verdict
 
 
-def test_the_way_to_the_kernels_is_exact(model: Any) -> None:
+@pytest.mark.parametrize("window", [None, 1, 40, 700, 5000])
+@pytest.mark.parametrize("has_sinks", [False, True])
+def test_plain_attention_is_the_textbooks(window: int | None, has_sinks: bool) -> None:
+    """Decode rows over one run and over several, and slices longer than a tile of queries."""
+    rng = np.random.default_rng(window or 0)
+    keys, values = (rng.standard_normal((2, 2048, 16), dtype=np.float32) for _ in range(2))
+    sinks = 3 * rng.standard_normal(4, dtype=np.float32) if has_sinks else None
+    scoring = Scoring(0.25, window, None if sinks is None else mx.array(sinks))
+    for length, runs in [
+        (1, [(32, 900)]),
+        (1, [(64, 128), (512, 1400), (0, 9)]),
+        (700, [(64, 128), (512, 1400)]),
+    ]:
+        queries = rng.standard_normal((4, length, 16), dtype=np.float32)
+        q, k, v = (mx.array(a) for a in (queries[None], keys, values))
+        found = attend_arrays(q, k, v, [tuple(runs)], scoring)
+        expected = naive.attend(queries, keys, values, runs, 0.25, window, sinks)
+        np.testing.assert_allclose(np.array(found[0]), expected, rtol=1e-4, atol=2e-6)
+
+
+def test_a_slice_reads_no_tile_outside_its_window() -> None:
+    """What lies there is not a number, and would show."""
+    total, length, window = 2000, 1500, 100
+    keys = mx.random.normal((1, 1, total, 16))
+    keys = mx.where(mx.arange(total)[:, None] < total - length - window, mx.nan, keys)
+    out = attend_slice(mx.random.normal((1, 2, length, 16)), keys, keys, Scoring(1.0, window))
+    assert not mx.isnan(out).any()
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "gpt_oss"])
+def test_the_way_to_the_kernels_is_exact(tmp_path: Path, model_type: str) -> None:
+    model = mlx_lm.utils.load_model(write_model(tmp_path, model_type))[0]
     verdict = judge_trees(model, PlainRunner(model, 400, False, PlainKernels()), 12)
     assert verdict.wrong == 0
     assert verdict.tokens > 200
@@ -171,7 +206,7 @@ def test_without_a_gpu_there_are_no_kernels_to_check(model: Any, monkeypatch: py
 
 
 @needs_gpu
-@pytest.mark.parametrize("model_type", ["llama", "phi3"])
+@pytest.mark.parametrize("model_type", ["llama", "phi3", "gemma3_text", "gpt_oss"])
 def test_the_kernels_of_this_device_are_exact(tmp_path: Path, model_type: str) -> None:
     model = mlx_lm.utils.load_model(write_model(tmp_path / model_type, model_type))[0]
     assert selfcheck.usable_kernels(model, 512) is not None

@@ -10,8 +10,8 @@ import pytest
 from pensieve.engine.kernels import tables
 from pensieve.engine.kernels.device import _shared_part
 from pensieve.engine.kernels.source import APPEND, COMBINE, GATHER, SPLIT, Geometry
-from pensieve.engine.kernels.tables import Tables, make_tables
-from pensieve.engine.segments import segments
+from pensieve.engine.kernels.tables import Tables, block_table, make_tables
+from pensieve.engine.segments import last_slots, segments
 from pensieve.engine.step import Run
 
 from .compiled import build, from_bits, has_compiler, launch, to_bits
@@ -202,8 +202,23 @@ def test_a_slice_is_appended_and_gathered_through_the_blocks(tmp_path: Path) -> 
     assert not done.any()
     joined = [np.zeros((1, 2, 333, 80), np.float16) for _ in range(2)]
     table = make_tables(case.runs, segments(case.runs), 1).table
-    extent = np.full(8, 333, np.int32)
+    extent = np.array([333, 0, 0, 0, 0, 0, 0, 0], np.int32)
     launch(library, GATHER, [*case.pools, table, extent, nothing], joined, (333, 2))
     for part, pool, fresh in zip(joined, case.pools, new, strict=True):
         assert (part[0] == pool[:, slots]).all()
         assert (part[:, :, -100:] == fresh).all()
+
+
+def test_the_end_of_a_sequence_is_gathered_from_inside_a_block(tmp_path: Path) -> None:
+    case = Case(Geometry(16, 1, 4), "float32", [333])
+    library = build(tmp_path, case.geometry, case.dtype, case.scale)
+    runs = last_slots(case.runs[0], 120)
+    assert runs[0][0] % 32
+    joined = [np.zeros((1, 2, 120, 16), np.float32) for _ in range(2)]
+    extent = np.array([120, runs[0][0] % 32, 0, 0, 0, 0, 0, 0], np.int32)
+    launch(
+        library, GATHER, [*case.pools, block_table([runs]), extent, np.zeros(8, np.float32)], joined, (120, 2)
+    )
+    slots = np.concatenate([np.arange(first, end) for first, end in runs])
+    for part, pool in zip(joined, case.pools, strict=True):
+        assert (part[0] == pool[:, slots]).all()

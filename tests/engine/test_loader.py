@@ -10,13 +10,15 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
+from mlx_lm.models.cache import ChunkedKVCache, KVCache, RotatingKVCache
+from pensieve.engine import loader
 from pensieve.engine.loader import LoadedModel, compute_dtype, load
 from pensieve.engine.model_info import inspect
 from pensieve.engine.step import SamplingParams
 from pensieve.engine.weights import ModelError
 from safetensors.numpy import load_file, save_file
 
-from ..models import write_model
+from ..models import WINDOWED, write_model
 from .broken_models import BROKEN, WEIGHTS, edit, shard
 
 
@@ -117,14 +119,23 @@ def test_a_broken_folder_is_refused_in_one_line(folder: Path, name: str) -> None
     assert len(str(caught.value)) < 600
 
 
-def test_sliding_windows_are_refused(tmp_path: Path) -> None:
-    write_model(tmp_path)
-    edit(
-        tmp_path / "config.json",
-        sliding_window=64,
-        layer_types=["sliding_attention", *["full_attention"] * 2],
-    )
-    with pytest.raises(ModelError, match=r"another kind of cache \(RotatingKVCache\); not supported yet"):
+@pytest.mark.parametrize("model_type", WINDOWED)
+def test_models_with_windows_load(tmp_path: Path, model_type: str) -> None:
+    assert open_model(write_model(tmp_path, model_type)).info.num_layers == 3
+
+
+def test_another_kind_of_cache_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that rotates, but for its first tokens, which it keeps for ever."""
+    caches = [KVCache(), ChunkedKVCache(64), RotatingKVCache(64, keep=4)]
+    monkeypatch.setattr(loader, "make_prompt_cache", lambda _: caches)
+    with pytest.raises(ModelError, match=r"another kind of cache \(ChunkedKVCache, RotatingKVCache\)"):
+        open_model(folder)
+
+
+def test_layers_that_share_their_kv_are_refused(tmp_path: Path) -> None:
+    write_model(tmp_path, "gemma4_text")
+    edit(tmp_path / "config.json", num_kv_shared_layers=1, use_double_wide_mlp=False)
+    with pytest.raises(ModelError, match="share their keys and values"):
         open_model(tmp_path)
 
 

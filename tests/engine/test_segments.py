@@ -1,6 +1,6 @@
 from hypothesis import given
 from hypothesis import strategies as st
-from pensieve.engine.segments import Segment, segments
+from pensieve.engine.segments import Segment, last_slots, segments
 from pensieve.engine.step import Run
 
 
@@ -28,6 +28,15 @@ def test_sharing_nests() -> None:
     assert Segment(((0, 32),), (0, 1, 2)) in found
     assert Segment(((64, 96),), (0, 1)) in found
     assert len(found) == 5
+
+
+def test_the_last_slots_may_begin_inside_a_run() -> None:
+    runs = ((64, 96), (0, 40), (128, 130))
+    assert last_slots(runs, 2) == ((128, 130),)
+    assert last_slots(runs, 12) == ((30, 40), (128, 130))
+    assert last_slots(runs, 42) == ((0, 40), (128, 130))
+    assert last_slots(runs, 43) == ((95, 96), (0, 40), (128, 130))
+    assert last_slots(runs, 1000) == runs
 
 
 def joined(runs: list[Run]) -> tuple[Run, ...]:
