@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .metrics import FinishedReason, Metrics
-from .output import OutputParser, Piece
+from .output import OutputParser
+from .pieces import Piece
 from .protocols import Generation
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]

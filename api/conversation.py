@@ -6,6 +6,7 @@ that grows: that is what makes the KV cache of earlier turns usable.
 
 from collections.abc import Sequence
 
+from .calls import dump
 from .media import media_text
 from .protocols import TemplateMessage
 from .schema import (
@@ -24,7 +25,7 @@ from .schema import (
     UserMessage,
 )
 from .thoughts import unseal
-from .tools import describe_loaded, dump
+from .tools import describe_loaded
 
 BILLING_MARK = "x-anthropic-billing-header"  # changes with every conversation and would spoil every prefix
 

@@ -8,9 +8,8 @@ from typing import Any
 
 from .answer import Answer, Usage
 from .errors import ApiError, error_body
-from .output import Piece, Text, Thinking
+from .pieces import Arguments, CallEnd, CallStart, Piece, Text, Thinking, call_input
 from .thoughts import UNSIGNED, seal
-from .tools import ToolCall
 
 
 def new_message_id() -> str:
@@ -49,7 +48,7 @@ class EventWriter:
         self._omit_thoughts = omit_thoughts
         self._omitted: list[str] = []  # thoughts of the open block
         self._index = -1  # of the block written last
-        self._open: type[Piece] | None = None
+        self._open: type[Piece] | None = None  # what opened the block that is open
 
     def start(self, usage: Usage) -> str:
         """Write message_start, with what is known of the usage."""
@@ -75,10 +74,17 @@ class EventWriter:
         return sse(error_body(problem, request_id))
 
     def _piece(self, piece: Piece) -> str:
-        if isinstance(piece, ToolCall):
-            arguments = json.dumps(piece.input, ensure_ascii=False)
-            delta = {"type": "input_json_delta", "partial_json": arguments}
-            return self._close() + self._start(piece) + self._delta(delta) + self._close()
+        match piece:
+            case CallStart():
+                return self._close() + self._start(piece)
+            case Arguments():
+                return self._delta({"type": "input_json_delta", "partial_json": piece.json})
+            case CallEnd():
+                return self._close()
+            case Text() | Thinking():
+                return self._words(piece)
+
+    def _words(self, piece: Text | Thinking) -> str:
         start = "" if self._open is type(piece) else self._close() + self._start(piece)
         if isinstance(piece, Thinking) and self._omit_thoughts:
             self._omitted.append(piece.text)
@@ -86,7 +92,7 @@ class EventWriter:
         key = "thinking" if isinstance(piece, Thinking) else "text"
         return start + self._delta({"type": f"{key}_delta", key: piece.text})
 
-    def _start(self, piece: Piece) -> str:
+    def _start(self, piece: Text | Thinking | CallStart) -> str:
         self._index += 1
         self._open = type(piece)
         empty = empty_block(piece)
@@ -108,14 +114,14 @@ class EventWriter:
         return self._delta({"type": "signature_delta", "signature": signature})
 
 
-def empty_block(piece: Piece) -> dict[str, Any]:
+def empty_block(piece: Text | Thinking | CallStart) -> dict[str, Any]:
     """Build the block that a piece opens, before anything is in it."""
     match piece:
         case Text():
             return {"type": "text", "text": ""}
         case Thinking():
             return {"type": "thinking", "thinking": "", "signature": ""}
-        case ToolCall():
+        case CallStart():
             return {"type": "tool_use", "id": piece.id, "name": piece.name, "input": {}}
 
 
@@ -127,14 +133,23 @@ class ContentWriter:
         self._omit_thoughts = omit_thoughts
         self._blocks: list[dict[str, Any]] = []
         self._open: type[Piece] | None = None
+        self._arguments: list[str] = []  # fragments of the open call's
 
     def add(self, pieces: Iterable[Piece]) -> None:
         """Take the next parts of the answer."""
         for piece in pieces:
-            if isinstance(piece, ToolCall) or self._open is not type(piece):
-                self._blocks.append(empty_block(piece))
-                self._open = type(piece)
-            self._fill(self._blocks[-1], piece)
+            match piece:
+                case CallStart():
+                    self._start(piece)
+                case Arguments():
+                    self._arguments.append(piece.json)
+                case CallEnd():
+                    self._blocks[-1]["input"] = call_input(self._arguments)
+                    self._arguments = []
+                case Text() | Thinking():
+                    if self._open is not type(piece):
+                        self._start(piece)
+                    self._fill(self._blocks[-1], piece)
 
     def message(self, answer: Answer) -> dict[str, Any]:
         """Build the message, at the answer's end."""
@@ -144,12 +159,13 @@ class ContentWriter:
         body = message_body(new_message_id(), self._model, self._blocks, answer.usage)
         return body | {"stop_reason": answer.stop_reason, "stop_sequence": answer.stop_sequence}
 
-    def _fill(self, block: dict[str, Any], piece: Piece) -> None:
-        match piece:
-            case Text():
-                block["text"] += piece.text
-            case Thinking():
-                block["thinking"] += piece.text
-                block["signature"] = UNSIGNED
-            case ToolCall():
-                block["input"] = piece.input
+    def _start(self, piece: Text | Thinking | CallStart) -> None:
+        self._blocks.append(empty_block(piece))
+        self._open = type(piece)
+
+    def _fill(self, block: dict[str, Any], piece: Text | Thinking) -> None:
+        if isinstance(piece, Text):
+            block["text"] += piece.text
+        else:
+            block["thinking"] += piece.text
+            block["signature"] = UNSIGNED

@@ -14,9 +14,9 @@ from prometheus_client.registry import Collector
 
 from .. import __version__
 from ..scheduler.loop import Stats
+from .calls import ParseResult
 from .errors import ApiError
 from .protocols import Generation, ModelInfo
-from .tools import ParseResult
 
 FinishedReason = Literal["stop", "length", "tool_use", "stop_sequence", "abort", "error"]
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from .answer import Answer, StopReason, Usage
 from .errors import ApiError, openai_error_body
-from .output import Piece, Text, Thinking
-from .tools import ToolCall
+from .pieces import Arguments, CallEnd, CallStart, Piece, Text, Thinking
 
 FINISH_REASONS: dict[StopReason, str] = {
     "end_turn": "stop",
@@ -107,16 +106,16 @@ class ChatWriter(ChunkWriter):
                 return self.chunk(delta={"content": piece.text})
             case Thinking():
                 return self.chunk(delta={"reasoning_content": piece.text})
-            case ToolCall():
-                return self._call(piece)
+            case CallStart():
+                self._num_calls += 1
+                return self._call(call_body(piece, ""))
+            case Arguments():
+                return self._call({"function": {"arguments": piece.json}})
+            case CallEnd():
+                return ""
 
-    def _call(self, call: ToolCall) -> str:
-        index, body = self._num_calls, call_body(call)
-        self._num_calls += 1
-        arguments = {"arguments": body["function"]["arguments"]}
-        opening = {"index": index} | body | {"function": {"name": call.name, "arguments": ""}}
-        filling = {"index": index, "function": arguments}
-        return self.chunk(delta={"tool_calls": [opening]}) + self.chunk(delta={"tool_calls": [filling]})
+    def _call(self, fields: dict[str, Any]) -> str:
+        return self.chunk(delta={"tool_calls": [{"index": self._num_calls - 1} | fields]})
 
 
 class ChatCollector:
@@ -136,8 +135,12 @@ class ChatCollector:
                     self._texts.append(piece.text)
                 case Thinking():
                     self._thoughts.append(piece.text)
-                case ToolCall():
-                    self._calls.append(call_body(piece))
+                case CallStart():
+                    self._calls.append(call_body(piece, ""))
+                case Arguments():
+                    self._calls[-1]["function"]["arguments"] += piece.json
+                case CallEnd():
+                    pass
 
     def message(self, answer: Answer) -> dict[str, Any]:
         """Build the completion, at the answer's end."""
@@ -190,7 +193,6 @@ class CompletionCollector:
         return self._envelope.body(choice, usage=answer.usage)
 
 
-def call_body(call: ToolCall) -> dict[str, Any]:
+def call_body(call: CallStart, arguments: str) -> dict[str, Any]:
     """Write a tool call; this API wants the arguments as text."""
-    function = {"name": call.name, "arguments": json.dumps(call.input, ensure_ascii=False)}
-    return {"id": call.id, "type": "function", "function": function}
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}

@@ -9,24 +9,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from .calls import ParseResult
 from .detokenizer import Detokenizer
-from .tools import ParseResult, ToolCall, ToolFormat, is_inside_string
+from .passage import Passage
+from .pieces import CallEnd, CallStart, Piece, Text, Thinking
+from .tools import ToolFormat
 
 SPACE = " \t\r\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Thinking:
-    text: str
-
-
-Piece = Text | Thinking | ToolCall
-"""A part of an answer. Texts that follow one another belong to one block, and so do thoughts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +57,7 @@ class OutputParser:
         self._mode = Mode.THINKING if grammar.starts_thinking else Mode.TEXT
         self._buffer = ""  # text not yet looked through
         self._space = ""  # trailing space of the open block, shown only if more of the block follows
-        self._call: list[str] = []  # what stands behind a call's start mark
-        self._quoted_end: int | None = None  # place in it of the first end mark that stands in a string
+        self._passage: Passage | None = None  # what stands behind a call's start mark
         self._block: type[Piece] | None = None  # kind of the block that is open
         self._pieces: list[Piece] = []
 
@@ -83,7 +71,6 @@ class OutputParser:
         """Return what was held back; nothing may be fed afterwards."""
         if not self.done:
             self._buffer += self._detokenizer.flush()
-            self._scan()
             self._end()
         return self._take()
 
@@ -94,17 +81,17 @@ class OutputParser:
     def _scan(self) -> None:
         """Move text from the buffer to where it belongs, as far as no mark can begin in it."""
         while not self.done:
-            marks = self._marks()
+            marks, mode = self._marks(), self._mode
             found = _find_first(self._buffer, marks)
-            if found is None:
-                keep = _overlap(self._buffer, marks)
-                self._emit(self._buffer[: len(self._buffer) - keep])
-                self._buffer = self._buffer[len(self._buffer) - keep :]
+            place = len(self._buffer) - _overlap(self._buffer, marks) if found is None else found[0]
+            text, self._buffer = self._buffer[:place], self._buffer[place:]
+            self._emit(text)
+            if self._mode is not mode:
+                continue  # the text has ended a call, and is back in the buffer in part
+            if found is None or self.done:
                 return
-            place, mark = found
-            self._emit(self._buffer[:place])
-            self._buffer = self._buffer[place + len(mark) :]
-            self._cross(mark)
+            self._buffer = self._buffer[len(found[1]) :]
+            self._cross(found[1])
 
     def _marks(self) -> list[str]:
         """List the marks that would end the present mode."""
@@ -121,30 +108,23 @@ class OutputParser:
         """Change the mode at a mark."""
         grammar = self._grammar
         if self._mode is Mode.CALL:
-            self._cross_call_end(mark)
+            assert self._passage is not None, "a call has a passage"
+            self._follow(self._passage, self._passage.meet_mark())
         elif self._mode is Mode.THINKING:
             # Even empty thoughts are a block to what follows them.
             self._mode, self._space, self._block = Mode.TEXT, "", Thinking
         elif grammar.tool_format and mark == grammar.tool_format.start:
             self._mode = Mode.CALL
+            self._passage = grammar.tool_format.passage(grammar.tools)
         elif grammar.think and mark == grammar.think[0]:
             self._mode, self._space = Mode.THINKING, ""
         else:
             self._flush_space()
             self.stop_sequence, self.done = mark, True
 
-    def _cross_call_end(self, mark: str) -> None:
-        """End the call, unless the mark is a part of a string in it, such as a file that speaks of marks."""
-        if is_inside_string("".join(self._call)):
-            self._quoted_end = len(self._call) if self._quoted_end is None else self._quoted_end
-            self._call.append(mark)
-            return
-        self._mode, self._quoted_end = Mode.TEXT, None
-        self._finish_call(mark, complete=True)
-
     def _emit(self, text: str) -> None:
-        if self._mode is Mode.CALL:
-            self._call.append(text)
+        if self._passage is not None:
+            self._follow(self._passage, self._passage.add(text))
         elif self._mode is Mode.THINKING:
             self._emit_in_block(Thinking, text)
         else:
@@ -161,40 +141,52 @@ class OutputParser:
             self._block = kind
             self._pieces.append(kind(shown))
 
-    def _finish_call(self, end: str, *, complete: bool) -> None:
-        """Turn a marked passage into calls, or into text again when it holds none."""
+    def _show_calls(self, pieces: list[Piece]) -> None:
+        """Show pieces of calls; where one call is all that is wanted, its end is the answer's."""
+        if pieces:
+            self._space, self._block, self.has_calls = "", CallStart, True
+        ends = [place for place, piece in enumerate(pieces, 1) if isinstance(piece, CallEnd)]
+        if ends and self._grammar.one_call:
+            self.done = True
+            pieces = pieces[: ends[0]]
+        self._pieces += pieces
+
+    def _follow(self, passage: Passage, pieces: list[Piece]) -> None:
+        """Show what a passage has brought, and go on behind it when it is over."""
+        self._show_calls(pieces)
+        if self.done:
+            self.results.append("ok")
+        elif passage.is_over:
+            self._end_passage(passage)
+
+    def _end_passage(self, passage: Passage) -> None:
+        """Go on behind a passage. What holds no call is text again."""
         tool_format = self._grammar.tool_format
-        assert tool_format is not None, "a call has a format"
-        text, self._call = "".join(self._call), []
-        parsed = tool_format.parse(text, self._grammar.tools, complete=complete)
-        self.results.append(parsed.result)
-        if not parsed.calls:
-            self._emit_in_block(Text, tool_format.start + text + end)
-            return
-        self._space, self._block, self.has_calls = "", ToolCall, True
-        self._pieces += parsed.calls[:1] if self._grammar.one_call else parsed.calls
-        self.done = self._grammar.one_call
+        assert tool_format is not None, "a passage has a format"
+        self._mode, self._passage = Mode.TEXT, None
+        reading = passage.end()
+        self._show_calls(reading.pieces)
+        self.results.append(reading.result)
+        if reading.text:
+            end = tool_format.end if passage.is_over else ""
+            self._emit_in_block(Text, tool_format.start + reading.text + end)
+        rest = reading.rest
+        if passage.is_over:  # what stands before the mark is of no interest, unless it was another call's
+            place = rest.find(tool_format.start)
+            rest = rest[place:] + tool_format.end if place >= 0 else ""
+        self._buffer = rest + passage.behind + self._buffer
 
     def _end(self) -> None:
         """Deal with what is open at the end of the answer."""
-        self._emit(self._buffer)
-        self._buffer = ""
-        if self._mode is Mode.CALL:
-            self._mode = Mode.TEXT
-            self._end_call()
-        if self._mode is Mode.TEXT:
+        while not self.done and (self._buffer or self._passage is not None):
+            self._scan()
+            text, self._buffer = self._buffer, ""
+            self._emit(text)
+            if self._passage is not None and not self.done:
+                self._show_calls(self._passage.meet_end())
+                self._end_passage(self._passage)
+        if self._mode is Mode.TEXT and not self.done:
             self._flush_space()
-
-    def _end_call(self) -> None:
-        """Deal with a call open at the end. If its string was never closed, its first mark ended it."""
-        if self._quoted_end is None:
-            self._finish_call("", complete=False)
-            return
-        call, mark = self._call[: self._quoted_end], self._call[self._quoted_end]
-        rest = "".join(self._call[self._quoted_end + 1 :])
-        self._call = call
-        self._finish_call(mark, complete=True)
-        self._emit_in_block(Text, rest)
 
     def _flush_space(self) -> None:
         """Show trailing space after all: the text it belongs to ends the answer, or is the whole of it."""

@@ -98,6 +98,40 @@ def test_several_tool_calls_stream_as_blocks_of_their_own(server: Server) -> Non
     assert len({block.id for block in message.content if block.type == "tool_use"}) == 2
 
 
+def stream_events(server: Server) -> list[Any]:
+    with server.sdk().messages.stream(
+        model="default", max_tokens=500, messages=HELLO, tools=[BASH]
+    ) as stream:
+        return list(stream)
+
+
+def test_a_call_is_streamed_while_it_is_written(server: Server) -> None:
+    server.scheduler.play(script(server, CALL, size=5))
+    events = stream_events(server)
+    fragments = [event.partial_json for event in events if event.type == "input_json"]
+    assert len(fragments) >= 3
+    assert "".join(fragments) == '{"command": "ls"}'
+    kinds = [event.type for event in events]
+    assert kinds.index("content_block_start") < kinds.index("input_json") < kinds.index("content_block_stop")
+
+
+def test_a_call_that_max_tokens_cuts_off_is_whole_nowhere(server: Server) -> None:
+    """As Anthropic's API does it: the fragments so far, and stop_reason max_tokens."""
+    server.scheduler.play(script(server, CALL[:-16], finish="length"))
+    message = stream_events(server)[-1].message
+    whole = server.sdk().messages.create(model="default", max_tokens=500, messages=HELLO, tools=[BASH])
+    assert message.stop_reason == whole.stop_reason == "max_tokens"
+    raw = '{"command": "ls'
+    assert contents(whole)[0]["input"] == {"__unparsedToolInput": {"raw": raw, "len": len(raw)}}
+    assert (message.content[0].name, message.content[0].input) == ("Bash", {})
+
+
+def test_a_broken_call_is_an_error_to_the_sdk_and_not_half_a_call(server: Server) -> None:
+    server.scheduler.play(script(server, CALL.replace('"ls"', '"ls", "x": nul')))
+    with pytest.raises(ValueError, match="Unable to parse tool parameter JSON"):
+        stream_events(server)
+
+
 def test_parallel_calls_can_be_switched_off(server: Server) -> None:
     server.scheduler.play(script(server, f"{CALL}\n{CALL}", hangs=True))
     message = server.sdk().messages.create(

@@ -124,9 +124,12 @@ def test_streamed_calls_are_opened_and_filled_under_their_index(server: Server) 
         for chunk in chat(server, tools=[BASH], stream=True)
         if (delta := chunk.choices[0].delta).tool_calls
     ]
-    assert [call.index for call in calls] == [0, 0, 1, 1]
-    assert [call.id is not None for call in calls] == [True, False, True, False]
-    assert [call.function.arguments for call in calls] == ["", '{"command": "ls"}'] * 2
+    half = len(calls) // 2
+    assert half > 3  # the arguments come in fragments
+    assert [call.index for call in calls] == [0] * half + [1] * half
+    assert [call.id is not None for call in calls] == ([True] + [False] * (half - 1)) * 2
+    fragments = [call.function.arguments for call in calls]
+    assert (fragments[0], "".join(fragments)) == ("", '{"command": "ls"}' * 2)
 
 
 def test_a_conversation_with_calls_and_results_reaches_the_template(server: Server) -> None:

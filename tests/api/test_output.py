@@ -6,8 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pensieve.api.detokenizer import WindowDetokenizer
-from pensieve.api.output import Grammar, OutputParser, Piece, Text, Thinking
-from pensieve.api.tools import ToolCall, ToolFormat, plain_format
+from pensieve.api.output import Grammar, OutputParser
+from pensieve.api.pieces import Arguments, CallEnd, CallStart, Piece, Text, Thinking, call_input
+from pensieve.api.tools import ToolFormat, plain_format
 
 from ..fakes import ByteTokenizer
 
@@ -63,8 +64,21 @@ def merge(pieces: list[Piece]) -> list[Piece]:
 
 
 def shape(pieces: list[Piece]) -> list[object]:
-    """Compare calls by name and input; their ids are random."""
-    return [(piece.name, piece.input) if isinstance(piece, ToolCall) else piece for piece in pieces]
+    """Join each call to its name and input; ids are random."""
+    shapes: list[object] = []
+    arguments: list[str] = []
+    name = ""
+    for piece in pieces:
+        match piece:
+            case CallStart():
+                name, arguments = piece.name, []
+            case Arguments():
+                arguments.append(piece.json)
+            case CallEnd():
+                shapes.append((name, call_input(arguments)))
+            case _:
+                shapes.append(piece)
+    return shapes
 
 
 @given(st.text())
@@ -112,7 +126,8 @@ def test_small_faults_of_a_call_are_mended(inner: str, arguments: dict[str, str]
 def test_a_broken_call_of_a_known_tool_is_handed_over_unparsed() -> None:
     inner = '{"name": "Bash", "arguments": {"command": ls}}'
     parser, pieces = parse(f"<tool_call>{inner}</tool_call>", TOOLS)
-    assert shape(pieces) == [("Bash", {"__unparsedToolInput": {"raw": inner, "len": len(inner)}})]
+    raw = '{"command": ls}}'
+    assert shape(pieces) == [("Bash", {"__unparsedToolInput": {"raw": raw, "len": len(raw)}})]
     assert (parser.results, parser.has_calls) == (["failed"], True)
 
 
@@ -126,9 +141,14 @@ def test_what_is_no_call_is_text_and_never_lost(inner: str) -> None:
     assert (parser.results, parser.has_calls) == (["failed"], False)
 
 
-def test_a_call_that_was_cut_off_is_text() -> None:
+def test_a_call_that_was_cut_off_is_shown_as_far_as_it_goes() -> None:
+    """No client may take it for whole: the fragments are no JSON, and the input says so."""
     text = '<tool_call>{"name": "Bash", "arguments": {"command": "rm -rf /tmp/a'
-    assert parse(text, TOOLS)[1] == [Text(text)]
+    parser, pieces = parse(text, TOOLS)
+    raw = '{"command": "rm -rf /tmp/a'
+    assert "".join(piece.json for piece in pieces if isinstance(piece, Arguments)) == raw
+    assert shape(pieces) == [("Bash", {"__unparsedToolInput": {"raw": raw, "len": len(raw)}})]
+    assert parser.results == ["failed"]
 
 
 def test_a_whole_call_without_its_end_mark_counts() -> None:
@@ -186,12 +206,13 @@ def test_a_string_that_is_never_closed_ends_with_the_first_end_mark() -> None:
     text = '<tool_call>{"name": "Bash", "arguments": {"command": "ls}}</tool_call> and more'
     parser, pieces = parse(text, TOOLS)
     assert parser.results == ["failed"]
-    assert [type(piece) for piece in pieces] == [ToolCall, Text]
-    assert pieces[1] == Text("and more")
+    raw = '{"command": "ls}}'
+    unparsed = {"__unparsedToolInput": {"raw": raw, "len": len(raw)}}
+    assert shape(pieces) == [("Bash", unparsed), Text("and more")]
 
 
 def test_a_broken_call_full_of_quotes_is_read_in_one_go() -> None:
     """The search for strings once began anew at every quote; this would take minutes."""
     text = '<tool_call>{"name": "Bash", "arguments": {"command": "' + '\\"' * 100_000
     _, pieces = parse(text + "</tool_call>", TOOLS, size=10_000)
-    assert [piece.name for piece in pieces if isinstance(piece, ToolCall)] == ["Bash"]
+    assert [piece.name for piece in pieces if isinstance(piece, CallStart)] == ["Bash"]

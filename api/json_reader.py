@@ -1,0 +1,278 @@
+"""JSON that is read while it is written: the tokens of one value, whose text comes in pieces of any size.
+
+What has been read is always the beginning of valid JSON, so that it can be passed on at once.
+"""
+
+import copy
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+SPACE = re.compile(r"[ \t\r\n]*")
+WORD = re.compile(r'[^\s{}\[\]:,"]+')
+NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
+PLAIN = re.compile(r'[^"\\\x00-\x1f]+')  # what strings hold as it is
+ESCAPE = re.compile(r'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})')
+HIGH, LOW = re.compile(r"\\u[dD][89abAB]"), re.compile(r"\\u[dD][c-fC-F][0-9a-fA-F]{2}")
+UNFINISHED_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?\Z")
+UNFINISHED_LOW = re.compile(r"(?:\\(?:u(?:[dD](?:[c-fC-F][0-9a-fA-F]?)?)?)?)?\Z")
+
+CLOSERS = {"{": "}", "[": "]"}
+MAX_DEPTH = 200  # Python's own reader goes to about 1,000
+
+
+class JsonError(ValueError):
+    """The text is no JSON."""
+
+
+class Kind(Enum):
+    OPEN = "open"
+    CLOSE = "close"
+    KEY = "key"
+    STRING = "string"  # a part of a string, quotes included
+    WORD = "word"  # a number, true, false or null
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token, with space taken out."""
+
+    kind: Kind
+    text: str
+    depth: int  # objects and arrays around it
+    comma: str = ""  # before it
+    ends_value: bool = False
+
+    @property
+    def written(self) -> str:
+        """The token with what stands around it."""
+        return self.comma + self.text + (": " if self.kind is Kind.KEY else "")
+
+
+class Place(Enum):
+    """What may come next."""
+
+    VALUE = "a value"
+    FIRST = "what comes first in an object or array, or its end"
+    NEXT = "what comes behind a comma"
+    COLON = "a colon"
+    AFTER = "a comma, or the end of an object or array"
+
+
+class JsonReader:
+    """Reads one value. Small faults are put right: raw line breaks in strings, a comma before a bracket."""
+
+    def __init__(self) -> None:
+        self.is_done = False
+        self.is_mended = False
+        self.num_tokens = 0  # read so far; a string counts when it is closed
+        self.in_string = False
+        self._text = ""
+        self._start = 0  # of what is not read yet
+        self._closers: list[str] = []  # of what is open
+        self._place = Place.VALUE
+        self._comma = ""
+        self._key: list[str] | None = None  # the parts of a key whose colon has not come
+        self._is_over = False  # no more text will come
+
+    @property
+    def unread(self) -> str:
+        """What was taken and is in no token yet."""
+        return self._comma + "".join(self._key or ()) + self._text[self._start :]
+
+    def read(self, text: str) -> Iterator[Token]:
+        """Take more text and yield the tokens that are whole. Raises JsonError behind the last good one.
+
+        Once the value `is_done`, what follows it is `unread`.
+        """
+        self._text = self._text[self._start :] + text
+        self._start = 0
+        while not self.is_done:
+            before = self._start
+            token = self._read_string() if self.in_string else self._read_token()
+            if token is not None:
+                yield token
+            elif self._start == before:
+                return
+
+    def fork(self) -> "JsonReader":
+        """Make a second reader that has read the same."""
+        other = copy.copy(self)
+        other._closers = [*self._closers]
+        other._key = None if self._key is None else [*self._key]
+        return other
+
+    def close(self) -> Iterator[Token]:
+        """The text ends here: yield the brackets that are missing. Raises JsonError if more is."""
+        self._is_over = True
+        if not self.in_string:
+            yield from self.read("")  # a word that only the end ends
+        if self.in_string or self._place not in (Place.AFTER, Place.FIRST):
+            raise JsonError("the text ends too early")
+        while self._closers:
+            self.is_mended = True
+            yield self._close(self._closers[-1])
+
+    def _read_token(self) -> Token | None:
+        match = SPACE.match(self._text, self._start)
+        assert match is not None, "space may be empty"
+        self._start = match.end()
+        char = self._text[self._start : self._start + 1]
+        if char == '"':
+            return self._open_string()
+        if char in CLOSERS:
+            return self._open(char)
+        if char in ("}", "]"):
+            token = self._close(char)
+            self._start += 1
+            return token
+        if char in (",", ":"):
+            return self._separate(char)
+        return self._read_word() if char else None
+
+    def _separate(self, char: str) -> Token | None:
+        wanted = Place.AFTER if char == "," else Place.COLON
+        if self._place is not wanted:
+            raise JsonError(f"{char} in the wrong place")
+        self._start += 1
+        self.num_tokens += 1
+        if char == ",":
+            self._place, self._comma = Place.NEXT, ", "
+            return None
+        text = "".join(self._key or ())
+        self._place, self._key = Place.VALUE, None
+        return Token(Kind.KEY, text, len(self._closers), self._take_comma())
+
+    def _open(self, char: str) -> Token:
+        self._check_value()
+        if len(self._closers) == MAX_DEPTH:
+            raise JsonError("nested too deeply")
+        self._start += 1
+        self.num_tokens += 1
+        token = Token(Kind.OPEN, char, len(self._closers), self._take_comma())
+        self._closers.append(CLOSERS[char])
+        self._place = Place.FIRST
+        return token
+
+    def _close(self, char: str) -> Token:
+        if self._place in (Place.VALUE, Place.COLON) or self._closers[-1] != char:
+            raise JsonError(f"{char} in the wrong place")
+        self.is_mended |= self._place is Place.NEXT
+        self._comma = ""
+        self._closers.pop()
+        self._end_value()
+        return Token(Kind.CLOSE, char, len(self._closers), ends_value=True)
+
+    def _read_word(self) -> Token | None:
+        self._check_value()
+        match = WORD.match(self._text, self._start)
+        if match is None:
+            raise JsonError("no value")
+        if match.end() == len(self._text) and not self._is_over:
+            return None  # it may go on
+        if not _is_word(match[0]):
+            raise JsonError("a word that is no value")
+        self._start = match.end()
+        comma = self._take_comma()
+        self._end_value()
+        return Token(Kind.WORD, match[0], len(self._closers), comma, ends_value=True)
+
+    def _open_string(self) -> Token | None:
+        is_key = self._place in (Place.FIRST, Place.NEXT) and self._closers[-1] == "}"
+        if not is_key:
+            self._check_value()
+        self._start += 1
+        self.in_string = True
+        if is_key:
+            self._key = ['"']
+            return None
+        return Token(Kind.STRING, '"', len(self._closers), self._take_comma())
+
+    def _read_string(self) -> Token | None:
+        """Read as much of a string as is there."""
+        parts = list(self._string_parts())
+        if self._key is not None:
+            self._key += parts
+        if self._key is not None or not parts:
+            return None
+        return Token(Kind.STRING, "".join(parts), len(self._closers), ends_value=not self.in_string)
+
+    def _string_parts(self) -> Iterator[str]:
+        """Yield the parts that are there; a fault is raised when nothing good stands before it."""
+        before = self._start
+        while self.in_string:
+            try:
+                part = self._string_part()
+            except JsonError:
+                if self._start == before:
+                    raise
+                return
+            if not part:
+                return
+            yield part
+
+    def _string_part(self) -> str:
+        """Read a part of a string that is whole; empty when there is none."""
+        plain = PLAIN.match(self._text, self._start)
+        if plain is not None:
+            self._start = plain.end()
+            return plain[0]
+        char = self._text[self._start : self._start + 1]
+        if char == '"':
+            self._start += 1
+            self.in_string = False
+            self._end_string()
+        elif char == "\\":
+            return self._read_escape()
+        elif char:
+            self._start += 1
+            self.is_mended = True
+            return json.dumps(char)[1:-1]
+        return char
+
+    def _end_string(self) -> None:
+        if self._key is None:
+            self._end_value()
+        else:
+            self.num_tokens += 1
+            self._place = Place.COLON
+
+    def _read_escape(self) -> str:
+        match = ESCAPE.match(self._text, self._start)
+        if match is None:
+            if UNFINISHED_ESCAPE.match(self._text, self._start):
+                return ""
+            raise JsonError("no such escape")
+        end, text = match.end(), match[0]
+        if LOW.match(text):
+            text = "?"  # half a character, which UTF-8 cannot hold
+        elif HIGH.match(text):
+            if UNFINISHED_LOW.match(self._text, end):
+                return ""
+            low = LOW.match(self._text, end)
+            end, text = (low.end(), text + low[0]) if low else (end, "?")
+        self._start = end
+        return text
+
+    def _check_value(self) -> None:
+        in_array = self._place in (Place.FIRST, Place.NEXT) and self._closers[-1] == "]"
+        if self._place is not Place.VALUE and not in_array:
+            raise JsonError("a value in the wrong place")
+
+    def _end_value(self) -> None:
+        self.num_tokens += 1
+        self._place = Place.AFTER
+        self.is_done = not self._closers
+
+    def _take_comma(self) -> str:
+        comma, self._comma = self._comma, ""
+        return comma
+
+
+def _is_word(word: str) -> bool:
+    if word in ("true", "false", "null"):
+        return True
+    return NUMBER.fullmatch(word) is not None and math.isfinite(float(word))

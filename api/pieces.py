@@ -1,0 +1,78 @@
+"""The parts of an answer, in the order in which a client sees them."""
+
+import json
+import secrets
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    text: str
+
+
+def _new_id() -> str:
+    return f"toolu_{secrets.token_hex(12)}"
+
+
+@dataclass(frozen=True, slots=True)
+class CallStart:
+    """A tool call begins; its arguments follow, then its end."""
+
+    name: str
+    id: str = field(default_factory=_new_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """A fragment of the JSON of a call's arguments."""
+
+    json: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnd:
+    """The call has ended. Fragments that join to no JSON object were cut off, or the model wrote no JSON."""
+
+
+Piece = Text | Thinking | CallStart | Arguments | CallEnd
+"""Texts that follow one another belong to one block, and so do thoughts."""
+
+
+def unparsed(raw: str) -> dict[str, Any]:
+    """Stand for arguments that are no JSON, in Claude Code's own words for them.
+
+    It answers them with an error result, from which the model can recover; a call handed over as text would
+    end its turn.
+    """
+    return {"__unparsedToolInput": {"raw": raw, "len": len(raw)}}
+
+
+def read_object(text: str) -> dict[str, Any]:
+    """Read a JSON object. Raises ValueError for anything else, and for numbers that JSON cannot hold."""
+    try:
+        value = json.loads(text, parse_constant=_refuse)
+        json.dumps(value, allow_nan=False)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(value, dict):
+        raise ValueError("not an object")
+    return value
+
+
+def call_input(fragments: list[str]) -> dict[str, Any]:
+    """Join the fragments of a call's arguments and read them; what is no whole object is kept as text."""
+    text = "".join(fragments)
+    try:
+        return read_object(text)
+    except ValueError:
+        return unparsed(text)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
