@@ -11,12 +11,14 @@ without attention; `serial`, a step without the next one queued; `build` and `pl
 import argparse
 import importlib
 import time
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_map
+from mlx.utils import tree_flatten, tree_map
 
 from .gpu_engines import ROOM, Case, MlxLm, Pensieve, Result, clean_memory, prefill_rates
+from .model import CONFIG, NUM_BYTES, SPECIAL_TOKENS, write_json, write_tokenizer
 
 SHAPES: dict[str, dict[str, Any]] = {
     "qwen3-4b": {
@@ -46,6 +48,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }
 
+MAX_CONTEXT = 8192
+"""Of written models: the KV pools of two processes must fit into one GPU."""
 
 CASES: dict[str, list[Case]] = {
     "qwen3-4b": [
@@ -69,6 +73,19 @@ def random_model(config: dict[str, Any]) -> Any:
     )
     mx.eval(model.parameters())
     return model
+
+
+def write_random_model(folder: Path, shape: str) -> Path:
+    """Write such a model, but for its vocabulary, with the comparison's tokenizer; it ends no answer."""
+    folder.mkdir()
+    ours = {key: CONFIG[key] for key in ("architectures", "vocab_size", "bos_token_id", "eos_token_id")}
+    config = SHAPES[shape] | ours | {"max_position_embeddings": MAX_CONTEXT, "tie_word_embeddings": False}
+    weights = dict(tree_flatten(random_model(config).parameters()))
+    weights["lm_head.weight"][: NUM_BYTES + len(SPECIAL_TOKENS)] = 0
+    mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
+    write_json(folder / "config.json", config | {"torch_dtype": "bfloat16"})
+    write_tokenizer(folder)
+    return folder
 
 
 def copy_bytes_per_s() -> float:

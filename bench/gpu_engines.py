@@ -13,6 +13,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from ..cache.blocks import BLOCK_SIZE
 from ..cache.kv import ArrayPools
+from ..engine.graphs import DecodeGraphs
 from ..engine.kernels.device import Options, PagedKernels, find_kernels
 from ..engine.runner import Runner
 from ..engine.step import PrefillChunk, SamplingParams, StepPlan
@@ -48,6 +49,7 @@ class NoAttention(PagedKernels):
     """Passes the queries through, to time the rest of a step."""
 
     def decode(self, queries: mx.array, new: Any, pools: Any, batch: Any, options: Options) -> Any:
+        batch.get((1, None))
         return queries, options.after
 
 
@@ -78,7 +80,7 @@ class FilledRunner(Runner):
 
     def skip_attention(self) -> None:
         """From now on, leave it out."""
-        self._kernels = NoAttention("cuda")
+        self._graphs = DecodeGraphs(self._model, self._facts, NoAttention("cuda"))
 
 
 class Pensieve:

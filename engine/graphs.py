@@ -8,6 +8,7 @@ batches of one layout only (`kernels/tables.py`); layouts and batches are rounde
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -21,8 +22,11 @@ from .step import Run
 
 logger = logging.getLogger(__name__)
 
-MAX_GRAPHS = 32
+MAX_LAYOUTS = 64
 """Layouts remembered; the least recently used one goes first."""
+
+PATIENCE = 32
+"""Steps of a layout that a larger graph serves before it gets its own: tracing takes as long as several."""
 
 Layouts = tuple[tuple[Kind, Layout], ...]
 Graph = Callable[..., tuple[mx.array, list[mx.array]]]
@@ -41,15 +45,23 @@ class GraphTables:
         return self._made[kind]
 
 
+@dataclass(slots=True)
+class Known:
+    """What is known of a layout."""
+
+    num_steps: int = 0
+    graph: Graph | None = None
+
+
 class DecodeGraphs:
-    """A model's decode passes through the kernels, compiled from the second time on that a layout occurs."""
+    """A model's decode passes through the kernels, compiled for layouts that come again."""
 
     def __init__(self, model: Any, layers: list[LayerFacts], kernels: PagedKernels) -> None:
         self._model = model
         self._layers = layers
         self._kernels = kernels
         self._kinds: tuple[Kind, ...] = ()  # of tables that the layers have asked for
-        self._graphs: OrderedDict[Layouts, Graph | None] = OrderedDict()
+        self._known: OrderedDict[Layouts, Known] = OrderedDict()
         self._can_compile = True
 
     def logits(
@@ -60,35 +72,48 @@ class DecodeGraphs:
         tokens: (rows,). positions, runs: of each row, its newest token included.
         """
         num_rows = round_up(len(runs), 2)
-        padding = num_rows - len(runs)
-        offsets = mx.array(positions + [0] * padding)
-        inputs = mx.pad(tokens, (0, padding))[:, None] if padding else tokens[:, None]
         tables = PassTables(runs, segments(runs), num_rows)
-        laid_out = {kind: tables.lay_out(kind) for kind in self._kinds}
-        layouts = tuple((kind, made.layout) for kind, made in laid_out.items())
-        graph = self._find(layouts) if layouts else None
-        if graph is not None:
-            flats = [mx.array(made.flat) for made in laid_out.values()]
+        found = self._find(tuple((kind, tables.layout(kind)) for kind in self._kinds))
+        if found is not None:
+            layouts, graph = found
+            inputs, offsets = _padded(tokens, positions, layouts[0][1].num_rows)
+            flats = [tables.flat(kind, layout) for kind, layout in layouts]
             try:
                 logits, pools.done = graph(inputs, offsets, flats, pools.arrays(), pools.done)
                 return logits[: len(runs)]
             except Exception as error:  # of tracing, which has computed nothing yet
                 logger.warning("this model's steps cannot be compiled, which costs speed: %s", error)
                 self._can_compile = False
-        logits = self._forward(inputs, offsets, tables, pools)
+        logits = self._forward(*_padded(tokens, positions, num_rows), tables, pools)
         self._kinds = tables.kinds
         return logits[: len(runs)]
 
-    def _find(self, layouts: Layouts) -> Graph | None:
-        """The layout's graph; None the first time that it occurs."""
-        if not self._can_compile:
+    def _find(self, wanted: Layouts) -> tuple[Layouts, Graph] | None:
+        """A graph for a batch of the layout, made now if it is worth it; None to go without."""
+        if not wanted or not self._can_compile:
             return None
-        is_known = layouts in self._graphs
-        graph = self._graphs.pop(layouts, None) or (self._compile(layouts) if is_known else None)
-        self._graphs[layouts] = graph
-        if len(self._graphs) > MAX_GRAPHS:
-            self._graphs.popitem(last=False)
-        return graph
+        known = self._known.setdefault(wanted, Known())
+        self._known.move_to_end(wanted)
+        known.num_steps += 1
+        larger = self._larger(wanted) if known.graph is None else None
+        if known.graph is None and known.num_steps > (PATIENCE if larger else 1):
+            known.graph = self._compile(wanted)
+        if len(self._known) > MAX_LAYOUTS:
+            self._known.popitem(last=False)
+        return larger if known.graph is None else (wanted, known.graph)
+
+    def _larger(self, wanted: Layouts) -> tuple[Layouts, Graph] | None:
+        """The smallest graph that serves a batch of the layout with some padding."""
+        fitting = [
+            (layouts, known.graph)
+            for layouts, known in self._known.items()
+            if known.graph is not None and _holds(layouts, wanted)
+        ]
+        if not fitting:
+            return None
+        found = min(fitting, key=lambda entry: (entry[0][0][1].num_rows, entry[0][0][1].num_items))
+        self._known.move_to_end(found[0])
+        return found
 
     def _compile(self, layouts: Layouts) -> Graph:
         def run(
@@ -109,3 +134,18 @@ class DecodeGraphs:
         layers = [KernelDecode(facts, offsets, pools, self._kernels, tables) for facts in self._layers]
         logits: mx.array = self._model(inputs, cache=layers)
         return logits[:, -1]
+
+
+def _padded(tokens: mx.array, positions: list[int], num_rows: int) -> tuple[mx.array, mx.array]:
+    """A batch's (tokens, offsets) with rows added that nobody reads; tokens become (rows, 1)."""
+    missing = num_rows - len(positions)
+    inputs = mx.pad(tokens, (0, missing)) if missing else tokens
+    return inputs[:, None], mx.array(positions + [0] * missing)
+
+
+def _holds(layouts: Layouts, wanted: Layouts) -> bool:
+    """Whether a batch of the one fits into the other with no more than twice its rows."""
+    return len(layouts) == len(wanted) and all(
+        kind == other_kind and mine.holds(other) and mine.num_rows <= 2 * other.num_rows
+        for (kind, mine), (other_kind, other) in zip(layouts, wanted, strict=True)
+    )

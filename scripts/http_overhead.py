@@ -1,6 +1,7 @@
 """What HTTP costs: tokens/s of a batch through `pensieve serve` and of the bare engine loop, in turn.
 
     .venv/bin/python scripts/http_overhead.py --batch 16 --repeat 3
+    .venv/bin/python scripts/http_overhead.py --shape qwen3-4b      # on a GPU
 
 Both serve the same prompts. Counted is the time in which all sequences decode together: from the last first
 token to the first end. The bare loop is scheduler and engine in one thread, without tokenizer or event loop.
@@ -20,6 +21,7 @@ from pensieve.api.plan import ServedModel
 from pensieve.api.serve import build_runner
 from pensieve.bench.config import TraceConfig
 from pensieve.bench.fleet import Record, play
+from pensieve.bench.gpu import SHAPES, write_random_model
 from pensieve.bench.model import write_model
 from pensieve.bench.servers import SERVERS, client, install, running
 from pensieve.bench.trace import Trace, make_trace
@@ -99,6 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", type=Path, help="model folder (default: the benchmark's random model)")
+    parser.add_argument("--shape", choices=SHAPES, help="a random model of this shape instead")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=256, help="of each answer")
     parser.add_argument("--characters", type=int, default=2000, help="of each prompt, half of them shared")
@@ -115,7 +118,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     trace = make_trace(config)
     with tempfile.TemporaryDirectory() as folder:
-        model = options.model or write_model(Path(folder) / "model")
+        place = Path(folder) / "model"
+        new = write_random_model(place, options.shape) if options.shape else write_model(place)
+        model = options.model or new
         engine = BareEngine(model)
         engine.rate(trace)  # the first run compiles
         pairs = [(engine.rate(trace), http_rate(trace, model)) for _ in range(options.repeat)]

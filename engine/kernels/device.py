@@ -18,11 +18,11 @@ from ...cache.blocks import BLOCK_SIZE
 from ..attention import Scoring
 from ..segments import Segment
 from ..step import Run
-from .source import APPEND, COMBINE, GATHER, LOG2_E, SPLIT, THREADS, Geometry, Kernel, header
+from .source import APPEND, COMBINE, GATHER, LOG2_E, SOFTMAX, SPLIT, THREADS, Geometry, Kernel, header
 from .tables import Kind, Layout, Tables, block_table, make_tables
 
-SHARED_PEAK_MARGIN = 4.0
-"""Keeps the sums of half-precision values, weighted with at most exp(-4), far from overflow."""
+SHARED_PEAK_MARGIN = 6
+"""Keeps the sums of half-precision values, weighted with at most 2^-6, far from overflow."""
 
 DTYPES = (mx.float16, mx.bfloat16, mx.float32)
 
@@ -62,6 +62,7 @@ class PassTables:
         """See make_tables."""
         self.runs, self._reads = runs, reads
         self._num_rows = num_rows
+        self._laid_out: dict[Kind, Tables] = {}
         self._made: dict[Kind, DeviceTables] = {}
 
     @property
@@ -69,16 +70,28 @@ class PassTables:
         """What `get` has been asked for, in that order."""
         return tuple(self._made)
 
-    def lay_out(self, kind: Kind) -> Tables:
-        """Make the tables of a kind."""
-        return make_tables(self.runs, self._reads, *kind, self._num_rows)
+    def layout(self, kind: Kind) -> Layout:
+        """The shapes of a kind's tables."""
+        return self._lay_out(kind).layout
+
+    def flat(self, kind: Kind, layout: Layout) -> mx.array:
+        """All numbers of a kind's tables, in a layout that holds theirs."""
+        tables = self._lay_out(kind)
+        if layout.num_rows != len(tables.table):
+            tables = make_tables(self.runs, self._reads, *kind, layout.num_rows)
+        return mx.array(tables.flat if layout == tables.layout else tables.enlarged(layout).flat)
 
     def get(self, kind: Kind) -> DeviceTables:
         """The tables of a kind."""
         if kind not in self._made:
-            tables = self.lay_out(kind)
-            self._made[kind] = DeviceTables(tables.layout, mx.array(tables.flat))
+            layout = self.layout(kind)
+            self._made[kind] = DeviceTables(layout, self.flat(kind, layout))
         return self._made[kind]
+
+    def _lay_out(self, kind: Kind) -> Tables:
+        if kind not in self._laid_out:
+            self._laid_out[kind] = make_tables(self.runs, self._reads, *kind, self._num_rows)
+        return self._laid_out[kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +193,40 @@ class PagedKernels:
         for rows, (first, end) in tables.shared:
             mine = queries if rows is None else queries[rows]
             keys, values = pools[0][:, first:end], pools[1][:, first:end]
-            parts.append(_shared_part(mine, keys, values, options.scoring.scale))
+            parts.append(self._read(mine, keys, values, options.scoring.scale))
         if len(parts) == 1:
             return parts[0]
         return mx.concatenate([out for out, _ in parts], axis=1), mx.concatenate(
             [stats for _, stats in parts], axis=1
         )
+
+    def _read(
+        self, queries: mx.array, keys: mx.array, values: mx.array, scale: float
+    ) -> tuple[mx.array, mx.array]:
+        """Partial softmax of several rows over slots that all of them read.
+
+        queries: (rows, num_heads, 1, dim). keys, values: whole blocks of pools, (kv_heads, length, dim).
+        Returns (kv_heads, rows, group, dim) and the same with 2: base-2 peak and mass.
+        """
+        num_kv_heads, _, dim = keys.shape
+        num_rows, num_heads = queries.shape[:2]
+        group = num_heads // num_kv_heads
+        q = queries.reshape(num_rows, num_kv_heads, group, dim).swapaxes(0, 1)
+        scores = q.reshape(num_kv_heads, -1, dim) @ keys.swapaxes(1, 2)
+        weights, stats = self._launch(SOFTMAX, scale)(
+            inputs=[scores],
+            template=[
+                ("T", scores.dtype),
+                ("VECTOR", 16 // scores.dtype.size),
+                ("MARGIN", SHARED_PEAK_MARGIN),
+            ],
+            grid=(THREADS * scores.shape[1], num_kv_heads, 1),
+            threadgroup=(THREADS, 1, 1),
+            output_shapes=[scores.shape, (*scores.shape[:2], 2)],
+            output_dtypes=[scores.dtype, mx.float32],
+        )
+        shape = (num_kv_heads, num_rows, group)
+        return (weights @ values).reshape(*shape, dim), stats.reshape(*shape, 2)
 
     def append(
         self,
@@ -251,28 +292,6 @@ class Options:
 
     scoring: Scoring
     after: mx.array  # the layer's last `done`
-
-
-@mx.compile
-def _shared_part(
-    queries: mx.array, keys: mx.array, values: mx.array, scale: float
-) -> tuple[mx.array, mx.array]:
-    """Partial softmax of several rows over slots that all of them read.
-
-    queries: (rows, num_heads, 1, dim). keys, values: views of pools, (kv_heads, length, dim).
-    Returns (kv_heads, rows, group, dim) and the same with 2: base-2 peak and mass.
-    """
-    num_kv_heads, _, dim = keys.shape
-    num_rows, num_heads = queries.shape[:2]
-    group = num_heads // num_kv_heads
-    q = queries.reshape(num_rows, num_kv_heads, group, dim).swapaxes(0, 1).reshape(num_kv_heads, -1, dim)
-    scores = (q @ keys.swapaxes(1, 2)).astype(mx.float32) * scale
-    peak = scores.max(axis=-1, keepdims=True) + SHARED_PEAK_MARGIN
-    weights = mx.exp(scores - peak)
-    stats = mx.concatenate([peak * LOG2_E, weights.sum(axis=-1, keepdims=True)], axis=-1)
-    out = weights.astype(values.dtype) @ values
-    shape = (num_kv_heads, num_rows, group)
-    return out.reshape(*shape, dim), stats.reshape(*shape, 2)
 
 
 def find_kernels() -> PagedKernels | None:

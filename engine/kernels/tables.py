@@ -58,6 +58,11 @@ class Layout:
     num_picks: int
     shared: tuple[tuple[int | None, Run], ...]
 
+    def holds(self, other: "Layout") -> bool:
+        """Whether a batch of the other layout can be padded to this one."""
+        mine, others = ((a.num_rows, a.num_columns, a.num_items, a.num_picks) for a in (self, other))
+        return self.shared == other.shared and all(a >= b for a, b in zip(mine, others, strict=True))
+
 
 @dataclass(frozen=True, slots=True)
 class Tables:
@@ -80,6 +85,17 @@ class Tables:
         """All numbers, one table after the other, then the rows of the shared reads that are not for all."""
         some = [np.array(read.rows, np.int32) for read in self.shared if self._count(read) is not None]
         return np.concatenate([self.table.ravel(), self.items.ravel(), self.ranges.ravel(), *some])
+
+    def enlarged(self, layout: Layout) -> "Tables":
+        """The same with more padding, for a layout that holds theirs and has as many rows."""
+        columns = ((0, 0), (0, layout.num_columns - self.table.shape[1]))
+        picks = ((0, 0), (0, layout.num_picks + 2 - self.ranges.shape[1]))
+        return Tables(
+            table=np.pad(self.table, columns),
+            items=_pad(self.items, layout.num_items),
+            ranges=np.pad(self.ranges, picks, constant_values=-1),
+            shared=self.shared,
+        )
 
     def _count(self, read: SharedRead) -> int | None:
         return None if len(read.rows) == len(self.table) else len(read.rows)

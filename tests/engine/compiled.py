@@ -8,7 +8,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pensieve.engine.kernels.source import APPEND, COMBINE, GATHER, LOG2_E, SPLIT, Geometry, Kernel, header
+from pensieve.engine.kernels.device import SHARED_PEAK_MARGIN
+from pensieve.engine.kernels.source import (
+    APPEND,
+    COMBINE,
+    GATHER,
+    LOG2_E,
+    SOFTMAX,
+    SPLIT,
+    Geometry,
+    Kernel,
+    header,
+)
 
 Array = npt.NDArray[Any]
 
@@ -25,11 +36,11 @@ def has_compiler() -> bool:
 
 def build(folder: Path, geometry: Geometry, dtype: str, scale: float, has_sinks: bool = False) -> ctypes.CDLL:
     """Compile all kernels for one layer's geometry."""
-    constants = geometry.constants | {"HAS_SINKS": int(has_sinks)}
+    constants = geometry.constants | {"HAS_SINKS": int(has_sinks), "MARGIN": SHARED_PEAK_MARGIN}
     text = header("cpp") + f"typedef {CTYPES[dtype]} T;\n"
     text += "".join(f"constexpr int {name} = {value};\n" for name, value in constants.items())
     text += f"const float SCALE = {scale * LOG2_E!r};\n"
-    text += "".join(_function(kernel) for kernel in (SPLIT, COMBINE, APPEND, GATHER))
+    text += "".join(_function(kernel) for kernel in (SPLIT, COMBINE, SOFTMAX, APPEND, GATHER))
     source, library = folder / "kernels.cpp", folder / "kernels.so"
     source.write_text(text)
     flags = ["-std=c++17", "-O2", "-Wall", "-Werror", "-Wno-unused", "-shared", "-fPIC"]

@@ -164,6 +164,30 @@ def test_graphs_are_compiled_once_for_a_layout_and_used_for_all_batches_of_it(
     assert len(traced) < machine.scheduler.counters.steps / 10
 
 
+@needs_compiler
+def test_a_batch_that_shrinks_is_served_by_the_graph_that_is_there(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_traced = 0
+    compile_graph = DecodeGraphs._compile
+
+    def count(graphs: DecodeGraphs, layouts: Layouts) -> Graph:
+        nonlocal num_traced
+        num_traced += 1
+        return compile_graph(graphs, layouts)
+
+    monkeypatch.setattr(DecodeGraphs, "_compile", count)
+    verdict, rng = Verdict(), random.Random(5)
+    machine = Machine(PlainRunner(model, 400, False, PlainKernels()), num_blocks=400)
+    for length in (60, 20, 10, 5):
+        machine.add([rng.randrange(512) for _ in range(length)], length)
+    machine.finish()
+    for sequence in machine.sequences:
+        verdict.judge(model, sequence)
+    assert verdict.wrong == 0
+    assert num_traced <= 3
+
+
 def test_a_model_that_cannot_be_compiled_still_works(
     model: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,13 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 import pytest
 from pensieve.engine.kernels import tables
-from pensieve.engine.kernels.device import _shared_part
-from pensieve.engine.kernels.source import APPEND, COMBINE, GATHER, SPLIT, Geometry
+from pensieve.engine.kernels.source import APPEND, COMBINE, GATHER, SOFTMAX, SPLIT, Geometry
 from pensieve.engine.kernels.tables import Tables, block_table, make_tables
 from pensieve.engine.segments import last_slots, segments
 from pensieve.engine.step import Run
@@ -74,7 +72,7 @@ class Case:
         outs = np.full((num_items, self.num_heads, dim), np.nan, np.float32)
         stats = np.full((num_items, self.num_heads, 2), np.nan, np.float32)
         nothing = np.zeros((1, 1, 1, 8), np.float32)
-        extra = self.read_shared(laid_out) if laid_out.shared else (nothing, nothing)
+        extra = self.read_shared(library, laid_out) if laid_out.shared else (nothing, nothing)
         inputs = [self.queries, *self.new, *self.pools, laid_out.table, laid_out.items, nothing]
         grid = (num_items, self.num_kv_heads * self.geometry.tiles)
         launch(library, SPLIT, inputs, [outs, stats], grid)
@@ -84,15 +82,19 @@ class Case:
         assert not done.any()
         return from_bits(result, self.dtype)[:, :, 0]
 
-    def read_shared(self, laid_out: Tables) -> tuple[Any, Any]:
-        """What MLX's matmuls hand to the second pass; float32 only."""
-        parts = []
+    def read_shared(self, library: Any, laid_out: Tables) -> tuple[Any, Any]:
+        """What matmuls and their softmax hand to the second pass; float32 only."""
+        outs, stats = [], []
         for read in laid_out.shared:
-            queries = mx.array(self.queries[list(read.rows)])
-            keys, values = (mx.array(pool[:, slice(*read.run)]) for pool in self.pools)
-            parts.append(_shared_part(queries, keys, values, self.scale))
-        outs = mx.concatenate([out for out, _ in parts], axis=1)
-        return np.array(outs), np.array(mx.concatenate([stats for _, stats in parts], axis=1))
+            rows, group = len(read.rows), self.geometry.group
+            queries = self.queries[list(read.rows)].reshape(rows, self.num_kv_heads, group, -1).swapaxes(0, 1)
+            keys, values = (pool[:, slice(*read.run)] for pool in self.pools)
+            scores = queries.reshape(self.num_kv_heads, rows * group, -1) @ keys.swapaxes(1, 2)
+            weights, part = np.empty_like(scores), np.empty((*scores.shape[:2], 2), np.float32)
+            launch(library, SOFTMAX, [np.ascontiguousarray(scores)], [weights, part], scores.shape[1::-1])
+            outs.append((weights @ values).reshape(self.num_kv_heads, rows, group, -1))
+            stats.append(part.reshape(self.num_kv_heads, rows, group, 2))
+        return np.concatenate(outs, axis=1), np.concatenate(stats, axis=1)
 
     def expect(self, window: int | None, sinks: bool) -> Floats:
         """The same in NumPy; pools must hold the new keys and values by now."""
