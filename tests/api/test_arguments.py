@@ -4,6 +4,7 @@ import importlib
 import json
 import random
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -55,7 +56,7 @@ def gemma(name: str) -> str:
     return f'call:{name}{{path:<|"|>a.txt<|"|>,text:<|"|>one\ntwo<|"|>,times:3}}'
 
 
-BODIES: dict[str, Any] = {  # of one call, by mlx-lm's parsers
+BODIES: dict[str, Callable[[str], str]] = {  # of one call, by mlx-lm's parsers
     "json_tools": lambda name: json.dumps({"name": name, "arguments": INPUT}),
     "mistral": lambda name: f"{name}[ARGS]{json.dumps(INPUT)}",
     "kimi_k2": kimi,
