@@ -4,8 +4,10 @@
 
 Real model shapes with random bf16 weights; nothing is downloaded. Contexts are filled with random keys and
 values instead of being prefilled; prefill is timed by itself. The byte limit is what a step must read,
-weights and KV, at the bandwidth of a large copy, measured first. Of our own step it also says: `rest`, a step
-without attention; `serial`, a step without the next one queued; `build` and `plan`, Python's share of it.
+weights and KV, at the bandwidth of a large copy, measured first. Of our own step it also says where the
+host's time goes: `plan` (scheduler), `build` (Python and the compiled graph), `queue` (MLX hands it to the
+device, and waits there when much is queued), `wait` (for the sampled tokens); and what a step takes without
+the next one queued (`serial`) and without attention (`rest`).
 """
 
 import argparse

@@ -16,7 +16,7 @@ from ..cache.kv import ArrayPools
 from ..engine.graphs import DecodeGraphs
 from ..engine.kernels.device import Options, PagedKernels, find_kernels
 from ..engine.runner import Runner
-from ..engine.step import PrefillChunk, SamplingParams, StepPlan
+from ..engine.step import PrefillChunk, SamplingParams, StepPlan, StepResult
 from ..scheduler.config import SchedulerConfig
 from ..scheduler.scheduler import Scheduler
 from ..scheduler.sequence import Request
@@ -57,7 +57,7 @@ class FilledRunner(Runner):
     """Holds random KV everywhere and prefills only when told to."""
 
     prefills = False
-    build_s = 0.0
+    build_s = wait_s = 0.0
 
     def fill(self) -> None:
         """Give every slot random keys and values."""
@@ -77,6 +77,12 @@ class FilledRunner(Runner):
         tokens = super()._forward(plan)
         self.build_s += time.perf_counter() - started
         return tokens
+
+    def _read(self, plan: StepPlan, tokens: mx.array, started_s: float) -> StepResult:
+        started = time.perf_counter()
+        result = super()._read(plan, tokens, started_s)
+        self.wait_s += time.perf_counter() - started
+        return result
 
     def skip_attention(self) -> None:
         """From now on, leave it out."""
@@ -117,20 +123,26 @@ class Pensieve:
             self.step()
         mx.reset_peak_memory()
         step_ms = self.timed(steps)
-        peak, build_ms = mx.get_peak_memory(), 1e3 * self.runner.build_s / steps
+        peak, notes = mx.get_peak_memory(), self.shares(step_ms, steps)
         self.scheduler.end(sequences[-1], "abort")
         leave_ms = slowest(self.step, 3) - step_ms
         self.add(case.lengths[-1], case.shared, len(case.lengths) - 1)  # its prompt is cached
         join_ms = slowest(self.step, 4) - step_ms
-        serial_ms = self.timed(8, drains=True)
+        notes["serial"] = self.timed(8, drains=True)
         self.runner.skip_attention()
-        notes = {"rest": self.timed(8), "serial": serial_ms, "build": build_ms, "plan": 1e3 * self.plan_s / 8}
+        notes["rest"] = self.timed(8)
         return Result(step_ms, peak, join_ms, leave_ms, notes)
+
+    def shares(self, step_ms: float, steps: int) -> dict[str, float]:
+        """Where the host's time of a step went, in milliseconds."""
+        spent = {"plan": self.plan_s, "build": self.runner.build_s, "wait": self.runner.wait_s}
+        shares = {name: 1e3 * seconds / steps for name, seconds in spent.items()}
+        return shares | {"queue": step_ms - sum(shares.values())}
 
     def timed(self, steps: int, drains: bool = False) -> float:
         """Milliseconds of a step, after a warm-up."""
         warm_up(self.step)
-        self.runner.build_s = self.plan_s = 0.0
+        self.runner.build_s = self.runner.wait_s = self.plan_s = 0.0
         started = time.perf_counter()
         for _ in range(steps):
             self.step()

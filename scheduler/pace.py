@@ -1,7 +1,15 @@
 """How many prompt tokens fit beside decoding sequences without making them wait too long."""
 
+from collections import deque
+
 LEAST = 32
 """Prompt tokens a step computes in any case: a prefill must advance even where decoding alone is slow."""
+
+DECODE_SHARE = 3
+"""A step may take this many times what decoding alone takes, where that is more than the target."""
+
+NUM_STEPS = 8
+"""Mixed steps remembered. The second slowest of them counts: half of the steps would exceed a mean."""
 
 
 class Pace:
@@ -12,14 +20,25 @@ class Pace:
     """
 
     def __init__(self, target_s: float, most: int) -> None:
-        self.num_tokens = most  # prompt tokens that the next mixed step may compute
         self._target_s = target_s
         self._most = most
+        self._decode_s = 0.0  # of late, a step that only decoded
+        self._costs: deque[float] = deque(maxlen=NUM_STEPS)  # of mixed steps, seconds a prompt token
+
+    @property
+    def num_tokens(self) -> int:
+        """Prompt tokens that the next mixed step may compute."""
+        if not self._costs:
+            return max(
+                self._most // 4, min(self._most, LEAST)
+            )  # nothing is known, and somebody waits already
+        cost = sorted(self._costs)[-2:][0]
+        target_s = max(self._target_s, DECODE_SHARE * self._decode_s)
+        return min(self._most, max(LEAST, int(target_s / cost)))
 
     def note(self, num_tokens: int, elapsed_s: float) -> None:
         """Learn that a step with `num_tokens` of prompts beside decode rows took `elapsed_s`."""
-        ratio = self._target_s / max(elapsed_s, 1e-6)
-        if ratio < 1:
-            self.num_tokens = max(LEAST, int(num_tokens * max(ratio, 0.5)))
-        elif num_tokens >= 0.9 * self.num_tokens:  # a smaller slice says nothing of a larger one
-            self.num_tokens = min(self._most, int(self.num_tokens * min(ratio, 1.5)) + 1)
+        if not num_tokens:
+            self._decode_s += 0.2 * (elapsed_s - self._decode_s)
+        elif num_tokens >= self.num_tokens // 2:  # a much smaller slice says nothing of a larger one
+            self._costs.append(max(elapsed_s, 1e-6) / num_tokens)

@@ -229,7 +229,7 @@ class Scheduler:
         """Take the result of the oldest planned step; returns what it brought to each sequence."""
         plan = self._planned.popleft()
         assert plan.step_id == result.step_id, "results come in the order of their plans"
-        if plan.decode and plan.prefill:
+        if plan.decode:
             self.pace.note(plan.num_tokens - len(plan.decode), result.elapsed_s)
         for chunk in plan.prefill:
             self.counters.computed_tokens += len(chunk.tokens)

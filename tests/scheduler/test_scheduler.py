@@ -67,6 +67,7 @@ def test_a_long_prompt_is_prefilled_in_slices_between_decode_steps() -> None:
     short = driver.scheduler.add(request([1], max_tokens=50))
     driver.step()
     driver.scheduler.add(request(prompt_of(2, 600), max_tokens=1))
+    driver.step()  # a small slice, to learn what it takes
     for _ in range(9):
         plan = driver.step()
         assert plan is not None
@@ -93,7 +94,7 @@ def test_the_oldest_prefill_always_advances() -> None:
             driver.scheduler.add(request(prompt_of(100 + 3 * i + j, 60), max_tokens=1))
         before = oldest.num_computed
         driver.step()
-        assert oldest.num_computed - before >= min(24, 999 - before)
+        assert oldest.num_computed - before >= min(12, 999 - before)
 
 
 @pytest.mark.parametrize("lag", [0, 1])
