@@ -124,10 +124,12 @@ class Pensieve:
         mx.reset_peak_memory()
         step_ms = self.timed(steps)
         peak, notes = mx.get_peak_memory(), self.shares(step_ms, steps)
-        self.scheduler.end(sequences[-1], "abort")
-        leave_ms = slowest(self.step, 3) - step_ms
-        self.add(case.lengths[-1], case.shared, len(case.lengths) - 1)  # its prompt is cached
-        join_ms = slowest(self.step, 4) - step_ms
+        newest = sequences[-1]
+        for _ in range(2):  # the first time compiles what later ones use
+            self.scheduler.end(newest, "abort")
+            leave_ms = slowest(self.step, 3) - step_ms
+            newest = self.add(case.lengths[-1], case.shared, len(case.lengths) - 1)  # its prompt is cached
+            join_ms = slowest(self.step, 4) - step_ms
         notes["serial"] = self.timed(8, drains=True)
         self.runner.skip_attention()
         notes["rest"] = self.timed(8)
