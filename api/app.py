@@ -16,6 +16,7 @@ from .prompt import PromptBuilder
 from .protocols import ModelInfo, Scheduler, Tokenizer
 from .services import Services
 from .stream import KeepAlive
+from .think_marks import find_think_marks
 
 
 def create_app(
@@ -26,13 +27,13 @@ def create_app(
     keep_alive: KeepAlive = KeepAlive(),  # noqa: B008  (frozen)
 ) -> FastAPI:
     """Build the application. Reads the tokenizer's vocabulary and probes its template; starts nothing."""
-    start, end = tokenizer.think_start, tokenizer.think_end
+    think, new_detokenizer = find_think_marks(tokenizer), detokenizer_factory(tokenizer)
     services = Services(
         model=model,
         scheduler=scheduler,
-        prompts=PromptBuilder(model, tokenizer, config.images),
-        think=(start, end) if start and end else None,
-        new_detokenizer=detokenizer_factory(tokenizer),
+        prompts=PromptBuilder(model, tokenizer, new_detokenizer, config.images),
+        think=(think.start, think.end) if think else None,
+        new_detokenizer=new_detokenizer,
         metrics=Metrics(model, scheduler.stats),
         keep_alive=keep_alive,
     )

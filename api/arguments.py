@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from . import harmony
 from .calls import CallReader, tool_names
 from .headed_calls import HeadedCalls
 from .json_calls import JsonCalls
@@ -16,9 +17,10 @@ from .member_calls import MemberCalls, Members
 from .protocols import ToolParser
 from .whole_calls import WholeCalls
 
-# By the names of mlx-lm's modules. Mistral and Kimi K2 write JSON behind a head with the name.
+# By the names of the parsers' modules. These write JSON behind a head with the name.
 HEADS = {
     "mistral": re.compile(r"([\w-]+)\s*\[ARGS\]"),
+    "harmony": harmony.HEAD,
     "kimi_k2": re.compile(r"(?:functions\.)?([^\s<>|]+?):\d+\s*<\|tool_call_argument_begin\|>"),
 }
 MEMBERS = {

@@ -9,7 +9,10 @@ from dataclasses import dataclass, replace
 
 from ..scheduler.loop import PromptTooLong, QueueFull
 from ..scheduler.sequence import FinishReason, Request
+from .detokenizer import Detokenizer
+from .harmony import readable
 from .protocols import Generation
+from .think_marks import ThinkMarks
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +20,31 @@ class Budget:
     """How many tokens thoughts may take, and how they are told from the rest."""
 
     num_tokens: int
-    start: int  # the token that opens thoughts
-    end: int
-    closing: list[int]  # what is written for the model to close them
+    marks: ThinkMarks
+    closing: list[int]  # the tokens that close them
     is_open: bool  # the prompt has opened them
+    new_detokenizer: Callable[[], Detokenizer]
+
+
+class ThoughtWatch:
+    """Follows an answer, token by token, into its thoughts and out of them. Marks may be several tokens."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.is_open = budget.is_open
+        self._marks = budget.marks
+        self._detokenizer = readable(budget.new_detokenizer(), (budget.marks.start, budget.marks.end))
+        self._text = ""  # in which the next mark may begin
+
+    def add(self, token: int) -> None:
+        """Take the next token."""
+        self._text += self._detokenizer.add([token])
+        while (mark := self._next_mark()) in self._text:
+            self._text = self._text.partition(mark)[2]
+            self.is_open = not self.is_open
+        self._text = self._text[-len(mark) :]
+
+    def _next_mark(self) -> str:
+        return self._marks.end if self.is_open else self._marks.start
 
 
 class BudgetedGeneration:
@@ -31,7 +55,7 @@ class BudgetedGeneration:
         self._request = request
         self._budget = budget
         self._first = self._current = submit(request)
-        self._is_open = budget.is_open
+        self._watch = ThoughtWatch(budget)
         self._num_left = budget.num_tokens
         self._sampled: list[int] = []
         self._is_full = False  # the closing mark took the last tokens that were allowed
@@ -80,9 +104,9 @@ class BudgetedGeneration:
     def _end_of_budget(self, tokens: list[int]) -> int | None:
         """Count thoughts; return the place of the first token beyond the budget, None while it lasts."""
         for place, token in enumerate(tokens):
-            if token in (self._budget.start, self._budget.end):
-                self._is_open = token == self._budget.start
-            elif self._is_open:
+            was_open = self._watch.is_open
+            self._watch.add(token)
+            if was_open and self._watch.is_open:
                 if not self._num_left:
                     return place
                 self._num_left -= 1
@@ -90,7 +114,8 @@ class BudgetedGeneration:
 
     def _go_on_from(self, kept: list[int]) -> bool:
         """Begin anew behind what was sampled and `kept`; false when there is no place for it in the queue."""
-        self._is_open = False
+        for token in self._budget.closing:
+            self._watch.add(token)
         sampled = [*self._sampled, *kept]
         room = self._request.max_tokens - len(sampled)
         if room < 1:

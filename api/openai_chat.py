@@ -63,7 +63,7 @@ def messages_request(chat: ChatRequest) -> MessagesRequest:
         tools=[_tool(tool.function) for tool in chat.tools] if chat.tools else None,
         tool_choice=_tool_choice(chat),
         thinking=_thinking(chat.reasoning_effort),
-        output_config=_output_config(chat.response_format),
+        output_config=_output_config(chat.response_format, chat.reasoning_effort),
     )
 
 
@@ -150,10 +150,10 @@ def _thinking(effort: str | None) -> ThinkingConfig | None:
     return ThinkingConfig(type="disabled" if effort == "none" else "enabled")
 
 
-def _output_config(wanted: ResponseFormat | None) -> OutputConfig | None:
+def _output_config(wanted: ResponseFormat | None, effort: str | None) -> OutputConfig:
     if wanted is None or wanted.type == "text":
-        return None
+        return OutputConfig(effort=effort)
     schema = {"type": "object"}
     if wanted.type == "json_schema" and wanted.json_schema is not None:
         schema = wanted.json_schema.json_schema
-    return OutputConfig(format=OutputFormat(type="json_schema", schema=schema))
+    return OutputConfig(format=OutputFormat(type="json_schema", schema=schema), effort=effort)

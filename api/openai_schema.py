@@ -205,7 +205,7 @@ class ChatRequest(OpenAIRequest):
     tool_choice: Literal["none", "auto", "required"] | NamedChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
-    reasoning_effort: str | None = None
+    reasoning_effort: str | None = Field(default=None, max_length=20)
 
 
 class CompletionRequest(OpenAIRequest):

@@ -11,6 +11,7 @@ from typing import Any
 
 from .calls import ParseResult
 from .detokenizer import Detokenizer
+from .harmony import readable
 from .passage import Passage
 from .pieces import CallEnd, CallStart, Piece, Text, Thinking
 from .tools import ToolFormat
@@ -52,7 +53,7 @@ class OutputParser:
         self.stop_sequence: str | None = None  # the one that was met
         self.has_calls = False
         self.results: list[ParseResult] = []  # what became of each marked call
-        self._detokenizer = detokenizer
+        self._detokenizer = readable(detokenizer, grammar.think)
         self._grammar = grammar
         self._mode = Mode.THINKING if grammar.starts_thinking else Mode.TEXT
         self._buffer = ""  # text not yet looked through

@@ -2,19 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .budget import Budget
 from .config import MediaPolicy
 from .conversation import closing_instruction, hoist_system, system_text, template_messages
+from .detokenizer import Detokenizer
 from .errors import InvalidRequest
 from .marks import Marks
 from .media import refuse_media
 from .protocols import ModelInfo, TemplateMessage, Tokenizer
 from .schema import CountTokensRequest
 from .template import ChatTemplate
+from .think_marks import find_think_marks
+from .thinking import Thinking
 from .tools import ToolFormat, head_tools, template_tool
 
 
@@ -34,10 +37,17 @@ class Prompt:
 class PromptBuilder:
     """Renders and tokenises with the served model's template and tokenizer."""
 
-    def __init__(self, model: ModelInfo, tokenizer: Tokenizer, images: MediaPolicy = "note") -> None:
+    def __init__(
+        self,
+        model: ModelInfo,
+        tokenizer: Tokenizer,
+        new_detokenizer: Callable[[], Detokenizer],
+        images: MediaPolicy = "note",
+    ) -> None:
         self._images = images
         self._vocab_size = model.vocab_size
-        self._think_start, self._think_end = tokenizer.think_start, tokenizer.think_end
+        self._think = find_think_marks(tokenizer)
+        self._new_detokenizer = new_detokenizer
         self._tokenizer = tokenizer
         self._marks = Marks(tokenizer)
         self.template = ChatTemplate(tokenizer)
@@ -55,7 +65,7 @@ class PromptBuilder:
         request = hoist_system(request)
         content = (system_text(request.system), _with_instruction(request), head_tools(request.tools or []))
         (system, messages, tools), breaker = self._marks.hide(content)
-        rendered = self.template.render(system, messages, tools, thinking=_wants_thinking(request))
+        rendered = self.template.render(system, messages, tools, _thinking(request))
         text = self._without_thinking(rendered.text) if _forbids_thinking(request) else rendered.text
         rendered_at = time.perf_counter()
         tokens = self._marks.encode(text, breaker)
@@ -71,15 +81,12 @@ class PromptBuilder:
         )
 
     def _budget(self, request: CountTokensRequest, is_open: bool) -> Budget | None:
-        """Bound the thoughts as the request asks, where the model's marks around them are single tokens."""
+        """Bound the thoughts as the request asks, where the model has marks around them."""
         num_tokens = request.thinking.budget_tokens if request.thinking else None
-        if num_tokens is None or self._think_start is None or self._think_end is None:
+        if num_tokens is None or self._think is None:
             return None
-        texts = (self._think_start, self._think_end, f"\n{self._think_end}\n\n")
-        start, end, closing = (self._tokenizer.encode(text, add_special_tokens=False) for text in texts)
-        if len(start) != 1 or len(end) != 1:
-            return None
-        return Budget(num_tokens, start[0], end[0], closing, is_open)
+        closing = self._tokenizer.encode(self._think.closing, add_special_tokens=False)
+        return Budget(num_tokens, self._think, closing, is_open, self._new_detokenizer)
 
     async def tokens(self, prompt: str | list[int]) -> list[int]:
         """Tokenise a prompt that is the whole of what the model reads: its marks are meant as such."""
@@ -99,10 +106,10 @@ class PromptBuilder:
 
     def _without_thinking(self, text: str) -> str:
         """Close the thoughts that a template without a switch has opened for the model."""
-        return f"{text}\n{self._think_end}\n\n" if self._starts_thinking(text) else text
+        return text + self._think.closing if self._think and self._starts_thinking(text) else text
 
     def _starts_thinking(self, text: str) -> bool:
-        return self._think_start is not None and text.rstrip().endswith(self._think_start)
+        return self._think is not None and text.rstrip().endswith(self._think.start)
 
 
 def _with_instruction(request: CountTokensRequest) -> list[TemplateMessage]:
@@ -126,8 +133,10 @@ def _check_tool_choice(request: CountTokensRequest) -> None:
         raise InvalidRequest("tool_choice.name: no such tool in tools")
 
 
-def _wants_thinking(request: CountTokensRequest) -> bool:
-    return request.thinking is not None and request.thinking.type != "disabled"
+def _thinking(request: CountTokensRequest) -> Thinking:
+    wanted = request.thinking is not None and request.thinking.type != "disabled"
+    effort = request.output_config.effort if request.output_config else None
+    return Thinking(wanted, effort, request.thinking.budget_tokens if request.thinking else None)
 
 
 def _forbids_thinking(request: CountTokensRequest) -> bool:

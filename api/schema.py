@@ -183,6 +183,7 @@ class OutputFormat(Wire):
 
 class OutputConfig(Wire):
     format: OutputFormat | None = None
+    effort: str | None = Field(default=None, max_length=20)  # of thinking, where the template knows efforts
 
 
 class CountTokensRequest(Wire):

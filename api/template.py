@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import PensieveError
 from .protocols import TemplateMessage, Tokenizer
+from .thinking import NO_SWITCHES, Switches, Thinking, find_switches
 from .tools import ToolFormat, describe_tools, native_format, plain_call, plain_format, plain_result
 
 SYSTEM, USER, ANSWER, LATER, RESULT, THOUGHT = (
@@ -22,8 +23,7 @@ SYSTEM, USER, ANSWER, LATER, RESULT, THOUGHT = (
     "probe-thought",
 )
 
-# What templates call the switch for thinking, and the thoughts of an earlier step.
-THINKING_SWITCHES = ("enable_thinking", "thinking")
+# What templates call the thoughts of an earlier step.
 THOUGHTS_KEYS = ("reasoning_content", "thinking", "reasoning")
 
 PROBE_TOOL: dict[str, Any] = {
@@ -57,8 +57,9 @@ class Traits:
     user_runs: bool  # shows two user messages in a row
     native_tools: bool  # shows tools, calls and results, in a format that can be read back
     text_arguments: bool  # wants a call's arguments as a JSON string, not as an object
-    thinking_switch: str | None = None  # what it calls the switch, None when it has none
     thoughts_key: str | None = None  # where it reads thoughts that are sent back, None when it shows none
+    thoughts_exclude_text: bool = False  # refuses a call with both thoughts and text before it
+    switches: Switches = NO_SWITCHES  # for thinking
 
 
 class ChatTemplate:
@@ -70,7 +71,11 @@ class ChatTemplate:
         self.traits = self._probe()
 
     def render(
-        self, system: str, messages: Sequence[TemplateMessage], tools: list[dict[str, Any]], *, thinking: bool
+        self,
+        system: str,
+        messages: Sequence[TemplateMessage],
+        tools: list[dict[str, Any]],
+        thinking: Thinking,
     ) -> Rendered:
         """Write a conversation as the model's prompt, with the tools before the system text.
 
@@ -91,7 +96,7 @@ class ChatTemplate:
         return native or plain_format()
 
     def _render_ordered(
-        self, system: str, messages: list[TemplateMessage], tools: list[dict[str, Any]], thinking: bool
+        self, system: str, messages: list[TemplateMessage], tools: list[dict[str, Any]], thinking: Thinking
     ) -> str:
         """Render, and swap tools and system text where the template has them the other way round.
 
@@ -109,7 +114,7 @@ class ChatTemplate:
                 return head[0] + body + gap + shown + head[1]
         return text
 
-    def _tools_after_system(self, tools: list[dict[str, Any]], thinking: bool) -> str:
+    def _tools_after_system(self, tools: list[dict[str, Any]], thinking: Thinking) -> str:
         """Return what the template writes for tools right behind the system text, empty if it does not."""
         head = self._arrange(SYSTEM, [_user(USER)])
         bare = _split_once(self._apply(head, [], thinking), SYSTEM)
@@ -141,18 +146,21 @@ class ChatTemplate:
         if "reasoning_content" not in message or self.traits.thoughts_key == "reasoning_content":
             return message
         moved = {key: value for key, value in message.items() if key != "reasoning_content"}
-        if self.traits.thoughts_key is not None:
+        is_full = self.traits.thoughts_exclude_text and message["content"] and "tool_calls" in message
+        if self.traits.thoughts_key is not None and not is_full:
             moved[self.traits.thoughts_key] = message["reasoning_content"]
         return moved
 
     def _apply(
-        self, messages: Sequence[TemplateMessage], tools: list[dict[str, Any]], thinking: bool = False
+        self,
+        messages: Sequence[TemplateMessage],
+        tools: list[dict[str, Any]],
+        thinking: Thinking = Thinking(),  # noqa: B008  (frozen)
     ) -> str:
-        switch = self.traits.thinking_switch or THINKING_SWITCHES[0]
-        return self._apply_with(messages, tools, {switch: thinking})
+        return self._apply_with(messages, tools, self.traits.switches.settings(thinking))
 
     def _apply_with(
-        self, messages: Sequence[TemplateMessage], tools: list[dict[str, Any]], settings: dict[str, bool]
+        self, messages: Sequence[TemplateMessage], tools: list[dict[str, Any]], settings: dict[str, Any]
     ) -> str:
         try:
             text = self._tokenizer.apply_chat_template(
@@ -172,37 +180,39 @@ class ChatTemplate:
         later = {"role": "system", "content": LATER}
         first = self._shows([system, user], [SYSTEM, USER])
         head = [system, user] if first else [user]
-        native, text_arguments = self._probe_tools(user)
+        native, text_arguments = self._probe_tools()
+        key = next((key for key in THOUGHTS_KEYS if self._shows_thoughts(key, native)), None)
         return Traits(
             system_first=first,
             system_later=self._shows([*head, later, answer, _user(RESULT)], [USER, LATER, ANSWER, RESULT]),
             user_runs=self._shows([_user(LATER), user], [LATER, USER]),
             native_tools=native,
             text_arguments=text_arguments,
-            thinking_switch=next(filter(self._has_switch, THINKING_SWITCHES), None),
-            thoughts_key=next((key for key in THOUGHTS_KEYS if self._shows_thoughts(key)), None),
+            thoughts_key=key,
+            thoughts_exclude_text=key is not None and native and not self._takes_text_with(key),
+            switches=find_switches(lambda settings: self._apply_with([user], [], settings)),
         )
 
-    def _has_switch(self, name: str) -> bool:
+    def _shows_thoughts(self, key: str, native: bool) -> bool:
+        """Some templates show thoughts in the last answer, some only in steps that lead to it."""
+        answer, wanted = _assistant(ANSWER) | {key: THOUGHT}, [USER, THOUGHT]
+        if self._shows([_user(USER), answer], [*wanted, ANSWER]):
+            return True
+        return native and self._shows(_step(answer | {"content": ""}), [*wanted, RESULT], (), [PROBE_TOOL])
+
+    def _takes_text_with(self, key: str) -> bool:
         try:
-            on, off = (self._apply_with([_user(USER)], [], {name: value}) for value in (True, False))
+            self._apply(_step(_assistant(ANSWER) | {key: THOUGHT}), [PROBE_TOOL])
         except TemplateError:
             return False
-        return on != off
+        return True
 
-    def _shows_thoughts(self, key: str) -> bool:
-        return self._shows([_user(USER), _assistant(ANSWER) | {key: THOUGHT}], [USER, THOUGHT, ANSWER])
-
-    def _probe_tools(self, user: TemplateMessage) -> tuple[bool, bool]:
+    def _probe_tools(self) -> tuple[bool, bool]:
         """Find out whether tools work natively, and whether arguments must be text."""
         if native_format(self._tokenizer) is None:
             return False, False
         for text_arguments in (False, True):
-            call: TemplateMessage = {"type": "function", "id": "probe00id"}
-            call["function"] = {"name": "probe_tool", "arguments": {"probe_key": "probe-value"}}
-            calls = [_text_arguments(call) if text_arguments else call]
-            result = {"role": "tool", "tool_call_id": "probe00id", "name": "probe_tool", "content": RESULT}
-            messages = [user, _assistant("") | {"tool_calls": calls}, result]
+            messages = _step(_assistant(""), text_arguments)
             # Single quotes would be Python's way to print an object; escaped ones, text taken for a string.
             wrong = ["'probe_key'", '\\"probe_key']
             if self._shows(messages, ["probe-description", "probe-value", RESULT], wrong, [PROBE_TOOL]):
@@ -231,6 +241,15 @@ def _user(content: str) -> TemplateMessage:
 
 def _assistant(content: str) -> TemplateMessage:
     return {"role": "assistant", "content": content}
+
+
+def _step(answer: TemplateMessage, text_arguments: bool = False) -> list[TemplateMessage]:
+    """A conversation in which the model makes a call and gets its result."""
+    function = {"name": "probe_tool", "arguments": {"probe_key": "probe-value"}}
+    call: TemplateMessage = {"type": "function", "id": "probe00id", "function": function}
+    calls = [_text_arguments(call) if text_arguments else call]
+    result = {"role": "tool", "tool_call_id": "probe00id", "name": "probe_tool", "content": RESULT}
+    return [_user(USER), answer | {"tool_calls": calls}, result]
 
 
 def _reminder(text: str) -> TemplateMessage:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from . import harmony
 from .arguments import call_reader
 from .calls import dump
 from .passage import Passage
@@ -51,7 +52,9 @@ class ToolFormat:
 
 
 def native_format(tokenizer: Tokenizer) -> ToolFormat | None:
-    """Return the model's own format, None when mlx-lm has no parser for it."""
+    """Return the model's own format, None when there is no parser for it."""
+    if harmony.is_harmony(tokenizer):
+        return ToolFormat(harmony.CALL_START, harmony.CALL, harmony.parse_call)
     if not tokenizer.has_tool_calling or not tokenizer.tool_call_start or tokenizer.tool_parser is None:
         return None
     return ToolFormat(tokenizer.tool_call_start, tokenizer.tool_call_end or "", tokenizer.tool_parser)

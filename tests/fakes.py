@@ -26,6 +26,7 @@ SPECIAL_TOKENS = (
     "</think>",
     "<|endoftext|>",
 )
+HARMONY_TOKENS = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|call|>", "<|constrain|>")
 IM_END = 257
 
 CHATML_TEMPLATE = """\
@@ -66,6 +67,7 @@ class ByteTokenizer:
         chat_template: str = CHATML_TEMPLATE,
         tool_parser: ToolParser | None = parse_json_call,
         thinks: bool = False,
+        harmony: bool = False,
     ) -> None:
         self.chat_template = chat_template
         self.tool_parser = tool_parser
@@ -75,11 +77,12 @@ class ByteTokenizer:
         self.think_start = "<think>" if thinks else None
         self.think_end = "</think>" if thinks else None
         self.eos_token_ids = {IM_END}
-        self.vocab_size = 256 + len(SPECIAL_TOKENS)
+        self._marks = SPECIAL_TOKENS + (HARMONY_TOKENS if harmony else ())
+        self.vocab_size = 256 + len(self._marks)
         self.added_tokens_decoder = {
-            256 + i: AddedToken(token, special=True) for i, token in enumerate(SPECIAL_TOKENS)
+            256 + i: AddedToken(token, special=True) for i, token in enumerate(self._marks)
         }
-        self._special = re.compile("(" + "|".join(map(re.escape, SPECIAL_TOKENS)) + ")")
+        self._special = re.compile("(" + "|".join(map(re.escape, self._marks)) + ")")
 
     def apply_chat_template(
         self, conversation: Sequence[Mapping[str, Any]], /, *, tokenize: bool, **kwargs: Any
@@ -93,16 +96,14 @@ class ByteTokenizer:
     def encode(self, text: str, /, *, add_special_tokens: bool = False) -> list[int]:
         tokens: list[int] = []
         for part in self._special.split(text):
-            if part in SPECIAL_TOKENS:
-                tokens.append(256 + SPECIAL_TOKENS.index(part))
+            if part in self._marks:
+                tokens.append(256 + self._marks.index(part))
             else:
                 tokens += part.encode()
         return tokens
 
     def decode(self, token_ids: list[int], /) -> str:
-        parts = [
-            bytes([token]) if token < 256 else SPECIAL_TOKENS[token - 256].encode() for token in token_ids
-        ]
+        parts = [bytes([token]) if token < 256 else self._marks[token - 256].encode() for token in token_ids]
         return b"".join(parts).decode("utf-8", "replace")
 
 
@@ -120,7 +121,7 @@ class FakeModel:
 
     name: str = "test-org/Tiny-Model-4bit"
     model_type: str = "llama"
-    vocab_size: int = 256 + len(SPECIAL_TOKENS)
+    vocab_size: int = 256 + len(SPECIAL_TOKENS) + len(HARMONY_TOKENS)
     context_length: int = 100_000
     max_context: int = 100_000
     kv_bytes_per_token: int = 1024

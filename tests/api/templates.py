@@ -99,3 +99,98 @@ THINKS_IN_ITS_OWN_WORDS = """\
 {%- endfor %}
 {{- '[assistant]<think>' if thinking else '[assistant]</think>' }}"""
 """DeepSeek 3.1: another name for the switch, and the block is closed rather than left out."""
+
+THINKS_BY_DEFAULT = """\
+{%- set spoken = namespace(last=0) %}
+{%- for message in messages %}
+{%- if message.role == 'user' %}{%- set spoken.last = loop.index0 %}{%- endif %}
+{%- endfor %}
+{%- for message in messages %}
+{{- '<|im_start|>' + ('user' if message.role == 'tool' else message.role) + '\\n' }}
+{%- if message.role == 'assistant' and loop.index0 > spoken.last %}
+{{- '<think>\\n' + (message.reasoning_content or '') + '\\n</think>\\n\\n' }}
+{%- endif %}
+{{- message.content }}
+{%- for call in message.tool_calls or [] %}
+{{- '\\n<tool_call>\\n{"name": "' + call.function.name + '", "arguments": ' }}
+{{- call.function.arguments | tojson + '}\\n</tool_call>' }}
+{%- endfor %}
+{{- '<|im_end|>\\n' }}
+{%- if loop.first %}{%- for tool in tools or [] %}{{- tool | tojson }}{%- endfor %}{%- endif %}
+{%- endfor %}
+{{- '<|im_start|>assistant\\n' }}
+{%- if enable_thinking is defined and not enable_thinking %}
+{{- '<think>\\n\\n</think>\\n\\n' }}
+{%- endif %}"""
+"""Qwen 3: thinks unless it is told not to; thoughts are shown behind the last words of the user only."""
+
+ALWAYS_THINKS = """\
+{{- '<s>' }}
+{%- for message in messages %}
+{%- if message.role == 'user' %}{{- '<User>' + message.content }}
+{%- elif message.role == 'assistant' %}{{- '<Assistant>' + message.content.split('</think>')[-1] + '</s>' }}
+{%- else %}{{- message.content }}{%- endif %}
+{%- endfor %}
+{{- '<Assistant><think>\\n' }}"""
+"""DeepSeek R1: no switch, thoughts are opened for it and never shown again."""
+
+SWITCH_IN_THE_QUESTION = """\
+{%- for message in messages %}
+{{- '<|' + message.role + '|>\\n' }}
+{%- if message.role == 'assistant' %}
+{{- '<think>' + (message.reasoning_content or '') + '</think>\\n' }}
+{%- endif %}
+{{- message.content }}
+{%- if message.role == 'user' and enable_thinking is defined and not enable_thinking %}
+{{- '/nothink' }}
+{%- endif %}
+{%- endfor %}
+{{- '<|assistant|>' }}
+{%- if enable_thinking is defined and not enable_thinking %}{{- '\\n<think></think>' }}{%- endif %}"""
+"""GLM 4.5: the switch stands in the question as well as in the answer."""
+
+MESSAGES_WITH_HEADERS = """\
+{{- '<|start|>system<|message|>Reasoning: ' + (reasoning_effort or 'medium') + '<|end|>' }}
+{%- if messages[0].role == 'system' or tools %}
+{{- '<|start|>developer<|message|>' }}
+{%- if messages[0].role == 'system' %}{{- messages[0].content + '\\n' }}{%- endif %}
+{%- for tool in tools or [] %}
+{{- '// ' + tool.function.description + '\\ntype ' + tool.function.name + ' = (_: any) => any;\\n' }}
+{%- endfor %}
+{{- '<|end|>' }}
+{%- endif %}
+{%- for message in messages %}
+{%- if message.role == 'assistant' and message.tool_calls %}
+{%- if message.content and message.thinking %}{{- raise_exception('Put one of them elsewhere.') }}{%- endif %}
+{%- if message.content or message.thinking %}
+{{- '<|start|>assistant<|channel|>analysis<|message|>' + (message.content or message.thinking) + '<|end|>' }}
+{%- endif %}
+{%- set call = message.tool_calls[0].function %}
+{{- '<|start|>assistant to=functions.' + call.name + '<|channel|>commentary json<|message|>' }}
+{{- call.arguments | tojson + '<|call|>' }}
+{%- elif message.role == 'assistant' %}
+{{- '<|start|>assistant<|channel|>final<|message|>' + message.content + '<|end|>' }}
+{%- elif message.role == 'tool' %}
+{{- '<|start|>functions.x to=assistant<|channel|>commentary<|message|>' }}
+{{- message.content | tojson + '<|end|>' }}
+{%- elif message.role == 'user' %}
+{{- '<|start|>user<|message|>' + message.content + '<|end|>' }}
+{%- elif not loop.first %}
+{{- raise_exception('System messages come first.') }}
+{%- endif %}
+{%- endfor %}
+{{- '<|start|>assistant' }}"""
+"""gpt-oss: channels for thoughts, calls and answers, and an effort for the switch."""
+
+EFFORTS_OF_ITS_OWN = """\
+{%- if reasoning_effort is defined and reasoning_effort not in ['none', 'high'] %}
+{{- raise_exception('reasoning_effort must be none or high') }}
+{%- endif %}
+{{- '[EFFORT]' + (reasoning_effort or 'none') + '[/EFFORT]' }}
+{%- for message in messages %}{{- '[' + message.role + ']' + message.content }}{%- endfor %}"""
+"""Mistral's newest: two efforts, any other is refused."""
+
+BUDGET_IN_TOKENS = """\
+{%- if thinking_budget is defined %}{{- 'At most ' ~ thinking_budget ~ ' tokens of thoughts.' }}{%- endif %}
+{%- for message in messages %}{{- '[' + message.role + ']' + message.content }}{%- endfor %}"""
+"""Seed-OSS: says how many tokens thoughts may take."""

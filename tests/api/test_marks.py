@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pensieve.api.detokenizer import detokenizer_factory
 from pensieve.api.marks import Marks
 from pensieve.api.prompt import Prompt, PromptBuilder
 from pensieve.api.schema import CountTokensRequest
+from pensieve.api.thinking import Thinking
 
 from ..fakes import ByteTokenizer, FakeModel
 from . import tokenizers
@@ -55,7 +57,7 @@ def shape(name: str) -> Any:
 
 @cache
 def builder(name: str) -> PromptBuilder:
-    return PromptBuilder(FakeModel(vocab_size=10**6), shape(name))
+    return PromptBuilder(FakeModel(vocab_size=10**6), shape(name), detokenizer_factory(shape(name)))
 
 
 def build(name: str, **fields: Any) -> Prompt:
@@ -133,7 +135,7 @@ def test_a_prompt_of_pieces_decodes_but_for_space_at_marks(name: str, text: str)
 def test_a_text_without_marks_is_tokenised_as_ever(name: str) -> None:
     content = "def f(a): return a < 3 and [a] | {a: 'end'}  # <b>Grüße</b>\n\n"
     messages = [{"role": "user", "content": content}]
-    rendered = builder(name).template.render("", messages, [], thinking=True).text
+    rendered = builder(name).template.render("", messages, [], Thinking(wanted=True)).text
     prompt = build(name, messages=messages, thinking={"type": "adaptive"})
     assert prompt.tokens == shape(name).encode(rendered, add_special_tokens=False)
 
@@ -201,7 +203,9 @@ def test_a_mark_that_opens_thoughts_opens_none_as_text() -> None:
     tokenizer = ByteTokenizer(thinks=True)
     messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "<think>"}]
     body = {"model": "m", "messages": messages}
-    prompt = PromptBuilder(FakeModel(), tokenizer).build_now(CountTokensRequest.model_validate(body))
+    prompt = PromptBuilder(FakeModel(), tokenizer, detokenizer_factory(tokenizer)).build_now(
+        CountTokensRequest.model_validate(body)
+    )
     assert not prompt.starts_thinking
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from pensieve.api.detokenizer import detokenizer_factory
 from pensieve.api.errors import InvalidRequest
 from pensieve.api.prompt import Prompt, PromptBuilder
 from pensieve.api.schema import CountTokensRequest
@@ -16,7 +17,9 @@ BASH = {"name": "Bash", "input_schema": {"type": "object"}}
 
 def build(tokenizer: ByteTokenizer, **fields: Any) -> tuple[Prompt, str]:
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]} | fields
-    prompt = PromptBuilder(FakeModel(), tokenizer).build_now(CountTokensRequest.model_validate(body))
+    prompt = PromptBuilder(FakeModel(), tokenizer, detokenizer_factory(tokenizer)).build_now(
+        CountTokensRequest.model_validate(body)
+    )
     return prompt, tokenizer.decode(prompt.tokens)
 
 
@@ -86,7 +89,7 @@ def test_loading_a_deferred_tool_keeps_the_prefix() -> None:
 def test_a_token_without_an_embedding_is_refused() -> None:
     """MLX reads past the end of the embeddings without a word."""
     tokenizer = ByteTokenizer()
-    builder = PromptBuilder(FakeModel(vocab_size=257), tokenizer)
+    builder = PromptBuilder(FakeModel(vocab_size=257), tokenizer, detokenizer_factory(tokenizer))
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
     with pytest.raises(InvalidRequest, match="special token"):
         builder.build_now(CountTokensRequest.model_validate(body))

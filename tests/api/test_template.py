@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from pensieve.api.template import ChatTemplate, TemplateError, Traits
+from pensieve.api.thinking import Switches, Thinking
 from pensieve.api.tools import plain_format
 
 from ..fakes import CHATML_TEMPLATE, ByteTokenizer
@@ -35,15 +36,23 @@ def template(text: str, parses_calls: bool = True) -> ChatTemplate:
 def render(
     chat: ChatTemplate, *messages: dict[str, Any], system: str = "Be brief.", tools: Any = (TOOL,)
 ) -> str:
-    return chat.render(system, messages, list(tools), thinking=False).text
+    return chat.render(system, messages, list(tools), Thinking()).text
 
 
 @pytest.mark.parametrize(
     ("text", "parses_calls", "traits"),
     [
-        (CHATML_TEMPLATE, True, Traits(True, True, True, True, False, None, "reasoning_content")),
-        (SYSTEM_THEN_TOOLS, True, Traits(True, True, True, True, False, "enable_thinking", None)),
-        (THINKS_IN_ITS_OWN_WORDS, False, Traits(True, True, True, False, False, "thinking", "thinking")),
+        (CHATML_TEMPLATE, True, Traits(True, True, True, True, False, "reasoning_content")),
+        (
+            SYSTEM_THEN_TOOLS,
+            True,
+            Traits(True, True, True, True, False, switches=Switches("enable_thinking")),
+        ),
+        (
+            THINKS_IN_ITS_OWN_WORDS,
+            False,
+            Traits(True, True, True, False, False, "thinking", switches=Switches("thinking")),
+        ),
         (TOOLS_WITH_USER, False, Traits(True, True, True, False, False)),
         (NO_TOOLS, False, Traits(True, True, True, False, False)),
         (NO_TOOLS, True, Traits(True, True, True, False, False)),
@@ -100,7 +109,7 @@ def test_a_refused_system_text_becomes_a_reminder_in_the_user_turn() -> None:
 
 def test_a_template_without_tools_gets_them_described_in_the_system_text() -> None:
     chat = template(NO_TOOLS, parses_calls=False)
-    result = chat.render("Be brief.", [USER, ASSISTANT, RESULT, USER], [TOOL], thinking=False)
+    result = chat.render("Be brief.", [USER, ASSISTANT, RESULT, USER], [TOOL], Thinking())
     assert result.tool_format is not None
     assert (result.tool_format.start, result.tool_format.end) == (plain_format().start, plain_format().end)
     assert result.text.startswith("<|system|>\n# Tools\n")
@@ -119,9 +128,9 @@ def test_arguments_are_text_where_the_template_wants_text() -> None:
 def test_a_longer_conversation_begins_with_the_shorter_one(text: str) -> None:
     chat = template(text, parses_calls=text not in (NO_TOOLS, STRICT))
     turns = [USER, LATER, ASSISTANT, RESULT, {"role": "assistant", "content": "One file."}, USER, LATER]
-    full = chat.render("Be brief.", turns, [TOOL], thinking=True).text
+    full = chat.render("Be brief.", turns, [TOOL], Thinking(wanted=True)).text
     for length in (2, 4):
-        assert full.startswith(chat.render("Be brief.", turns[:length], [TOOL], thinking=True).text)
+        assert full.startswith(chat.render("Be brief.", turns[:length], [TOOL], Thinking(wanted=True)).text)
 
 
 def test_thoughts_are_sent_back_where_the_template_looks_for_them() -> None:
@@ -133,7 +142,7 @@ def test_thoughts_are_sent_back_where_the_template_looks_for_them() -> None:
 
 def test_thinking_is_switched_by_the_templates_own_name_for_it() -> None:
     chat = template(THINKS_IN_ITS_OWN_WORDS, parses_calls=False)
-    ends = [chat.render("", [USER], [], thinking=thinking).text[-7:] for thinking in (True, False)]
+    ends = [chat.render("", [USER], [], Thinking(thinking)).text[-7:] for thinking in (True, False)]
     assert ends == ["<think>", "/think>"]
 
 

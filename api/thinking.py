@@ -1,0 +1,88 @@
+"""What a template lets a request say about thinking, in the template's own words."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .. import PensieveError
+
+# What templates call the switch; how much thinking they can be asked for; and how many tokens of it.
+SWITCHES = ("enable_thinking", "thinking")
+EFFORT, EFFORTS = "reasoning_effort", ("none", "low", "medium", "high")
+BUDGET = "thinking_budget"
+
+MORE = {
+    "minimal": "low",
+    "xhigh": "high",
+    "max": "high",
+}  # words of some clients for what is beyond the scale
+
+Render = Callable[[dict[str, Any]], str]
+"""Renders a conversation with settings. Raises PensieveError where the template refuses them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """What a request says about thinking."""
+
+    wanted: bool = False
+    effort: str | None = None
+    num_tokens: int | None = None  # at most
+
+
+@dataclass(frozen=True, slots=True)
+class Switches:
+    """What one template understands."""
+
+    switch: str | None = None  # the name of its switch
+    efforts: tuple[str, ...] = ()  # that it tells apart
+    has_budget: bool = False
+
+    def settings(self, thinking: Thinking) -> dict[str, Any]:
+        """Put a request's wishes into the template's variables."""
+        settings: dict[str, Any] = {}
+        if self.switch is not None:
+            settings[self.switch] = thinking.wanted
+        if self.efforts and (effort := self._effort(thinking)) is not None:
+            settings[EFFORT] = effort
+        if self.has_budget and not thinking.wanted:
+            settings[BUDGET] = 0
+        elif self.has_budget and thinking.num_tokens is not None:
+            settings[BUDGET] = thinking.num_tokens
+        return settings
+
+    def _effort(self, thinking: Thinking) -> str | None:
+        """Choose the nearest effort that the template knows; None leaves the choice to it."""
+        if not thinking.wanted:
+            return self.efforts[0]
+        effort = MORE.get(thinking.effort or "", thinking.effort)
+        if effort not in EFFORTS:
+            return None
+        wanted = EFFORTS.index(effort)
+        return min(self.efforts, key=lambda known: abs(EFFORTS.index(known) - wanted - 0.1))
+
+
+NO_SWITCHES = Switches()
+
+
+def find_switches(render: Render) -> Switches:
+    """Find out by rendering what a template understands."""
+
+    def renders(**settings: Any) -> str | None:
+        try:
+            return render(settings)
+        except PensieveError:
+            return None
+
+    def tells_apart(name: str, *values: Any) -> bool:
+        texts = [renders(**{name: value}) for value in values]
+        return None not in texts and len(set(texts)) == len(texts)
+
+    # Some templates print any word for the effort. Of "none" their models know nothing.
+    prints_any = renders(**{EFFORT: "probe"}) not in (None, renders())
+    efforts = [effort for effort in EFFORTS[prints_any:] if renders(**{EFFORT: effort}) is not None]
+    return Switches(
+        switch=next((name for name in SWITCHES if tells_apart(name, True, False)), None),
+        efforts=tuple(efforts) if len(efforts) > 1 and tells_apart(EFFORT, *efforts) else (),
+        has_budget=tells_apart(BUDGET, 0, 512, 1024),
+    )
