@@ -28,7 +28,7 @@ from starlette.responses import JSONResponse
 
 from .. import PensieveError
 from ..scheduler.loop import EngineDown, EngineFailed, PromptTooLong, QueueFull, Stopping
-from .template import TemplateError
+from .template import TemplateError, TemplateTooSlow
 
 UNAVAILABLE = 503  # also the answer of /health while the engine is down
 
@@ -138,6 +138,8 @@ def api_error(error: Exception) -> ApiError:
         case TemplateError():
             message = f"the model's chat template cannot render this conversation: {error}"
             return InvalidRequest(message, reason="template")
+        case TemplateTooSlow():
+            return InvalidRequest(str(error), reason="template")
         case ValidationError():
             return InvalidRequest(_first_problem(error), reason="invalid")
         case ClientDisconnect():

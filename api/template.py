@@ -4,7 +4,6 @@ Templates differ in where system texts may stand, whether they know tools, and h
 Nothing is looked up by a model's name.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,9 @@ from typing import Any
 from .. import PensieveError
 from .protocols import TemplateMessage, Tokenizer
 from .thinking import NO_SWITCHES, Switches, Thinking, find_switches
-from .tools import ToolFormat, describe_tools, native_format, plain_call, plain_format, plain_result
+from .time_limit import TimeIsUp, run_limited
+from .tools import ToolFormat, describe_tools, native_format, plain_format
+from .turns import merge_users, model_turn, reminder, user_turn, with_text_arguments, without_tools
 
 SYSTEM, USER, ANSWER, LATER, RESULT, THOUGHT = (
     "probe-system",
@@ -36,8 +37,16 @@ PROBE_TOOL: dict[str, Any] = {
 }
 
 
+LIMIT_S = 5.0
+"""For one rendering; a conversation of 70,000 tokens takes some 10 ms."""
+
+
 class TemplateError(PensieveError):
     """The template refuses the conversation, or stumbles over it."""
+
+
+class TemplateTooSlow(PensieveError):
+    """The template does not come to an end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +74,10 @@ class Traits:
 class ChatTemplate:
     """Renders conversations with one tokenizer's template."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, limit_s: float = LIMIT_S) -> None:
+        """Probe the template. Raises TemplateTooSlow."""
         self._tokenizer = tokenizer
+        self._limit_s = limit_s
         self.traits = Traits(False, False, False, False, False)  # until they are found out
         self.traits = self._probe()
 
@@ -80,10 +91,10 @@ class ChatTemplate:
         """Write a conversation as the model's prompt, with the tools before the system text.
 
         A last assistant message is left open, for the model to continue it.
-        Raises TemplateError.
+        Raises TemplateError or TemplateTooSlow.
         """
         native = self.traits.native_tools
-        conversation = list(messages) if native else [_plain(message) for message in messages]
+        conversation = list(messages) if native else [without_tools(message) for message in messages]
         if tools and not native:
             system = f"{describe_tools(tools)}\n\n{system}".rstrip()
         prefill = conversation.pop()["content"] if _is_open(conversation) else ""
@@ -116,7 +127,7 @@ class ChatTemplate:
 
     def _tools_after_system(self, tools: list[dict[str, Any]], thinking: Thinking) -> str:
         """Return what the template writes for tools right behind the system text, empty if it does not."""
-        head = self._arrange(SYSTEM, [_user(USER)])
+        head = self._arrange(SYSTEM, [user_turn(USER)])
         bare = _split_once(self._apply(head, [], thinking), SYSTEM)
         full = _split_once(self._apply(head, tools, thinking), SYSTEM)
         if bare is None or full is None or bare[0] != full[0] or not full[1].endswith(bare[1]):
@@ -128,18 +139,18 @@ class ChatTemplate:
         arranged: list[TemplateMessage] = []
         if system:
             head = {"role": "system", "content": system}
-            arranged.append(head if self.traits.system_first else _reminder(system))
+            arranged.append(head if self.traits.system_first else reminder(system))
         for message in messages:
             if message["role"] == "system" and not self.traits.system_later:
-                message = _reminder(message["content"])
+                message = reminder(message["content"])
             arranged.append(self._with_thoughts(self._with_arguments(message)))
-        return arranged if self.traits.user_runs and self.traits.native_tools else _merge_users(arranged)
+        return arranged if self.traits.user_runs and self.traits.native_tools else merge_users(arranged)
 
     def _with_arguments(self, message: TemplateMessage) -> TemplateMessage:
         """Write a call's arguments as JSON text where the template wants that."""
         if not self.traits.text_arguments or "tool_calls" not in message:
             return message
-        return message | {"tool_calls": [_text_arguments(call) for call in message["tool_calls"]]}
+        return message | {"tool_calls": [with_text_arguments(call) for call in message["tool_calls"]]}
 
     def _with_thoughts(self, message: TemplateMessage) -> TemplateMessage:
         """Put thoughts where the template looks for them."""
@@ -162,21 +173,28 @@ class ChatTemplate:
     def _apply_with(
         self, messages: Sequence[TemplateMessage], tools: list[dict[str, Any]], settings: dict[str, Any]
     ) -> str:
-        try:
-            text = self._tokenizer.apply_chat_template(
-                messages,
-                tools=tools or None,
-                tokenize=False,
-                add_generation_prompt=True,
-                **settings,
+        def render() -> Any:
+            return self._tokenizer.apply_chat_template(
+                messages, tools=tools or None, tokenize=False, add_generation_prompt=True, **settings
             )
+
+        try:
+            return str(run_limited(render, self._limit_s))
+        except TimeIsUp as error:
+            raise TemplateTooSlow(f"the model's chat template does not come to an end: {error}") from error
         except Exception as error:
             # A template is the model's code: what it raises is its refusal of this conversation.
             raise TemplateError(str(error)[:300]) from error
-        return str(text)
+
+    def _try_settings(self, settings: dict[str, Any]) -> str | None:
+        """Render with settings of the template's own; None when it refuses them."""
+        try:
+            return self._apply_with([user_turn(USER)], [], settings)
+        except TemplateError:
+            return None
 
     def _probe(self) -> Traits:
-        system, user, answer = {"role": "system", "content": SYSTEM}, _user(USER), _assistant(ANSWER)
+        system, user, answer = {"role": "system", "content": SYSTEM}, user_turn(USER), model_turn(ANSWER)
         later = {"role": "system", "content": LATER}
         first = self._shows([system, user], [SYSTEM, USER])
         head = [system, user] if first else [user]
@@ -184,25 +202,27 @@ class ChatTemplate:
         key = next((key for key in THOUGHTS_KEYS if self._shows_thoughts(key, native)), None)
         return Traits(
             system_first=first,
-            system_later=self._shows([*head, later, answer, _user(RESULT)], [USER, LATER, ANSWER, RESULT]),
-            user_runs=self._shows([_user(LATER), user], [LATER, USER]),
+            system_later=self._shows(
+                [*head, later, answer, user_turn(RESULT)], [USER, LATER, ANSWER, RESULT]
+            ),
+            user_runs=self._shows([user_turn(LATER), user], [LATER, USER]),
             native_tools=native,
             text_arguments=text_arguments,
             thoughts_key=key,
             thoughts_exclude_text=key is not None and native and not self._takes_text_with(key),
-            switches=find_switches(lambda settings: self._apply_with([user], [], settings)),
+            switches=find_switches(self._try_settings),
         )
 
     def _shows_thoughts(self, key: str, native: bool) -> bool:
         """Some templates show thoughts in the last answer, some only in steps that lead to it."""
-        answer, wanted = _assistant(ANSWER) | {key: THOUGHT}, [USER, THOUGHT]
-        if self._shows([_user(USER), answer], [*wanted, ANSWER]):
+        answer, wanted = model_turn(ANSWER) | {key: THOUGHT}, [USER, THOUGHT]
+        if self._shows([user_turn(USER), answer], [*wanted, ANSWER]):
             return True
         return native and self._shows(_step(answer | {"content": ""}), [*wanted, RESULT], (), [PROBE_TOOL])
 
     def _takes_text_with(self, key: str) -> bool:
         try:
-            self._apply(_step(_assistant(ANSWER) | {key: THOUGHT}), [PROBE_TOOL])
+            self._apply(_step(model_turn(ANSWER) | {key: THOUGHT}), [PROBE_TOOL])
         except TemplateError:
             return False
         return True
@@ -212,7 +232,7 @@ class ChatTemplate:
         if native_format(self._tokenizer) is None:
             return False, False
         for text_arguments in (False, True):
-            messages = _step(_assistant(""), text_arguments)
+            messages = _step(model_turn(""), text_arguments)
             # Single quotes would be Python's way to print an object; escaped ones, text taken for a string.
             wrong = ["'probe_key'", '\\"probe_key']
             if self._shows(messages, ["probe-description", "probe-value", RESULT], wrong, [PROBE_TOOL]):
@@ -235,52 +255,13 @@ class ChatTemplate:
         return -1 not in places and places == sorted(places) and not any(part in text for part in unwanted)
 
 
-def _user(content: str) -> TemplateMessage:
-    return {"role": "user", "content": content}
-
-
-def _assistant(content: str) -> TemplateMessage:
-    return {"role": "assistant", "content": content}
-
-
 def _step(answer: TemplateMessage, text_arguments: bool = False) -> list[TemplateMessage]:
     """A conversation in which the model makes a call and gets its result."""
     function = {"name": "probe_tool", "arguments": {"probe_key": "probe-value"}}
     call: TemplateMessage = {"type": "function", "id": "probe00id", "function": function}
-    calls = [_text_arguments(call) if text_arguments else call]
+    calls = [with_text_arguments(call) if text_arguments else call]
     result = {"role": "tool", "tool_call_id": "probe00id", "name": "probe_tool", "content": RESULT}
-    return [_user(USER), answer | {"tool_calls": calls}, result]
-
-
-def _reminder(text: str) -> TemplateMessage:
-    return _user(f"<system-reminder>\n{text}\n</system-reminder>")
-
-
-def _merge_users(messages: Sequence[TemplateMessage]) -> list[TemplateMessage]:
-    merged: list[TemplateMessage] = []
-    for message in messages:
-        if merged and message["role"] == merged[-1]["role"] == "user":
-            merged[-1] = _user(f"{merged[-1]['content']}\n{message['content']}")
-        else:
-            merged.append(message)
-    return merged
-
-
-def _plain(message: TemplateMessage) -> TemplateMessage:
-    """Write calls and results as text, for a template that has no place for them."""
-    if message["role"] == "tool":
-        return _user(plain_result(message["content"]))
-    if message["role"] != "assistant":
-        return message
-    functions = [call["function"] for call in message.get("tool_calls", ())]
-    calls = [plain_call(function["name"], function["arguments"]) for function in functions]
-    thoughts = {key: message[key] for key in ("reasoning_content",) if key in message}
-    return _assistant("\n".join(part for part in (message["content"], *calls) if part)) | thoughts
-
-
-def _text_arguments(call: TemplateMessage) -> TemplateMessage:
-    arguments = json.dumps(call["function"]["arguments"], ensure_ascii=False)
-    return call | {"function": call["function"] | {"arguments": arguments}}
+    return [user_turn(USER), answer | {"tool_calls": calls}, result]
 
 
 def _is_open(messages: Sequence[TemplateMessage]) -> bool:

@@ -4,8 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .. import PensieveError
-
 # What templates call the switch; how much thinking they can be asked for; and how many tokens of it.
 SWITCHES = ("enable_thinking", "thinking")
 EFFORT, EFFORTS = "reasoning_effort", ("none", "low", "medium", "high")
@@ -17,8 +15,8 @@ MORE = {
     "max": "high",
 }  # words of some clients for what is beyond the scale
 
-Render = Callable[[dict[str, Any]], str]
-"""Renders a conversation with settings. Raises PensieveError where the template refuses them."""
+Render = Callable[[dict[str, Any]], str | None]
+"""Renders a conversation with settings; None where the template refuses them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +66,13 @@ NO_SWITCHES = Switches()
 def find_switches(render: Render) -> Switches:
     """Find out by rendering what a template understands."""
 
-    def renders(**settings: Any) -> str | None:
-        try:
-            return render(settings)
-        except PensieveError:
-            return None
-
     def tells_apart(name: str, *values: Any) -> bool:
-        texts = [renders(**{name: value}) for value in values]
+        texts = [render({name: value}) for value in values]
         return None not in texts and len(set(texts)) == len(texts)
 
     # Some templates print any word for the effort. Of "none" their models know nothing.
-    prints_any = renders(**{EFFORT: "probe"}) not in (None, renders())
-    efforts = [effort for effort in EFFORTS[prints_any:] if renders(**{EFFORT: effort}) is not None]
+    prints_any = render({EFFORT: "probe"}) not in (None, render({}))
+    efforts = [effort for effort in EFFORTS[prints_any:] if render({EFFORT: effort}) is not None]
     return Switches(
         switch=next((name for name in SWITCHES if tells_apart(name, True, False)), None),
         efforts=tuple(efforts) if len(efforts) > 1 and tells_apart(EFFORT, *efforts) else (),

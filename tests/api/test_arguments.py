@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pensieve.api.output import Grammar
 from pensieve.api.pieces import Arguments, CallEnd, CallStart, Piece, Text
@@ -235,6 +235,7 @@ def test_a_long_argument_is_read_in_time_that_grows_with_its_length() -> None:
 
 
 @pytest.mark.parametrize("parser", BODIES)
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_what_is_shown_does_not_depend_on_how_the_tokens_come(parser: str, seed: int) -> None:
     """Calls whole and broken: pieces of them are dropped, doubled and cut off."""

@@ -26,11 +26,12 @@ def server(start_server: StartServer) -> Server:
     return start_server(tokenizer=ByteTokenizer(MESSAGES_WITH_HEADERS, tool_parser=None, harmony=True))
 
 
-def ask(server: Server, *texts: str, stream: bool = False, **fields: Any) -> Any:
+def ask(server: Server, *texts: str, stream: bool = False, **options: Any) -> Any:
     """Answer with the texts, one for each request that follows from this one."""
     tokens = [server.tokenizer.encode(text) for text in texts]
     server.scheduler.play(*(Script([part[i : i + 5] for i in range(0, len(part), 5)]) for part in tokens))
-    fields = {"model": "default", "max_tokens": 500, "messages": [{"role": "user", "content": "Hi"}]} | fields
+    hello = {"role": "user", "content": "Hi"}
+    fields: dict[str, Any] = {"model": "default", "max_tokens": 500, "messages": [hello]} | options
     if not stream:
         return server.sdk().messages.create(**fields)
     with server.sdk().messages.stream(**fields) as events:

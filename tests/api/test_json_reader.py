@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pensieve.api.json_reader import JsonError, JsonReader
 
@@ -34,6 +34,7 @@ def is_beginning(text: str) -> bool:
     return True
 
 
+@settings(deadline=None)
 @given(VALUES, st.integers(1, 9), st.booleans(), st.sampled_from([None, 1]))
 def test_a_value_comes_out_as_it_went_in(value: Any, size: int, ascii_only: bool, indent: int | None) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
@@ -43,6 +44,7 @@ def test_a_value_comes_out_as_it_went_in(value: Any, size: int, ascii_only: bool
     assert reader.unread.strip() == ","
 
 
+@settings(deadline=None)
 @given(st.text(alphabet='{}[]",:\\ntrue0-1.e \n', max_size=40), st.integers(1, 5))
 def test_what_is_passed_on_begins_json_whatever_comes(text: str, size: int) -> None:
     reader = JsonReader()

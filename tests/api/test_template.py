@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from pensieve.api.template import ChatTemplate, TemplateError, Traits
+from pensieve.api.template import ChatTemplate, TemplateError, TemplateTooSlow, Traits
 from pensieve.api.thinking import Switches, Thinking
 from pensieve.api.tools import plain_format
 
@@ -149,3 +149,24 @@ def test_thinking_is_switched_by_the_templates_own_name_for_it() -> None:
 def test_what_a_template_raises_is_a_refusal() -> None:
     with pytest.raises(TemplateError, match="no element 0"):
         render(template(SYSTEM_THEN_TOOLS), system="", tools=())
+
+
+LOOPS = "{%- for i in range(99999) %}{%- for j in range(99999) %}{%- endfor %}{%- endfor %}"
+
+
+def test_a_template_that_never_ends_is_refused_at_the_start() -> None:
+    with pytest.raises(TemplateTooSlow, match="does not come to an end"):
+        ChatTemplate(ByteTokenizer(LOOPS + CHATML_TEMPLATE), limit_s=0.05)
+
+
+def test_a_conversation_that_a_template_never_ends_with_is_refused() -> None:
+    trap = (
+        "{%- for message in messages %}{%- if 'trap' in message.content %}"
+        + LOOPS
+        + "{%- endif %}{%- endfor %}"
+    )
+    chat = ChatTemplate(ByteTokenizer(trap + CHATML_TEMPLATE), limit_s=0.3)
+    assert render(chat, USER)
+    with pytest.raises(TemplateTooSlow):
+        render(chat, {"role": "user", "content": "a trap"})
+    assert render(chat, USER)
