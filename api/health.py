@@ -39,6 +39,7 @@ class HealthApi:
             "max_context": self._services.model.max_context,
             "device": self._services.model.device,
             "attention": self._services.model.attention,
+            "kv": self._services.model.kv_type,
             "stats": asdict(stats),
         }
         return JSONResponse(body) if healthy else JSONResponse(body, status_code=UNAVAILABLE)

@@ -44,6 +44,10 @@ class ServedModel:
         return self.memory.kv_bytes_per_token
 
     @property
+    def kv_type(self) -> str:
+        return self.info.kv_type
+
+    @property
     def num_kv_tokens(self) -> int:
         return self.memory.num_kv_tokens
 
@@ -75,8 +79,8 @@ def describe_plan(model: ServedModel, blas: str) -> str:
             f"{gigabytes(info.weight_bytes)}",
             f"device   {device}",
             f"context  {context}",
-            f"KV       {memory.kv_bytes_per_token:,} bytes a token; {memory.num_kv_tokens:,} tokens fit "
-            f"({gigabytes(memory.kv_bytes)})",
+            f"KV       {info.kv_type}, {memory.kv_bytes_per_token:,} bytes a token; "
+            f"{memory.num_kv_tokens:,} tokens fit ({gigabytes(memory.kv_bytes)})",
         ]
     )
 

@@ -32,6 +32,10 @@ class ModelInfo(Protocol):
     @property
     def kv_bytes_per_token(self) -> int: ...
     @property
+    def kv_type(self) -> str:
+        """What KV is kept in."""
+
+    @property
     def num_kv_tokens(self) -> int: ...
     @property
     def device(self) -> str: ...

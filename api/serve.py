@@ -20,6 +20,7 @@ from ..engine.hub import resolve
 from ..engine.loader import compute_dtype, inspect, load
 from ..engine.memory import Device, bound_buffer_cache, find_device, make_plan
 from ..engine.model_info import ModelInfo
+from ..engine.paged import probe
 from ..engine.runner import Runner
 from ..engine.selfcheck import disagreement, usable_kernels
 from ..engine.thread import EngineThread
@@ -97,7 +98,7 @@ def serve(
     with bind(server_config) as listener:
         say(f"pensieve {__version__}")
         path = resolve(engine_config.model, say)
-        info = inspect(path, engine_config.model.rstrip("/"), compute_dtype())
+        info = inspect(path, engine_config.model.rstrip("/"), compute_dtype(), engine_config.kv_bits)
         device = find_device()
         say(
             describe_plan(
@@ -161,15 +162,15 @@ def start_engine(engine: EngineThread, info: ModelInfo, config: EngineConfig, de
 
 def build_runner(model: Any, served: ServedModel) -> Runner:
     """Check paged attention against mlx-lm's own on this model and device, then allocate the KV pools."""
-    on_host = served.memory.device.kind == "cpu"
+    on_host, kv_bits = served.memory.device.kind == "cpu", served.info.kv_bits
     try:
-        distance = disagreement(model, served.vocab_size, on_host)
+        distance = disagreement(model, served.vocab_size, on_host, kv_bits=kv_bits)
     except (NotImplementedError, ValueError) as error:
         raise ModelError(f"{served.name} needs {error}; not supported yet") from error
     if not distance <= 1:  # not >: NaN must fail
         raise ModelError(f"{served.name} computes wrongly on paged KV; not supported yet")
-    kernels = None if on_host else usable_kernels(model, served.vocab_size)
-    return Runner(model, served.memory.num_blocks, on_host, kernels)
+    kernels = None if on_host else usable_kernels(model, served.vocab_size, kv_bits)
+    return Runner(model, served.memory.num_blocks, on_host, kernels, probe(model, kv_bits))
 
 
 def build_server(

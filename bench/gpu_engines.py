@@ -62,10 +62,9 @@ class FilledRunner(Runner):
     def fill(self) -> None:
         """Give every slot random keys and values."""
         assert isinstance(self._pools, ArrayPools)
-        for pools in (self._pools.keys, self._pools.values):
-            for layer, pool in enumerate(pools):
-                pools[layer] = mx.random.normal(pool.shape, mx.bfloat16)
-                mx.eval(pools[layer])
+        for pool in self._pools.keys + self._pools.values:
+            pool[:] = mx.random.normal(pool.shape, mx.bfloat16)
+            mx.eval(pool.rows)
 
     def prefill(self, chunk: PrefillChunk) -> None:
         """As Runner, when told to."""

@@ -1,10 +1,11 @@
 """The KV arrays: one pool of keys and one of values for each attention layer.
 
-A pool has the shape `(num_kv_heads, num_slots, head_dim)`; slot `s` belongs to block `s // BLOCK_SIZE`. It is
-allocated once and written in place; a contiguous run of slots is a view of it.
+A pool holds floats of the shape `(num_kv_heads, num_slots, head_dim)`; slot `s` belongs to block
+`s // BLOCK_SIZE`. It is allocated once and written in place. Where KV is kept in the model's own type, a
+contiguous run of slots is a view of it; where it is quantised (`packing.py`), reading one unpacks it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mlx.core as mx
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .blocks import BLOCK_SIZE
+from .packing import Packing
 
 Slots = npt.NDArray[np.int32]
 
@@ -24,27 +26,60 @@ class LayerShape:
     key_dim: int
     value_dim: int
     dtype: mx.Dtype
+    kv_bits: int = 16  # 8 or 4 where KV is quantised
+
+    def packing(self, dim: int) -> Packing | None:
+        """How heads of `dim` elements are kept; None for as they are. Raises ValueError, see Packing."""
+        return None if self.kv_bits == 16 else Packing(dim, self.kv_bits, self.dtype.size)
 
     @property
     def bytes_per_token(self) -> int:
-        return self.num_kv_heads * (self.key_dim + self.value_dim) * self.dtype.size
+        return self.num_kv_heads * sum(self._row_bytes(dim) for dim in (self.key_dim, self.value_dim))
+
+    def _row_bytes(self, dim: int) -> int:
+        packing = self.packing(dim)
+        return dim * self.dtype.size if packing is None else packing.row_bytes
+
+
+class Pool:
+    """One layer's keys or values: floats to those who index it, `rows` as they are stored."""
+
+    def __init__(self, rows: Any, dim: int, packing: Packing | None, dtype: Any) -> None:
+        """rows: (num_kv_heads, num_slots, dim) floats or (num_kv_heads, num_slots, row_bytes) bytes.
+
+        dtype: the floats' type, MLX's or NumPy's as the rows are.
+        """
+        self.rows, self.packing, self.dtype = rows, packing, dtype
+        self.shape = (*rows.shape[:-1], dim)
+        self._xp: Any = mx if isinstance(rows, mx.array) else np
+
+    def head(self, head: int) -> "Pool":
+        """One head's, (num_slots, dim)."""
+        return Pool(self.rows[head], self.shape[-1], self.packing, self.dtype)
+
+    def __getitem__(self, index: Any) -> Any:
+        rows = self.rows[index]
+        return rows if self.packing is None else self.packing.unpack(self._xp, rows, self.dtype)
+
+    def __setitem__(self, index: Any, elements: Any) -> None:
+        self.rows[index] = elements if self.packing is None else self.packing.pack(self._xp, elements)
 
 
 class ArrayPools:
     """Pools as MLX arrays, on whatever device MLX uses."""
 
     def __init__(self, shapes: list[LayerShape], num_blocks: int) -> None:
-        num_slots = num_blocks * BLOCK_SIZE
-        self.keys = [mx.zeros((s.num_kv_heads, num_slots, s.key_dim), s.dtype) for s in shapes]
-        self.values = [mx.zeros((s.num_kv_heads, num_slots, s.value_dim), s.dtype) for s in shapes]
+        self.keys = [_zeros(shape, shape.key_dim, num_blocks) for shape in shapes]
+        self.values = [_zeros(shape, shape.value_dim, num_blocks) for shape in shapes]
         # For kernels that write in place, unknown to MLX: by layer, what the next reader must wait for.
         self.done = [mx.zeros((8,)) for _ in shapes]
 
     @classmethod
-    def of(cls, arrays: list[mx.array], done: list[mx.array]) -> "ArrayPools":
+    def of(cls, shapes: list[LayerShape], arrays: list[mx.array], done: list[mx.array]) -> "ArrayPools":
         """Pools that consist of these arrays, in the order of `arrays()`."""
-        pools = cls([], 0)
-        pools.keys, pools.values = arrays[: len(done)], arrays[len(done) :]
+        pools, rows = cls([], 0), iter(arrays)
+        pools.keys = [_pool(next(rows), shape, shape.key_dim) for shape in shapes]
+        pools.values = [_pool(next(rows), shape, shape.value_dim) for shape in shapes]
         pools.done = list(done)
         return pools
 
@@ -56,7 +91,17 @@ class ArrayPools:
 
     def arrays(self) -> list[mx.array]:
         """Every pool; evaluating them makes the writes so far real."""
-        return self.keys + self.values
+        return [pool.rows for pool in self.keys + self.values]
+
+
+def _pool(rows: mx.array, shape: LayerShape, dim: int) -> Pool:
+    return Pool(rows, dim, shape.packing(dim), shape.dtype)
+
+
+def _zeros(shape: LayerShape, dim: int, num_blocks: int) -> Pool:
+    packing = shape.packing(dim)
+    width, dtype = (dim, shape.dtype) if packing is None else (packing.row_bytes, mx.uint8)
+    return _pool(mx.zeros((shape.num_kv_heads, num_blocks * BLOCK_SIZE, width), dtype), shape, dim)
 
 
 class HostPools:
@@ -66,11 +111,18 @@ class HostPools:
     """
 
     def __init__(self, shapes: list[LayerShape], num_blocks: int) -> None:
-        num_slots = num_blocks * BLOCK_SIZE
-        self.keys = [np.empty((s.num_kv_heads, num_slots, s.key_dim), np.float32) for s in shapes]
-        self.values = [np.empty((s.num_kv_heads, num_slots, s.value_dim), np.float32) for s in shapes]
+        wide = [replace(shape, dtype=mx.float32) for shape in shapes]
+        self.keys = [_untouched(shape, shape.key_dim, num_blocks) for shape in wide]
+        self.values = [_untouched(shape, shape.value_dim, num_blocks) for shape in wide]
 
     def write(self, layer: int, slots: Slots, keys: Any, values: Any) -> None:
         """Store `keys` and `values`, both (num_kv_heads, len(slots), dim), in `slots` of `layer`."""
         self.keys[layer][:, slots] = keys
         self.values[layer][:, slots] = values
+
+
+def _untouched(shape: LayerShape, dim: int, num_blocks: int) -> Pool:
+    packing = shape.packing(dim)
+    width, dtype = (dim, np.float32) if packing is None else (packing.row_bytes, np.uint8)
+    rows: npt.NDArray[Any] = np.empty((shape.num_kv_heads, num_blocks * BLOCK_SIZE, width), dtype)
+    return Pool(rows, dim, packing, np.float32)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from ..cache.kv import Pool
 from .segments import last_slots
 from .step import Run
 
@@ -25,7 +26,7 @@ class Scoring:
 
 
 def attend_arrays(
-    queries: mx.array, keys: mx.array, values: mx.array, runs: list[tuple[Run, ...]], scoring: Scoring
+    queries: mx.array, keys: Pool, values: Pool, runs: list[tuple[Run, ...]], scoring: Scoring
 ) -> mx.array:
     """Attend each row to its own slots.
 
@@ -71,7 +72,7 @@ def _window_mask(length: int, total: int, window: int) -> mx.array:
 
 
 def _attend_row(
-    queries: mx.array, keys: mx.array, values: mx.array, runs: tuple[Run, ...], scoring: Scoring
+    queries: mx.array, keys: Pool, values: Pool, runs: tuple[Run, ...], scoring: Scoring
 ) -> mx.array:
     length = queries.shape[2]
     if scoring.window is not None:
@@ -89,7 +90,7 @@ def _join(parts: list[mx.array]) -> mx.array:
 
 
 def _attend_runs(
-    queries: mx.array, keys: mx.array, values: mx.array, runs: tuple[Run, ...], scoring: Scoring
+    queries: mx.array, keys: Pool, values: Pool, runs: tuple[Run, ...], scoring: Scoring
 ) -> mx.array:
     """One query over several runs, without copying them: the scores are joined instead."""
     _, num_heads, _, dim = queries.shape

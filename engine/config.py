@@ -20,6 +20,13 @@ class EngineConfig:
         metadata={"help": "memory for KV, in GB of 10^9 bytes (default: what the device can spare)"},
     )
 
+    kv_bits: int = field(
+        default=16,
+        metadata={
+            "help": "16 keeps KV in the model's own type; 8 or 4 quantises it, so that more tokens fit"
+        },
+    )
+
     def __post_init__(self) -> None:
         if not self.model.strip("/ "):
             raise ValueError("--model must name a model")
@@ -27,3 +34,5 @@ class EngineConfig:
             raise ValueError("--max-context must be at least 256 tokens")
         if self.kv_cache_gb is not None and not 0 < self.kv_cache_gb < 1e5:
             raise ValueError("--kv-cache-gb must be above 0")
+        if self.kv_bits not in (16, 8, 4):
+            raise ValueError("--kv-bits must be 16, 8 or 4")

@@ -123,7 +123,7 @@ class DecodeGraphs:
             arrays: list[mx.array],
             done: list[mx.array],
         ) -> tuple[mx.array, list[mx.array]]:
-            pools = ArrayPools.of(arrays, done)
+            pools = ArrayPools.of([facts.shape for facts in self._layers], arrays, done)
             return self._forward(inputs, offsets, GraphTables(layouts, flats), pools), pools.done
 
         return mx.compile(run)

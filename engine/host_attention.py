@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..cache.kv import Pool
 from .attention import Scoring
 from .segments import Segment
 from .step import Run
@@ -24,6 +25,9 @@ QUERY_TILE = 1024
 SCORES_TILE = 512 * QUERY_TILE
 """Scores computed at a time: 2 MB, to stay in the cache."""
 
+UNPACKED_TILE = 2048
+"""Slots of quantised KV unpacked at a time: 1 MB of heads of 128."""
+
 SMALL_SCORES = 20_000
 """Scores of one KV head below which another thread costs more than it saves."""
 
@@ -35,7 +39,7 @@ class HostAttention:
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="attention")
 
     def attend(
-        self, queries: Floats, keys: Floats, values: Floats, reads: list[Segment], scoring: Scoring
+        self, queries: Floats, keys: Pool, values: Pool, reads: list[Segment], scoring: Scoring
     ) -> Floats:
         """Attend to paged KV.
 
@@ -62,7 +66,7 @@ class HostAttention:
                 None if length == 1 else Sight.of(np.arange(num_queries)[tile], length, reads, scoring.window)
             )
             for segment in reads:
-                softmax.add(segment, keys[head], values[head], sight)
+                softmax.add(segment, keys.head(head), values.head(head), sight)
             out[:, head, tile] = softmax.result()
 
         tasks = [(head, start) for head in range(num_kv_heads) for start in range(0, num_queries, QUERY_TILE)]
@@ -124,13 +128,17 @@ class Softmax:
             self._peak[:] = sinks[:, None]
             self._mass[:] = 1
 
-    def add(self, segment: Segment, keys: Floats, values: Floats, sight: Sight | None) -> None:
-        """Let the segment's rows attend to its slots. sight: of a slice's queries; None where all see all."""
+    def add(self, segment: Segment, keys: Pool, values: Pool, sight: Sight | None) -> None:
+        """Let the segment's rows attend to its slots.
+
+        keys, values: one head's, (slots, dim). sight: of a slice's queries; None where all see all.
+        """
         all_rows = len(segment.rows) == len(self._queries)
         rows: Index = np.s_[:] if all_rows else np.array(segment.rows)
         queries = self._queries[rows].reshape(-1, self._queries.shape[2])
         state = [a[rows].reshape(len(queries), -1) for a in (self._peak, self._mass, self._out)]
-        for tile, size in _tiles(segment.runs, max(1, SCORES_TILE // len(queries))):
+        most = SCORES_TILE if keys.packing is None else len(queries) * UNPACKED_TILE
+        for tile, size in _tiles(segment.runs, max(1, min(most, SCORES_TILE) // len(queries))):
             first, self._done = self._done, self._done + size
             if sight is not None and sight.hides_all(first, self._done):
                 continue

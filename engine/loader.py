@@ -13,7 +13,7 @@ import mlx_lm.utils
 from mlx.utils import tree_flatten, tree_map
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
-from .model_info import DTYPE_BYTES, ModelInfo, inspect
+from .model_info import DTYPE_BYTES, ModelInfo, inspect, row_bytes
 from .weights import ModelError, first_line
 
 __all__ = ["LoadedModel", "ModelError", "ModelInfo", "compute_dtype", "inspect", "load"]
@@ -128,12 +128,15 @@ def _probe(info: ModelInfo, model: Any) -> ModelInfo:
         mx.eval(logits)
     except Exception as error:  # shapes that do not fit show only here
         raise ModelError(f"{info.path} cannot be run: {first_line(error)}") from error
-    # Both are (1, heads, tokens, head size); some models' values differ in size from their keys.
-    sizes = [array.shape[1] * array.shape[3] for cache in caches for array in (cache.keys, cache.values)]
+    # All are (1, heads, tokens, head size); some models' values differ in size from their keys.
+    shapes = [array.shape for cache in caches for array in (cache.keys, cache.values)]
+    item_bytes = DTYPE_BYTES[info.dtype]
     return replace(
         info,
         vocab_size=logits.shape[-1],
         num_layers=len(caches),
-        kv_bytes_per_token=sum(sizes) * DTYPE_BYTES[info.dtype],
+        kv_bytes_per_token=sum(
+            heads * row_bytes(dim, item_bytes, info.kv_bits) for _, heads, _, dim in shapes
+        ),
         eos_token_ids=frozenset(token for token in info.eos_token_ids if token < logits.shape[-1]),
     )

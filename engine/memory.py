@@ -112,13 +112,15 @@ def _kv_budget(info: ModelInfo, config: EngineConfig, device: Device, limit: int
 
 
 def _shortage(info: ModelInfo, config: EngineConfig, device: Device, wanted: int, missing: int) -> str:
+    kv_bytes = wanted * info.kv_bytes_per_token
     share = 1.0 if config.kv_cache_gb is not None else KV_SHARE[device.kind]
     # Where not even the weights fit, the budget was cut off at zero.
     below_zero = max(0, info.weight_bytes + RESERVE_BYTES - device.available_bytes)
     helps = ["a smaller --max-context"] if config.max_context is not None else []
     helps += ["a larger --kv-cache-gb"] if config.kv_cache_gb is not None else []
+    # 8 bits take 9/16 of half precision, scales included.
+    helps += ["--kv-bits 8"] if info.kv_bits == 16 and missing < kv_bytes * 7 / 16 else []
     helps += ["a smaller model"] if info.quantization else ["a 4-bit model"]
-    kv_bytes = wanted * info.kv_bytes_per_token
     return (
         f"not enough memory: {gigabytes(int(missing / share) + below_zero)} missing. {info.name} takes "
         f"{gigabytes(info.weight_bytes)}, {wanted} tokens of KV take {gigabytes(kv_bytes)}, and "

@@ -143,11 +143,7 @@ class KernelPrefill(PagedLayer):
         both = pools.keys[layer], pools.values[layer]
         done = pools.done[layer] = self._kernels.append((keys, values), both, self._slots, pools.done[layer])
         (runs,) = self._this.within(self.window).runs
-        if len(runs) == 1:  # a view; several are copied together
-            (first, end), *_ = runs
-            k, v = both[0][None, :, first:end], both[1][None, :, first:end]
-        else:
-            k, v = self._kernels.gather(both, runs, done)
+        k, v = self._kernels.read(both, runs, done)
         return attend_slice(waiting(queries, done), k, v, scoring)
 
 
@@ -209,9 +205,10 @@ class _Probe:
         return mx.zeros((*queries.shape[:3], values.shape[3]), queries.dtype)
 
 
-def probe(model: nn.Module) -> list[LayerFacts]:
+def probe(model: nn.Module, kv_bits: int = 16) -> list[LayerFacts]:
     """What each layer of `model` asks of its cache; computes nothing, but installs the dispatcher.
 
+    kv_bits: to be kept of each element of KV.
     Raises ValueError when a cache's layer does not attend to keys and values of its own.
     """
     install(model)
@@ -219,7 +216,8 @@ def probe(model: nn.Module) -> list[LayerFacts]:
     model(mx.zeros((1, 2), mx.int32), cache=probes)
     if any(probe.facts is None for probe in probes):
         raise ValueError("a layer keeps no keys and values")
-    return [probe.facts for probe in probes if probe.facts is not None]
+    found = [probe.facts for probe in probes if probe.facts is not None]
+    return [replace(facts, shape=replace(facts.shape, kv_bits=kv_bits)) for facts in found]
 
 
 def install(model: nn.Module) -> None:

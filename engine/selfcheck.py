@@ -11,6 +11,7 @@ import numpy as np
 from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
 
 from ..cache.blocks import BLOCK_SIZE, BlockTable
+from ..cache.kv import ArrayPools, LayerShape
 from .attention import Scoring, attend_arrays
 from .kernels.device import Options, PagedKernels, PassTables, find_kernels
 from .paged import LayerFacts, probe
@@ -39,14 +40,14 @@ SHARED, OWN = 4096, [1, 31, 64, 65, 100, 700, 1500, 33]
 """Tokens that the rows of a trial of the kernels share, and that each has to itself."""
 
 
-def usable_kernels(model: nn.Module, vocab_size: int) -> PagedKernels | None:
+def usable_kernels(model: nn.Module, vocab_size: int, kv_bits: int = 16) -> PagedKernels | None:
     """The device's attention kernels, if they compute what plain MLX computes; else None, with a warning."""
     kernels = find_kernels()
     if kernels is None:
         return None
     try:
-        distance = disagreement(model, vocab_size, on_host=False, kernels=kernels)
-        distance = max(distance, kernel_disagreement(model, kernels))
+        distance = disagreement(model, vocab_size, on_host=False, kernels=kernels, kv_bits=kv_bits)
+        distance = max(distance, kernel_disagreement(model, kernels, kv_bits))
     except Exception as error:  # whatever a compiler or driver raises
         logger.warning("attention kernels cannot be used here, plain MLX is used instead: %s", error)
         return None
@@ -56,12 +57,12 @@ def usable_kernels(model: nn.Module, vocab_size: int) -> PagedKernels | None:
     return kernels
 
 
-def kernel_disagreement(model: nn.Module, kernels: PagedKernels) -> float:
+def kernel_disagreement(model: nn.Module, kernels: PagedKernels, kv_bits: int = 16) -> float:
     """Distance between kernels and plain MLX on random data in the model's shapes; up to 1 is agreement.
 
     Long and short rows that share a prefix, so that all that a step may need is compiled here already.
     """
-    kinds = {replace(facts, layer=0) for facts in probe(model)}
+    kinds = {replace(facts, layer=0) for facts in probe(model, kv_bits)}
     return max(_layer_disagreement(facts, kernels) for facts in kinds)
 
 
@@ -76,33 +77,38 @@ def _layer_disagreement(facts: LayerFacts, kernels: PagedKernels) -> float:
         return mx.random.normal(dims, key=mx.random.key(seed)).astype(shape.dtype)
 
     queries = draw(0, len(OWN), facts.num_heads, 1, shape.key_dim)
-    new = [draw(seed, len(OWN), shape.num_kv_heads, 1, shape.key_dim) for seed in (1, 2)]
-    pools = [draw(seed, shape.num_kv_heads, starts[-1], shape.key_dim) for seed in (3, 4)]
-    mx.eval(pools)
+    heads, dims = shape.num_kv_heads, (shape.key_dim, shape.value_dim)
+    new = draw(1, len(OWN), heads, 1, dims[0]), draw(2, len(OWN), heads, 1, dims[1])
+    old = draw(3, heads, starts[-1], dims[0]), draw(4, heads, starts[-1], dims[1])
     scoring = Scoring(facts.scale, facts.window, draw(5, facts.num_heads) if facts.has_sinks else None)
-    last = mx.array([row[-1][1] - 1 for row in runs])
-    plain = [pool.astype(mx.float32) for pool in pools]
-    for pool, fresh in zip(plain, new, strict=True):
-        pool[:, last] = fresh[:, :, 0].swapaxes(0, 1).astype(mx.float32)
-    expected = attend_arrays(queries.astype(mx.float32), plain[0], plain[1], runs, scoring)
-    mx.eval(expected)  # before the kernels write to the pools
+    ours, plain = (ArrayPools([shape], starts[-1] // BLOCK_SIZE) for _ in range(2))
+    for pools in (ours, plain):
+        pools.write(0, np.arange(starts[-1], dtype=np.int32), *old)
+    last = np.array([row[-1][1] - 1 for row in runs], np.int32)
+    plain.write(0, last, *(fresh[:, :, 0].swapaxes(0, 1) for fresh in new))
+    mx.eval(ours.arrays(), plain.arrays())  # before the kernels write to them
+    expected = attend_arrays(queries.astype(mx.float32), plain.keys[0], plain.values[0], runs, scoring)
     batch = PassTables(runs, segments(runs))
     result, _ = kernels.decode(
-        queries, (new[0], new[1]), (pools[0], pools[1]), batch, Options(scoring, mx.zeros((8,)))
+        queries, new, (ours.keys[0], ours.values[0]), batch, Options(scoring, mx.zeros((8,)))
     )
     return _largest_distance(result[:, :, 0], expected[:, :, 0]) / KERNEL_TOLERANCE[shape.dtype]
 
 
 def disagreement(
-    model: nn.Module, vocab_size: int, on_host: bool, kernels: PagedKernels | None = None
+    model: nn.Module,
+    vocab_size: int,
+    on_host: bool,
+    kernels: PagedKernels | None = None,
+    kv_bits: int = 16,
 ) -> float:
     """Distance between paged and plain logits relative to their size, and to what rounding allows.
 
     The prompts are prefilled in two slices each and decoded together, with windows shorter than the longer
-    one. Up to 1 is agreement.
+    one. Where KV is quantised, it is so on mlx-lm's side as well. Up to 1 is agreement.
     Raises whatever the model raises when it cannot work on paged KV.
     """
-    layers = [_narrowed(facts) for facts in probe(model)]
+    layers = [_narrowed(facts) for facts in probe(model, kv_bits)]
     runner = Runner(model, num_blocks=8, on_host=on_host, kernels=kernels, layers=layers)
     rows, expected = [], []
     for seq_id, (blocks, length) in enumerate(PROMPTS):
@@ -113,7 +119,7 @@ def disagreement(
         runner.prefill(PrefillChunk(seq_id, tokens[:cut], 0, table.runs(cut)))
         runner.prefill(PrefillChunk(seq_id, tokens[cut:last], cut, table.runs(last)))
         rows.append(DecodeRow(seq_id, tokens[last], last, table.runs(last + 1), SamplingParams()))
-        expected.append(model(mx.array([tokens]), cache=_narrow_caches(model, layers))[0, -1])
+        expected.append(model(mx.array([tokens]), cache=reference_caches(model, layers))[0, -1])
     plain = mx.stack(expected)
     is_tf32 = plain.dtype == mx.float32 and mx.default_device() == mx.Device(mx.gpu)
     tolerance = TF32_TOLERANCE if is_tf32 else TOLERANCE[plain.dtype]
@@ -132,12 +138,35 @@ class _NarrowCache(RotatingKVCache):
         return super().make_mask(N, self.max_size, return_array)
 
 
-def _narrow_caches(model: nn.Module, layers: list[LayerFacts]) -> list[Any]:
-    caches, narrow = make_prompt_cache(model), cast(Any, _NarrowCache)
-    return [
+class _RoundTrip:
+    """Another cache, but what goes in is quantised and restored on the way."""
+
+    def __init__(self, cache: Any, shape: LayerShape) -> None:
+        self._cache, self._shape = cache, shape
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cache, name)
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> Any:
+        return self._cache.update_and_fetch(self._lossy(keys), self._lossy(values))
+
+    def _lossy(self, elements: mx.array) -> mx.array:
+        packing = self._shape.packing(elements.shape[-1])
+        assert packing is not None
+        restored: mx.array = packing.unpack(mx, packing.pack(mx, elements), elements.dtype)
+        return restored
+
+
+def reference_caches(model: nn.Module, layers: list[LayerFacts]) -> list[Any]:
+    """mlx-lm's own, with the trial's windows and the pools' precision."""
+    narrow = cast(Any, _NarrowCache)
+    caches = [
         cache if facts.window is None else narrow(facts.window)
-        for cache, facts in zip(caches, layers, strict=True)
+        for cache, facts in zip(make_prompt_cache(model), layers, strict=True)
     ]
+    if layers[0].shape.kv_bits == 16:
+        return caches
+    return [_RoundTrip(cache, facts.shape) for cache, facts in zip(caches, layers, strict=True)]
 
 
 def _largest_distance(a: mx.array, b: mx.array) -> float:

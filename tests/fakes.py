@@ -129,6 +129,7 @@ class FakeModel:
     num_kv_tokens: int = 200_000
     device: str = "test"
     attention: str = "scripted"
+    kv_type: str = "8-bit"
     eos_token_ids: frozenset[int] = frozenset({IM_END})
     default_sampling: SamplingParams = SamplingParams()  # noqa: RUF009  (frozen)
 

@@ -10,8 +10,8 @@ LAYERS = ["cache", "engine", "scheduler", "api"]  # each may import those before
 WEB = {"fastapi", "pydantic", "starlette", "uvicorn", "prometheus_client"}
 MLX = {"mlx", "mlx_lm"}
 
-# They time the engine itself.
-IN_PROCESS = {"bench/gpu.py", "bench/gpu_engines.py"}
+# They measure the engine itself.
+IN_PROCESS = {"bench/gpu.py", "bench/gpu_engines.py", "bench/gpu_attention.py", "bench/kv_error.py"}
 
 # The half of each package that decides; it must be quick to test by the thousand.
 PLAIN = ["cache/blocks.py", "cache/radix.py", "scheduler/*.py", "engine/step.py", "engine/config.py"]

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #define DEVICE
+#define CALLABLE
 typedef long long INDEX;
 #define THREADS 128
 #define EACH_THREAD for (int TID = 0; TID < THREADS; ++TID)
@@ -20,6 +21,7 @@ typedef long long INDEX;
 #define UNROLL
 #define EXP2(x) std::exp2(x)
 #define MAX(a, b) std::fmax(a, b)
+#define MIN(a, b) std::fmin(a, b)
 
 struct bfloat16_t {
   uint16_t bits;

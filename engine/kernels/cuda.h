@@ -1,5 +1,6 @@
 // What the kernels' bodies need of a language: CUDA.
 #define DEVICE
+#define CALLABLE __device__
 typedef long long INDEX;
 #define THREADS 128
 #define EACH_THREAD
@@ -15,6 +16,7 @@ typedef long long INDEX;
 #define UNROLL _Pragma("unroll")
 #define EXP2(x) exp2_fast(x)
 #define MAX(a, b) fmaxf(a, b)
+#define MIN(a, b) fminf(a, b)
 
 __device__ inline float exp2_fast(float x) {  // exp2f without its care for denormal numbers
   float y;

@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 import mlx.core as mx
 
 from ...cache.blocks import BLOCK_SIZE
+from ...cache.kv import Pool
 from ..attention import Scoring
 from ..segments import Segment
 from ..step import Run
@@ -27,6 +28,9 @@ SHARED_PEAK_MARGIN = 6
 DTYPES = (mx.float16, mx.bfloat16, mx.float32)
 
 Launch = Callable[..., list[mx.array]]
+
+Pools = tuple[Pool, Pool]
+"""One layer's keys and values."""
 
 
 class DeviceTables:
@@ -100,7 +104,6 @@ class LayerKernels:
 
     split: Launch
     combine: Launch
-    num_groups: int  # thread groups that an item takes
 
 
 class PagedKernels:
@@ -123,27 +126,28 @@ class PagedKernels:
         self,
         queries: mx.array,
         new: tuple[mx.array, mx.array],
-        pools: tuple[mx.array, mx.array],
+        pools: Pools,
         batch: BatchTables,
         options: "Options",
     ) -> tuple[mx.array, mx.array]:
         """Store each row's newest key and value and attend to all of its tokens.
 
-        queries: (rows, num_heads, 1, dim). new: keys and values, (rows, kv_heads, 1, dim). pools: keys and
-        values, (kv_heads, slots, dim), written in place. Returns (rows, num_heads, 1, dim) and a `done`.
+        queries: (rows, num_heads, 1, dim). new: keys and values, (rows, kv_heads, 1, dim). pools: written
+        in place. Returns (rows, num_heads, 1, dim) and a `done`.
         Raises NotImplementedError for a layer that the kernels cannot serve.
         """
         num_rows, num_heads, _, dim = queries.shape
-        if pools[0].shape != pools[1].shape:
-            raise NotImplementedError("keys and values of different sizes")
+        num_kv_heads, keys, values = pools[0].shape[0], pools[0], pools[1]
+        if keys.shape != values.shape or num_heads % num_kv_heads:
+            raise NotImplementedError("keys and values of different sizes, or an uneven number of heads")
+        geometry = Geometry(dim, num_heads // num_kv_heads, queries.dtype.size, keys.packing)
         sinks = options.scoring.sinks
-        layer = self._prepare(
-            (queries.dtype, num_heads, pools[0].shape[0], dim), options.scoring.scale, sinks is not None
-        )
-        tables = batch.get((layer.num_groups, options.scoring.window))
+        layer = self._prepare(geometry, queries.dtype, options.scoring.scale, sinks is not None)
+        num_groups = num_kv_heads * geometry.tiles
+        tables = batch.get((num_groups, options.scoring.window))
         outs, stats = layer.split(
-            inputs=[queries, *new, *pools, tables.table, tables.items, options.after],
-            grid=(THREADS * tables.num_items, layer.num_groups, 1),
+            inputs=[queries, *new, keys.rows, values.rows, tables.table, tables.items, options.after],
+            grid=(THREADS * tables.num_items, num_groups, 1),
             output_shapes=[(tables.num_items, num_heads, dim), (tables.num_items, num_heads, 2)],
         )
         extra = self._shared(queries, pools, tables, options)
@@ -161,13 +165,12 @@ class PagedKernels:
         return result, done
 
     def _prepare_layer(
-        self, shape: tuple[mx.Dtype, int, int, int], scale: float, has_sinks: bool
+        self, geometry: Geometry, dtype: mx.Dtype, scale: float, has_sinks: bool
     ) -> "LayerKernels":
-        """The two passes for layers of one kind. shape: type, heads, KV heads, size of a head."""
-        dtype, num_heads, num_kv_heads, dim = shape
-        geometry = Geometry(dim, num_heads // num_kv_heads, dtype.size)
-        if dtype not in DTYPES or num_heads % num_kv_heads or not geometry.is_supported:
-            raise NotImplementedError(f"{num_heads} heads of {dim} over {num_kv_heads}, {dtype}")
+        """The two passes for layers of one kind."""
+        dim, group = geometry.dim, geometry.group
+        if dtype not in DTYPES or not geometry.is_supported:
+            raise NotImplementedError(f"{group} heads of {dim} to a KV head, {dtype}")
         split = partial(
             self._launch(SPLIT, scale),
             template=[("T", dtype), *geometry.constants.items()],
@@ -176,31 +179,31 @@ class PagedKernels:
         )
         combine = partial(
             self._launch(COMBINE, 0.0),
-            template=[("T", dtype), ("HAS_SINKS", has_sinks), ("DIM", dim), ("GROUP", geometry.group)],
+            template=[("T", dtype), ("HAS_SINKS", has_sinks), ("DIM", dim), ("GROUP", group)],
             threadgroup=(THREADS, 1, 1),
             output_dtypes=[dtype, mx.float32],
         )
-        return LayerKernels(split, combine, num_kv_heads * geometry.tiles)
+        return LayerKernels(split, combine)
 
     def _shared(
-        self, queries: mx.array, pools: tuple[mx.array, mx.array], tables: DeviceTables, options: "Options"
+        self, queries: mx.array, pools: Pools, tables: DeviceTables, options: "Options"
     ) -> tuple[mx.array, mx.array]:
         """Parts (kv_heads, m, group, dim) and their (peak, mass), for the rows of all shared reads."""
         if not tables.shared:
             return self._none_shared[queries.dtype], self._none_shared[mx.float32]
         queries = waiting(queries, options.after)
         parts = []
-        for rows, (first, end) in tables.shared:
+        for rows, run in tables.shared:
             mine = queries if rows is None else queries[rows]
-            keys, values = pools[0][:, first:end], pools[1][:, first:end]
-            parts.append(self._read(mine, keys, values, options.scoring.scale))
+            keys, values = self.read(pools, (run,), options.after)
+            parts.append(self._read_shared(mine, keys[0], values[0], options.scoring.scale))
         if len(parts) == 1:
             return parts[0]
         return mx.concatenate([out for out, _ in parts], axis=1), mx.concatenate(
             [stats for _, stats in parts], axis=1
         )
 
-    def _read(
+    def _read_shared(
         self, queries: mx.array, keys: mx.array, values: mx.array, scale: float
     ) -> tuple[mx.array, mx.array]:
         """Partial softmax of several rows over slots that all of them read.
@@ -231,15 +234,15 @@ class PagedKernels:
     def append(
         self,
         new: tuple[mx.array, mx.array],
-        pools: tuple[mx.array, mx.array],
+        pools: Pools,
         slots: mx.array,
         after: mx.array,
     ) -> mx.array:
         """Store a slice's keys and values, (1, kv_heads, length, dim), in place; returns a `done`."""
-        _, num_kv_heads, length, dim = new[0].shape
+        _, num_kv_heads, length, _ = new[0].shape
         done: mx.array = self._launch(APPEND, 0.0)(
-            inputs=[*new, *pools, slots, after],
-            template=[("T", new[0].dtype), ("DIM", dim)],
+            inputs=[*new, pools[0].rows, pools[1].rows, slots, after],
+            template=_head_template(pools[0], new[0].dtype),
             grid=(THREADS * length, num_kv_heads, 1),
             threadgroup=(THREADS, 1, 1),
             output_shapes=[(8,)],
@@ -247,19 +250,24 @@ class PagedKernels:
         )[0]
         return done
 
-    def gather(
-        self, pools: tuple[mx.array, mx.array], runs: tuple[Run, ...], after: mx.array
-    ) -> tuple[mx.array, mx.array]:
-        """Copy a sequence's keys and values together, (1, kv_heads, length, dim).
+    def read(self, pools: Pools, runs: tuple[Run, ...], after: mx.array) -> tuple[mx.array, mx.array]:
+        """A sequence's keys and values, (1, kv_heads, length, dim): a view where they lie so, else a copy.
 
         runs: all but the first begin with a block.
         """
+        if len(runs) == 1 and pools[0].packing is None:
+            (first, end), *_ = runs
+            return pools[0].rows[None, :, first:end], pools[1].rows[None, :, first:end]
+        return self.gather(pools, runs, after)
+
+    def gather(self, pools: Pools, runs: tuple[Run, ...], after: mx.array) -> tuple[mx.array, mx.array]:
+        """Copy, and unpack, a sequence's keys and values; see `read`."""
         num_kv_heads, _, dim = pools[0].shape
         length, skipped = sum(end - first for first, end in runs), runs[0][0] % BLOCK_SIZE
         extent = mx.array([length, skipped] + [0] * 6)
         keys, values = self._launch(GATHER, 0.0)(
-            inputs=[*pools, mx.array(block_table([runs])), extent, after],
-            template=[("T", pools[0].dtype), ("DIM", dim), ("BLOCK", BLOCK_SIZE)],
+            inputs=[pools[0].rows, pools[1].rows, mx.array(block_table([runs])), extent, after],
+            template=[*_head_template(pools[0], pools[0].dtype), ("BLOCK", BLOCK_SIZE)],
             grid=(THREADS * length, num_kv_heads, 1),
             threadgroup=(THREADS, 1, 1),
             output_shapes=[(1, num_kv_heads, length, dim)] * 2,
@@ -279,6 +287,12 @@ class PagedKernels:
             source=f"const float SCALE = {folded!r};\n" + kernel.body(self._language),
         )
         return launch
+
+
+def _head_template(pool: Pool, dtype: mx.Dtype) -> list[tuple[str, Any]]:
+    """What a kernel must know of a pool's rows."""
+    constants = Geometry(pool.shape[2], 1, dtype.size, pool.packing).constants
+    return [("T", dtype), *((name, constants[name]) for name in ("DIM", "BITS", "UNIT", "VECTOR"))]
 
 
 def waiting(array: mx.array, done: mx.array) -> mx.array:

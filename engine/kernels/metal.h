@@ -1,5 +1,6 @@
 // What the kernels' bodies need of a language: Metal.
 #define DEVICE device
+#define CALLABLE
 typedef long INDEX;
 #define THREADS 128
 #define EACH_THREAD
@@ -15,3 +16,4 @@ typedef long INDEX;
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define EXP2(x) metal::fast::exp2(x)
 #define MAX(a, b) metal::max(a, b)
+#define MIN(a, b) metal::min(a, b)

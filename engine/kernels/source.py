@@ -6,6 +6,7 @@ from importlib.resources import files
 from typing import Literal
 
 from ...cache.blocks import BLOCK_SIZE
+from ...cache.packing import Packing
 
 Language = Literal["metal", "cuda", "cpp"]
 Constants = dict[str, int]
@@ -74,11 +75,13 @@ class Geometry:
 
     dim: int
     group: int  # query heads of a KV head
-    itemsize: int  # bytes of an element
+    itemsize: int  # bytes of an element, when it is not packed
+    packing: Packing | None = None
 
     @property
     def is_supported(self) -> bool:
-        return self.dim <= 256 and self.dim % self.lanes == 0 and 1 <= self.group <= 16
+        fits = self.packing is None or self.vector * self.packing.bits >= 8  # whole bytes
+        return self.dim <= 256 and self.dim % self.lanes == 0 and 1 <= self.group <= 16 and fits
 
     @property
     def lanes(self) -> int:
@@ -92,7 +95,7 @@ class Geometry:
 
     @property
     def vector(self) -> int:
-        """Elements loaded at a time: up to 16 bytes."""
+        """Elements loaded at a time: up to 16 bytes, before they are packed."""
         return next(n for n in (8, 4, 2, 1) if self.width % n == 0 and n * self.itemsize <= 16)
 
     @cached_property
@@ -117,4 +120,6 @@ class Geometry:
             "VECTOR": self.vector,
             "TOKENS": TOKENS,
             "BLOCK": BLOCK_SIZE,
+            "BITS": 0 if self.packing is None else self.packing.bits,
+            "UNIT": 1 if self.packing is None else self.packing.group,
         }

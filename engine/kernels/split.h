@@ -1,9 +1,10 @@
 // Decode attention, pass 1: partial softmax of the query heads of one KV head over one item, a stretch of one
 // row's tokens. Flash-decoding (Dao et al. 2023) over a block table.
 // The newest token's key and value are stored in the pools on the way.
-//   queries (rows, heads, 1, DIM); new_keys, new_values (rows, kv_heads, 1, DIM); keys, values (kv_heads, slots, DIM)
+//   queries (rows, heads, 1, DIM); new_keys, new_values (rows, kv_heads, 1, DIM); keys, values (kv_heads, slots, row)
 //   table (rows, blocks); items (n, 4): row, first token, end, the row's newest token
 //   outs (n, heads, DIM); stats (n, heads, 2): base-2 peak of the scores, mass relative to it
+HEAD_TYPES;
 constexpr int TILES = (GROUP + HEADS - 1) / HEADS;
 const int item = GROUP_X;
 const int kv_head = GROUP_Y / TILES;
@@ -35,7 +36,7 @@ PRIVATE(float, top, 1);
 PRIVATE(float, peak, 1);
 PRIVATE(float, mass, 1);
 PRIVATE(float, shrink, 1);
-typedef Pack<T, VECTOR> Loaded;
+typedef typename Head::Piece Loaded;
 PRIVATE(Loaded, key, TOKENS * CHUNKS);
 PRIVATE(Loaded, value, TOKENS * CHUNKS);
 SHARED(float, team_peak, TEAMS * HEADS);
@@ -55,12 +56,16 @@ EACH_THREAD {
   MY(peak)[0] = LOWEST;
   MY(mass)[0] = 0;
   // All groups that read the newest token write it, the same values, so that each finds it in the pools.
-  if (newest < end && TID < DIM / VECTOR) {
-    const INDEX from = (INDEX(row) * num_kv_heads + kv_head) * DIM + TID * VECTOR;
-    const int block = table[row_table + newest / BLOCK];
-    const INDEX to = (pool_head + block * BLOCK + newest % BLOCK) * DIM + TID * VECTOR;
-    STORE((DEVICE T*)keys, to) = LOAD(new_keys, from);
-    STORE((DEVICE T*)values, to) = LOAD(new_values, from);
+  if (newest < end) {
+    const INDEX from = (INDEX(row) * num_kv_heads + kv_head) * DIM;
+    const INDEX to = pool_head + table[row_table + newest / BLOCK] * BLOCK + newest % BLOCK;
+    for (int job = TID; job < 2 * Head::JOBS; job += THREADS) {
+      if (job < Head::JOBS) {
+        Head::store((DEVICE Item*)keys, to, new_keys + from, job);
+      } else {
+        Head::store((DEVICE Item*)values, to, new_values + from, job - Head::JOBS);
+      }
+    }
   }
 }
 BARRIER_DEVICE;
@@ -76,9 +81,9 @@ BARRIER_DEVICE;
         block = pool_head + table[row_table + (ahead < end ? ahead : end - 1) / BLOCK] * BLOCK;   \
       }                                                                                           \
       const int wanted = ahead + team;                                                            \
-      const INDEX at = (block + (wanted < end ? wanted : end - 1) % BLOCK) * DIM;                 \
+      const INDEX at = block + (wanted < end ? wanted : end - 1) % BLOCK;                           \
       UNROLL for (int c = 0; c < CHUNKS; ++c) {                                                   \
-        MY(into)[j * CHUNKS + c] = LOAD(pool, at + PLACE(lane, c * VECTOR));                      \
+        MY(into)[j * CHUNKS + c] = Head::load(pool, at, PLACE(lane, c * VECTOR));                 \
       }                                                                                           \
     }                                                                                             \
   }
@@ -98,7 +103,7 @@ for (int start = first - first % SPAN; start < end; start += SPAN) {
     UNROLL for (int s = 0; s < SCORES; ++s) MY(score)[s] = 0;
     UNROLL for (int j = 0; j < TOKENS; ++j) {
       UNROLL for (int i = 0; i < WIDTH; ++i) {
-        const float k = float(MY(key)[j * CHUNKS + i / VECTOR].at[i % VECTOR]);
+        const float k = MY(key)[j * CHUNKS + i / VECTOR].at(i % VECTOR);
         UNROLL for (int h = 0; h < HEADS; ++h) MY(score)[h * TOKENS + j] += MY(query)[h * WIDTH + i] * k;
       }
     }
@@ -163,7 +168,7 @@ for (int start = first - first % SPAN; start < end; start += SPAN) {
         const int s = h * TOKENS + j;
         const float weight = FROM_LANE(score, s % OWN, s * LANES / SCORES);
         UNROLL for (int i = 0; i < WIDTH; ++i) {
-          MY(sum)[h * WIDTH + i] += weight * float(MY(value)[j * CHUNKS + i / VECTOR].at[i % VECTOR]);
+          MY(sum)[h * WIDTH + i] += weight * MY(value)[j * CHUNKS + i / VECTOR].at(i % VECTOR);
         }
       }
     }

@@ -8,7 +8,7 @@ def test_health_tells_the_model_and_what_is_going_on(server: Server) -> None:
     assert response.status_code == 200
     body = response.json()
     assert (body["status"], body["model"], body["device"]) == ("ok", server.model.name, "test")
-    assert body["attention"] == "scripted"
+    assert (body["attention"], body["kv"]) == ("scripted", "8-bit")
     assert body["stats"]["blocks_total"] == 100
 
 

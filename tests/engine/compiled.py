@@ -37,10 +37,11 @@ def has_compiler() -> bool:
 def build(folder: Path, geometry: Geometry, dtype: str, scale: float, has_sinks: bool = False) -> ctypes.CDLL:
     """Compile all kernels for one layer's geometry."""
     constants = geometry.constants | {"HAS_SINKS": int(has_sinks), "MARGIN": SHARED_PEAK_MARGIN}
+    stored = "T" if geometry.packing is None else "uint8_t"
     text = header("cpp") + f"typedef {CTYPES[dtype]} T;\n"
     text += "".join(f"constexpr int {name} = {value};\n" for name, value in constants.items())
     text += f"const float SCALE = {scale * LOG2_E!r};\n"
-    text += "".join(_function(kernel) for kernel in (SPLIT, COMBINE, SOFTMAX, APPEND, GATHER))
+    text += "".join(_function(kernel, stored) for kernel in (SPLIT, COMBINE, SOFTMAX, APPEND, GATHER))
     source, library = folder / "kernels.cpp", folder / "kernels.so"
     source.write_text(text)
     flags = ["-std=c++17", "-O2", "-Wall", "-Werror", "-Wno-unused", "-shared", "-fPIC"]
@@ -48,8 +49,9 @@ def build(folder: Path, geometry: Geometry, dtype: str, scale: float, has_sinks:
     return ctypes.CDLL(str(library))
 
 
-def _function(kernel: Kernel) -> str:
-    inputs = [f"const {FIXED.get(name, 'T')}* {name}, const int* {name}_shape" for name in kernel.inputs]
+def _function(kernel: Kernel, stored: str) -> str:
+    types = FIXED | {"keys": stored, "values": stored}
+    inputs = [f"const {types.get(name, 'T')}* {name}, const int* {name}_shape" for name in kernel.inputs]
     outputs = [f"{FIXED.get(name, 'T')}* {name}" for name in kernel.outputs]
     loops = [f"for (int GROUP_{c} = 0; GROUP_{c} < groups_{c.lower()}; ++GROUP_{c})" for c in "YX"]
     groups = "\n".join(loops)

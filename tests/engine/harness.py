@@ -27,10 +27,11 @@ class Verdict:
     ties: int = 0
     wrong: int = 0
     seen: set[int] = field(default_factory=set, repr=False)  # the different tokens among them
+    tie: float = TIE
 
-    def judge(self, model: Any, sequence: Sequence) -> None:
+    def judge(self, model: Any, sequence: Sequence, caches: list[Any] | None = None) -> None:
         """Compare a greedy sequence with the argmax of one plain forward pass over all of its tokens."""
-        logits = np.array(model(mx.array([sequence.tokens[:-1]]))[0].astype(mx.float32))
+        logits = np.array(model(mx.array([sequence.tokens[:-1]]), cache=caches)[0].astype(mx.float32))
         given = sequence.request.constraint
         constraint = given.resumed([]) if given is not None else None
         for position in range(sequence.num_prompt, len(sequence.tokens)):
@@ -41,7 +42,7 @@ class Verdict:
             self.tokens += 1
             self.seen.add(token)
             if token != row.argmax():
-                is_tie = row.max() - row[token] <= TIE
+                is_tie = row.max() - row[token] <= self.tie
                 self.ties += is_tie
                 self.wrong += not is_tie
 

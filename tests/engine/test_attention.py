@@ -10,7 +10,7 @@ import mlx_lm.utils
 import numpy as np
 import pytest
 from pensieve.cache.blocks import BLOCK_SIZE
-from pensieve.cache.kv import ArrayPools
+from pensieve.cache.kv import ArrayPools, Pool
 from pensieve.engine import selfcheck
 from pensieve.engine.attention import Scoring, attend_arrays, attend_slice
 from pensieve.engine.graphs import DecodeGraphs, Graph, Layouts
@@ -24,9 +24,23 @@ from .compiled import has_compiler
 from .harness import Machine, Verdict, grow_tree
 
 Pair = tuple[mx.array, mx.array]
+Pools = tuple[Pool, Pool]
 
 needs_compiler = pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
 needs_gpu = pytest.mark.skipif(find_kernels() is None, reason="no GPU")
+
+
+def stored(pool: Pool, fresh: mx.array) -> mx.array:
+    """What would be read after `fresh` had been stored."""
+    row = Pool(
+        mx.zeros((*fresh.shape[:-1], pool.rows.shape[-1]), pool.rows.dtype),
+        pool.shape[-1],
+        pool.packing,
+        pool.dtype,
+    )
+    row[:] = fresh
+    read: mx.array = row[:]
+    return read
 
 
 class PlainKernels(PagedKernels):
@@ -38,14 +52,16 @@ class PlainKernels(PagedKernels):
     def __init__(self) -> None:
         super().__init__("cuda")
 
-    def decode(self, queries: mx.array, new: Pair, pools: Pair, batch: BatchTables, options: Options) -> Pair:
+    def decode(
+        self, queries: mx.array, new: Pair, pools: Pools, batch: BatchTables, options: Options
+    ) -> Pair:
         tables, scoring = batch.get((1, options.scoring.window)), options.scoring
         newest = tables.items[tables.ranges[:, 0], 3][:, None]
         slots = (tables.table[:, :, None] * BLOCK_SIZE + mx.arange(BLOCK_SIZE)).reshape(len(newest), -1)
         index = mx.arange(slots.shape[1])[None]
         is_newest, is_seen = index == newest, (index <= newest) & (index > newest - (scoring.window or 10**6))
         keys, values = (
-            mx.where(is_newest[:, None, :, None], fresh, pool[:, slots].swapaxes(0, 1))
+            mx.where(is_newest[:, None, :, None], stored(pool, fresh), pool[:, slots].swapaxes(0, 1))
             for pool, fresh in zip(pools, new, strict=True)
         )
         out = mx.fast.scaled_dot_product_attention(
@@ -53,12 +69,12 @@ class PlainKernels(PagedKernels):
         )
         return out, mx.stack(list(new))
 
-    def append(self, new: Pair, pools: Pair, slots: mx.array, after: mx.array) -> mx.array:
+    def append(self, new: Pair, pools: Pools, slots: mx.array, after: mx.array) -> mx.array:
         for pool, fresh in zip(pools, new, strict=True):
             pool[:, slots[: fresh.shape[2]]] = fresh[0]
         return after
 
-    def gather(self, pools: Pair, runs: tuple[Run, ...], after: mx.array) -> Pair:
+    def gather(self, pools: Pools, runs: tuple[Run, ...], after: mx.array) -> Pair:
         keys, values = (
             mx.concatenate([pool[:, first:end] for first, end in runs], axis=1)[None] for pool in pools
         )
@@ -80,13 +96,15 @@ class PlainRunner(Runner):
 
 
 class WrongKernels(PlainKernels):
-    def decode(self, queries: mx.array, new: Pair, pools: Pair, batch: BatchTables, options: Options) -> Pair:
+    def decode(
+        self, queries: mx.array, new: Pair, pools: Pools, batch: BatchTables, options: Options
+    ) -> Pair:
         out, after = super().decode(queries, new, pools, batch, options)
         return out * 1.5, after
 
 
 class BrokenKernels(PlainKernels):
-    def append(self, new: Pair, pools: Pair, slots: mx.array, after: mx.array) -> mx.array:
+    def append(self, new: Pair, pools: Pools, slots: mx.array, after: mx.array) -> mx.array:
         raise RuntimeError("the compiler is missing")
 
 
@@ -118,8 +136,8 @@ def test_plain_attention_is_the_textbooks(window: int | None, has_sinks: bool) -
         (700, [(64, 128), (512, 1400)]),
     ]:
         queries = rng.standard_normal((4, length, 16), dtype=np.float32)
-        q, k, v = (mx.array(a) for a in (queries[None], keys, values))
-        found = attend_arrays(q, k, v, [tuple(runs)], scoring)
+        k, v = (Pool(mx.array(rows), 16, None, mx.float32) for rows in (keys, values))
+        found = attend_arrays(mx.array(queries[None]), k, v, [tuple(runs)], scoring)
         expected = naive.attend(queries, keys, values, runs, 0.25, window, sinks)
         np.testing.assert_allclose(np.array(found[0]), expected, rtol=1e-4, atol=2e-6)
 

@@ -13,7 +13,9 @@ import mlx_lm.utils
 import pensieve.engine.demo
 import pytest
 from mlx_lm.models.cache import make_prompt_cache
+from pensieve.engine.paged import probe
 from pensieve.engine.runner import Runner
+from pensieve.engine.selfcheck import reference_caches
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.config import SchedulerConfig
 
@@ -178,6 +180,54 @@ def test_prompts_longer_than_a_window_continue_as_on_mlx_lms_own_caches(
         for token in sequence.tokens[len(prompt) :]:
             assert logits.max() - logits[token] <= TIE
             logits = model(mx.array([[token]]), cache=caches)[0, -1]
+
+
+@pytest.mark.parametrize("on_host", [True, False])
+@pytest.mark.parametrize(
+    ("model_type", "kv_bits"),
+    [("llama", 8), ("llama", 4), ("gemma3_text", 8), ("gemma3_text", 4)],
+)
+def test_quantised_kv_is_as_exact(folder: Path, model_type: str, kv_bits: int, on_host: bool) -> None:
+    """The judge quantises each token's KV as well, but knows neither pages nor batches nor slices.
+
+    Not gpt_oss: where rounding moves a code to its neighbour, a random router may choose another expert. That
+    happens to the judge as well, when it reads a prompt in slices.
+    """
+    model: Any = mlx_lm.utils.load_model(write_model(folder / model_type, model_type))[0]
+    layers, rng = probe(model, kv_bits), random.Random(kv_bits)
+    verdict = Verdict(tie=0.01)  # a neighbouring code moves logits by more than rounding
+    machine = Machine(Runner(model, 400, on_host, layers=layers), num_blocks=400)
+    for _ in range(40 if on_host else 10):
+        for sequence in grow_tree(machine, rng, VOCAB, num_requests=4):
+            verdict.judge(model, sequence, reference_caches(model, layers))
+    assert verdict.wrong == 0
+    assert verdict.tokens > 150
+    assert verdict.ties <= verdict.tokens / 200
+    assert machine.scheduler.counters.prefix_hits > machine.scheduler.counters.prefix_queries / 10
+
+
+@pytest.mark.parametrize("on_host", [True, False])
+@pytest.mark.parametrize("kv_bits", [8, 4])
+def test_quantised_kv_does_not_depend_on_slices_or_neighbours(
+    folder: Path, kv_bits: int, on_host: bool
+) -> None:
+    """A slice reads its own tokens as they are stored, too, so that it does not matter where it was cut."""
+    model: Any = mlx_lm.utils.load_model(write_model(folder / "gemma3_text", "gemma3_text"))[0]
+    rng, layers = random.Random(1), probe(model, kv_bits)
+    prompts = [[rng.randrange(VOCAB) for _ in range(rng.randint(100, 250))] for _ in range(4)]
+
+    def run(step_tokens: int, together: bool) -> list[list[int]]:
+        config = SchedulerConfig(max_batch=4, step_tokens=step_tokens)
+        machine = Machine(Runner(model, 100, on_host, layers=layers), num_blocks=100, config=config)
+        sequences = []
+        for prompt in prompts:
+            sequences.append(machine.add(prompt, 20))
+            if not together:
+                machine.finish()
+        machine.finish()
+        return [sequence.tokens for sequence in sequences]
+
+    assert run(33, True) == run(1000, True) == run(70, False)
 
 
 def test_long_prompts_over_many_query_heads_are_exact(tmp_path: Path) -> None:

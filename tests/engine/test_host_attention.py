@@ -1,16 +1,25 @@
 """NumPy's paged attention against the textbook's."""
 
+from typing import Any
+
 import mlx.core as mx
 import numpy as np
 import pytest
+from pensieve.cache.kv import Pool
 from pensieve.engine.attention import Scoring
 from pensieve.engine.host_attention import HostAttention
-from pensieve.engine.segments import last_slots, segments
+from pensieve.engine.segments import Segment, last_slots, segments
 from pensieve.engine.step import Run
 
 from .naive import attend
 
 ATTENTION = HostAttention(num_threads=2)
+
+
+def attend_paged(queries: Any, pool: Any, reads: list[Segment], scoring: Scoring) -> Any:
+    """pool: keys and values, (2, num_kv_heads, num_slots, dim)."""
+    keys, values = (Pool(rows, rows.shape[-1], None, np.float32) for rows in pool)
+    return ATTENTION.attend(queries, keys, values, reads, scoring)
 
 
 @pytest.mark.parametrize("group", [1, 2, 3, 4, 8])
@@ -23,7 +32,7 @@ def test_a_prefill_slice_sees_its_past_and_nothing_else(group: int, start: int, 
     pool = rng.standard_normal((2, 2, 4096, 16), dtype=np.float32)
     queries = rng.standard_normal((1, 2 * group, length, 16), dtype=np.float32)
     for runs in ([(64, 64 + start + length)], split(start + length)):
-        found = ATTENTION.attend(queries, pool[0], pool[1], segments([tuple(runs)]), Scoring(0.25))
+        found = attend_paged(queries, pool, segments([tuple(runs)]), Scoring(0.25))
         expected = attend(queries[0], pool[0], pool[1], runs, 0.25)
         np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=2e-6)
 
@@ -39,7 +48,7 @@ def test_decode_rows_see_all_of_their_own_slots_and_no_others() -> None:
         ((0, 1000), (2080, 2144), (3100, 3400)),
     ]
     queries = rng.standard_normal((len(rows), 8, 1, 16), dtype=np.float32)
-    found = ATTENTION.attend(queries, pool[0], pool[1], segments(rows), Scoring(0.25))
+    found = attend_paged(queries, pool, segments(rows), Scoring(0.25))
     for row, runs in enumerate(rows):
         expected = attend(queries[row], pool[0], pool[1], list(runs), 0.25)
         np.testing.assert_allclose(found[row], expected, rtol=1e-4, atol=2e-6)
@@ -55,7 +64,7 @@ def test_a_slice_under_a_window_sees_what_is_near(window: int) -> None:
         queries = rng.standard_normal((1, 8, length, 16), dtype=np.float32)
         runs = split(start + length)
         reads = segments([last_slots(tuple(runs), window + length - 1)])
-        found = ATTENTION.attend(queries, pool[0], pool[1], reads, Scoring(0.25, window, mx.array(sinks)))
+        found = attend_paged(queries, pool, reads, Scoring(0.25, window, mx.array(sinks)))
         expected = attend(queries[0], pool[0], pool[1], runs, 0.25, window, sinks)
         np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=2e-6)
 
@@ -72,7 +81,7 @@ def test_rows_under_a_window_share_what_both_still_see(window: int) -> None:
     queries = rng.standard_normal((len(rows), 8, 1, 16), dtype=np.float32)
     sinks = rng.standard_normal(8, dtype=np.float32)
     reads = segments([last_slots(runs, window) for runs in rows])
-    found = ATTENTION.attend(queries, pool[0], pool[1], reads, Scoring(0.25, window, mx.array(sinks)))
+    found = attend_paged(queries, pool, reads, Scoring(0.25, window, mx.array(sinks)))
     for row, runs in enumerate(rows):
         expected = attend(queries[row], pool[0], pool[1], list(runs), 0.25, window, sinks)
         np.testing.assert_allclose(found[row], expected, rtol=1e-4, atol=2e-6)
@@ -82,7 +91,7 @@ def test_scores_far_apart_do_not_overflow() -> None:
     pool = np.full((2, 1, 1024, 16), 30.0, np.float32)
     pool[0, 0, 600:] = -30.0
     queries = np.full((1, 1, 1, 16), 30.0, np.float32)
-    found = ATTENTION.attend(queries, pool[0], pool[1], segments([((0, 1024),)]), Scoring(1.0))
+    found = attend_paged(queries, pool, segments([((0, 1024),)]), Scoring(1.0))
     np.testing.assert_allclose(found, np.full_like(found, 30.0))
 
 

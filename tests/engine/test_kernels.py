@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 import pytest
+from pensieve.cache.packing import Packing
 from pensieve.engine.kernels import tables
 from pensieve.engine.kernels.source import APPEND, COMBINE, GATHER, SOFTMAX, SPLIT, Geometry
 from pensieve.engine.kernels.tables import Tables, block_table, make_tables
@@ -59,12 +61,27 @@ class Case:
         dim, rows = geometry.dim, len(lengths)
         self.queries = self.draw(rng, rows, self.num_heads, 1, dim)
         self.new = [self.draw(rng, rows, num_kv_heads, 1, dim) for _ in range(2)]
-        self.pools = [self.draw(rng, num_kv_heads, NUM_SLOTS, dim) for _ in range(2)]
+        self.pools = [self.pack(self.draw(rng, num_kv_heads, NUM_SLOTS, dim)) for _ in range(2)]
         self.scale = dim**-0.5
         self.sinks = rng.standard_normal(max(8, self.num_heads), dtype=np.float32)
 
     def draw(self, rng: np.random.Generator, *shape: int) -> Any:
         return to_bits(rng.standard_normal(shape, dtype=np.float32), self.dtype)
+
+    def pack(self, elements: Any) -> Any:
+        """As a pool keeps them; by MLX, which unlike NumPy knows every type."""
+        packing = self.geometry.packing
+        return elements if packing is None else np.array(packing.pack(mx, self.to_mlx(elements)))
+
+    def unpack(self, pool: Any) -> Any:
+        packing, dtype = self.geometry.packing, getattr(mx, self.dtype)
+        if packing is None:
+            return from_bits(pool, self.dtype)
+        return np.array(packing.unpack(mx, mx.array(pool), dtype).astype(mx.float32))
+
+    def to_mlx(self, elements: Any) -> mx.array:
+        array = mx.array(elements)
+        return array.view(mx.bfloat16) if self.dtype == "bfloat16" else array
 
     def compute(self, library: Any, laid_out: Tables) -> Floats:
         """Both passes; the result is (rows, heads, dim)."""
@@ -98,7 +115,7 @@ class Case:
 
     def expect(self, window: int | None, sinks: bool) -> Floats:
         """The same in NumPy; pools must hold the new keys and values by now."""
-        keys, values = (from_bits(pool, self.dtype) for pool in self.pools)
+        keys, values = (self.unpack(pool) for pool in self.pools)
         rows = []
         for query, runs in zip(from_bits(self.queries, self.dtype), self.runs, strict=True):
             slots = np.concatenate([np.arange(first, end) for first, end in runs])[-window if window else 0 :]
@@ -113,7 +130,7 @@ def check(folder: Path, case: Case, window: int | None = None, sinks: bool = Fal
     result = case.compute(library, laid_out)
     for new, pool in zip(case.new, case.pools, strict=True):
         newest = [runs[-1][1] - 1 for runs in case.runs]
-        assert (pool[:, newest] == new[:, :, 0].swapaxes(0, 1)).all(), "the newest token is stored"
+        assert (pool[:, newest] == case.pack(new[:, :, 0].swapaxes(0, 1))).all(), "the newest token is stored"
     expected = case.expect(window, sinks)
     error = np.abs(result - expected).max() / np.abs(expected).max()
     assert error < ROUNDING[case.dtype]
@@ -123,6 +140,27 @@ def check(folder: Path, case: Case, window: int | None = None, sinks: bool = Fal
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_every_head_size_and_type_is_exact(tmp_path: Path, dim: int, dtype: str) -> None:
     check(tmp_path, Case(Geometry(dim, 4, SIZES[dtype]), dtype, [1, 2, 31, 33, 700, 257]))
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize(
+    ("dim", "dtype"),
+    [
+        (16, "float32"),
+        (64, "bfloat16"),
+        (80, "float16"),
+        (96, "bfloat16"),
+        (128, "bfloat16"),
+        (128, "float16"),
+        (256, "float32"),
+    ],
+)
+def test_quantised_pools_are_written_and_read_to_the_bit(
+    tmp_path: Path, dim: int, dtype: str, bits: int
+) -> None:
+    packing = Packing(dim, bits, SIZES[dtype])
+    case = Case(Geometry(dim, 4, SIZES[dtype], packing), dtype, [1, 2, 31, 33, 700, 257])
+    check(tmp_path, case, sinks=dim == 64, window=100 if dim == 96 else None)
 
 
 @pytest.mark.parametrize("group", [1, 2, 3, 5, 7, 8, 12, 16])
@@ -193,8 +231,9 @@ def test_layouts_come_again_while_rows_grow() -> None:
     assert len(layouts) < 20
 
 
-def test_a_slice_is_appended_and_gathered_through_the_blocks(tmp_path: Path) -> None:
-    case = Case(Geometry(80, 1, 2), "float16", [333])
+@pytest.mark.parametrize("packing", [None, Packing(80, 8, 2), Packing(80, 4, 2)])
+def test_a_slice_is_appended_and_gathered_through_the_blocks(tmp_path: Path, packing: Packing | None) -> None:
+    case = Case(Geometry(80, 1, 2, packing), "float16", [333])
     library = build(tmp_path, case.geometry, case.dtype, case.scale)
     slots = np.concatenate([np.arange(first, end, dtype=np.int32) for first, end in case.runs[0]])
     rng = np.random.default_rng(1)
@@ -207,8 +246,8 @@ def test_a_slice_is_appended_and_gathered_through_the_blocks(tmp_path: Path) -> 
     extent = np.array([333, 0, 0, 0, 0, 0, 0, 0], np.int32)
     launch(library, GATHER, [*case.pools, table, extent, nothing], joined, (333, 2))
     for part, pool, fresh in zip(joined, case.pools, new, strict=True):
-        assert (part[0] == pool[:, slots]).all()
-        assert (part[:, :, -100:] == fresh).all()
+        assert (part[0] == case.unpack(pool)[:, slots]).all()
+        assert (part[:, :, -100:] == case.unpack(case.pack(fresh))).all()
 
 
 def test_the_end_of_a_sequence_is_gathered_from_inside_a_block(tmp_path: Path) -> None:

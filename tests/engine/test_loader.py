@@ -54,6 +54,22 @@ def test_the_true_kv_size_wins_over_the_configs(folder: Path) -> None:
     assert load(info).info.kv_bytes_per_token == info.kv_bytes_per_token // 2
 
 
+@pytest.mark.parametrize(("kv_bits", "expected"), [(8, 32 + 8), (4, 16 + 8)])
+def test_quantised_kv_is_sized_with_its_scales(tiny_model: Path, kv_bits: int, expected: int) -> None:
+    info = inspect(tiny_model, "tiny", "float32", kv_bits)
+    assert info.kv_bytes_per_token == 3 * 2 * 2 * expected
+    assert load(info).info == info
+    assert info.kv_type == f"{kv_bits}-bit"
+    assert inspect(tiny_model, "tiny", "float32").kv_type == "float32"
+
+
+def test_heads_that_cannot_be_quantised_are_refused(tmp_path: Path) -> None:
+    folder = write_model(tmp_path, head_dim=24)
+    assert load(inspect(folder, "tiny", "float32")).info.kv_bits == 16
+    with pytest.raises(ModelError, match="heads of a multiple of 16 elements, not 24: leave --kv-bits at 16"):
+        inspect(folder, "tiny", "float32", kv_bits=8)
+
+
 def test_half_precision_is_computed_in_float32_on_the_cpu(folder: Path) -> None:
     weights = {name: array.astype(np.float16) for name, array in load_file(folder / WEIGHTS).items()}
     save_file(weights, folder / WEIGHTS)

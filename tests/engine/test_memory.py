@@ -9,7 +9,7 @@ from pensieve.engine import memory
 from pensieve.engine.blas import INSTALL_HINT, describe_blas
 from pensieve.engine.config import EngineConfig
 from pensieve.engine.memory import Device, MemoryPlan, make_plan
-from pensieve.engine.model_info import ModelInfo
+from pensieve.engine.model_info import ModelInfo, kv_bytes_per_token
 from pensieve.engine.step import SamplingParams
 from pensieve.engine.weights import ModelError
 
@@ -75,6 +75,24 @@ def test_more_kv_than_the_device_can_spare_is_refused() -> None:
         ModelError, match=r"^not enough memory: --kv-cache-gb 40 is 31\.\d GB more than Apple M3"
     ):
         plan(PHI_3, mac(11.4), kv_cache_gb=40)
+
+
+@pytest.mark.parametrize(("kv_bits", "factor"), [(8, 2 / 1.125), (4, 2 / 0.625)])
+def test_quantised_kv_holds_more_tokens(kv_bits: int, factor: float) -> None:
+    """Scales included: an element takes 9 or 5 bits."""
+    config = {"num_hidden_layers": 32, "num_key_value_heads": 32, "head_dim": 96}
+    assert kv_bytes_per_token(config, 2) == PHI_3.kv_bytes_per_token
+    smaller = replace(PHI_3, kv_bits=kv_bits, kv_bytes_per_token=kv_bytes_per_token(config, 2, kv_bits))
+    made = plan(smaller, mac(11.4))
+    assert made.num_kv_tokens == pytest.approx(factor * plan(PHI_3, mac(11.4)).num_kv_tokens, rel=0.01)
+    assert made.kv_bytes == pytest.approx(plan(PHI_3, mac(11.4)).kv_bytes, rel=0.01)
+
+
+def test_quantised_kv_is_suggested_where_it_would_be_enough() -> None:
+    with pytest.raises(ModelError, match=r"try a smaller --max-context or --kv-bits 8 or a smaller model$"):
+        plan(PHI_3, mac(32), max_context=100_000)
+    with pytest.raises(ModelError, match=r"try a smaller --max-context or a smaller model$"):
+        plan(replace(PHI_3, kv_bits=8), mac(32), max_context=100_000)
 
 
 def test_a_model_that_does_not_fit_says_how_much_is_missing() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import mlx.core as mx
 import mlx_lm.utils
 import pytest
+from pensieve.cache.kv import Pool
 from pensieve.engine import paged
 from pensieve.engine.attention import Scoring
 from pensieve.engine.host_attention import HostAttention
@@ -117,6 +118,24 @@ def test_the_self_check_sees_a_wrong_attention(model: Any, monkeypatch: pytest.M
 
     monkeypatch.setattr(HostAttention, "attend", forgetful)
     assert disagreement(model, 512, on_host=True) > 1
+
+
+@BOTH
+@pytest.mark.parametrize("kv_bits", [8, 4])
+@pytest.mark.parametrize("model_type", ["llama", "phi3", "gpt_oss"])
+def test_the_self_check_agrees_on_quantised_kv(
+    tmp_path: Path, model_type: str, kv_bits: int, on_host: bool
+) -> None:
+    model = mlx_lm.utils.load_model(write_model(tmp_path / model_type, model_type))[0]
+    assert disagreement(model, 512, on_host, kv_bits=kv_bits) < 0.1
+
+
+@BOTH
+def test_the_self_check_sees_wrong_codes(model: Any, monkeypatch: pytest.MonkeyPatch, on_host: bool) -> None:
+    """A scale that is off by one part in fifty, in what is read from the pools."""
+    honest = Pool.__getitem__
+    monkeypatch.setattr(Pool, "__getitem__", lambda pool, index: honest(pool, index) * 1.02)
+    assert disagreement(model, 512, on_host, kv_bits=8) > 1
 
 
 @BOTH

@@ -1,0 +1,150 @@
+"""Decode attention alone on a GPU, by what KV is kept in: 16, 8 and 4 bits.
+
+    python -m pensieve.bench.gpu_attention [--kv-heads 8] [--group 4] [--dim 128] [--kv-bits 16 8 4]
+
+Random queries and KV in bf16, as many layers as a Qwen3-4B has, each with its own pools: no cache holds
+them. Milliseconds for all layers, the newest token's storing included; in brackets the bytes of KV read, a
+second. `distance` is the largest of any row to plain MLX in float32: a fast kernel may be wrong.
+"""
+
+import argparse
+import time
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+
+from ..cache.blocks import BLOCK_SIZE
+from ..cache.kv import ArrayPools, LayerShape, Pool
+from ..engine.attention import Scoring, attend_arrays
+from ..engine.kernels.device import Options, PagedKernels, PassTables, find_kernels
+from ..engine.segments import segments
+from ..engine.step import Run
+
+LAYERS = 36
+
+
+@dataclass(frozen=True)
+class Case:
+    """A batch: rows of one length, and how many of their tokens all share."""
+
+    name: str
+    num_rows: int
+    length: int
+    shared: int = 0
+
+    def runs(self) -> list[tuple[Run, ...]]:
+        """Each row's slots."""
+        own = self.length - self.shared
+        step = -(-own // BLOCK_SIZE) * BLOCK_SIZE
+        starts = [self.shared + row * step for row in range(self.num_rows)]
+        head = ((0, self.shared),) if self.shared else ()
+        return [(*head, (start, start + own)) for start in starts]
+
+
+CASES = [
+    Case("16 x 20k", 16, 20_000),
+    Case("16 x 20k, 16k shared", 16, 20_000, shared=16_384),
+    Case("1 x 20k", 1, 20_000),
+    Case("32 x 4k", 32, 4096),
+]
+
+
+class Trial:
+    """One case with one kind of KV."""
+
+    def __init__(self, case: Case, shape: LayerShape, group: int, kernels: PagedKernels) -> None:
+        self.runs, self.shape, self.kernels = case.runs(), shape, kernels
+        num_blocks = -(-max(row[-1][1] for row in self.runs) // BLOCK_SIZE)
+        self.pools = ArrayPools([shape] * LAYERS, num_blocks)
+        for pool in self.pools.keys + self.pools.values:
+            fill(pool)
+        heads, rows = shape.num_kv_heads, len(self.runs)
+        self.queries = normal(rows, heads * group, 1, shape.key_dim)
+        self.new = normal(rows, heads, 1, shape.key_dim), normal(rows, heads, 1, shape.key_dim)
+        self.scoring = Scoring(shape.key_dim**-0.5)
+        mx.eval(self.queries, self.new)
+
+    @property
+    def num_bytes(self) -> int:
+        """Of KV that a pass reads, each slot once."""
+        slots = sum(segment.num_slots for segment in segments(self.runs))
+        return LAYERS * slots * self.shape.bytes_per_token
+
+    def attend(self) -> list[mx.array]:
+        """All layers of a pass."""
+        batch, outs = PassTables(self.runs, segments(self.runs)), []
+        for layer in range(LAYERS):
+            both = self.pools.keys[layer], self.pools.values[layer]
+            options = Options(self.scoring, self.pools.done[layer])
+            out, self.pools.done[layer] = self.kernels.decode(self.queries, self.new, both, batch, options)
+            outs.append(out)
+        return outs
+
+    def distance(self) -> float:
+        """To plain MLX, of the first layer's rows, once the kernels have stored what is new."""
+        out = self.attend()[0]
+        mx.eval(out, self.pools.done)
+        keys, values = self.pools.keys[0], self.pools.values[0]
+        plain = attend_arrays(self.queries.astype(mx.float32), keys, values, self.runs, self.scoring)
+        mine, theirs = (np.array(a.astype(mx.float32))[:, :, 0] for a in (out, plain))
+        return float((np.linalg.norm(mine - theirs, axis=-1) / np.linalg.norm(theirs, axis=-1)).max())
+
+    def milliseconds(self, repeat: int = 7) -> float:
+        """The median of some passes, beyond what building their graphs takes: three in a graph less one."""
+        times = []
+        for _ in range(repeat):
+            few, many = (self.timed(count) for count in (1, 3))
+            times.append((many - few) / 2)
+        return float(np.median(times))
+
+    def timed(self, count: int) -> float:
+        """Milliseconds of `count` passes, one after the other on the device, built before."""
+        outs = [out for _ in range(count) for out in self.attend()]
+        mx.synchronize()
+        started = time.perf_counter()
+        mx.eval(outs, self.pools.done)
+        return 1e3 * (time.perf_counter() - started)
+
+
+def normal(*shape: int) -> mx.array:
+    return mx.random.normal(shape, mx.bfloat16)
+
+
+def fill(pool: Pool) -> None:
+    """Give every slot random elements."""
+    pool[:] = normal(*pool.shape)
+    mx.eval(pool.rows)
+
+
+def main() -> None:
+    """Print a line for each case and kind of KV."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kv-heads", type=int, default=8)
+    parser.add_argument("--group", type=int, default=4)
+    parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--kv-bits", type=int, nargs="+", default=[16, 8, 4])
+    options = parser.parse_args()
+    kernels = find_kernels()
+    assert kernels is not None, "this measures a GPU's kernels"
+    for case in CASES:
+        first = None
+        for bits in options.kv_bits:
+            shape = LayerShape(options.kv_heads, options.dim, options.dim, mx.bfloat16, bits)
+            trial = Trial(case, shape, options.group, kernels)
+            distance, milliseconds = trial.distance(), trial.milliseconds()
+            first = first or milliseconds
+            print(
+                f"{case.name:22} {bits:2} bits {milliseconds:7.2f} ms "
+                f"({trial.num_bytes / milliseconds / 1e9:.2f} TB/s)"
+                f"  x {milliseconds / first:.2f}  distance {distance:.1e}",
+                flush=True,
+            )
+            del trial
+            mx.clear_cache()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""What quantised KV costs in precision: logits with 8 and 4 bits of KV beside those with the model's type.
+
+    python -m pensieve.bench.kv_error [MODEL_FOLDER] [--text FILE] [--tokens N] [--dtype TYPE] [--beside TYPE]
+
+The model reads the same tokens each time (teacher-forced), in one forward pass on mlx-lm's caches, whose keys
+and values are quantised as the pools do it. The text is the demo model's kind of conversations in the
+model's own chat template, or a file. `typical` is the root mean square over all logits; `same token` says how
+often the most likely next token is the same.
+"""
+
+import argparse
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx_lm
+import numpy as np
+
+from ..engine.demo.corpus import standard_library
+from ..engine.demo.evaluate import MODEL_FOLDER, message
+from ..engine.demo.tasks import Tasks
+from ..engine.demo.words import Words
+from ..engine.paged import probe
+from ..engine.selfcheck import reference_caches
+
+CHUNK = 256
+"""Tokens of a forward pass: the logits of many positions take memory."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A model with one precision of KV."""
+
+    name: str
+    model: Any
+    kv_bits: int
+
+
+@dataclass
+class Error:
+    """How far logits are from those with KV in the model's own type."""
+
+    largest: float = 0.0
+    sum_of_squares: float = 0.0
+    num_logits: int = 0
+    num_positions: int = 0
+    num_same: int = 0  # positions with the same most likely token
+
+    def add(self, logits: Any, exact: Any) -> None:
+        """Compare some positions' logits, (positions, vocab)."""
+        difference = logits - exact
+        self.largest = max(self.largest, float(np.abs(difference).max()))
+        self.sum_of_squares += float((difference.astype(np.float64) ** 2).sum())
+        self.num_logits += difference.size
+        self.num_positions += len(difference)
+        self.num_same += int((logits.argmax(-1) == exact.argmax(-1)).sum())
+
+    @property
+    def typical(self) -> float:
+        """Root of the mean square."""
+        return float((self.sum_of_squares / self.num_logits) ** 0.5)
+
+
+def conversation(tokenizer: Any, num_tokens: int) -> list[int]:
+    """Tokens of made-up sessions as the demo model is trained for, in the model's chat template."""
+    rng = random.Random(7)
+    lines = [line for text in standard_library(50) for line in text.split("\n") if line.strip()]
+    tasks = Tasks(rng, Words(rng, lines))
+    messages: list[Any] = []
+    ids: list[int] = []
+    while len(ids) < num_tokens:
+        turn = tasks.turn()
+        messages += [{"role": "user", "content": turn.request}, *map(message, turn.steps)]
+        ids = tokenizer.apply_chat_template(messages)
+    return ids[:num_tokens]
+
+
+def logits_in_chunks(run: Run, tokens: list[int]) -> Iterator[Any]:
+    """Logits of all positions, (up to CHUNK, vocab) at a time."""
+    caches = reference_caches(run.model, probe(run.model, run.kv_bits))
+    for start in range(0, len(tokens), CHUNK):
+        logits = run.model(mx.array([tokens[start : start + CHUNK]]), cache=caches)[0]
+        yield np.array(logits.astype(mx.float32))
+
+
+def compare(runs: list[Run], tokens: list[int]) -> list[Error]:
+    """Each run beside the first."""
+    errors = [Error() for _ in runs]
+    for parts in zip(*(logits_in_chunks(run, tokens) for run in runs), strict=True):
+        for error, logits in zip(errors, parts, strict=True):
+            error.add(logits, parts[0])
+    return errors
+
+
+def describe(run: Run, error: Error) -> str:
+    """A row of the table."""
+    size = sum(facts.shape.bytes_per_token for facts in probe(run.model, run.kv_bits))
+    agree = f"{100 * error.num_same / error.num_positions:.2f} %"
+    return f"| {run.name} | {size:,} | {error.largest:.3f} | {error.typical:.4f} | {agree} |"
+
+
+def parse() -> argparse.Namespace:
+    """The command's arguments."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", type=Path, nargs="?", default=MODEL_FOLDER)
+    parser.add_argument("--text", type=Path, help="a file to read instead of conversations")
+    parser.add_argument("--tokens", type=int, default=2000)
+    parser.add_argument("--dtype", help="cast the model; float32 on a CPU (default: as it is)")
+    parser.add_argument("--beside", metavar="TYPE", help="also the whole model in this type, to compare with")
+    return parser.parse_args()
+
+
+def load(folder: Path, dtype: str | None) -> tuple[Any, Any]:
+    """A model, cast if wanted, and its tokenizer."""
+    loaded: Any = mlx_lm.load(str(folder))
+    if dtype:
+        loaded[0].set_dtype(getattr(mx, dtype))
+    return loaded[0], loaded[1]
+
+
+def main() -> None:
+    """Print the table."""
+    options = parse()
+    model, tokenizer = load(options.model, options.dtype)
+    if options.text is None:
+        tokens = conversation(tokenizer, options.tokens)
+    else:
+        tokens = tokenizer.encode(options.text.read_text(encoding="utf-8"))[: options.tokens]
+    own = str(probe(model)[0].shape.dtype).removeprefix("mlx.core.")
+    runs = [Run(own, model, 16), Run("8 bits", model, 8), Run("4 bits", model, 4)]
+    if options.beside:
+        runs.append(Run(f"({options.beside}, the whole model)", load(options.model, options.beside)[0], 16))
+    print(f"{options.model.resolve().name}: {len(tokens)} tokens")
+    print("| KV | bytes a token | largest difference of a logit | typical | same token |")
+    print("| --- | --: | --: | --: | --: |")
+    for run, error in zip(runs, compare(runs, tokens), strict=True):
+        print(describe(run, error))
+
+
+if __name__ == "__main__":
+    main()

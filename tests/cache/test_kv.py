@@ -1,0 +1,45 @@
+"""The pools: what is written is what is read, as it is or quantised, in MLX and in NumPy."""
+
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from pensieve.cache.kv import ArrayPools, HostPools, LayerShape
+
+
+def shape(kv_bits: int) -> LayerShape:
+    return LayerShape(2, 64, 32, mx.float32, kv_bits)
+
+
+@pytest.mark.parametrize("kv_bits", [16, 8, 4])
+@pytest.mark.parametrize("kind", [ArrayPools, HostPools])
+def test_what_is_written_is_read(kind: Any, kv_bits: int) -> None:
+    pools, rng = kind([shape(kv_bits)] * 2, 3), np.random.default_rng(0)
+    keys, values = (rng.standard_normal((2, 5, dim), dtype=np.float32) for dim in (64, 32))
+    slots = np.array([70, 3, 95, 4, 0], np.int32)
+    as_array = mx.array if kind is ArrayPools else np.asarray
+    pools.write(1, slots, as_array(keys), as_array(values))
+    for pool, written in ((pools.keys[1], keys), (pools.values[1], values)):
+        assert pool.shape == (2, 96, written.shape[2])
+        read = np.array(pool[:, 3:5])
+        off = np.abs(read - written[:, [1, 3]]).max()
+        assert off == 0 if kv_bits == 16 else off < 8 / 2**kv_bits
+        assert (np.array(pool.head(1)[3:5]) == read[1]).all()
+
+
+def test_pools_are_made_of_arrays_again() -> None:
+    pools = ArrayPools([shape(8)] * 2, 1)
+    pools.write(1, np.array([7], np.int32), mx.ones((2, 1, 64)), mx.ones((2, 1, 32)))
+    again = ArrayPools.of([shape(8)] * 2, pools.arrays(), pools.done)
+    assert (again.keys[1][:, 7] == 1).all()
+    assert (again.values[1][:, 7] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("kv_bits", "expected"), [(16, 2 * 96 * 4), (8, 2 * (96 + 3 * 8)), (4, 2 * (48 + 3 * 8))]
+)
+def test_a_tokens_bytes_are_what_the_pools_take(kv_bits: int, expected: int) -> None:
+    pools = ArrayPools([shape(kv_bits)], 2)
+    assert sum(array.nbytes for array in pools.arrays()) == 64 * expected
+    assert shape(kv_bits).bytes_per_token == expected
