@@ -10,7 +10,7 @@ from .output import OutputParser
 from .pieces import Piece
 from .protocols import Generation
 
-StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
+StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +27,19 @@ class Answer:
     """Iterate over it for lists of pieces, and `close()` it in a `finally`."""
 
     def __init__(
-        self, generation: Generation, parser: OutputParser, metrics: Metrics, started_s: float
+        self,
+        generation: Generation,
+        parser: OutputParser,
+        metrics: Metrics,
+        started_s: float,
+        is_cut: bool = False,
     ) -> None:
+        """is_cut: the context leaves less room than the client has allowed."""
         self._generation = generation
         self._parser = parser
         self._metrics = metrics
         self._started_s = started_s  # time.monotonic() when the request came in
+        self._is_cut = is_cut
         self._last_tokens_s: float | None = None
         self._num_tokens = 0
         self._outcome: FinishedReason = "abort"  # until it ends otherwise
@@ -48,7 +55,7 @@ class Answer:
     def stop_reason(self) -> StopReason:
         """Why it ended. Only after its end."""
         reasons: dict[FinishedReason, StopReason] = {
-            "length": "max_tokens",
+            "length": "model_context_window_exceeded" if self._is_cut else "max_tokens",
             "tool_use": "tool_use",
             "stop_sequence": "stop_sequence",
         }

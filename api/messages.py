@@ -7,6 +7,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from .body import read_body
+from .counts import Counts
 from .events import ContentWriter, EventWriter
 from .models import check_model
 from .pipeline import Pipeline
@@ -20,6 +21,7 @@ class MessagesApi:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._pipeline = Pipeline(services)
+        self._counts = Counts()
 
     def router(self) -> APIRouter:
         """List the routes."""
@@ -43,8 +45,11 @@ class MessagesApi:
     async def count_tokens(self, request: HttpRequest) -> Response:
         """Count a conversation's prompt, tools and system text included."""
         started_s = time.monotonic()
+        num_tokens = await self._counts.get(await request.body(), lambda: self._count(request))
+        self._services.metrics.tokens_counted(time.monotonic() - started_s)
+        return JSONResponse({"input_tokens": num_tokens})
+
+    async def _count(self, request: HttpRequest) -> int:
         body = await read_body(request, CountTokensRequest)
         check_model(body.model, self._services.model.name)
-        prompt = await self._pipeline.build(body)
-        self._services.metrics.tokens_counted(time.monotonic() - started_s)
-        return JSONResponse({"input_tokens": len(prompt.tokens)})
+        return await self._services.prompts.count(body)

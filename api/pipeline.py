@@ -28,6 +28,7 @@ class Job:
     grammar: Grammar
     started_s: float  # time.monotonic() when the request came in
     budget: Budget | None = None  # of the model's thoughts
+    is_cut: bool = False  # the context leaves less room than the client has allowed
 
 
 class Pipeline:
@@ -53,7 +54,9 @@ class Pipeline:
             starts_thinking=prompt.starts_thinking,
             one_call=body.tool_choice is not None and body.tool_choice.disable_parallel_tool_use,
         )
-        return Job(self._scheduled(http, body, prompt.tokens), grammar, started_s, prompt.budget)
+        request = self._scheduled(http, body, prompt.tokens)
+        is_cut = request.max_tokens < body.max_tokens
+        return Job(request, grammar, started_s, prompt.budget, is_cut)
 
     async def raw(
         self, http: HttpRequest, body: GenerationRequest, prompt: str | list[int], started_s: float
@@ -84,7 +87,7 @@ class Pipeline:
             submit(job.request) if job.budget is None else BudgetedGeneration(submit, job.request, job.budget)
         )
         parser = OutputParser(self._services.new_detokenizer(), job.grammar)
-        return Answer(generation, parser, self._services.metrics, job.started_s)
+        return Answer(generation, parser, self._services.metrics, job.started_s, job.is_cut)
 
     def _scheduled(self, http: HttpRequest, body: GenerationRequest, tokens: list[int]) -> Request:
         """Make the scheduler's request; `max_tokens` is cut to what the context leaves."""

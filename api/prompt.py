@@ -3,8 +3,9 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from .budget import Budget
 from .config import MediaPolicy
@@ -20,6 +21,9 @@ from .think_marks import find_think_marks
 from .thinking import Thinking
 from .tools import ToolFormat, head_tools, template_tool
 
+A = TypeVar("A")
+R = TypeVar("R")
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -32,6 +36,9 @@ class Prompt:
     budget: Budget | None  # of its thoughts
     template_s: float
     tokenize_s: float
+
+
+NUM_BUILDERS = 2
 
 
 class PromptBuilder:
@@ -51,10 +58,19 @@ class PromptBuilder:
         self._tokenizer = tokenizer
         self._marks = Marks(tokenizer)
         self.template = ChatTemplate(tokenizer)
+        # Rendering holds the GIL, which answers under way need: no more than these at a time, and a burst of
+        # counts not before prompts that somebody waits for.
+        self._builders = ThreadPoolExecutor(NUM_BUILDERS, "prompt")
+        self._counter = ThreadPoolExecutor(1, "count")
 
     async def build(self, request: CountTokensRequest) -> Prompt:
-        """Build a request's prompt in a thread. Raises InvalidRequest or TemplateError."""
-        return await asyncio.to_thread(self.build_now, request)
+        """Build a request's prompt in a thread. Raises InvalidRequest, TemplateError or TemplateTooSlow."""
+        return await _run(self._builders, self.build_now, request)
+
+    async def count(self, request: CountTokensRequest) -> int:
+        """Count the tokens of a request's prompt, one request at a time. Raises what `build` raises."""
+        prompt = await _run(self._counter, self.build_now, request)
+        return len(prompt.tokens)
 
     def build_now(self, request: CountTokensRequest) -> Prompt:
         """Build a request's prompt. Tokenising releases the GIL, rendering does not."""
@@ -90,7 +106,7 @@ class PromptBuilder:
 
     async def tokens(self, prompt: str | list[int]) -> list[int]:
         """Tokenise a prompt that is the whole of what the model reads: its marks are meant as such."""
-        tokens = await asyncio.to_thread(self._encode, prompt) if isinstance(prompt, str) else prompt
+        tokens = await _run(self._builders, self._encode, prompt) if isinstance(prompt, str) else prompt
         self._check_tokens(tokens)
         return tokens
 
@@ -110,6 +126,10 @@ class PromptBuilder:
 
     def _starts_thinking(self, text: str) -> bool:
         return self._think is not None and text.rstrip().endswith(self._think.start)
+
+
+async def _run(executor: Executor, function: Callable[[A], R], argument: A) -> R:
+    return await asyncio.get_running_loop().run_in_executor(executor, function, argument)
 
 
 def _with_instruction(request: CountTokensRequest) -> list[TemplateMessage]:

@@ -204,6 +204,43 @@ def test_max_tokens_is_cut_to_the_context(start_server: StartServer) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("text", "options", "reason"),
+    [
+        ("All done", {}, "end_turn"),
+        ("All done", {"max_tokens": 5}, "max_tokens"),
+        ("All done" * 50, {"max_tokens": 5000}, "model_context_window_exceeded"),
+        ("All done", {"stop_sequences": ["ll d"]}, "stop_sequence"),
+        (CALL, {}, "tool_use"),
+        (CALL, {"max_tokens": 45}, "max_tokens"),
+        (f"{CALL}, I think so", {"max_tokens": 62}, "max_tokens"),
+        (f"<think>{CALL}</think>", {}, "end_turn"),
+        ("", {}, "end_turn"),
+    ],
+)
+def test_every_stop_reason(
+    start_server: StartServer, stream: bool, text: str, options: dict[str, Any], reason: str
+) -> None:
+    server = start_server(tokenizer=ByteTokenizer(thinks=True), model=FakeModel(max_context=500))
+    server.scheduler.play(script(server, text, num_cached=7))
+    fields: dict[str, Any] = {"max_tokens": 200, "tools": [BASH]} | options
+    if stream:
+        with server.sdk().messages.stream(model="default", messages=HELLO, **fields) as events:
+            message: Message = events.get_final_message()
+    else:
+        message = server.sdk().messages.create(model="default", messages=HELLO, **fields)
+    assert message.stop_reason == reason
+    assert message.stop_sequence == ("ll d" if reason == "stop_sequence" else None)
+    request, usage = server.scheduler.requests[0], message.usage
+    assert usage.cache_read_input_tokens == 7
+    assert usage.input_tokens + 7 + (usage.cache_creation_input_tokens or 0) == len(request.prompt)
+    counted = server.sdk().messages.count_tokens(model="default", messages=HELLO, tools=[BASH])
+    assert counted.input_tokens == len(request.prompt)
+    if reason in ("max_tokens", "model_context_window_exceeded"):
+        assert usage.output_tokens == request.max_tokens
+
+
+@pytest.mark.parametrize("stream", [False, True])
 def test_a_prompt_that_does_not_fit_is_refused_before_the_stream(
     start_server: StartServer, stream: bool
 ) -> None:
