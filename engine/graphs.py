@@ -28,6 +28,9 @@ MAX_LAYOUTS = 64
 PATIENCE = 32
 """Steps of a layout that a larger graph serves before it gets its own: tracing takes as long as several."""
 
+MAX_FAILURES = 3
+"""Graphs that may fail before no more are tried."""
+
 Layouts = tuple[tuple[Kind, Layout], ...]
 Graph = Callable[..., tuple[mx.array, list[mx.array]]]
 
@@ -62,7 +65,7 @@ class DecodeGraphs:
         self._kernels = kernels
         self._kinds: tuple[Kind, ...] = ()  # of tables that the layers have asked for
         self._known: OrderedDict[Layouts, Known] = OrderedDict()
-        self._can_compile = True
+        self._num_failures = 0
 
     def logits(
         self, tokens: mx.array, positions: list[int], runs: list[tuple[Run, ...]], pools: ArrayPools
@@ -82,15 +85,16 @@ class DecodeGraphs:
                 logits, pools.done = graph(inputs, offsets, flats, pools.arrays(), pools.done)
                 return logits[: len(runs)]
             except Exception as error:  # of tracing, which has computed nothing yet
-                logger.warning("this model's steps cannot be compiled, which costs speed: %s", error)
-                self._can_compile = False
+                logger.warning("a step of this model cannot be compiled, which costs speed: %s", error)
+                self._num_failures += 1
+                del self._known[layouts]
         logits = self._forward(*_padded(tokens, positions, num_rows), tables, pools)
         self._kinds = tables.kinds
         return logits[: len(runs)]
 
     def _find(self, wanted: Layouts) -> tuple[Layouts, Graph] | None:
         """A graph for a batch of the layout, made now if it is worth it; None to go without."""
-        if not wanted or not self._can_compile:
+        if not wanted or self._num_failures >= MAX_FAILURES:
             return None
         known = self._known.setdefault(wanted, Known())
         self._known.move_to_end(wanted)

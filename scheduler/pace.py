@@ -8,6 +8,9 @@ LEAST = 32
 DECODE_SHARE = 3
 """A step may take this many times what decoding alone takes, where that is more than the target."""
 
+PATIENCE = 16
+"""Mixed steps after which one is kept free of prompts, to learn anew what decoding alone takes."""
+
 NUM_STEPS = 8
 """Mixed steps remembered. The second slowest of them counts: half of the steps would exceed a mean."""
 
@@ -23,11 +26,14 @@ class Pace:
         self._target_s = target_s
         self._most = most
         self._decode_s = 0.0  # of late, a step that only decoded
+        self._num_mixed = 0  # steps since there was one
         self._costs: deque[float] = deque(maxlen=NUM_STEPS)  # of mixed steps, seconds a prompt token
 
     @property
     def num_tokens(self) -> int:
-        """Prompt tokens that the next mixed step may compute."""
+        """Prompt tokens that the next step beside decoding sequences may compute."""
+        if self._num_mixed >= PATIENCE:
+            return 0
         if not self._costs:
             return max(
                 self._most // 4, min(self._most, LEAST)
@@ -38,7 +44,8 @@ class Pace:
 
     def note(self, num_tokens: int, elapsed_s: float) -> None:
         """Learn that a step with `num_tokens` of prompts beside decode rows took `elapsed_s`."""
+        self._num_mixed = self._num_mixed + 1 if num_tokens else 0
         if not num_tokens:
-            self._decode_s += 0.2 * (elapsed_s - self._decode_s)
+            self._decode_s += 0.3 * (elapsed_s - self._decode_s)
         elif num_tokens >= self.num_tokens // 2:  # a much smaller slice says nothing of a larger one
             self._costs.append(max(elapsed_s, 1e-6) / num_tokens)

@@ -6,6 +6,7 @@ ignored in the steps already planned. That is safe because steps run in the orde
 block is written by its old owner before a new one can write to it.
 """
 
+import logging
 from collections import deque
 
 from ..cache.blocks import BLOCK_SIZE, BlockAllocator
@@ -13,9 +14,12 @@ from ..cache.radix import RadixTree
 from ..engine.step import NOT_A_NUMBER, DecodeRow, PrefillChunk, StepPlan, StepResult
 from .budget import StepBudget
 from .config import SchedulerConfig
+from .constraint import ConstraintFailed, allowed_tokens, is_accepted
 from .counters import Counters
 from .pace import Pace
 from .sequence import FinishReason, PrefixWait, Progress, Request, Sequence, SequenceStatus, shared_prefix
+
+logger = logging.getLogger(__name__)
 
 MAX_LOOKUPS = 8
 """Waiting sequences looked up in the prefix tree in one step: 100,000 tokens take milliseconds each."""
@@ -94,7 +98,7 @@ class Scheduler:
         request, runs = sequence.request, sequence.table.runs(position + 1)
         if sequence.num_pending:
             return DecodeRow(sequence.seq_id, None, position, runs, request.sampling)
-        allowed = None if request.constraint is None else request.constraint.mask()
+        allowed = allowed_tokens(request.constraint)
         return DecodeRow(sequence.seq_id, sequence.tokens[-1], position, runs, request.sampling, allowed)
 
     def _plan_prefill(self, plan: StepPlan, budget: StepBudget) -> None:
@@ -242,7 +246,7 @@ class Scheduler:
             if plan.step_id < sequence.first_sample:
                 self.counters.refused_tokens += 1
                 continue
-            progress.append(self._advance(plan.step_id, sequence, result.tokens[row.seq_id]))
+            progress.append(self._advance(plan.step_id, row, sequence, result.tokens[row.seq_id]))
         return progress
 
     def _settle(self, step_id: int, seq_id: int, num_tokens: int) -> None:
@@ -256,20 +260,24 @@ class Scheduler:
             sequence.mark = self.tree.insert(sequence.tokens, blocks, sequence.mark)
         sequence.num_settled = num_tokens
 
-    def _advance(self, step_id: int, sequence: Sequence, token: int) -> Progress:
+    def _advance(self, step_id: int, row: DecodeRow, sequence: Sequence, token: int) -> Progress:
         """Append a sampled token, or end the sequence on it; a stop token is counted but not passed on."""
         sequence.num_pending -= 1
         if token == NOT_A_NUMBER:
             self.tree.clear()  # the KV it came from may be cached, and would poison whoever shares it
             self.end(sequence, "error")
             return Progress(sequence)
-        constraint = sequence.request.constraint
-        is_accepted = constraint is None or constraint.accept(token)
-        if is_accepted:
+        try:
+            accepted = is_accepted(sequence.request.constraint, token, row.allowed)
+        except ConstraintFailed as error:
+            logger.error("a request cannot go on: %s", error)
+            self.end(sequence, "error")
+            return Progress(sequence)
+        if accepted:
             # No sooner: where a sample is refused, the slot is written anew and must be nobody else's.
             self._settle(step_id, sequence.seq_id, len(sequence.tokens))
         self._acquit(sequence)
-        if not is_accepted:
+        if not accepted:
             self._sample_again(sequence)
             return Progress(sequence)
         self.counters.generation_tokens += 1

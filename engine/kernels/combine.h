@@ -69,7 +69,8 @@ EACH_THREAD {
   for (int d = TID; d < DIM; d += THREADS) {
     float sum = 0;
     for (int s = 0; s < SLICES; ++s) sum += sums[s * DIM + d];
-    result[(INDEX(row) * num_heads + head) * DIM + d] = T(mass > 0 ? sum / mass : 0.0f);  // rows without tokens pad the batch
+    // No mass at all has a row that pads the batch; a mass of NaN must show.
+    result[(INDEX(row) * num_heads + head) * DIM + d] = T(mass == 0.0f ? 0.0f : sum / mass);
   }
   if (row == 0 && head == 0 && TID < 8) done[TID] = 0;
 }

@@ -6,6 +6,7 @@ these writes. So each layer has a chain of small `done` arrays: every kernel tha
 pools takes the last one, and every write makes the next.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -24,6 +25,9 @@ from .tables import Kind, Layout, Tables, block_table, make_tables
 
 SHARED_PEAK_MARGIN = 6
 """Keeps the sums of half-precision values, weighted with at most 2^-6, far from overflow."""
+
+LEVEL_KEYS = 32
+"""Keys whose mean gives the level of a shared read's scores."""
 
 DTYPES = (mx.float16, mx.bfloat16, mx.float32)
 
@@ -215,9 +219,10 @@ class PagedKernels:
         num_rows, num_heads = queries.shape[:2]
         group = num_heads // num_kv_heads
         q = queries.reshape(num_rows, num_kv_heads, group, dim).swapaxes(0, 1)
-        scores = q.reshape(num_kv_heads, -1, dim) @ keys.swapaxes(1, 2)
-        weights, stats = self._launch(SOFTMAX, scale)(
-            inputs=[scores],
+        shrink = 2.0 ** round(math.log2(scale))  # exact, and keeps half precision from overflow
+        scores, levels = _scores(q.reshape(num_kv_heads, -1, dim) * shrink, keys)
+        weights, stats = self._launch(SOFTMAX, scale / shrink)(
+            inputs=[scores, levels],
             template=[
                 ("T", scores.dtype),
                 ("VECTOR", 16 // scores.dtype.size),
@@ -293,6 +298,17 @@ def _head_template(pool: Pool, dtype: mx.Dtype) -> list[tuple[str, Any]]:
     """What a kernel must know of a pool's rows."""
     constants = Geometry(pool.shape[2], 1, dtype.size, pool.packing).constants
     return [("T", dtype), *((name, constants[name]) for name in ("DIM", "BITS", "UNIT", "VECTOR"))]
+
+
+def _scores(queries: mx.array, keys: mx.array) -> tuple[mx.array, mx.array]:
+    """Scores (kv_heads, m, length) in the queries' type, less a level for each query, (kv_heads, m, 1).
+
+    The level is the query's score with a mean of some keys, taken off before the scores are rounded: keys may
+    have so large a part in common (Qwen2's biases) that nothing would be left of their differences.
+    """
+    typical = keys[:, -LEVEL_KEYS:].astype(mx.float32).mean(axis=1).astype(keys.dtype)
+    levels = queries @ typical[:, :, None]
+    return mx.addmm(-levels, queries, keys.swapaxes(1, 2)), levels
 
 
 def waiting(array: mx.array, done: mx.array) -> mx.array:

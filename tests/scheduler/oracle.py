@@ -18,9 +18,9 @@ def next_token(tokens: list[int]) -> int:
 
 
 def nearest(token: int, allowed: bytes | None) -> int:
-    """`token` if it is allowed, else the next one that is."""
+    """`token` if it is allowed, else the next one that is; 0 where none is, as the sampler has it."""
     candidates = ((token + i) % VOCAB for i in range(VOCAB))
-    return next(candidate for candidate in candidates if is_allowed(candidate, allowed))
+    return next((candidate for candidate in candidates if is_allowed(candidate, allowed)), 0)
 
 
 def spell(prompt: list[int], count: int) -> list[int]:

@@ -13,7 +13,7 @@ def residue_mask(residue: int, vocab: int) -> bytes:
 
 def is_allowed(token: int, mask: bytes | None) -> bool:
     """Whether a mask leaves a token."""
-    return mask is None or bool(mask[token // 8] >> token % 8 & 1)
+    return mask is None or (token < 8 * len(mask) and bool(mask[token // 8] >> token % 8 & 1))
 
 
 class Residues:

@@ -103,3 +103,32 @@ def test_what_was_accepted_stays_when_a_step_fails(lag: int, failing: int) -> No
     run_with_faults(driver)
     for i, sequence in enumerate(sequences):
         assert sequence.tokens == spell_within(prompt_of(i, 40), 60, seed=i)
+
+
+class Broken(Residues):
+    """Refuses what it allowed, allows nothing, or raises."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(0)
+        self.fault = fault
+
+    def mask(self) -> bytes | None:
+        if self.fault == "mask raises":
+            raise RuntimeError("injected")
+        return b"" if self.fault == "nothing allowed" else super().mask()
+
+    def accept(self, token: int) -> bool:
+        if self.fault == "accept raises":
+            raise RuntimeError("injected")
+        return self.fault != "refuses all" and super().accept(token)
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+@pytest.mark.parametrize("fault", ["mask raises", "nothing allowed", "accept raises", "refuses all"])
+def test_a_broken_constraint_ends_its_own_request_only(fault: str, lag: int) -> None:
+    driver = Driver(lag=lag)
+    broken = driver.scheduler.add(Request([1, 2, 3], SamplingParams(), 50, constraint=Broken(fault)))
+    neighbour = driver.scheduler.add(constrained([4, 5], 50, seed=0))
+    driver.finish()
+    assert broken.finish_reason == "error"
+    assert neighbour.tokens == spell_within([4, 5], 50, seed=0)
