@@ -54,8 +54,10 @@ class Packing:
         low, high = groups.min(axis=-1, keepdims=True), groups.max(axis=-1, keepdims=True)
         wide = groups.astype(xp.float32) - low.astype(xp.float32)
         scale = ((high.astype(xp.float32) - low.astype(xp.float32)) / top).astype(elements.dtype)
-        step = xp.maximum(scale.astype(xp.float32), TINY)  # of the scale as it is stored
-        codes = xp.minimum(wide / step + 0.5, top + 0.5).astype(xp.uint8).reshape(*lead, self.dim)
+        codes_per_unit = 1 / xp.maximum(scale.astype(xp.float32), TINY)  # of the scale as it is stored
+        # NaN and infinity have no code, but are in the scale or the offset as well, and so show.
+        codes = xp.minimum(xp.nan_to_num(wide * codes_per_unit) + 0.5, top + 0.5)
+        codes = codes.astype(xp.uint8).reshape(*lead, self.dim)
         if self.bits == 4:
             codes = codes[..., ::2] | (codes[..., 1::2] << 4)
         fits = xp.concatenate([scale, low], axis=-1).reshape(*lead, -1).view(xp.uint8)

@@ -38,19 +38,22 @@ struct Row {
 
   CALLABLE static void store(DEVICE Item* pool, INDEX row, const DEVICE T* head, int job) {
     const DEVICE T* from = head + job * UNIT;
-    float low = float(from[0]), high = low;
-    UNROLL for (int i = 1; i < UNIT; ++i) {
-      low = MIN(low, float(from[i]));
-      high = MAX(high, float(from[i]));
+    float low = float(from[0]), high = low, broken = 0;
+    for (int i = 0; i < UNIT; ++i) {
+      const float element = float(from[i]);
+      low = MIN(low, element);
+      high = MAX(high, element);
+      broken += element * 0.0f;  // NaN and infinity, which codes cannot hold, must show
     }
     const int top = (1 << BITS) - 1;
-    const T scale = T((high - low) / float(top));
-    const float step = MAX(float(scale), 1e-30f);
+    const T scale = T((high - low) / float(top) + broken);
+    const float codes_per_unit = 1.0f / MAX(float(scale), 1e-30f);
     DEVICE Item* bytes = pool + row * BYTES;
-    UNROLL for (int i = 0; i < UNIT; i += 8 / BITS) {
+    for (int i = 0; i < UNIT; i += 8 / BITS) {
       int byte = 0;
-      UNROLL for (int j = 0; j < 8 / BITS; ++j) {
-        byte |= int(MIN((float(from[i + j]) - low) / step + 0.5f, float(top) + 0.5f)) << (j * BITS);
+      for (int j = 0; j < 8 / BITS; ++j) {
+        const float code = (float(from[i + j]) - low) * codes_per_unit + 0.5f;
+        byte |= int(MIN(code, float(top) + 0.5f)) << (j * BITS);
       }
       bytes[(job * UNIT + i) * BITS / 8] = uint8_t(byte);
     }

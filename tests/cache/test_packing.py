@@ -67,6 +67,19 @@ def test_equal_elements_are_kept_exactly() -> None:
     assert (read[0, 1, :16] == 0).all()
 
 
+@pytest.mark.parametrize("broken", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("xp", [np, mx])
+def test_what_is_no_number_shows(xp: Any, broken: float) -> None:
+    """It must end its sequence; as a code it would be a number again."""
+    packing, elements = Packing(64, 8, 4), draw(64)
+    elements[2, 3, 40] = broken
+    with np.errstate(invalid="ignore"):
+        read = np.array(packing.unpack(xp, packing.pack(xp, xp.array(elements)), xp.float32))
+    assert not np.isfinite(read[2, 3, 40])
+    assert np.isfinite(read[2, 3, :32]).all()
+    assert np.isfinite(read[:2]).all()
+
+
 def test_scales_are_counted() -> None:
     assert Packing(128, 8, 2).row_bytes == 128 + 4 * 4
     assert Packing(128, 4, 2).row_bytes == 64 + 4 * 4

@@ -165,6 +165,17 @@ def test_quantised_pools_are_written_and_read_to_the_bit(
     check(tmp_path, case, sinks=dim == 64, window=100 if dim == 96 else None)
 
 
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_quantised_pools_do_not_hide_what_is_no_number(tmp_path: Path, broken: float) -> None:
+    case = Case(Geometry(64, 2, 4, Packing(64, 8, 4)), "float32", [90, 600])
+    case.new[0][0, 1, 0, 40] = broken
+    library = build(tmp_path, case.geometry, case.dtype, case.scale)
+    result = case.compute(library, make_tables(case.runs, segments(case.runs), 2))
+    assert np.isnan(result[0, 2:]).all(), "all heads of the KV head that it came with"
+    assert np.isfinite(result[0, :2]).all()
+    assert np.isfinite(result[1]).all()
+
+
 @pytest.mark.parametrize("group", [1, 2, 3, 5, 7, 8, 12, 16])
 def test_every_group_of_query_heads_is_exact(tmp_path: Path, group: int) -> None:
     check(tmp_path, Case(Geometry(128, group, 4), "float32", [300, 1, 64]))
