@@ -14,6 +14,7 @@ from .models import ModelsApi
 from .openai import OpenAIApi
 from .prompt import PromptBuilder
 from .protocols import ModelInfo, Scheduler, Tokenizer
+from .rules import open_rule_book
 from .services import Services
 from .stream import KeepAlive
 from .think_marks import find_think_marks
@@ -28,10 +29,12 @@ def create_app(
 ) -> FastAPI:
     """Build the application. Reads the tokenizer's vocabulary and probes its template; starts nothing."""
     think, new_detokenizer = find_think_marks(tokenizer), detokenizer_factory(tokenizer)
+    prompts = PromptBuilder(model, tokenizer, new_detokenizer, config.images)
     services = Services(
         model=model,
         scheduler=scheduler,
-        prompts=PromptBuilder(model, tokenizer, new_detokenizer, config.images),
+        prompts=prompts,
+        rule_book=open_rule_book(tokenizer, model.eos_token_ids, prompts.template.tool_format),
         think=(think.start, think.end) if think else None,
         new_detokenizer=new_detokenizer,
         metrics=Metrics(model, scheduler.stats),
@@ -43,6 +46,7 @@ def create_app(
         Middleware(BodyLimit),
     ]
     app = FastAPI(openapi_url=None, redirect_slashes=False, middleware=guards)
+    app.state.rule_book = services.rule_book
     add_error_handlers(app, services.metrics.rejected)
     for api in (MessagesApi(services), OpenAIApi(services), ModelsApi(services), HealthApi(services)):
         app.include_router(api.router())

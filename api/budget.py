@@ -122,7 +122,13 @@ class BudgetedGeneration:
             self._is_full = True
             self._current.cancel()
             return True
-        request = replace(self._request, prompt=[*self._request.prompt, *sampled], max_tokens=room)
+        constraint = self._request.constraint
+        request = replace(
+            self._request,
+            prompt=[*self._request.prompt, *sampled],
+            max_tokens=room,
+            constraint=constraint and constraint.resumed(sampled),
+        )
         try:
             following = self._submit(request)
         except (QueueFull, PromptTooLong):

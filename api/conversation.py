@@ -68,8 +68,8 @@ def template_messages(request: CountTokensRequest) -> list[TemplateMessage]:
 def closing_instruction(request: CountTokensRequest) -> str:
     """Put into words what tool_choice and output_config ask for; empty when they ask for nothing.
 
-    It stands at the end of the prompt, so that it spoils no prefix. Decoding is not constrained: a model may
-    disregard it.
+    It stands at the end of the prompt, so that it spoils no prefix. Where decoding is constrained as well
+    (`rules.py`), a model that knows what is wanted does better.
     """
     parts = [_tool_choice_rule(request), _format_rule(request)]
     return "\n".join(part for part in parts if part)

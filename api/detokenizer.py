@@ -77,15 +77,21 @@ class WindowDetokenizer:
 
 def detokenizer_factory(tokenizer: Tokenizer) -> Callable[[], Detokenizer]:
     """Choose how this tokenizer's ids are decoded; call it once, it reads the whole vocabulary."""
-    decoder = _decoder_description(tokenizer)
-    kinds = _decoder_kinds(decoder)
+    table = token_bytes(tokenizer)
+    if table is None:
+        return lambda: WindowDetokenizer(tokenizer.decode)
+    strips = _decoder_kinds(_decoder_description(tokenizer))[-1] == "Strip"
+    return lambda: ByteDetokenizer(table, strip_first_space=strips)
+
+
+def token_bytes(tokenizer: Tokenizer) -> list[bytes] | None:
+    """List the bytes that each token stands for, None where they depend on the tokens around it."""
+    kinds = _decoder_kinds(_decoder_description(tokenizer))
     if kinds == ["ByteLevel"]:
-        table = _token_bytes(tokenizer, _byte_level_bytes())
-        return lambda: ByteDetokenizer(table)
+        return _read_vocabulary(tokenizer, _byte_level_bytes())
     if kinds[:3] == ["Replace", "ByteFallback", "Fuse"] and kinds[3:] in ([], ["Strip"]):
-        table = _token_bytes(tokenizer, None)
-        return lambda: ByteDetokenizer(table, strip_first_space=bool(kinds[3:]))
-    return lambda: WindowDetokenizer(tokenizer.decode)
+        return _read_vocabulary(tokenizer, None)
+    return None
 
 
 def _decoder_description(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -104,7 +110,7 @@ def _decoder_kinds(decoder: dict[str, Any]) -> list[str]:
     return [decoder["type"]] if "type" in decoder else []
 
 
-def _token_bytes(tokenizer: Tokenizer, byte_of: dict[str, int] | None) -> list[bytes]:
+def _read_vocabulary(tokenizer: Tokenizer, byte_of: dict[str, int] | None) -> list[bytes]:
     """List the bytes of every token; `byte_of` maps the characters of a byte-level vocabulary."""
     backend: Any = getattr(tokenizer, "backend_tokenizer")  # noqa: B009  (not part of the protocol)
     size = backend.get_vocab_size(with_added_tokens=True)

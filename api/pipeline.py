@@ -1,7 +1,7 @@
 """From a checked request to its answer: prompt, queue, and the answer in the words of the route's API."""
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 from ..scheduler.sequence import Request
 from .answer import Answer
 from .budget import Budget, BudgetedGeneration
+from .constraint import AnswerConstraint
 from .errors import ClientGone, prompt_too_long
 from .output import Grammar, OutputParser
 from .prompt import Prompt
@@ -45,6 +46,7 @@ class Pipeline:
 
     async def conversation(self, http: HttpRequest, body: MessagesRequest, started_s: float) -> Job:
         """Prepare a conversation."""
+        rules = await self._services.rule_book.rules(body) if self._services.rule_book else None
         prompt = await self.build(body)
         grammar = Grammar(
             stop_sequences=body.stop_sequences or (),
@@ -56,6 +58,9 @@ class Pipeline:
         )
         request = self._scheduled(http, body, prompt.tokens)
         is_cut = request.max_tokens < body.max_tokens
+        if rules is not None:
+            rules = replace(rules, starts_thinking=prompt.starts_thinking)
+            request = replace(request, constraint=AnswerConstraint(rules))
         return Job(request, grammar, started_s, prompt.budget, is_cut)
 
     async def raw(

@@ -7,6 +7,7 @@ from ..engine.model_info import ModelInfo
 from ..engine.step import SamplingParams
 from .config import ServerConfig
 from .launch import LOCAL_KEY, base_url, output_tokens
+from .rules import RuleBook
 
 # Claude Code's own prompt with all its tools is 49,000 characters.
 ROOMY_CONTEXT = 24_000
@@ -83,6 +84,15 @@ def describe_plan(model: ServedModel, blas: str) -> str:
             f"{memory.num_kv_tokens:,} tokens fit ({gigabytes(memory.kv_bytes)})",
         ]
     )
+
+
+def describe_calls(rule_book: RuleBook | None) -> str:
+    """Say whether calls and JSON answers are kept to their schemas, as one line."""
+    if rule_book is None:
+        return "calls    not kept to their schemas: no grammar can be made of this model's tokens"
+    if not rule_book.keeps_calls:
+        return "calls    not kept to their schemas: no grammar for the model's format (JSON answers are)"
+    return "calls    kept to their tools' schemas while they are written"
 
 
 def describe_client(model: ServedModel, config: ServerConfig, port: int) -> str:

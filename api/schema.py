@@ -177,7 +177,7 @@ class ThinkingConfig(Wire):
 
 
 class OutputFormat(Wire):
-    type: str
+    type: Literal["json_schema"]
     json_schema: dict[str, Any] = Field(default={}, alias="schema")
 
 
@@ -225,6 +225,17 @@ class GenerationRequest(Wire):
 
 class MessagesRequest(CountTokensRequest, GenerationRequest):
     """Body of `/v1/messages`."""
+
+    @property
+    def must_call(self) -> bool:
+        """Whether the answer must be a call of a tool."""
+        return self.tool_choice is not None and self.tool_choice.type in ("any", "tool")
+
+    @property
+    def answer_schema(self) -> dict[str, Any] | None:
+        """The schema that the answer must conform to, if it must."""
+        wanted = self.output_config.format if self.output_config else None
+        return wanted.json_schema if wanted is not None else None
 
     @property
     def omits_thoughts(self) -> bool:

@@ -29,7 +29,7 @@ from ..scheduler.config import SchedulerConfig
 from ..scheduler.loop import SchedulerLoop
 from .app import create_app
 from .config import ServerConfig
-from .plan import ServedModel, describe_client, describe_plan
+from .plan import ServedModel, describe_calls, describe_client, describe_plan
 
 # How long answers may go on after SIGTERM or SIGINT; then they are ended with an error event.
 GRACE_S = 3
@@ -185,6 +185,7 @@ def build_server(
     model = started.model
     scheduler = SchedulerLoop(engine, scheduler_config, model.memory.num_blocks, model.max_context)
     app = create_app(replace(config, port=port), model, started.tokenizer, scheduler)
+    say(describe_calls(app.state.rule_book))
     debug = config.log_level == "debug"
     uvicorn_config = uvicorn.Config(
         app,

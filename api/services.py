@@ -7,6 +7,7 @@ from .detokenizer import Detokenizer
 from .metrics import Metrics
 from .prompt import PromptBuilder
 from .protocols import ModelInfo, Scheduler
+from .rules import RuleBook
 from .stream import KeepAlive
 
 
@@ -17,6 +18,7 @@ class Services:
     model: ModelInfo
     scheduler: Scheduler
     prompts: PromptBuilder
+    rule_book: RuleBook | None  # None for a tokenizer that no grammar can be compiled for
     think: tuple[str, str] | None  # the marks around the model's thoughts
     new_detokenizer: Callable[[], Detokenizer]
     metrics: Metrics

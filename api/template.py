@@ -100,9 +100,11 @@ class ChatTemplate:
         prefill = conversation.pop()["content"] if _is_open(conversation) else ""
         shown_tools = tools if native else []
         text = self._render_ordered(system, conversation, shown_tools, thinking)
-        return Rendered(text + prefill, self._tool_format() if tools else None)
+        return Rendered(text + prefill, self.tool_format if tools else None)
 
-    def _tool_format(self) -> ToolFormat:
+    @property
+    def tool_format(self) -> ToolFormat:
+        """How the model writes calls: in its own way, or as it is asked to."""
         native = native_format(self._tokenizer) if self.traits.native_tools else None
         return native or plain_format()
 

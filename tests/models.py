@@ -64,10 +64,12 @@ def write_model(
     head_dim: int = 32,
     vocab: int = 512,
     seed: int = 0,
+    letters: str = "etaoinshrdlucmfw",
 ) -> Path:
     """Write a float32 model (llama, qwen3, gemma3_text, …) with a byte-level tokenizer into `folder`.
 
     Phi-3 has no `head_dim` of its own: there it is hidden / heads. vocab: at least 259.
+    letters: those of which the tokenizer has pairs.
     """
     config = {
         "model_type": model_type,
@@ -91,7 +93,7 @@ def write_model(
         config |= {"sliding_window": WINDOW} | WINDOWED[model_type]
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", config)
-    write_tokenizer(folder, vocab)
+    write_tokenizer(folder, vocab, letters)
     save_file(random_weights(config, seed), folder / "model.safetensors", metadata={"format": "mlx"})
     return folder
 
@@ -110,11 +112,10 @@ def random_weights(config: dict[str, Any], seed: int) -> dict[str, np.ndarray[An
     return weights
 
 
-def write_tokenizer(folder: Path, vocab: int) -> None:
+def write_tokenizer(folder: Path, vocab: int, letters: str) -> None:
     """Write a byte-level BPE tokenizer: ids 0-255 bytes, 256-258 special, the rest pairs of letters."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     ids = {token: index for index, token in enumerate([*alphabet, *SPECIAL_TOKENS])}
-    letters = "etaoinshrdlucmfw"
     pairs = itertools.product(letters, letters)
     merges = list(itertools.islice(pairs, vocab - len(ids)))
     ids |= {first + second: len(ids) + index for index, (first, second) in enumerate(merges)}
