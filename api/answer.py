@@ -5,9 +5,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Literal
 
+from ..engine.step import TokenScore
 from .metrics import FinishedReason, Metrics
 from .output import OutputParser
-from .pieces import Piece
+from .pieces import Piece, Score
 from .protocols import Generation
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
@@ -81,8 +82,21 @@ class Answer:
             self._outcome = "error"
             raise
         self._count(len(tokens))
-        pieces = self._parser.feed(tokens)
+        scores = self._generation.scores
+        pieces = self._feed_scored(tokens, scores) if scores else self._parser.feed(tokens)
         return pieces + self._finish() if self._parser.done else pieces
+
+    def _feed_scored(self, tokens: list[int], scores: list[TokenScore]) -> list[Piece]:
+        """Feed tokens one by one, each with its score where it is a part of the text."""
+        pieces: list[Piece] = []
+        for token, score in zip(tokens, scores, strict=True):
+            was_text = self._parser.in_text
+            pieces += self._parser.feed([token])
+            if self._parser.done:
+                break
+            if was_text and self._parser.in_text:
+                pieces.append(Score(token, score.logprob, score.top))
+        return pieces
 
     def close(self) -> None:
         """End the generation, whatever state it is in, and write the accounts once."""

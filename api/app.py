@@ -4,7 +4,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from .config import ServerConfig
-from .detokenizer import detokenizer_factory
+from .detokenizer import TokenTexts, detokenizer_factory
 from .errors import add_error_handlers
 from .health import HealthApi
 from .messages import MessagesApi
@@ -37,6 +37,7 @@ def create_app(
         rule_book=open_rule_book(tokenizer, model.eos_token_ids, prompts.template.tool_format),
         think=(think.start, think.end) if think else None,
         new_detokenizer=new_detokenizer,
+        token_texts=TokenTexts(tokenizer, new_detokenizer),
         metrics=Metrics(model, scheduler.stats),
         keep_alive=keep_alive,
     )

@@ -7,6 +7,7 @@ Its KV is in the prefix cache, so that this costs no more than a step or two.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from ..engine.step import TokenScore
 from ..scheduler.loop import PromptTooLong, QueueFull
 from ..scheduler.sequence import FinishReason, Request
 from .detokenizer import Detokenizer
@@ -83,6 +84,10 @@ class BudgetedGeneration:
     @property
     def first_token_s(self) -> float | None:
         return self._first.first_token_s
+
+    @property
+    def scores(self) -> list[TokenScore]:
+        return []  # only OpenAI's routes ask for them, and those have no budget
 
     async def __anext__(self) -> list[int]:
         """Return new tokens; the closing mark is among them."""

@@ -94,6 +94,25 @@ def token_bytes(tokenizer: Tokenizer) -> list[bytes] | None:
     return None
 
 
+class TokenTexts:
+    """The bytes of single tokens."""
+
+    def __init__(self, tokenizer: Tokenizer, new_detokenizer: Callable[[], Detokenizer]) -> None:
+        self.new_detokenizer = new_detokenizer
+        self._tokenizer = tokenizer
+        kinds = _decoder_kinds(_decoder_description(tokenizer))
+        self._byte_of = _byte_level_bytes() if kinds == ["ByteLevel"] else None
+        self._knows_bytes = kinds == ["ByteLevel"] or kinds[:3] == ["Replace", "ByteFallback", "Fuse"]
+
+    def bytes_of(self, token: int) -> bytes:
+        """Return a token's bytes; where only the tokenizer knows them, those of its text alone."""
+        if not self._knows_bytes:
+            return self._tokenizer.decode([token]).encode()
+        backend: Any = getattr(self._tokenizer, "backend_tokenizer")  # noqa: B009  (not part of the protocol)
+        text = backend.id_to_token(token) or ""
+        return _byte_level(text, self._byte_of) if self._byte_of else _sentence_piece(text)
+
+
 def _decoder_description(tokenizer: Tokenizer) -> dict[str, Any]:
     """Read the fast tokenizer's own description of its decoder; empty when there is none."""
     backend = getattr(tokenizer, "backend_tokenizer", None)

@@ -8,7 +8,7 @@ from typing import Any
 
 from .answer import Answer, Usage
 from .errors import ApiError, error_body
-from .pieces import Arguments, CallEnd, CallStart, Piece, Text, Thinking, call_input
+from .pieces import Arguments, CallEnd, CallStart, Piece, Score, Text, Thinking, call_input
 from .thoughts import UNSIGNED, seal
 
 
@@ -81,6 +81,8 @@ class EventWriter:
                 return self._delta({"type": "input_json_delta", "partial_json": piece.json})
             case CallEnd():
                 return self._close()
+            case Score():
+                return ""  # not of this API
             case Text() | Thinking():
                 return self._words(piece)
 
@@ -146,6 +148,8 @@ class ContentWriter:
                 case CallEnd():
                     self._blocks[-1]["input"] = call_input(self._arguments)
                     self._arguments = []
+                case Score():
+                    pass  # not of this API
                 case Text() | Thinking():
                     if self._open is not type(piece):
                         self._start(piece)

@@ -11,6 +11,7 @@ from .errors import OPENAI_PATHS
 from .models import check_model
 from .openai_chat import messages_request
 from .openai_events import ChatCollector, ChatWriter, CompletionCollector, CompletionWriter
+from .openai_logprobs import ChatLogprobs, CompletionLogprobs, with_logprobs
 from .openai_schema import ChatRequest, CompletionRequest
 from .pipeline import Pipeline
 from .services import Services
@@ -36,9 +37,11 @@ class OpenAIApi:
         body = await read_body(request, ChatRequest)
         check_model(body.model, self._services.model.name)
         job = await self._pipeline.conversation(request, messages_request(body), started_s)
+        job = with_logprobs(job, body.num_likeliest)
+        logprobs = ChatLogprobs(self._services.token_texts) if body.logprobs else None
         if body.stream:
-            return self._pipeline.stream(job, ChatWriter(body.model, body.include_usage))
-        return await self._pipeline.whole(request, job, ChatCollector(body.model))
+            return self._pipeline.stream(job, ChatWriter(body.model, body.include_usage, logprobs))
+        return await self._pipeline.whole(request, job, ChatCollector(body.model, logprobs))
 
     async def complete(self, request: HttpRequest) -> Response:
         """Go on from a prompt that is taken as it is."""
@@ -46,6 +49,8 @@ class OpenAIApi:
         body = await read_body(request, CompletionRequest)
         check_model(body.model, self._services.model.name)
         job = await self._pipeline.raw(request, body.generation(), body.prompt, started_s)
+        job = with_logprobs(job, body.logprobs)
+        logprobs = CompletionLogprobs(self._services.token_texts) if body.logprobs is not None else None
         if body.stream:
-            return self._pipeline.stream(job, CompletionWriter(body.model, body.include_usage))
-        return await self._pipeline.whole(request, job, CompletionCollector(body.model))
+            return self._pipeline.stream(job, CompletionWriter(body.model, body.include_usage, logprobs))
+        return await self._pipeline.whole(request, job, CompletionCollector(body.model, logprobs))

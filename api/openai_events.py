@@ -8,7 +8,8 @@ from typing import Any
 
 from .answer import Answer, StopReason, Usage
 from .errors import ApiError, openai_error_body
-from .pieces import Arguments, CallEnd, CallStart, Piece, Text, Thinking
+from .openai_logprobs import ChatLogprobs, CompletionLogprobs, Logprobs
+from .pieces import Arguments, CallEnd, CallStart, Piece, Score, Text, Thinking
 
 FINISH_REASONS: dict[StopReason, str] = {
     "end_turn": "stop",
@@ -58,9 +59,11 @@ class Envelope:
 class ChunkWriter:
     """The part of a stream that both routes have in common."""
 
-    def __init__(self, envelope: Envelope, include_usage: bool) -> None:
+    def __init__(self, envelope: Envelope, include_usage: bool, logprobs: Logprobs | None) -> None:
         self._envelope = envelope
         self._include_usage = include_usage
+        self._logprobs = logprobs
+        self._scores: list[Score] = []  # of text that is on its way
 
     def ping(self) -> str:
         """Write a comment."""
@@ -69,6 +72,11 @@ class ChunkWriter:
     def error(self, problem: ApiError, request_id: str) -> str:
         """Write an error in place of a chunk; the stream ends without its last line."""
         return chunk_text(openai_error_body(problem))
+
+    def scored(self, **choice: Any) -> str:
+        """Write a chunk of text, or none, with the scores that are there."""
+        scores, self._scores = self._scores, []
+        return self.chunk(logprobs=self._logprobs.body(scores) if self._logprobs else None, **choice)
 
     def chunk(self, **choice: Any) -> str:
         """Write a chunk with one choice."""
@@ -84,8 +92,8 @@ class ChunkWriter:
 class ChatWriter(ChunkWriter):
     """Writes the chunks of a chat's answer."""
 
-    def __init__(self, model: str, include_usage: bool) -> None:
-        super().__init__(Envelope("chat.completion.chunk", "chatcmpl", model), include_usage)
+    def __init__(self, model: str, include_usage: bool, logprobs: ChatLogprobs | None = None) -> None:
+        super().__init__(Envelope("chat.completion.chunk", "chatcmpl", model), include_usage, logprobs)
         self._num_calls = 0
 
     def start(self, _usage: Usage) -> str:
@@ -94,17 +102,20 @@ class ChatWriter(ChunkWriter):
 
     def pieces(self, pieces: Iterable[Piece]) -> str:
         """Write the next parts of the answer."""
+        pieces = list(pieces)
+        self._scores += scores_of(pieces)
         return "".join(self._piece(piece) for piece in pieces)
 
     def end(self, answer: Answer) -> str:
         """Write why it ended, the usage if it is wanted, and the last line."""
-        ending = self.chunk(delta={}, finish_reason=FINISH_REASONS[answer.stop_reason])
+        ending = self.scored(delta={"content": ""}) if self._scores else ""
+        ending += self.chunk(delta={}, finish_reason=FINISH_REASONS[answer.stop_reason])
         return ending + self.last(answer.usage)
 
     def _piece(self, piece: Piece) -> str:
         match piece:
             case Text():
-                return self.chunk(delta={"content": piece.text})
+                return self.scored(delta={"content": piece.text})
             case Thinking():
                 return self.chunk(delta={"reasoning_content": piece.text})
             case CallStart():
@@ -112,7 +123,7 @@ class ChatWriter(ChunkWriter):
                 return self._call(call_body(piece, ""))
             case Arguments():
                 return self._call({"function": {"arguments": piece.json}})
-            case CallEnd():
+            case CallEnd() | Score():
                 return ""
 
     def _call(self, fields: dict[str, Any]) -> str:
@@ -122,8 +133,10 @@ class ChatWriter(ChunkWriter):
 class ChatCollector:
     """Gathers a chat's answer that is sent whole."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, logprobs: ChatLogprobs | None = None) -> None:
         self._envelope = Envelope("chat.completion", "chatcmpl", model)
+        self._logprobs = logprobs
+        self._scores: list[Score] = []
         self._texts: list[str] = []
         self._thoughts: list[str] = []
         self._calls: list[dict[str, Any]] = []
@@ -140,6 +153,8 @@ class ChatCollector:
                     self._calls.append(call_body(piece, ""))
                 case Arguments():
                     self._calls[-1]["function"]["arguments"] += piece.json
+                case Score():
+                    self._scores.append(piece)
                 case CallEnd():
                     pass
 
@@ -152,15 +167,16 @@ class ChatCollector:
         if self._calls:
             message |= {"content": text or None, "tool_calls": self._calls}
         reason = FINISH_REASONS[answer.stop_reason]
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
+        logprobs = self._logprobs.body(self._scores) if self._logprobs else None
+        choice = {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": reason}
         return self._envelope.body(choice, usage=answer.usage)
 
 
 class CompletionWriter(ChunkWriter):
     """Writes the chunks of a bare completion."""
 
-    def __init__(self, model: str, include_usage: bool) -> None:
-        super().__init__(Envelope("text_completion", "cmpl", model), include_usage)
+    def __init__(self, model: str, include_usage: bool, logprobs: CompletionLogprobs | None = None) -> None:
+        super().__init__(Envelope("text_completion", "cmpl", model), include_usage, logprobs)
 
     def start(self, _usage: Usage) -> str:
         """Write an empty chunk, so that the client sees an answer begin."""
@@ -168,30 +184,43 @@ class CompletionWriter(ChunkWriter):
 
     def pieces(self, pieces: Iterable[Piece]) -> str:
         """Write the next parts of the answer."""
-        return "".join(self.chunk(text=piece.text) for piece in pieces if isinstance(piece, Text))
+        pieces = list(pieces)
+        self._scores += scores_of(pieces)
+        return "".join(self.scored(text=piece.text) for piece in pieces if isinstance(piece, Text))
 
     def end(self, answer: Answer) -> str:
         """Write why it ended, the usage if it is wanted, and the last line."""
-        ending = self.chunk(text="", finish_reason=FINISH_REASONS[answer.stop_reason])
+        ending = self.scored(text="") if self._scores else ""
+        ending += self.chunk(text="", finish_reason=FINISH_REASONS[answer.stop_reason])
         return ending + self.last(answer.usage)
 
 
 class CompletionCollector:
     """Gathers a bare completion that is sent whole."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, logprobs: CompletionLogprobs | None = None) -> None:
         self._envelope = Envelope("text_completion", "cmpl", model)
+        self._logprobs = logprobs
+        self._scores: list[Score] = []
         self._texts: list[str] = []
 
     def add(self, pieces: Iterable[Piece]) -> None:
         """Take the next parts of the answer."""
+        pieces = list(pieces)
+        self._scores += scores_of(pieces)
         self._texts += [piece.text for piece in pieces if isinstance(piece, Text)]
 
     def message(self, answer: Answer) -> dict[str, Any]:
         """Build the completion, at the answer's end."""
         reason = FINISH_REASONS[answer.stop_reason]
-        choice = {"index": 0, "text": "".join(self._texts), "logprobs": None, "finish_reason": reason}
+        logprobs = self._logprobs.body(self._scores) if self._logprobs else None
+        choice = {"index": 0, "text": "".join(self._texts), "logprobs": logprobs, "finish_reason": reason}
         return self._envelope.body(choice, usage=answer.usage)
+
+
+def scores_of(pieces: Iterable[Piece]) -> list[Score]:
+    """Pick the scores of an answer's pieces."""
+    return [piece for piece in pieces if isinstance(piece, Score)]
 
 
 def call_body(call: CallStart, arguments: str) -> dict[str, Any]:

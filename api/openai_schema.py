@@ -20,8 +20,6 @@ REFUSED: dict[str, tuple[object, ...]] = {
     # A field that would change the answer, and its values that ask for nothing.
     "n": (1,),
     "best_of": (1,),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
     "frequency_penalty": (0,),
     "presence_penalty": (0,),
     "logit_bias": ({},),
@@ -150,6 +148,10 @@ def _stop_list(stop: object) -> object:
     return [stop] if isinstance(stop, str) else stop
 
 
+def _none_for_false(number: object) -> object:
+    return None if number is False else number
+
+
 class OpenAIRequest(Wire):
     """What both routes' bodies share."""
 
@@ -204,14 +206,30 @@ class ChatRequest(OpenAIRequest):
     tools: list[FunctionTool] | None = Field(default=None, fail_fast=True)
     tool_choice: Literal["none", "auto", "required"] | NamedChoice | None = None
     parallel_tool_calls: bool | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
     response_format: ResponseFormat | None = None
     reasoning_effort: str | None = Field(default=None, max_length=20)
+
+    @model_validator(mode="after")
+    def _logprobs_first(self) -> "ChatRequest":
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs: needs logprobs to be true")
+        return self
+
+    @property
+    def num_likeliest(self) -> int | None:
+        """How many likeliest tokens are wanted beside each; None where no log-probabilities are."""
+        return (self.top_logprobs or 0) if self.logprobs else None
 
 
 class CompletionRequest(OpenAIRequest):
     """Body of `/v1/completions`: the prompt is the whole of what the model reads, as text or as token ids."""
 
     prompt: str | list[int]
+    logprobs: Annotated[int | None, BeforeValidator(_none_for_false)] = Field(
+        default=None, ge=0, le=5, strict=True
+    )
 
     @field_validator("prompt", mode="before")
     @classmethod

@@ -62,6 +62,11 @@ class OutputParser:
         self._block: type[Piece] | None = None  # kind of the block that is open
         self._pieces: list[Piece] = []
 
+    @property
+    def in_text(self) -> bool:
+        """Whether what comes next is text, neither thought nor call."""
+        return self._mode is Mode.TEXT
+
     def feed(self, tokens: list[int]) -> list[Piece]:
         """Take tokens and return the pieces that have become certain."""
         self._buffer += self._detokenizer.add(tokens)

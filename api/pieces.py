@@ -40,7 +40,16 @@ class CallEnd:
     """The call has ended. Fragments that join to no JSON object were cut off, or the model wrote no JSON."""
 
 
-Piece = Text | Thinking | CallStart | Arguments | CallEnd
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How likely the model found a token of the text, and the likeliest in its place; only if asked for."""
+
+    token: int
+    logprob: float
+    top: list[tuple[int, float]]
+
+
+Piece = Text | Thinking | CallStart | Arguments | CallEnd | Score
 """Texts that follow one another belong to one block, and so do thoughts."""
 
 

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from tokenizers import AddedToken
 
-from ..engine.step import SamplingParams
+from ..engine.step import SamplingParams, TokenScore
 from ..scheduler.loop import Stats
 from ..scheduler.sequence import FinishReason, Request
 
@@ -94,6 +94,10 @@ class Generation(Protocol):
     def admitted_s(self) -> float | None: ...
     @property
     def first_token_s(self) -> float | None: ...
+
+    @property
+    def scores(self) -> list[TokenScore]:
+        """Of the tokens returned last, where the request asks for them."""
 
     async def __anext__(self) -> list[int]:
         """Return new tokens. Raises StopAsyncIteration at the end, EngineFailed when the engine fails."""

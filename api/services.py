@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .detokenizer import Detokenizer
+from .detokenizer import Detokenizer, TokenTexts
 from .metrics import Metrics
 from .prompt import PromptBuilder
 from .protocols import ModelInfo, Scheduler
@@ -21,5 +21,6 @@ class Services:
     rule_book: RuleBook | None  # None for a tokenizer that no grammar can be compiled for
     think: tuple[str, str] | None  # the marks around the model's thoughts
     new_detokenizer: Callable[[], Detokenizer]
+    token_texts: TokenTexts
     metrics: Metrics
     keep_alive: KeepAlive

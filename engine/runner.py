@@ -19,6 +19,7 @@ from .host_attention import HostAttention
 from .kernels.device import PagedKernels
 from .paged import ArrayLayer, HostLayer, KernelPrefill, LayerFacts, PagedLayer, Pass, kernel_slots, probe
 from .sampler import sample
+from .scores import Scores, score
 from .step import DecodeRow, PrefillChunk, Run, StepFailed, StepPlan, StepResult
 
 
@@ -48,6 +49,7 @@ class Runner:
         self._facts = layers or probe(model)
         self._graphs = None if self._kernels is None else DecodeGraphs(model, self._facts, self._kernels)
         self._in_flight: tuple[StepPlan, mx.array, float] | None = None
+        self._scores: dict[int, Scores] = {}  # by step_id, of steps in flight that have some
         self._last_read_s = 0.0
         self._pools = self._new_pools()
 
@@ -89,7 +91,7 @@ class Runner:
             previous, self._in_flight = self._in_flight, (plan, tokens, started_s)
             if self._host is not None:
                 return self.drain()
-            mx.async_eval(tokens, *self._written())
+            mx.async_eval(tokens, *self._scored(plan), *self._written())
             return None if previous is None else self._read(*previous)
         except Exception as error:
             self._reset()
@@ -112,11 +114,14 @@ class Runner:
         sampled = np.array(tokens).tolist()
         by_sequence = {row.seq_id: token for row, token in zip(plan.decode, sampled, strict=True)}
         begun_s, self._last_read_s = max(started_s, self._last_read_s), time.monotonic()
-        return StepResult(plan.step_id, by_sequence, self._last_read_s - begun_s)
+        scores = self._scores.pop(plan.step_id, None)
+        elapsed_s = self._last_read_s - begun_s
+        return StepResult(plan.step_id, by_sequence, elapsed_s, scores.read() if scores else {})
 
     def _reset(self) -> None:
         """Forget what is in flight and every KV: arrays of a failed evaluation cannot be trusted."""
         self._in_flight = None
+        self._scores = {}
         self._pools = self._new_pools()
 
     def _written(self) -> list[mx.array]:
@@ -126,13 +131,23 @@ class Runner:
         return self._pools.arrays() if self._kernels is None else self._pools.done
 
     def _forward(self, plan: StepPlan) -> mx.array:
-        tokens = self._decode(plan.decode) if plan.decode else mx.zeros((0,), mx.int32)
+        tokens = self._decode(plan) if plan.decode else mx.zeros((0,), mx.int32)
         for chunk in plan.prefill:
             self.prefill(chunk)
         return tokens
 
-    def _decode(self, rows: list[DecodeRow]) -> mx.array:
-        return sample(self.logits(rows), rows)
+    def _decode(self, plan: StepPlan) -> mx.array:
+        logits = self.logits(plan.decode)
+        tokens = sample(logits, plan.decode)
+        scores = score(logits, plan.decode, tokens)
+        if scores is not None:
+            self._scores[plan.step_id] = scores
+        return tokens
+
+    def _scored(self, plan: StepPlan) -> list[mx.array]:
+        """Arrays whose evaluation makes the scores of a step real."""
+        scores = self._scores.get(plan.step_id)
+        return [] if scores is None else scores.arrays()
 
     def logits(self, rows: list[DecodeRow]) -> mx.array:
         """Feed each row's token and return what follows it, (rows, vocab); lazy. Writes the tokens' KV."""

@@ -8,6 +8,9 @@ Run = tuple[int, int]
 """A contiguous range of KV slots, `(first, end)`; a sequence is a few of them, in token order."""
 
 
+MAX_LOGPROBS = 20
+
+
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How one sequence's next token is chosen. `temperature` 0 is exact greedy decoding.
@@ -21,6 +24,7 @@ class SamplingParams:
     top_k: int = 0  # keep the k likeliest tokens; 0 keeps all
     min_p: float = 0.0  # drop tokens less likely than this share of the likeliest
     seed: int = 0  # same seed, same prompt: same tokens, whatever else is in the batch
+    logprobs: int | None = None  # report each token's log-probability, and those of so many likeliest
 
     @property
     def is_greedy(self) -> bool:
@@ -36,6 +40,8 @@ class SamplingParams:
             raise ValueError("top_k must be 0 or more")
         if not 0.0 <= self.min_p <= 1.0:
             raise ValueError("min_p must lie between 0 and 1")
+        if self.logprobs is not None and not 0 <= self.logprobs <= MAX_LOGPROBS:
+            raise ValueError(f"logprobs must lie between 0 and {MAX_LOGPROBS}")
         if not 0 <= self.seed < 2**64:
             raise ValueError("seed must be an unsigned 64-bit integer")
 
@@ -80,12 +86,24 @@ NOT_A_NUMBER = -1
 
 
 @dataclass(frozen=True, slots=True)
+class TokenScore:
+    """A sampled token's log-probability, and the likeliest tokens in its place with theirs.
+
+    Of the model's distribution: before temperature, filters and masks.
+    """
+
+    logprob: float
+    top: list[tuple[int, float]]  # the likeliest first
+
+
+@dataclass(frozen=True, slots=True)
 class StepResult:
     """What a step sampled."""
 
     step_id: int
     tokens: dict[int, int]  # by seq_id; NOT_A_NUMBER where there is none
     elapsed_s: float  # what the step took, as far as those who wait for its tokens can tell
+    scores: dict[int, TokenScore] = field(default_factory=dict)  # by seq_id, of those that ask
 
 
 class StepFailed(Exception):

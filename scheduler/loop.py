@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 
 from .. import PensieveError
-from ..engine.step import Engine, StepFailed
+from ..engine.step import Engine, StepFailed, TokenScore
 from .config import SchedulerConfig
 from .scheduler import Scheduler
 from .sequence import FinishReason, Progress, Request, Sequence, SequenceStatus
@@ -62,7 +62,9 @@ class Generation:
         self._sequence = sequence
         self._expected_cached = num_cached
         self._failure: PensieveError = EngineFailed("a step failed while it computed this request")
+        self.scores: list[TokenScore] = []  # of the tokens read last, where they were asked for
         self._unread: list[int] = []
+        self._unread_scores: list[TokenScore] = []
         self._news = asyncio.Event()
 
     @property
@@ -102,6 +104,7 @@ class Generation:
             await self._news.wait()
         if self._unread:
             tokens, self._unread = self._unread, []
+            self.scores, self._unread_scores = self._unread_scores, []
             return tokens
         if self.finish_reason == "error":
             raise self._failure
@@ -118,11 +121,12 @@ class Generation:
         self._scheduler.end(self._sequence, "error")
         self._news.set()
 
-    def publish(self, tokens: list[int]) -> None:
+    def publish(self, tokens: list[int], scores: list[TokenScore]) -> None:
         """Hand over new tokens, or wake the reader because the sequence has ended. For the loop only."""
         if tokens and self.first_token_s is None:
             self.first_token_s = time.monotonic()
         self._unread += tokens
+        self._unread_scores += scores
         self._news.set()
 
 
@@ -236,7 +240,7 @@ class SchedulerLoop:
 
     def _publish(self, progress: list[Progress]) -> None:
         for item in progress:
-            self._generations[item.sequence].publish(item.tokens)
+            self._generations[item.sequence].publish(item.tokens, item.scores)
 
     def _forget_ended(self) -> None:
         ended = [s for s in self._generations if s.status is SequenceStatus.FINISHED]

@@ -246,7 +246,10 @@ class Scheduler:
             if plan.step_id < sequence.first_sample:
                 self.counters.refused_tokens += 1
                 continue
-            progress.append(self._advance(plan.step_id, row, sequence, result.tokens[row.seq_id]))
+            step = self._advance(plan.step_id, row, sequence, result.tokens[row.seq_id])
+            if step.tokens and row.seq_id in result.scores:
+                step.scores.append(result.scores[row.seq_id])
+            progress.append(step)
         return progress
 
     def _settle(self, step_id: int, seq_id: int, num_tokens: int) -> None:

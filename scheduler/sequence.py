@@ -6,7 +6,7 @@ from typing import Literal
 
 from ..cache.blocks import BLOCK_SIZE, BlockTable
 from ..cache.radix import Mark
-from ..engine.step import SamplingParams
+from ..engine.step import SamplingParams, TokenScore
 from .constraint import Constraint
 
 FinishReason = Literal["stop", "length", "abort", "error"]
@@ -107,6 +107,7 @@ class Progress:
 
     sequence: Sequence
     tokens: list[int] = field(default_factory=list)
+    scores: list[TokenScore] = field(default_factory=list)  # of the tokens, where they were asked for
 
 
 def shared_prefix(a: list[int], b: list[int], num_known: int) -> int:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pensieve.api.protocols import ToolParser
-from pensieve.engine.step import SamplingParams
+from pensieve.engine.step import SamplingParams, TokenScore
 from pensieve.scheduler.loop import EngineFailed, Stats
 from pensieve.scheduler.sequence import FinishReason, Request
 from tokenizers import AddedToken
@@ -146,6 +146,12 @@ class Script:
     num_cached: int = 0
 
 
+def made_up_score(token: int, num_likeliest: int) -> TokenScore:
+    return TokenScore(
+        -0.5 - token / 1000, [((token + i) % 256, -0.25 * (i + 1)) for i in range(num_likeliest)]
+    )
+
+
 class ScriptedGeneration:
     """Plays a script."""
 
@@ -161,6 +167,8 @@ class ScriptedGeneration:
         self._script = script
         self._chunks = deque(script.chunks)
         self._room = request.max_tokens
+        self._num_likeliest = request.sampling.logprobs
+        self.scores: list[TokenScore] = []
         self._cancelled = asyncio.Event()
 
     @property
@@ -176,6 +184,8 @@ class ScriptedGeneration:
             tokens = list(self._chunks.popleft())[: self._room]
             self._room -= len(tokens)
             self.first_token_s = self.first_token_s or time.monotonic()
+            if self._num_likeliest is not None:
+                self.scores = [made_up_score(token, self._num_likeliest) for token in tokens]
             return tokens
         return await self._end()
 

@@ -255,7 +255,6 @@ def test_sampling_fields_override_the_models_defaults(start_server: StartServer)
 
 REFUSED: list[dict[str, Any]] = [
     {"n": 2},
-    {"logprobs": True},
     {"frequency_penalty": 0.5},
     {"presence_penalty": -1},
     {"logit_bias": {"5": 1}},
