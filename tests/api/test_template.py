@@ -154,11 +154,13 @@ def test_what_a_template_raises_is_a_refusal() -> None:
 LOOPS = "{%- for i in range(99999) %}{%- for j in range(99999) %}{%- endfor %}{%- endfor %}"
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_template_that_never_ends_is_refused_at_the_start() -> None:
     with pytest.raises(TemplateTooSlow, match="does not come to an end"):
         ChatTemplate(ByteTokenizer(LOOPS + CHATML_TEMPLATE), limit_s=0.05)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_conversation_that_a_template_never_ends_with_is_refused() -> None:
     trap = (
         "{%- for message in messages %}{%- if 'trap' in message.content %}"

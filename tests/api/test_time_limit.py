@@ -6,6 +6,9 @@ import threading
 import pytest
 from pensieve.api.time_limit import TimeIsUp, run_limited
 
+# An interrupt may hit a destructor that the garbage collector runs.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 def test_what_ends_in_time_is_left_alone() -> None:
     assert run_limited(lambda: sum(range(5)), 60.0) == 10
@@ -24,6 +27,23 @@ def test_a_loop_without_end_is_ended_even_if_it_catches_what_it_can() -> None:
 
     with pytest.raises(TimeIsUp):
         run_limited(stubborn, 0.05)
+
+
+def test_an_interrupt_that_a_destructor_swallows_is_followed_by_another() -> None:
+    """It was lost, and the template went on for ever, when garbage was collected at that moment."""
+
+    class Slow:
+        def __del__(self) -> None:
+            for _ in range(10**9):
+                pass
+
+    def code() -> None:
+        Slow()
+        while True:
+            pass
+
+    with pytest.raises(TimeIsUp):
+        run_limited(code, 0.05)
 
 
 def test_only_the_thread_that_is_too_slow_is_interrupted() -> None:
