@@ -1,6 +1,7 @@
 """Compares paged attention with mlx-lm's own, on the user's model and device, before anything is served."""
 
 import logging
+import re
 from dataclasses import replace
 from itertools import accumulate
 from typing import Any, cast
@@ -8,6 +9,7 @@ from typing import Any, cast
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from mlx.utils import tree_flatten
 from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
 
 from ..cache.blocks import BLOCK_SIZE, BlockTable
@@ -20,6 +22,9 @@ from .segments import segments
 from .step import DecodeRow, PrefillChunk, Run, SamplingParams
 
 logger = logging.getLogger(__name__)
+
+KEY_PROJECTION = re.compile(r"k_proj|qkv|query_key_value|c_attn|key")
+"""What the module that makes keys is called in mlx-lm's models."""
 
 TOLERANCE = {mx.float32: 1e-3, mx.float16: 0.03, mx.bfloat16: 0.1}
 """How far logits may lie apart by rounding alone, relative to their size."""
@@ -42,7 +47,7 @@ SHARED, OWN = 4096, [1, 31, 64, 65, 100, 700, 1500, 33]
 
 def usable_kernels(model: nn.Module, vocab_size: int, kv_bits: int = 16) -> PagedKernels | None:
     """The device's attention kernels, if they compute what plain MLX computes; else None, with a warning."""
-    kernels = find_kernels()
+    kernels = find_kernels(centres_keys=_has_key_bias(model))
     if kernels is None:
         return None
     try:
@@ -93,6 +98,12 @@ def _layer_disagreement(facts: LayerFacts, kernels: PagedKernels) -> float:
         queries, new, (ours.keys[0], ours.values[0]), batch, Options(scoring, mx.zeros((8,)))
     )
     return _largest_distance(result[:, :, 0], expected[:, :, 0]) / KERNEL_TOLERANCE[shape.dtype]
+
+
+def _has_key_bias(model: nn.Module) -> bool:
+    """Whether keys are made with a bias, which all of them then have in common."""
+    parameters: Any = tree_flatten(model.parameters())
+    return any(path.endswith(".bias") and KEY_PROJECTION.search(path) for path, _ in parameters)
 
 
 def disagreement(

@@ -26,8 +26,8 @@ from .tables import Kind, Layout, Tables, block_table, make_tables
 SHARED_PEAK_MARGIN = 6
 """Keeps the sums of half-precision values, weighted with at most 2^-6, far from overflow."""
 
-LEVEL_KEYS = 32
-"""Keys whose mean gives the level of a shared read's scores."""
+CENTRE_KEYS = 32
+"""Keys whose mean is taken off all keys of a shared read."""
 
 DTYPES = (mx.float16, mx.bfloat16, mx.float32)
 
@@ -113,8 +113,10 @@ class LayerKernels:
 class PagedKernels:
     """The kernels of one backend; keeps what it has compiled."""
 
-    def __init__(self, language: Literal["metal", "cuda"]) -> None:
+    def __init__(self, language: Literal["metal", "cuda"], centres_keys: bool = False) -> None:
+        """centres_keys: shared reads take what the keys have in common off them, which costs time."""
         self._language = language
+        self._centres_keys = centres_keys
         self._launch = cache(self._build)
         self._prepare = cache(self._prepare_layer)
         self._nothing = mx.zeros((8,))
@@ -220,9 +222,13 @@ class PagedKernels:
         group = num_heads // num_kv_heads
         q = queries.reshape(num_rows, num_kv_heads, group, dim).swapaxes(0, 1)
         shrink = 2.0 ** round(math.log2(scale))  # exact, and keeps half precision from overflow
-        scores, levels = _scores(q.reshape(num_kv_heads, -1, dim) * shrink, keys)
+        q = q.reshape(num_kv_heads, -1, dim) * shrink
+        levels = None
+        if self._centres_keys:
+            keys, levels = _centred(q, keys)
+        scores = q @ keys.swapaxes(1, 2)
         weights, stats = self._launch(SOFTMAX, scale / shrink)(
-            inputs=[scores, levels],
+            inputs=[scores],
             template=[
                 ("T", scores.dtype),
                 ("VECTOR", 16 // scores.dtype.size),
@@ -233,6 +239,9 @@ class PagedKernels:
             output_shapes=[scores.shape, (*scores.shape[:2], 2)],
             output_dtypes=[scores.dtype, mx.float32],
         )
+        if levels is not None:
+            peaks = stats[..., :1] + levels * (scale / shrink * LOG2_E)
+            stats = mx.concatenate([peaks, stats[..., 1:]], axis=-1)
         shape = (num_kv_heads, num_rows, group)
         return (weights @ values).reshape(*shape, dim), stats.reshape(*shape, 2)
 
@@ -300,15 +309,15 @@ def _head_template(pool: Pool, dtype: mx.Dtype) -> list[tuple[str, Any]]:
     return [("T", dtype), *((name, constants[name]) for name in ("DIM", "BITS", "UNIT", "VECTOR"))]
 
 
-def _scores(queries: mx.array, keys: mx.array) -> tuple[mx.array, mx.array]:
-    """Scores (kv_heads, m, length) in the queries' type, less a level for each query, (kv_heads, m, 1).
+def _centred(queries: mx.array, keys: mx.array) -> tuple[mx.array, mx.array]:
+    """Keys less a mean of some of them, and the queries' scores with that mean: (kv_heads, m, 1), float32.
 
-    The level is the query's score with a mean of some keys, taken off before the scores are rounded: keys may
-    have so large a part in common (Qwen2's biases) that nothing would be left of their differences.
+    Keys may have so large a part in common (Qwen2's biases do it) that scores in half precision, rounded before
+    the softmax, would keep nothing of their differences.
     """
-    typical = keys[:, -LEVEL_KEYS:].astype(mx.float32).mean(axis=1).astype(keys.dtype)
-    levels = queries @ typical[:, :, None]
-    return mx.addmm(-levels, queries, keys.swapaxes(1, 2)), levels
+    mean = keys[:, -CENTRE_KEYS:].astype(mx.float32).mean(axis=1, keepdims=True).astype(keys.dtype)
+    levels = queries.astype(mx.float32) @ mean.astype(mx.float32).swapaxes(1, 2)
+    return keys - mean, levels
 
 
 def waiting(array: mx.array, done: mx.array) -> mx.array:
@@ -324,8 +333,8 @@ class Options:
     after: mx.array  # the layer's last `done`
 
 
-def find_kernels() -> PagedKernels | None:
-    """The kernels of MLX's default device, None where it has none."""
+def find_kernels(centres_keys: bool = False) -> PagedKernels | None:
+    """The kernels of MLX's default device, None where it has none; see PagedKernels."""
     if mx.default_device() != mx.Device(mx.gpu):
         return None
-    return PagedKernels("metal" if mx.metal.is_available() else "cuda")
+    return PagedKernels("metal" if mx.metal.is_available() else "cuda", centres_keys)

@@ -1,6 +1,5 @@
 // Partial softmax of queries over slots that all of them read: scores to weights, one query and head a group.
-//   scores, weights (kv_heads, m, length), length a multiple of VECTOR; levels (kv_heads, m, 1): what was taken off a
-//   query's scores; stats (kv_heads, m, 2): base-2 peak of the whole scores, mass
+//   scores, weights (kv_heads, m, length), length a multiple of VECTOR; stats (kv_heads, m, 2): base-2 peak, mass
 typedef Pack<T, VECTOR> Loaded;
 const int length = scores_shape[2];
 const INDEX row = INDEX(GROUP_Y) * scores_shape[1] + GROUP_X;
@@ -42,7 +41,7 @@ EACH_THREAD {
   if (TID == 0) {
     float mass = 0;
     for (int t = 0; t < THREADS; ++t) mass += parts[t];
-    stats[2 * row] = MY(peak)[0] + float(levels[row]) * SCALE;
+    stats[2 * row] = MY(peak)[0];
     stats[2 * row + 1] = mass;
   }
 }

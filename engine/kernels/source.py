@@ -55,7 +55,7 @@ SPLIT = Kernel(
     ("outs", "stats"),
 )
 COMBINE = Kernel("combine", ("outs", "stats", "extra", "extra_stats", "ranges", "sinks"), ("result", "done"))
-SOFTMAX = Kernel("softmax", ("scores", "levels"), ("weights", "stats"))
+SOFTMAX = Kernel("softmax", ("scores",), ("weights", "stats"))
 APPEND = Kernel("append", ("new_keys", "new_values", "keys", "values", "slots", "after"), ("done",))
 GATHER = Kernel("gather", ("keys", "values", "table", "extent", "after"), ("joined_keys", "joined_values"))
 

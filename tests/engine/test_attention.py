@@ -221,7 +221,7 @@ def test_a_model_that_cannot_be_compiled_still_works(
 
 def test_kernels_that_agree_are_used(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     kernels = PlainKernels()
-    monkeypatch.setattr(selfcheck, "find_kernels", lambda: kernels)
+    monkeypatch.setattr(selfcheck, "find_kernels", lambda **_: kernels)
     monkeypatch.setattr(selfcheck, "Runner", PlainRunner)
     assert selfcheck.usable_kernels(model, 512) is kernels
 
@@ -236,7 +236,7 @@ def test_kernels_that_fail_are_left_out_with_a_warning(
     kernels: PagedKernels,
     reason: str,
 ) -> None:
-    monkeypatch.setattr(selfcheck, "find_kernels", lambda: kernels)
+    monkeypatch.setattr(selfcheck, "find_kernels", lambda **_: kernels)
     monkeypatch.setattr(selfcheck, "Runner", PlainRunner)
     with caplog.at_level(logging.WARNING):
         assert selfcheck.usable_kernels(model, 512) is None
@@ -244,7 +244,7 @@ def test_kernels_that_fail_are_left_out_with_a_warning(
 
 
 def test_without_a_gpu_there_are_no_kernels_to_check(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selfcheck, "find_kernels", lambda: None)
+    monkeypatch.setattr(selfcheck, "find_kernels", lambda **_: None)
     assert selfcheck.usable_kernels(model, 512) is None
 
 

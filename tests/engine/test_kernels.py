@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from pensieve.cache.packing import Packing
 from pensieve.engine.kernels import tables
-from pensieve.engine.kernels.device import _scores
+from pensieve.engine.kernels.device import _centred
 from pensieve.engine.kernels.source import APPEND, COMBINE, GATHER, SOFTMAX, SPLIT, Geometry
 from pensieve.engine.kernels.tables import Tables, block_table, make_tables
 from pensieve.engine.segments import last_slots, segments
@@ -108,9 +108,9 @@ class Case:
             queries = self.queries[list(read.rows)].reshape(rows, self.num_kv_heads, group, -1).swapaxes(0, 1)
             keys, values = (pool[:, slice(*read.run)] for pool in self.pools)
             queries = queries.reshape(self.num_kv_heads, rows * group, -1)
-            scores, levels = (np.array(array) for array in _scores(mx.array(queries), mx.array(keys)))
+            scores = np.ascontiguousarray(queries @ keys.swapaxes(1, 2))
             weights, part = np.empty_like(scores), np.empty((*scores.shape[:2], 2), np.float32)
-            launch(library, SOFTMAX, [scores, levels], [weights, part], scores.shape[1::-1])
+            launch(library, SOFTMAX, [scores], [weights, part], scores.shape[1::-1])
             outs.append((weights @ values).reshape(self.num_kv_heads, rows, group, -1))
             stats.append(part.reshape(self.num_kv_heads, rows, group, 2))
         return np.concatenate(outs, axis=1), np.concatenate(stats, axis=1)
@@ -217,10 +217,11 @@ def test_what_all_keys_have_in_common_costs_shared_scores_no_precision(dtype: mx
     queries, keys = (rng.standard_normal((2, count, 128), dtype=np.float32) for count in (8, 512))
     queries[..., 5], keys[..., 5] = 40, 40 + 0.1 * keys[..., 5]
     q, k = mx.array(queries * 0.125).astype(dtype), mx.array(keys).astype(dtype)
-    scores, levels = _scores(q, k)
+    centred, levels = _centred(q, k)
+    scores = q @ centred.swapaxes(1, 2)
     exact = np.array(q.astype(mx.float32)) @ np.array(k.astype(mx.float32)).swapaxes(1, 2)
     assert np.abs(exact).max() > 150
-    rounded = np.array(scores.astype(mx.float32) + levels.astype(mx.float32))
+    rounded = np.array(scores.astype(mx.float32) + levels)
     assert np.abs(rounded - exact).max() < 0.05
 
 
