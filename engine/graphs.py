@@ -137,7 +137,7 @@ class DecodeGraphs:
     ) -> mx.array:
         layers = [KernelDecode(facts, offsets, pools, self._kernels, tables) for facts in self._layers]
         logits: mx.array = self._model(inputs, cache=layers)
-        return logits[:, -1]
+        return logits.squeeze(1)
 
 
 def _padded(tokens: mx.array, positions: list[int], num_rows: int) -> tuple[mx.array, mx.array]:

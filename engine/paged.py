@@ -144,7 +144,7 @@ class KernelPrefill(PagedLayer):
         done = pools.done[layer] = self._kernels.append((keys, values), both, self._slots, pools.done[layer])
         (runs,) = self._this.within(self.window).runs
         k, v = self._kernels.read(both, runs, done)
-        return attend_slice(waiting(queries, done), k, v, scoring)
+        return attend_slice(waiting(queries, done), k[None], v[None], scoring)
 
 
 def kernel_slots(this: Pass) -> mx.array:

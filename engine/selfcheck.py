@@ -50,6 +50,10 @@ def usable_kernels(model: nn.Module, vocab_size: int, kv_bits: int = 16) -> Page
     kernels = find_kernels(centres_keys=_has_key_bias(model))
     if kernels is None:
         return None
+    if any(facts.has_sinks for facts in probe(model)):
+        # Exact in C++ and in every trial of one layer; but gpt_oss on an H200 gave one token in ten wrongly.
+        logger.warning("attention sinks are not trusted to the kernels yet, plain MLX is used instead")
+        return None
     try:
         distance = disagreement(model, vocab_size, on_host=False, kernels=kernels, kv_bits=kv_bits)
         distance = max(distance, kernel_disagreement(model, kernels, kv_bits))

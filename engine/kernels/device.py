@@ -6,6 +6,7 @@ these writes. So each layer has a chain of small `done` arrays: every kernel tha
 pools takes the last one, and every write makes the next.
 """
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -202,7 +203,7 @@ class PagedKernels:
         for rows, run in tables.shared:
             mine = queries if rows is None else queries[rows]
             keys, values = self.read(pools, (run,), options.after)
-            parts.append(self._read_shared(mine, keys[0], values[0], options.scoring.scale))
+            parts.append(self._read_shared(mine, keys, values, options.scoring.scale))
         if len(parts) == 1:
             return parts[0]
         return mx.concatenate([out for out, _ in parts], axis=1), mx.concatenate(
@@ -265,13 +266,13 @@ class PagedKernels:
         return done
 
     def read(self, pools: Pools, runs: tuple[Run, ...], after: mx.array) -> tuple[mx.array, mx.array]:
-        """A sequence's keys and values, (1, kv_heads, length, dim): a view where they lie so, else a copy.
+        """A sequence's keys and values, (kv_heads, length, dim): a view where they lie so, else a copy.
 
         runs: all but the first begin with a block.
         """
         if len(runs) == 1 and pools[0].packing is None:
             (first, end), *_ = runs
-            return pools[0].rows[None, :, first:end], pools[1].rows[None, :, first:end]
+            return pools[0].rows[:, first:end], pools[1].rows[:, first:end]
         return self.gather(pools, runs, after)
 
     def gather(self, pools: Pools, runs: tuple[Run, ...], after: mx.array) -> tuple[mx.array, mx.array]:
@@ -284,7 +285,7 @@ class PagedKernels:
             template=[*_head_template(pools[0], pools[0].dtype), ("BLOCK", BLOCK_SIZE)],
             grid=(THREADS * length, num_kv_heads, 1),
             threadgroup=(THREADS, 1, 1),
-            output_shapes=[(1, num_kv_heads, length, dim)] * 2,
+            output_shapes=[(num_kv_heads, length, dim)] * 2,
             output_dtypes=[pools[0].dtype] * 2,
         )
         return keys, values
@@ -292,13 +293,15 @@ class PagedKernels:
     def _build(self, kernel: Kernel, scale: float) -> Launch:
         """Declare a kernel to MLX, with the scale of its scores as a constant."""
         make: Any = mx.fast.metal_kernel if self._language == "metal" else mx.fast.cuda_kernel
-        folded = scale * LOG2_E
+        text = header(self._language)
+        source = f"const float SCALE = {scale * LOG2_E!r};\n" + kernel.body(self._language)
         launch: Launch = make(
-            name=f"paged_{kernel.name}_{folded.hex().translate(str.maketrans('.+-', '___'))}",
+            # MLX keeps what it has compiled by name, for CUDA on disk as well: a new text needs a new name.
+            name=f"paged_{kernel.name}_{hashlib.sha256((text + source).encode()).hexdigest()[:16]}",
             input_names=list(kernel.inputs),
             output_names=list(kernel.outputs),
-            header=header(self._language),
-            source=f"const float SCALE = {folded!r};\n" + kernel.body(self._language),
+            header=text,
+            source=source,
         )
         return launch
 
@@ -312,7 +315,7 @@ def _head_template(pool: Pool, dtype: mx.Dtype) -> list[tuple[str, Any]]:
 def _centred(queries: mx.array, keys: mx.array) -> tuple[mx.array, mx.array]:
     """Keys less a mean of some of them, and the queries' scores with that mean: (kv_heads, m, 1), float32.
 
-    Keys may have so large a part in common (Qwen2's biases do it) that scores in half precision, rounded before
+    Keys may have so large a part in common (by Qwen2's biases) that scores in half precision, rounded before
     the softmax, would keep nothing of their differences.
     """
     mean = keys[:, -CENTRE_KEYS:].astype(mx.float32).mean(axis=1, keepdims=True).astype(keys.dtype)
@@ -322,7 +325,7 @@ def _centred(queries: mx.array, keys: mx.array) -> tuple[mx.array, mx.array]:
 
 def waiting(array: mx.array, done: mx.array) -> mx.array:
     """`array`, and what is computed from it, not before `done`, which is zeros."""
-    return array + done[0].astype(array.dtype)
+    return array + done[:1].astype(array.dtype)  # done[0] would be a kernel of its own
 
 
 @dataclass(frozen=True, slots=True)

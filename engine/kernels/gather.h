@@ -1,6 +1,6 @@
 // Copies a sequence's keys and values out of the pools, one token and KV head a group.
 //   table: its blocks, (1, blocks); extent: length, slots of the first block to skip, then padding
-//   joined_keys, joined_values (1, kv_heads, length, DIM)
+//   joined_keys, joined_values (kv_heads, length, DIM)
 HEAD_TYPES;
 const int token = GROUP_X;
 const int kv_head = GROUP_Y;

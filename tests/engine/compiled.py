@@ -42,7 +42,20 @@ def build(folder: Path, geometry: Geometry, dtype: str, scale: float, has_sinks:
     text += "".join(f"constexpr int {name} = {value};\n" for name, value in constants.items())
     text += f"const float SCALE = {scale * LOG2_E!r};\n"
     text += "".join(_function(kernel, stored) for kernel in (SPLIT, COMBINE, SOFTMAX, APPEND, GATHER))
-    source, library = folder / "kernels.cpp", folder / "kernels.so"
+    return _compile(folder, "kernels", text)
+
+
+def compile_kernel(folder: Path, kernel: Kernel, constants: dict[str, int], scale: float) -> ctypes.CDLL:
+    """Compile one kernel for float32 with the constants that it is launched with."""
+    text = header("cpp") + "typedef float T;\n"
+    text += "".join(f"constexpr int {name} = {value};\n" for name, value in constants.items())
+    text += f"const float SCALE = {scale * LOG2_E!r};\n" + _function(kernel, "T")
+    name = f"{kernel.name}{len(list(folder.iterdir()))}"
+    return _compile(folder, name, text)
+
+
+def _compile(folder: Path, name: str, text: str) -> ctypes.CDLL:
+    source, library = folder / f"{name}.cpp", folder / f"{name}.so"
     source.write_text(text)
     flags = ["-std=c++17", "-O2", "-Wall", "-Werror", "-Wno-unused", "-shared", "-fPIC"]
     subprocess.run(["c++", *flags, "-o", library, source], check=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pensieve.cache.blocks import BLOCK_SIZE
 from pensieve.cache.kv import ArrayPools, Pool
-from pensieve.engine import selfcheck
+from pensieve.engine import graphs, selfcheck
 from pensieve.engine.attention import Scoring, attend_arrays, attend_slice
 from pensieve.engine.graphs import MAX_FAILURES, DecodeGraphs, Graph, Layouts
 from pensieve.engine.kernels import tables
@@ -22,6 +22,7 @@ from pensieve.engine.step import DecodeRow, Run
 from ..models import write_model
 from . import naive
 from .compiled import has_compiler
+from .cpp_kernels import CppKernels
 from .harness import Machine, Verdict, grow_tree
 
 Pair = tuple[mx.array, mx.array]
@@ -76,9 +77,7 @@ class PlainKernels(PagedKernels):
         return after
 
     def gather(self, pools: Pools, runs: tuple[Run, ...], after: mx.array) -> Pair:
-        keys, values = (
-            mx.concatenate([pool[:, first:end] for first, end in runs], axis=1)[None] for pool in pools
-        )
+        keys, values = (mx.concatenate([pool[:, first:end] for first, end in runs], axis=1) for pool in pools)
         return keys, values
 
 
@@ -248,8 +247,59 @@ def test_without_a_gpu_there_are_no_kernels_to_check(model: Any, monkeypatch: py
     assert selfcheck.usable_kernels(model, 512) is None
 
 
+def test_sinks_are_left_to_plain_mlx(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = mlx_lm.utils.load_model(write_model(tmp_path / "gpt_oss", "gpt_oss"))[0]
+    monkeypatch.setattr(selfcheck, "find_kernels", lambda **_: PlainKernels())
+    assert selfcheck.usable_kernels(model, 512) is None
+    assert "sinks" in caplog.text
+
+
+def share_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a few short rows share their reads."""
+    sizes = {"SHARED_ROWS": 1, "SHARED_SLOTS": 64, "SHARED_TILE": 96, "MIN_ITEM": 64}
+    for name, value in sizes.items():
+        monkeypatch.setattr(tables, name, value)
+
+
+def judge_stems(model: Any, runner: Runner, max_tokens: int) -> Verdict:
+    """Many sequences at once that share long and short stems."""
+    machine, rng, verdict = Machine(runner, num_blocks=400), random.Random(7), Verdict()
+    stem = [rng.randrange(512) for _ in range(110)]
+    stems = [stem, *(stem + [rng.randrange(512) for _ in range(size)] for size in (70, 40))]
+    for prompt in stems:
+        machine.add(prompt, 1)
+    machine.finish()
+    added = [
+        machine.add(
+            [*rng.choice(stems), *(rng.randrange(512) for _ in range(rng.randint(1, 60)))], max_tokens
+        )
+        for _ in range(12)
+    ]
+    machine.finish()
+    for sequence in added:
+        verdict.judge(model, sequence)
+    return verdict
+
+
+@needs_compiler
+@pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "gpt_oss"])
+def test_the_kernels_text_behind_the_runner_is_exact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_type: str
+) -> None:
+    """In C++, which cannot be a part of a compiled graph."""
+    monkeypatch.setattr(graphs, "MAX_FAILURES", 0)
+    share_early(monkeypatch)
+    (tmp_path / "kernels").mkdir()
+    model = mlx_lm.utils.load_model(write_model(tmp_path / model_type, model_type))[0]
+    runner = Runner(model, 400, False, CppKernels(tmp_path / "kernels"))
+    assert judge_stems(model, runner, max_tokens=12).wrong == 0
+    assert judge_trees(model, runner, 2).wrong == 0
+
+
 @needs_gpu
-@pytest.mark.parametrize("model_type", ["llama", "phi3", "gemma3_text", "gpt_oss"])
+@pytest.mark.parametrize("model_type", ["llama", "phi3", "gemma3_text"])
 def test_the_kernels_of_this_device_are_exact(tmp_path: Path, model_type: str) -> None:
     model = mlx_lm.utils.load_model(write_model(tmp_path / model_type, model_type))[0]
     assert selfcheck.usable_kernels(model, 512) is not None
@@ -259,26 +309,11 @@ def test_the_kernels_of_this_device_are_exact(tmp_path: Path, model_type: str) -
 
 
 @needs_gpu
-@pytest.mark.parametrize("model_type", ["llama", "gpt_oss"])
+@pytest.mark.parametrize("model_type", ["llama", "gemma3_text"])
 def test_shared_reads_in_compiled_graphs_are_exact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_type: str
 ) -> None:
-    sizes = {"SHARED_ROWS": 1, "SHARED_SLOTS": 64, "SHARED_TILE": 96, "MIN_ITEM": 64}
-    for name, value in sizes.items():
-        monkeypatch.setattr(tables, name, value)
+    share_early(monkeypatch)
     model = mlx_lm.utils.load_model(write_model(tmp_path / model_type, model_type))[0]
-    machine = Machine(Runner(model, 400, False, find_kernels()), num_blocks=400)
-    rng, verdict = random.Random(7), Verdict()
-    stem = [rng.randrange(512) for _ in range(110)]
-    stems = [stem, *(stem + [rng.randrange(512) for _ in range(size)] for size in (70, 40))]
-    for prompt in stems:
-        machine.add(prompt, 1)
-    machine.finish()
-    added = [
-        machine.add([*rng.choice(stems), *(rng.randrange(512) for _ in range(rng.randint(1, 60)))], 40)
-        for _ in range(12)
-    ]
-    machine.finish()
-    for sequence in added:
-        verdict.judge(model, sequence)
+    verdict = judge_stems(model, Runner(model, 400, False, find_kernels()), max_tokens=40)
     assert verdict.wrong <= verdict.tokens / 100
