@@ -11,10 +11,12 @@ from typing import Any
 from .arguments import reads_json
 from .lark import Lark, literal
 from .members import PUNCTUATION, json_arguments
+from .text_calls import GLM, LONGCAT, MINICPM, MINIMAX, QWEN3_CODER, TextSyntax
 from .tools import ToolFormat
 
 TEXT = r"/(?s:.*)/"
 SPACE = r"/[ \n]{0,4}/"
+LINE = r"/\n?/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +42,14 @@ class CallFormat:
     def rule(self, lark: Lark, tools: Sequence[CallableTool]) -> str:
         """Define the rule for a call with its marks."""
         body = self.syntax(lark, tools)
-        end = f" SPACE {lark.mark(self.end)}" if self.end else ""
+        end = f" LINE {lark.mark(self.end)}" if self.end else ""  # some parsers take no more space than that
         return lark.new(f"{lark.mark(self.start)} SPACE {body}{end}")
 
 
 def call_grammar(lark: Lark, calls: CallFormat, tools: Sequence[CallableTool]) -> str:
     """Write the grammar of a call, and of free text behind it where the format ends calls with a mark."""
     call = calls.rule(lark, tools)
-    lark.rules(PUNCTUATION | {"SPACE": SPACE, "TEXT": TEXT})
+    lark.rules(PUNCTUATION | {"SPACE": SPACE, "LINE": LINE, "TEXT": TEXT})
     lark.rule("start", f"SPACE {call}{' TEXT' if calls.end else ''}")
     return str(lark)
 
@@ -55,7 +57,7 @@ def call_grammar(lark: Lark, calls: CallFormat, tools: Sequence[CallableTool]) -
 def value_grammar(lark: Lark, schema: str, calls: CallFormat | None, tools: Sequence[CallableTool]) -> str:
     """Write the grammar of an answer that is one value, or else calls and nothing beside them."""
     value = lark.json(schema)
-    lark.rules(PUNCTUATION | {"SPACE": SPACE})
+    lark.rules(PUNCTUATION | {"SPACE": SPACE, "LINE": LINE})
     if calls is None:
         lark.rule("start", f"SPACE {value}")
     else:
@@ -82,4 +84,38 @@ def json_calls(lark: Lark, tools: Sequence[CallableTool]) -> str:
     return lark.one_of([f"HEAD {literal(literal(tool.name))} MIDDLE {rule} CLOSE" for tool, rule in calls])
 
 
-SYNTAXES: dict[str, Syntax] = {}
+def mistral_calls(lark: Lark, tools: Sequence[CallableTool]) -> str:
+    """`read[ARGS]{…}`, and after `[TOOL_CALLS]` perhaps another."""
+    rules = [json_arguments(lark, tool.schema) for tool in tools]
+    calls = zip(tools, rules, strict=True)
+    call = lark.one_of([f"{literal(tool.name)} {lark.mark('[ARGS]')} {rule}" for tool, rule in calls])
+    return lark.new(f"{call} (SPACE {lark.mark('[TOOL_CALLS]')} {call})*")
+
+
+def kimi_calls(lark: Lark, tools: Sequence[CallableTool]) -> str:
+    """`<|tool_call_begin|>functions.read:0<|tool_call_argument_begin|>{…}<|tool_call_end|>`, one or more."""
+    rules = [json_arguments(lark, tool.schema) for tool in tools]
+    heads = [literal(f"functions.{tool.name}:") + " /[0-9]{1,3}/" for tool in tools]
+    begin, middle, end = map(lark.mark, KIMI_MARKS)
+    calls = zip(heads, rules, strict=True)
+    call = lark.one_of([f"{begin} {head} {middle} {rule} {end}" for head, rule in calls])
+    return lark.new(f"{call} (SPACE {call})*")
+
+
+def text_calls(syntax: TextSyntax) -> Syntax:
+    """Calls in a format whose parameters stand as text."""
+    return lambda lark, tools: syntax.calls(lark, [(tool.name, tool.schema) for tool in tools])
+
+
+KIMI_MARKS = ("<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>")
+
+# By the names of mlx-lm's modules; Laguna's parser is GLM's. What is not here is JSON, or decoded freely.
+SYNTAXES: dict[str, Syntax] = {
+    "mistral": mistral_calls,
+    "kimi_k2": kimi_calls,
+    "qwen3_coder": text_calls(QWEN3_CODER),
+    "glm47": text_calls(GLM),
+    "longcat": text_calls(LONGCAT),
+    "minimax_m2": text_calls(MINIMAX),
+    "minicpm5": text_calls(MINICPM),
+}

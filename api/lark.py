@@ -34,10 +34,10 @@ class Lark:
         self._num_names += 1
         return f"{kind}_{self._num_names}"
 
-    def new(self, body: str, kind: str = "rule") -> str:
+    def new(self, body: str, kind: str = "rule", options: str = "") -> str:
         """Define a rule or lexeme and return the name it is given."""
         name = self.name(kind)
-        self.rule(name, body)
+        self.rule(name + options, body)
         return name
 
     def json(self, schema: str) -> str:
@@ -48,9 +48,13 @@ class Lark:
         """Define a rule for any of several bodies."""
         return self.new(" | ".join(bodies))
 
+    def is_marked(self, text: str) -> bool:
+        """Whether a text is in part made of tokens that are no text."""
+        return any(mark in text for mark in self._marks)
+
     def mark(self, text: str) -> str:
         """Write a mark as the tokens that it is made of, or in letters: the reader takes either."""
-        if not any(mark in text for mark in self._marks):
+        if not self.is_marked(text):
             return literal(text)
         longest_first = sorted(map(re.escape, self._marks), key=len, reverse=True)
         parts = [part for part in re.split(f"({'|'.join(longest_first)})", text) if part]

@@ -141,7 +141,7 @@ def test_an_end_mark_in_a_string_is_text(model: Model) -> None:
     assert constraint.mask() is not None
     assert not constraint.accept(model.token("</call>")), "the mark itself would end the call for its reader"
     write(constraint, '"}}')
-    assert allowed(constraint) == {"</call>", "<", " ", "\n"}
+    assert allowed(constraint) == {"</call>", "<", "\n"}
 
 
 def test_a_token_that_completes_the_mark_may_go_on_as_the_call_does(model: Model) -> None:
