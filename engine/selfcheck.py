@@ -3,7 +3,7 @@
 import logging
 import re
 from dataclasses import replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, cast
 
 import mlx.core as mx
@@ -41,6 +41,12 @@ TRIAL_WINDOW = 24
 KERNEL_TOLERANCE = {mx.float32: 2e-3, mx.float16: 5e-3, mx.bfloat16: 2e-2}
 """How far one layer's attention may lie apart; matmuls over shared slots round scores to the model's type."""
 
+TRIAL_LENGTHS, TRIAL_STEPS = [70, 5, 33, 64, 2, 47], 32
+"""Tokens of the rows that are decoded together for so many steps."""
+
+MAX_DRIFT = 0.1
+"""Share of logits that may lie further apart: in half precision a model may choose other experts."""
+
 SHARED, OWN = 4096, [1, 31, 64, 65, 100, 700, 1500, 33]
 """Tokens that the rows of a trial of the kernels share, and that each has to itself."""
 
@@ -57,6 +63,7 @@ def usable_kernels(model: nn.Module, vocab_size: int, kv_bits: int = 16) -> Page
     try:
         distance = disagreement(model, vocab_size, on_host=False, kernels=kernels, kv_bits=kv_bits)
         distance = max(distance, kernel_disagreement(model, kernels, kv_bits))
+        distance = max(distance, drift(model, vocab_size, kernels, kv_bits) / MAX_DRIFT)
     except Exception as error:  # whatever a compiler or driver raises
         logger.warning("attention kernels cannot be used here, plain MLX is used instead: %s", error)
         return None
@@ -136,10 +143,50 @@ def disagreement(
         rows.append(DecodeRow(seq_id, tokens[last], last, table.runs(last + 1), SamplingParams()))
         expected.append(model(mx.array([tokens]), cache=reference_caches(model, layers))[0, -1])
     plain = mx.stack(expected)
-    is_tf32 = plain.dtype == mx.float32 and mx.default_device() == mx.Device(mx.gpu)
-    tolerance = TF32_TOLERANCE if is_tf32 else TOLERANCE[plain.dtype]
     # Three times: the third time, where there are kernels, the pass is a compiled graph.
-    return max(_largest_distance(runner.logits(rows), plain) for _ in range(3)) / tolerance
+    return max(_largest_distance(runner.logits(rows), plain) for _ in range(3)) / _tolerance(plain.dtype)
+
+
+def _tolerance(dtype: mx.Dtype) -> float:
+    is_tf32 = dtype == mx.float32 and mx.default_device() == mx.Device(mx.gpu)
+    return TF32_TOLERANCE if is_tf32 else TOLERANCE[dtype]
+
+
+def drift(model: nn.Module, vocab_size: int, kernels: PagedKernels, kv_bits: int = 16) -> float:
+    """Share of logits that kernels and plain MLX do not agree on while several rows are decoded for a while.
+
+    Nothing is read before the end, as in serving: what one step writes in place the next must find.
+    """
+    plain, ours = (_decoded(model, vocab_size, None, kv_bits), _decoded(model, vocab_size, kernels, kv_bits))
+    return float((~(_distances(ours, plain) <= _tolerance(plain.dtype))).mean())  # NaN counts as well
+
+
+def _decoded(model: nn.Module, vocab_size: int, kernels: PagedKernels | None, kv_bits: int) -> mx.array:
+    """Logits of each row and step, (steps, rows, vocab), on tokens that are given."""
+    num_rows, size = len(TRIAL_LENGTHS), max(TRIAL_LENGTHS) + TRIAL_STEPS
+    blocks = -(-size // BLOCK_SIZE)
+    runner = Runner(model, num_rows * blocks, on_host=False, kernels=kernels, layers=probe(model, kv_bits))
+    tables = [BlockTable() for _ in TRIAL_LENGTHS]
+    tokens = [[(row + 7919 * i) % vocab_size for i in range(size)] for row in range(num_rows)]
+    for row, (table, length) in enumerate(zip(tables, TRIAL_LENGTHS, strict=True)):
+        table.extend([row + num_rows * i for i in range(blocks)])
+        cuts = [0, length // 2, length - 1]
+        for start, end in pairwise(cuts):
+            if end > start:
+                runner.prefill(PrefillChunk(row, tokens[row][start:end], start, table.runs(end)))
+    steps = []
+    for step in range(TRIAL_STEPS):
+        places = [(row, length + step) for row, length in enumerate(TRIAL_LENGTHS)]
+        steps.append(
+            runner.logits(
+                [
+                    DecodeRow(row, tokens[row][end - 1], end - 1, tables[row].runs(end), SamplingParams())
+                    for row, end in places
+                ]
+            )
+        )
+        mx.async_eval(steps[-1])
+    return mx.stack(steps)
 
 
 def _narrowed(facts: LayerFacts) -> LayerFacts:
@@ -185,6 +232,9 @@ def reference_caches(model: nn.Module, layers: list[LayerFacts]) -> list[Any]:
 
 
 def _largest_distance(a: mx.array, b: mx.array) -> float:
+    return float(_distances(a, b).max())
+
+
+def _distances(a: mx.array, b: mx.array) -> Any:
     x, y = np.array(a.astype(mx.float32)), np.array(b.astype(mx.float32))
-    distances = np.linalg.norm(x - y, axis=-1) / np.linalg.norm(y, axis=-1)
-    return float(distances.max())
+    return np.linalg.norm(x - y, axis=-1) / np.linalg.norm(y, axis=-1)

@@ -87,6 +87,8 @@ class PlainRunner(Runner):
     def logits(self, rows: list[DecodeRow]) -> mx.array:
         logits, pools = super().logits(rows), self._pools
         assert isinstance(pools, ArrayPools)
+        if self._kernels is None:
+            return logits
         slots = np.array([row.runs[-1][1] - 1 for row in rows], np.int32)
         for layer, done in enumerate(pools.done):
             keys, values = done[:, : len(rows), :, 0].swapaxes(1, 2)
@@ -101,6 +103,16 @@ class WrongKernels(PlainKernels):
     ) -> Pair:
         out, after = super().decode(queries, new, pools, batch, options)
         return out * 1.5, after
+
+
+class ForgetfulKernels(PlainKernels):
+    """Right in each step, but wrong in what they store."""
+
+    def decode(
+        self, queries: mx.array, new: Pair, pools: Pools, batch: BatchTables, options: Options
+    ) -> Pair:
+        out, stored = super().decode(queries, new, pools, batch, options)
+        return out, mx.zeros_like(stored)
 
 
 class BrokenKernels(PlainKernels):
@@ -226,7 +238,12 @@ def test_kernels_that_agree_are_used(model: Any, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("kernels", "reason"), [(WrongKernels(), "compute wrongly"), (BrokenKernels(), "the compiler is missing")]
+    ("kernels", "reason"),
+    [
+        (WrongKernels(), "compute wrongly"),
+        (ForgetfulKernels(), "compute wrongly"),
+        (BrokenKernels(), "the compiler is missing"),
+    ],
 )
 def test_kernels_that_fail_are_left_out_with_a_warning(
     model: Any,
