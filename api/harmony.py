@@ -22,7 +22,7 @@ CLOSING = f"{END}{START}assistant"  # ends a thought and lets the model choose w
 
 RECIPIENT = re.compile(r"to=functions\.([\w.-]+)")
 HEAD = re.compile(r"([\w.-]+)<\|message\|>")
-MAX_HEADER = 500
+MAX_HEADER = 500  # its end mark included
 
 
 def is_harmony(tokenizer: Tokenizer) -> bool:
@@ -64,25 +64,31 @@ class HarmonyText:
     def _take(self) -> str:
         """Return what is certain."""
         parts: list[str] = []
-        before = -1
-        while len(self._text) != before:
-            before = len(self._text)
+        before: tuple[str, str | None] | None = None
+        while (self._text, self._end) != before:
+            before = (self._text, self._end)
             parts.append(self._take_header() if self._end is None else self._take_body(self._end))
         return "".join(parts)
 
     def _take_header(self) -> str:
-        header, mark, rest = self._text.partition(MESSAGE)
-        if not mark:
-            if len(self._text) <= MAX_HEADER:
-                return ""
-            header, rest = "", self._text  # a model that does not keep to the format
-        self._text = rest
+        place = self._text.find(MESSAGE, 0, MAX_HEADER)
+        if place < 0:
+            return self._take_unheaded()
+        header, self._text = self._text[:place], self._text[place + len(MESSAGE) :]
         recipient = RECIPIENT.search(header)
         if recipient is not None:
             self._end = CALL
             return f"{CALL_START}{recipient[1]}{MESSAGE}"
         self._end = END if f"{CHANNEL}analysis" in header else ""
         return THOUGHT if self._end else ""
+
+    def _take_unheaded(self) -> str:
+        """Show what is too long for a header: the model does not keep to the format."""
+        if len(self._text) < MAX_HEADER:
+            return ""
+        body, self._text = self._text[:MAX_HEADER], self._text[MAX_HEADER:]
+        self._end = ""
+        return body
 
     def _take_body(self, end: str) -> str:
         places = [place for mark in (START, END, CALL) if (place := self._text.find(mark)) >= 0]
@@ -91,8 +97,8 @@ class HarmonyText:
             body, self._text = self._text[:place], self._text[place:]
             return body
         body, self._text = self._text[: min(places)], self._text[min(places) :]
-        for mark in (END, CALL):
-            self._text = self._text.removeprefix(mark)
+        mark = next((mark for mark in (END, CALL) if self._text.startswith(mark)), "")
+        self._text = self._text.removeprefix(mark)  # another message's beginning stays
         self._end = None
         return body + end
 

@@ -1,5 +1,6 @@
 """gpt-oss's format, from its tokens to the client."""
 
+import random
 from typing import Any
 
 import pytest
@@ -94,6 +95,37 @@ def test_text_that_keeps_to_no_format_is_not_lost(size: int) -> None:
         tokens = tokenizer.encode(text)
         parts = [reader.add(tokens[i : i + size]) for i in range(0, len(tokens), size)]
         assert "".join([*parts, reader.flush()]).replace("<|end|>", "") == text.replace("<|end|>", "")
+
+
+def random_answer(rng: random.Random) -> str:
+    parts = [
+        "x" * 480,
+        THOUGHT,
+        FINAL,
+        *CALLS,
+        *harmony_marks(),
+        "Grüße < <| ",
+        "analysis",
+        "to=functions.Bash",
+        "\n",
+    ]
+    return "".join(rng.choice(parts) for _ in range(rng.randint(0, 8)))
+
+
+def harmony_marks() -> list[str]:
+    return [harmony.START, harmony.CHANNEL, harmony.MESSAGE, harmony.END, harmony.CALL, "<|st", "<|"]
+
+
+def test_the_text_does_not_depend_on_how_the_tokens_come() -> None:
+    tokenizer, rng = ByteTokenizer(harmony=True), random.Random(1)
+    for _ in range(500):
+        tokens = tokenizer.encode(random_answer(rng))
+        texts = set()
+        for size in (1, 2, 7, 1000):
+            reader = HarmonyText(WindowDetokenizer(tokenizer.decode))
+            parts = [reader.add(tokens[i : i + size]) for i in range(0, len(tokens), size)]
+            texts.add("".join([*parts, reader.flush()]))
+        assert len(texts) == 1
 
 
 def test_other_tokenizers_are_left_alone() -> None:
