@@ -7,8 +7,8 @@ from typing import Literal
 
 from ..engine.step import TokenScore
 from .metrics import FinishedReason, Metrics
-from .output import OutputParser
-from .pieces import Piece, Score
+from .output.parser import OutputParser
+from .output.pieces import Piece, Score
 from .protocols import Generation
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]

@@ -4,20 +4,20 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from .config import ServerConfig
-from .detokenizer import TokenTexts, detokenizer_factory
 from .errors import add_error_handlers
+from .grammar.rules import open_rule_book
 from .health import HealthApi
 from .messages import MessagesApi
 from .metrics import Metrics
 from .middleware import BodyLimit, Guard, RequestContext
 from .models import ModelsApi
-from .openai import OpenAIApi
-from .prompt import PromptBuilder
+from .openai.routes import OpenAIApi
+from .output.detokenizer import TokenTexts, detokenizer_factory
+from .output.think_marks import find_think_marks
+from .prompt.prompt import PromptBuilder
 from .protocols import ModelInfo, Scheduler, Tokenizer
-from .rules import open_rule_book
 from .services import Services
 from .stream import KeepAlive
-from .think_marks import find_think_marks
 
 
 def create_app(

@@ -28,7 +28,7 @@ from starlette.responses import JSONResponse
 
 from .. import PensieveError
 from ..scheduler.loop import EngineDown, EngineFailed, PromptTooLong, QueueFull, Stopping
-from .template import TemplateError, TemplateTooSlow
+from .prompt.template import TemplateError, TemplateTooSlow
 
 UNAVAILABLE = 503  # also the answer of /health while the engine is down
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from .answer import Answer, Usage
 from .errors import ApiError, error_body
-from .pieces import Arguments, CallEnd, CallStart, Piece, Score, Text, Thinking, call_input
-from .thoughts import UNSIGNED, seal
+from .output.pieces import Arguments, CallEnd, CallStart, Piece, Score, Text, Thinking, call_input
+from .output.thoughts import UNSIGNED, seal
 
 
 def new_message_id() -> str:

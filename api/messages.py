@@ -7,10 +7,10 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from .body import read_body
-from .counts import Counts
 from .events import ContentWriter, EventWriter
 from .models import check_model
 from .pipeline import Pipeline
+from .prompt.counts import Counts
 from .schema import CountTokensRequest, MessagesRequest
 from .services import Services
 

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from .. import __version__
 from ..scheduler.loop import Stats
-from .calls import ParseResult
+from .calls.reader import ParseResult
 from .errors import ApiError
 from .protocols import Generation, ModelInfo
 

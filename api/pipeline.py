@@ -8,11 +8,11 @@ from starlette.responses import JSONResponse, Response
 
 from ..scheduler.sequence import Request
 from .answer import Answer
-from .budget import Budget, BudgetedGeneration
-from .constraint import AnswerConstraint
 from .errors import ClientGone, prompt_too_long
-from .output import Grammar, OutputParser
-from .prompt import Prompt
+from .grammar.constraint import AnswerConstraint
+from .output.budget import Budget, BudgetedGeneration
+from .output.parser import Grammar, OutputParser
+from .prompt.prompt import Prompt
 from .protocols import Generation
 from .schema import CountTokensRequest, GenerationRequest, MessagesRequest, sampling_params
 from .services import Services

@@ -6,8 +6,8 @@ from ..engine.memory import MemoryPlan, gigabytes
 from ..engine.model_info import ModelInfo
 from ..engine.step import SamplingParams
 from .config import ServerConfig
+from .grammar.rules import RuleBook
 from .launch import LOCAL_KEY, base_url, output_tokens
-from .rules import RuleBook
 
 # Claude Code's own prompt with all its tools is 49,000 characters.
 ROOMY_CONTEXT = 24_000

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .detokenizer import Detokenizer, TokenTexts
+from .grammar.rules import RuleBook
 from .metrics import Metrics
-from .prompt import PromptBuilder
+from .output.detokenizer import Detokenizer, TokenTexts
+from .prompt.prompt import PromptBuilder
 from .protocols import ModelInfo, Scheduler
-from .rules import RuleBook
 from .stream import KeepAlive
 
 

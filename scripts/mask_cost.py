@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable, Sequence
 
 import mlx.core as mx
-from pensieve.api.constraint import AnswerConstraint, Rules
-from pensieve.api.grammars import Grammars, Wanted
+from pensieve.api.calls.tools import plain_format
+from pensieve.api.grammar.constraint import AnswerConstraint, Rules
+from pensieve.api.grammar.grammars import Grammars, Wanted
+from pensieve.api.grammar.vocabulary import Vocabulary, make_vocabulary
 from pensieve.api.schema import Tool
-from pensieve.api.tools import plain_format
-from pensieve.api.vocabulary import Vocabulary, make_vocabulary
 from pensieve.engine.sampler import sample
 from pensieve.engine.step import DecodeRow, SamplingParams
 

@@ -6,7 +6,7 @@ from typing import Any
 import anthropic
 import pytest
 from anthropic.types import Message, MessageParam, TextBlock, ToolUseBlock
-from pensieve.api.thoughts import seal
+from pensieve.api.output.thoughts import seal
 from pensieve.engine.step import SamplingParams
 
 from ..fakes import ByteTokenizer, FakeModel, Script

@@ -1,0 +1,50 @@
+"""Calls whose name stands in front of the JSON of their arguments, as Mistral and Kimi K2 write them."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from ..output.pieces import Piece
+from ..protocols import ToolParser
+from .json_calls import TokenReader
+from .json_reader import JsonError, JsonReader, Token
+from .reader import Reading, tool_names
+from .whole import WholeCalls
+
+MAX_HEAD = 300
+
+
+class HeadedCalls(TokenReader):
+    """Calls as a head that names the tool, then a JSON object; what has no such head is read at its end."""
+
+    def __init__(self, parser: ToolParser, tools: Sequence[dict[str, Any]], head: re.Pattern[str]) -> None:
+        """head: matches a head, in at most MAX_HEAD characters; its first group is the name."""
+        super().__init__(tool_names(tools))
+        self._head = head
+        self._whole = WholeCalls(parser, tools)
+
+    def add(self, text: str) -> list[Piece]:
+        self._whole.add(text)
+        return super().add(text)
+
+    def end(self, complete: bool) -> Reading:
+        if not self._num_calls and not self._writer.is_open:
+            return self._whole.end(complete)
+        return super().end(complete)
+
+    def _begin(self) -> bool:
+        match = self._head.search(self._unread)
+        if match is None:
+            self._unread = self._unread[-MAX_HEAD:]
+            return False
+        self._unread = self._unread[match.end() :]
+        self._writer.start(match[1])
+        self._json = JsonReader()
+        return True
+
+    def _take(self, token: Token) -> None:
+        if not token.depth and token.text not in "{}":
+            raise JsonError("arguments that are no object")
+        self._writer.write(token.written)
+        if not token.depth and token.ends_value:
+            self._end_call()

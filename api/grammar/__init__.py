@@ -1,0 +1,1 @@
+"""Constrained decoding: schemas and call formats to grammars, and grammars to masks."""

@@ -1,0 +1,56 @@
+"""OpenAI's routes: `POST /v1/chat/completions` and `/v1/completions`."""
+
+import time
+
+from fastapi import APIRouter
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from ..body import read_body
+from ..errors import OPENAI_PATHS
+from ..models import check_model
+from ..pipeline import Pipeline
+from ..services import Services
+from .chat import messages_request
+from .events import ChatCollector, ChatWriter, CompletionCollector, CompletionWriter
+from .logprobs import ChatLogprobs, CompletionLogprobs, with_logprobs
+from .schema import ChatRequest, CompletionRequest
+
+
+class OpenAIApi:
+    """The same answers, in the words of another API."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._pipeline = Pipeline(services)
+
+    def router(self) -> APIRouter:
+        """List the routes."""
+        router = APIRouter()
+        for path, endpoint in zip(OPENAI_PATHS, (self.chat, self.complete), strict=True):
+            router.add_api_route(path, endpoint, methods=["POST"], response_model=None)
+        return router
+
+    async def chat(self, request: HttpRequest) -> Response:
+        """Answer a conversation, as a stream or whole."""
+        started_s = time.monotonic()
+        body = await read_body(request, ChatRequest)
+        check_model(body.model, self._services.model.name)
+        job = await self._pipeline.conversation(request, messages_request(body), started_s)
+        job = with_logprobs(job, body.num_likeliest)
+        logprobs = ChatLogprobs(self._services.token_texts) if body.logprobs else None
+        if body.stream:
+            return self._pipeline.stream(job, ChatWriter(body.model, body.include_usage, logprobs))
+        return await self._pipeline.whole(request, job, ChatCollector(body.model, logprobs))
+
+    async def complete(self, request: HttpRequest) -> Response:
+        """Go on from a prompt that is taken as it is."""
+        started_s = time.monotonic()
+        body = await read_body(request, CompletionRequest)
+        check_model(body.model, self._services.model.name)
+        job = await self._pipeline.raw(request, body.generation(), body.prompt, started_s)
+        job = with_logprobs(job, body.logprobs)
+        logprobs = CompletionLogprobs(self._services.token_texts) if body.logprobs is not None else None
+        if body.stream:
+            return self._pipeline.stream(job, CompletionWriter(body.model, body.include_usage, logprobs))
+        return await self._pipeline.whole(request, job, CompletionCollector(body.model, logprobs))

@@ -1,0 +1,1 @@
+"""Token ids' way back: text, thoughts and calls."""

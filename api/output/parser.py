@@ -1,0 +1,221 @@
+"""Token ids to text, thinking and tool calls: a state machine without I/O.
+
+What it is fed in pieces of any size, it gives back the same: text is held back only while it could be the
+beginning of a mark (`<tool_call>`, `</think>`, a stop sequence) or space before one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from ..calls.passage import Passage
+from ..calls.reader import ParseResult
+from ..calls.tools import ToolFormat
+from .detokenizer import Detokenizer
+from .harmony import readable
+from .pieces import CallEnd, CallStart, Piece, Text, Thinking
+
+SPACE = " \t\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """What can occur in an answer beside plain text.
+
+    think: the marks around thoughts, None when the model has none.
+    """
+
+    stop_sequences: Sequence[str] = ()
+    tool_format: ToolFormat | None = None
+    tools: Sequence[dict[str, Any]] = ()
+    think: tuple[str, str] | None = None
+    starts_thinking: bool = False
+    one_call: bool = False  # end the answer after its first tool call
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing but text can occur, so that no space need be held back."""
+        return self.tool_format is None and self.think is None
+
+
+class Mode(Enum):
+    TEXT = "text"
+    THINKING = "thinking"
+    CALL = "call"
+
+
+class OutputParser:
+    """Reads one answer. Once `done`, the rest of what is sampled is of no interest."""
+
+    def __init__(self, detokenizer: Detokenizer, grammar: Grammar) -> None:
+        self.done = False
+        self.stop_sequence: str | None = None  # the one that was met
+        self.has_calls = False
+        self.results: list[ParseResult] = []  # what became of each marked call
+        self._detokenizer = readable(detokenizer, grammar.think)
+        self._grammar = grammar
+        self._mode = Mode.THINKING if grammar.starts_thinking else Mode.TEXT
+        self._buffer = ""  # text not yet looked through
+        self._space = ""  # trailing space of the open block, shown only if more of the block follows
+        self._passage: Passage | None = None  # what stands behind a call's start mark
+        self._block: type[Piece] | None = None  # kind of the block that is open
+        self._pieces: list[Piece] = []
+
+    @property
+    def in_text(self) -> bool:
+        """Whether what comes next is text, neither thought nor call."""
+        return self._mode is Mode.TEXT
+
+    def feed(self, tokens: list[int]) -> list[Piece]:
+        """Take tokens and return the pieces that have become certain."""
+        self._buffer += self._detokenizer.add(tokens)
+        self._scan()
+        return self._take()
+
+    def finish(self) -> list[Piece]:
+        """Return what was held back; nothing may be fed afterwards."""
+        if not self.done:
+            self._buffer += self._detokenizer.flush()
+            self._end()
+        return self._take()
+
+    def _take(self) -> list[Piece]:
+        pieces, self._pieces = self._pieces, []
+        return pieces
+
+    def _scan(self) -> None:
+        """Move text from the buffer to where it belongs, as far as no mark can begin in it."""
+        while not self.done:
+            marks, mode = self._marks(), self._mode
+            found = _find_first(self._buffer, marks)
+            place = len(self._buffer) - _overlap(self._buffer, marks) if found is None else found[0]
+            text, self._buffer = self._buffer[:place], self._buffer[place:]
+            self._emit(text)
+            if self._mode is not mode:
+                continue  # the text has ended a call, and is back in the buffer in part
+            if found is None or self.done:
+                return
+            self._buffer = self._buffer[len(found[1]) :]
+            self._cross(found[1])
+
+    def _marks(self) -> list[str]:
+        """List the marks that would end the present mode."""
+        grammar = self._grammar
+        if self._mode is Mode.CALL:
+            return [grammar.tool_format.end] if grammar.tool_format and grammar.tool_format.end else []
+        if self._mode is Mode.THINKING:
+            return [grammar.think[1]] if grammar.think else []
+        marks = [grammar.tool_format.start] if grammar.tool_format else []
+        marks += [grammar.think[0]] if grammar.think else []
+        return [*marks, *grammar.stop_sequences]
+
+    def _cross(self, mark: str) -> None:
+        """Change the mode at a mark."""
+        grammar = self._grammar
+        if self._mode is Mode.CALL:
+            assert self._passage is not None, "a call has a passage"
+            self._follow(self._passage, self._passage.meet_mark())
+        elif self._mode is Mode.THINKING:
+            # Even empty thoughts are a block to what follows them.
+            self._mode, self._space, self._block = Mode.TEXT, "", Thinking
+        elif grammar.tool_format and mark == grammar.tool_format.start:
+            self._mode = Mode.CALL
+            self._passage = grammar.tool_format.passage(grammar.tools)
+        elif grammar.think and mark == grammar.think[0]:
+            self._mode, self._space = Mode.THINKING, ""
+        else:
+            self._flush_space()
+            self.stop_sequence, self.done = mark, True
+
+    def _emit(self, text: str) -> None:
+        if self._passage is not None:
+            self._follow(self._passage, self._passage.add(text))
+        elif self._mode is Mode.THINKING:
+            self._emit_in_block(Thinking, text)
+        else:
+            self._emit_in_block(Text, text)
+
+    def _emit_in_block(self, kind: type[Text] | type[Thinking], text: str) -> None:
+        """Add to a block. Space where it borders on another block is the template's, not its own."""
+        if self._block is not kind and (self._block is not None or kind is Thinking):
+            text = text.lstrip(SPACE)
+        text = self._space + text
+        shown = text if self._grammar.is_plain else text.rstrip(SPACE)
+        self._space = text[len(shown) :]
+        if shown:
+            self._block = kind
+            self._pieces.append(kind(shown))
+
+    def _show_calls(self, pieces: list[Piece]) -> None:
+        """Show pieces of calls; where one call is all that is wanted, its end is the answer's."""
+        if pieces:
+            self._space, self._block, self.has_calls = "", CallStart, True
+        ends = [place for place, piece in enumerate(pieces, 1) if isinstance(piece, CallEnd)]
+        if ends and self._grammar.one_call:
+            self.done = True
+            pieces = pieces[: ends[0]]
+        self._pieces += pieces
+
+    def _follow(self, passage: Passage, pieces: list[Piece]) -> None:
+        """Show what a passage has brought, and go on behind it when it is over."""
+        self._show_calls(pieces)
+        if self.done:
+            self.results.append("ok")
+        elif passage.is_over:
+            self._end_passage(passage)
+
+    def _end_passage(self, passage: Passage) -> None:
+        """Go on behind a passage. What holds no call is text again."""
+        tool_format = self._grammar.tool_format
+        assert tool_format is not None, "a passage has a format"
+        self._mode, self._passage = Mode.TEXT, None
+        reading = passage.end()
+        self._show_calls(reading.pieces)
+        self.results.append(reading.result)
+        if reading.text:
+            end = tool_format.end if passage.is_over else ""
+            self._emit_in_block(Text, tool_format.start + reading.text + end)
+        rest = reading.rest
+        if passage.is_over:  # what stands before the mark is of no interest, unless it was another call's
+            place = rest.find(tool_format.start)
+            rest = rest[place:] + tool_format.end if place >= 0 else ""
+        self._buffer = rest + passage.behind + self._buffer
+
+    def _end(self) -> None:
+        """Deal with what is open at the end of the answer."""
+        while not self.done and (self._buffer or self._passage is not None):
+            self._scan()
+            text, self._buffer = self._buffer, ""
+            self._emit(text)
+            if self._passage is not None and not self.done:
+                self._show_calls(self._passage.meet_end())
+                self._end_passage(self._passage)
+        if self._mode is Mode.TEXT and not self.done:
+            self._flush_space()
+
+    def _flush_space(self) -> None:
+        """Show trailing space after all: the text it belongs to ends the answer, or is the whole of it."""
+        if self._space and self._block in (None, Text):
+            self._pieces.append(Text(self._space))
+            self._block = Text
+        self._space = ""
+
+
+def _find_first(text: str, marks: Sequence[str]) -> tuple[int, str] | None:
+    """Find the mark that ends first, the only choice that does not depend on how much text is there."""
+    found = [(place + len(mark), place, mark) for mark in marks if (place := text.find(mark)) >= 0]
+    if not found:
+        return None
+    _, place, mark = min(found)
+    return place, mark
+
+
+def _overlap(text: str, marks: Sequence[str]) -> int:
+    """Count the characters at the end of `text` that a mark may begin with."""
+    longest = max((len(mark) for mark in marks), default=0)
+    for size in range(min(longest - 1, len(text)), 0, -1):
+        tail = text[-size:]
+        if any(mark.startswith(tail) for mark in marks):
+            return size
+    return 0

@@ -1,0 +1,1 @@
+"""A request's way to token ids: conversation, chat template, tokenizer."""

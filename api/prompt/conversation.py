@@ -1,0 +1,179 @@
+"""Wire messages to the messages that chat templates read, before any template is known.
+
+Every choice here is a fixed rule of the message alone, so that a conversation that grows renders to a prompt
+that grows: that is what makes the KV cache of earlier turns usable.
+"""
+
+from collections.abc import Sequence
+
+from ..calls.reader import dump
+from ..calls.tools import describe_loaded
+from ..output.thoughts import unseal
+from ..protocols import TemplateMessage
+from ..schema import (
+    AssistantMessage,
+    CountTokensRequest,
+    DocumentBlock,
+    MediaBlock,
+    Message,
+    SearchResultBlock,
+    SystemMessage,
+    TextBlock,
+    Tool,
+    ToolReferenceBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    UserMessage,
+)
+from .media import media_text
+
+BILLING_MARK = "x-anthropic-billing-header"  # changes with every conversation and would spoil every prefix
+
+
+def system_text(blocks: Sequence[TextBlock]) -> str:
+    """Join the blocks of the system prompt, without the client's billing line."""
+    texts = [_without_billing(block.text) for block in blocks]
+    return "\n\n".join(text for text in texts if text)
+
+
+def hoist_system(request: CountTokensRequest) -> CountTokensRequest:
+    """Move the system messages that stand before the first answer to the end of the system prompt.
+
+    Claude Code puts 10,000 characters of environment behind the user's first words. In front of them they are
+    shared by every session of the folder, whatever the user says. Later ones stay in place: moving them would
+    rewrite what is cached.
+    """
+    messages = request.messages
+    first_answer = next((i for i, m in enumerate(messages) if isinstance(m, AssistantMessage)), len(messages))
+    head = messages[:first_answer]
+    moved = [m for m in head if isinstance(m, SystemMessage)]
+    kept = [m for m in head if not isinstance(m, SystemMessage)]
+    if not moved or not kept:
+        return request
+    texts = [block for message in moved for block in message.content if isinstance(block, TextBlock)]
+    rest = messages[first_answer:]
+    return request.model_copy(update={"system": [*request.system, *texts], "messages": [*kept, *rest]})
+
+
+def template_messages(request: CountTokensRequest) -> list[TemplateMessage]:
+    """Convert the conversation; the system prompt is not part of it."""
+    tools = {tool.name: tool for tool in request.tools or []}
+    calls: dict[str, str] = {}
+    messages: list[TemplateMessage] = []
+    for message in request.messages:
+        messages += _convert(message, tools, calls)
+    return messages
+
+
+def closing_instruction(request: CountTokensRequest) -> str:
+    """Put into words what tool_choice and output_config ask for; empty when they ask for nothing.
+
+    It stands at the end of the prompt, so that it spoils no prefix. Where decoding is constrained as well
+    (`rules.py`), a model that knows what is wanted does better.
+    """
+    parts = [_tool_choice_rule(request), _format_rule(request)]
+    return "\n".join(part for part in parts if part)
+
+
+def _convert(message: Message, tools: dict[str, Tool], calls: dict[str, str]) -> list[TemplateMessage]:
+    match message:
+        case UserMessage():
+            return _from_user(message, tools, calls)
+        case SystemMessage():
+            text = _join([block.text for block in message.content if isinstance(block, TextBlock)])
+            return [{"role": "system", "content": text}] if text else []
+        case AssistantMessage():
+            return [_from_assistant(message, calls)]
+
+
+def _from_user(message: UserMessage, tools: dict[str, Tool], calls: dict[str, str]) -> list[TemplateMessage]:
+    """Split a user turn: the tools' results in order, then what the user says."""
+    results = [block for block in message.content if isinstance(block, ToolResultBlock)]
+    texts = [_block_text(block, tools) for block in message.content if not isinstance(block, ToolResultBlock)]
+    converted: list[TemplateMessage] = [
+        {
+            "role": "tool",
+            "tool_call_id": result.tool_use_id,
+            "name": calls.get(result.tool_use_id, ""),
+            "content": _result_text(result, tools),
+        }
+        for result in results
+    ]
+    text = _join(texts)
+    if text or not results:
+        converted.append({"role": "user", "content": text})
+    return converted
+
+
+def _result_text(result: ToolResultBlock, tools: dict[str, Tool]) -> str:
+    text = _join([_block_text(block, tools) for block in result.content])
+    # Templates have no mark for a failed call; most failures say so themselves.
+    return f"Error: {text}" if result.is_error and "error" not in text[:200].lower() else text
+
+
+def _block_text(
+    block: TextBlock | ToolReferenceBlock | MediaBlock | DocumentBlock | SearchResultBlock,
+    tools: dict[str, Tool],
+) -> str:
+    match block:
+        case TextBlock():
+            return block.text
+        case ToolReferenceBlock():
+            return _loaded_tool(block.tool_name, tools)
+        case SearchResultBlock():
+            return _join([passage.text for passage in block.content])
+        case MediaBlock() | DocumentBlock():
+            return media_text(block)
+
+
+def _loaded_tool(name: str, tools: dict[str, Tool]) -> str:
+    tool = tools.get(name)
+    return f"[tool {name} is not available]" if tool is None else describe_loaded(tool)
+
+
+def _from_assistant(message: AssistantMessage, calls: dict[str, str]) -> TemplateMessage:
+    """Convert the model's own turn and note the names of its calls, which results refer to by id."""
+    converted: TemplateMessage = {"role": "assistant"}
+    converted["content"] = _join([block.text for block in message.content if block.type == "text"])
+    thoughts = [
+        block.thinking or unseal(block.signature) for block in message.content if block.type == "thinking"
+    ]
+    if any(thoughts):
+        converted["reasoning_content"] = _join(thoughts)
+    uses = [block for block in message.content if block.type == "tool_use"]
+    if uses:
+        calls.update((use.id, use.name) for use in uses)
+        converted["tool_calls"] = [_template_call(use) for use in uses]
+    return converted
+
+
+def _template_call(use: ToolUseBlock) -> TemplateMessage:
+    function = {"name": use.name, "arguments": use.input}
+    return {"type": "function", "id": use.id, "function": function}
+
+
+def _join(texts: list[str]) -> str:
+    return "\n".join(text for text in texts if text)
+
+
+def _without_billing(text: str) -> str:
+    return text.partition("\n")[2] if text.startswith(BILLING_MARK) else text
+
+
+def _tool_choice_rule(request: CountTokensRequest) -> str:
+    choice = request.tool_choice
+    if choice is None or choice.type == "auto" or not request.tools:
+        return ""
+    if choice.type == "none":
+        return "Answer in plain text, without calling a tool."
+    if choice.type == "any":
+        return "Your answer must be a call of one of the tools."
+    return f"Your answer must be a call of the tool {choice.name}."
+
+
+def _format_rule(request: CountTokensRequest) -> str:
+    wanted = request.output_config.format if request.output_config else None
+    if wanted is None or wanted.type != "json_schema":
+        return ""
+    schema = dump(wanted.json_schema)
+    return f"Answer with one JSON value that conforms to this JSON schema, and with nothing else: {schema}"

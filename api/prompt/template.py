@@ -1,0 +1,277 @@
+"""What a model's chat template can do, found out once by rendering probes, and rendering within that.
+
+Templates differ in where system texts may stand, whether they know tools, and how they want arguments.
+Nothing is looked up by a model's name.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ... import PensieveError
+from ..calls.tools import ToolFormat, describe_tools, native_format, plain_format
+from ..protocols import TemplateMessage, Tokenizer
+from .thinking import NO_SWITCHES, Switches, Thinking, find_switches
+from .time_limit import TimeIsUp, run_limited
+from .turns import merge_users, model_turn, reminder, user_turn, with_text_arguments, without_tools
+
+SYSTEM, USER, ANSWER, LATER, RESULT, THOUGHT = (
+    "probe-system",
+    "probe-user",
+    "probe-answer",
+    "probe-later",
+    "probe-result",
+    "probe-thought",
+)
+
+# What templates call the thoughts of an earlier step.
+THOUGHTS_KEYS = ("reasoning_content", "thinking", "reasoning")
+
+PROBE_TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "probe_tool",
+        "description": "probe-description",
+        "parameters": {"type": "object", "properties": {"probe_key": {"type": "string"}}},
+    },
+}
+
+
+LIMIT_S = 5.0
+"""For one rendering; a conversation of 70,000 tokens takes some 10 ms."""
+
+
+class TemplateError(PensieveError):
+    """The template refuses the conversation, or stumbles over it."""
+
+
+class TemplateTooSlow(PensieveError):
+    """The template does not come to an end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A prompt's text and the tool format that the answer will use, None without tools."""
+
+    text: str
+    tool_format: ToolFormat | None
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a template does with each kind of message."""
+
+    system_first: bool  # shows a system message at the head
+    system_later: bool  # shows it in place in mid-conversation
+    user_runs: bool  # shows two user messages in a row
+    native_tools: bool  # shows tools, calls and results, in a format that can be read back
+    text_arguments: bool  # wants a call's arguments as a JSON string, not as an object
+    thoughts_key: str | None = None  # where it reads thoughts that are sent back, None when it shows none
+    thoughts_exclude_text: bool = False  # refuses a call with both thoughts and text before it
+    switches: Switches = NO_SWITCHES  # for thinking
+
+
+class ChatTemplate:
+    """Renders conversations with one tokenizer's template."""
+
+    def __init__(self, tokenizer: Tokenizer, limit_s: float = LIMIT_S) -> None:
+        """Probe the template. Raises TemplateTooSlow."""
+        self._tokenizer = tokenizer
+        self._limit_s = limit_s
+        self.traits = Traits(False, False, False, False, False)  # until they are found out
+        self.traits = self._probe()
+
+    def render(
+        self,
+        system: str,
+        messages: Sequence[TemplateMessage],
+        tools: list[dict[str, Any]],
+        thinking: Thinking,
+    ) -> Rendered:
+        """Write a conversation as the model's prompt, with the tools before the system text.
+
+        A last assistant message is left open, for the model to continue it.
+        Raises TemplateError or TemplateTooSlow.
+        """
+        native = self.traits.native_tools
+        conversation = list(messages) if native else [without_tools(message) for message in messages]
+        if tools and not native:
+            system = f"{describe_tools(tools)}\n\n{system}".rstrip()
+        prefill = conversation.pop()["content"] if _is_open(conversation) else ""
+        shown_tools = tools if native else []
+        text = self._render_ordered(system, conversation, shown_tools, thinking)
+        return Rendered(text + prefill, self.tool_format if tools else None)
+
+    @property
+    def tool_format(self) -> ToolFormat:
+        """How the model writes calls: in its own way, or as it is asked to."""
+        native = native_format(self._tokenizer) if self.traits.native_tools else None
+        return native or plain_format()
+
+    def _render_ordered(
+        self, system: str, messages: list[TemplateMessage], tools: list[dict[str, Any]], thinking: Thinking
+    ) -> str:
+        """Render, and swap tools and system text where the template has them the other way round.
+
+        Sessions share their tools more often than their system texts, so tools first share more KV.
+        """
+        text = self._apply(self._arrange(system, messages), tools, thinking)
+        if not (tools and system and self.traits.system_first):
+            return text
+        between = self._tools_after_system(tools, thinking)
+        for shown in (system, system.strip()):
+            head = _split_once(text, shown + between) if between else None
+            if head is not None:
+                body = between.lstrip()
+                gap = between[: len(between) - len(body)]
+                return head[0] + body + gap + shown + head[1]
+        return text
+
+    def _tools_after_system(self, tools: list[dict[str, Any]], thinking: Thinking) -> str:
+        """Return what the template writes for tools right behind the system text, empty if it does not."""
+        head = self._arrange(SYSTEM, [user_turn(USER)])
+        bare = _split_once(self._apply(head, [], thinking), SYSTEM)
+        full = _split_once(self._apply(head, tools, thinking), SYSTEM)
+        if bare is None or full is None or bare[0] != full[0] or not full[1].endswith(bare[1]):
+            return ""
+        return full[1][: len(full[1]) - len(bare[1])]
+
+    def _arrange(self, system: str, messages: Sequence[TemplateMessage]) -> list[TemplateMessage]:
+        """Fit a conversation to the template: fold system texts that it refuses into user turns."""
+        arranged: list[TemplateMessage] = []
+        if system:
+            head = {"role": "system", "content": system}
+            arranged.append(head if self.traits.system_first else reminder(system))
+        for message in messages:
+            if message["role"] == "system" and not self.traits.system_later:
+                message = reminder(message["content"])
+            arranged.append(self._with_thoughts(self._with_arguments(message)))
+        return arranged if self.traits.user_runs and self.traits.native_tools else merge_users(arranged)
+
+    def _with_arguments(self, message: TemplateMessage) -> TemplateMessage:
+        """Write a call's arguments as JSON text where the template wants that."""
+        if not self.traits.text_arguments or "tool_calls" not in message:
+            return message
+        return message | {"tool_calls": [with_text_arguments(call) for call in message["tool_calls"]]}
+
+    def _with_thoughts(self, message: TemplateMessage) -> TemplateMessage:
+        """Put thoughts where the template looks for them."""
+        if "reasoning_content" not in message or self.traits.thoughts_key == "reasoning_content":
+            return message
+        moved = {key: value for key, value in message.items() if key != "reasoning_content"}
+        is_full = self.traits.thoughts_exclude_text and message["content"] and "tool_calls" in message
+        if self.traits.thoughts_key is not None and not is_full:
+            moved[self.traits.thoughts_key] = message["reasoning_content"]
+        return moved
+
+    def _apply(
+        self,
+        messages: Sequence[TemplateMessage],
+        tools: list[dict[str, Any]],
+        thinking: Thinking = Thinking(),  # noqa: B008  (frozen)
+    ) -> str:
+        return self._apply_with(messages, tools, self.traits.switches.settings(thinking))
+
+    def _apply_with(
+        self, messages: Sequence[TemplateMessage], tools: list[dict[str, Any]], settings: dict[str, Any]
+    ) -> str:
+        def render() -> Any:
+            return self._tokenizer.apply_chat_template(
+                messages, tools=tools or None, tokenize=False, add_generation_prompt=True, **settings
+            )
+
+        try:
+            return str(run_limited(render, self._limit_s))
+        except TimeIsUp as error:
+            raise TemplateTooSlow(f"the model's chat template does not come to an end: {error}") from error
+        except Exception as error:
+            # A template is the model's code: what it raises is its refusal of this conversation.
+            raise TemplateError(str(error)[:300]) from error
+
+    def _try_settings(self, settings: dict[str, Any]) -> str | None:
+        """Render with settings of the template's own; None when it refuses them."""
+        try:
+            return self._apply_with([user_turn(USER)], [], settings)
+        except TemplateError:
+            return None
+
+    def _probe(self) -> Traits:
+        system, user, answer = {"role": "system", "content": SYSTEM}, user_turn(USER), model_turn(ANSWER)
+        later = {"role": "system", "content": LATER}
+        first = self._shows([system, user], [SYSTEM, USER])
+        head = [system, user] if first else [user]
+        native, text_arguments = self._probe_tools()
+        key = next((key for key in THOUGHTS_KEYS if self._shows_thoughts(key, native)), None)
+        return Traits(
+            system_first=first,
+            system_later=self._shows(
+                [*head, later, answer, user_turn(RESULT)], [USER, LATER, ANSWER, RESULT]
+            ),
+            user_runs=self._shows([user_turn(LATER), user], [LATER, USER]),
+            native_tools=native,
+            text_arguments=text_arguments,
+            thoughts_key=key,
+            thoughts_exclude_text=key is not None and native and not self._takes_text_with(key),
+            switches=find_switches(self._try_settings),
+        )
+
+    def _shows_thoughts(self, key: str, native: bool) -> bool:
+        """Some templates show thoughts in the last answer, some only in steps that lead to it."""
+        answer, wanted = model_turn(ANSWER) | {key: THOUGHT}, [USER, THOUGHT]
+        if self._shows([user_turn(USER), answer], [*wanted, ANSWER]):
+            return True
+        return native and self._shows(_step(answer | {"content": ""}), [*wanted, RESULT], (), [PROBE_TOOL])
+
+    def _takes_text_with(self, key: str) -> bool:
+        try:
+            self._apply(_step(model_turn(ANSWER) | {key: THOUGHT}), [PROBE_TOOL])
+        except TemplateError:
+            return False
+        return True
+
+    def _probe_tools(self) -> tuple[bool, bool]:
+        """Find out whether tools work natively, and whether arguments must be text."""
+        if native_format(self._tokenizer) is None:
+            return False, False
+        for text_arguments in (False, True):
+            messages = _step(model_turn(""), text_arguments)
+            # Single quotes would be Python's way to print an object; escaped ones, text taken for a string.
+            wrong = ["'probe_key'", '\\"probe_key']
+            if self._shows(messages, ["probe-description", "probe-value", RESULT], wrong, [PROBE_TOOL]):
+                return True, text_arguments
+        return False, False
+
+    def _shows(
+        self,
+        messages: list[TemplateMessage],
+        wanted: list[str],
+        unwanted: Sequence[str] = (),
+        tools: Sequence[dict[str, Any]] = (),
+    ) -> bool:
+        """Tell whether a conversation renders with the wanted texts in order and none unwanted."""
+        try:
+            text = self._apply(messages, list(tools))
+        except TemplateError:
+            return False
+        places = [text.find(part) for part in wanted]
+        return -1 not in places and places == sorted(places) and not any(part in text for part in unwanted)
+
+
+def _step(answer: TemplateMessage, text_arguments: bool = False) -> list[TemplateMessage]:
+    """A conversation in which the model makes a call and gets its result."""
+    function = {"name": "probe_tool", "arguments": {"probe_key": "probe-value"}}
+    call: TemplateMessage = {"type": "function", "id": "probe00id", "function": function}
+    calls = [with_text_arguments(call) if text_arguments else call]
+    result = {"role": "tool", "tool_call_id": "probe00id", "name": "probe_tool", "content": RESULT}
+    return [user_turn(USER), answer | {"tool_calls": calls}, result]
+
+
+def _is_open(messages: Sequence[TemplateMessage]) -> bool:
+    """Tell whether the conversation ends in words of the model that it is to continue."""
+    return bool(messages) and messages[-1]["role"] == "assistant" and "tool_calls" not in messages[-1]
+
+
+def _split_once(text: str, part: str) -> tuple[str, str] | None:
+    """Split at the only place where `part` occurs; None when there is none or more than one."""
+    pieces = text.split(part)
+    return (pieces[0], pieces[1]) if len(pieces) == 2 else None

@@ -1,0 +1,109 @@
+"""Every format's grammar is read by mlx-lm's parser of it, and what it reads conforms to the tool's schema.
+
+Calls are drawn at random from the grammar itself: any token that the mask allows, ends preferred.
+"""
+
+import importlib
+import random
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from pensieve.api.calls.tools import ToolFormat, template_tool
+from pensieve.api.grammar.call_grammar import SYNTAXES, call_format
+from pensieve.api.grammar.grammars import Grammars, Wanted
+from pensieve.api.grammar.vocabulary import Vocabulary, make_vocabulary
+from pensieve.api.schema import Tool
+
+from ...schemas import SCHEMAS
+
+FORMATS = [*SYNTAXES, "json_tools", "laguna"]
+SPECIAL = (
+    "<end>",
+    "<tool_call>",
+    "</tool_call>",
+    "[TOOL_CALLS]",
+    "[ARGS]",
+    "<|tool_calls_section_begin|>",
+    "<|tool_calls_section_end|>",
+    "<|tool_call_begin|>",
+    "<|tool_call_argument_begin|>",
+    "<|tool_call_end|>",
+)
+
+# What these formats cannot say: patterns and formats of strings, names with spaces, and types that their
+# parsers do not look for behind `anyOf` or `$ref`.
+JSON_ONLY = {"slack", "jira", "mail", "fetch", "time", "formats", "lengths", "unicode", "words", "const"}
+JSON_ONLY |= {
+    "optional",
+    "refs",
+    "tree",
+    "tagged",
+    "mixed_enum",
+    "nested_any",
+    "query",
+    "free",
+    "pattern_map",
+}
+JSON_ONLY |= {"all_of", "any_of", "pattern_map"}
+TEXT_FORMATS = {"qwen3_coder", "glm47", "laguna", "longcat", "minimax_m2", "minicpm5"}
+
+
+def module(name: str) -> Any:
+    return importlib.import_module(f"mlx_lm.tool_parsers.{name}")
+
+
+def tool_format(name: str) -> ToolFormat:
+    parsers = module(name)
+    return ToolFormat(parsers.tool_call_start, parsers.tool_call_end, parsers.parse_tool_call)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["in letters", "tokens of their own"])
+def vocabulary(request: pytest.FixtureRequest) -> Vocabulary:
+    """Bytes and a few marks, which are special or not."""
+    marks = {text: 256 + i for i, text in enumerate(SPECIAL)} if request.param else {"<end>": 256}
+    bytes_of = [bytes([byte]) for byte in range(256)] + [text.encode() for text in SPECIAL]
+    vocabulary = make_vocabulary(bytes_of, marks, {256})
+    assert vocabulary is not None
+    return vocabulary
+
+
+def draw(vocabulary: Vocabulary, grammar: Any, rng: random.Random) -> str:
+    """Write a random text of the grammar; ends of strings and calls are preferred, so that it has an end."""
+    matcher, written = grammar.begin(), b""
+    ends = [*map(ord, '"}]<,:'), *vocabulary.marks.values()]
+    for _ in range(1200):
+        if matcher.is_accepting() and (grammar.frees or rng.random() < 0.5):
+            return written.decode()
+        bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
+        allowed = [i for i in np.flatnonzero(bits).tolist() if i != 256]
+        letters = [i for i in allowed if 32 <= i < 127] or allowed
+        preferred = [i for i in ends if i in allowed]
+        token = rng.choice(preferred) if preferred and rng.random() < 0.35 else rng.choice(letters)
+        assert matcher.try_consume_tokens([token]), (written, token)
+        written += vocabulary.bytes_of[token]
+    return ""
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_calls_drawn_from_the_grammar_are_read_and_valid(vocabulary: Vocabulary, name: str) -> None:
+    calls, rng, num_read = tool_format(name), random.Random(1), 0
+    assert call_format(calls) is not None
+    grammars = Grammars(vocabulary)
+    names = [tool for tool in SCHEMAS if name not in TEXT_FORMATS or tool not in JSON_ONLY]
+    for tool_name in names:
+        tool = Tool(name=tool_name, input_schema=SCHEMAS[tool_name])
+        grammar = grammars.compile(Wanted((tool,), calls, None))
+        for _ in range(2):
+            text = draw(vocabulary, grammar, rng).strip()
+            if not text:
+                continue
+            assert text.startswith(calls.start)
+            inner = text.removeprefix(calls.start).removesuffix(calls.end)
+            parsed = calls.parser(inner, [template_tool(tool)])
+            for call in parsed if isinstance(parsed, list) else [parsed]:
+                assert call["name"] == tool_name
+                jsonschema.validate(call["arguments"], SCHEMAS[tool_name])
+                num_read += 1
+    assert num_read > len(names)

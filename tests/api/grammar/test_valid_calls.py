@@ -1,0 +1,170 @@
+"""Calls are valid by construction: a model that emits noise makes calls that conform to their schemas.
+
+PENSIEVE_CALLS says how many calls are made; with `PENSIEVE_CALLS=1000 pytest -s` on this file it also shows
+how many steps and refused samples they took.
+"""
+
+import asyncio
+import json
+import os
+import random
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import mlx_lm.utils
+import pytest
+from pensieve.api.calls.tools import plain_format, template_tool
+from pensieve.api.grammar.constraint import AnswerConstraint, Rules
+from pensieve.api.grammar.grammars import Grammars, Wanted
+from pensieve.api.grammar.vocabulary import Vocabulary, read_vocabulary
+from pensieve.api.output.detokenizer import detokenizer_factory
+from pensieve.api.output.parser import Grammar, OutputParser
+from pensieve.api.output.pieces import CallEnd, CallStart, call_input
+from pensieve.api.schema import Tool
+from pensieve.engine.runner import Runner
+from pensieve.engine.step import SamplingParams
+from pensieve.engine.thread import EngineThread
+from pensieve.scheduler.config import SchedulerConfig
+from pensieve.scheduler.loop import SchedulerLoop
+from pensieve.scheduler.sequence import Request
+
+from ...models import write_model
+from ...schemas import SCHEMAS
+
+EOS = 258
+NUM_CALLS = int(os.environ.get("PENSIEVE_CALLS", "100"))
+TOOLS = [Tool(name=name, input_schema=schema) for name, schema in SCHEMAS.items()]
+FORMAT = plain_format()
+PARALLEL = 24
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose tokens often end a string, so that its noise comes to an end."""
+    return write_model(tmp_path_factory.mktemp("models") / "noise", vocab=512, letters='"}],:{[Ġetao1-0n')
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder: Path) -> Any:
+    return mlx_lm.utils.load_tokenizer(folder, eos_token_ids=[EOS])
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tokenizer: Any) -> Vocabulary:
+    vocabulary = read_vocabulary(tokenizer, {EOS})
+    assert vocabulary is not None
+    return vocabulary
+
+
+@pytest.fixture(params=[True, False], ids=["at once", "one step ahead"])
+def engine(folder: Path, request: pytest.FixtureRequest) -> Iterator[EngineThread]:
+    thread = EngineThread()
+    thread.start(lambda: Runner(mlx_lm.utils.load_model(folder)[0], 2500, on_host=request.param))
+    yield thread
+    thread.close()
+
+
+@dataclass
+class Calls:
+    """Makes calls with one model and counts what becomes of them."""
+
+    loop: SchedulerLoop
+    tokenizer: Any
+    vocabulary: Vocabulary
+    grammars: Grammars
+    outcomes: Counter[str] = field(default_factory=Counter)
+    num_tokens: int = 0
+
+    async def call(self, seed: int) -> None:
+        """Have one of a few tools called and judge the call."""
+        rng = random.Random(seed)
+        tools = rng.sample(TOOLS, rng.randint(1, 5))
+        grammar = await self.grammars.get(Wanted(tuple(tools), FORMAT, None))
+        marks = (FORMAT.start.encode(), FORMAT.end.encode())
+        forced = grammar if rng.random() < 0.8 else None
+        rules = Rules(self.vocabulary, call=grammar, call_marks=marks, answer=forced)
+        prompt = f"{seed}: {'' if forced else FORMAT.start}"
+        constraint = (
+            AnswerConstraint(rules) if forced else AnswerConstraint(rules).resumed(self.ids(FORMAT.start))
+        )
+        reading = Grammar(tool_format=FORMAT, tools=[template_tool(tool) for tool in tools], one_call=True)
+        parser = OutputParser(detokenizer_factory(self.tokenizer)(), reading)
+        pieces = [] if forced else parser.feed(self.ids(FORMAT.start))
+        sampling = SamplingParams(temperature=1.0, seed=seed)
+        generation = self.loop.submit(
+            Request(self.ids(prompt), sampling, 1500, frozenset({EOS}), None, constraint)
+        )
+        async for tokens in generation:
+            self.num_tokens += len(tokens)
+            pieces += parser.feed(tokens)
+            if parser.done:
+                generation.cancel()
+                break
+        if generation.finish_reason == "length":
+            self.outcomes["cut off"] += 1  # in a string that it never ended
+        else:
+            self.judge(pieces + parser.finish(), tools)
+
+    def judge(self, pieces: list[Any], tools: list[Tool]) -> None:
+        """Hold a call against the schema of its tool."""
+        start, *fragments, end = pieces
+        assert isinstance(start, CallStart), "nothing stands before a call that is forced"
+        assert isinstance(end, CallEnd)
+        value = call_input([fragment.json for fragment in fragments])
+        schema = next(tool.input_schema for tool in tools if tool.name == start.name)
+        jsonschema.validate(value, schema)
+        self.outcomes[start.name] += 1
+
+    def ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    @property
+    def num_valid(self) -> int:
+        return self.outcomes.total() - self.outcomes["cut off"]
+
+
+async def speak(loop: SchedulerLoop, seed: int) -> list[int]:
+    """Have the model write without any constraint, and without an end."""
+    rng = random.Random(-seed)
+    prompt = [rng.randrange(256) for _ in range(rng.randint(1, 90))]
+    sampling = SamplingParams(temperature=rng.choice([0.0, 1.0]), top_k=rng.choice([0, 30]), seed=seed)
+    return [token async for tokens in loop.submit(Request(prompt, sampling, 40)) for token in tokens]
+
+
+def test_calls_of_a_model_that_emits_noise_are_valid(
+    engine: EngineThread, tokenizer: Any, vocabulary: Vocabulary
+) -> None:
+    async def run() -> None:
+        loop = SchedulerLoop(engine, SchedulerConfig(max_batch=PARALLEL + 4, step_tokens=128), 2500, 4000)
+        task = asyncio.create_task(loop.run())
+        calls = Calls(loop, tokenizer, vocabulary, Grammars(vocabulary))
+        seeds = iter(range(100 * NUM_CALLS))
+
+        async def user() -> None:
+            while calls.num_valid < NUM_CALLS:
+                await calls.call(next(seeds))
+
+        async def neighbours() -> list[list[int]]:
+            return [await speak(loop, seed) for seed in range(12)]
+
+        results = await asyncio.gather(neighbours(), *(user() for _ in range(PARALLEL)))
+        stats, num_cut = loop.stats(), calls.outcomes["cut off"]
+        print(f"\n{calls.num_valid} valid calls of {len(calls.outcomes) - 1} tools, {num_cut} cut off")
+        print(f"{calls.num_tokens} tokens, {stats.refused_tokens} refused, {stats.steps} steps")
+        assert calls.num_valid >= NUM_CALLS
+        assert len(calls.outcomes) > 35
+        assert results[0] == [await speak(loop, seed) for seed in range(12)], "neighbours are not touched"
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def test_the_judge_can_tell_a_call_that_is_not_valid() -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(json.loads('{"a": 9, "b": 0, "c": 0, "d": 5}'), SCHEMAS["bounds"])

@@ -1,0 +1,271 @@
+"""A stream, put together again, is the whole answer: for any tokens, in any pieces, in both APIs.
+
+PENSIEVE_RANDOM_ANSWERS says how many random answers are tried; 10,000 take half a minute.
+"""
+
+import asyncio
+import importlib
+import json
+import os
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+from pensieve.api.answer import Answer
+from pensieve.api.calls.tools import ToolFormat, plain_format
+from pensieve.api.events import ContentWriter, EventWriter
+from pensieve.api.metrics import Metrics
+from pensieve.api.openai.events import ChatCollector, ChatWriter
+from pensieve.api.output.detokenizer import Detokenizer, WindowDetokenizer, detokenizer_factory
+from pensieve.api.output.parser import Grammar, OutputParser
+from pensieve.api.output.pieces import Text, call_input
+from pensieve.api.stream import MessageWriter
+from pensieve.engine.step import SamplingParams
+from pensieve.scheduler.sequence import FinishReason, Request
+
+from ...fakes import ByteTokenizer, FakeModel, Script, ScriptedGeneration, ScriptedScheduler
+from .. import tokenizers
+from ..calls.test_arguments import BODIES, READ, WRITE
+
+NUM_ANSWERS = int(os.environ.get("PENSIEVE_RANDOM_ANSWERS", "600"))
+STOPS = ("STOP", "ST", "\n\n.", "</tool", "ß")
+FINISHES: list[FinishReason] = ["stop", "length"]
+
+Chunks = list[list[int]]
+
+
+@cache
+def make_detokenizer(name: str) -> Callable[[], Detokenizer]:
+    tokenizer = tokenizer_of(name)
+    if isinstance(tokenizer, ByteTokenizer):
+        return lambda: WindowDetokenizer(tokenizer.decode)
+    return detokenizer_factory(tokenizer)
+
+
+@cache
+def tokenizer_of(name: str) -> Any:
+    return ByteTokenizer(thinks=True) if name == "bytes" else getattr(tokenizers, name)()
+
+
+@cache
+def formats() -> dict[str, ToolFormat]:
+    known = {"plain": plain_format()}
+    for name in BODIES:
+        module = importlib.import_module(f"mlx_lm.tool_parsers.{name}")
+        known[name] = ToolFormat(module.tool_call_start, module.tool_call_end, module.parse_tool_call)
+    return known
+
+
+def random_grammar(rng: random.Random) -> tuple[str, Grammar]:
+    name = rng.choice(["plain", "plain", "json_tools", *BODIES])
+    grammar = Grammar(
+        stop_sequences=rng.sample(STOPS, rng.choice([0, 0, 1, 3])),
+        tool_format=formats()[name],
+        tools=rng.choice([[WRITE, READ], [WRITE]]),
+        think=rng.choice([None, ("<think>", "</think>"), ("<|channel>thought", "<channel|>")]),
+        one_call=rng.random() < 0.2,
+    )
+    if rng.random() < 0.2:
+        grammar = replace(grammar, tool_format=None)
+    return name, replace(grammar, starts_thinking=grammar.think is not None and rng.random() < 0.3)
+
+
+def random_text(rng: random.Random, name: str, grammar: Grammar) -> str:
+    """Write a part of an answer: words in several scripts, calls whole and damaged, marks, parts of marks."""
+    form = formats()[name]
+    marks = [form.start, form.end or form.start, *(grammar.think or ()), *STOPS]
+    mark = rng.choice(marks)
+    kind = rng.randrange(8)
+    if kind < 2:
+        return rng.choice(
+            [
+                "Grüße, ",
+                "你好世界",
+                "😀👩‍👩‍👧",
+                "naïve\r\n",
+                " \n\n ",
+                "مرحبا",
+                '"quoted\\"',
+                "a < b {x: [1]}",
+                "\x00",
+            ]
+        )
+    if kind == 2:
+        return str(mark)
+    if kind == 3:
+        return str(mark[: rng.randint(1, len(mark))])
+    body = BODIES["json_tools" if name == "plain" else name](rng.choice(["Write", "Read", "Delete"]))
+    if kind == 4:
+        body = body.replace(
+            "one", rng.choice([form.end, "\n\t", "\\ud83d", "\\ud83d\\ude00", "é 你", "<think>", "ST"])
+        )
+    if kind == 5:
+        start, length = rng.randrange(len(body)), rng.randint(1, 20)
+        body = (
+            body[:start]
+            + rng.choice(["", body[start : start + length] * 2, '"', "}", "NaN"])
+            + body[start + length :]
+        )
+    return form.start + body + (form.end if kind != 6 else "")
+
+
+def random_tokens(rng: random.Random, name: str, grammar: Grammar, tokenizer: Any) -> list[int]:
+    """Mix texts with tokens drawn blindly, which may be halves of characters."""
+    tokens: list[int] = []
+    for _ in range(rng.randint(0, 6)):
+        tokens += tokenizer.encode(random_text(rng, name, grammar), add_special_tokens=False)
+        if rng.random() < 0.3:
+            tokens += [rng.randrange(tokenizer.vocab_size) for _ in range(rng.randint(1, 4))]
+        if tokens and rng.random() < 0.1:
+            del tokens[rng.randrange(len(tokens))]
+    return tokens
+
+
+def split(rng: random.Random, tokens: list[int]) -> Chunks:
+    chunks, start = [], 0
+    while start < len(tokens):
+        size = rng.choice([1, 1, 2, 5, 40])
+        chunks.append(tokens[start : start + size])
+        start += size
+    return chunks
+
+
+async def stream(answer: Answer, writer: EventWriter | ChatWriter) -> str:
+    text = writer.start(answer.usage)
+    async for pieces in answer:
+        text += writer.pieces(pieces)
+    return text + writer.end(answer)
+
+
+async def whole(answer: Answer, writer: MessageWriter) -> dict[str, Any]:
+    async for pieces in answer:
+        writer.add(pieces)
+    return writer.message(answer)
+
+
+def events(text: str) -> Iterator[dict[str, Any]]:
+    for event in text.removesuffix("\n\n").split("\n\n"):
+        line = event.rpartition("data: ")[2]
+        if line != "[DONE]":
+            yield json.loads(line)
+
+
+def put_together(text: str) -> dict[str, Any]:
+    """Build the message that a client builds of a stream's events, and check their order."""
+    message: dict[str, Any] = {}
+    block: dict[str, Any] | None = None
+    fragments: list[str] = []
+    for event in events(text):
+        match event["type"]:
+            case "message_start":
+                message = event["message"]
+            case "content_block_start":
+                assert block is None
+                assert event["index"] == len(message["content"])
+                block, fragments = event["content_block"], []
+                message["content"].append(block)
+            case "content_block_delta":
+                assert block is not None
+                add_delta(block, event["delta"], fragments)
+            case "content_block_stop":
+                assert block is not None
+                if block["type"] == "tool_use":
+                    block["input"] = call_input(fragments)
+                block = None
+            case "message_delta":
+                assert block is None
+                message |= event["delta"] | {"usage": event["usage"]}
+    return message
+
+
+def add_delta(block: dict[str, Any], delta: dict[str, Any], fragments: list[str]) -> None:
+    match delta["type"]:
+        case "text_delta":
+            block["text"] += delta["text"]
+        case "thinking_delta":
+            block["thinking"] += delta["thinking"]
+        case "signature_delta":
+            block["signature"] = delta["signature"]
+        case "input_json_delta":
+            fragments.append(delta["partial_json"])
+
+
+def put_chat_together(text: str) -> dict[str, Any]:
+    """Build the message that a client builds of a chat's chunks."""
+    message: dict[str, Any] = {"content": "", "reasoning_content": "", "tool_calls": []}
+    for chunk in events(text):
+        (choice,) = chunk["choices"]
+        for key in ("content", "reasoning_content"):
+            message[key] += choice["delta"].get(key) or ""
+        for call in choice["delta"].get("tool_calls", ()):
+            if call["index"] == len(message["tool_calls"]):
+                message["tool_calls"].append({"name": call["function"]["name"], "arguments": ""})
+            message["tool_calls"][call["index"]]["arguments"] += call["function"]["arguments"]
+        message["finish_reason"] = choice["finish_reason"]
+    return message
+
+
+def without_ids(message: dict[str, Any]) -> dict[str, Any]:
+    """Take out what is random, and the usage: of a piece that holds an answer's end, all tokens count."""
+    content = [block | {"id": ""} if block["type"] == "tool_use" else block for block in message["content"]]
+    return message | {"id": "", "content": content, "usage": None}
+
+
+class Lab:
+    """Makes the same answer again and again, in pieces of other sizes."""
+
+    def __init__(self) -> None:
+        self._metrics = Metrics(FakeModel(), ScriptedScheduler().stats)
+
+    def answer(self, name: str, chunks: Chunks, finish: FinishReason, grammar: Grammar) -> Answer:
+        request = Request([1], SamplingParams(), 10_000, frozenset())
+        generation = ScriptedGeneration(request, Script(chunks, finish=finish))
+        return Answer(generation, OutputParser(make_detokenizer(name)(), grammar), self._metrics, 0.0)
+
+
+@pytest.mark.parametrize("name", ["qwen", "llama_3", "phi_3", "llama_2", "demo", "bytes"])
+def test_a_stream_is_the_whole_answer_for_any_tokens_in_any_pieces(name: str) -> None:
+    lab, tokenizer = Lab(), tokenizer_of(name)
+    num_calls = 0
+    with asyncio.Runner() as runner:
+        for seed in range(NUM_ANSWERS // 6 + 1):
+            rng = random.Random(f"{name} {seed}")
+            kind, grammar = random_grammar(rng)
+            tokens = random_tokens(rng, kind, grammar, tokenizer)
+            finish, omit = rng.choice(FINISHES), rng.random() < 0.2
+            once = [tokens] if tokens else []
+
+            def answer(chunks: Chunks, finish: FinishReason = finish, grammar: Grammar = grammar) -> Answer:
+                return lab.answer(name, chunks, finish, grammar)
+
+            message = runner.run(whole(answer(once), ContentWriter("m", omit)))
+            by_pieces = runner.run(stream(answer(split(rng, tokens)), EventWriter("m", omit)))
+            assert without_ids(put_together(by_pieces)) == without_ids(message), (name, seed)
+
+            chat = runner.run(whole(answer(once), ChatCollector("m")))["choices"][0]
+            chunks = put_chat_together(runner.run(stream(answer(split(rng, tokens)), ChatWriter("m", False))))
+            assert chunks["content"] == (chat["message"]["content"] or ""), (name, seed)
+            assert chunks["reasoning_content"] == chat["message"].get("reasoning_content", ""), (name, seed)
+            calls = [call["function"] for call in chat["message"].get("tool_calls", ())]
+            assert (chunks["tool_calls"], chunks["finish_reason"]) == (calls, chat["finish_reason"]), (
+                name,
+                seed,
+            )
+            num_calls += len(calls)
+    assert num_calls > NUM_ANSWERS // 20
+
+
+@pytest.mark.parametrize("name", ["qwen", "llama_3", "phi_3", "llama_2", "demo", "bytes"])
+def test_text_has_no_replacement_characters_but_for_bytes_that_are_no_text(name: str) -> None:
+    tokenizer = tokenizer_of(name)
+    for seed in range(NUM_ANSWERS // 6 + 1):
+        rng = random.Random(f"{name} {seed}")
+        tokens = random_tokens(rng, "plain", Grammar(), tokenizer)
+        parser = OutputParser(make_detokenizer(name)(), Grammar())
+        pieces = [piece for chunk in split(rng, tokens) for piece in parser.feed(chunk)] + parser.finish()
+        text = "".join(piece.text for piece in pieces if isinstance(piece, Text))
+        text.encode()  # no halves of characters
+        assert ("\ufffd" in text) == ("\ufffd" in tokenizer.decode(tokens)), (name, seed)

@@ -1,0 +1,218 @@
+"""The parser of answers: the same pieces whatever the chunks, and nothing lost."""
+
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pensieve.api.calls.tools import ToolFormat, plain_format
+from pensieve.api.output.detokenizer import WindowDetokenizer
+from pensieve.api.output.parser import Grammar, OutputParser
+from pensieve.api.output.pieces import Arguments, CallEnd, CallStart, Piece, Text, Thinking, call_input
+
+from ...fakes import ByteTokenizer
+
+BASH: dict[str, Any] = {"type": "function", "function": {"name": "Bash", "parameters": {}}}
+TOOLS = Grammar(tool_format=plain_format(), tools=[BASH])
+THINKS = Grammar(think=("<think>", "</think>"))
+EVERYTHING = Grammar(
+    stop_sequences=["STOP", "ST"], tool_format=plain_format(), tools=[BASH], think=("<think>", "</think>")
+)
+CALL = '<tool_call>{"name": "Bash", "arguments": {"command": "ls"}}</tool_call>'
+
+FRAGMENTS = [
+    "<think>",
+    "</think>",
+    "<tool_call>",
+    "</tool_call>",
+    CALL,
+    "STOP",
+    "ST",
+    "S",
+    "<",
+    "\n",
+    " ",
+    "é",
+    "hi",
+]
+
+
+def parse(text: str, grammar: Grammar, size: int = 1) -> tuple[OutputParser, list[Piece]]:
+    """Feed a text, `size` bytes at a time, and merge the pieces of each block."""
+    tokenizer = ByteTokenizer()
+    parser = OutputParser(WindowDetokenizer(tokenizer.decode), grammar)
+    tokens = tokenizer.encode(text)
+    pieces: list[Piece] = []
+    for start in range(0, len(tokens), size):
+        pieces += parser.feed(tokens[start : start + size])
+        if parser.done:
+            break
+    return parser, merge(pieces + parser.finish())
+
+
+def merge(pieces: list[Piece]) -> list[Piece]:
+    merged: list[Piece] = []
+    for piece in pieces:
+        last = merged[-1] if merged else None
+        if isinstance(piece, Text) and isinstance(last, Text):
+            merged[-1] = Text(last.text + piece.text)
+        elif isinstance(piece, Thinking) and isinstance(last, Thinking):
+            merged[-1] = Thinking(last.text + piece.text)
+        else:
+            merged.append(piece)
+    return merged
+
+
+def shape(pieces: list[Piece]) -> list[object]:
+    """Join each call to its name and input; ids are random."""
+    shapes: list[object] = []
+    arguments: list[str] = []
+    name = ""
+    for piece in pieces:
+        match piece:
+            case CallStart():
+                name, arguments = piece.name, []
+            case Arguments():
+                arguments.append(piece.json)
+            case CallEnd():
+                shapes.append((name, call_input(arguments)))
+            case _:
+                shapes.append(piece)
+    return shapes
+
+
+@given(st.text())
+@example("trailing space \n ")
+@example("\n\n")
+def test_plain_text_comes_out_as_it_went_in(text: str) -> None:
+    for grammar in (Grammar(), TOOLS, THINKS):
+        if not any(mark in text for mark in ("<tool_call>", "<think>")):
+            assert parse(text, grammar)[1] == ([Text(text)] if text else [])
+
+
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=8).map("".join), st.integers(2, 20))
+def test_pieces_do_not_depend_on_how_the_tokens_come(text: str, size: int) -> None:
+    one, by_one = parse(text, EVERYTHING)
+    other, by_many = parse(text, EVERYTHING, size)
+    assert shape(by_one) == shape(by_many)
+    assert (one.stop_sequence, one.results) == (other.stop_sequence, other.results)
+
+
+def test_text_around_calls_loses_only_the_space_at_the_calls() -> None:
+    _, pieces = parse(f"\n Look: \n\n{CALL}\n{CALL} \nDone. ", TOOLS)
+    call = ("Bash", {"command": "ls"})
+    assert shape(pieces) == [Text("\n Look:"), call, call, Text("Done. ")]
+
+
+def test_space_before_a_call_is_no_block() -> None:
+    assert shape(parse(f"\n\n{CALL}\n", TOOLS)[1]) == [("Bash", {"command": "ls"})]
+
+
+@pytest.mark.parametrize(
+    ("inner", "arguments"),
+    [
+        ('{"name": "Bash", "arguments": {"command": "ls"}', {"command": "ls"}),
+        ('{"name": "Bash", "arguments": {"command": "ls"}}}', {"command": "ls"}),
+        ('{"name": "Bash", "arguments": {"command": "a\nb"}}', {"command": "a\nb"}),
+        ('{"name": "Bash", "arguments": {"command": "{[\\""', {"command": '{["'}),
+    ],
+)
+def test_small_faults_of_a_call_are_mended(inner: str, arguments: dict[str, str]) -> None:
+    parser, pieces = parse(f"<tool_call>{inner}</tool_call>", TOOLS)
+    assert shape(pieces) == [("Bash", arguments)]
+    assert parser.results == ["repaired"]
+
+
+def test_a_broken_call_of_a_known_tool_is_handed_over_unparsed() -> None:
+    inner = '{"name": "Bash", "arguments": {"command": ls}}'
+    parser, pieces = parse(f"<tool_call>{inner}</tool_call>", TOOLS)
+    raw = '{"command": ls}}'
+    assert shape(pieces) == [("Bash", {"__unparsedToolInput": {"raw": raw, "len": len(raw)}})]
+    assert (parser.results, parser.has_calls) == (["failed"], True)
+
+
+@pytest.mark.parametrize(
+    "inner", ["no JSON", "[]", "[1]", '{"name": 1}', '{"name": "Bash", "arguments": {"x": NaN}', "[" * 5000]
+)
+def test_what_is_no_call_is_text_and_never_lost(inner: str) -> None:
+    text = f"See: <tool_call>{inner}</tool_call> ok"
+    parser, pieces = parse(text, Grammar(tool_format=plain_format()))
+    assert pieces == [Text(text)]
+    assert (parser.results, parser.has_calls) == (["failed"], False)
+
+
+def test_a_call_that_was_cut_off_is_shown_as_far_as_it_goes() -> None:
+    """No client may take it for whole: the fragments are no JSON, and the input says so."""
+    text = '<tool_call>{"name": "Bash", "arguments": {"command": "rm -rf /tmp/a'
+    parser, pieces = parse(text, TOOLS)
+    raw = '{"command": "rm -rf /tmp/a'
+    assert "".join(piece.json for piece in pieces if isinstance(piece, Arguments)) == raw
+    assert shape(pieces) == [("Bash", {"__unparsedToolInput": {"raw": raw, "len": len(raw)}})]
+    assert parser.results == ["failed"]
+
+
+def test_a_whole_call_without_its_end_mark_counts() -> None:
+    assert shape(parse(CALL.removesuffix("</tool_call>"), TOOLS)[1]) == [("Bash", {"command": "ls"})]
+
+
+def test_a_format_without_end_mark_lasts_to_the_end() -> None:
+    def parser(text: str, _tools: object) -> list[dict[str, Any]]:
+        return [{"name": name, "arguments": {}} for name in text.split()]
+
+    grammar = Grammar(tool_format=ToolFormat("[CALLS]", "", parser))
+    assert shape(parse("Go. [CALLS]a b", grammar)[1]) == [Text("Go."), ("a", {}), ("b", {})]
+
+
+def test_lone_surrogates_in_arguments_are_replaced() -> None:
+    _, pieces = parse('<tool_call>{"name": "Bash", "arguments": {"a": "\\ud800"}}</tool_call>', TOOLS)
+    assert shape(pieces) == [("Bash", {"a": "?"})]
+
+
+def test_arguments_may_come_as_text() -> None:
+    _, pieces = parse('<tool_call>{"name": "Bash", "arguments": "{\\"a\\": 1}"}</tool_call>', TOOLS)
+    assert shape(pieces) == [("Bash", {"a": 1})]
+
+
+def test_of_two_stop_sequences_the_one_that_ends_first_wins() -> None:
+    parser, pieces = parse("go STOP", EVERYTHING, size=100)
+    assert (pieces, parser.stop_sequence) == ([Text("go ")], "ST")
+
+
+def test_stop_sequences_do_not_count_in_thoughts_or_calls() -> None:
+    call = CALL.replace("ls", "STOP")
+    parser, pieces = parse(f"<think>STOP</think>{call}", EVERYTHING)
+    assert shape(pieces) == [Thinking("STOP"), ("Bash", {"command": "STOP"})]
+    assert parser.stop_sequence is None
+
+
+def test_thoughts_that_the_template_opened_end_at_their_mark() -> None:
+    grammar = Grammar(think=("<think>", "</think>"), starts_thinking=True)
+    assert parse("\nHm.\n</think>\n\nYes.\n", grammar)[1] == [Thinking("Hm."), Text("Yes.\n")]
+
+
+def test_empty_thoughts_leave_no_block_and_no_space() -> None:
+    assert parse("<think>\n\n</think>\n\nYes.", THINKS)[1] == [Text("Yes.")]
+
+
+def test_an_end_mark_in_an_argument_is_a_part_of_it() -> None:
+    """A file that speaks of marks, such as this one, must be writable."""
+    call = '{"name": "Bash", "arguments": {"command": "x </tool_call> \\" </tool_call>"}}'
+    parser, pieces = parse(f"<tool_call>{call}</tool_call>.", TOOLS)
+    assert shape(pieces) == [("Bash", {"command": 'x </tool_call> " </tool_call>'}), Text(".")]
+    assert parser.results == ["ok"]
+
+
+def test_a_string_that_is_never_closed_ends_with_the_first_end_mark() -> None:
+    text = '<tool_call>{"name": "Bash", "arguments": {"command": "ls}}</tool_call> and more'
+    parser, pieces = parse(text, TOOLS)
+    assert parser.results == ["failed"]
+    raw = '{"command": "ls}}'
+    unparsed = {"__unparsedToolInput": {"raw": raw, "len": len(raw)}}
+    assert shape(pieces) == [("Bash", unparsed), Text("and more")]
+
+
+def test_a_broken_call_full_of_quotes_is_read_in_one_go() -> None:
+    """The search for strings once began anew at every quote; this would take minutes."""
+    text = '<tool_call>{"name": "Bash", "arguments": {"command": "' + '\\"' * 100_000
+    _, pieces = parse(text + "</tool_call>", TOOLS, size=10_000)
+    assert [piece.name for piece in pieces if isinstance(piece, CallStart)] == ["Bash"]

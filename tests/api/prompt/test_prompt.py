@@ -1,0 +1,100 @@
+"""Prompts: what the fields of a request do to the tokens."""
+
+from typing import Any
+
+import pytest
+from pensieve.api.errors import InvalidRequest
+from pensieve.api.output.detokenizer import detokenizer_factory
+from pensieve.api.prompt.prompt import Prompt, PromptBuilder
+from pensieve.api.schema import CountTokensRequest
+
+from ...fakes import CHATML_TEMPLATE, ByteTokenizer, FakeModel
+from ..templates import SYSTEM_THEN_TOOLS
+
+OPENS_THOUGHTS = CHATML_TEMPLATE + "{%- if enable_thinking %}{{- '<think>\n' }}{%- endif %}"
+BASH = {"name": "Bash", "input_schema": {"type": "object"}}
+
+
+def build(tokenizer: ByteTokenizer, **fields: Any) -> tuple[Prompt, str]:
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]} | fields
+    prompt = PromptBuilder(FakeModel(), tokenizer, detokenizer_factory(tokenizer)).build_now(
+        CountTokensRequest.model_validate(body)
+    )
+    return prompt, tokenizer.decode(prompt.tokens)
+
+
+def test_thinking_reaches_the_template_and_its_opening_is_noticed() -> None:
+    tokenizer = ByteTokenizer(OPENS_THOUGHTS, thinks=True)
+    for thinking, opened in (({"type": "adaptive"}, True), ({"type": "disabled"}, False), (None, False)):
+        prompt, text = build(tokenizer, thinking=thinking)
+        assert prompt.starts_thinking == opened == text.endswith("<think>\n")
+
+
+def test_thoughts_that_a_template_opens_always_are_closed_where_they_are_forbidden() -> None:
+    """Left out is not forbidden."""
+    tokenizer = ByteTokenizer(CHATML_TEMPLATE + "{{- '<think>\n' }}", thinks=True)
+    prompt, text = build(tokenizer, thinking={"type": "disabled"})
+    assert text.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert not prompt.starts_thinking
+    assert prompt.tokens.count(tokenizer.encode("</think>")[0]) == 1
+    assert build(tokenizer)[0].starts_thinking
+
+
+def test_an_instruction_stands_before_the_words_to_be_continued() -> None:
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Well"}]
+    choice = {"type": "tool", "name": "Bash"}
+    _, text = build(ByteTokenizer(), messages=messages, tools=[BASH], tool_choice=choice)
+    assert text.endswith("must be a call of the tool Bash.<|im_end|>\n<|im_start|>assistant\nWell")
+
+
+def test_what_is_asked_for_at_the_end_leaves_the_prefix_alone() -> None:
+    _, plain = build(ByteTokenizer(), tools=[BASH])
+    _, chosen = build(ByteTokenizer(), tools=[BASH], tool_choice={"type": "none"})
+    assert chosen.startswith(plain.removesuffix("<|im_start|>assistant\n"))
+
+
+def test_the_moving_cache_mark_changes_nothing() -> None:
+    marked = {"type": "text", "text": "Hi", "cache_control": {"type": "ephemeral"}}
+    one, _ = build(ByteTokenizer(SYSTEM_THEN_TOOLS), messages=[{"role": "user", "content": [marked]}])
+    other, _ = build(ByteTokenizer(SYSTEM_THEN_TOOLS))
+    assert one.tokens == other.tokens
+
+
+def test_loading_a_deferred_tool_keeps_the_prefix() -> None:
+    late = {"name": "Late", "input_schema": {"type": "object"}, "defer_loading": True}
+    turns: list[dict[str, Any]] = [{"role": "user", "content": "Hi"}]
+    _, before = build(ByteTokenizer(), messages=turns, tools=[BASH])
+    turns += [
+        {
+            "role": "assistant",
+            "content": [{"type": "tool_use", "id": "t", "name": "ToolSearch", "input": {}}],
+        },
+        {
+            "role": "user",
+            "content": [
+                {
+                    "type": "tool_result",
+                    "tool_use_id": "t",
+                    "content": [{"type": "tool_reference", "tool_name": "Late"}],
+                }
+            ],
+        },
+    ]
+    prompt, after = build(ByteTokenizer(), messages=turns, tools=[BASH, late])
+    assert after.startswith(before)
+    assert '"name": "Late"' in after
+    assert [tool["function"]["name"] for tool in prompt.tools] == ["Bash", "Late"]
+
+
+def test_a_token_without_an_embedding_is_refused() -> None:
+    """MLX reads past the end of the embeddings without a word."""
+    tokenizer = ByteTokenizer()
+    builder = PromptBuilder(FakeModel(vocab_size=257), tokenizer, detokenizer_factory(tokenizer))
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+    with pytest.raises(InvalidRequest, match="special token"):
+        builder.build_now(CountTokensRequest.model_validate(body))
+
+
+def test_an_empty_prompt_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="empty"):
+        build(ByteTokenizer("{{ '' }}"))

@@ -1,0 +1,174 @@
+"""Chat templates of several families: what is found out about each, and what it is then made to render."""
+
+from typing import Any
+
+import pytest
+from pensieve.api.calls.tools import plain_format
+from pensieve.api.prompt.template import ChatTemplate, TemplateError, TemplateTooSlow, Traits
+from pensieve.api.prompt.thinking import Switches, Thinking
+
+from ...fakes import CHATML_TEMPLATE, ByteTokenizer
+from ..templates import (
+    NO_TOOLS,
+    STRICT,
+    SYSTEM_FIRST_ONLY,
+    SYSTEM_THEN_TOOLS,
+    THINKS_IN_ITS_OWN_WORDS,
+    TOOLS_WITH_USER,
+)
+
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": "Bash", "description": "Runs a command", "parameters": {"type": "object"}},
+}
+CALL = {"type": "function", "id": "t1", "function": {"name": "Bash", "arguments": {"command": "ls"}}}
+USER: dict[str, Any] = {"role": "user", "content": "List the files."}
+ASSISTANT: dict[str, Any] = {"role": "assistant", "content": "Sure.", "tool_calls": [CALL]}
+RESULT: dict[str, Any] = {"role": "tool", "tool_call_id": "t1", "name": "Bash", "content": "a.txt"}
+LATER: dict[str, Any] = {"role": "system", "content": "It is Monday."}
+
+
+def template(text: str, parses_calls: bool = True) -> ChatTemplate:
+    tokenizer = ByteTokenizer(text) if parses_calls else ByteTokenizer(text, tool_parser=None)
+    return ChatTemplate(tokenizer)
+
+
+def render(
+    chat: ChatTemplate, *messages: dict[str, Any], system: str = "Be brief.", tools: Any = (TOOL,)
+) -> str:
+    return chat.render(system, messages, list(tools), Thinking()).text
+
+
+@pytest.mark.parametrize(
+    ("text", "parses_calls", "traits"),
+    [
+        (CHATML_TEMPLATE, True, Traits(True, True, True, True, False, "reasoning_content")),
+        (
+            SYSTEM_THEN_TOOLS,
+            True,
+            Traits(True, True, True, True, False, switches=Switches("enable_thinking")),
+        ),
+        (
+            THINKS_IN_ITS_OWN_WORDS,
+            False,
+            Traits(True, True, True, False, False, "thinking", switches=Switches("thinking")),
+        ),
+        (TOOLS_WITH_USER, False, Traits(True, True, True, False, False)),
+        (NO_TOOLS, False, Traits(True, True, True, False, False)),
+        (NO_TOOLS, True, Traits(True, True, True, False, False)),
+        (STRICT, False, Traits(False, False, False, False, False)),
+        (SYSTEM_FIRST_ONLY, True, Traits(True, False, True, True, True)),
+    ],
+)
+def test_probes_find_out_what_a_template_can_do(text: str, parses_calls: bool, traits: Traits) -> None:
+    assert template(text, parses_calls).traits == traits
+
+
+@pytest.mark.parametrize("text", [CHATML_TEMPLATE, SYSTEM_THEN_TOOLS, SYSTEM_FIRST_ONLY])
+def test_tools_come_before_the_system_text(text: str) -> None:
+    rendered = render(template(text), USER)
+    assert (
+        0 <= rendered.find("Runs a command") < rendered.find("Be brief.") < rendered.find("List the files.")
+    )
+
+
+def test_a_template_with_tools_last_is_turned_round_exactly() -> None:
+    chat = template(SYSTEM_THEN_TOOLS)
+    rendered = render(chat, USER, system="  Be brief.\n")
+    assert rendered.startswith("<|im_start|>system\n# Functions\n\nThese can be called:\n<tools>\n{")
+    assert "\n</tools>\n\n  Be brief.\n<|im_end|>\n<|im_start|>user\nList the files.<|im_end|>" in rendered
+
+
+def test_two_system_texts_share_the_tools_as_their_prefix() -> None:
+    chat = template(SYSTEM_THEN_TOOLS)
+    one, other = render(chat, USER, system="Be brief."), render(chat, USER, system="Talk at length.")
+    shared = next(i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    assert one[:shared].endswith("</tools>\n\n")
+
+
+def test_without_tools_or_system_text_nothing_is_moved() -> None:
+    chat = template(SYSTEM_THEN_TOOLS)
+    assert render(chat, USER, tools=()).startswith(
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user"
+    )
+    assert render(chat, USER, system="").startswith("<|im_start|>system\n# Functions")
+
+
+def test_a_system_text_in_the_middle_stays_in_place_where_it_may() -> None:
+    rendered = render(template(SYSTEM_THEN_TOOLS), USER, LATER, ASSISTANT, RESULT)
+    assert "List the files.<|im_end|>\n<|im_start|>system\nIt is Monday.<|im_end|>" in rendered
+
+
+def test_a_refused_system_text_becomes_a_reminder_in_the_user_turn() -> None:
+    rendered = render(template(STRICT, parses_calls=False), USER, LATER, tools=())
+    assert rendered == (
+        "<start_of_turn>user\n<system-reminder>\nBe brief.\n</system-reminder>\nList the files.\n"
+        "<system-reminder>\nIt is Monday.\n</system-reminder><end_of_turn>\n<start_of_turn>model\n"
+    )
+
+
+def test_a_template_without_tools_gets_them_described_in_the_system_text() -> None:
+    chat = template(NO_TOOLS, parses_calls=False)
+    result = chat.render("Be brief.", [USER, ASSISTANT, RESULT, USER], [TOOL], Thinking())
+    assert result.tool_format is not None
+    assert (result.tool_format.start, result.tool_format.end) == (plain_format().start, plain_format().end)
+    assert result.text.startswith("<|system|>\n# Tools\n")
+    assert '{"name": "Bash", "description": "Runs a command"' in result.text
+    assert "</tools>\n\nBe brief.<|end|>\n<|user|>" in result.text
+    assert 'Sure.\n<tool_call>\n{"name": "Bash", "arguments": {"command": "ls"}}\n</tool_call>' in result.text
+    assert "<|user|>\n<tool_response>\na.txt\n</tool_response>\nList the files.<|end|>" in result.text
+
+
+def test_arguments_are_text_where_the_template_wants_text() -> None:
+    rendered = render(template(SYSTEM_FIRST_ONLY), USER, ASSISTANT, RESULT)
+    assert '"arguments": {"command": "ls"}}</tool_call>' in rendered
+
+
+@pytest.mark.parametrize("text", [CHATML_TEMPLATE, SYSTEM_THEN_TOOLS, NO_TOOLS, STRICT, SYSTEM_FIRST_ONLY])
+def test_a_longer_conversation_begins_with_the_shorter_one(text: str) -> None:
+    chat = template(text, parses_calls=text not in (NO_TOOLS, STRICT))
+    turns = [USER, LATER, ASSISTANT, RESULT, {"role": "assistant", "content": "One file."}, USER, LATER]
+    full = chat.render("Be brief.", turns, [TOOL], Thinking(wanted=True)).text
+    for length in (2, 4):
+        assert full.startswith(chat.render("Be brief.", turns[:length], [TOOL], Thinking(wanted=True)).text)
+
+
+def test_thoughts_are_sent_back_where_the_template_looks_for_them() -> None:
+    chat = template(THINKS_IN_ITS_OWN_WORDS, parses_calls=False)
+    thought = {"role": "assistant", "content": "Yes.", "reasoning_content": "Hm."}
+    assert "[assistant]<think>Hm.</think>Yes.[user]" in render(chat, USER, thought, USER)
+    assert "Hm." not in render(template(SYSTEM_THEN_TOOLS), USER, thought, USER)
+
+
+def test_thinking_is_switched_by_the_templates_own_name_for_it() -> None:
+    chat = template(THINKS_IN_ITS_OWN_WORDS, parses_calls=False)
+    ends = [chat.render("", [USER], [], Thinking(thinking)).text[-7:] for thinking in (True, False)]
+    assert ends == ["<think>", "/think>"]
+
+
+def test_what_a_template_raises_is_a_refusal() -> None:
+    with pytest.raises(TemplateError, match="no element 0"):
+        render(template(SYSTEM_THEN_TOOLS), system="", tools=())
+
+
+LOOPS = "{%- for i in range(99999) %}{%- for j in range(99999) %}{%- endfor %}{%- endfor %}"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_template_that_never_ends_is_refused_at_the_start() -> None:
+    with pytest.raises(TemplateTooSlow, match="does not come to an end"):
+        ChatTemplate(ByteTokenizer(LOOPS + CHATML_TEMPLATE), limit_s=0.05)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_conversation_that_a_template_never_ends_with_is_refused() -> None:
+    trap = (
+        "{%- for message in messages %}{%- if 'trap' in message.content %}"
+        + LOOPS
+        + "{%- endif %}{%- endfor %}"
+    )
+    chat = ChatTemplate(ByteTokenizer(trap + CHATML_TEMPLATE), limit_s=0.3)
+    assert render(chat, USER)
+    with pytest.raises(TemplateTooSlow):
+        render(chat, {"role": "user", "content": "a trap"})
+    assert render(chat, USER)
