@@ -16,6 +16,8 @@ from .vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
+MAX_SPACE = 4  # between a mark and its call
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -84,12 +86,15 @@ class AnswerConstraint:
     def accept(self, token: int) -> bool:
         """Take the next token; False when it may not come."""
         state = self._after(token)
+        self._mask = None
+        if state is None and self._rules.vocabulary.knows(token):
+            self._refused.add(token)
+            if self.mask() is None:  # nothing else may come either: the grammar has been given up
+                state = self._after(token)
         if state is not None:
             self._state = state
             self._refused.clear()
-        elif self._rules.vocabulary.knows(token):
-            self._refused.add(token)
-        self._mask = None
+            self._mask = None
         return state is not None
 
     def _compute_mask(self) -> bytes | None:
@@ -122,7 +127,7 @@ class AnswerConstraint:
         """Return the state behind `token`, None when it may not come."""
         state, vocabulary = self._state, self._rules.vocabulary
         if state.matcher is None:
-            return self._watch(state, vocabulary.text(token))
+            return self._after_free(state, token)
         if token == self._opening_thought():
             return State(is_thinking=True, owes=True)
         is_taken = vocabulary.knows(token) and state.matcher.try_consume_tokens([token])
@@ -137,6 +142,16 @@ class AnswerConstraint:
             return self._freed(read)
         tail = _last(read, len(self._rules.call_marks[1]) - 1) if state.frees else b""
         return replace(state, is_fresh=False, tail=tail)
+
+    def _after_free(self, state: State, token: int) -> State | None:
+        """As `_after`, where no grammar holds."""
+        rules, vocabulary = self._rules, self._rules.vocabulary
+        if state.owes and token in vocabulary.eos_ids:
+            return None  # the answer may not end within thoughts, before what it must hold
+        mark = rules.call_marks[0]
+        if rules.call is not None and not state.is_thinking and token == vocabulary.marks.get(mark.decode()):
+            return self._begin(rules.call, mark)
+        return self._watch(state, vocabulary.text(token))
 
     def _freed(self, read: bytes) -> State:
         """Go on with free text behind the end mark, and with what of it is in the same token."""
@@ -156,7 +171,13 @@ class AnswerConstraint:
             end, mark = min(found)
             unread = unread[end:]
             if not state.is_thinking and mark == rules.call_marks[0]:
-                return self._begin(rules.call, mark + unread)
+                begun = unread.lstrip()[:1]
+                if not begun:  # what follows will tell whether it is a call, or text that speaks of the mark
+                    return replace(state, tail=mark + unread[:MAX_SPACE])
+                if self._begin(rules.call, mark + begun) is not None:
+                    return self._begin(rules.call, mark + unread)
+                state = replace(state, tail=b"")
+                continue
             state = replace(state, is_thinking=not state.is_thinking)
             if state.owes and not state.is_thinking:
                 return self._begin(rules.answer, unread)

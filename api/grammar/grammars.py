@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +13,22 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 from ..calls.tools import PLACEHOLDER_TOOL, ToolFormat
 from ..errors import InvalidRequest
 from ..schema import Tool
-from .call_grammar import CallableTool, call_format, call_grammar, value_grammar
-from .json_schema import any_arguments, arguments_schema, dump_schema, exact_schema, structure_only, too_large
+from .call_grammar import CallableTool, CallFormat, call_format, call_grammar, value_grammar
+from .deep_stack import on_deep_stack
+from .json_schema import (
+    SchemaTooLarge,
+    any_arguments,
+    arguments_schema,
+    dump_schema,
+    exact_schema,
+    structure_only,
+)
 from .lark import Lark
 from .vocabulary import Vocabulary
 
 MAX_GRAMMAR_CHARS = 512 * 1024
 MAX_KEPT_CHARS = 1024 * 1024  # of the grammars that are kept; compiled, a character takes about 200 bytes
+MAX_IDLE_S = 3600.0
 MAX_COMPILING = 2  # at once: requests that only tokenise share the threads
 
 LIMITS = LLParserLimits(
@@ -69,6 +79,7 @@ class Grammars:
         self._vocabulary = vocabulary
         self._bytes = _byte_compiler()
         self._kept: OrderedDict[bytes, Grammar] = OrderedDict()
+        self._used_s: dict[bytes, float] = {}
         self._compiling: dict[bytes, asyncio.Task[Grammar]] = {}
         self._turns = asyncio.Semaphore(MAX_COMPILING)
 
@@ -77,6 +88,7 @@ class Grammars:
         key = await asyncio.to_thread(lambda: wanted.key)
         if key in self._kept:
             self._kept.move_to_end(key)
+            self._used_s[key] = time.monotonic()
             return self._kept[key]
         if key not in self._compiling:
             self._compiling[key] = asyncio.create_task(self._compile(key, wanted))
@@ -85,42 +97,60 @@ class Grammars:
     async def _compile(self, key: bytes, wanted: Wanted) -> Grammar:
         try:
             async with self._turns:
-                grammar = await asyncio.to_thread(self.compile, wanted)
+                grammar = await asyncio.to_thread(on_deep_stack, lambda: self.compile(wanted))
         finally:
             del self._compiling[key]
         self._kept[key] = grammar
-        while sum(len(kept.text) for kept in self._kept.values()) > MAX_KEPT_CHARS:
-            self._kept.popitem(last=False)
+        self._used_s[key] = time.monotonic()
+        self._forget()
         return grammar
 
+    def _forget(self) -> None:
+        """Drop what has not been used for long, and what is too much, the longest unused first."""
+        for key in list(self._kept):
+            num_chars = sum(len(kept.text) for kept in self._kept.values())
+            if num_chars <= MAX_KEPT_CHARS and time.monotonic() - self._used_s[key] <= MAX_IDLE_S:
+                return
+            del self._kept[key], self._used_s[key]
+
     def compile(self, wanted: Wanted) -> Grammar:
-        """Compile in this thread; llguidance lets others run meanwhile. Raises InvalidRequest."""
-        lark = Lark(self._vocabulary.marks)
+        """Compile in this thread, whose stack must be deep; others run meanwhile. Raises InvalidRequest."""
         calls = call_format(wanted.tool_format) if wanted.tool_format else None
-        tools = (
-            [self._callable(tool) for tool in wanted.tools if tool.name != PLACEHOLDER_TOOL] if calls else []
-        )
-        if wanted.schema is None:
-            assert calls is not None, "there must be something to conform to"
-            return self._compiled(call_grammar(lark, calls, tools), frees=bool(calls.end))
-        schema = exact_schema(wanted.schema)
-        problem = self._problem(schema)
+        tools = [tool for tool in wanted.tools if tool.name != PLACEHOLDER_TOOL] if calls else []
+        schema = None if wanted.schema is None else exact_schema(wanted.schema)
+        problem = "" if schema is None else self._problem(f"start: %json {dump_schema(schema)}")
         if problem:
             raise InvalidRequest(f"the JSON schema cannot be enforced: {problem}", reason="schema")
-        text = value_grammar(lark, dump_schema(schema), calls if tools else None, tools)
-        return self._compiled(text, frees=False)
+        text = self._text(calls, [self._callable(calls, tool) for tool in tools] if calls else [], schema)
+        if len(text) > MAX_GRAMMAR_CHARS:  # rather many tools with loose arguments than none
+            text = self._text(calls, [CallableTool(tool.name, any_arguments()) for tool in tools], schema)
+        return self._compiled(text, frees=schema is None and calls is not None and bool(calls.end))
 
-    def _callable(self, tool: Tool) -> CallableTool:
+    def _text(
+        self, calls: CallFormat | None, tools: list[CallableTool], schema: dict[str, Any] | None
+    ) -> str:
+        """Write the grammar of calls, or of a value that conforms to a schema."""
+        lark = Lark(self._vocabulary.marks)
+        if schema is not None:
+            return value_grammar(lark, dump_schema(schema), calls if tools else None, tools)
+        assert calls is not None, "there must be something to conform to"
+        return call_grammar(lark, calls, tools)
+
+    def _callable(self, calls: CallFormat, tool: Tool) -> CallableTool:
         """Take as much of a tool's schema as can be compiled, so that the tool can be called in any case."""
         for rewrite in (arguments_schema, structure_only):
-            schema = rewrite(tool.input_schema)
-            if not self._problem(schema):
-                return CallableTool(tool.name, schema)
+            try:
+                found = CallableTool(tool.name, rewrite(tool.input_schema))
+                if not self._problem(call_grammar(Lark({}), calls, [found])):
+                    return found
+            except SchemaTooLarge:
+                raise
+            except InvalidRequest:
+                continue
         return CallableTool(tool.name, any_arguments())
 
-    def _problem(self, schema: dict[str, Any]) -> str:
-        """Say why a schema cannot be enforced, or that nothing conforms to it; empty when all is well."""
-        text = f"start: %json {dump_schema(schema)}"
+    def _problem(self, text: str) -> str:
+        """Say why a grammar cannot be enforced, or that nothing conforms to it; empty when all is well."""
         matcher = LLMatcher(self._bytes, text, limits=LIMITS, log_level=0)
         if not matcher.is_error():
             matcher.compute_bitmask()
@@ -128,7 +158,7 @@ class Grammars:
 
     def _compiled(self, text: str, *, frees: bool) -> Grammar:
         if len(text) > MAX_GRAMMAR_CHARS:
-            raise too_large()
+            raise SchemaTooLarge
         matcher = LLMatcher(self._vocabulary.compiler, text, limits=LIMITS, log_level=0)
         if matcher.is_error():
             problem = _first_line(matcher.get_error())

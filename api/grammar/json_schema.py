@@ -85,7 +85,7 @@ def dump_schema(schema: Mapping[str, Any]) -> str:
     """Write a schema for the compiler, with its options. Raises InvalidRequest when that is too long."""
     text = json.dumps({**schema, **OPTIONS}, ensure_ascii=False)
     if len(text) > MAX_CHARS:
-        raise too_large()
+        raise SchemaTooLarge
     return text
 
 
@@ -96,9 +96,11 @@ def _of_object(schema: dict[str, Any]) -> dict[str, Any]:
     return schema
 
 
-def too_large() -> InvalidRequest:
-    """Say that a schema, or all of them together, are more than will be compiled."""
-    return InvalidRequest("the JSON schema is too large or too deep", reason="schema")
+class SchemaTooLarge(InvalidRequest):
+    """A schema, or all of them together, are more than will be compiled."""
+
+    def __init__(self) -> None:
+        super().__init__("the JSON schema is too large or too deep", reason="schema")
 
 
 class _Rewriter:
@@ -127,7 +129,7 @@ class _Rewriter:
         """filled: say of what nothing is said that it may be any value."""
         self._count(1)
         if depth > MAX_DEPTH:
-            raise too_large()
+            raise SchemaTooLarge
         if not isinstance(schema, Mapping):
             raise InvalidRequest("a JSON schema must be an object, true or false", reason="schema")
         kept = {
@@ -186,7 +188,7 @@ class _Rewriter:
     def _count(self, num_parts: int) -> None:
         self._num_parts += num_parts
         if self._num_parts > MAX_PARTS or self._num_squares > MAX_SQUARES:
-            raise too_large()
+            raise SchemaTooLarge
 
 
 def _bounded(schema: dict[str, Any]) -> dict[str, Any]:

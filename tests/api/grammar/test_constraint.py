@@ -117,12 +117,32 @@ def test_text_is_free_up_to_a_mark_and_behind_the_call(model: Model) -> None:
 
 def test_a_mark_spelled_in_letters_is_a_mark(model: Model) -> None:
     constraint = AnswerConstraint(model.rules())
-    write(constraint, "so <call>")
-    assert allowed(constraint) == {"{", " ", "\n"}
-    write(constraint, CALL + "</call>")
+    write(constraint, "so <call>\n{")
+    assert allowed(constraint) == {'"', " ", "\n"}
+    write(constraint, CALL[1:] + "</call>")
     assert constraint.mask() is None
-    write(constraint, "<call>")
+    write(constraint, "<call>{")
     assert constraint.mask() is not None
+
+
+def test_text_that_speaks_of_the_mark_in_letters_stays_free(model: Model) -> None:
+    constraint = AnswerConstraint(model.rules())
+    write(constraint, "Calls begin with `<call>`, or <call> and a line:\n<call>\n\nthen more <call>")
+    assert constraint.mask() is None
+    write(constraint, " {")
+    assert "x" not in allowed(constraint)
+
+
+def test_an_answer_may_not_end_in_thoughts_when_something_is_still_owed(model: Model) -> None:
+    constraint = AnswerConstraint(model.rules(forced=True, starts_thinking=True))
+    write(constraint, "hmm ")
+    assert not constraint.accept(256)
+    assert "<|end|>" not in allowed(constraint)
+    write(constraint, "well</think>")
+    assert allowed(constraint) == {"<call>", "<", " ", "\n", "<call>{"}
+    free = AnswerConstraint(model.rules(starts_thinking=True))
+    write(free, "hmm ")
+    assert free.accept(256)
 
 
 def test_an_answer_may_not_end_within_a_call(model: Model) -> None:
@@ -153,11 +173,11 @@ def test_a_token_that_completes_the_mark_may_go_on_as_the_call_does(model: Model
 
 
 def test_a_token_that_goes_on_as_no_call_does_is_refused_and_others_are_not(model: Model) -> None:
-    vocabulary = with_tokens(model.vocabulary, [b">x", b"l>["])
+    vocabulary = with_tokens(model.vocabulary, [b">x", b"l>{x"])
     grammar = Grammars(vocabulary).compile(Wanted((READ,), model.format, None))
     constraint = AnswerConstraint(Rules(vocabulary, grammar, (b"<call>", b"</call>")))
     write(constraint, "a <cal")
-    token = vocabulary.bytes_of.index(b"l>[")
+    token = vocabulary.bytes_of.index(b"l>{x")
     assert constraint.mask() is None
     assert not constraint.accept(token)
     mask = constraint.mask()
@@ -341,6 +361,17 @@ def test_grammars_are_compiled_once_for_all_who_ask_at_the_same_time(model: Mode
     assert asyncio.run(grammars.get(wanted)) is found[0]
 
 
+def test_grammars_that_nobody_uses_are_forgotten(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pensieve.api.grammar.grammars.MAX_IDLE_S", 0.0)
+    grammars, wanted = Grammars(model.vocabulary), [Wanted((), None, {"enum": [i]}) for i in range(2)]
+
+    async def run() -> list[Grammar]:
+        return [await grammars.get(wanted[i]) for i in (0, 1, 0)]
+
+    first, _, again = asyncio.run(run())
+    assert first is not again
+
+
 def test_few_grammars_are_kept_when_they_are_large(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pensieve.api.grammar.grammars.MAX_KEPT_CHARS", 2000)
     grammars = Grammars(model.vocabulary)
@@ -369,3 +400,58 @@ def test_the_start_says_whether_calls_are_kept_to_their_schemas(model: Model) ->
 def test_a_tokenizer_whose_bytes_are_not_known_is_not_constrained() -> None:
     assert read_vocabulary(make_tokenizer(), set()) is None
     assert read_vocabulary(ByteTokenizer(), {257}) is None
+
+
+def chain_of_definitions(length: int) -> dict[str, Any]:
+    """A schema whose compiler has to follow one reference after the other."""
+    links = {f"a{i}": {"anyOf": [{"$ref": f"#/$defs/a{i + 1}"}, {"type": "null"}]} for i in range(length)}
+    return record("a", a={"$ref": "#/$defs/a0"}) | {"$defs": {**links, f"a{length}": {"type": "string"}}}
+
+
+def test_a_long_chain_of_references_does_not_overflow_the_stack(model: Model) -> None:
+    tool, schema = Tool(name="t", input_schema=chain_of_definitions(1300)), chain_of_definitions(1300)
+    grammars = Grammars(model.vocabulary)
+    for wanted in (Wanted((tool,), model.format, None), Wanted((), None, schema)):
+        assert asyncio.run(grammars.get(wanted)).text
+
+
+def test_many_tools_are_rather_called_loosely_than_refused(model: Model) -> None:
+    schema = record(**{f"parameter_{i}": {"type": "string", "maxLength": 500} for i in range(10)})
+    tools = [Tool(name=f"tool_{i}", input_schema=schema) for i in range(250)]
+    constraint = AnswerConstraint(
+        Rules(model.vocabulary, model.grammar(tools=tools), (b"<call>", b"</call>"))
+    )
+    write(constraint, '<call>{"name": "tool_249", "arguments": {"x": [1]}}</call>')
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"type": "array", "items": None},
+        None,
+        {"enum": []},
+        {"type": "string", "minLength": 5, "maxLength": 1},
+    ],
+)
+def test_a_tool_whose_schema_makes_no_sense_can_be_called_all_the_same(model: Model, odd: Any) -> None:
+    schema = {"type": "object", "properties": {"path": {"type": "string"}, "odd": odd}}
+    tools = [Tool.model_construct(name="odd", input_schema=schema), READ]
+    constraint = AnswerConstraint(
+        Rules(model.vocabulary, model.grammar(tools=tools), (b"<call>", b"</call>"))
+    )
+    write(constraint, '<call>{"name": "odd", "arguments": {"path": "a"}}</call>')
+
+
+def test_behind_a_refusal_there_is_always_a_mask(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the grammar gives up just then: else the request would end, though only one step ahead."""
+    monkeypatch.setattr("pensieve.api.grammar.grammars.LIMITS", LLParserLimits(max_lexer_states=300))
+    grammar = model.grammar({"type": "string", "pattern": "^(.*a.{14}b|.*b.{15}a)$"}, tools=())
+    num_refused = 0
+    for seed in range(40):
+        constraint, rng = AnswerConstraint(Rules(model.vocabulary, answer=grammar)), random.Random(seed)
+        write(constraint, '"')
+        for _ in range(60):
+            if not constraint.accept(model.vocabulary.ids_of_bytes[rng.choice(b'abc"\n')]):
+                num_refused += 1
+                assert constraint.mask() is not None
+    assert num_refused > 0

@@ -87,13 +87,12 @@ class Calls:
         marks = (FORMAT.start.encode(), FORMAT.end.encode())
         forced = grammar if rng.random() < 0.8 else None
         rules = Rules(self.vocabulary, call=grammar, call_marks=marks, answer=forced)
-        prompt = f"{seed}: {'' if forced else FORMAT.start}"
-        constraint = (
-            AnswerConstraint(rules) if forced else AnswerConstraint(rules).resumed(self.ids(FORMAT.start))
-        )
+        begun = "" if forced else FORMAT.start + "{"  # in letters a mark is one when a call follows
+        prompt = f"{seed}: {begun}"
+        constraint = AnswerConstraint(rules).resumed(self.ids(begun))
         reading = Grammar(tool_format=FORMAT, tools=[template_tool(tool) for tool in tools], one_call=True)
         parser = OutputParser(detokenizer_factory(self.tokenizer)(), reading)
-        pieces = [] if forced else parser.feed(self.ids(FORMAT.start))
+        pieces = parser.feed(self.ids(begun))
         sampling = SamplingParams(temperature=1.0, seed=seed)
         generation = self.loop.submit(
             Request(self.ids(prompt), sampling, 1500, frozenset({EOS}), None, constraint)

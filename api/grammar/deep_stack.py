@@ -1,0 +1,36 @@
+"""Runs code that calls itself very deeply.
+
+llguidance follows references between definitions by recursion in native code: a chain of a thousand overflows
+a stack of the usual size, which ends the process. What the bounds on a schema let pass needs 40 MB at most.
+"""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+STACK_BYTES = 256 << 20  # of addresses; memory is taken as the stack grows
+
+_sizes = threading.Lock()  # the size is a setting of the whole process
+
+T = TypeVar("T")
+
+
+def on_deep_stack(code: Callable[[], T]) -> T:
+    """Run `code` in a thread of its own and wait for it; raises what it raises."""
+    result: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(code())
+        except BaseException as error:  # it is raised where the result is waited for
+            result.set_exception(error)
+
+    with _sizes:
+        usual = threading.stack_size(STACK_BYTES)
+        try:
+            thread = threading.Thread(target=run, name="grammar", daemon=True)
+            thread.start()
+        finally:
+            threading.stack_size(usual)
+    return result.result()
