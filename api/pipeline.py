@@ -89,7 +89,9 @@ class Pipeline:
     def _start(self, job: Job) -> Answer:
         submit = self._services.scheduler.submit
         generation: Generation = (
-            submit(job.request) if job.budget is None else BudgetedGeneration(submit, job.request, job.budget)
+            submit(job.request)
+            if job.budget is None
+            else BudgetedGeneration(submit, job.request, job.budget, job.grammar)
         )
         parser = OutputParser(self._services.new_detokenizer(), job.grammar)
         return Answer(generation, parser, self._services.metrics, job.started_s, job.is_cut)

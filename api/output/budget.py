@@ -12,7 +12,7 @@ from ...scheduler.loop import PromptTooLong, QueueFull
 from ...scheduler.sequence import FinishReason, Request
 from ..protocols import Generation
 from .detokenizer import Detokenizer
-from .harmony import readable
+from .parser import Grammar, OutputParser
 from .think_marks import ThinkMarks
 
 
@@ -28,37 +28,47 @@ class Budget:
 
 
 class ThoughtWatch:
-    """Follows an answer, token by token, into its thoughts and out of them. Marks may be several tokens."""
+    """Follows an answer, token by token, into its thoughts and out of them.
 
-    def __init__(self, budget: Budget) -> None:
-        self.is_open = budget.is_open
-        self._marks = budget.marks
-        self._detokenizer = readable(budget.new_detokenizer(), (budget.marks.start, budget.marks.end))
-        self._text = ""  # in which the next mark may begin
+    It reads as the answer's own parser does: a think mark in a call's argument opens no thoughts. What
+    was written to close those would become a part of the argument.
+    """
+
+    def __init__(self, budget: Budget, grammar: Grammar) -> None:
+        grammar = replace(
+            grammar, think=(budget.marks.start, budget.marks.end), starts_thinking=budget.is_open
+        )
+        self._parser = OutputParser(budget.new_detokenizer(), grammar)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the next token belongs to thoughts."""
+        return self._parser.in_thoughts
 
     def add(self, token: int) -> None:
         """Take the next token."""
-        self._text += self._detokenizer.add([token])
-        while (mark := self._next_mark()) in self._text:
-            self._text = self._text.partition(mark)[2]
-            self.is_open = not self.is_open
-        self._text = self._text[-len(mark) :]
-
-    def _next_mark(self) -> str:
-        return self._marks.end if self.is_open else self._marks.start
+        self._parser.feed([token])
 
 
 class BudgetedGeneration:
     """One generation to its reader, which may be two to the scheduler."""
 
-    def __init__(self, submit: Callable[[Request], Generation], request: Request, budget: Budget) -> None:
+    def __init__(
+        self,
+        submit: Callable[[Request], Generation],
+        request: Request,
+        budget: Budget,
+        grammar: Grammar = Grammar(),  # noqa: B008  (frozen)
+    ) -> None:
+        """grammar: what can occur in the answer beside thoughts."""
         self._submit = submit
         self._request = request
         self._budget = budget
         self._first = self._current = submit(request)
-        self._watch = ThoughtWatch(budget)
+        self._watch = ThoughtWatch(budget, grammar)
         self._num_left = budget.num_tokens
         self._sampled: list[int] = []
+        self._has_failed = False  # to close the thoughts: they go on, and nothing is counted any more
         self._is_full = False  # the closing mark took the last tokens that were allowed
 
     @property
@@ -108,6 +118,8 @@ class BudgetedGeneration:
 
     def _end_of_budget(self, tokens: list[int]) -> int | None:
         """Count thoughts; return the place of the first token beyond the budget, None while it lasts."""
+        if self._has_failed:
+            return None
         for place, token in enumerate(tokens):
             was_open = self._watch.is_open
             self._watch.add(token)
@@ -119,8 +131,6 @@ class BudgetedGeneration:
 
     def _go_on_from(self, kept: list[int]) -> bool:
         """Begin anew behind what was sampled and `kept`; false when there is no place for it in the queue."""
-        for token in self._budget.closing:
-            self._watch.add(token)
         sampled = [*self._sampled, *kept]
         room = self._request.max_tokens - len(sampled)
         if room < 1:
@@ -137,7 +147,10 @@ class BudgetedGeneration:
         try:
             following = self._submit(request)
         except (QueueFull, PromptTooLong):
+            self._has_failed = True
             return False  # thoughts that are too long are better than an answer that breaks off
+        for token in self._budget.closing:
+            self._watch.add(token)
         self._current.cancel()
         self._current = following
         return True

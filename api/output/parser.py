@@ -67,6 +67,11 @@ class OutputParser:
         """Whether what comes next is text, neither thought nor call."""
         return self._mode is Mode.TEXT
 
+    @property
+    def in_thoughts(self) -> bool:
+        """Whether what comes next is thought."""
+        return self._mode is Mode.THINKING
+
     def feed(self, tokens: list[int]) -> list[Piece]:
         """Take tokens and return the pieces that have become certain."""
         self._buffer += self._detokenizer.add(tokens)

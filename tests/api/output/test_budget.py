@@ -1,5 +1,6 @@
 """Thoughts that end where their budget does."""
 
+import json
 from typing import Any
 
 import httpx
@@ -11,6 +12,7 @@ from ..conftest import Server, StartServer, wait_until
 
 THINK, END = 260, 261
 CLOSING = [10, END, 10, 10]
+BASH = {"name": "Bash", "input_schema": {"type": "object"}}
 
 
 @pytest.fixture
@@ -18,9 +20,9 @@ def thinker(start_server: StartServer) -> Server:
     return start_server(tokenizer=ByteTokenizer(thinks=True))
 
 
-def ask(server: Server, budget: int, max_tokens: int = 99, timeout_s: float = 20) -> Any:
+def ask(server: Server, budget: int, max_tokens: int = 99, timeout_s: float = 20, **fields: Any) -> Any:
     thinking = {"type": "enabled", "budget_tokens": budget}
-    body = {"model": "default", "max_tokens": max_tokens, "thinking": thinking}
+    body = {"model": "default", "max_tokens": max_tokens, "thinking": thinking, **fields}
     body["messages"] = [{"role": "user", "content": "Hi"}]
     response = server.http().post("/v1/messages", json=body, timeout=timeout_s)
     assert response.status_code == 200
@@ -92,3 +94,47 @@ def test_leaving_in_the_second_part_ends_it(thinker: Server) -> None:
     with pytest.raises(httpx.ReadTimeout):
         ask(thinker, budget=2, timeout_s=0.5)
     wait_until(lambda: [made.was_aborted for made in thinker.scheduler.generations] == [True, True])
+
+
+def call(command: str) -> list[int]:
+    text = json.dumps({"name": "Bash", "arguments": {"command": command}})
+    return ByteTokenizer().encode(f"<tool_call>{text}</tool_call>")
+
+
+@pytest.mark.parametrize("size", [1, 7, 500])
+@pytest.mark.parametrize("command", ["a <think> b", "a <tool_call> <think> b", "</tool_call> <think> b"])
+def test_a_call_that_speaks_of_thoughts_is_none(thinker: Server, command: str, size: int) -> None:
+    """The rest of such a call once counted as thoughts, and the closing mark was put into its argument."""
+    answer = [THINK, *b"ab", END, *call(command)]
+    chunks = [answer[i : i + size] for i in range(0, len(answer), size)]
+    thinker.scheduler.play(Script(chunks))
+    message = ask(thinker, budget=4, max_tokens=500, tools=[BASH])
+    assert message["content"][-1]["input"] == {"command": command}
+    assert len(thinker.scheduler.requests) == 1
+
+
+def test_thoughts_behind_a_call_count(thinker: Server) -> None:
+    thoughts = [THINK, *b"abcd"]
+    thinker.scheduler.play(Script([[THINK, *b"ab", END, *call("ls"), *thoughts]]), Script([list(b"Yes.")]))
+    message = ask(thinker, budget=4, max_tokens=500, tools=[BASH])
+    assert [block["type"] for block in message["content"]] == ["thinking", "tool_use", "thinking", "text"]
+    assert message["content"][2]["thinking"] == "ab"
+
+
+def test_what_a_full_queue_let_go_on_is_never_closed_later(thinker: Server) -> None:
+    """Tokens of the step that was to be the last were not looked through, and may have begun a call."""
+    submit = thinker.scheduler.submit
+    errors = iter([None, QueueFull(1)])
+
+    def second_fails(request: Any) -> Any:
+        if (error := next(errors, None)) is not None:
+            raise error
+        return submit(request)
+
+    thinker.scheduler.submit = second_fails  # type: ignore[method-assign]
+    tokens = call("a <think> b")
+    thinker.scheduler.play(
+        Script([[THINK, *b"abcd", END, *tokens[:9]], tokens[9:]]),
+    )
+    message = ask(thinker, budget=2, max_tokens=500, tools=[BASH])
+    assert message["content"][-1]["input"] == {"command": "a <think> b"}
