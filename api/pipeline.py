@@ -55,6 +55,7 @@ class Pipeline:
             think=self._services.think,
             starts_thinking=prompt.starts_thinking,
             one_call=body.tool_choice is not None and body.tool_choice.disable_parallel_tool_use,
+            is_value=rules is not None and body.answer_schema is not None and not body.must_call,
         )
         request = self._scheduled(http, body, prompt.tokens)
         is_cut = request.max_tokens < body.max_tokens

@@ -24,6 +24,7 @@ class Grammar:
     """What can occur in an answer beside plain text.
 
     think: the marks around thoughts, None when the model has none.
+    is_value: the text is kept to a schema; once it has begun, marks are a part of its strings.
     """
 
     stop_sequences: Sequence[str] = ()
@@ -32,6 +33,7 @@ class Grammar:
     think: tuple[str, str] | None = None
     starts_thinking: bool = False
     one_call: bool = False  # end the answer after its first tool call
+    is_value: bool = False
 
     @property
     def is_plain(self) -> bool:
@@ -113,7 +115,15 @@ class OutputParser:
             return [grammar.think[1]] if grammar.think else []
         marks = [grammar.tool_format.start] if grammar.tool_format else []
         marks += [grammar.think[0]] if grammar.think else []
+        if grammar.is_value and self._has_begun(marks):
+            return list(grammar.stop_sequences)
         return [*marks, *grammar.stop_sequences]
+
+    def _has_begun(self, marks: Sequence[str]) -> bool:
+        """Whether the text has begun, or does so in the buffer, where none of `marks` may stand instead."""
+        text = self._buffer.lstrip(SPACE)
+        may_be_mark = any(mark.startswith(text) or text.startswith(mark) for mark in marks)
+        return self._block is Text or (bool(text) and not may_be_mark)
 
     def _cross(self, mark: str) -> None:
         """Change the mode at a mark."""

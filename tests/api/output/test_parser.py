@@ -1,5 +1,6 @@
 """The parser of answers: the same pieces whatever the chunks, and nothing lost."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ THINKS = Grammar(think=("<think>", "</think>"))
 EVERYTHING = Grammar(
     stop_sequences=["STOP", "ST"], tool_format=plain_format(), tools=[BASH], think=("<think>", "</think>")
 )
+VALUE = replace(EVERYTHING, is_value=True)
 CALL = '<tool_call>{"name": "Bash", "arguments": {"command": "ls"}}</tool_call>'
 
 FRAGMENTS = [
@@ -92,10 +94,11 @@ def test_plain_text_comes_out_as_it_went_in(text: str) -> None:
 
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=8).map("".join), st.integers(2, 20))
 def test_pieces_do_not_depend_on_how_the_tokens_come(text: str, size: int) -> None:
-    one, by_one = parse(text, EVERYTHING)
-    other, by_many = parse(text, EVERYTHING, size)
-    assert shape(by_one) == shape(by_many)
-    assert (one.stop_sequence, one.results) == (other.stop_sequence, other.results)
+    for grammar in (EVERYTHING, VALUE):
+        one, by_one = parse(text, grammar)
+        other, by_many = parse(text, grammar, size)
+        assert shape(by_one) == shape(by_many)
+        assert (one.stop_sequence, one.results) == (other.stop_sequence, other.results)
 
 
 def test_text_around_calls_loses_only_the_space_at_the_calls() -> None:
@@ -183,6 +186,25 @@ def test_stop_sequences_do_not_count_in_thoughts_or_calls() -> None:
     parser, pieces = parse(f"<think>STOP</think>{call}", EVERYTHING)
     assert shape(pieces) == [Thinking("STOP"), ("Bash", {"command": "STOP"})]
     assert parser.stop_sequence is None
+
+
+@pytest.mark.parametrize("size", [1, 5, 1000])
+@pytest.mark.parametrize("start", ["", "\n", "<think>Hm.</think>\n"])
+@pytest.mark.parametrize("marks", ["<think> and </think>", "<think>", "<tool_call>", f"<{CALL}"])
+def test_a_value_may_speak_of_marks(marks: str, start: str, size: int) -> None:
+    """What stood between them was once taken out of the string, as thoughts or as a call."""
+    value = f'{{"summary": "It explains {marks} here", "n": 1}}'
+    parser, pieces = parse(start + value, VALUE, size)
+    assert "".join(piece.text for piece in pieces if isinstance(piece, Text)).strip() == value
+    assert [piece for piece in pieces if not isinstance(piece, Text)] == [Thinking("Hm.")] * ("Hm" in start)
+    assert not parser.has_calls
+
+
+def test_calls_may_stand_instead_of_a_value_and_stop_sequences_end_it() -> None:
+    call = ("Bash", {"command": "ls"})
+    assert shape(parse(f"<think>Hm.</think>\n{CALL}\n{CALL}", VALUE)[1]) == [Thinking("Hm."), call, call]
+    parser, pieces = parse('{"a": "<think> STOP"}', VALUE)
+    assert (pieces, parser.stop_sequence) == ([Text('{"a": "<think> ')], "ST")
 
 
 def test_thoughts_that_the_template_opened_end_at_their_mark() -> None:
