@@ -12,6 +12,7 @@ from ..calls.arguments import reads_json
 from ..calls.tools import ToolFormat
 from .lark import Lark, literal
 from .members import PUNCTUATION, json_arguments
+from .pythonic import pythonic_calls
 from .text_calls import GLM, LONGCAT, MINICPM, MINIMAX, QWEN3_CODER, TextSyntax
 
 TEXT = r"/(?s:.*)/"
@@ -104,7 +105,12 @@ def kimi_calls(lark: Lark, tools: Sequence[CallableTool]) -> str:
 
 def text_calls(syntax: TextSyntax) -> Syntax:
     """Calls in a format whose parameters stand as text."""
-    return lambda lark, tools: syntax.calls(lark, [(tool.name, tool.schema) for tool in tools])
+    return plain_calls(syntax.calls)
+
+
+def plain_calls(calls: Callable[[Lark, Sequence[tuple[str, dict[str, Any]]]], str]) -> Syntax:
+    """Calls in a format whose module knows tools as names and schemas."""
+    return lambda lark, tools: calls(lark, [(tool.name, tool.schema) for tool in tools])
 
 
 KIMI_MARKS = ("<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>")
@@ -118,4 +124,5 @@ SYNTAXES: dict[str, Syntax] = {
     "longcat": text_calls(LONGCAT),
     "minimax_m2": text_calls(MINIMAX),
     "minicpm5": text_calls(MINICPM),
+    "pythonic": plain_calls(pythonic_calls),
 }

@@ -58,7 +58,7 @@ FORMATS = frozenset(
 )
 
 # No line breaks without end between the parts of a value: a model that is lost would write nothing else.
-OPTIONS = {"x-guidance": {"whitespace_pattern": r"[ \n]{1,8}"}}
+OPTIONS = {"whitespace_pattern": r"[ \n]{1,8}"}
 
 
 def exact_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,9 +81,13 @@ def any_arguments() -> dict[str, Any]:
     return {"type": "object"}
 
 
-def dump_schema(schema: Mapping[str, Any]) -> str:
-    """Write a schema for the compiler, with its options. Raises InvalidRequest when that is too long."""
-    text = json.dumps({**schema, **OPTIONS}, ensure_ascii=False)
+def dump_schema(schema: Mapping[str, Any], escapes: str | None = None) -> str:
+    """Write a schema for the compiler, with its options. Raises InvalidRequest when that is too long.
+
+    escapes: the letters that may follow a backslash in strings, where not all of JSON's may.
+    """
+    options = OPTIONS if escapes is None else OPTIONS | {"json_allowed_escapes": escapes}
+    text = json.dumps({**schema, "x-guidance": options}, ensure_ascii=False)
     if len(text) > MAX_CHARS:
         raise SchemaTooLarge
     return text

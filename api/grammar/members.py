@@ -76,6 +76,19 @@ def is_list_of_members(schema: dict[str, Any]) -> bool:
     )
 
 
+def listed_members(schema: dict[str, Any], can_write: Callable[[str], object]) -> dict[str, Any]:
+    """Reduce a schema to a list of members, of which no more may be known than their names.
+
+    can_write: whether a format can say a member's name.
+    """
+    is_known, properties = is_list_of_members(schema), schema.get("properties")
+    named = properties if isinstance(properties, dict) else {}
+    members = {name: value if is_known else {} for name, value in named.items() if can_write(name)}
+    kept = dict(list(members.items())[:MAX_MEMBERS])
+    required = [name for name in schema.get("required", ()) if name in kept]
+    return schema | {"properties": kept, "required": required}
+
+
 def member_schema(schema: dict[str, Any], member: Any) -> dict[str, Any]:
     """Make a schema of a member's own, with the definitions that it may refer to."""
     if member is True:

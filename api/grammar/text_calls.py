@@ -12,7 +12,7 @@ from typing import Any
 
 from .json_schema import dump_schema
 from .lark import Lark, literal, pattern
-from .members import MAX_MEMBERS, any_order, is_list_of_members
+from .members import any_order, listed_members
 
 Schema = dict[str, Any]
 
@@ -40,7 +40,9 @@ class TextSyntax:
 
     def calls(self, lark: Lark, tools: Sequence[tuple[str, Schema]]) -> str:
         """Define the rule for a call of one of the tools, or for several where a passage may hold them."""
-        call = lark.one_of([self._call(lark, name, _listed(schema)) for name, schema in tools])
+        call = lark.one_of(
+            [self._call(lark, name, listed_members(schema, NAME.fullmatch)) for name, schema in tools]
+        )
         return lark.new(f"{call} (SPACE {call})*") if self.repeats else call
 
     def _call(self, lark: Lark, name: str, schema: Schema) -> str:
@@ -75,16 +77,6 @@ class TextSyntax:
             return f"{name} {lark.mark(self.close)}"
         # The first mark ends the text: a lexeme that is not lazy would run on.
         return lark.new(lark.new(f"{name} {literal(self.close)}", "VALUE"), options="[lazy]")
-
-
-def _listed(schema: Schema) -> Schema:
-    """Reduce a schema to a list of members, of which no more may be known than their names."""
-    is_known, properties = is_list_of_members(schema), schema.get("properties")
-    named = properties if isinstance(properties, dict) else {}
-    members = {name: value if is_known else {} for name, value in named.items() if NAME.fullmatch(name)}
-    kept = dict(list(members.items())[:MAX_MEMBERS])
-    required = [name for name in schema.get("required", ()) if name in kept]
-    return schema | {"properties": kept, "required": required}
 
 
 def named_text(schema: Schema) -> bool:
