@@ -10,6 +10,8 @@ from typing import Any
 
 from ..calls.arguments import reads_json
 from ..calls.tools import ToolFormat
+from .function_gemma import function_gemma_calls
+from .gemma4 import gemma4_calls
 from .lark import Lark, literal
 from .members import PUNCTUATION, json_arguments
 from .pythonic import pythonic_calls
@@ -125,4 +127,6 @@ SYNTAXES: dict[str, Syntax] = {
     "minimax_m2": text_calls(MINIMAX),
     "minicpm5": text_calls(MINICPM),
     "pythonic": plain_calls(pythonic_calls),
+    "gemma4": plain_calls(gemma4_calls),
+    "function_gemma": plain_calls(function_gemma_calls),
 }

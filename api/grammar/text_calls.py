@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .free_text import text_until
 from .json_schema import dump_schema
-from .lark import Lark, literal, pattern
+from .lark import Lark, literal
 from .members import any_order, listed_members
+from .schema_kinds import listed_values, resolve
 
 Schema = dict[str, Any]
 
@@ -56,27 +58,13 @@ class TextSyntax:
         return f"{head} {some} | {bare}"
 
     def _member(self, lark: Lark, name: str, schema: Schema) -> str:
-        value = self._text(lark, schema) if self.is_text(schema) else self._json(lark, schema)
+        null = [r"/\s*(?i:null)\s*/"] if self.not_null else []
+        is_text = self.is_text(schema)
+        value = text_until(lark, schema, self.close, without=null) if is_text else self._json(lark, schema)
         return f"{lark.mark(self.key.replace('KEY', name))} {value}"
 
     def _json(self, lark: Lark, schema: Schema) -> str:
         return f"{lark.json(dump_schema(schema))} {lark.mark(self.close)}"
-
-    def _text(self, lark: Lark, schema: Schema) -> str:
-        """Define the rule for a text and the mark that ends it."""
-        values = _values(schema)
-        if values is not None:
-            texts = [value for value in values if isinstance(value, str) and self.close.strip() not in value]
-            return f"({' | '.join(map(literal, texts)) or literal('')}) {lark.mark(self.close)}"
-        least, most = schema.get("minLength", 0), schema.get("maxLength", "")
-        without = [f"/(?s:.*){pattern(self.close.strip())}(?s:.*)/"]
-        without += [r"/\s*(?i:null)\s*/"] if self.not_null else []
-        text = f"/(?s:.{{{least},{most}}})/ & " + " & ".join(f"~{part}" for part in without)
-        name = lark.new(text, "TEXT")
-        if lark.is_marked(self.close):
-            return f"{name} {lark.mark(self.close)}"
-        # The first mark ends the text: a lexeme that is not lazy would run on.
-        return lark.new(lark.new(f"{name} {literal(self.close)}", "VALUE"), options="[lazy]")
 
 
 def named_text(schema: Schema) -> bool:
@@ -86,16 +74,7 @@ def named_text(schema: Schema) -> bool:
 
 def untyped_text(schema: Schema) -> bool:
     """Whether a parser that knows a value's type only by the word takes it for text."""
-    return named_text(schema) or ("type" not in schema and not _only(_resolved(schema), ("object", "array")))
-
-
-def _resolved(schema: Schema) -> Schema:
-    """Follow a reference to a definition."""
-    for key in ("$defs", "definitions"):
-        name = schema.get("$ref", "").removeprefix(f"#/{key}/")
-        if name in schema.get(key, {}):
-            return {**schema[key][name], key: schema[key]}
-    return schema
+    return named_text(schema) or ("type" not in schema and not _only(resolve(schema), ("object", "array")))
 
 
 def possible_text(schema: Schema) -> bool:
@@ -103,20 +82,12 @@ def possible_text(schema: Schema) -> bool:
     return not _only(schema, ("integer", "number", "boolean", "object", "array", "null"))
 
 
-def _values(schema: Schema) -> list[Any] | None:
-    """List the values that a schema lists, None when it does not."""
-    if "const" in schema:
-        return [schema["const"]]
-    values = schema.get("enum")
-    return values if isinstance(values, list) else None
-
-
 def _only(schema: Schema, kinds: Sequence[str]) -> bool:
     """Whether all values of a schema are known to be of some kinds."""
     named = schema.get("type")
     if named is not None:
         return all(kind in kinds for kind in (named if isinstance(named, list) else [named]))
-    values = _values(schema)
+    values = listed_values(schema)
     if values is not None:
         return not any(isinstance(value, str) for value in values)
     branches: list[Any] = schema.get("anyOf") or schema.get("allOf") or []

@@ -31,6 +31,12 @@ SPECIAL = (
     "<|tool_call_argument_begin|>",
     "<|tool_call_end|>",
     "<|tool_call_start|>",
+    "<start_function_call>",
+    "<end_function_call>",
+    "<escape>",
+    "<|tool_call>",
+    "<tool_call|>",
+    '<|"|>',
 )
 
 # What these formats cannot say: patterns and formats of strings, names with spaces, and types that their
@@ -52,6 +58,22 @@ TEXT_FORMATS = {"qwen3_coder", "glm47", "laguna", "longcat", "minimax_m2", "mini
 
 # Of the other formats, each by itself.
 UNSAYABLE: dict[str, set[str]] = dict.fromkeys(TEXT_FORMATS, JSON_ONLY)
+# Lists and objects.
+HOLDERS = ["todo", "ask", "fs_multi", "fs_edit", "graph", "definitions"]
+HOLDERS += ["tuple", "matrix", "map", "single", "deep", "relaxed"]
+UNSAYABLE["function_gemma"] = JSON_ONLY | set(HOLDERS)
+# Patterns and formats of strings, patterns of names, and `allOf`.
+UNSAYABLE["gemma4"] = {
+    "slack",
+    "jira",
+    "mail",
+    "fetch",
+    "time",
+    "formats",
+    "lengths",
+    "pattern_map",
+    "all_of",
+}
 # Names that are none to Python, and whatever is more than a list of members.
 UNSAYABLE["pythonic"] = {"refs", "words", "all_of", "any_of"}
 

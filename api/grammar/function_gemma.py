@@ -1,0 +1,58 @@
+"""The grammar of FunctionGemma's calls: `call:read{path:<escape>a.py<escape>,limit:5}`.
+
+mlx-lm's parser ends a call at the first brace and a value at the first comma. So strings hold no closing
+brace, and parameters that can be nothing but lists and objects cannot be written.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from .free_text import text_until
+from .json_schema import dump_schema
+from .lark import Lark, literal
+from .members import any_order, listed_members, member_schema
+from .schema_kinds import SCALARS, branches, possible_kinds, resolve, scalar_schema
+
+Schema = dict[str, Any]
+
+NAME = re.compile(r"\w[\w.$-]*")
+QUOTE = "<escape>"
+
+
+def function_gemma_calls(lark: Lark, tools: Sequence[tuple[str, Schema]]) -> str:
+    """Define the rule for a call."""
+    return lark.one_of([_call(lark, name, listed_members(schema, NAME.fullmatch)) for name, schema in tools])
+
+
+def _call(lark: Lark, name: str, schema: Schema) -> str:
+    values = {
+        key: value
+        for key, value in schema["properties"].items()
+        if possible_kinds(member_schema(schema, value)) & {*SCALARS, "string"}
+    }
+    head = literal(f"call:{name}{{")
+    if not values:
+        return f'{head} "}}"'
+    required = [key for key in schema["required"] if key in values]
+    members = schema | {"properties": values, "required": required, "additionalProperties": False}
+    return f"{head} {any_order(lark, members, _member, separator=literal(','), end=literal('}'))}"
+
+
+def _member(lark: Lark, name: str, schema: Schema) -> str:
+    return f"{literal(f'{name}:')} ({' | '.join(_forms(lark, schema))})"
+
+
+def _forms(lark: Lark, schema: Schema) -> list[str]:
+    """List the bodies of a value."""
+    schema = resolve(schema)
+    if "anyOf" in schema:
+        return [form for branch in branches(schema) for form in _forms(lark, branch)]
+    kinds = possible_kinds(schema)
+    forms = [_text(lark, schema)] if "string" in kinds else []
+    scalars = scalar_schema(schema)
+    return forms if scalars is None else [*forms, lark.json(dump_schema(scalars))]
+
+
+def _text(lark: Lark, schema: Schema) -> str:
+    return f"{lark.mark(QUOTE)} {text_until(lark, schema, QUOTE, never='}')}"

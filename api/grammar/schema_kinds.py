@@ -1,0 +1,79 @@
+"""Which kinds of values a schema leaves possible, as far as that shows without trying values."""
+
+from typing import Any
+
+from .json_schema import BOUNDS, NUMBER
+
+Schema = dict[str, Any]
+
+SCALARS = frozenset({"integer", "number", "boolean", "null"})
+KINDS = SCALARS | {"string", "array", "object"}
+
+MAX_DEPTH = 8  # of references and branches; below it every kind is possible
+
+_NAMES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
+
+
+def possible_kinds(schema: Any, depth: int = 0) -> frozenset[str]:
+    """List the types that values of a schema may have."""
+    if not isinstance(schema, dict) or depth > MAX_DEPTH:
+        return KINDS if schema is not False else frozenset()
+    kinds = KINDS
+    named = schema.get("type")
+    if named is not None:
+        kinds &= frozenset(named if isinstance(named, list) else [named])
+    values = listed_values(schema)
+    if values is not None:
+        kinds &= {_NAMES.get(type(value), "null") for value in values} | {"number"}
+    resolved = resolve(schema)
+    if resolved is not schema:
+        kinds &= possible_kinds(resolved, depth + 1)
+    for part in schema.get("allOf", ()):
+        kinds &= possible_kinds(_inside(schema, part), depth + 1)
+    branches = schema.get("anyOf")
+    if branches:
+        kinds &= frozenset().union(*(possible_kinds(_inside(schema, part), depth + 1) for part in branches))
+    return kinds
+
+
+def resolve(schema: Schema) -> Schema:
+    """Follow a reference to a definition; the same schema where there is none."""
+    for key in ("$defs", "definitions"):
+        name = schema.get("$ref", "").removeprefix(f"#/{key}/")
+        if name in schema.get(key, {}):
+            target: Schema = _inside(schema, schema[key][name])
+            return target
+    return schema
+
+
+def listed_values(schema: Schema) -> list[Any] | None:
+    """List the values that a schema lists, None when it does not."""
+    if "const" in schema:
+        return [schema["const"]]
+    values = schema.get("enum")
+    return values if isinstance(values, list) else None
+
+
+def branches(schema: Schema) -> list[Schema]:
+    """List the branches of a schema that its type leaves possible, without what stands beside them."""
+    kinds = possible_kinds(schema)
+    parts = [_inside(schema, part) for part in schema["anyOf"] if isinstance(part, dict)]
+    return [part for part in parts if possible_kinds(part) & kinds]
+
+
+def scalar_schema(schema: Schema) -> Schema | None:
+    """Reduce a schema without branches to the values that are neither texts nor hold others."""
+    kinds = possible_kinds(schema) & SCALARS
+    values = listed_values(schema)
+    if values is not None:
+        scalars = [value for value in values if not isinstance(value, str | list | dict)]
+        return {"enum": scalars} if scalars else None
+    bounds = {key: schema[key] for key in BOUNDS | {"multipleOf"} if key in schema}
+    return {**(bounds or NUMBER), "type": sorted(kinds)} if kinds else None
+
+
+def _inside(schema: Schema, part: Any) -> Any:
+    """Give a part the definitions that it may refer to."""
+    if not isinstance(part, dict):
+        return part
+    return part | {key: schema[key] for key in ("$defs", "definitions") if key in schema}
