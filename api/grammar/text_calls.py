@@ -1,8 +1,9 @@
 """The grammars of calls that are not JSON: a parameter stands as text between marks of its own.
 
 mlx-lm's parsers read a parameter by the type that its schema names: strings are taken as they stand, other
-values as JSON. So strings are free here up to the mark that ends them, which they cannot hold in these
-formats; of what a schema says of a string, only `enum`, `const` and the lengths are kept to.
+values as JSON. So strings are free here up to the mark that ends them, which no value can hold in these
+formats, no more than the mark that ends the call; of what a schema says of a string, only `enum`, `const`
+and the lengths are kept to.
 """
 
 import re
@@ -15,6 +16,7 @@ from .json_schema import dump_schema
 from .lark import Lark, literal
 from .members import any_order, listed_members
 from .schema_kinds import listed_values, resolve
+from .without_marks import without_marks
 
 Schema = dict[str, Any]
 
@@ -29,6 +31,7 @@ class TextSyntax:
     not_null: text that spells null would be read as null.
     bare: how a call without parameters is written, where its parser wants that to be otherwise.
     repeats: one passage may hold several calls.
+    passage_end: the mark that ends a passage, wherever it stands.
     """
 
     head: str
@@ -39,6 +42,13 @@ class TextSyntax:
     not_null: bool = False
     bare: str | None = None
     repeats: bool = False
+    passage_end: str = ""
+
+    @property
+    def _not_in_values(self) -> list[str]:
+        """The marks that would end a value, its call or the passage."""
+        marks = [self.close.strip(), self.end if self.repeats else "", self.passage_end]
+        return [mark for mark in marks if mark]
 
     def calls(self, lark: Lark, tools: Sequence[tuple[str, Schema]]) -> str:
         """Define the rule for a call of one of the tools, or for several where a passage may hold them."""
@@ -60,10 +70,15 @@ class TextSyntax:
     def _member(self, lark: Lark, name: str, schema: Schema) -> str:
         null = [r"/\s*(?i:null)\s*/"] if self.not_null else []
         is_text = self.is_text(schema)
-        value = text_until(lark, schema, self.close, without=null) if is_text else self._json(lark, schema)
+        value = (
+            text_until(lark, schema, self.close, self._not_in_values, null)
+            if is_text
+            else self._json(lark, schema)
+        )
         return f"{lark.mark(self.key.replace('KEY', name))} {value}"
 
     def _json(self, lark: Lark, schema: Schema) -> str:
+        schema = without_marks(schema, self._not_in_values)
         return f"{lark.json(dump_schema(schema))} {lark.mark(self.close)}"
 
 
@@ -95,9 +110,22 @@ def _only(schema: Schema, kinds: Sequence[str]) -> bool:
 
 
 QWEN3_CODER = TextSyntax(
-    "<function=NAME>\n", "<parameter=KEY>\n", "\n</parameter>\n", "</function>", untyped_text, not_null=True
+    "<function=NAME>\n",
+    "<parameter=KEY>\n",
+    "\n</parameter>\n",
+    "</function>",
+    untyped_text,
+    not_null=True,
+    passage_end="</tool_call>",
 )
-GLM = TextSyntax("NAME\n", "<arg_key>KEY</arg_key>\n<arg_value>", "</arg_value>\n", "", named_text)
+GLM = TextSyntax(
+    "NAME\n",
+    "<arg_key>KEY</arg_key>\n<arg_value>",
+    "</arg_value>\n",
+    "",
+    named_text,
+    passage_end="</tool_call>",
+)
 LONGCAT = TextSyntax(
     "NAME\n",
     "<longcat_arg_key>KEY</longcat_arg_key>\n<longcat_arg_value>",
@@ -105,6 +133,7 @@ LONGCAT = TextSyntax(
     "",
     named_text,
     bare='{"name": "NAME", "arguments": {}}',
+    passage_end="</longcat_tool_call>",
 )
 MINIMAX = TextSyntax(
     '<invoke name="NAME">\n',
@@ -114,5 +143,14 @@ MINIMAX = TextSyntax(
     possible_text,
     not_null=True,
     repeats=True,
+    passage_end="</minimax:tool_call>",
 )
-MINICPM = TextSyntax('"NAME">', '<param name="KEY">', "</param>", "", possible_text, not_null=True)
+MINICPM = TextSyntax(
+    '"NAME">',
+    '<param name="KEY">',
+    "</param>",
+    "",
+    possible_text,
+    not_null=True,
+    passage_end="</function>",
+)
