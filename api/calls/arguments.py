@@ -65,14 +65,14 @@ MEMBERS = {
 }
 
 
-def call_reader(parser: ToolParser, tools: Sequence[dict[str, Any]]) -> CallReader:
-    """Choose the reader for what `parser` parses."""
+def call_reader(parser: ToolParser, tools: Sequence[dict[str, Any]], has_end: bool) -> CallReader:
+    """Choose the reader for what `parser` parses. has_end: the format has an end mark."""
     name = parser.__module__.rpartition(".")[2]
     if name in HEADS:
-        return HeadedCalls(parser, tools, HEADS[name])
+        return HeadedCalls(parser, tools, has_end, HEADS[name])
     if name in MEMBERS:
         return MemberCalls(parser, tools, MEMBERS[name])
-    return JsonCalls(tool_names(tools)) if reads_json(parser) else WholeCalls(parser, tools)
+    return JsonCalls(tool_names(tools)) if reads_json(parser) else WholeCalls(parser, tools, has_end)
 
 
 def reads_json(parser: ToolParser) -> bool:

@@ -17,11 +17,13 @@ MAX_HEAD = 300
 class HeadedCalls(TokenReader):
     """Calls as a head that names the tool, then a JSON object; what has no such head is read at its end."""
 
-    def __init__(self, parser: ToolParser, tools: Sequence[dict[str, Any]], head: re.Pattern[str]) -> None:
+    def __init__(
+        self, parser: ToolParser, tools: Sequence[dict[str, Any]], has_end: bool, head: re.Pattern[str]
+    ) -> None:
         """head: matches a head, in at most MAX_HEAD characters; its first group is the name."""
         super().__init__(tool_names(tools))
         self._head = head
-        self._whole = WholeCalls(parser, tools)
+        self._whole = WholeCalls(parser, tools, has_end)
 
     def add(self, text: str) -> list[Piece]:
         self._whole.add(text)

@@ -48,7 +48,7 @@ class ToolFormat:
 
     def passage(self, tools: Sequence[dict[str, Any]]) -> Passage:
         """Begin to read what stands between the marks. `tools` are the request's."""
-        return Passage(call_reader(self.parser, tools), self.end)
+        return Passage(call_reader(self.parser, tools, bool(self.end)), self.end)
 
 
 def native_format(tokenizer: Tokenizer) -> ToolFormat | None:

@@ -5,6 +5,7 @@ import json
 import random
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -72,10 +73,13 @@ BODIES: dict[str, Callable[[str], str]] = {  # of one call, by mlx-lm's parsers
 STREAMED = [name for name in BODIES if name not in ("pythonic", "gemma4")]
 
 
-def grammar(parser: str, **options: Any) -> Grammar:
+def tool_format(parser: str) -> ToolFormat:
     module = importlib.import_module(f"mlx_lm.tool_parsers.{parser}")
-    form = ToolFormat(module.tool_call_start, module.tool_call_end, module.parse_tool_call)
-    return Grammar(tool_format=form, tools=[WRITE, READ], **options)
+    return ToolFormat(module.tool_call_start, module.tool_call_end, module.parse_tool_call)
+
+
+def grammar(parser: str, **options: Any) -> Grammar:
+    return Grammar(tool_format=tool_format(parser), tools=[WRITE, READ], **options)
 
 
 def passage(parser: str, name: str = "Write") -> str:
@@ -136,6 +140,31 @@ def test_a_call_that_is_cut_off_anywhere_is_never_whole(parser: str) -> None:
                 assert list(piece[1]) == ["__unparsedToolInput"]
             else:
                 assert isinstance(piece, Text)
+
+
+def test_half_a_call_that_a_generous_parser_reads_is_text() -> None:
+    """mlx-lm's pythonic parser falls back to a loose search, and the first part of this loop would run."""
+    call = """[Write(path='for i in ${a[f(1)]}; do rm -rf build/$i; done [g(2)]', times=3)]"""
+    start = "<|tool_call_start|>"
+    for length in range(1, len(call) + 1):
+        answer, pieces = parse(start + call[:length], grammar("pythonic"))
+        assert pieces == [Text(start + call[:length])]
+        assert answer.results == ["failed"]
+    assert [name for name, _ in parse_calls(f"{start}{call}<|tool_call_end|>", grammar("pythonic"))] == [
+        "Write"
+    ]
+
+
+def test_without_an_end_mark_a_list_counts_if_it_is_whole() -> None:
+    form = replace(tool_format("pythonic"), end="")
+    call = "[Write(path='${a[f(1)]}')]"
+    for length in range(1, len(call)):
+        assert parse(form.start + call[:length], Grammar(tool_format=form))[1] == [
+            Text(form.start + call[:length])
+        ]
+    assert parse_calls(form.start + call, Grammar(tool_format=form)) == [("Write", {"path": "${a[f(1)]}"})]
+    mistral = '[TOOL_CALLS][{"name": "Write", "arguments": {"a": null}}]'
+    assert parse_calls(mistral, grammar("mistral")) == [("Write", {"a": None})]
 
 
 @pytest.mark.parametrize("parser", ["minimax_m2", "muse_spark", "kimi_k2", "mistral"])
