@@ -41,8 +41,8 @@ def resolve(schema: Schema) -> Schema:
     for key in ("$defs", "definitions"):
         name = schema.get("$ref", "").removeprefix(f"#/{key}/")
         if name in schema.get(key, {}):
-            target: Schema = _inside(schema, schema[key][name])
-            return target
+            target = schema[key][name]
+            return {**target, key: schema[key]} if isinstance(target, dict) else {}
     return schema
 
 

@@ -135,3 +135,17 @@ def test_calls_drawn_from_the_grammar_are_read_and_valid(vocabulary: Vocabulary,
                 jsonschema.validate(call["arguments"], SCHEMAS[tool_name])
                 num_read += 1
     assert num_read > len(names)
+
+
+ODD: list[dict[str, Any]] = [
+    {"properties": {"a": {"$ref": "#/$defs/X"}, "b": {"allOf": [{"type": "string"}]}}, "$defs": {"X": True}},
+    {"properties": {"a": {"type": "string", "minLength": 50_000}}},
+    {"properties": {"a": {"enum": []}, "b": None}},
+]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_odd_schemas_hinder_no_call(vocabulary: Vocabulary, name: str) -> None:
+    for odd in ODD:
+        tool = Tool.model_construct(name="odd", input_schema={"type": "object", **odd}, type=None)
+        assert Grammars(vocabulary).compile(Wanted((tool,), tool_format(name), None)).text
