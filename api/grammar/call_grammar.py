@@ -12,8 +12,10 @@ from ..calls.arguments import reads_json
 from ..calls.tools import ToolFormat
 from .function_gemma import function_gemma_calls
 from .gemma4 import gemma4_calls
+from .kimi_k3 import kimi_k3_calls
 from .lark import Lark, literal
 from .members import PUNCTUATION, json_arguments
+from .muse_spark import muse_spark_calls
 from .pythonic import pythonic_calls
 from .text_calls import GLM, LONGCAT, MINICPM, MINIMAX, QWEN3_CODER, TextSyntax
 
@@ -127,6 +129,8 @@ SYNTAXES: dict[str, Syntax] = {
     "minimax_m2": text_calls(MINIMAX),
     "minicpm5": text_calls(MINICPM),
     "pythonic": plain_calls(pythonic_calls),
+    "kimi_k3": plain_calls(kimi_k3_calls),
+    "muse_spark": plain_calls(muse_spark_calls),
     "gemma4": plain_calls(gemma4_calls),
     "function_gemma": plain_calls(function_gemma_calls),
 }

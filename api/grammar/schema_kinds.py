@@ -61,6 +61,14 @@ def branches(schema: Schema) -> list[Schema]:
     return [part for part in parts if possible_kinds(part) & kinds]
 
 
+def text_schemas(schema: Schema) -> list[Schema]:
+    """List what a schema says of its texts, once for each branch that has some."""
+    schema = resolve(schema)
+    if "anyOf" in schema:
+        return [text for branch in branches(schema) for text in text_schemas(branch)]
+    return [schema] if "string" in possible_kinds(schema) else []
+
+
 def scalar_schema(schema: Schema) -> Schema | None:
     """Reduce a schema without branches to the values that are neither texts nor hold others."""
     kinds = possible_kinds(schema) & SCALARS

@@ -34,6 +34,9 @@ SPECIAL = (
     "<start_function_call>",
     "<end_function_call>",
     "<escape>",
+    "<|open|>",
+    "<|sep|>",
+    "<|close|>",
     "<|tool_call>",
     "<tool_call|>",
     '<|"|>',
@@ -74,6 +77,9 @@ UNSAYABLE["gemma4"] = {
     "pattern_map",
     "all_of",
 }
+# Patterns and formats of strings that are parameters; Muse's arguments are but a list of members.
+UNSAYABLE["kimi_k3"] = {"slack", "jira", "fetch", "time", "formats", "lengths", "mail"}
+UNSAYABLE["muse_spark"] = UNSAYABLE["kimi_k3"] | {"all_of", "any_of", "unicode"}
 # Names that are none to Python, and whatever is more than a list of members.
 UNSAYABLE["pythonic"] = {"refs", "words", "all_of", "any_of"}
 
