@@ -12,7 +12,7 @@ from .free_text import text_until
 from .json_schema import dump_schema
 from .lark import Lark, literal
 from .members import any_order, listed_members, member_schema
-from .schema_kinds import SCALARS, branches, possible_kinds, resolve, scalar_schema
+from .schema_kinds import SCALARS, flat_branches, possible_kinds, scalar_schema
 
 Schema = dict[str, Any]
 
@@ -40,14 +40,12 @@ def _call(lark: Lark, name: str, schema: Schema) -> str:
 
 
 def _member(lark: Lark, name: str, schema: Schema) -> str:
-    return f"{literal(f'{name}:')} ({' | '.join(_forms(lark, schema))})"
+    forms = [form for part in flat_branches(schema) for form in _forms(lark, part)]
+    return f"{literal(f'{name}:')} ({' | '.join(forms)})"
 
 
 def _forms(lark: Lark, schema: Schema) -> list[str]:
-    """List the bodies of a value."""
-    schema = resolve(schema)
-    if "anyOf" in schema:
-        return [form for branch in branches(schema) for form in _forms(lark, branch)]
+    """List the bodies of a value of a schema without branches."""
     kinds = possible_kinds(schema)
     forms = [_text(lark, schema)] if "string" in kinds else []
     scalars = scalar_schema(schema)

@@ -63,10 +63,17 @@ def branches(schema: Schema) -> list[Schema]:
 
 def text_schemas(schema: Schema) -> list[Schema]:
     """List what a schema says of its texts, once for each branch that has some."""
+    return [part for part in flat_branches(schema) if "string" in possible_kinds(part)]
+
+
+def flat_branches(schema: Schema, depth: int = 0) -> list[Schema]:
+    """List the branches of a schema, and instead of one that has branches itself, those."""
     schema = resolve(schema)
-    if "anyOf" in schema:
-        return [text for branch in branches(schema) for text in text_schemas(branch)]
-    return [schema] if "string" in possible_kinds(schema) else []
+    if "anyOf" not in schema:
+        return [schema]
+    if depth > MAX_DEPTH:
+        return []
+    return [part for branch in branches(schema) for part in flat_branches(branch, depth + 1)]
 
 
 def scalar_schema(schema: Schema) -> Schema | None:

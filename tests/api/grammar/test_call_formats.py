@@ -155,3 +155,13 @@ def test_odd_schemas_hinder_no_call(vocabulary: Vocabulary, name: str) -> None:
     for odd in ODD:
         tool = Tool.model_construct(name="odd", input_schema={"type": "object", **odd}, type=None)
         assert Grammars(vocabulary).compile(Wanted((tool,), tool_format(name), None)).text
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_definition_that_is_a_branch_of_itself_has_a_grammar(vocabulary: Vocabulary, name: str) -> None:
+    """It was followed without end."""
+    itself = {"anyOf": [{"$ref": "#/$defs/A"}, {"type": "string"}]}
+    schema = {"type": "object", "$defs": {"A": itself}, "properties": {"a": {"$ref": "#/$defs/A"}}}
+    tool = Tool(name="read", input_schema=schema)
+    grammar = Grammars(vocabulary).compile(Wanted((tool,), tool_format(name), None))
+    assert any(grammar.begin().compute_bitmask())
