@@ -24,6 +24,7 @@ class HeadedCalls(TokenReader):
         super().__init__(tool_names(tools))
         self._head = head
         self._whole = WholeCalls(parser, tools, has_end)
+        self._is_list: bool | None = None  # of JSON calls, as older models write; None before it has begun
 
     def add(self, text: str) -> list[Piece]:
         self._whole.add(text)
@@ -35,6 +36,10 @@ class HeadedCalls(TokenReader):
         return super().end(complete)
 
     def _begin(self) -> bool:
+        if self._is_list is None and (start := self._unread.lstrip()):
+            self._is_list = start.startswith("[")
+        if self._is_list:
+            return False  # a string in it may speak of heads
         match = self._head.search(self._unread)
         if match is None:
             self._unread = self._unread[-MAX_HEAD:]

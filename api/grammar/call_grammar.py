@@ -82,19 +82,28 @@ def call_format(tool_format: ToolFormat) -> CallFormat | None:
 
 def json_calls(lark: Lark, tools: Sequence[CallableTool]) -> str:
     """`{"name": "read", "arguments": {…}}`"""
+    rules = [json_arguments(lark, tool.schema) for tool in tools]
+    return _json_call(lark, tools, rules)
+
+
+def _json_call(lark: Lark, tools: Sequence[CallableTool], rules: Sequence[str], more: str = "") -> str:
+    """Define the rule for a call as JSON. rules: of each tool's arguments. more: what stands behind them."""
     lark.rule("HEAD", r'/\{[ \n]{0,4}"name"[ \n]?:[ \n]?/')
     lark.rule("MIDDLE", r'/[ \n]?,[ \n]{0,4}"arguments"[ \n]?:[ \n]?/')
-    rules = [json_arguments(lark, tool.schema) for tool in tools]
-    calls = zip(tools, rules, strict=True)
-    return lark.one_of([f"HEAD {literal(literal(tool.name))} MIDDLE {rule} CLOSE" for tool, rule in calls])
+    heads = [f"HEAD {literal(literal(tool.name))} MIDDLE" for tool in tools]
+    return lark.one_of([f"{head} {rule}{more} CLOSE" for head, rule in zip(heads, rules, strict=True)])
 
 
 def mistral_calls(lark: Lark, tools: Sequence[CallableTool]) -> str:
-    """`read[ARGS]{…}`, and after `[TOOL_CALLS]` perhaps another."""
+    """`read[ARGS]{…}`, and after `[TOOL_CALLS]` perhaps another; older models write a list of JSON calls."""
     rules = [json_arguments(lark, tool.schema) for tool in tools]
     calls = zip(tools, rules, strict=True)
     call = lark.one_of([f"{literal(tool.name)} {lark.mark('[ARGS]')} {rule}" for tool, rule in calls])
-    return lark.new(f"{call} (SPACE {lark.mark('[TOOL_CALLS]')} {call})*")
+    lark.rule("ID", r'/[ \n]?,[ \n]{0,4}"id"[ \n]?:[ \n]?"[a-zA-Z0-9_-]{1,40}"/')
+    lark.rules({"LIST": r"/\[[ \n]{0,4}/", "LIST_END": r"/[ \n]{0,4}\]/"})
+    listed = _json_call(lark, tools, rules, more=" ID?")
+    headed = f"{call} (SPACE {lark.mark('[TOOL_CALLS]')} {call})*"
+    return lark.new(f"{headed} | LIST {listed} (COMMA {listed})* LIST_END")
 
 
 def kimi_calls(lark: Lark, tools: Sequence[CallableTool]) -> str:

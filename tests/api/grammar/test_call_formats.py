@@ -112,6 +112,8 @@ def draw(vocabulary: Vocabulary, grammar: Any, rng: random.Random) -> str:
             return written.decode()
         bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
         allowed = [i for i in np.flatnonzero(bits).tolist() if i != 256]
+        if not allowed and matcher.is_accepting():
+            return written.decode()
         letters = [i for i in allowed if 32 <= i < 127] or allowed
         preferred = [i for i in ends if i in allowed]
         token = rng.choice(preferred) if preferred and rng.random() < 0.35 else rng.choice(letters)
