@@ -144,7 +144,7 @@ def _properties(function: dict[str, Any]) -> dict[str, Any]:
 def _value(schema: Any, text: str, parsed: Any) -> Any:
     """Choose between a value as it stands, read as JSON, and as the parser has read it."""
     kinds = schema.get("type") if isinstance(schema, dict) else None
-    kinds = [kinds] if isinstance(kinds, str) else kinds
+    kinds = [kinds] if isinstance(kinds, str) else kinds if isinstance(kinds, list) else None
     if parsed in (text, text.strip()) and (kinds is None or "string" in kinds):
         return text
     try:

@@ -127,6 +127,14 @@ def test_values_are_of_the_type_that_the_schema_names(parser: str, kinds: Any, v
     assert type(calls[0][1]["a"]) is type(value)
 
 
+@pytest.mark.parametrize("schema", [{"type": 5}, {"type": {"x": 1}}, True, None])
+def test_a_schema_that_is_none_hides_no_call(schema: Any) -> None:
+    calls = read(call("longcat", ("a", "[1]")), form("longcat", b={"type": "string"}, c=schema))[1]
+    assert calls == [("t", {"a": [1]})]
+    calls = read(call("muse_spark", ("a", "[1]")), form("muse_spark", a=schema))[1]
+    assert calls == [("t", {"a": [1]})]
+
+
 def test_a_text_in_json_is_read_as_json_is() -> None:
     text = r'"smile \ud83d\ude00 ab"'
     calls = read(call("qwen3_coder", ("a", text)), form("qwen3_coder", a={"type": ["string", "null"]}))[1]
