@@ -17,7 +17,7 @@ from .schema_kinds import SCALARS, flat_branches, possible_kinds, scalar_schema
 Schema = dict[str, Any]
 
 NAME = re.compile(r"\w[\w.$-]*")
-QUOTE = "<escape>"
+QUOTE, END = "<escape>", "<end_function_call>"
 
 
 def function_gemma_calls(lark: Lark, tools: Sequence[tuple[str, Schema]]) -> str:
@@ -53,4 +53,4 @@ def _forms(lark: Lark, schema: Schema) -> list[str]:
 
 
 def _text(lark: Lark, schema: Schema) -> str:
-    return f"{lark.mark(QUOTE)} {text_until(lark, schema, QUOTE, never='}')}"
+    return f"{lark.mark(QUOTE)} {text_until(lark, schema, QUOTE, never=('}', END))}"

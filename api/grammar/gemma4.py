@@ -21,7 +21,7 @@ Schema = dict[str, Any]
 BARE = re.compile(r"\w+")
 NAME = re.compile(r'[^"\\{},:<\x00-\x1f]+')
 QUOTE = '<|"|>'
-NEVER = "\x00"  # mlx-lm's parser puts it in place of strings
+NEVER = ("\x00", "<tool_call|>")  # mlx-lm's parser puts the one in place of strings; the other ends a passage
 ITEM_END = ' "," '
 ANY_NAME = r"/[a-zA-Z0-9_]{1,64}/"  # of a member that the schema does not name
 
@@ -125,7 +125,7 @@ def _key(name: str) -> str:
 
 def _is_sayable(value: Any) -> bool:
     if isinstance(value, str):
-        return QUOTE not in value and NEVER not in value
+        return not any(mark in value for mark in (QUOTE, *NEVER))
     if isinstance(value, dict):
         return all(NAME.fullmatch(name) and _is_sayable(part) for name, part in value.items())
     return all(map(_is_sayable, value)) if isinstance(value, list) else True

@@ -15,6 +15,7 @@ from .json_schema import dump_schema
 from .lark import Lark, literal
 from .members import OUTER, any_order, is_list_of_members
 from .schema_kinds import possible_kinds, text_schemas
+from .without_marks import without_marks
 
 Schema = dict[str, Any]
 
@@ -38,7 +39,7 @@ def _call(lark: Lark, name: str, schema: Schema) -> str:
     if is_list_of_members(schema) and all(map(NAME.fullmatch, schema["properties"])):
         return f"{head} {any_order(lark, schema, _member, separator='', end=end)}"
     start, close = lark.mark(f'{OPEN}json type="object"{SEP}'), lark.mark(f"{CLOSE}json{SEP}")
-    return f"{head} {start} {lark.json(dump_schema(schema))} {close} SPACE {end}"
+    return f"{head} {start} {_json(lark, schema)} {close} SPACE {end}"
 
 
 def _member(lark: Lark, name: str, schema: Schema) -> str:
@@ -48,6 +49,10 @@ def _member(lark: Lark, name: str, schema: Schema) -> str:
     others = sorted(possible_kinds(schema) - {"string"})
     if others:
         kinds = " | ".join(map(literal, others))
-        value = f"{lark.json(dump_schema(schema))} {lark.mark(END)} SPACE"
+        value = f"{_json(lark, schema)} {lark.mark(END)} SPACE"
         forms.append(f"{lark.mark(key)} ({kinds}) {lark.mark(sep)} {value}")
     return f"({' | '.join(forms)})"
+
+
+def _json(lark: Lark, schema: Schema) -> str:
+    return lark.json(dump_schema(without_marks(schema, (OPEN, CLOSE, SEP))))

@@ -15,6 +15,7 @@ from .json_schema import dump_schema
 from .lark import Lark
 from .members import any_order, listed_members
 from .schema_kinds import listed_values, possible_kinds, text_schemas
+from .without_marks import without_marks
 
 Schema = dict[str, Any]
 
@@ -43,7 +44,7 @@ def _call(lark: Lark, name: str, schema: Schema) -> str:
 def _member(lark: Lark, name: str, schema: Schema) -> str:
     is_mixed = bool(possible_kinds(schema) - {"string"})
     texts = [text for part in text_schemas(schema) for text in _texts(lark, part, is_mixed)]
-    forms = [*texts, f"{lark.json(dump_schema(schema))} {lark.mark(CLOSE)}"]
+    forms = [*texts, f"{lark.json(dump_schema(without_marks(schema, (CLOSE, END))))} {lark.mark(CLOSE)}"]
     key = lark.mark(f'<atem:parameter name="{name}">')
     return f"{key} ({' | '.join(forms)}) SPACE"
 

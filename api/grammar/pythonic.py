@@ -12,9 +12,11 @@ from unicodedata import is_normalized
 from .json_schema import dump_schema
 from .lark import Lark, literal
 from .members import any_order, listed_members
+from .without_marks import without_marks
 
 Schema = dict[str, Any]
 
+END = "<|tool_call_end|>"
 ESCAPES = '"\\bfnrt'  # `\/` is two characters to Python, and `\ud83d` half of one
 WORDS = {"boolean": '"True" | "False"', "null": '"None"'}
 
@@ -33,7 +35,7 @@ def _call(lark: Lark, name: str, schema: Schema) -> str:
 
 
 def _member(lark: Lark, name: str, schema: Schema) -> str:
-    values = [lark.json(dump_schema(schema, ESCAPES))]
+    values = [lark.json(dump_schema(without_marks(schema, (END,)), ESCAPES))]
     values += [WORDS[kind] for kind in sorted(_kinds(schema)) if kind in WORDS]
     return f"{literal(f'{name}=')} ({' | '.join(values)})"
 
