@@ -241,7 +241,8 @@ def _dispatch(attention: Callable[..., mx.array]) -> Callable[..., mx.array]:
         if isinstance(cache, PagedLayer):
             return cache.attend(queries, keys, values, Scoring(scale, cache.window, sinks))
         if isinstance(cache, _Probe):
-            return cache.attend(queries, keys, values, Scoring(scale, mask, sinks))
+            window = mask if isinstance(mask, int) else None  # a model's own mask is left to the self-check
+            return cache.attend(queries, keys, values, Scoring(scale, window, sinks))
         return attention(queries, keys, values, cache=cache, scale=scale, mask=mask, **more)
 
     return dispatched
