@@ -120,9 +120,10 @@ def test_the_self_check_sees_a_wrong_attention(model: Any, monkeypatch: pytest.M
     assert disagreement(model, 512, on_host=True) > 1
 
 
+# Not gpt_oss: where the order of a sum changes a code, the random router may choose another expert.
 @BOTH
 @pytest.mark.parametrize("kv_bits", [8, 4])
-@pytest.mark.parametrize("model_type", ["llama", "phi3", "gpt_oss"])
+@pytest.mark.parametrize("model_type", ["llama", "phi3", "gemma3_text"])
 def test_the_self_check_agrees_on_quantised_kv(
     tmp_path: Path, model_type: str, kv_bits: int, on_host: bool
 ) -> None:
