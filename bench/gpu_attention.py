@@ -17,7 +17,8 @@ import numpy as np
 from ..cache.blocks import BLOCK_SIZE
 from ..cache.kv import ArrayPools, LayerShape, Pool
 from ..engine.attention import Scoring, attend_arrays
-from ..engine.kernels.device import Options, PagedKernels, PassTables, find_kernels
+from ..engine.kernels.batch import PassTables
+from ..engine.kernels.device import Options, PagedKernels, find_kernels
 from ..engine.segments import segments
 from ..engine.step import Run
 

@@ -14,7 +14,8 @@ from typing import Any
 import mlx.core as mx
 
 from ..cache.kv import ArrayPools
-from .kernels.device import DeviceTables, PagedKernels, PassTables
+from .kernels.batch import DeviceTables, PassTables
+from .kernels.device import PagedKernels
 from .kernels.tables import Kind, Layout, round_up
 from .paged import KernelDecode, LayerFacts
 from .segments import segments

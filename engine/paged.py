@@ -19,7 +19,8 @@ from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
 from ..cache.kv import ArrayPools, HostPools, LayerShape, Slots
 from .attention import Scoring, attend_arrays, attend_slice
 from .host_attention import HostAttention
-from .kernels.device import BatchTables, Options, PagedKernels, waiting
+from .kernels.batch import BatchTables
+from .kernels.device import Options, PagedKernels, waiting
 from .segments import Segment, last_slots, segments
 from .step import Run
 

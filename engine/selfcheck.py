@@ -15,7 +15,8 @@ from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
 from ..cache.blocks import BLOCK_SIZE, BlockTable
 from ..cache.kv import ArrayPools, LayerShape
 from .attention import Scoring, attend_arrays
-from .kernels.device import Options, PagedKernels, PassTables, find_kernels
+from .kernels.batch import PassTables
+from .kernels.device import Options, PagedKernels, find_kernels
 from .paged import LayerFacts, probe
 from .runner import Runner
 from .segments import segments

@@ -14,9 +14,9 @@ from .compiled import compile_kernel, launch
 class CppKernels(PagedKernels):
     """As on a GPU, pools are written in place. Only float32."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, centres_keys: bool = False) -> None:
         """folder: an empty one, for what is compiled."""
-        super().__init__("cuda")
+        super().__init__("cuda", centres_keys)
         self._folder = folder
 
     def _build(self, kernel: Kernel, scale: float) -> Launch:

@@ -15,7 +15,8 @@ from pensieve.engine import graphs, selfcheck
 from pensieve.engine.attention import Scoring, attend_arrays, attend_slice
 from pensieve.engine.graphs import MAX_FAILURES, DecodeGraphs, Graph, Layouts
 from pensieve.engine.kernels import tables
-from pensieve.engine.kernels.device import BatchTables, Options, PagedKernels, find_kernels
+from pensieve.engine.kernels.batch import BatchTables
+from pensieve.engine.kernels.device import Options, PagedKernels, find_kernels
 from pensieve.engine.runner import Runner
 from pensieve.engine.step import DecodeRow, Run
 
@@ -301,7 +302,7 @@ def judge_stems(model: Any, runner: Runner, max_tokens: int) -> Verdict:
 
 
 @needs_compiler
-@pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "gpt_oss"])
+@pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "gpt_oss", "qwen2"])
 def test_the_kernels_text_behind_the_runner_is_exact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_type: str
 ) -> None:
@@ -310,7 +311,7 @@ def test_the_kernels_text_behind_the_runner_is_exact(
     share_early(monkeypatch)
     (tmp_path / "kernels").mkdir()
     model = mlx_lm.utils.load_model(write_model(tmp_path / model_type, model_type))[0]
-    runner = Runner(model, 400, False, CppKernels(tmp_path / "kernels"))
+    runner = Runner(model, 400, False, CppKernels(tmp_path / "kernels", centres_keys=model_type == "qwen2"))
     assert judge_stems(model, runner, max_tokens=12).wrong == 0
     assert judge_trees(model, runner, 2).wrong == 0
 
