@@ -47,9 +47,9 @@ def _unpack(rows: list[DecodeRow], vocab: int) -> mx.array:
 def _sample(logits: mx.array, rows: list[DecodeRow]) -> mx.array:
     """As `sample`, whatever the rows allow."""
     settings = [row.sampling for row in rows]
-    if not any(s.temperature > 0 for s in settings):
+    if all(s.is_greedy for s in settings):
         return _for_device(_greedy)(logits)
-    shares = mx.array([[s.temperature, s.top_p, s.min_p] for s in settings])
+    shares = mx.array([[0.0 if s.is_greedy else s.temperature, s.top_p, s.min_p] for s in settings])
     numbers = [[s.top_k, _fold(s.seed), row.position] for s, row in zip(settings, rows, strict=True)]
     drops = any(s.top_k or s.top_p < 1 or s.min_p > 0 for s in settings)
     return _for_device(_draw_kept if drops else _draw)(logits, shares, mx.array(numbers, mx.uint32))

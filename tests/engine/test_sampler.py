@@ -156,3 +156,12 @@ def test_a_masked_row_with_nan_is_still_told_apart() -> None:
     logits = mx.array([[0.0, math.nan, 1.0], [0.0, 1.0, 2.0]])
     batch = [masked(row, {0, 2}, 3) for row in rows(SamplingParams(), SamplingParams())]
     assert np.array(sample(logits, batch)).tolist() == [NOT_A_NUMBER, 2]
+
+
+def test_a_temperature_near_zero_is_greedy() -> None:
+    """Divided by it, both logits would be infinite, and the first would win."""
+    logits = mx.array([[40.0, 41.0]])
+    row = DecodeRow(0, 1, 0, ((0, 1),), SamplingParams(temperature=1e-38))
+    assert sample(logits, [row]).tolist() == [1]
+    warm = DecodeRow(1, 1, 0, ((1, 2),), SamplingParams(temperature=1.0))
+    assert sample(mx.concatenate([logits, logits]), [row, warm])[0].item() == 1
