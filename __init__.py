@@ -8,7 +8,7 @@ class PensieveError(Exception):
 
     PensieveError
     ├── engine.loader.ModelError       the model cannot be had, read or fitted
-    ├── engine.thread.EngineError      a step failed, or the engine is gone
+    ├── api.serve.EngineError          the engine failed for good while it served
     ├── scheduler.loop.PromptTooLong   the prompt can never fit
     └── api.errors.ApiError            a request is refused, with a status
     """

@@ -1,10 +1,7 @@
 """What the server tells the user at its start: the plan, and how to point Claude Code here."""
 
-from dataclasses import dataclass
-
-from ..engine.memory import MemoryPlan, gigabytes
-from ..engine.model_info import ModelInfo
-from ..engine.step import SamplingParams
+from ..engine.memory import gigabytes
+from ..engine.served_model import ServedModel
 from .config import ServerConfig
 from .grammar.rules import RuleBook
 from .launch import LOCAL_KEY, base_url, output_tokens
@@ -12,65 +9,13 @@ from .launch import LOCAL_KEY, base_url, output_tokens
 # Claude Code's own prompt with all its tools is 49,000 characters.
 ROOMY_CONTEXT = 24_000
 
-DEVICE_NAMES = {"metal": "Apple GPU", "cuda": "NVIDIA GPU", "cpu": "CPU"}
 
-
-@dataclass(frozen=True, slots=True)
-class ServedModel:
-    """The model and its memory plan, as the API needs to know them."""
-
-    info: ModelInfo
-    memory: MemoryPlan
-    attention: str = "not yet chosen"  # what computes it; known when the engine has checked itself
-
-    @property
-    def name(self) -> str:
-        return self.info.name
-
-    @property
-    def model_type(self) -> str:
-        return self.info.model_type
-
-    @property
-    def vocab_size(self) -> int:
-        return self.info.vocab_size
-
-    @property
-    def max_context(self) -> int:
-        """Prompt and answer together, in tokens."""
-        return self.memory.max_context
-
-    @property
-    def kv_bytes_per_token(self) -> int:
-        return self.memory.kv_bytes_per_token
-
-    @property
-    def kv_type(self) -> str:
-        return self.info.kv_type
-
-    @property
-    def num_kv_tokens(self) -> int:
-        return self.memory.num_kv_tokens
-
-    @property
-    def device(self) -> str:
-        return f"{DEVICE_NAMES[self.memory.device.kind]} ({self.memory.device.name})"
-
-    @property
-    def eos_token_ids(self) -> frozenset[int]:
-        return self.info.eos_token_ids
-
-    @property
-    def default_sampling(self) -> SamplingParams:
-        return self.info.default_sampling
-
-
-def describe_plan(model: ServedModel, blas: str) -> str:
-    """The plan as lines of text. blas: what MLX's CPU device computes with."""
+def describe_plan(model: ServedModel) -> str:
+    """The plan as lines of text."""
     info, memory = model.info, model.memory
     device = f"{model.device}, {gigabytes(memory.device.available_bytes)} available"
     if memory.device.kind == "cpu":
-        device += f"; {blas}"
+        device += f"; {model.blas}"
     context = f"{memory.max_context:,} tokens"
     if memory.max_context < info.context_length:
         context += f" (the model's own limit is {info.context_length:,})"

@@ -1,4 +1,4 @@
-"""Loads a model folder into MLX with mlx-lm. Everything here runs on the MLX thread.
+"""Loads a model folder into MLX with mlx-lm. Everything here runs in the engine's process.
 
 Code that comes with a model is never executed: `model_info.inspect` has refused what needs it, and
 `trust_remote_code` stays off.
@@ -21,10 +21,9 @@ __all__ = ["LoadedModel", "ModelError", "ModelInfo", "compute_dtype", "inspect",
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model ready to run. `model` is touched by the MLX thread only; the tokenizer by anyone."""
+    """A model ready to run."""
 
     model: Any  # an mlx.nn.Module, whose methods carry no types
-    tokenizer: Any  # mlx_lm's TokenizerWrapper
     info: ModelInfo
 
 
@@ -37,7 +36,7 @@ def compute_dtype() -> str | None:
 
 
 def load(info: ModelInfo) -> LoadedModel:
-    """Load and check the weights and tokenizer that `info` describes; the info returned is corrected.
+    """Load and check the weights that `info` describes; the info returned is corrected.
 
     Raises ModelError, one line.
     """
@@ -46,8 +45,7 @@ def load(info: ModelInfo) -> LoadedModel:
     _check_attention(model)
     _cast(model, info.dtype)
     _check_finite(info, model)
-    tokenizer = _load_tokenizer(info)
-    return LoadedModel(model, tokenizer, _probe(info, model))
+    return LoadedModel(model, _probe(info, model))
 
 
 def _load_model(info: ModelInfo) -> Any:
@@ -57,19 +55,6 @@ def _load_model(info: ModelInfo) -> Any:
     except Exception as error:  # mlx-lm raises all kinds for a malformed config or checkpoint
         raise ModelError(f"{info.path} cannot be loaded: {first_line(error)}") from error
     return model
-
-
-def _load_tokenizer(info: ModelInfo) -> Any:
-    try:
-        load_tokenizer: Any = mlx_lm.utils.load_tokenizer
-        return load_tokenizer(
-            info.path,
-            # Said outright: left open, transformers asks on the terminal whether to run the model's code.
-            {"trust_remote_code": False},
-            eos_token_ids=sorted(info.eos_token_ids) or None,
-        )
-    except Exception as error:  # the tokenizers library raises bare Exception
-        raise ModelError(f"the tokenizer in {info.path} cannot be loaded: {first_line(error)}") from error
 
 
 def _check_caches(model: Any) -> None:

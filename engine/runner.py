@@ -1,4 +1,4 @@
-"""Runs steps on MLX: the decode batch, the prefill chunks, sampling. Lives on the engine's thread.
+"""Runs steps on MLX: the decode batch, the prefill chunks, sampling. Lives in the engine's process.
 
 On a device that computes by itself (Metal, CUDA) a step is queued before the result of the step before is
 read, so that the device does not wait for Python. On MLX's CPU device, where NumPy attends, a step is

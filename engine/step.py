@@ -1,8 +1,8 @@
-"""What crosses the border between scheduler and engine: plain ints and lists, picklable, no arrays."""
+"""What crosses from the scheduler to the engine's process and back: plain ints and lists, no arrays."""
 
 import math
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 Run = tuple[int, int]
 """A contiguous range of KV slots, `(first, end)`; a sequence is a few of them, in token order."""
@@ -11,8 +11,17 @@ Run = tuple[int, int]
 MAX_LOGPROBS = 20
 
 
+class Message:
+    """Is pickled as a call of its class, in a third of the time that a slotted dataclass takes otherwise."""
+
+    __slots__: tuple[str, ...] = ()
+
+    def __reduce__(self) -> tuple[type["Message"], tuple[Any, ...]]:
+        return type(self), tuple(getattr(self, name) for name in self.__slots__)
+
+
 @dataclass(frozen=True, slots=True)
-class SamplingParams:
+class SamplingParams(Message):
     """How one sequence's next token is chosen. `temperature` 0 is exact greedy decoding.
 
     Raises ValueError for a value that would make the distribution meaningless: MLX takes NaN and
@@ -47,7 +56,7 @@ class SamplingParams:
 
 
 @dataclass(frozen=True, slots=True)
-class DecodeRow:
+class DecodeRow(Message):
     """One sequence's next token: feed `token` at `position`, sample what follows."""
 
     seq_id: int
@@ -59,7 +68,7 @@ class DecodeRow:
 
 
 @dataclass(frozen=True, slots=True)
-class PrefillChunk:
+class PrefillChunk(Message):
     """A slice of a prompt whose KV is to be computed; nothing is sampled from it."""
 
     seq_id: int
@@ -69,7 +78,7 @@ class PrefillChunk:
 
 
 @dataclass(frozen=True, slots=True)
-class StepPlan:
+class StepPlan(Message):
     """All that one step computes: the decode batch, then prefill chunks."""
 
     step_id: int
@@ -86,7 +95,7 @@ NOT_A_NUMBER = -1
 
 
 @dataclass(frozen=True, slots=True)
-class TokenScore:
+class TokenScore(Message):
     """A sampled token's log-probability, and the likeliest tokens in its place with theirs.
 
     Of the model's distribution: before temperature, filters and masks.
@@ -97,7 +106,7 @@ class TokenScore:
 
 
 @dataclass(frozen=True, slots=True)
-class StepResult:
+class StepResult(Message):
     """What a step sampled."""
 
     step_id: int
@@ -108,6 +117,10 @@ class StepResult:
 
 class StepFailed(Exception):
     """A step raised; its KV is not to be trusted and every sequence must be computed anew."""
+
+
+class EngineLost(StepFailed):
+    """The engine was gone, with all KV, before the step began: no sequence of it is to blame."""
 
 
 class Engine(Protocol):

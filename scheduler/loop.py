@@ -1,6 +1,6 @@
 """The asyncio task between the API and the engine: arrivals, schedule, await a step, publish.
 
-Everything here runs on one event loop. The engine's own thread is behind `Engine.step`; while it works, the
+Everything here runs on one event loop. The engine's process is behind `Engine.step`; while it works, the
 loop is free to take requests and to write tokens out.
 """
 
@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 
 from .. import PensieveError
-from ..engine.step import Engine, StepFailed, TokenScore
+from ..engine.step import Engine, EngineLost, StepFailed, TokenScore
 from .config import SchedulerConfig
 from .scheduler import Scheduler
 from .sequence import FinishReason, Progress, Request, Sequence, SequenceStatus
@@ -216,7 +216,7 @@ class SchedulerLoop:
         try:
             result = await (self._engine.drain() if plan is None else self._engine.step(plan))
         except StepFailed as error:
-            logger.exception("a step failed")
+            logger.error("a step failed: %s", error)  # where it arose, the engine's process has logged
             self._recover(error)
             return
         finally:
@@ -228,7 +228,7 @@ class SchedulerLoop:
 
     def _recover(self, error: StepFailed) -> None:
         self._num_failures += 1
-        self._publish(self._scheduler.fail())
+        self._publish(self._scheduler.fail(is_blamed=not isinstance(error, EngineLost)))
         if self._num_failures >= MAX_FAILURES:
             self._down = EngineDown(f"{self._num_failures} steps failed one after another: {error}")
 

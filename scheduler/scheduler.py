@@ -323,11 +323,11 @@ class Scheduler:
         del self._live[sequence.seq_id]
         self.allocator.release(sequence.table.clear())
 
-    def fail(self) -> list[Progress]:
+    def fail(self, is_blamed: bool = True) -> list[Progress]:
         """A planned step failed: nothing computed so far is trusted, every survivor starts anew.
 
-        The sequences of the failed step are then tried one at a time; one that fails alone is the culprit and
-        ends with "error". Returns the progress of the sequences that ended.
+        is_blamed: a sequence of the failed step may be the cause. They are then tried one at a time; one that
+        fails alone is the culprit and ends with "error". Returns the progress of the sequences that ended.
         """
         involved = {row.seq_id for plan in self._planned for row in plan.decode}
         involved |= {chunk.seq_id for plan in self._planned for chunk in plan.prefill}
@@ -338,6 +338,8 @@ class Scheduler:
         for sequence in reversed(list(self.running)):
             self._requeue(sequence)
         self.tree.clear()
+        if not is_blamed:
+            return []
         if len(failed) == len(involved) == 1:
             self.end(failed[0], "error")
             return [Progress(failed[0])]

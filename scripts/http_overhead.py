@@ -14,22 +14,18 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pensieve.engine  # noqa: F401  # before anything that imports mlx, or MLX keeps its slow BLAS
-from pensieve.api.plan import ServedModel
-from pensieve.api.serve import build_runner
 from pensieve.bench.config import TraceConfig
 from pensieve.bench.fleet import Record, play
 from pensieve.bench.gpu import SHAPES, write_random_model
 from pensieve.bench.model import write_model
 from pensieve.bench.servers import SERVERS, client, install, running
 from pensieve.bench.trace import Trace, make_trace
+from pensieve.engine.build import build, plan_model
 from pensieve.engine.config import EngineConfig
-from pensieve.engine.loader import compute_dtype, inspect, load
-from pensieve.engine.memory import find_device, make_plan
-from pensieve.engine.runner import Runner
 from pensieve.engine.step import SamplingParams
+from pensieve.engine.tokenizer import load_tokenizer
 from pensieve.scheduler.config import SchedulerConfig
 from pensieve.scheduler.scheduler import Scheduler
 from pensieve.scheduler.sequence import Request
@@ -39,15 +35,14 @@ class BareEngine:
     """A model in this process, without a server around it."""
 
     def __init__(self, folder: Path) -> None:
-        info = inspect(folder, str(folder), compute_dtype())
-        loaded = load(info)
-        self._memory = make_plan(loaded.info, EngineConfig(), find_device())
-        self._runner: Runner = build_runner(loaded.model, ServedModel(loaded.info, self._memory))
-        self._tokenizer: Any = loaded.tokenizer
+        config = EngineConfig(model=str(folder))
+        self._runner, self._served = build(plan_model(folder, config), config)
+        self._tokenizer = load_tokenizer(self._served.info)
 
     def rate(self, trace: Trace) -> float:
         """Tokens/s of the trace's first turns, all at once."""
-        scheduler = Scheduler(SchedulerConfig(), self._memory.num_blocks, self._memory.num_kv_tokens)
+        memory = self._served.memory
+        scheduler = Scheduler(SchedulerConfig(), memory.num_blocks, memory.num_kv_tokens)
         times: dict[int, list[float]] = {}
         for prompt in self._prompts(trace):
             sequence = scheduler.add(Request(prompt, SamplingParams(), trace.output_tokens))

@@ -12,6 +12,7 @@ from typing import Any
 import mlx_lm.utils
 import numpy as np
 from mlx.utils import tree_flatten
+from pensieve.engine.runner import Runner
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
@@ -139,3 +140,8 @@ def write_tokenizer(folder: Path, vocab: int, letters: str) -> None:
 
 def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=1), encoding="utf-8")
+
+
+def build_random(folder: Path, num_blocks: int, on_host: bool) -> tuple[Runner, None]:
+    """Make the runner of a model that `write_model` wrote, for an engine's process."""
+    return Runner(mlx_lm.utils.load_model(folder)[0], num_blocks, on_host), None

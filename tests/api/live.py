@@ -15,14 +15,13 @@ import uvicorn
 from pensieve.api.app import create_app
 from pensieve.api.config import ServerConfig
 from pensieve.api.serve import Server
-from pensieve.engine.runner import Runner
+from pensieve.engine.process import EngineProcess
 from pensieve.engine.step import SamplingParams
-from pensieve.engine.thread import EngineThread
 from pensieve.scheduler.config import SchedulerConfig
 from pensieve.scheduler.loop import SchedulerLoop
 
 from ..fakes import FakeModel
-from ..models import write_model
+from ..models import build_random, write_model
 from .conftest import wait_until
 
 EOS = 258
@@ -60,14 +59,11 @@ class LiveServer:
 @contextmanager
 def live_server(folder: Path) -> Iterator[LiveServer]:
     """Serve the model in `folder` from a thread, on a free port."""
-    engine = EngineThread()
-    engine.start(lambda: Runner(mlx_lm.utils.load_model(folder)[0], NUM_BLOCKS, on_host=True))
-    try:
+    with EngineProcess() as engine:
+        engine.start(build_random, folder, NUM_BLOCKS, True)
         loop = SchedulerLoop(engine, SchedulerConfig(max_batch=16), NUM_BLOCKS, 40_000)
         with _running(loop, folder) as server:
             yield server
-    finally:
-        engine.close()
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from pensieve.engine import loader
 from pensieve.engine.loader import LoadedModel, compute_dtype, load
 from pensieve.engine.model_info import inspect
 from pensieve.engine.step import SamplingParams
+from pensieve.engine.tokenizer import load_tokenizer
 from pensieve.engine.weights import ModelError
 from safetensors.numpy import load_file, save_file
 
@@ -38,7 +39,8 @@ def test_ordinary_models_load(tmp_path: Path, model_type: str) -> None:
     info = loaded.info
     assert (info.model_type, info.vocab_size, info.num_layers) == (model_type, 512, 3)
     assert info.kv_bytes_per_token == 3 * 2 * 16 * 2 * 4
-    assert loaded.tokenizer.decode(loaded.tokenizer.encode("héllo")) == "héllo"
+    tokenizer = load_tokenizer(info)
+    assert tokenizer.decode(tokenizer.encode("héllo")) == "héllo"
 
 
 def test_what_is_read_agrees_with_what_is_loaded(tiny_model: Path) -> None:

@@ -25,14 +25,13 @@ from pensieve.api.output.detokenizer import detokenizer_factory
 from pensieve.api.output.parser import Grammar, OutputParser
 from pensieve.api.output.pieces import CallEnd, CallStart, call_input
 from pensieve.api.schema import Tool
-from pensieve.engine.runner import Runner
+from pensieve.engine.process import EngineProcess
 from pensieve.engine.step import SamplingParams
-from pensieve.engine.thread import EngineThread
 from pensieve.scheduler.config import SchedulerConfig
 from pensieve.scheduler.loop import SchedulerLoop
 from pensieve.scheduler.sequence import Request
 
-from ...models import write_model
+from ...models import build_random, write_model
 from ...schemas import SCHEMAS
 
 EOS = 258
@@ -61,11 +60,10 @@ def vocabulary(tokenizer: Any) -> Vocabulary:
 
 
 @pytest.fixture(params=[True, False], ids=["at once", "one step ahead"])
-def engine(folder: Path, request: pytest.FixtureRequest) -> Iterator[EngineThread]:
-    thread = EngineThread()
-    thread.start(lambda: Runner(mlx_lm.utils.load_model(folder)[0], 2500, on_host=request.param))
-    yield thread
-    thread.close()
+def engine(folder: Path, request: pytest.FixtureRequest) -> Iterator[EngineProcess]:
+    with EngineProcess() as process:
+        process.start(build_random, folder, 2500, request.param)
+        yield process
 
 
 @dataclass
@@ -136,7 +134,7 @@ async def speak(loop: SchedulerLoop, seed: int) -> list[int]:
 
 
 def test_calls_of_a_model_that_emits_noise_are_valid(
-    engine: EngineThread, tokenizer: Any, vocabulary: Vocabulary
+    engine: EngineProcess, tokenizer: Any, vocabulary: Vocabulary
 ) -> None:
     async def run() -> None:
         loop = SchedulerLoop(engine, SchedulerConfig(max_batch=PARALLEL + 4, step_tokens=128), 2500, 4000)

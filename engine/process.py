@@ -1,0 +1,131 @@
+"""The scheduler's side of the engine's process: starts it, asks it, and starts it anew when it dies."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from .channel import Channel, ChannelClosed
+from .step import EngineLost, StepFailed, StepPlan, StepResult
+from .weights import ModelError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+STOP_S = 5
+"""Time that the process has to end by itself."""
+
+
+class EngineProcess:
+    """Runs a Runner in a process of its own; the scheduler's `Engine`. A context manager."""
+
+    def __init__(self, log_level: str = "warning") -> None:
+        """Start the process; it imports MLX while the caller goes on."""
+        self._log_level = log_level
+        self._start: tuple[Any, ...] | None = None
+        self._spawn()
+
+    def _spawn(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                # -P: in the user's folder may lie files that are named like modules.
+                [sys.executable, "-P", "-m", "pensieve.engine.worker", str(theirs.fileno()), self._log_level],
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+                stdin=subprocess.PIPE,  # it ends when this end is closed, by us or by our own end
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # Ctrl-C in the terminal is ours to deal with
+            )
+        self._channel = Channel(ours)
+
+    @property
+    def pid(self) -> int:
+        """The process's id; another one once it has been replaced."""
+        return self._process.pid
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Run a module's function in the process and wait for it; raises what it raises."""
+        result: T = self._ask("call", function, *arguments)
+        return result
+
+    def start(self, build: Callable[..., tuple[Any, T]], *arguments: Any) -> T:
+        """Have `build` make the runner there; returns what it tells of it, raises what it raises.
+
+        build: a module's function that returns the runner and facts. It runs again when the process has died.
+        """
+        facts: T = self._ask("start", build, *arguments)
+        self._start = ("start", build, *arguments)
+        return facts
+
+    def _ask(self, *message: Any) -> Any:
+        try:
+            self._channel.send(message)
+            return _result(self._channel.receive())
+        except ChannelClosed as error:
+            raise ModelError(self._end()) from error
+
+    async def step(self, plan: StepPlan) -> StepResult | None:
+        """See Engine.step."""
+        return await self._compute("step", plan)
+
+    async def drain(self) -> StepResult | None:
+        """See Engine.drain."""
+        return await self._compute("drain")
+
+    async def _compute(self, *message: Any) -> StepResult | None:
+        """Ask for a step. A process that has died is replaced, with empty pools, before that is raised."""
+        was_gone = self._process.poll() is not None
+        try:
+            result: StepResult | None = _result(await self._channel.ask(message))
+            return result
+        except ChannelClosed:
+            why = self._end()
+        logger.error("%s; it is started anew", why)
+        await asyncio.to_thread(self._restart)
+        raise EngineLost(why) if was_gone else StepFailed(why)
+
+    def _restart(self) -> None:
+        assert self._start is not None, "start() comes first"
+        self.close()
+        self._spawn()
+        try:
+            self._ask(*self._start)
+        except Exception as error:
+            self.close()
+            raise StepFailed(f"the engine's process cannot be started anew: {error}") from error
+
+    def _end(self) -> str:
+        """Wait for a process that has closed its socket; say how it ended."""
+        code = self._process.wait()
+        name = signal.Signals(-code).name if code < 0 else f"status {code}"
+        return f"the engine's process has ended: {name}"
+
+    def close(self) -> None:
+        """End the process, whatever it is doing."""
+        self._channel.close()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def __enter__(self) -> "EngineProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _result(answer: tuple[Exception | None, Any]) -> Any:
+    error, result = answer
+    if error is not None:
+        raise error
+    return result

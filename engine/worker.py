@@ -1,0 +1,96 @@
+"""The engine's process: the only one that runs a model. It does what it is told over a socket, in order.
+
+    python -m pensieve.engine.worker SOCKET LOG_LEVEL
+
+MLX wants one owner: a lazy array of one thread cannot be evaluated on another, and two threads that evaluate
+one graph crash the process. Here that owner is the main thread of a process of its own, which nobody else's
+Python keeps waiting, and whose death is not the server's.
+"""
+
+import logging
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from .. import PensieveError
+from .channel import Channel, ChannelClosed
+from .logs import set_up_logging
+from .runner import Runner
+from .step import StepPlan, StepResult
+
+logger = logging.getLogger(__name__)
+
+Build = Callable[..., tuple[Runner, Any]]
+"""Makes a runner, and what is to be told of it."""
+
+
+class Worker:
+    """What the other side may ask for: the public methods, by name."""
+
+    def __init__(self) -> None:
+        self._runner: Runner | None = None
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Run a function that needs MLX or the device."""
+        return function(*arguments)
+
+    def start(self, build: Build, *arguments: Any) -> Any:
+        """Make the runner; returns what `build` tells of it."""
+        self._runner, facts = build(*arguments)
+        return facts
+
+    def step(self, plan: StepPlan) -> StepResult | None:
+        """See Runner.step."""
+        assert self._runner is not None, "start() comes first"
+        return self._runner.step(plan)
+
+    def drain(self) -> StepResult | None:
+        """See Runner.drain."""
+        assert self._runner is not None, "start() comes first"
+        return self._runner.drain()
+
+
+def serve(channel: Channel) -> None:
+    """Answer messages `(method, *arguments)` with `(error, result)`, until the other side has gone."""
+    worker = Worker()
+    while True:
+        try:
+            method, *arguments = channel.receive()
+        except ChannelClosed:
+            return
+        answer: tuple[Exception | None, Any]
+        try:
+            answer = None, getattr(worker, method)(*arguments)
+        except Exception as error:
+            if not isinstance(error, PensieveError):
+                logger.exception("%s failed", method)  # where it came from does not cross
+            answer = error, None
+        channel.send(answer)
+
+
+def end_with_parent() -> None:
+    """End the process as soon as its standard input ends, which the parent holds, whatever it is doing."""
+    sys.stdin.buffer.read()
+    leave()
+
+
+def leave() -> NoReturn:
+    """End without the interpreter's farewell: MLX's own threads abort the process in it (0.32.4 on Linux)."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def main() -> NoReturn:
+    """Serve the socket whose number is the argument."""
+    set_up_logging(sys.argv[2])
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    serve(Channel(socket.socket(fileno=int(sys.argv[1]))))
+    leave()
+
+
+if __name__ == "__main__":
+    main()

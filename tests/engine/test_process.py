@@ -1,0 +1,177 @@
+"""The engine's process: exact, replaced when it dies, and never left behind."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import mlx_lm.utils
+import pytest
+from pensieve.engine.process import EngineProcess
+from pensieve.engine.runner import Runner
+from pensieve.engine.step import DecodeRow, PrefillChunk, SamplingParams, StepFailed, StepPlan
+from pensieve.engine.weights import ModelError
+from pensieve.scheduler.config import SchedulerConfig
+from pensieve.scheduler.loop import Generation, SchedulerLoop
+from pensieve.scheduler.sequence import Request
+
+from ..models import build_random, write_model
+from .harness import Verdict
+
+
+@pytest.fixture
+def engine() -> Iterator[EngineProcess]:
+    with EngineProcess() as process:
+        yield process
+
+
+def serve(engine: EngineProcess, requests: list[Request], kill_after: int | None = None) -> list[Generation]:
+    """Run requests together; kill the engine's process once so many tokens have come."""
+
+    async def read(generation: Generation) -> None:
+        async for _ in generation:
+            pass
+
+    async def main() -> list[Generation]:
+        loop = SchedulerLoop(engine, SchedulerConfig(max_batch=4, step_tokens=64), 200, 4096)
+        task = asyncio.create_task(loop.run())
+        generations = [loop.submit(request) for request in requests]
+        readers = asyncio.gather(*map(read, generations))
+        if kill_after is not None:
+            while sum(each.num_sampled_tokens for each in generations) < kill_after:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            os.kill(engine.pid, signal.SIGKILL)
+        await readers
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return generations
+
+    return asyncio.run(main())
+
+
+def judge(folder: Path, generations: list[Generation]) -> tuple[int, int]:
+    """Count tokens and those among them that plain mlx-lm would not have made."""
+    model: Any = mlx_lm.utils.load_model(folder)[0]
+    verdict = Verdict()
+    for generation in generations:
+        verdict.judge(model, generation._sequence)
+    return verdict.tokens, verdict.wrong
+
+
+def test_many_requests_through_the_process_are_exact(engine: EngineProcess, tmp_path: Path) -> None:
+    engine.start(build_random, write_model(tmp_path), 200, True)
+    requests = [Request([i] * (20 * i + 1), SamplingParams(), 10) for i in range(8)]
+    assert judge(tmp_path, serve(engine, requests)) == (80, 0)
+
+
+@pytest.mark.parametrize("on_host", [True, False], ids=["at once", "one step ahead"])
+def test_requests_outlive_the_process(engine: EngineProcess, tmp_path: Path, on_host: bool) -> None:
+    """MLX ends its process where Metal runs out of memory; the server must not go with it."""
+    engine.start(build_random, write_model(tmp_path), 200, on_host)
+    first = engine.pid
+    requests = [Request([i] * (20 * i + 1), SamplingParams(), 60) for i in range(6)]
+    generations = serve(engine, requests, kill_after=40)
+    assert engine.pid != first
+    assert judge(tmp_path, generations) == (360, 0)
+
+
+def test_who_comes_after_an_idle_death_is_not_blamed(engine: EngineProcess, tmp_path: Path) -> None:
+    engine.start(build_random, write_model(tmp_path), 200, True)
+    os.kill(engine.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, engine.pid, os.WEXITED | os.WNOWAIT)
+    assert judge(tmp_path, serve(engine, [Request([1, 2, 3], SamplingParams(), 10)])) == (10, 0)
+
+
+def fail_to_build() -> NoReturn:
+    raise ModelError("no such model")
+
+
+def test_what_build_raises_reaches_the_caller(engine: EngineProcess) -> None:
+    with pytest.raises(ModelError, match="no such model"):
+        engine.start(fail_to_build)
+
+
+def test_a_function_runs_in_the_process(engine: EngineProcess) -> None:
+    assert engine.call(os.getpid) == engine.pid != os.getpid()
+
+
+def test_a_process_that_dies_while_it_loads_is_told_of(engine: EngineProcess) -> None:
+    with pytest.raises(ModelError, match="has ended: status 3"):
+        engine.call(os._exit, 3)
+
+
+def build_and_die(count: Path) -> tuple[Runner, None]:
+    """Build a runner the first time; end the process the next."""
+    if count.exists():
+        os._exit(4)
+    count.touch()
+    return build_random(write_model(count.parent / "model"), 20, True)
+
+
+def test_a_process_that_cannot_be_replaced_fails_each_step(engine: EngineProcess, tmp_path: Path) -> None:
+    engine.start(build_and_die, tmp_path / "count")
+    os.kill(engine.pid, signal.SIGKILL)
+    for _ in range(2):
+        with pytest.raises(StepFailed, match=r"cannot be started anew: .* status 4"):
+            asyncio.run(engine.step(StepPlan(1)))
+
+
+def test_a_failed_step_says_why(engine: EngineProcess, tmp_path: Path) -> None:
+    engine.start(build_random, write_model(tmp_path), 20, True)
+    beyond = StepPlan(1, [], [PrefillChunk(1, [1, 2, 3], 0, ((10_000, 10_003),))])
+    with pytest.raises(StepFailed, match="bounds"):
+        asyncio.run(engine.step(beyond))
+    sound = StepPlan(2, [DecodeRow(1, 5, 0, ((0, 1),), SamplingParams())])
+    result = asyncio.run(engine.step(sound))
+    assert result is not None
+    assert list(result.tokens) == [1]
+
+
+def test_an_empty_plan_costs_nothing(tmp_path: Path) -> None:
+    model: Any = mlx_lm.utils.load_model(write_model(tmp_path))[0]
+    result = Runner(model, 20, on_host=True).step(StepPlan(1))
+    assert result is not None
+    assert result.tokens == {}
+
+
+PARENT = """
+import os, signal, time
+from pensieve.engine.process import EngineProcess
+
+engine = EngineProcess()
+engine.call(os.getpid)
+print(engine.pid, flush=True)
+engine.call(time.sleep, 60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_the_process_never_outlives_its_parent(number: signal.Signals) -> None:
+    """However the parent ends, and whatever the engine is doing."""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert parent.stdout is not None
+    with parent.stdout:
+        pid = int(parent.stdout.readline())
+    parent.send_signal(number)
+    parent.wait(10)
+    for _ in range(100):
+        if has_ended(pid):
+            return
+        time.sleep(0.05)
+    raise AssertionError("the engine's process is still there")
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z"
