@@ -66,7 +66,9 @@ class ServerProcess:
             os.killpg(self._process.pid, number)
 
     def _sample(self) -> None:
-        while not self._stopping.wait(SAMPLE_S):
+        is_over = False
+        while not is_over:  # a last time at the end: a short life must count as well
+            is_over = self._stopping.wait(SAMPLE_S)
             self.peak_bytes = max(self.peak_bytes, tree_usage(self._process.pid).resident_bytes)
 
 

@@ -147,7 +147,7 @@ def find_device() -> Device:
 
 
 def bound_buffer_cache() -> None:
-    """Keep MLX from holding freed buffers without limit. Runs in the engine's process, before the first step."""
+    """Keep MLX from holding freed buffers without limit. In the engine's process, before the first step."""
     mx.set_cache_limit(BUFFER_CACHE_BYTES)
 
 
