@@ -4,14 +4,16 @@ from .sequence import Sequence
 
 
 class StepBudget:
-    """The tokens left in a step, and how waiting prefills share them.
+    """The tokens left in a step, and which waiting prefills they go to.
 
-    Half goes to the oldest prefill, so that it always advances; the rest goes to the shortest ones, so that a
-    short prompt does not wait behind a long one; what they leave goes to the oldest again.
+    Each takes all that it can use, since a slice costs a pass over the model, however short. Steps take turns:
+    in every other one the oldest prefill comes first, so that it always advances; in the others the shortest,
+    so that a short prompt does not wait behind a long one.
     """
 
-    def __init__(self, num_tokens: int) -> None:
+    def __init__(self, num_tokens: int, step_id: int) -> None:
         self.num_tokens = num_tokens
+        self._oldest_first = step_id % 2 == 0
 
     def take(self, wanted: int) -> int:
         """Take up to `wanted` tokens and return how many were left to take."""
@@ -25,11 +27,7 @@ class StepBudget:
 
     def shares(self, prefilling: list[Sequence]) -> dict[Sequence, int]:
         """Tokens that each of `prefilling` (oldest first) may compute in this step; takes them."""
-        if not prefilling:
-            return {}
-        oldest = prefilling[0]
-        shares = {oldest: self.take(min(oldest.num_to_prefill, (self.num_tokens + 1) // 2))}
-        for sequence in sorted(prefilling[1:], key=lambda other: other.num_to_prefill):
-            shares[sequence] = self.take(sequence.num_to_prefill)
-        shares[oldest] += self.take(oldest.num_to_prefill - shares[oldest])
+        first = prefilling[:1] if self._oldest_first else []
+        others = sorted(prefilling[len(first) :], key=lambda sequence: sequence.num_to_prefill)
+        shares = {sequence: self.take(sequence.num_to_prefill) for sequence in [*first, *others]}
         return {sequence: share for sequence, share in shares.items() if share}

@@ -67,7 +67,7 @@ class Scheduler:
         None when nothing can be computed before a result of a planned step arrives, or at all.
         """
         plan = StepPlan(self.counters.steps + 1)
-        budget = StepBudget(self.config.step_tokens)
+        budget = StepBudget(self.config.step_tokens, plan.step_id)
         self._plan_decode(plan, budget)
         self._drop_preempted(plan)
         if plan.decode:
