@@ -133,6 +133,10 @@ class BlockTable:
         """Tokens that fit into the blocks held."""
         return len(self.blocks) * BLOCK_SIZE
 
+    def num_missing(self, num_tokens: int) -> int:
+        """Blocks to be added before `num_tokens` fit; negative where there are more than it takes."""
+        return -(-num_tokens // BLOCK_SIZE) - len(self.blocks)
+
     def extend(self, blocks: list[int]) -> None:
         """Append `blocks`, in token order."""
         for block in blocks:

@@ -77,6 +77,10 @@ class StepPlan:
     prefill: list[PrefillChunk] = field(default_factory=list)
 
     @property
+    def seq_ids(self) -> list[int]:
+        return [row.seq_id for row in self.decode] + [chunk.seq_id for chunk in self.prefill]
+
+    @property
     def num_tokens(self) -> int:
         return len(self.decode) + sum(len(chunk.tokens) for chunk in self.prefill)
 

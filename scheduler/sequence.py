@@ -71,9 +71,9 @@ class Sequence:
         return len(self.request.prompt)
 
     @property
-    def num_sampled(self) -> int:
-        """Tokens sampled so far, those still pending included."""
-        return len(self.tokens) - self.num_prompt + self.num_pending
+    def max_length(self) -> int:
+        """Tokens that it may come to, its prompt included."""
+        return len(self.request.prompt) + self.request.max_tokens
 
     @property
     def num_to_prefill(self) -> int:
@@ -83,7 +83,7 @@ class Sequence:
     @property
     def can_decode(self) -> bool:
         """Whether the next step may sample a token; it may not when that would exceed `max_tokens`."""
-        return self.num_to_prefill == 0 and self.num_sampled < self.request.max_tokens
+        return self.num_to_prefill == 0 and len(self.tokens) + self.num_pending < self.max_length
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,11 +96,11 @@ class Machine:
 
     def check_blocks(self) -> None:
         """Free + cached + held = all, and held is exactly what the sequences hold."""
-        allocator = self.scheduler.allocator
+        allocator = self.scheduler.memory.allocator
         assert allocator.num_free + allocator.num_cached + allocator.num_held == allocator.num_blocks
-        held = {block for sequence in self.scheduler.running for block in sequence.table.blocks}
+        held = {block for sequence in self.scheduler.roster.running for block in sequence.table.blocks}
         assert allocator.num_held == len(held)
-        assert all(not sequence.table.blocks for sequence in self.scheduler.waiting)
+        assert all(not sequence.table.blocks for sequence in self.scheduler.roster.waiting)
 
 
 def grow_tree(

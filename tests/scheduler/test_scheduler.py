@@ -26,8 +26,8 @@ class Driver:
         result = self.runner.drain() if plan is None else self.runner.step(plan)
         if result is not None:
             self.scheduler.update(result)
-        allocator = self.scheduler.allocator
-        held = {block for sequence in self.scheduler.running for block in sequence.table.blocks}
+        allocator = self.scheduler.memory.allocator
+        held = {block for sequence in self.scheduler.roster.running for block in sequence.table.blocks}
         assert allocator.num_held == len(held)
         return plan
 
@@ -186,8 +186,8 @@ def test_random_schedules_give_every_sequence_its_own_tokens(lag: int) -> None:
                 assert sequence.tokens == expected
             else:
                 assert sequence.tokens == expected[: len(sequence.tokens)]
-        assert driver.scheduler.allocator.num_held == 0
-        assert driver.scheduler.allocator.num_cached == driver.scheduler.tree.num_blocks
+        assert driver.scheduler.memory.allocator.num_held == 0
+        assert driver.scheduler.memory.allocator.num_cached == driver.scheduler.memory.tree.num_blocks
 
 
 @pytest.mark.parametrize("lag", [0, 1])
@@ -197,7 +197,7 @@ def test_preempted_prompts_of_one_token_wait_without_blocks(lag: int) -> None:
     sequences = [driver.scheduler.add(request([i], max_tokens=100)) for i in range(6)]
     for _ in range(3000):
         driver.step()
-        assert not any(sequence.table.blocks for sequence in driver.scheduler.waiting)
+        assert not any(sequence.table.blocks for sequence in driver.scheduler.roster.waiting)
     assert driver.scheduler.counters.preemptions > 0
     for i, sequence in enumerate(sequences):
         assert sequence.tokens == spell([i], 100)
@@ -224,8 +224,8 @@ def test_cancelling_at_random_points_returns_everything(lag: int) -> None:
             driver.step()
         driver.scheduler.end(sequence, "abort")
     driver.finish()
-    driver.scheduler.tree.clear()
-    assert driver.scheduler.allocator.num_free == 200
+    driver.scheduler.memory.tree.clear()
+    assert driver.scheduler.memory.allocator.num_free == 200
 
 
 def run_with_faults(driver: Driver) -> None:
