@@ -44,13 +44,13 @@ class Admission:
 
     def _num_promised(self) -> int:
         """Blocks that running prefills will still take."""
-        return sum(s.table.num_missing(len(s.tokens)) for s in self._roster.running if s.num_to_prefill)
+        return sum(s.table.num_missing(len(s.tokens)) for s in self._roster.running if s.is_prefilling)
 
     def _waits_for_prefix(self, sequence: Sequence) -> bool:
         """Whether a running sequence is computing a prefix that `sequence` shares and the tree lacks."""
         num_matched = self._memory.num_matched(sequence.tokens)
         for producer in self._roster.running:
-            if not producer.num_to_prefill and producer.num_settled >= producer.num_prompt - 1:
+            if not producer.is_prefilling and producer.num_settled >= producer.num_prompt - 1:
                 continue
             num_shared = shared_prefix(sequence.tokens, producer.tokens, num_matched)
             if num_shared > max(num_matched, producer.num_settled):

@@ -36,15 +36,17 @@ class Planner:
 
     def _plan_decode(self, plan: StepPlan) -> None:
         for sequence in self._roster.running:  # may lose some at its end, behind the sequence that is planned
+            if sequence.is_prefilling:
+                continue
             position = len(sequence.tokens) - 1 + sequence.num_pending
-            fits = sequence.can_decode and position < self._max_context
+            fits = position + 1 < sequence.max_length and position < self._max_context
             if fits and self._reserve(sequence, position + 1, plan):
                 plan.decode.append(_row(sequence, position))
                 sequence.num_computed = position + 1
                 sequence.num_pending += 1
 
     def _plan_prefill(self, plan: StepPlan, budget: StepBudget) -> None:
-        prefilling = [sequence for sequence in self._roster.running if sequence.num_to_prefill]
+        prefilling = [sequence for sequence in self._roster.running if sequence.is_prefilling]
         for sequence, share in budget.shares(prefilling).items():
             start, end = sequence.num_computed, sequence.num_computed + share
             is_running = sequence.status is SequenceStatus.RUNNING  # one before it may have preempted it

@@ -49,6 +49,7 @@ class Sequence:
     seq_id: int
     request: Request
     tokens: list[int] = field(init=False)
+    max_length: int = field(init=False)  # tokens that it may come to, its prompt included
     status: SequenceStatus = SequenceStatus.WAITING
     finish_reason: FinishReason | None = None
     table: BlockTable = field(default_factory=BlockTable)
@@ -65,15 +66,11 @@ class Sequence:
     def __post_init__(self) -> None:
         assert self.request.prompt, "a prompt has at least one token"
         self.tokens = list(self.request.prompt)
+        self.max_length = len(self.request.prompt) + self.request.max_tokens
 
     @property
     def num_prompt(self) -> int:
         return len(self.request.prompt)
-
-    @property
-    def max_length(self) -> int:
-        """Tokens that it may come to, its prompt included."""
-        return len(self.request.prompt) + self.request.max_tokens
 
     @property
     def num_to_prefill(self) -> int:
@@ -81,9 +78,9 @@ class Sequence:
         return max(0, len(self.tokens) - 1 - self.num_computed)
 
     @property
-    def can_decode(self) -> bool:
-        """Whether the next step may sample a token; it may not when that would exceed `max_tokens`."""
-        return self.num_to_prefill == 0 and len(self.tokens) + self.num_pending < self.max_length
+    def is_prefilling(self) -> bool:
+        """Whether there are any."""
+        return len(self.tokens) - 1 > self.num_computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +98,7 @@ class PrefixWait:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Progress:
     """What one step brought to one sequence."""
 
