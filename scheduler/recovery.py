@@ -16,22 +16,24 @@ class Recovery:
         self._memory = memory
         self._suspects: list[Sequence] = []
 
-    def begin(self, planned: Iterable[StepPlan]) -> Sequence | None:
-        """Trust nothing computed so far: every sequence starts anew from its tokens.
-
-        planned: the steps whose results will not come. Their sequences are suspects from now on; one that
-        was alone in them is returned instead: it is the culprit, and the caller's to end.
-        """
-        involved = {seq_id for plan in planned for seq_id in plan.seq_ids}
-        failed = [sequence for seq_id, sequence in self._roster.by_id.items() if seq_id in involved]
+    def start_anew(self) -> None:
+        """Trust nothing computed so far: every sequence waits to be computed from its tokens."""
         for sequence in self._roster.by_id.values():
             sequence.num_pending = 0
         for sequence in reversed(list(self._roster.running)):
             self._roster.requeue(sequence)
         self._memory.distrust()
-        if len(failed) == len(involved) == 1:
-            return failed[0]
-        self._suspects += [sequence for sequence in failed if sequence not in self._suspects]
+
+    def suspect(self, failed: Iterable[StepPlan]) -> Sequence | None:
+        """Try the sequences of `failed` steps one at a time from now on, in the order of their arrival.
+
+        Returns the one that was alone in them, if so: it is the culprit, and the caller's to end.
+        """
+        involved = {seq_id for plan in failed for seq_id in plan.seq_ids}
+        alive = [sequence for seq_id, sequence in self._roster.by_id.items() if seq_id in involved]
+        if len(alive) == len(involved) == 1:
+            return alive[0]
+        self._suspects += [sequence for sequence in alive if sequence not in self._suspects]
         return None
 
     def candidates(self) -> list[Sequence]:

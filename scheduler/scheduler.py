@@ -144,8 +144,9 @@ class Scheduler:
             self.roster.end(sequence, reason)
 
     def fail(self) -> list[Progress]:
-        """A planned step failed: see `Recovery`. Returns the progress of the sequences that ended with it."""
-        culprit = self._recovery.begin(self._planned)
+        """A planned step failed, and no result will come. Returns the progress of who ended by it."""
+        self._recovery.start_anew()
+        culprit = self._recovery.suspect(self._planned)
         self._planned.clear()
         if culprit is None:
             return []
