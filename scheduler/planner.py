@@ -14,10 +14,7 @@ from .sequence import Sequence, SequenceStatus
 class Planner:
     """Fills one step after another; where memory runs short, the youngest sequence gives way."""
 
-    def __init__(
-        self, max_context: int, roster: Roster, memory: Memory, admission: Admission, counters: Counters
-    ) -> None:
-        self._max_context = max_context
+    def __init__(self, roster: Roster, memory: Memory, admission: Admission, counters: Counters) -> None:
         self._roster = roster
         self._memory = memory
         self._admission = admission
@@ -38,11 +35,10 @@ class Planner:
         for sequence in self._roster.running:  # may lose some at its end, behind the sequence that is planned
             if sequence.is_prefilling:
                 continue
-            position = len(sequence.tokens) - 1 + sequence.num_pending
-            fits = position + 1 < sequence.max_length and position < self._max_context
-            if fits and self._reserve(sequence, position + 1, plan):
-                plan.decode.append(_row(sequence, position))
-                sequence.num_computed = position + 1
+            num_tokens = len(sequence.tokens) + sequence.num_pending
+            if num_tokens < sequence.max_length and self._reserve(sequence, num_tokens, plan):
+                plan.decode.append(_row(sequence, num_tokens))
+                sequence.num_computed = num_tokens
                 sequence.num_pending += 1
 
     def _plan_prefill(self, plan: StepPlan, budget: StepBudget) -> None:
@@ -79,9 +75,9 @@ class Planner:
         plan.prefill[:] = [chunk for chunk in plan.prefill if chunk.seq_id != sequence.seq_id]
 
 
-def _row(sequence: Sequence, position: int) -> DecodeRow:
-    """What is to be fed at `position`, and what may be sampled there as far as that is known."""
-    request, runs = sequence.request, sequence.table.runs(position + 1)
+def _row(sequence: Sequence, num_tokens: int) -> DecodeRow:
+    """Feed the last of `num_tokens`, and sample what follows within what may, as far as either is known."""
+    request, position, runs = sequence.request, num_tokens - 1, sequence.table.runs(num_tokens)
     if sequence.num_pending:
         return DecodeRow(sequence.seq_id, None, position, runs, request.sampling)
     allowed = allowed_tokens(request.constraint)

@@ -16,10 +16,10 @@ class Roster:
         self._memory = memory
         self._num_added = 0
 
-    def add(self, request: Request) -> Sequence:
+    def add(self, request: Request, max_length: int) -> Sequence:
         """Queue a new sequence as the last."""
         self._num_added += 1
-        sequence = Sequence(self._num_added, request)
+        sequence = Sequence(self._num_added, request, max_length)
         self.waiting.append(sequence)
         self.by_id[sequence.seq_id] = sequence
         return sequence

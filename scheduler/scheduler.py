@@ -45,7 +45,7 @@ class Scheduler:
         self._pace = Pace(config.itl_target_ms / 1000, config.step_tokens)
         self._recovery = Recovery(self.roster, self.memory)
         admission = Admission(config.max_batch, self.roster, self.memory, self._recovery, self.counters)
-        self._planner = Planner(self.max_context, self.roster, self.memory, admission, self.counters)
+        self._planner = Planner(self.roster, self.memory, admission, self.counters)
         self._planned: deque[StepPlan] = deque()  # whose results have not come
 
     @property
@@ -56,7 +56,7 @@ class Scheduler:
     def add(self, request: Request) -> Sequence:
         """Queue a request that fits: `len(prompt) < max_context` is the caller's to check."""
         assert len(request.prompt) < self.max_context
-        return self.roster.add(request)
+        return self.roster.add(request, min(len(request.prompt) + request.max_tokens, self.max_context))
 
     def schedule(self) -> StepPlan | None:
         """Plan the next step.
@@ -125,7 +125,7 @@ class Scheduler:
             self.end(sequence, "stop")
             return []
         sequence.tokens.append(token)
-        if len(sequence.tokens) >= min(sequence.max_length, self.max_context):
+        if len(sequence.tokens) >= sequence.max_length:
             self.end(sequence, "length")
         return [token]
 

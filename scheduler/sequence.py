@@ -48,8 +48,8 @@ class Sequence:
 
     seq_id: int
     request: Request
+    max_length: int  # tokens that it may come to, its prompt included
     tokens: list[int] = field(init=False)
-    max_length: int = field(init=False)  # tokens that it may come to, its prompt included
     status: SequenceStatus = SequenceStatus.WAITING
     finish_reason: FinishReason | None = None
     table: BlockTable = field(default_factory=BlockTable)
@@ -66,7 +66,6 @@ class Sequence:
     def __post_init__(self) -> None:
         assert self.request.prompt, "a prompt has at least one token"
         self.tokens = list(self.request.prompt)
-        self.max_length = len(self.request.prompt) + self.request.max_tokens
 
     @property
     def num_prompt(self) -> int:
