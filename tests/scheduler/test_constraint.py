@@ -7,9 +7,9 @@ from pensieve.cache.blocks import BLOCK_SIZE
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.sequence import Request, Sequence
 
+from .driver import Driver, prompt_of, run_with_faults
 from .oracle import OracleRunner, nearest, next_token, spell
 from .residues import Residues
-from .test_scheduler import Driver, prompt_of, run_with_faults
 
 
 def spell_within(prompt: list[int], count: int, seed: int) -> list[int]:
