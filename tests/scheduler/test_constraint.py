@@ -7,7 +7,7 @@ from pensieve.cache.blocks import BLOCK_SIZE
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.sequence import Request, Sequence
 
-from .driver import Driver, prompt_of, run_with_faults
+from .driver import Driver, prompt_of
 from .oracle import OracleRunner, nearest, next_token, spell
 from .residues import Residues
 
@@ -100,7 +100,7 @@ def test_what_was_accepted_stays_when_a_step_fails(lag: int, failing: int) -> No
     sequences = [driver.scheduler.add(constrained(prompt_of(i, 40), 60, seed=i)) for i in range(4)]
 
     driver.runner = OracleRunner(100 * BLOCK_SIZE, lag, lambda plan: plan.step_id == failing)
-    run_with_faults(driver)
+    driver.finish(recovers=True)
     for i, sequence in enumerate(sequences):
         assert sequence.tokens == spell_within(prompt_of(i, 40), 60, seed=i)
 

@@ -2,7 +2,7 @@ import pytest
 from pensieve.cache.blocks import BLOCK_SIZE
 from pensieve.engine.step import StepFailed, StepPlan
 
-from .driver import Driver, prompt_of, request, run_with_faults
+from .driver import Driver, prompt_of, request
 from .oracle import OracleRunner, spell
 
 
@@ -18,7 +18,7 @@ def test_a_step_that_fails_costs_its_culprit_alone(lag: int, position: int) -> N
         return reached or any(c.seq_id == bad and c.start + len(c.tokens) > position for c in plan.prefill)
 
     driver.runner = OracleRunner(100 * BLOCK_SIZE, lag, breaks)
-    run_with_faults(driver)
+    driver.finish(recovers=True)
     for i, sequence in enumerate(sequences):
         if sequence.seq_id == bad:
             assert sequence.finish_reason == "error"
@@ -30,7 +30,7 @@ def test_a_fault_that_passes_costs_nobody_in_company() -> None:
     driver = Driver(num_blocks=100)
     sequences = [driver.scheduler.add(request(prompt_of(i, 40), max_tokens=30)) for i in range(4)]
     driver.runner = OracleRunner(100 * BLOCK_SIZE, 0, lambda plan: plan.step_id == 9)
-    run_with_faults(driver)
+    driver.finish(recovers=True)
     for i, sequence in enumerate(sequences):
         assert sequence.tokens == spell(prompt_of(i, 40), 30)
 
