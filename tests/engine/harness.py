@@ -103,5 +103,14 @@ def grow_tree(
     return [sequence for sequence in started if sequence.finish_reason == "length"]
 
 
+def judge_trees(model: Any, runner: StepRunner, num_trees: int) -> Verdict:
+    rng, verdict = random.Random(num_trees), Verdict()
+    machine = Machine(runner, num_blocks=400)
+    for _ in range(num_trees):
+        for sequence in grow_tree(machine, rng, 512, num_requests=4):
+            verdict.judge(model, sequence)
+    return verdict
+
+
 def _tokens(rng: random.Random, vocab: int, count: int) -> list[int]:
     return [rng.randrange(vocab) for _ in range(count)]
