@@ -76,7 +76,7 @@ class Planner:
 
 
 def _row(sequence: Sequence, num_tokens: int) -> DecodeRow:
-    """Feed the last of `num_tokens`, and sample what follows within what may, as far as either is known."""
+    """The row that feeds the last of `num_tokens`; while that is not known, nor is what may follow it."""
     request, position, runs = sequence.request, num_tokens - 1, sequence.table.runs(num_tokens)
     if sequence.num_pending:
         return DecodeRow(sequence.seq_id, None, position, runs, request.sampling)
