@@ -233,10 +233,10 @@ def prefill_rates(model: Any, length: int = 16_384, chunk: int = 2048) -> tuple[
         machine.runner.prefills = True
         rates = []
         for index in (1, 2):  # the first one warms up
-            machine.scheduler.tree.clear()
+            machine.scheduler.memory.tree.clear()
             sequence = machine.add(length, 0, index)
             started = time.perf_counter()
-            while sequence.num_sampled - sequence.num_pending < 1:
+            while len(sequence.tokens) == sequence.num_prompt:
                 machine.step()
             rates.append(length / (time.perf_counter() - started))
             machine.scheduler.end(sequence, "abort")

@@ -126,33 +126,37 @@ class BlockTable:
 
     def __init__(self) -> None:
         self.blocks: list[int] = []
-        self._runs: list[list[int]] = []  # maximal [first, end) ranges of consecutive blocks, in order
+        self._runs: list[list[int]] = []  # maximal [first, end) ranges of slots, in token order
 
     @property
     def num_slots(self) -> int:
         """Tokens that fit into the blocks held."""
         return len(self.blocks) * BLOCK_SIZE
 
+    def num_missing(self, num_tokens: int) -> int:
+        """Blocks to be added before `num_tokens` fit; negative where there are more than it takes."""
+        return -(-num_tokens // BLOCK_SIZE) - len(self.blocks)
+
     def extend(self, blocks: list[int]) -> None:
         """Append `blocks`, in token order."""
         for block in blocks:
-            if self._runs and self._runs[-1][1] == block:
-                self._runs[-1][1] += 1
+            first = block * BLOCK_SIZE
+            if self._runs and self._runs[-1][1] == first:
+                self._runs[-1][1] += BLOCK_SIZE
             else:
-                self._runs.append([block, block + 1])
+                self._runs.append([first, first + BLOCK_SIZE])
         self.blocks += blocks
 
     def runs(self, num_tokens: int) -> tuple[tuple[int, int], ...]:
-        """The slots of the first `num_tokens` tokens as contiguous ranges `(first, end)`, in token order."""
+        """The slots of the first `num_tokens` tokens, at least one, in order, as ranges `(first, end)`."""
         runs = []
         for first, end in self._runs:
-            if num_tokens <= 0:
-                break
-            length = min(num_tokens, (end - first) * BLOCK_SIZE)
-            runs.append((first * BLOCK_SIZE, first * BLOCK_SIZE + length))
-            num_tokens -= length
-        assert num_tokens <= 0, "the table is too short"
-        return tuple(runs)
+            if first + num_tokens <= end:
+                runs.append((first, first + num_tokens))
+                return tuple(runs)
+            runs.append((first, end))
+            num_tokens -= end - first
+        raise AssertionError("the table is too short")
 
     def clear(self) -> list[int]:
         """Forget all blocks and return them, for their release."""

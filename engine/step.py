@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 Run = tuple[int, int]
 """A contiguous range of KV slots, `(first, end)`; a sequence is a few of them, in token order."""
@@ -55,9 +55,11 @@ class SamplingParams(Message):
             raise ValueError("seed must be an unsigned 64-bit integer")
 
 
-@dataclass(frozen=True, slots=True)
-class DecodeRow(Message):
-    """One sequence's next token: feed `token` at `position`, sample what follows."""
+class DecodeRow(NamedTuple):
+    """One sequence's next token: feed `token` at `position`, sample what follows.
+
+    A tuple, because every step makes one for each sequence: a frozen dataclass takes three times as long.
+    """
 
     seq_id: int
     token: int | None  # None: the token that this sequence's previous step samples, still on the device
@@ -84,6 +86,10 @@ class StepPlan(Message):
     step_id: int
     decode: list[DecodeRow] = field(default_factory=list)
     prefill: list[PrefillChunk] = field(default_factory=list)
+
+    @property
+    def seq_ids(self) -> list[int]:
+        return [row.seq_id for row in self.decode] + [chunk.seq_id for chunk in self.prefill]
 
     @property
     def num_tokens(self) -> int:

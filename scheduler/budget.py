@@ -6,9 +6,9 @@ from .sequence import Sequence
 class StepBudget:
     """The tokens left in a step, and which waiting prefills they go to.
 
-    Each takes all that it can use, since a slice costs a pass over the model, however short. Steps take turns:
-    in every other one the oldest prefill comes first, so that it always advances; in the others the shortest,
-    so that a short prompt does not wait behind a long one.
+    One after the other takes all that it can use, since a slice costs a pass over the model, however short.
+    Steps take turns: in every other one the oldest prefill comes first, so that it always advances; in the
+    others the shortest, so that a short prompt does not wait behind a long one.
     """
 
     def __init__(self, num_tokens: int, step_id: int) -> None:

@@ -83,7 +83,7 @@ class Generation:
         """Requests before this one in the queue; 0 once it runs."""
         if self._sequence.status is not SequenceStatus.WAITING:
             return 0
-        return self._scheduler.waiting.index(self._sequence)
+        return self._scheduler.roster.waiting.index(self._sequence)
 
     @property
     def finish_reason(self) -> FinishReason | None:
@@ -180,9 +180,9 @@ class SchedulerLoop:
             raise self._down
         if len(request.prompt) >= self.max_context:
             raise PromptTooLong(len(request.prompt), self.max_context - 1)
-        if len(self._scheduler.waiting) >= self._scheduler.config.max_waiting:
+        if len(self._scheduler.roster.waiting) >= self._scheduler.config.max_waiting:
             raise QueueFull(retry_after_s=10)
-        num_cached = self._scheduler.num_matched(request.prompt)
+        num_cached = self._scheduler.memory.num_matched(request.prompt)
         sequence = self._scheduler.add(request)
         generation = Generation(self._scheduler, sequence, num_cached)
         self._generations[sequence] = generation
@@ -233,7 +233,7 @@ class SchedulerLoop:
             self._down = EngineDown(f"{self._num_failures} steps failed one after another: {error}")
 
     def _mark_admitted(self) -> None:
-        for sequence in self._scheduler.running:
+        for sequence in self._scheduler.roster.running:
             generation = self._generations[sequence]
             if generation.admitted_s is None:
                 generation.admitted_s = time.monotonic()
@@ -250,10 +250,10 @@ class SchedulerLoop:
     def stats(self) -> Stats:
         """What is running, what is held, what has happened."""
         scheduler, started = self._scheduler, self._step_started_s
-        counters, allocator = scheduler.counters, scheduler.allocator
+        counters, allocator = scheduler.counters, scheduler.memory.allocator
         return Stats(
-            num_running=len(scheduler.running),
-            num_waiting=len(scheduler.waiting),
+            num_running=len(scheduler.roster.running),
+            num_waiting=len(scheduler.roster.waiting),
             blocks_total=allocator.num_blocks,
             blocks_free=allocator.num_free,
             blocks_cached=allocator.num_cached,
@@ -265,7 +265,7 @@ class SchedulerLoop:
             prefix_cache_queries=counters.prefix_queries,
             prefix_cache_hits=counters.prefix_hits,
             prefix_waits=counters.prefix_waits,
-            evictions=scheduler.tree.num_evicted,
+            evictions=scheduler.memory.tree.num_evicted,
             preemptions=counters.preemptions,
             steps=counters.steps,
             current_step_s=0.0 if started is None else time.monotonic() - started,

@@ -48,6 +48,7 @@ class Sequence:
 
     seq_id: int
     request: Request
+    max_length: int  # tokens that it may come to, its prompt included
     tokens: list[int] = field(init=False)
     status: SequenceStatus = SequenceStatus.WAITING
     finish_reason: FinishReason | None = None
@@ -71,19 +72,14 @@ class Sequence:
         return len(self.request.prompt)
 
     @property
-    def num_sampled(self) -> int:
-        """Tokens sampled so far, those still pending included."""
-        return len(self.tokens) - self.num_prompt + self.num_pending
-
-    @property
     def num_to_prefill(self) -> int:
         """Tokens to compute before the next one can be sampled; the last known token is left to decode."""
         return max(0, len(self.tokens) - 1 - self.num_computed)
 
     @property
-    def can_decode(self) -> bool:
-        """Whether the next step may sample a token; it may not when that would exceed `max_tokens`."""
-        return self.num_to_prefill == 0 and self.num_sampled < self.request.max_tokens
+    def is_prefilling(self) -> bool:
+        """Whether there are any."""
+        return len(self.tokens) - 1 > self.num_computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +97,7 @@ class PrefixWait:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Progress:
     """What one step brought to one sequence."""
 

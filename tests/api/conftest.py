@@ -16,7 +16,7 @@ from pensieve.api.app import create_app
 from pensieve.api.config import ServerConfig
 from pensieve.api.stream import KeepAlive
 
-from ..fakes import ByteTokenizer, FakeModel, ScriptedScheduler
+from ..fakes import ByteTokenizer, FakeModel, Script, ScriptedScheduler
 
 
 @dataclass
@@ -47,6 +47,11 @@ class Server:
 
     def http(self) -> httpx.Client:
         return self.clients.enter_context(httpx.Client(base_url=self.url, timeout=20.0))
+
+    def script(self, text: str, size: int = 3, **options: Any) -> Script:
+        """Make an answer of a text, a few tokens at a time."""
+        tokens = self.tokenizer.encode(text)
+        return Script([tokens[i : i + size] for i in range(0, len(tokens), size)], **options)
 
     def prompt_text(self, index: int = -1) -> str:
         """Return the prompt that the engine was given."""

@@ -3,37 +3,18 @@
 import json
 from typing import Any
 
-import anthropic
 import pytest
-from anthropic.types import Message, MessageParam, TextBlock, ToolUseBlock
+from anthropic.types import Message, MessageParam
 from pensieve.api.output.thoughts import seal
 from pensieve.engine.step import SamplingParams
 
-from ..fakes import ByteTokenizer, FakeModel, Script
+from ..fakes import ByteTokenizer, FakeModel
 from .conftest import Server, StartServer
-
-HELLO: list[MessageParam] = [{"role": "user", "content": "Hello"}]
-BASH: Any = {
-    "name": "Bash",
-    "description": "Runs a command",
-    "input_schema": {"type": "object", "properties": {"command": {"type": "string"}}},
-}
-CALL = '<tool_call>\n{"name": "Bash", "arguments": {"command": "ls"}}\n</tool_call>'
-
-
-def contents(message: Message) -> list[dict[str, object]]:
-    """List a message's blocks without the fields that the SDK adds."""
-    return [block.to_dict(exclude_unset=True, exclude_none=True) for block in message.content]
-
-
-def script(server: Server, text: str, size: int = 3, **options: Any) -> Script:
-    """Answer with a text, a few tokens at a time."""
-    tokens = server.tokenizer.encode(text)
-    return Script([tokens[i : i + size] for i in range(0, len(tokens), size)], **options)
+from .exchange import BASH, CALL, HELLO, contents
 
 
 def test_a_whole_message_has_text_usage_and_stop_reason(server: Server) -> None:
-    server.scheduler.play(script(server, "Hi there", num_cached=10))
+    server.scheduler.play(server.script("Hi there", num_cached=10))
     message = server.sdk().messages.create(model="claude-opus-5-5", max_tokens=100, messages=HELLO)
     assert contents(message) == [{"type": "text", "text": "Hi there"}]
     assert message.model == "claude-opus-5-5"
@@ -47,7 +28,7 @@ def test_a_whole_message_has_text_usage_and_stop_reason(server: Server) -> None:
 
 
 def test_a_stream_gives_the_same_message_as_the_whole(server: Server) -> None:
-    server.scheduler.play(script(server, "Grüße 😀\x00 end", num_cached=4))
+    server.scheduler.play(server.script("Grüße 😀\x00 end", num_cached=4))
     whole = server.sdk().messages.create(model="default", max_tokens=100, messages=HELLO)
     with server.sdk().messages.stream(model="default", max_tokens=100, messages=HELLO) as stream:
         text = "".join(stream.text_stream)
@@ -58,7 +39,7 @@ def test_a_stream_gives_the_same_message_as_the_whole(server: Server) -> None:
 
 
 def test_the_wire_of_a_stream_has_event_lines_in_order(server: Server) -> None:
-    server.scheduler.play(script(server, "Hi"))
+    server.scheduler.play(server.script("Hi"))
     body = {"model": "default", "max_tokens": 9, "messages": HELLO, "stream": True}
     response = server.http().post("/v1/messages?beta=true", json=body)
     assert response.headers["content-type"].startswith("text/event-stream")
@@ -76,111 +57,8 @@ def test_the_wire_of_a_stream_has_event_lines_in_order(server: Server) -> None:
     assert [json.loads(data.removeprefix("data: "))["type"] for _, data in events] == names
 
 
-def test_a_tool_call_becomes_a_tool_use_block(server: Server) -> None:
-    server.scheduler.play(script(server, f"Let me look.\n{CALL}"))
-    message = server.sdk().messages.create(model="default", max_tokens=500, messages=HELLO, tools=[BASH])
-    text, call = message.content
-    assert isinstance(text, TextBlock)
-    assert text.text == "Let me look."
-    assert isinstance(call, ToolUseBlock)
-    assert (call.name, call.input) == ("Bash", {"command": "ls"})
-    assert call.id.startswith("toolu_")
-    assert message.stop_reason == "tool_use"
-
-
-def test_several_tool_calls_stream_as_blocks_of_their_own(server: Server) -> None:
-    server.scheduler.play(script(server, f"{CALL}\n{CALL}"))
-    with server.sdk().messages.stream(
-        model="default", max_tokens=500, messages=HELLO, tools=[BASH]
-    ) as stream:
-        message = stream.get_final_message()
-    assert [block.type for block in message.content] == ["tool_use", "tool_use"]
-    assert len({block.id for block in message.content if block.type == "tool_use"}) == 2
-
-
-def stream_events(server: Server) -> list[Any]:
-    with server.sdk().messages.stream(
-        model="default", max_tokens=500, messages=HELLO, tools=[BASH]
-    ) as stream:
-        return list(stream)
-
-
-def test_a_call_is_streamed_while_it_is_written(server: Server) -> None:
-    server.scheduler.play(script(server, CALL, size=5))
-    events = stream_events(server)
-    fragments = [event.partial_json for event in events if event.type == "input_json"]
-    assert len(fragments) >= 3
-    assert "".join(fragments) == '{"command": "ls"}'
-    kinds = [event.type for event in events]
-    assert kinds.index("content_block_start") < kinds.index("input_json") < kinds.index("content_block_stop")
-
-
-def test_a_call_that_max_tokens_cuts_off_is_whole_nowhere(server: Server) -> None:
-    """As Anthropic's API does it: the fragments so far, and stop_reason max_tokens."""
-    server.scheduler.play(script(server, CALL[:-16], finish="length"))
-    message = stream_events(server)[-1].message
-    whole = server.sdk().messages.create(model="default", max_tokens=500, messages=HELLO, tools=[BASH])
-    assert message.stop_reason == whole.stop_reason == "max_tokens"
-    raw = '{"command": "ls'
-    assert contents(whole)[0]["input"] == {"__unparsedToolInput": {"raw": raw, "len": len(raw)}}
-    assert (message.content[0].name, message.content[0].input) == ("Bash", {})
-
-
-def test_a_broken_call_is_an_error_to_the_sdk_and_not_half_a_call(server: Server) -> None:
-    server.scheduler.play(script(server, CALL.replace('"ls"', '"ls", "x": nul')))
-    with pytest.raises(ValueError, match="Unable to parse tool parameter JSON"):
-        stream_events(server)
-
-
-def test_parallel_calls_can_be_switched_off(server: Server) -> None:
-    server.scheduler.play(script(server, f"{CALL}\n{CALL}", hangs=True))
-    message = server.sdk().messages.create(
-        model="default",
-        max_tokens=500,
-        messages=HELLO,
-        tools=[BASH],
-        tool_choice={"type": "auto", "disable_parallel_tool_use": True},
-    )
-    assert [block.type for block in message.content] == ["tool_use"]
-    assert server.scheduler.generations[0].num_cancels > 0
-
-
-def test_without_tools_the_marks_of_a_call_are_text(server: Server) -> None:
-    server.scheduler.play(script(server, CALL))
-    message = server.sdk().messages.create(model="default", max_tokens=500, messages=HELLO)
-    assert contents(message) == [{"type": "text", "text": CALL}]
-
-
-def test_tool_choice_none_shows_the_tools_but_reads_no_calls(server: Server) -> None:
-    server.scheduler.play(script(server, CALL))
-    message = server.sdk().messages.create(
-        model="default", max_tokens=500, messages=HELLO, tools=[BASH], tool_choice={"type": "none"}
-    )
-    assert [block.type for block in message.content] == ["text"]
-    assert "Runs a command" in server.prompt_text()
-    assert "without calling a tool" in server.prompt_text()
-
-
-def test_tool_choice_any_asks_for_a_call(server: Server) -> None:
-    server.sdk().messages.create(
-        model="default", max_tokens=9, messages=HELLO, tools=[BASH], tool_choice={"type": "any"}
-    )
-    assert "must be a call of one of the tools" in server.prompt_text()
-
-
-def test_a_named_tool_must_exist(server: Server) -> None:
-    with pytest.raises(anthropic.BadRequestError, match="no such tool"):
-        server.sdk().messages.create(
-            model="default",
-            max_tokens=9,
-            messages=HELLO,
-            tools=[BASH],
-            tool_choice={"type": "tool", "name": "Read"},
-        )
-
-
 def test_a_stop_sequence_ends_the_answer_across_tokens(server: Server) -> None:
-    server.scheduler.play(script(server, "one two STOP three", size=1, hangs=True))
+    server.scheduler.play(server.script("one two STOP three", size=1, hangs=True))
     message = server.sdk().messages.create(
         model="default", max_tokens=500, messages=HELLO, stop_sequences=["never", "STOP"]
     )
@@ -191,7 +69,7 @@ def test_a_stop_sequence_ends_the_answer_across_tokens(server: Server) -> None:
 
 
 def test_max_tokens_is_a_stop_reason(server: Server) -> None:
-    server.scheduler.play(script(server, "far too long"))
+    server.scheduler.play(server.script("far too long"))
     message = server.sdk().messages.create(model="default", max_tokens=1, messages=HELLO)
     assert (message.stop_reason, message.usage.output_tokens) == ("max_tokens", 1)
 
@@ -222,7 +100,7 @@ def test_every_stop_reason(
     start_server: StartServer, stream: bool, text: str, options: dict[str, Any], reason: str
 ) -> None:
     server = start_server(tokenizer=ByteTokenizer(thinks=True), model=FakeModel(max_context=500))
-    server.scheduler.play(script(server, text, num_cached=7))
+    server.scheduler.play(server.script(text, num_cached=7))
     fields: dict[str, Any] = {"max_tokens": 200, "tools": [BASH]} | options
     if stream:
         with server.sdk().messages.stream(model="default", messages=HELLO, **fields) as events:
@@ -265,7 +143,7 @@ def test_an_empty_answer_has_no_blocks(server: Server) -> None:
 
 def test_thoughts_are_a_block_of_their_own(start_server: StartServer) -> None:
     server = start_server(tokenizer=ByteTokenizer(thinks=True))
-    server.scheduler.play(script(server, "<think>\nHm.\n</think>\n\nYes."))
+    server.scheduler.play(server.script("<think>\nHm.\n</think>\n\nYes."))
     with server.sdk().messages.stream(model="default", max_tokens=99, messages=HELLO) as stream:
         streamed = stream.get_final_message()
     whole = server.sdk().messages.create(model="default", max_tokens=99, messages=HELLO)
@@ -278,7 +156,7 @@ def test_thoughts_are_a_block_of_their_own(start_server: StartServer) -> None:
 
 def test_omitted_thoughts_leave_an_empty_block_that_brings_them_back(start_server: StartServer) -> None:
     server = start_server(tokenizer=ByteTokenizer(thinks=True))
-    server.scheduler.play(script(server, "<think>\nHm.\n</think>\n\nYes."))
+    server.scheduler.play(server.script("<think>\nHm.\n</think>\n\nYes."))
     fields: Any = {"model": "default", "max_tokens": 99, "messages": HELLO}
     fields["extra_body"] = {"thinking": {"type": "adaptive", "display": "omitted"}}
     with server.sdk().messages.stream(**fields) as stream:

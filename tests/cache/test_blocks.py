@@ -65,4 +65,4 @@ def test_runs_cover_the_slots_in_token_order(blocks: list[int], data: st.DataObj
     expected = [block * BLOCK_SIZE + i for block in blocks for i in range(BLOCK_SIZE)]
     assert slots == expected[:num_tokens]
     assert table.clear() == blocks
-    assert table.runs(0) == ()
+    assert table.num_slots == 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from pensieve.engine.kernels.device import SHARED_PEAK_MARGIN
 from pensieve.engine.kernels.source import (
     APPEND,
@@ -23,15 +24,13 @@ from pensieve.engine.kernels.source import (
 
 Array = npt.NDArray[Any]
 
+needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+
 CTYPES = {"float32": "float", "float16": "float16_t", "bfloat16": "bfloat16_t"}
 INTS = ("table", "items", "ranges", "slots", "extent")
 FLOATS = ("outs", "stats", "extra_stats", "sinks", "after", "done")
 FIXED = dict.fromkeys(INTS, "int") | dict.fromkeys(FLOATS, "float")
 """The types of arguments that are not of the model's type."""
-
-
-def has_compiler() -> bool:
-    return shutil.which("c++") is not None
 
 
 def build(folder: Path, geometry: Geometry, dtype: str, scale: float, has_sinks: bool = False) -> ctypes.CDLL:

@@ -6,7 +6,6 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
-from pensieve.engine.runner import Runner
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.config import SchedulerConfig
 from pensieve.scheduler.constraint import Constraint
@@ -14,6 +13,9 @@ from pensieve.scheduler.scheduler import Scheduler
 from pensieve.scheduler.sequence import Request, Sequence, SequenceStatus
 
 from ..scheduler.residues import Residues
+from ..stepper import Stepper, StepRunner
+
+CONFIG = SchedulerConfig(max_batch=8, step_tokens=48)
 
 TIE = 1e-4
 """Two logits closer than this may change places by rounding alone."""
@@ -54,17 +56,13 @@ def _masked(row: Any, mask: bytes | None) -> Any:
     return np.where(allowed, row, -np.inf)
 
 
-@dataclass
-class Machine:
-    """A scheduler and a runner, stepped by hand; checks the block accounting after every step."""
+class Machine(Stepper):
+    """A scheduler over a runner, and all sequences that it was given."""
 
-    runner: Runner
-    num_blocks: int
-    config: SchedulerConfig = field(default_factory=lambda: SchedulerConfig(max_batch=8, step_tokens=48))
-    max_context: int = 4096
-
-    def __post_init__(self) -> None:
-        self.scheduler = Scheduler(self.config, self.num_blocks, self.max_context)
+    def __init__(
+        self, runner: StepRunner, num_blocks: int, config: SchedulerConfig = CONFIG, max_context: int = 4096
+    ) -> None:
+        super().__init__(Scheduler(config, num_blocks, max_context), runner)
         self.sequences: list[Sequence] = []
 
     def add(
@@ -78,29 +76,6 @@ class Machine:
         sequence = self.scheduler.add(request)
         self.sequences.append(sequence)
         return sequence
-
-    def step(self) -> None:
-        plan = self.scheduler.schedule()
-        result = self.runner.drain() if plan is None else self.runner.step(plan)
-        if result is not None:
-            self.scheduler.update(result)
-        self.check_blocks()
-
-    def finish(self) -> None:
-        """Step until nothing is left to do."""
-        for _ in range(10_000):
-            if not self.scheduler.has_work:
-                return
-            self.step()
-        raise AssertionError("the scheduler makes no progress")
-
-    def check_blocks(self) -> None:
-        """Free + cached + held = all, and held is exactly what the sequences hold."""
-        allocator = self.scheduler.allocator
-        assert allocator.num_free + allocator.num_cached + allocator.num_held == allocator.num_blocks
-        held = {block for sequence in self.scheduler.running for block in sequence.table.blocks}
-        assert allocator.num_held == len(held)
-        assert all(not sequence.table.blocks for sequence in self.scheduler.waiting)
 
 
 def grow_tree(
@@ -126,6 +101,15 @@ def grow_tree(
         histories += [s.tokens for s in started if s.status is SequenceStatus.FINISHED]
     machine.finish()
     return [sequence for sequence in started if sequence.finish_reason == "length"]
+
+
+def judge_trees(model: Any, runner: StepRunner, num_trees: int) -> Verdict:
+    rng, verdict = random.Random(num_trees), Verdict()
+    machine = Machine(runner, num_blocks=400)
+    for _ in range(num_trees):
+        for sequence in grow_tree(machine, rng, 512, num_requests=4):
+            verdict.judge(model, sequence)
+    return verdict
 
 
 def _tokens(rng: random.Random, vocab: int, count: int) -> list[int]:

@@ -76,8 +76,7 @@ def test_every_token_of_random_conversation_trees_is_exact(
 @pytest.mark.parametrize("on_host", [True, False])
 def test_tokens_stay_exact_when_memory_is_short(folder: Path, on_host: bool) -> None:
     model, rng, verdict = load(folder, "llama"), random.Random(7), Verdict()
-    machine = Machine(Runner(model, 13, on_host), num_blocks=13)
-    machine.scheduler.max_context = 300
+    machine = Machine(Runner(model, 13, on_host), num_blocks=13, max_context=300)
     for _ in range(40):
         prompts = [[rng.randrange(VOCAB) for _ in range(rng.randint(1, 120))] for _ in range(6)]
         started = [machine.add(prompt, rng.randint(1, 60)) for prompt in prompts]
@@ -86,7 +85,7 @@ def test_tokens_stay_exact_when_memory_is_short(folder: Path, on_host: bool) -> 
             verdict.judge(model, sequence)
     assert verdict.wrong == 0
     assert machine.scheduler.counters.preemptions > 10
-    assert machine.scheduler.tree.num_evicted > 10
+    assert machine.scheduler.memory.tree.num_evicted > 10
 
 
 @pytest.mark.parametrize(("on_host", "num_trees"), [(True, 60), (False, 30)])
@@ -148,7 +147,7 @@ def test_a_step_reads_scattered_blocks_as_well_as_one_run(folder: Path) -> None:
             machine.step()
         for sequence in small[::2]:
             machine.scheduler.end(sequence, "abort")
-        machine.scheduler.tree.clear()
+        machine.scheduler.memory.tree.clear()
         large = machine.add([rng.randrange(VOCAB) for _ in range(600)], 20)
         while not large.table.blocks or large.num_to_prefill:
             machine.step()

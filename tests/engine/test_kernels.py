@@ -1,129 +1,24 @@
 """The kernels' text, run by the C++ compiler, against attention written out in NumPy."""
 
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import numpy as np
-import numpy.typing as npt
 import pytest
 from pensieve.cache.packing import Packing
 from pensieve.engine.kernels import tables
 from pensieve.engine.kernels.device import _centred
-from pensieve.engine.kernels.source import APPEND, COMBINE, GATHER, SOFTMAX, SPLIT, Geometry
-from pensieve.engine.kernels.tables import Tables, block_table, make_tables
+from pensieve.engine.kernels.source import APPEND, GATHER, Geometry
+from pensieve.engine.kernels.tables import block_table, make_tables
 from pensieve.engine.segments import last_slots, segments
-from pensieve.engine.step import Run
 
-from .compiled import build, from_bits, has_compiler, launch, to_bits
+from .compiled import build, launch, needs_compiler
+from .kernel_cases import Case
 
-Floats = npt.NDArray[np.float32]
-
-pytestmark = pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
+pytestmark = needs_compiler
 
 ROUNDING = {"float32": 2e-5, "float16": 2e-3, "bfloat16": 1e-2}
 SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
-NUM_SLOTS = 32 * 160
-
-
-def plain(query: Floats, keys: Floats, values: Floats, scale: float, sinks: Floats | None) -> Floats:
-    """One row: query (heads, dim), keys and values (kv_heads, tokens, dim)."""
-    group = len(query) // len(keys)
-    scores = np.einsum("hd,htd->ht", query, keys.repeat(group, 0)).astype(np.float64) * scale
-    shown = scores if sinks is None else np.concatenate([scores, sinks[:, None]], axis=1)
-    weights = np.exp(scores - shown.max(1, keepdims=True))
-    weights /= np.exp(shown - shown.max(1, keepdims=True)).sum(1, keepdims=True)
-    out: Floats = np.einsum("ht,htd->hd", weights, values.repeat(group, 0)).astype(np.float32)
-    return out
-
-
-def scattered(rng: np.random.Generator, lengths: list[int]) -> list[tuple[Run, ...]]:
-    """Rows of these lengths over random blocks, some of them next to each other."""
-    free = list(rng.permutation(NUM_SLOTS // 32 // 2))
-    rows = []
-    for length in lengths:
-        runs: list[Run] = []
-        while length > 0:
-            first, size = 64 * int(free.pop()), int(rng.choice([32, 64]))
-            runs.append((first, first + min(size, length)))
-            length -= size
-        rows.append(tuple(runs))
-    return rows
-
-
-class Case:
-    """Random pools and a batch over them."""
-
-    def __init__(self, geometry: Geometry, dtype: str, lengths: list[int], num_kv_heads: int = 2) -> None:
-        rng = np.random.default_rng(geometry.dim + geometry.group)
-        self.geometry, self.dtype, self.num_kv_heads = geometry, dtype, num_kv_heads
-        self.num_heads = num_kv_heads * geometry.group
-        self.runs = scattered(rng, lengths)
-        dim, rows = geometry.dim, len(lengths)
-        self.queries = self.draw(rng, rows, self.num_heads, 1, dim)
-        self.new = [self.draw(rng, rows, num_kv_heads, 1, dim) for _ in range(2)]
-        self.pools = [self.pack(self.draw(rng, num_kv_heads, NUM_SLOTS, dim)) for _ in range(2)]
-        self.scale = dim**-0.5
-        self.sinks = rng.standard_normal(max(8, self.num_heads), dtype=np.float32)
-
-    def draw(self, rng: np.random.Generator, *shape: int) -> Any:
-        return to_bits(rng.standard_normal(shape, dtype=np.float32), self.dtype)
-
-    def pack(self, elements: Any) -> Any:
-        """As a pool keeps them; by MLX, which unlike NumPy knows every type."""
-        packing = self.geometry.packing
-        return elements if packing is None else np.array(packing.pack(mx, self.to_mlx(elements)))
-
-    def unpack(self, pool: Any) -> Any:
-        packing, dtype = self.geometry.packing, getattr(mx, self.dtype)
-        if packing is None:
-            return from_bits(pool, self.dtype)
-        return np.array(packing.unpack(mx, mx.array(pool), dtype).astype(mx.float32))
-
-    def to_mlx(self, elements: Any) -> mx.array:
-        array = mx.array(elements)
-        return array.view(mx.bfloat16) if self.dtype == "bfloat16" else array
-
-    def compute(self, library: Any, laid_out: Tables) -> Floats:
-        """Both passes; the result is (rows, heads, dim)."""
-        dim, num_items = self.geometry.dim, len(laid_out.items)
-        outs = np.full((num_items, self.num_heads, dim), np.nan, np.float32)
-        stats = np.full((num_items, self.num_heads, 2), np.nan, np.float32)
-        nothing = np.zeros((1, 1, 1, 8), np.float32)
-        extra = self.read_shared(library, laid_out) if laid_out.shared else (nothing, nothing)
-        inputs = [self.queries, *self.new, *self.pools, laid_out.table, laid_out.items, nothing]
-        grid = (num_items, self.num_kv_heads * self.geometry.tiles)
-        launch(library, SPLIT, inputs, [outs, stats], grid)
-        result, done = np.zeros_like(self.queries), np.full(8, 7, np.float32)
-        inputs = [outs, stats, *extra, laid_out.ranges, self.sinks]
-        launch(library, COMBINE, inputs, [result, done], (len(self.queries), self.num_heads))
-        assert not done.any()
-        return from_bits(result, self.dtype)[:, :, 0]
-
-    def read_shared(self, library: Any, laid_out: Tables) -> tuple[Any, Any]:
-        """What matmuls and their softmax hand to the second pass; float32 only."""
-        outs, stats = [], []
-        for read in laid_out.shared:
-            rows, group = len(read.rows), self.geometry.group
-            queries = self.queries[list(read.rows)].reshape(rows, self.num_kv_heads, group, -1).swapaxes(0, 1)
-            keys, values = (pool[:, slice(*read.run)] for pool in self.pools)
-            queries = queries.reshape(self.num_kv_heads, rows * group, -1)
-            scores = np.ascontiguousarray(queries @ keys.swapaxes(1, 2))
-            weights, part = np.empty_like(scores), np.empty((*scores.shape[:2], 2), np.float32)
-            launch(library, SOFTMAX, [scores], [weights, part], scores.shape[1::-1])
-            outs.append((weights @ values).reshape(self.num_kv_heads, rows, group, -1))
-            stats.append(part.reshape(self.num_kv_heads, rows, group, 2))
-        return np.concatenate(outs, axis=1), np.concatenate(stats, axis=1)
-
-    def expect(self, window: int | None, sinks: bool) -> Floats:
-        """The same in NumPy; pools must hold the new keys and values by now."""
-        keys, values = (self.unpack(pool) for pool in self.pools)
-        rows = []
-        for query, runs in zip(from_bits(self.queries, self.dtype), self.runs, strict=True):
-            slots = np.concatenate([np.arange(first, end) for first, end in runs])[-window if window else 0 :]
-            chosen = self.sinks[: self.num_heads] if sinks else None
-            rows.append(plain(query[:, 0], keys[:, slots], values[:, slots], self.scale, chosen))
-        return np.array(rows)
 
 
 def check(folder: Path, case: Case, window: int | None = None, sinks: bool = False) -> None:
@@ -236,18 +131,6 @@ def test_nan_in_the_pool_shows(tmp_path: Path) -> None:
     assert not np.isnan(result[1]).any()
 
 
-def test_uneven_rows_are_cut_into_even_items() -> None:
-    runs: list[tuple[Run, ...]] = [((0, 131_072),), ((131_072, 131_073),), ((140_000 // 32 * 32, 145_000),)]
-    laid_out = make_tables(runs, segments(runs), 8)
-    sizes = laid_out.items[:, 2] - laid_out.items[:, 1]
-    assert not laid_out.items[laid_out.ranges[-1, 1] :].any(), "empty items fill the table"
-    assert sizes[: laid_out.ranges[-1, 1]].min() == 1
-    assert sizes.max() == tables.MIN_ITEM
-    assert len(laid_out.items) < 1.15 * laid_out.ranges[-1, 1]
-    for row, (begin, end) in enumerate(laid_out.ranges[:, :2].tolist()):
-        assert set(laid_out.items[begin:end, 0].tolist()) == {row}
-
-
 def test_rows_that_pad_the_batch_disturb_nothing(tmp_path: Path) -> None:
     case = Case(Geometry(64, 2, 4), "float32", [90, 600, 1])
     library = build(tmp_path, case.geometry, case.dtype, case.scale)
@@ -258,16 +141,6 @@ def test_rows_that_pad_the_batch_disturb_nothing(tmp_path: Path) -> None:
     result = case.compute(library, padded)
     assert (result[:3] == alone).all()
     assert not result[3].any()
-
-
-def test_layouts_come_again_while_rows_grow() -> None:
-    layouts = set()
-    for length in range(2000, 6000, 7):
-        runs: list[tuple[Run, ...]] = [
-            ((0, 1024), (1024 + row * 8192, row * 8192 + length)) for row in range(5)
-        ]
-        layouts.add(make_tables(runs, segments(runs), 8, num_rows=6).layout)
-    assert len(layouts) < 20
 
 
 @pytest.mark.parametrize("packing", [None, Packing(80, 8, 2), Packing(80, 4, 2)])

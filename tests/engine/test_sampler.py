@@ -97,7 +97,7 @@ def one(tokens: mx.array) -> int:
 
 
 def masked(row: DecodeRow, allowed: set[int], vocab: int) -> DecodeRow:
-    return replace(row, allowed=bits(allowed, vocab))
+    return row._replace(allowed=bits(allowed, vocab))
 
 
 SETTINGS = [
@@ -148,8 +148,8 @@ def test_tokens_past_the_mask_are_forbidden() -> None:
     """Embeddings are often padded: logits are then wider than the vocabulary."""
     logits = mx.zeros((1, 64)) + mx.array([float(i) for i in range(64)])
     row = rows(SamplingParams())[0]
-    assert sample(logits, [replace(row, allowed=b"\xff\xff\xff")]).item() == 23
-    assert sample(logits, [replace(row, allowed=b"\xff" * 20)]).item() == 63
+    assert sample(logits, [row._replace(allowed=b"\xff\xff\xff")]).item() == 23
+    assert sample(logits, [row._replace(allowed=b"\xff" * 20)]).item() == 63
 
 
 def test_a_masked_row_with_nan_is_still_told_apart() -> None:

@@ -7,9 +7,9 @@ from pensieve.cache.blocks import BLOCK_SIZE
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.sequence import Request, Sequence
 
+from .driver import Driver, prompt_of
 from .oracle import OracleRunner, nearest, next_token, spell
 from .residues import Residues
-from .test_scheduler import Driver, prompt_of, run_with_faults
 
 
 def spell_within(prompt: list[int], count: int, seed: int) -> list[int]:
@@ -85,8 +85,8 @@ def test_random_schedules_keep_constrained_and_free_sequences_exact(lag: int) ->
         for sequence, expected in started:
             whole = sequence.finish_reason == "length"
             assert sequence.tokens == (expected if whole else expected[: len(sequence.tokens)])
-        assert driver.scheduler.allocator.num_held == 0
-        assert driver.scheduler.allocator.num_cached == driver.scheduler.tree.num_blocks
+        assert driver.scheduler.memory.allocator.num_held == 0
+        assert driver.scheduler.memory.allocator.num_cached == driver.scheduler.memory.tree.num_blocks
         refused += driver.scheduler.counters.refused_tokens
         preempted += driver.scheduler.counters.preemptions
     assert preempted > 20
@@ -100,7 +100,7 @@ def test_what_was_accepted_stays_when_a_step_fails(lag: int, failing: int) -> No
     sequences = [driver.scheduler.add(constrained(prompt_of(i, 40), 60, seed=i)) for i in range(4)]
 
     driver.runner = OracleRunner(100 * BLOCK_SIZE, lag, lambda plan: plan.step_id == failing)
-    run_with_faults(driver)
+    driver.finish(recovers=True)
     for i, sequence in enumerate(sequences):
         assert sequence.tokens == spell_within(prompt_of(i, 40), 60, seed=i)
 

@@ -1,96 +1,24 @@
-"""What is watched for, what begins where, and what is refused; one token a byte, and marks of one token."""
+"""What is watched for, what begins where, and what is refused."""
 
 import asyncio
-import json
 import random
-from collections.abc import Sequence
-from typing import Any
 
 import pytest
 from llguidance import LLParserLimits
-from mlx_lm.tokenizer_utils import TokenizerWrapper
-from pensieve.api.calls.tools import ToolFormat
 from pensieve.api.grammar.constraint import AnswerConstraint, Rules
-from pensieve.api.grammar.grammars import Grammar, Grammars, Wanted
-from pensieve.api.grammar.rules import RuleBook
-from pensieve.api.grammar.vocabulary import Vocabulary, make_vocabulary, read_vocabulary
+from pensieve.api.grammar.grammars import Grammars, Wanted
 from pensieve.api.output.budget import Budget, BudgetedGeneration
 from pensieve.api.output.detokenizer import ByteDetokenizer
 from pensieve.api.output.think_marks import ThinkMarks
-from pensieve.api.plan import describe_calls
 from pensieve.api.schema import Tool
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.sequence import Request
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
-from ...fakes import ByteTokenizer, Script, ScriptedScheduler
+from ...fakes import Script, ScriptedScheduler
 from ...schemas import opened, record
+from .byte_model import READ, Model, with_tokens, write
 
-MARKS = ("<|end|>", "<call>", "</call>", "<think>", "</think>")
-MERGED = ("<call>{", ">{", '>{"', "k>\n", 'k>{"', ">\n\n", '":', '"}')
-READ = Tool(name="read", input_schema=record("path", path={"type": "string"}))
 CALL = '{"name": "read", "arguments": {"path": "a"}}'
-
-
-def make_tokenizer(special: bool = False) -> Any:
-    """Bytes, a few longer tokens, and marks, of which all but the end are special only if told."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken("<|end|>", special=True)])
-    tokenizer.add_tokens([AddedToken(mark, special=special) for mark in MARKS[1:]])
-    wrapper: Any = PreTrainedTokenizerFast
-    fast = wrapper(tokenizer_object=tokenizer, eos_token="<|end|>")
-    return TokenizerWrapper(
-        fast, tool_call_start="<call>", tool_call_end="</call>", tool_parser=lambda text, _: json.loads(text)
-    )
-
-
-class Model:
-    """A vocabulary with tokens that hold more than a mark's end, and the rules of one tool."""
-
-    def __init__(self) -> None:
-        tokenizer = make_tokenizer()
-        known = read_vocabulary(tokenizer, {256}, MARKS)
-        assert known is not None
-        self.vocabulary: Vocabulary = with_tokens(known, [text.encode() for text in MERGED])
-        self.format = ToolFormat("<call>", "</call>", lambda text, _: json.loads(text))
-
-    def grammar(self, schema: dict[str, Any] | None = None, tools: Sequence[Tool] = (READ,)) -> Grammar:
-        return Grammars(self.vocabulary).compile(Wanted(tuple(tools), self.format if tools else None, schema))
-
-    def rules(self, **settings: Any) -> Rules:
-        grammar = self.grammar()
-        if settings.pop("forced", False):
-            settings["answer"] = grammar
-        think = (b"<think>", b"</think>")
-        return Rules(self.vocabulary, grammar, (b"<call>", b"</call>"), think=think, **settings)
-
-    def token(self, text: str) -> int:
-        return self.vocabulary.bytes_of.index(text.encode())
-
-
-def with_tokens(vocabulary: Vocabulary, more: list[bytes]) -> Vocabulary:
-    """The same vocabulary with longer tokens at its end."""
-    longer = make_vocabulary([*vocabulary.bytes_of, *more], vocabulary.marks, vocabulary.eos_ids)
-    assert longer is not None
-    return longer
-
-
-@pytest.fixture(scope="module")
-def model() -> Model:
-    return Model()
-
-
-def write(constraint: AnswerConstraint, text: str) -> None:
-    """Write text in single bytes; every one must be allowed by the mask, and accepted."""
-    for byte in text.encode():
-        mask = constraint.mask()
-        token = constraint._rules.vocabulary.ids_of_bytes[byte]
-        assert mask is None or mask[token // 8] >> token % 8 & 1, f"{chr(byte)!r} in {text!r}"
-        assert constraint.accept(token), f"{chr(byte)!r} in {text!r}"
 
 
 def allowed(constraint: AnswerConstraint) -> set[str]:
@@ -347,99 +275,6 @@ def test_a_matcher_that_gives_up_sets_the_answer_free(
         constraint.accept(model.vocabulary.ids_of_bytes[rng.choice(b"abc")])
     assert constraint.mask() is None
     assert "not constrained any more" in caplog.text
-
-
-def test_grammars_are_compiled_once_for_all_who_ask_at_the_same_time(model: Model) -> None:
-    grammars = Grammars(model.vocabulary)
-    wanted = Wanted((READ,), model.format, None)
-
-    async def run() -> list[Grammar]:
-        return list(await asyncio.gather(*(grammars.get(wanted) for _ in range(5)), grammars.get(wanted)))
-
-    found = asyncio.run(run())
-    assert all(grammar is found[0] for grammar in found)
-    assert asyncio.run(grammars.get(wanted)) is found[0]
-
-
-def test_grammars_that_nobody_uses_are_forgotten(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pensieve.api.grammar.grammars.MAX_IDLE_S", 0.0)
-    grammars, wanted = Grammars(model.vocabulary), [Wanted((), None, {"enum": [i]}) for i in range(2)]
-
-    async def run() -> list[Grammar]:
-        return [await grammars.get(wanted[i]) for i in (0, 1, 0)]
-
-    first, _, again = asyncio.run(run())
-    assert first is not again
-
-
-def test_few_grammars_are_kept_when_they_are_large(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pensieve.api.grammar.grammars.MAX_KEPT_CHARS", 2000)
-    grammars = Grammars(model.vocabulary)
-
-    def wanted(i: int) -> Wanted:
-        return Wanted((), None, {"enum": [f"{i}" * 300]})
-
-    async def run() -> tuple[Grammar, Grammar]:
-        first = await grammars.get(wanted(0))
-        for i in range(1, 9):
-            await grammars.get(wanted(i))
-        return first, await grammars.get(wanted(0))
-
-    first, again = asyncio.run(run())
-    assert first is not again
-    assert len(grammars._kept) <= 6
-
-
-def test_the_start_says_whether_calls_are_kept_to_their_schemas(model: Model) -> None:
-    assert describe_calls(RuleBook(model.vocabulary, model.format, None)).startswith("calls    kept")
-    other = ToolFormat("<call>", "</call>", lambda text, _: {"name": text, "arguments": {}})
-    assert "no grammar" in describe_calls(RuleBook(model.vocabulary, other, None))
-    assert "tokens" in describe_calls(None)
-
-
-def test_a_tokenizer_whose_bytes_are_not_known_is_not_constrained() -> None:
-    assert read_vocabulary(make_tokenizer(), set()) is None
-    assert read_vocabulary(ByteTokenizer(), {257}) is None
-
-
-def chain_of_definitions(length: int) -> dict[str, Any]:
-    """A schema whose compiler has to follow one reference after the other."""
-    links = {f"a{i}": {"anyOf": [{"$ref": f"#/$defs/a{i + 1}"}, {"type": "null"}]} for i in range(length)}
-    return record("a", a={"$ref": "#/$defs/a0"}) | {"$defs": {**links, f"a{length}": {"type": "string"}}}
-
-
-def test_a_long_chain_of_references_does_not_overflow_the_stack(model: Model) -> None:
-    tool, schema = Tool(name="t", input_schema=chain_of_definitions(1300)), chain_of_definitions(1300)
-    grammars = Grammars(model.vocabulary)
-    for wanted in (Wanted((tool,), model.format, None), Wanted((), None, schema)):
-        assert asyncio.run(grammars.get(wanted)).text
-
-
-def test_many_tools_are_rather_called_loosely_than_refused(model: Model) -> None:
-    schema = record(**{f"parameter_{i}": {"type": "string", "maxLength": 500} for i in range(10)})
-    tools = [Tool(name=f"tool_{i}", input_schema=schema) for i in range(250)]
-    constraint = AnswerConstraint(
-        Rules(model.vocabulary, model.grammar(tools=tools), (b"<call>", b"</call>"))
-    )
-    write(constraint, '<call>{"name": "tool_249", "arguments": {"x": [1]}}</call>')
-
-
-@pytest.mark.parametrize(
-    "odd",
-    [
-        {"type": "array", "items": None},
-        None,
-        {"enum": []},
-        {"type": "string", "minLength": 5, "maxLength": 1},
-    ],
-)
-def test_a_tool_whose_schema_makes_no_sense_can_be_called_all_the_same(model: Model, odd: Any) -> None:
-    schema = {"type": "object", "properties": {"path": {"type": "string"}, "odd": odd}}
-    tools = [Tool.model_construct(name="odd", input_schema=schema), READ]
-    constraint = AnswerConstraint(
-        Rules(model.vocabulary, model.grammar(tools=tools), (b"<call>", b"</call>"))
-    )
-    write(constraint, '<call>{"name": "odd", "arguments": {"path": "a"}}</call>')
 
 
 def test_behind_a_refusal_there_is_always_a_mask(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

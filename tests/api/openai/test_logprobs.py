@@ -9,7 +9,8 @@ from pensieve.api.output.detokenizer import TokenTexts, detokenizer_factory
 from ...fakes import ByteTokenizer, FakeModel, made_up_score
 from .. import tokenizers
 from ..conftest import Server, StartServer
-from .test_routes import BASH, CALL, HELLO, script
+from ..exchange import CALL
+from .exchange import BASH, HELLO
 
 TEXT = "Grüße < 😀"
 
@@ -22,7 +23,7 @@ def server(start_server: StartServer) -> Server:
 
 def chat(server: Server, text: str, size: int = 3, **fields: Any) -> tuple[Any, Any]:
     """Ask for a whole answer and for a stream of the same."""
-    server.scheduler.play(script(server, text, size))
+    server.scheduler.play(server.script(text, size))
     options: Any = {"model": "default", "messages": HELLO, "logprobs": True} | fields
     whole = server.openai().chat.completions.create(**options).choices[0]
     with server.openai().chat.completions.stream(**options) as stream:
@@ -57,7 +58,7 @@ def test_thoughts_and_calls_have_none(start_server: StartServer) -> None:
 
 
 def test_without_being_asked_for_there_are_none(server: Server) -> None:
-    server.scheduler.play(script(server, "Hi"))
+    server.scheduler.play(server.script("Hi"))
     completion = server.openai().chat.completions.create(model="default", messages=HELLO)
     assert completion.choices[0].logprobs is None
     assert server.scheduler.requests[0].sampling.logprobs is None
@@ -65,7 +66,7 @@ def test_without_being_asked_for_there_are_none(server: Server) -> None:
 
 @pytest.mark.parametrize("size", [1, 4])
 def test_a_completion_has_lists_and_offsets(server: Server, size: int) -> None:
-    server.scheduler.play(script(server, TEXT, size))
+    server.scheduler.play(server.script(TEXT, size))
     options: Any = {"model": "default", "prompt": "Hi", "max_tokens": 99, "logprobs": 2}
     whole = server.openai().completions.create(**options).choices[0]
     chunks = [chunk.choices[0] for chunk in server.openai().completions.create(**options, stream=True)]
@@ -81,7 +82,7 @@ def test_a_completion_has_lists_and_offsets(server: Server, size: int) -> None:
 
 
 def test_a_stop_sequence_ends_the_list_as_well(server: Server) -> None:
-    server.scheduler.play(script(server, "one STOP two", size=100))
+    server.scheduler.play(server.script("one STOP two", size=100))
     options: Any = {"model": "default", "prompt": "Hi", "max_tokens": 99, "logprobs": 0, "stop": "S"}
     choice = server.openai().completions.create(**options).choices[0]
     assert (choice.text, "".join(choice.logprobs.tokens)) == ("one ", "one ")

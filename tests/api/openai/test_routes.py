@@ -6,44 +6,12 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from openai.types.chat import ChatCompletionMessageParam
-from pensieve.api.config import ServerConfig
 from pensieve.engine.step import SamplingParams
-from pensieve.scheduler.loop import QueueFull
 
 from ...fakes import ByteTokenizer, FakeModel, Script
 from ..conftest import Server, StartServer, wait_until
-
-HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Hello"}]
-BASH: Any = {
-    "type": "function",
-    "function": {
-        "name": "Bash",
-        "description": "Runs a command",
-        "parameters": {"type": "object", "properties": {"command": {"type": "string"}}},
-        "strict": True,
-    },
-}
-CALL = '<tool_call>\n{"name": "Bash", "arguments": {"command": "ls"}}\n</tool_call>'
-ROUTES: dict[str, dict[str, Any]] = {
-    "chat/completions": {"messages": HELLO},
-    "completions": {"prompt": "Hello"},
-}
-
-
-def script(server: Server, text: str, size: int = 3, **options: Any) -> Script:
-    """Answer with a text, a few tokens at a time."""
-    tokens = server.tokenizer.encode(text)
-    return Script([tokens[i : i + size] for i in range(0, len(tokens), size)], **options)
-
-
-def chat(server: Server, **fields: Any) -> Any:
-    return server.openai().chat.completions.create(**({"model": "default", "messages": HELLO} | fields))
-
-
-def post(server: Server, route: str, timeout_s: float = 20, **fields: Any) -> httpx.Response:
-    body = {"model": "default"} | ROUTES[route] | fields
-    return server.http().post(f"/v1/{route}", json=body, timeout=timeout_s)
+from ..exchange import CALL
+from .exchange import BASH, HELLO, ROUTES, chat, post
 
 
 def chunks(text: str) -> list[str]:
@@ -52,7 +20,7 @@ def chunks(text: str) -> list[str]:
 
 
 def test_a_chat_has_text_usage_and_finish_reason(server: Server) -> None:
-    server.scheduler.play(script(server, "Hi there", num_cached=10))
+    server.scheduler.play(server.script("Hi there", num_cached=10))
     completion = chat(server, model="claude-opus-5-5", max_completion_tokens=100)
     choice = completion.choices[0]
     assert (choice.message.role, choice.message.content, choice.finish_reason) == (
@@ -71,7 +39,7 @@ def test_a_chat_has_text_usage_and_finish_reason(server: Server) -> None:
 
 def test_a_stream_gives_the_same_completion_as_the_whole(server: Server) -> None:
     text = f"Grüße 😀\x00 end {CALL}{CALL}"
-    server.scheduler.play(script(server, text, num_cached=4))
+    server.scheduler.play(server.script(text, num_cached=4))
     whole = chat(server, tools=[BASH])
     arguments: Any = {"model": "default", "messages": HELLO, "tools": [BASH]}
     with server.openai().chat.completions.stream(
@@ -88,7 +56,7 @@ def test_a_stream_gives_the_same_completion_as_the_whole(server: Server) -> None
 
 
 def test_the_wire_of_a_stream_is_data_lines_and_done(server: Server) -> None:
-    server.scheduler.play(script(server, "Hi"))
+    server.scheduler.play(server.script("Hi"))
     response = post(server, "chat/completions", stream=True)
     assert response.headers["content-type"].startswith("text/event-stream")
     *data, done = chunks(response.text)
@@ -108,7 +76,7 @@ def test_the_wire_of_a_stream_is_data_lines_and_done(server: Server) -> None:
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_usage_comes_last_where_it_is_asked_for(server: Server, route: str) -> None:
-    server.scheduler.play(script(server, "Hi", num_cached=2))
+    server.scheduler.play(server.script("Hi", num_cached=2))
     response = post(server, route, stream=True, stream_options={"include_usage": True})
     *before, last = (json.loads(chunk) for chunk in chunks(response.text)[:-1])
     assert {chunk["usage"] for chunk in before} == {None}
@@ -118,7 +86,7 @@ def test_usage_comes_last_where_it_is_asked_for(server: Server, route: str) -> N
 
 
 def test_streamed_calls_are_opened_and_filled_under_their_index(server: Server) -> None:
-    server.scheduler.play(script(server, CALL + CALL))
+    server.scheduler.play(server.script(CALL + CALL))
     calls = [
         delta.tool_calls[0]
         for chunk in chat(server, tools=[BASH], stream=True)
@@ -188,14 +156,14 @@ def test_marks_in_a_chat_are_text(server: Server) -> None:
     ],
 )
 def test_tool_choice_is_put_into_words(server: Server, choice: Any, words: str) -> None:
-    server.scheduler.play(script(server, CALL))
+    server.scheduler.play(server.script(CALL))
     completion = chat(server, tools=[BASH], tool_choice=choice)
     assert words in server.prompt_text()
     assert (completion.choices[0].message.tool_calls is None) == (choice == "none")
 
 
 def test_parallel_calls_can_be_switched_off(server: Server) -> None:
-    server.scheduler.play(script(server, CALL + CALL, hangs=True))
+    server.scheduler.play(server.script(CALL + CALL, hangs=True))
     completion = chat(server, tools=[BASH], parallel_tool_calls=False)
     assert len(completion.choices[0].message.tool_calls) == 1
     assert completion.choices[0].message.content is None
@@ -215,7 +183,7 @@ def test_a_response_format_is_put_into_words(server: Server, wanted: Any, words:
 
 def test_thoughts_are_told_apart(start_server: StartServer) -> None:
     server = start_server(tokenizer=ByteTokenizer(thinks=True))
-    server.scheduler.play(script(server, "<think>\nHm.\n</think>\n\nYes."))
+    server.scheduler.play(server.script("<think>\nHm.\n</think>\n\nYes."))
     message = chat(server, reasoning_effort="low").choices[0].message
     assert (message.reasoning_content, message.content) == ("Hm.", "Yes.")
     deltas = [chunk.choices[0].delta for chunk in chat(server, stream=True)]
@@ -224,7 +192,7 @@ def test_thoughts_are_told_apart(start_server: StartServer) -> None:
 
 
 def test_a_stop_sequence_ends_the_answer_and_the_work(server: Server) -> None:
-    server.scheduler.play(script(server, "one two STOP three", size=1, hangs=True))
+    server.scheduler.play(server.script("one two STOP three", size=1, hangs=True))
     choice = chat(server, stop="STOP").choices[0]
     assert (choice.message.content, choice.finish_reason) == ("one two ", "stop")
     assert server.scheduler.generations[0].was_aborted
@@ -234,7 +202,7 @@ def test_a_stop_sequence_ends_the_answer_and_the_work(server: Server) -> None:
 
 def test_max_tokens_is_a_finish_reason_and_cut_to_the_context(start_server: StartServer) -> None:
     server = start_server(model=FakeModel(max_context=200))
-    server.scheduler.play(script(server, "far too long", size=1))
+    server.scheduler.play(server.script("far too long", size=1))
     assert chat(server, max_tokens=1).choices[0].finish_reason == "length"
     chat(server, max_tokens=5, max_completion_tokens=10**6)
     chat(server)
@@ -253,69 +221,8 @@ def test_sampling_fields_override_the_models_defaults(start_server: StartServer)
     assert set_ == SamplingParams(temperature=0.25, top_p=0.5, top_k=0, min_p=0.1, seed=7)
 
 
-REFUSED: list[dict[str, Any]] = [
-    {"n": 2},
-    {"frequency_penalty": 0.5},
-    {"presence_penalty": -1},
-    {"logit_bias": {"5": 1}},
-]
-
-
-@pytest.mark.parametrize("field", REFUSED, ids=str)
-@pytest.mark.parametrize("route", ROUTES)
-def test_what_cannot_be_honoured_is_refused_by_name(server: Server, route: str, field: Any) -> None:
-    response = post(server, route, **field)
-    assert response.status_code == 400
-    error = response.json()["error"]
-    assert error["type"] == "invalid_request_error"
-    assert error["message"].startswith(f"{next(iter(field))}: ")
-    assert set(error) == {"message", "type", "param", "code"}
-
-
-def test_fields_that_ask_for_nothing_are_taken(server: Server) -> None:
-    nothing: dict[str, Any] = {
-        "n": 1,
-        "logprobs": False,
-        "frequency_penalty": 0,
-        "presence_penalty": 0.0,
-        "logit_bias": {},
-    }
-    assert post(server, "chat/completions", **nothing, user="u", store=False).status_code == 200
-    assert post(server, "completions", **nothing, echo=False, best_of=1).status_code == 200
-
-
-def test_a_prompt_that_does_not_fit_has_the_code_that_clients_look_for(start_server: StartServer) -> None:
-    server = start_server(model=FakeModel(max_context=50))
-    with pytest.raises(openai.BadRequestError, match="prompt is too long") as caught:
-        chat(server, messages=[{"role": "user", "content": "x" * 100}])
-    assert caught.value.code == "context_length_exceeded"
-
-
-def test_an_unknown_model_a_wrong_key_and_a_full_queue(start_server: StartServer) -> None:
-    server = start_server(config=ServerConfig(api_key="secret"))
-    with pytest.raises(openai.AuthenticationError) as unknown_key:
-        chat(server)
-    assert unknown_key.value.code == "invalid_api_key"
-    client = server.openai(api_key="secret")
-    with pytest.raises(openai.NotFoundError) as unknown_model:
-        client.chat.completions.create(model="gpt-x", messages=HELLO)
-    assert unknown_model.value.code == "model_not_found"
-    server.scheduler.refusal = QueueFull(3)
-    with pytest.raises(openai.InternalServerError) as full:
-        client.chat.completions.create(model="default", messages=HELLO, stream=True)
-    assert (full.value.status_code, full.value.response.headers["retry-after"]) == (503, "3")
-
-
-def test_arguments_that_are_no_json_and_chats_of_system_texts_are_refused(server: Server) -> None:
-    call = {"id": "c", "type": "function", "function": {"name": "Bash", "arguments": "{"}}
-    with pytest.raises(openai.BadRequestError, match="not the JSON of an object"):
-        chat(server, messages=[*HELLO, {"role": "assistant", "tool_calls": [call]}])
-    with pytest.raises(openai.BadRequestError, match="a message of the user is needed"):
-        chat(server, messages=[{"role": "system", "content": "Hi"}])
-
-
 def test_a_failure_in_mid_stream_reaches_the_client(server: Server) -> None:
-    server.scheduler.play(script(server, "Hi", fails=True))
+    server.scheduler.play(server.script("Hi", fails=True))
     with pytest.raises(openai.APIError, match="the engine failed"):
         list(chat(server, stream=True))
 
@@ -327,39 +234,6 @@ def test_leaving_ends_the_work(server: Server, route: str, stream: bool) -> None
     with pytest.raises(httpx.ReadTimeout):
         post(server, route, timeout_s=0.3, stream=stream)
     wait_until(lambda: server.scheduler.generations[0].was_aborted)
-
-
-def test_a_completion_goes_on_from_the_bare_prompt(server: Server) -> None:
-    """Nothing is added to it, and its marks are marks: whoever uses this route writes the template."""
-    server.scheduler.play(script(server, f"{CALL} STOP."))
-    create = server.openai().completions.create
-    completion = create(model="default", prompt="<|im_start|>user\nHi", max_tokens=500, stop=[" STOP"])
-    assert completion.choices[0].text == CALL
-    assert (completion.object, completion.choices[0].finish_reason) == ("text_completion", "stop")
-    assert server.scheduler.requests[0].prompt == [256, *b"user\nHi"]
-    streamed = create(model="default", prompt="Hi", max_tokens=500, stop=" STOP", stream=True)
-    assert "".join(chunk.choices[0].text for chunk in streamed) == CALL
-
-
-@pytest.mark.parametrize("prompt", ["Hi", ["Hi"], [72, 105], [[72, 105]]])
-def test_a_prompt_may_be_text_or_tokens(server: Server, prompt: Any) -> None:
-    server.openai().completions.create(model="default", prompt=prompt)
-    assert server.scheduler.requests[0].prompt == [72, 105]
-    assert server.scheduler.requests[0].max_tokens == 16
-
-
-@pytest.mark.parametrize(
-    ("prompt", "words"),
-    [
-        (["a", "b"], "more than one prompt"),
-        ("", "prompt is empty"),
-        ([10**6], "special token"),
-        ([-1], "special token"),
-    ],
-)
-def test_prompts_that_cannot_be_are_refused(server: Server, prompt: Any, words: str) -> None:
-    with pytest.raises(openai.BadRequestError, match=words):
-        server.openai().completions.create(model="default", prompt=prompt)
 
 
 def test_both_sdks_read_the_list_of_models(server: Server) -> None:

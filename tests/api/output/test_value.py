@@ -5,7 +5,7 @@ from typing import Any
 
 from ...fakes import CHATML_TEMPLATE, Script
 from ..conftest import StartServer
-from ..grammar.test_constraint import make_tokenizer
+from ..grammar.byte_model import make_tokenizer
 
 READ = {"name": "read", "input_schema": {"type": "object"}}
 WANTED = {"format": {"type": "json_schema", "schema": {"type": "object"}}}

@@ -1,0 +1,67 @@
+"""Which of the waiting sequences start to run."""
+
+from .budget import StepBudget
+from .counters import Counters
+from .memory import Memory
+from .recovery import Recovery
+from .roster import Roster
+from .sequence import PrefixWait, Sequence, shared_prefix
+
+MAX_LOOKUPS = 8
+"""Waiting sequences looked up in the prefix tree in one step: 100,000 tokens take milliseconds each."""
+
+
+class Admission:
+    """First come, first served; but who shares a prefix that is being computed lets others go before."""
+
+    def __init__(
+        self, max_batch: int, roster: Roster, memory: Memory, recovery: Recovery, counters: Counters
+    ) -> None:
+        self._max_batch = max_batch
+        self._roster = roster
+        self._memory = memory
+        self._recovery = recovery
+        self._counters = counters
+
+    def admit(self, step_id: int, budget: StepBudget) -> None:
+        """Let waiting sequences run from step `step_id` on, while batch, budget and memory have room."""
+        num_lookups = 0
+        for sequence in self._recovery.candidates():
+            if len(self._roster.running) >= self._max_batch or budget.num_tokens <= 0:
+                return
+            if sequence.num_pending or (sequence.prefix_wait and not sequence.prefix_wait.is_over):
+                continue
+            num_lookups += 1
+            if num_lookups > MAX_LOOKUPS:
+                return
+            if self._waits_for_prefix(sequence):
+                continue
+            if not self._memory.attach(sequence, self._num_promised()):
+                return  # a smaller one behind it must not starve it
+            self._roster.start(sequence)
+            sequence.first_step = step_id
+            self._count(sequence)
+
+    def _num_promised(self) -> int:
+        """Blocks that running prefills will still take."""
+        return sum(s.table.num_missing(len(s.tokens)) for s in self._roster.running if s.is_prefilling)
+
+    def _waits_for_prefix(self, sequence: Sequence) -> bool:
+        """Whether a running sequence is computing a prefix that `sequence` shares and the tree lacks."""
+        num_matched = self._memory.num_matched(sequence.tokens)
+        for producer in self._roster.running:
+            if not producer.is_prefilling and producer.num_settled >= producer.num_prompt - 1:
+                continue
+            num_shared = shared_prefix(sequence.tokens, producer.tokens, num_matched)
+            if num_shared > max(num_matched, producer.num_settled):
+                self._counters.prefix_waits += sequence.prefix_wait is None
+                sequence.prefix_wait = PrefixWait(producer, num_shared)
+                return True
+        return False
+
+    def _count(self, sequence: Sequence) -> None:
+        self._counters.prefix_queries += len(sequence.tokens)
+        self._counters.prefix_hits += sequence.num_computed
+        if sequence.num_cached is None:
+            self._counters.prompt_tokens += sequence.num_prompt
+            sequence.num_cached = sequence.num_computed

@@ -1,0 +1,144 @@
+"""What the self-check sees, and which kernels it lets pass."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx_lm.utils
+import pytest
+from pensieve.cache.kv import Pool
+from pensieve.engine import paged, selfcheck
+from pensieve.engine.attention import Scoring
+from pensieve.engine.host_attention import HostAttention
+from pensieve.engine.kernels.batch import BatchTables
+from pensieve.engine.kernels.device import Options, PagedKernels
+from pensieve.engine.selfcheck import disagreement
+
+from ..models import WINDOWED, write_model
+from .plain_kernels import Pair, PlainKernels, PlainRunner, Pools
+
+BOTH = pytest.mark.parametrize("on_host", [True, False])
+
+
+@BOTH
+@pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3", "phi3", "mixtral", *WINDOWED])
+def test_the_self_check_agrees_on_sound_models(tmp_path: Path, model_type: str, on_host: bool) -> None:
+    model = mlx_lm.utils.load_model(write_model(tmp_path / model_type, model_type))[0]
+    assert disagreement(model, 512, on_host) < 0.1
+
+
+def test_the_self_check_sees_a_wrong_attention(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the last token of every decode row: the check must notice."""
+    honest = HostAttention.attend
+
+    def forgetful(self: Any, queries: Any, keys: Any, values: Any, reads: Any, scoring: Any) -> Any:
+        if queries.shape[2] == 1:
+            reads = [
+                replace(seg, runs=(*seg.runs[:-1], (seg.runs[-1][0], seg.runs[-1][1] - 1))) for seg in reads
+            ]
+        return honest(self, queries, keys, values, reads, scoring)
+
+    monkeypatch.setattr(HostAttention, "attend", forgetful)
+    assert disagreement(model, 512, on_host=True) > 1
+
+
+# Not gpt_oss: where the order of a sum changes a code, the random router may choose another expert.
+@BOTH
+@pytest.mark.parametrize("kv_bits", [8, 4])
+@pytest.mark.parametrize("model_type", ["llama", "phi3", "gemma3_text"])
+def test_the_self_check_agrees_on_quantised_kv(
+    tmp_path: Path, model_type: str, kv_bits: int, on_host: bool
+) -> None:
+    model = mlx_lm.utils.load_model(write_model(tmp_path / model_type, model_type))[0]
+    assert disagreement(model, 512, on_host, kv_bits=kv_bits) < 0.1
+
+
+@BOTH
+def test_the_self_check_sees_wrong_codes(model: Any, monkeypatch: pytest.MonkeyPatch, on_host: bool) -> None:
+    """A scale that is off by one part in fifty, in what is read from the pools."""
+    honest = Pool.__getitem__
+    monkeypatch.setattr(Pool, "__getitem__", lambda pool, index: honest(pool, index) * 1.02)
+    assert disagreement(model, 512, on_host, kv_bits=8) > 1
+
+
+@BOTH
+@pytest.mark.parametrize("change", [{"window": None}, {"window": 25}, {"sinks": None}])
+def test_the_self_check_sees_a_wrong_window_and_lost_sinks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_host: bool, change: dict[str, Any]
+) -> None:
+    model = mlx_lm.utils.load_model(write_model(tmp_path, "gpt_oss"))[0]
+
+    def forgetful(scale: float, window: int | None, sinks: Any) -> Any:
+        kept = {"window": window, "sinks": sinks}
+        return Scoring(scale, **kept | {name: change[name] for name in change if kept[name] is not None})
+
+    monkeypatch.setattr(paged, "Scoring", forgetful)
+    assert disagreement(model, 512, on_host) > 1
+
+
+class WrongKernels(PlainKernels):
+    def decode(
+        self, queries: mx.array, new: Pair, pools: Pools, batch: BatchTables, options: Options
+    ) -> Pair:
+        out, after = super().decode(queries, new, pools, batch, options)
+        return out * 1.5, after
+
+
+class ForgetfulKernels(PlainKernels):
+    """Right in each step, but wrong in what they store."""
+
+    def decode(
+        self, queries: mx.array, new: Pair, pools: Pools, batch: BatchTables, options: Options
+    ) -> Pair:
+        out, stored = super().decode(queries, new, pools, batch, options)
+        return out, mx.zeros_like(stored)
+
+
+class BrokenKernels(PlainKernels):
+    def append(self, new: Pair, pools: Pools, slots: mx.array, after: mx.array) -> mx.array:
+        raise RuntimeError("the compiler is missing")
+
+
+def test_kernels_that_agree_are_used(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = PlainKernels()
+    monkeypatch.setattr(selfcheck, "find_kernels", lambda **_: kernels)
+    monkeypatch.setattr(selfcheck, "Runner", PlainRunner)
+    assert selfcheck.usable_kernels(model, 512) is kernels
+
+
+@pytest.mark.parametrize(
+    ("kernels", "reason"),
+    [
+        (WrongKernels(), "compute wrongly"),
+        (ForgetfulKernels(), "compute wrongly"),
+        (BrokenKernels(), "the compiler is missing"),
+    ],
+)
+def test_kernels_that_fail_are_left_out_with_a_warning(
+    model: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kernels: PagedKernels,
+    reason: str,
+) -> None:
+    monkeypatch.setattr(selfcheck, "find_kernels", lambda **_: kernels)
+    monkeypatch.setattr(selfcheck, "Runner", PlainRunner)
+    with caplog.at_level(logging.WARNING):
+        assert selfcheck.usable_kernels(model, 512) is None
+    assert reason in caplog.text
+
+
+def test_without_a_gpu_there_are_no_kernels_to_check(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selfcheck, "find_kernels", lambda **_: None)
+    assert selfcheck.usable_kernels(model, 512) is None
+
+
+def test_sinks_are_left_to_plain_mlx(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = mlx_lm.utils.load_model(write_model(tmp_path / "gpt_oss", "gpt_oss"))[0]
+    monkeypatch.setattr(selfcheck, "find_kernels", lambda **_: PlainKernels())
+    assert selfcheck.usable_kernels(model, 512) is None
+    assert "sinks" in caplog.text

@@ -1,0 +1,83 @@
+import pytest
+from pensieve.scheduler.sequence import SequenceStatus
+
+from .driver import Driver, prompt_of, request
+from .oracle import spell
+
+
+def test_a_long_prompt_is_prefilled_in_slices_between_decode_steps() -> None:
+    driver = Driver()
+    short = driver.scheduler.add(request([1], max_tokens=50))
+    driver.step()
+    driver.scheduler.add(request(prompt_of(2, 600), max_tokens=1))
+    driver.step()  # a small slice, to learn what it takes
+    for _ in range(9):
+        plan = driver.step()
+        assert plan is not None
+        assert [row.seq_id for row in plan.decode] == [short.seq_id]
+        assert plan.num_tokens == 64
+
+
+def test_a_short_prompt_does_not_wait_behind_a_long_one() -> None:
+    driver = Driver()
+    driver.scheduler.add(request(prompt_of(1, 1500), max_tokens=1))
+    driver.step()
+    short = driver.scheduler.add(request(prompt_of(2, 30), max_tokens=1))
+    driver.step()
+    driver.step()
+    assert short.finish_reason == "length"
+
+
+def test_the_oldest_prefill_always_advances() -> None:
+    driver = Driver(num_blocks=256)
+    oldest = driver.scheduler.add(request(prompt_of(1, 1000), max_tokens=1))
+    driver.step()
+    for i in range(25):
+        for j in range(3):
+            driver.scheduler.add(request(prompt_of(100 + 3 * i + j, 60), max_tokens=1))
+        before = oldest.num_computed
+        driver.step()
+        assert oldest.num_computed - before >= min(12, 999 - before)
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+def test_sequences_that_outgrow_memory_are_preempted_and_lose_nothing(lag: int) -> None:
+    driver = Driver(num_blocks=10, lag=lag)
+    sequences = [driver.scheduler.add(request(prompt_of(i, 40), max_tokens=150)) for i in range(4)]
+    driver.finish()
+    assert driver.scheduler.counters.preemptions > 0
+    for i, sequence in enumerate(sequences):
+        assert sequence.tokens == spell(prompt_of(i, 40), 150)
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+def test_preempted_prompts_of_one_token_wait_without_blocks(lag: int) -> None:
+    """Nothing is left to prefill in them, so that a plan once decoded one that was waiting."""
+    driver = Driver(num_blocks=6, lag=lag)
+    sequences = [driver.scheduler.add(request([i], max_tokens=100)) for i in range(6)]
+    for _ in range(3000):
+        driver.step()
+        assert not any(sequence.table.blocks for sequence in driver.scheduler.roster.waiting)
+    assert driver.scheduler.counters.preemptions > 0
+    for i, sequence in enumerate(sequences):
+        assert sequence.tokens == spell([i], 100)
+
+
+def test_a_slice_of_a_sequence_that_is_preempted_later_in_the_step_is_taken_out() -> None:
+    """The shortest prompt is planned before the one that takes its blocks."""
+    driver = Driver(step_tokens=96)
+    prompts = [prompt_of(i, length) for i, length in enumerate([600, 500, 60])]
+    oldest, long, short = (driver.scheduler.add(request(prompt)) for prompt in prompts)
+    driver.step()
+    allocator = driver.scheduler.memory.allocator
+    others = allocator.allocate(allocator.num_free - 2)
+    plan = driver.scheduler.schedule()
+    allocator.release(others)
+    assert plan is not None
+    assert [chunk.seq_id for chunk in plan.prefill] == [oldest.seq_id, long.seq_id]
+    assert short.status is SequenceStatus.WAITING
+    result = driver.runner.step(plan)
+    assert result is not None
+    driver.scheduler.update(result)
+    driver.finish()
+    assert [oldest.tokens, long.tokens, short.tokens] == [spell(prompt, 4) for prompt in prompts]

@@ -1,0 +1,53 @@
+"""Steps a scheduler without asyncio."""
+
+from typing import Protocol
+
+from pensieve.engine.step import StepFailed, StepPlan, StepResult
+from pensieve.scheduler.scheduler import Scheduler
+
+
+class StepRunner(Protocol):
+    """What computes the steps: an `engine.runner.Runner`, or an oracle."""
+
+    def step(self, plan: StepPlan) -> StepResult | None: ...
+
+    def drain(self) -> StepResult | None: ...
+
+
+class Stepper:
+    """A scheduler over a runner, stepped by hand; checks the scheduler's accounts after every step."""
+
+    def __init__(self, scheduler: Scheduler, runner: StepRunner) -> None:
+        self.scheduler = scheduler
+        self.runner = runner
+
+    def step(self) -> StepPlan | None:
+        plan = self.scheduler.schedule()
+        running = {sequence.seq_id for sequence in self.scheduler.roster.running}
+        assert plan is None or running.issuperset(plan.seq_ids)
+        result = self.runner.drain() if plan is None else self.runner.step(plan)
+        if result is not None:
+            self.scheduler.update(result)
+        self._check()
+        return plan
+
+    def finish(self, recovers: bool = False) -> None:
+        """Step until nothing is left to do. recovers: after steps that fail, too."""
+        for _ in range(100_000):
+            if not self.scheduler.has_work:
+                return
+            try:
+                self.step()
+            except StepFailed:
+                if not recovers:
+                    raise
+                self.scheduler.fail()
+        raise AssertionError("the scheduler makes no progress")
+
+    def _check(self) -> None:
+        """What is held is exactly what the running sequences hold, and nothing is settled uncomputed."""
+        roster = self.scheduler.roster
+        held = {block for sequence in roster.running for block in sequence.table.blocks}
+        assert self.scheduler.memory.allocator.num_held == len(held)
+        assert not any(sequence.table.blocks for sequence in roster.waiting)
+        assert all(sequence.num_settled <= sequence.num_computed for sequence in roster.running)
