@@ -228,9 +228,11 @@ def _find_first(text: str, marks: Sequence[str]) -> tuple[int, str] | None:
 
 def _overlap(text: str, marks: Sequence[str]) -> int:
     """Count the characters at the end of `text` that a mark may begin with."""
-    longest = max((len(mark) for mark in marks), default=0)
-    for size in range(min(longest - 1, len(text)), 0, -1):
-        tail = text[-size:]
-        if any(mark.startswith(tail) for mark in marks):
-            return size
-    return 0
+    longest = 0
+    for mark in marks:
+        place = text.find(mark[0], 1 - len(mark))  # from where the whole mark would not fit any more
+        while place >= 0 and not mark.startswith(text[place:]):
+            place = text.find(mark[0], place + 1)
+        if place >= 0:
+            longest = max(longest, len(text) - place)
+    return longest
