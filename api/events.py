@@ -11,6 +11,8 @@ from .errors import ApiError, error_body
 from .output.pieces import Arguments, CallEnd, CallStart, Piece, Score, Text, Thinking, call_input
 from .output.thoughts import UNSIGNED, seal
 
+compact_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 
 def new_message_id() -> str:
     """Make an id in the style of Anthropic's."""
@@ -19,8 +21,7 @@ def new_message_id() -> str:
 
 def sse(data: Mapping[str, object]) -> str:
     """Write one event. Claude Code ignores data without an `event:` line."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return f"event: {data['type']}\ndata: {text}\n\n"
+    return f"event: {data['type']}\ndata: {compact_json(data)}\n\n"
 
 
 def message_body(message_id: str, model: str, content: list[dict[str, Any]], usage: Usage) -> dict[str, Any]:
@@ -75,16 +76,16 @@ class EventWriter:
 
     def _piece(self, piece: Piece) -> str:
         match piece:
+            case Text() | Thinking():
+                return self._words(piece)
             case CallStart():
                 return self._close() + self._start(piece)
             case Arguments():
-                return self._delta({"type": "input_json_delta", "partial_json": piece.json})
+                return self._delta("input_json_delta", "partial_json", piece.json)
             case CallEnd():
                 return self._close()
             case Score():
                 return ""  # not of this API
-            case Text() | Thinking():
-                return self._words(piece)
 
     def _words(self, piece: Text | Thinking) -> str:
         start = "" if self._open is type(piece) else self._close() + self._start(piece)
@@ -92,7 +93,7 @@ class EventWriter:
             self._omitted.append(piece.text)
             return start
         key = "thinking" if isinstance(piece, Thinking) else "text"
-        return start + self._delta({"type": f"{key}_delta", key: piece.text})
+        return start + self._delta(f"{key}_delta", key, piece.text)
 
     def _start(self, piece: Text | Thinking | CallStart) -> str:
         self._index += 1
@@ -100,8 +101,11 @@ class EventWriter:
         empty = empty_block(piece)
         return sse({"type": "content_block_start", "index": self._index, "content_block": empty})
 
-    def _delta(self, delta: Mapping[str, object]) -> str:
-        return sse({"type": "content_block_delta", "index": self._index, "delta": delta})
+    def _delta(self, kind: str, key: str, text: str) -> str:
+        # As sse() would, but put together by hand: there is one of these for each token.
+        delta = f'{{"type":"{kind}","{key}":{compact_json(text)}}}'
+        data = f'{{"type":"content_block_delta","index":{self._index},"delta":{delta}}}'
+        return f"event: content_block_delta\ndata: {data}\n\n"
 
     def _close(self) -> str:
         if self._open is None:
@@ -113,7 +117,7 @@ class EventWriter:
     def _sign(self) -> str:
         signature = seal("".join(self._omitted)) if self._omit_thoughts else UNSIGNED
         self._omitted = []
-        return self._delta({"type": "signature_delta", "signature": signature})
+        return self._delta("signature_delta", "signature", signature)
 
 
 def empty_block(piece: Text | Thinking | CallStart) -> dict[str, Any]:

@@ -56,7 +56,8 @@ class Metrics:
         self._ttft = self._histogram(
             "time_to_first_token_seconds", "From the request's arrival", TTFT_S, "cache"
         )
-        self._itl = self._histogram("inter_token_latency_seconds", "Between two tokens", ITL_S)
+        itl = self._histogram("inter_token_latency_seconds", "Between two tokens", ITL_S)
+        self._itl = itl.labels(self._model)  # looked up once: it is told of every token
         self._tpot = self._histogram("request_time_per_output_token_seconds", "Mean of a request", TPOT_S)
         self._e2e = self._histogram("e2e_request_latency_seconds", "From arrival to the last token", E2E_S)
         self._queue = self._histogram("request_queue_time_seconds", "From arrival to admission", E2E_S)
@@ -105,9 +106,8 @@ class Metrics:
 
     def next_tokens(self, num_tokens: int, elapsed_s: float) -> None:
         """Note that num_tokens came elapsed_s after those before them."""
-        histogram = self._itl.labels(self._model)
         for _ in range(num_tokens):
-            histogram.observe(elapsed_s / num_tokens)
+            self._itl.observe(elapsed_s / num_tokens)
 
     def tool_call(self, result: ParseResult) -> None:
         """Count a passage that the model marked as a call."""

@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+SENDS_A_TURN = 32
+"""After so many a stream lets others run: where neither client nor tokens are slow, it would never wait."""
+
 
 @dataclass(frozen=True, slots=True)
 class KeepAlive:
@@ -110,11 +113,12 @@ class EventSender:
         self._last_sent_s = time.monotonic()
 
     async def send(self, text: str) -> None:
-        """Send text and let others run: a send that never waits would keep the event loop to itself."""
+        """Send text, and wait while the client is slow."""
         self._num_sent += 1
         self._last_sent_s = time.monotonic()
         await self._send({"type": "http.response.body", "body": text.encode(), "more_body": True})
-        await asyncio.sleep(0)
+        if self._num_sent % SENDS_A_TURN == 0:
+            await asyncio.sleep(0)
 
     async def ping(self) -> None:
         """Send pings until cancelled."""

@@ -65,7 +65,7 @@ class Generation:
         self.scores: list[TokenScore] = []  # of the tokens read last, where they were asked for
         self._unread: list[int] = []
         self._unread_scores: list[TokenScore] = []
-        self._news = asyncio.Event()
+        self._news: asyncio.Future[None] | None = None  # what the reader waits for, or did last
 
     @property
     def num_cached_tokens(self) -> int:
@@ -100,8 +100,8 @@ class Generation:
         when it was ended with all others.
         """
         while not self._unread and self.finish_reason is None:
-            self._news.clear()
-            await self._news.wait()
+            self._news = asyncio.get_running_loop().create_future()
+            await self._news
         if self._unread:
             tokens, self._unread = self._unread, []
             self.scores, self._unread_scores = self._unread_scores, []
@@ -113,13 +113,13 @@ class Generation:
     def cancel(self) -> None:
         """End the sequence within one step; harmless when it has ended."""
         self._scheduler.end(self._sequence, "abort")
-        self._news.set()
+        self._wake()
 
     def fail(self, failure: PensieveError) -> None:
         """End the sequence with an error that the reader gets to see. For the loop only."""
         self._failure = failure
         self._scheduler.end(self._sequence, "error")
-        self._news.set()
+        self._wake()
 
     def publish(self, tokens: list[int], scores: list[TokenScore]) -> None:
         """Hand over new tokens, or wake the reader because the sequence has ended. For the loop only."""
@@ -127,7 +127,11 @@ class Generation:
             self.first_token_s = time.monotonic()
         self._unread += tokens
         self._unread_scores += scores
-        self._news.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from llguidance import LLMatcher
 
+from ..output.parser import overlap
 from .grammars import Grammar
 from .vocabulary import Vocabulary
 
@@ -166,8 +167,8 @@ class AnswerConstraint:
             marks = self._marks(state)
             found = [(unread.find(mark) + len(mark), mark) for mark in marks if mark in unread]
             if not found:
-                longest = max((len(mark) for mark in marks), default=1)
-                return replace(state, tail=_last(unread, longest - 1))
+                tail = _last(unread, overlap(unread, marks))
+                return state if tail == state.tail else replace(state, tail=tail)
             end, mark = min(found)
             unread = unread[end:]
             if not state.is_thinking and mark == rules.call_marks[0]:

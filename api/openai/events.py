@@ -1,6 +1,5 @@
 """Pieces of an answer in the words of OpenAI's API: chunks of a stream, or one completion. No I/O."""
 
-import json
 import secrets
 import time
 from collections.abc import Iterable, Mapping
@@ -8,6 +7,7 @@ from typing import Any
 
 from ..answer import Answer, StopReason, Usage
 from ..errors import ApiError, openai_error_body
+from ..events import compact_json
 from ..output.pieces import Arguments, CallEnd, CallStart, Piece, Score, Text, Thinking
 from .logprobs import ChatLogprobs, CompletionLogprobs, Logprobs
 
@@ -25,7 +25,7 @@ DONE = "data: [DONE]\n\n"
 
 def chunk_text(chunk: Mapping[str, object]) -> str:
     """Write one chunk of a stream."""
-    return f"data: {json.dumps(chunk, ensure_ascii=False, separators=(',', ':'))}\n\n"
+    return f"data: {compact_json(chunk)}\n\n"
 
 
 def usage_body(usage: Usage) -> dict[str, Any]:
@@ -64,6 +64,9 @@ class ChunkWriter:
         self._include_usage = include_usage
         self._logprobs = logprobs
         self._scores: list[Score] = []  # of text that is on its way
+        # What chunks have in common is written once. With usage asked for, it is null in all but the last.
+        common = envelope.body() | ({"usage": None} if include_usage else {})
+        self._head, _, self._tail = chunk_text(common).rpartition("[]")
 
     def ping(self) -> str:
         """Write a comment."""
@@ -80,9 +83,8 @@ class ChunkWriter:
 
     def chunk(self, **choice: Any) -> str:
         """Write a chunk with one choice."""
-        # With usage asked for, it is null in all chunks but the last.
-        body = self._envelope.body({"index": 0, "logprobs": None, "finish_reason": None} | choice)
-        return chunk_text(body | {"usage": None} if self._include_usage else body)
+        choice = {"index": 0, "logprobs": None, "finish_reason": None} | choice
+        return f"{self._head}[{compact_json(choice)}]{self._tail}"
 
     def last(self, usage: Usage) -> str:
         """Write what comes after the last choice."""

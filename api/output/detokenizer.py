@@ -35,7 +35,7 @@ class ByteDetokenizer:
     def add(self, tokens: list[int]) -> str:
         table = self._token_bytes
         # Ids past the vocabulary come from padded embeddings; they stand for nothing.
-        text = self._decoder.decode(b"".join(table[token] for token in tokens if token < len(table)))
+        text = self._decoder.decode(b"".join([table[token] for token in tokens if token < len(table)]))
         if self._strip_space and text:
             self._strip_space = False
             return text.removeprefix(" ")

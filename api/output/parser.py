@@ -7,7 +7,7 @@ beginning of a mark (`<tool_call>`, `</think>`, a stop sequence) or space before
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, AnyStr
 
 from ..calls.passage import Passage
 from ..calls.reader import ParseResult
@@ -96,7 +96,7 @@ class OutputParser:
         while not self.done:
             marks, mode = self._marks(), self._mode
             found = _find_first(self._buffer, marks)
-            place = len(self._buffer) - _overlap(self._buffer, marks) if found is None else found[0]
+            place = len(self._buffer) - overlap(self._buffer, marks) if found is None else found[0]
             text, self._buffer = self._buffer[:place], self._buffer[place:]
             self._emit(text)
             if self._mode is not mode:
@@ -226,11 +226,13 @@ def _find_first(text: str, marks: Sequence[str]) -> tuple[int, str] | None:
     return place, mark
 
 
-def _overlap(text: str, marks: Sequence[str]) -> int:
-    """Count the characters at the end of `text` that a mark may begin with."""
-    longest = max((len(mark) for mark in marks), default=0)
-    for size in range(min(longest - 1, len(text)), 0, -1):
-        tail = text[-size:]
-        if any(mark.startswith(tail) for mark in marks):
-            return size
-    return 0
+def overlap(text: AnyStr, marks: Sequence[AnyStr]) -> int:
+    """Count the characters or bytes at the end of `text` that a mark may begin with; it holds no mark."""
+    longest = 0
+    for mark in marks:
+        place = text.find(mark[0], 1 - len(mark))  # from where the whole mark would not fit any more
+        while place >= 0 and not mark.startswith(text[place:]):
+            place = text.find(mark[0], place + 1)
+        if place >= 0:
+            longest = max(longest, len(text) - place)
+    return longest

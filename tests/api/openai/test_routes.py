@@ -75,6 +75,14 @@ def test_the_wire_of_a_stream_is_data_lines_and_done(server: Server) -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES)
+def test_a_models_name_may_look_like_a_part_of_a_chunk(server: Server, route: str) -> None:
+    server.scheduler.play(script(server, "Hi"))
+    name = 'claude-"choices":[]'
+    *data, _ = chunks(post(server, route, stream=True, model=name).text)
+    assert {json.loads(chunk)["model"] for chunk in data} == {name}
+
+
+@pytest.mark.parametrize("route", ROUTES)
 def test_usage_comes_last_where_it_is_asked_for(server: Server, route: str) -> None:
     server.scheduler.play(server.script("Hi", num_cached=2))
     response = post(server, route, stream=True, stream_options={"include_usage": True})

@@ -4,11 +4,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from pensieve.api.calls.tools import ToolFormat, plain_format
 from pensieve.api.output.detokenizer import WindowDetokenizer
-from pensieve.api.output.parser import Grammar, OutputParser
+from pensieve.api.output.parser import Grammar, OutputParser, overlap
 from pensieve.api.output.pieces import Arguments, CallEnd, CallStart, Piece, Text, Thinking, call_input
 
 from ...fakes import ByteTokenizer
@@ -99,6 +99,14 @@ def test_pieces_do_not_depend_on_how_the_tokens_come(text: str, size: int) -> No
         other, by_many = parse(text, grammar, size)
         assert shape(by_one) == shape(by_many)
         assert (one.stop_sequence, one.results) == (other.stop_sequence, other.results)
+
+
+@given(st.text("ab<"), st.lists(st.text("ab<", min_size=1)))
+def test_an_overlap_is_the_longest_end_that_a_mark_begins_with(text: str, marks: list[str]) -> None:
+    assume(not any(mark in text for mark in marks))
+    ends = [text[place:] for place in range(len(text))]
+    longest = next((end for end in ends if any(mark.startswith(end) for mark in marks)), "")
+    assert overlap(text, marks) == overlap(text.encode(), [mark.encode() for mark in marks]) == len(longest)
 
 
 def test_text_around_calls_loses_only_the_space_at_the_calls() -> None:

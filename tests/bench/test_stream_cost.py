@@ -1,0 +1,34 @@
+"""What scripts/stream_cost.py counts."""
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "stream_cost.py"
+
+
+@pytest.fixture(scope="module")
+def script() -> dict[str, Any]:
+    return runpy.run_path(str(SCRIPT))
+
+
+def test_only_the_time_in_which_all_decode_counts(script: dict[str, Any]) -> None:
+    marks = [(0, 0.0), (1, 1.0), (2, 4.0), (2, 4.5), (2, 5.0), (1, 9.0)]
+    assert script["cost_us"](marks, batch=2) == pytest.approx(1e6 * (5.0 - 4.0) / (2 + 2))
+
+
+def test_sequences_that_never_ran_together_have_no_cost(script: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="--tokens"):
+        script["cost_us"]([(1, 0.0), (1, 1.0), (2, 2.0)], batch=2)
+
+
+@pytest.mark.parametrize("protocol", ["anthropic", "openai"])
+def test_both_protocols_are_measured(
+    script: dict[str, Any], protocol: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script["main"]([f"--protocol={protocol}", "--batch=2", "--tokens=20", "--tools=1", "--repeat=1"])
+    name, cost, unit, *_ = capsys.readouterr().out.split()
+    assert (name, unit) == (protocol, "us/token")
+    assert float(cost) > 0
