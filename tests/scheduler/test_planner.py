@@ -23,8 +23,8 @@ def test_a_short_prompt_does_not_wait_behind_a_long_one() -> None:
     driver.scheduler.add(request(prompt_of(1, 1500), max_tokens=1))
     driver.step()
     short = driver.scheduler.add(request(prompt_of(2, 30), max_tokens=1))
-    driver.step()
-    driver.step()
+    for _ in range(3):  # at most one of the long one's, its own, and its last token's
+        driver.step()
     assert short.finish_reason == "length"
 
 
@@ -32,12 +32,13 @@ def test_the_oldest_prefill_always_advances() -> None:
     driver = Driver(num_blocks=256)
     oldest = driver.scheduler.add(request(prompt_of(1, 1000), max_tokens=1))
     driver.step()
-    for i in range(25):
+    for i in range(12):
         for j in range(3):
             driver.scheduler.add(request(prompt_of(100 + 3 * i + j, 60), max_tokens=1))
         before = oldest.num_computed
         driver.step()
-        assert oldest.num_computed - before >= min(12, 999 - before)
+        driver.step()
+        assert oldest.num_computed - before >= 12
 
 
 @pytest.mark.parametrize("lag", [0, 1])
@@ -67,15 +68,17 @@ def test_a_slice_of_a_sequence_that_is_preempted_later_in_the_step_is_taken_out(
     """The shortest prompt is planned before the one that takes its blocks."""
     driver = Driver(step_tokens=96)
     prompts = [prompt_of(i, length) for i, length in enumerate([600, 500, 60])]
-    oldest, long, short = (driver.scheduler.add(request(prompt)) for prompt in prompts)
+    oldest, long = (driver.scheduler.add(request(prompt)) for prompt in prompts[:2])
     driver.step()
+    short = driver.scheduler.add(request(prompts[2]))
+    driver.step()  # the oldest's turn: the short one only gets its place
     allocator = driver.scheduler.memory.allocator
     others = allocator.allocate(allocator.num_free - 2)
     plan = driver.scheduler.schedule()
     allocator.release(others)
     assert plan is not None
-    assert [chunk.seq_id for chunk in plan.prefill] == [oldest.seq_id, long.seq_id]
-    assert short.status is SequenceStatus.WAITING
+    assert [chunk.seq_id for chunk in plan.prefill] == [long.seq_id]
+    assert (short.status, driver.scheduler.counters.preemptions) == (SequenceStatus.WAITING, 1)
     result = driver.runner.step(plan)
     assert result is not None
     driver.scheduler.update(result)
