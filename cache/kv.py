@@ -5,6 +5,8 @@ A pool holds floats of the shape `(num_kv_heads, num_slots, head_dim)`; slot `s`
 contiguous run of slots is a view of it; where it is quantised (`packing.py`), reading one unpacks it.
 """
 
+import math
+import mmap
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -124,5 +126,15 @@ class HostPools:
 def _untouched(shape: LayerShape, dim: int, num_blocks: int) -> Pool:
     packing = shape.packing(dim)
     width, dtype = (dim, np.float32) if packing is None else (packing.row_bytes, np.uint8)
-    rows: npt.NDArray[Any] = np.empty((shape.num_kv_heads, num_blocks * BLOCK_SIZE, width), dtype)
-    return Pool(rows, dim, packing, np.float32)
+    size = (shape.num_kv_heads, num_blocks * BLOCK_SIZE, width)
+    rows: npt.NDArray[Any] = np.frombuffer(_pages(math.prod(size) * np.dtype(dtype).itemsize), dtype)
+    return Pool(rows.reshape(size), dim, packing, np.float32)
+
+
+def _pages(num_bytes: int) -> mmap.mmap:
+    """Memory in small pages. NumPy's own are huge: sequences lie far apart, so that each of them would first
+    have 2 MB of zeros written for every head of every layer."""
+    pages = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):  # Linux
+        pages.madvise(mmap.MADV_NOHUGEPAGE)
+    return pages

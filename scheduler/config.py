@@ -13,7 +13,7 @@ class SchedulerConfig:
         metadata={"help": "tokens one step may compute; a long prompt is prefilled in such slices"},
     )
     itl_target_ms: float = field(
-        default=100.0,
+        default=60.0,
         metadata={"help": "time between tokens, in milliseconds, to which prefill slices are cut"},
     )
     max_waiting: int = field(

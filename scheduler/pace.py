@@ -5,7 +5,7 @@ from collections import deque
 LEAST = 32
 """Prompt tokens a step computes in any case: a prefill must advance even where decoding alone is slow."""
 
-DECODE_SHARE = 3
+DECODE_SHARE = 2
 """A step may take this many times what decoding alone takes, where that is more than the target."""
 
 PATIENCE = 16

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import mlx_lm.utils
 import numpy as np
 from mlx.utils import tree_flatten
@@ -100,9 +101,10 @@ def write_model(
 
 
 def random_weights(config: dict[str, Any], seed: int) -> dict[str, np.ndarray[Any, Any]]:
-    """Make the named weights that the model of `config` needs; norms stay at one, biases at zero."""
+    """Make the named weights that the model of `config` needs; norms stay at one; MLX draws the biases."""
     model_class, args_class = mlx_lm.utils._get_classes(config)
     rng = np.random.default_rng(seed)
+    mx.random.seed(seed)
     weights = {}
     parameters: Any = tree_flatten(model_class(args_class.from_dict(config)).parameters())
     for name, initial in parameters:

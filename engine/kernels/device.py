@@ -137,7 +137,7 @@ class PagedKernels:
         for rows, run in tables.shared:
             mine = queries if rows is None else queries[rows]
             keys, values = self.read(pools, (run,), options.after)
-            parts.append(self._read_shared(mine, keys, values, options.scoring.scale))
+            parts.append(self._read_shared(mine, keys, values, options))
         if len(parts) == 1:
             return parts[0]
         return mx.concatenate([out for out, _ in parts], axis=1), mx.concatenate(
@@ -145,14 +145,15 @@ class PagedKernels:
         )
 
     def _read_shared(
-        self, queries: mx.array, keys: mx.array, values: mx.array, scale: float
+        self, queries: mx.array, keys: mx.array, values: mx.array, options: "Options"
     ) -> tuple[mx.array, mx.array]:
         """Partial softmax of several rows over slots that all of them read.
 
-        queries: (rows, num_heads, 1, dim). keys, values: whole blocks of pools, (kv_heads, length, dim).
+        queries: (rows, num_heads, 1, dim); they have waited for the pools. keys, values: whole blocks of
+        pools, (kv_heads, length, dim).
         Returns (kv_heads, rows, group, dim) and the same with 2: base-2 peak and mass.
         """
-        num_kv_heads, _, dim = keys.shape
+        scale, (num_kv_heads, _, dim) = options.scoring.scale, keys.shape
         num_rows, num_heads = queries.shape[:2]
         group = num_heads // num_kv_heads
         q = queries.reshape(num_rows, num_kv_heads, group, dim).swapaxes(0, 1)
@@ -160,7 +161,7 @@ class PagedKernels:
         q = q.reshape(num_kv_heads, -1, dim) * shrink
         levels = None
         if self._centres_keys:
-            keys, levels = _centred(q, keys)
+            keys, levels = _centred(q, keys, options.after)
         scores = q @ keys.swapaxes(1, 2)
         weights, stats = self._launch(SOFTMAX, scale / shrink)(
             inputs=[scores],
@@ -246,13 +247,14 @@ def _head_template(pool: Pool, dtype: mx.Dtype) -> list[tuple[str, Any]]:
     return [("T", dtype), *((name, constants[name]) for name in ("DIM", "BITS", "UNIT", "VECTOR"))]
 
 
-def _centred(queries: mx.array, keys: mx.array) -> tuple[mx.array, mx.array]:
+def _centred(queries: mx.array, keys: mx.array, after: mx.array) -> tuple[mx.array, mx.array]:
     """Keys less a mean of some of them, and the queries' scores with that mean: (kv_heads, m, 1), float32.
 
     Keys may have so large a part in common (by Qwen2's biases) that scores in half precision, rounded before
     the softmax, would keep nothing of their differences.
     """
-    mean = keys[:, -CENTRE_KEYS:].astype(mx.float32).mean(axis=1, keepdims=True).astype(keys.dtype)
+    some = waiting(keys[:, -CENTRE_KEYS:], after)  # and with the mean all keys that it is taken off
+    mean = some.astype(mx.float32).mean(axis=1, keepdims=True).astype(keys.dtype)
     levels = queries.astype(mx.float32) @ mean.astype(mx.float32).swapaxes(1, 2)
     return keys - mean, levels
 

@@ -26,6 +26,8 @@ Array = npt.NDArray[Any]
 
 needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
 
+WATCHED = Path(__file__).with_name("watched.h")
+
 CTYPES = {"float32": "float", "float16": "float16_t", "bfloat16": "bfloat16_t"}
 INTS = ("table", "items", "ranges", "slots", "extent")
 FLOATS = ("outs", "stats", "extra_stats", "sinks", "after", "done")
@@ -33,15 +35,26 @@ FIXED = dict.fromkeys(INTS, "int") | dict.fromkeys(FLOATS, "float")
 """The types of arguments that are not of the model's type."""
 
 
-def build(folder: Path, geometry: Geometry, dtype: str, scale: float, has_sinks: bool = False) -> ctypes.CDLL:
-    """Compile all kernels for one layer's geometry."""
+def build(
+    folder: Path, geometry: Geometry, dtype: str, scale: float, has_sinks: bool = False, watched: bool = False
+) -> ctypes.CDLL:
+    """Compile all kernels for one layer's geometry.
+
+    watched: count races for shared memory (`watched.h`), see `races`.
+    """
     constants = geometry.constants | {"HAS_SINKS": int(has_sinks), "MARGIN": SHARED_PEAK_MARGIN}
     stored = "T" if geometry.packing is None else "uint8_t"
-    text = header("cpp") + f"typedef {CTYPES[dtype]} T;\n"
+    text = header("cpp") + (WATCHED.read_text() if watched else "") + f"typedef {CTYPES[dtype]} T;\n"
     text += "".join(f"constexpr int {name} = {value};\n" for name, value in constants.items())
     text += f"const float SCALE = {scale * LOG2_E!r};\n"
     text += "".join(_function(kernel, stored) for kernel in (SPLIT, COMBINE, SOFTMAX, APPEND, GATHER))
     return _compile(folder, "kernels", text)
+
+
+def races(library: ctypes.CDLL) -> int:
+    """How often two threads of a group have touched the same shared memory without a barrier between."""
+    count: int = library.races()
+    return count
 
 
 def compile_kernel(folder: Path, kernel: Kernel, constants: dict[str, int], scale: float) -> ctypes.CDLL:

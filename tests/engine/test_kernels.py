@@ -112,7 +112,7 @@ def test_what_all_keys_have_in_common_costs_shared_scores_no_precision(dtype: mx
     queries, keys = (rng.standard_normal((2, count, 128), dtype=np.float32) for count in (8, 512))
     queries[..., 5], keys[..., 5] = 40, 40 + 0.1 * keys[..., 5]
     q, k = mx.array(queries * 0.125).astype(dtype), mx.array(keys).astype(dtype)
-    centred, levels = _centred(q, k)
+    centred, levels = _centred(q, k, mx.zeros((8,)))
     scores = q @ centred.swapaxes(1, 2)
     exact = np.array(q.astype(mx.float32)) @ np.array(k.astype(mx.float32)).swapaxes(1, 2)
     assert np.abs(exact).max() > 150

@@ -37,7 +37,7 @@ def test_one_slow_step_is_taken_for_an_accident_and_two_are_not() -> None:
 def test_where_decoding_alone_is_slow_the_target_gives_way() -> None:
     """Though there is always a prompt, so that no step would only decode."""
     pace = Pace(target_s=0.1, most=512)
-    assert 0.35 < settle(pace, seconds_a_token=0.0008, decode_s=0.15, steps=200) < 0.5
+    assert 0.25 < settle(pace, seconds_a_token=0.0008, decode_s=0.15, steps=200) < 0.35
 
 
 def test_a_prefill_advances_even_where_every_step_is_too_slow() -> None:

@@ -76,7 +76,7 @@ def test_the_wire_of_a_stream_is_data_lines_and_done(server: Server) -> None:
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_models_name_may_look_like_a_part_of_a_chunk(server: Server, route: str) -> None:
-    server.scheduler.play(script(server, "Hi"))
+    server.scheduler.play(server.script("Hi"))
     name = 'claude-"choices":[]'
     *data, _ = chunks(post(server, route, stream=True, model=name).text)
     assert {json.loads(chunk)["model"] for chunk in data} == {name}
