@@ -31,7 +31,7 @@ CLIENT_VARIABLE = "PENSIEVE_CLAUDE"  # names the client where it is not on the p
 UNWANTED = "ANTHROPIC_API_KEY"
 
 PROBE_S = 5.0
-STOP_S = 10.0  # the server ends its answers within half of it
+STOP_S = 10.0  # the server ends its answers sooner
 
 PERMISSION_NOTE = (
     "Claude Code's automatic permission mode wants a classifier that a local server does not have; "
@@ -147,7 +147,8 @@ def find_server(config: ServerConfig) -> Running | None:
 def started_server(config: ServerConfig, flags: Sequence[str]) -> Iterator[Running]:
     """Run `pensieve serve` meanwhile. Raises LaunchError when it does not start."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "pensieve", "serve", *flags],
+        # -P: in the user's folder may lie files that are named like modules.
+        [sys.executable, "-P", "-m", "pensieve", "serve", *flags],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

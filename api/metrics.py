@@ -179,6 +179,7 @@ class StatsCollector(Collector):
         yield self._counter("prefix_cache_queries", "Tokens looked up", stats.prefix_cache_queries)
         yield self._counter("prefix_cache_hits", "Tokens found", stats.prefix_cache_hits)
         yield self._counter("preemptions", "Sequences sent back to the queue", stats.preemptions)
+        yield self._counter("failed_steps", "Steps after which all was computed again", stats.failed_steps)
         source = CounterMetricFamily(
             "pensieve_prompt_tokens_by_source",
             "Where prompt tokens' KV came from",

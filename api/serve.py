@@ -32,7 +32,7 @@ class ListenError(PensieveError):
     """The address or port cannot be had."""
 
 
-class EngineError(PensieveError):
+class EngineGivenUp(PensieveError):
     """The engine failed for good while it served."""
 
 
@@ -87,9 +87,8 @@ def serve(
         tokenizer = load_tokenizer(planned.info)
         model = engine.start(build, planned, engine_config)
         say(f"attends  with {model.attention}")
-        run_server(
-            build_server(server_config, scheduler_config, engine, model, tokenizer, listener), listener
-        )
+        scheduler = SchedulerLoop(engine, scheduler_config, model.memory.num_blocks, model.max_context)
+        run_server(build_server(server_config, scheduler, model, tokenizer, listener), listener)
 
 
 def bind(config: ServerConfig) -> socket.socket:
@@ -116,15 +115,13 @@ def _listen_error(error: OSError, config: ServerConfig) -> ListenError:
 
 def build_server(
     config: ServerConfig,
-    scheduler_config: SchedulerConfig,
-    engine: EngineProcess,
+    scheduler: SchedulerLoop,
     model: ServedModel,
     tokenizer: Any,
     listener: socket.socket,
 ) -> Server:
-    """Put scheduler, app and HTTP server together."""
+    """Put app and HTTP server around a scheduler."""
     port = listener.getsockname()[1]
-    scheduler = SchedulerLoop(engine, scheduler_config, model.memory.num_blocks, model.max_context)
     app = create_app(replace(config, port=port), model, tokenizer, scheduler)
     say(describe_calls(app.state.rule_book))
     debug = config.log_level == "debug"
@@ -153,4 +150,4 @@ def run_server(server: Server, listener: socket.socket) -> None:
         raise ListenError(f"port {port} cannot be listened on: {error.strerror}") from error
     server.run(sockets=[listener])
     if server.engine_failed:
-        raise EngineError(f"the engine is down: {server.scheduler.stats().engine_error}")
+        raise EngineGivenUp(f"the engine is down: {server.scheduler.stats().engine_error}")

@@ -5,6 +5,7 @@ A pool holds floats of the shape `(num_kv_heads, num_slots, head_dim)`; slot `s`
 contiguous run of slots is a view of it; where it is quantised (`packing.py`), reading one unpacks it.
 """
 
+import contextlib
 import math
 import mmap
 from dataclasses import dataclass, replace
@@ -136,5 +137,6 @@ def _pages(num_bytes: int) -> mmap.mmap:
     have 2 MB of zeros written for every head of every layer."""
     pages = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):  # Linux
-        pages.madvise(mmap.MADV_NOHUGEPAGE)
+        with contextlib.suppress(OSError):  # a kernel without huge pages refuses it
+            pages.madvise(mmap.MADV_NOHUGEPAGE)
     return pages

@@ -1,4 +1,7 @@
-"""From a model's folder to a runner: the plan, then the load and the checks. Runs in the engine's process."""
+"""From a model's folder to a runner: the plan, then the load and the checks.
+
+The functions run in the engine's process; the server's imports them to name them.
+"""
 
 from dataclasses import replace
 from pathlib import Path

@@ -21,38 +21,41 @@ class Channel:
 
     def send(self, message: object) -> None:
         """Send and wait until it is sent. Raises ChannelClosed."""
-        self._socket.setblocking(True)
+        data = _framed(message)
         try:
-            self._socket.sendall(_framed(message))
+            self._socket.setblocking(True)
+            self._socket.sendall(data)
         except OSError as error:
             raise ChannelClosed from error
 
     def receive(self) -> Any:
         """Wait for a message. Raises ChannelClosed."""
-        self._socket.setblocking(True)
         data = bytearray()
-        while len(data) < _num_bytes(data):
-            try:
-                part = self._socket.recv(READ_BYTES)
-            except OSError as error:
-                raise ChannelClosed from error
-            _add(data, part)
+        try:
+            self._socket.setblocking(True)
+            while len(data) < _num_bytes(data):
+                _add(data, self._socket.recv(READ_BYTES))
+        except OSError as error:
+            raise ChannelClosed from error
         return pickle.loads(memoryview(data)[HEAD_BYTES:])
 
     async def ask(self, message: object) -> Any:
         """Send a message and wait for the answer, without keeping the event loop. Raises ChannelClosed.
 
-        Cancelled, it leaves the channel unusable: the answer to this message would be taken for another's.
+        Cancelled, it closes the channel: the answer to this message would be taken for another's.
         """
         loop = asyncio.get_running_loop()
-        self._socket.setblocking(False)
         data = bytearray()
         try:
+            self._socket.setblocking(False)
             await loop.sock_sendall(self._socket, _framed(message))
             while len(data) < _num_bytes(data):
                 _add(data, await loop.sock_recv(self._socket, READ_BYTES))
         except OSError as error:
             raise ChannelClosed from error
+        except asyncio.CancelledError:
+            self.close()
+            raise
         return pickle.loads(memoryview(data)[HEAD_BYTES:])
 
     def close(self) -> None:

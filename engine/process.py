@@ -18,8 +18,11 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-STOP_S = 5
-"""Time that the process has to end by itself."""
+END_S = 5
+"""Time that a process has to end once it has closed its socket."""
+
+BUFFER_BYTES = 2**20
+"""Of the socket: a plan with masks has hundreds of kilobytes, and macOS has room for eight."""
 
 
 class EngineProcess:
@@ -33,9 +36,12 @@ class EngineProcess:
 
     def _spawn(self) -> None:
         ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                end.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
         with theirs:
             self._process = subprocess.Popen(
-                # -P: in the user's folder may lie files that are named like modules.
+                # -P: what is imported there is what is imported here, not what lies in the working folder.
                 [sys.executable, "-P", "-m", "pensieve.engine.worker", str(theirs.fileno()), self._log_level],
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
                 stdin=subprocess.PIPE,  # it ends when this end is closed, by us or by our own end
@@ -85,24 +91,33 @@ class EngineProcess:
             result: StepResult | None = _result(await self._channel.ask(message))
             return result
         except ChannelClosed:
-            why = self._end()
+            why = await asyncio.to_thread(self._end)
         logger.error("%s; it is started anew", why)
-        await asyncio.to_thread(self._restart)
+        try:
+            await self._restart()
+            logger.warning("the engine is back; everything is computed again")
+        except Exception as error:
+            self.close()
+            why = f"the engine's process cannot be started anew: {error}"
         raise EngineLost(why) if was_gone else StepFailed(why)
 
-    def _restart(self) -> None:
+    async def _restart(self) -> None:
+        """Replace a process that has ended. Without a thread: who cancels this need not wait for the load."""
         assert self._start is not None, "start() comes first"
         self.close()
         self._spawn()
         try:
-            self._ask(*self._start)
-        except Exception as error:
-            self.close()
-            raise StepFailed(f"the engine's process cannot be started anew: {error}") from error
+            _result(await self._channel.ask(self._start))
+        except ChannelClosed as error:
+            raise ModelError(await asyncio.to_thread(self._end)) from error
 
     def _end(self) -> str:
-        """Wait for a process that has closed its socket; say how it ended."""
-        code = self._process.wait()
+        """Wait for a process that has closed its socket, but not for ever; say how it ended."""
+        try:
+            code = self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
         name = signal.Signals(-code).name if code < 0 else f"status {code}"
         return f"the engine's process has ended: {name}"
 
@@ -111,11 +126,8 @@ class EngineProcess:
         self._channel.close()
         assert self._process.stdin is not None
         self._process.stdin.close()
-        try:
-            self._process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._process.kill()  # nothing there is worth a farewell
+        self._process.wait()
 
     def __enter__(self) -> "EngineProcess":
         return self

@@ -1,4 +1,4 @@
-"""What crosses from the scheduler to the engine's process and back: plain ints and lists, no arrays."""
+"""What crosses from the scheduler to the engine's process and back: plain values, no arrays."""
 
 import math
 from dataclasses import dataclass, field

@@ -9,6 +9,8 @@ Python keeps waiting, and whose death is not the server's.
 
 import logging
 import os
+import pickle
+import signal
 import socket
 import sys
 import threading
@@ -61,14 +63,28 @@ def serve(channel: Channel) -> None:
             method, *arguments = channel.receive()
         except ChannelClosed:
             return
-        answer: tuple[Exception | None, Any]
         try:
-            answer = None, getattr(worker, method)(*arguments)
-        except Exception as error:
-            if not isinstance(error, PensieveError):
-                logger.exception("%s failed", method)  # where it came from does not cross
-            answer = error, None
-        channel.send(answer)
+            channel.send(_answer(worker, method, arguments))
+        except ChannelClosed:
+            return
+
+
+def _answer(worker: Worker, method: str, arguments: list[Any]) -> tuple[Exception | None, Any]:
+    try:
+        return None, getattr(worker, method)(*arguments)
+    except Exception as error:
+        if not isinstance(error, PensieveError):
+            logger.exception("%s failed", method)  # where it came from does not cross
+        return (error if _can_cross(error) else RuntimeError(repr(error))), None
+
+
+def _can_cross(error: Exception) -> bool:
+    """Some exceptions cannot be pickled, others not be made again of their arguments."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return False
+    return True
 
 
 def end_with_parent() -> None:
@@ -79,14 +95,19 @@ def end_with_parent() -> None:
 
 def leave() -> NoReturn:
     """End without the interpreter's farewell: MLX's own threads abort the process in it (0.32.4 on Linux)."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:  # a reader that has gone as well must not keep this process
+        os._exit(0)
 
 
 def main() -> NoReturn:
     """Serve the socket whose number is the argument."""
     set_up_logging(sys.argv[2])
+    # A signal to both processes (systemd's stop, say) is the parent's to deal with; this one ends with it.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
     serve(Channel(socket.socket(fileno=int(sys.argv[1]))))
     leave()

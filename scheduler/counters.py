@@ -15,4 +15,5 @@ class Counters:
     prefix_hits: int = 0  # tokens found there
     prefix_waits: int = 0  # sequences that waited for another to compute their prefix
     preemptions: int = 0
+    failed_steps: int = 0  # those that ended with the engine among them
     steps: int = 0

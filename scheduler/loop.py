@@ -10,14 +10,14 @@ import time
 from dataclasses import dataclass
 
 from .. import PensieveError
-from ..engine.step import Engine, EngineLost, StepFailed, TokenScore
+from ..engine.step import Engine, EngineLost, StepFailed, StepPlan, TokenScore
 from .config import SchedulerConfig
 from .scheduler import Scheduler
 from .sequence import FinishReason, Progress, Request, Sequence, SequenceStatus
 
 logger = logging.getLogger(__name__)
 
-MAX_FAILURES = 3
+MAX_FAILURES = 5
 """Steps that may fail one after another before the engine is given up."""
 
 
@@ -153,6 +153,7 @@ class Stats:
     prefix_waits: int  # counter: sequences that waited for another to compute their shared prefix
     evictions: int  # counter, blocks
     preemptions: int  # counter
+    failed_steps: int  # counter
     steps: int  # counter
     current_step_s: float  # how long the step under way has taken, 0 when idle
     engine_error: str | None  # why the engine is down, None while it is well
@@ -221,7 +222,7 @@ class SchedulerLoop:
             result = await (self._engine.drain() if plan is None else self._engine.step(plan))
         except StepFailed as error:
             logger.error("a step failed: %s", error)  # where it arose, the engine's process has logged
-            self._recover(error)
+            self._recover(error, plan)
             return
         finally:
             self._step_started_s = None
@@ -230,9 +231,9 @@ class SchedulerLoop:
             self._publish(self._scheduler.update(result))
         self._forget_ended()
 
-    def _recover(self, error: StepFailed) -> None:
+    def _recover(self, error: StepFailed, plan: StepPlan | None) -> None:
         self._num_failures += 1
-        self._publish(self._scheduler.fail(is_blamed=not isinstance(error, EngineLost)))
+        self._publish(self._scheduler.fail(unbegun=plan if isinstance(error, EngineLost) else None))
         if self._num_failures >= MAX_FAILURES:
             self._down = EngineDown(f"{self._num_failures} steps failed one after another: {error}")
 
@@ -271,6 +272,7 @@ class SchedulerLoop:
             prefix_waits=counters.prefix_waits,
             evictions=scheduler.memory.tree.num_evicted,
             preemptions=counters.preemptions,
+            failed_steps=counters.failed_steps,
             steps=counters.steps,
             current_step_s=0.0 if started is None else time.monotonic() - started,
             engine_error=None if self._down is None else str(self._down),

@@ -27,11 +27,12 @@ class Recovery:
     def suspect(self, failed: Iterable[StepPlan]) -> Sequence | None:
         """Try the sequences of `failed` steps one at a time from now on, in the order of their arrival.
 
-        Returns the one that was alone in them, if so: it is the culprit, and the caller's to end.
+        Returns the one that was alone in them and a suspect already: the culprit, the caller's to end.
+        Who fails alone for the first time is tried again: an engine may also die of what others do.
         """
         involved = {seq_id for plan in failed for seq_id in plan.seq_ids}
         alive = [sequence for seq_id, sequence in self._roster.by_id.items() if seq_id in involved]
-        if len(alive) == len(involved) == 1:
+        if len(alive) == len(involved) == 1 and alive[0] in self._suspects:
             return alive[0]
         self._suspects += [sequence for sequence in alive if sequence not in self._suspects]
         return None

@@ -144,13 +144,14 @@ class Scheduler:
             self._recovery.forget(sequence)
             self.roster.end(sequence, reason)
 
-    def fail(self, is_blamed: bool = True) -> list[Progress]:
+    def fail(self, unbegun: StepPlan | None = None) -> list[Progress]:
         """A planned step failed, and no result will come. Returns the progress of who ended by it.
 
-        is_blamed: one of its sequences may be the cause.
+        unbegun: a plan that the engine did not live to see; those before it may still be the cause.
         """
+        self.counters.failed_steps += 1
         self._recovery.start_anew()
-        culprit = self._recovery.suspect(self._planned) if is_blamed else None
+        culprit = self._recovery.suspect(plan for plan in self._planned if plan is not unbegun)
         self._planned.clear()
         if culprit is None:
             return []

@@ -220,6 +220,7 @@ EMPTY_STATS = Stats(
     prefix_waits=0,
     evictions=0,
     preemptions=0,
+    failed_steps=0,
     steps=0,
     current_step_s=0.0,
     engine_error=None,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from llguidance import LLMatcher
 
-from ..output.parser import overlap
+from ..output.mark_search import find_first, overlap
 from .grammars import Grammar
 from .vocabulary import Vocabulary
 
@@ -165,12 +165,12 @@ class AnswerConstraint:
         rules, unread = self._rules, state.tail + text
         while True:
             marks = self._marks(state)
-            found = [(unread.find(mark) + len(mark), mark) for mark in marks if mark in unread]
-            if not found:
+            found = find_first(unread, marks)
+            if found is None:
                 tail = _last(unread, overlap(unread, marks))
                 return state if tail == state.tail else replace(state, tail=tail)
-            end, mark = min(found)
-            unread = unread[end:]
+            place, mark = found
+            unread = unread[place + len(mark) :]
             if not state.is_thinking and mark == rules.call_marks[0]:
                 begun = unread.lstrip()[:1]
                 if not begun:  # what follows will tell whether it is a call, or text that speaks of the mark

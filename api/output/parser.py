@@ -7,13 +7,14 @@ beginning of a mark (`<tool_call>`, `</think>`, a stop sequence) or space before
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, AnyStr
+from typing import Any
 
 from ..calls.passage import Passage
 from ..calls.reader import ParseResult
 from ..calls.tools import ToolFormat
 from .detokenizer import Detokenizer
 from .harmony import readable
+from .mark_search import find_first, overlap
 from .pieces import CallEnd, CallStart, Piece, Text, Thinking
 
 SPACE = " \t\r\n"
@@ -95,7 +96,7 @@ class OutputParser:
         """Move text from the buffer to where it belongs, as far as no mark can begin in it."""
         while not self.done:
             marks, mode = self._marks(), self._mode
-            found = _find_first(self._buffer, marks)
+            found = find_first(self._buffer, marks)
             place = len(self._buffer) - overlap(self._buffer, marks) if found is None else found[0]
             text, self._buffer = self._buffer[:place], self._buffer[place:]
             self._emit(text)
@@ -215,24 +216,3 @@ class OutputParser:
             self._pieces.append(Text(self._space))
             self._block = Text
         self._space = ""
-
-
-def _find_first(text: str, marks: Sequence[str]) -> tuple[int, str] | None:
-    """Find the mark that ends first, the only choice that does not depend on how much text is there."""
-    found = [(place + len(mark), place, mark) for mark in marks if (place := text.find(mark)) >= 0]
-    if not found:
-        return None
-    _, place, mark = min(found)
-    return place, mark
-
-
-def overlap(text: AnyStr, marks: Sequence[AnyStr]) -> int:
-    """Count the characters or bytes at the end of `text` that a mark may begin with; it holds no mark."""
-    longest = 0
-    for mark in marks:
-        place = text.find(mark[0], 1 - len(mark))  # from where the whole mark would not fit any more
-        while place >= 0 and not mark.startswith(text[place:]):
-            place = text.find(mark[0], place + 1)
-        if place >= 0:
-            longest = max(longest, len(text) - place)
-    return longest

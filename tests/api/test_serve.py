@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import uvicorn
 from pensieve.api.config import ServerConfig
-from pensieve.api.serve import EngineError, ListenError, Server, bind, run_server
+from pensieve.api.serve import EngineGivenUp, ListenError, Server, bind, run_server
 
 
 class DyingScheduler:
@@ -46,7 +46,7 @@ def test_a_dead_engine_ends_the_server(capsys: pytest.CaptureFixture[str]) -> No
     """A server that only looks alive is worse than one that whoever watches it can start anew."""
     with (
         bind(ServerConfig(port=0)) as listener,
-        pytest.raises(EngineError, match="the engine is down: 3 steps failed"),
+        pytest.raises(EngineGivenUp, match="the engine is down: 3 steps failed"),
     ):
         run_server(make_server(), listener)
     assert capsys.readouterr().out == "ready\n"

@@ -132,7 +132,7 @@ def test_a_broken_folder_is_refused_in_one_line(folder: Path, name: str) -> None
     damage, message = BROKEN[name]
     damage(folder)
     with pytest.raises(ModelError, match=message) as caught:
-        open_model(folder)
+        load_tokenizer(open_model(folder).info)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
 
@@ -173,8 +173,9 @@ import sys
 from pathlib import Path
 from pensieve import PensieveError
 from pensieve.engine.loader import inspect, load
+from pensieve.engine.tokenizer import load_tokenizer
 try:
-    load(inspect(Path(sys.argv[1]), "tiny"))
+    load_tokenizer(load(inspect(Path(sys.argv[1]), "tiny")).info)
 except PensieveError as error:
     print("refused:", error)
 """

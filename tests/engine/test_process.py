@@ -69,15 +69,18 @@ def test_many_requests_through_the_process_are_exact(engine: EngineProcess, tmp_
     assert judge(tmp_path, serve(engine, requests)) == (80, 0)
 
 
+@pytest.mark.parametrize("count", [1, 6])
 @pytest.mark.parametrize("on_host", [True, False], ids=["at once", "one step ahead"])
-def test_requests_outlive_the_process(engine: EngineProcess, tmp_path: Path, on_host: bool) -> None:
+def test_requests_outlive_the_process(
+    engine: EngineProcess, tmp_path: Path, on_host: bool, count: int
+) -> None:
     """MLX ends its process where Metal runs out of memory; the server must not go with it."""
     engine.start(build_random, write_model(tmp_path), 200, on_host)
     first = engine.pid
-    requests = [Request([i] * (20 * i + 1), SamplingParams(), 60) for i in range(6)]
-    generations = serve(engine, requests, kill_after=40)
+    requests = [Request([i] * (20 * i + 1), SamplingParams(), 60) for i in range(count)]
+    generations = serve(engine, requests, kill_after=20)
     assert engine.pid != first
-    assert judge(tmp_path, generations) == (360, 0)
+    assert judge(tmp_path, generations) == (60 * count, 0)
 
 
 def test_who_comes_after_an_idle_death_is_not_blamed(engine: EngineProcess, tmp_path: Path) -> None:
@@ -105,20 +108,71 @@ def test_a_process_that_dies_while_it_loads_is_told_of(engine: EngineProcess) ->
         engine.call(os._exit, 3)
 
 
-def build_and_die(count: Path) -> tuple[Runner, None]:
-    """Build a runner the first time; end the process the next."""
-    if count.exists():
+def build_once(count: Path, dies: bool) -> tuple[Runner, None]:
+    """Build a runner the first time; end the process the next, or raise."""
+    if count.exists() and dies:
         os._exit(4)
+    if count.exists():
+        raise ModelError("gone: status 4")
     count.touch()
     return build_random(write_model(count.parent / "model"), 20, True)
 
 
-def test_a_process_that_cannot_be_replaced_fails_each_step(engine: EngineProcess, tmp_path: Path) -> None:
-    engine.start(build_and_die, tmp_path / "count")
+@pytest.mark.parametrize("dies", [True, False])
+def test_a_process_that_cannot_be_replaced_fails_each_step(
+    engine: EngineProcess, tmp_path: Path, dies: bool
+) -> None:
+    engine.start(build_once, tmp_path / "count", dies)
     os.kill(engine.pid, signal.SIGKILL)
     for _ in range(2):
         with pytest.raises(StepFailed, match=r"cannot be started anew: .* status 4"):
             asyncio.run(engine.step(StepPlan(1)))
+
+
+class Odd(Exception):
+    def __init__(self, first: int, second: int) -> None:
+        super().__init__(f"{first} and {second}")
+
+
+def fail_oddly(*arguments: Any) -> NoReturn:
+    raise Odd(*arguments) if len(arguments) == 2 else ValueError(lambda: None)
+
+
+@pytest.mark.parametrize("arguments", [(1, 2), ()])
+def test_an_error_that_cannot_be_pickled_is_told_of(
+    engine: EngineProcess, arguments: tuple[int, ...]
+) -> None:
+    with pytest.raises(RuntimeError, match=r"1 and 2|lambda"):
+        engine.call(fail_oddly, *arguments)
+    assert engine.call(os.getpid) == engine.pid, "it lives on"
+
+
+def build_slowly(count: Path) -> tuple[Runner, None]:
+    """Build a runner the first time; take for ever the next."""
+    if count.exists():
+        time.sleep(60)
+    count.touch()
+    return build_random(write_model(count.parent / "model"), 20, True)
+
+
+def test_a_restart_holds_up_neither_the_loop_nor_its_end(engine: EngineProcess, tmp_path: Path) -> None:
+    """A large model loads for minutes; a server that is told to stop meanwhile must do so."""
+    engine.start(build_slowly, tmp_path / "count")
+    os.kill(engine.pid, signal.SIGKILL)
+
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(engine.step(StepPlan(1)), 1)
+
+    started_s = time.monotonic()
+    asyncio.run(main())
+    assert time.monotonic() - started_s < 30
+
+
+def test_a_signal_to_both_processes_is_the_parents_to_deal_with(engine: EngineProcess) -> None:
+    engine.call(os.getpid)
+    os.kill(engine.pid, signal.SIGTERM)
+    assert engine.call(os.getpid) == engine.pid
 
 
 def test_a_failed_step_says_why(engine: EngineProcess, tmp_path: Path) -> None:

@@ -135,10 +135,9 @@ def test_without_a_gpu_there_are_no_kernels_to_check(model: Any, monkeypatch: py
     assert selfcheck.usable_kernels(model, 512) is None
 
 
-def test_sinks_are_left_to_plain_mlx(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_kernels_serve_models_with_windows_and_sinks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = mlx_lm.utils.load_model(write_model(tmp_path / "gpt_oss", "gpt_oss"))[0]
-    monkeypatch.setattr(selfcheck, "find_kernels", lambda **_: PlainKernels())
-    assert selfcheck.usable_kernels(model, 512) is None
-    assert "sinks" in caplog.text
+    kernels = PlainKernels()
+    monkeypatch.setattr(selfcheck, "find_kernels", lambda **_: kernels)
+    monkeypatch.setattr(selfcheck, "Runner", PlainRunner)
+    assert selfcheck.usable_kernels(model, 512) is kernels

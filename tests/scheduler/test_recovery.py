@@ -35,6 +35,38 @@ def test_a_fault_that_passes_costs_nobody_in_company() -> None:
         assert sequence.tokens == spell(prompt_of(i, 40), 30)
 
 
+@pytest.mark.parametrize("position", [41, 50])
+def test_who_kills_the_engine_between_two_steps_is_found(position: int) -> None:
+    """One step ahead, it is gone before the next plan: not that one is to blame, but those before it.
+
+    Nobody was blamed once, and the engine was started anew for ever.
+    """
+    driver = Driver(num_blocks=100, lag=1)
+    sequences = [driver.scheduler.add(request(prompt_of(i, 40), max_tokens=30)) for i in range(3)]
+    bad, num_deaths, is_dead = sequences[1].seq_id, 0, False
+    while driver.scheduler.has_work:
+        plan = driver.scheduler.schedule()
+        if is_dead:
+            is_dead, num_deaths = False, num_deaths + 1
+            assert num_deaths < 5
+            driver.runner = OracleRunner(100 * BLOCK_SIZE, 1)
+            driver.scheduler.fail(unbegun=plan)
+            continue
+        result = driver.runner.drain() if plan is None else driver.runner.step(plan)
+        is_dead = plan is not None and any(r.seq_id == bad and r.position >= position for r in plan.decode)
+        if result is not None:
+            driver.scheduler.update(result)
+    assert [sequence.finish_reason for sequence in sequences] == ["length", "error", "length"]
+
+
+def test_who_was_alone_in_a_step_that_failed_once_loses_nothing() -> None:
+    driver = Driver(num_blocks=100)
+    sequence = driver.scheduler.add(request(prompt_of(1, 40), max_tokens=30))
+    driver.runner = OracleRunner(100 * BLOCK_SIZE, 0, lambda plan: plan.step_id == 9)
+    driver.finish(recovers=True)
+    assert sequence.tokens == spell(prompt_of(1, 40), 30)
+
+
 def test_the_others_go_on_when_a_suspect_is_cancelled() -> None:
     driver = Driver(num_blocks=100)
     sequences = [driver.scheduler.add(request(prompt_of(i, 40), max_tokens=30)) for i in range(4)]

@@ -8,7 +8,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from pensieve.api.calls.tools import ToolFormat, plain_format
 from pensieve.api.output.detokenizer import WindowDetokenizer
-from pensieve.api.output.parser import Grammar, OutputParser, overlap
+from pensieve.api.output.mark_search import overlap
+from pensieve.api.output.parser import Grammar, OutputParser
 from pensieve.api.output.pieces import Arguments, CallEnd, CallStart, Piece, Text, Thinking, call_input
 
 from ...fakes import ByteTokenizer
