@@ -191,7 +191,11 @@ def _run(arguments: list[str]) -> None:
     if arguments[:1] == ["claude"]:
         _claude(arguments[1:])
         return
-    namespace = make_parser().parse_args(arguments)
+    namespace, unknown = make_parser().parse_known_args(arguments)
+    if unknown:
+        raise UsageError(
+            f"unrecognized arguments: {' '.join(unknown)} (see pensieve {namespace.command} --help)"
+        )
     if namespace.command == "bench":
         _bench(namespace)
     else:

@@ -5,6 +5,7 @@ import errno
 import signal
 import socket
 from dataclasses import replace
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -48,7 +49,8 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the scheduler, then as uvicorn does; then greet."""
-        self._task = asyncio.create_task(self.scheduler.run())
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(self.scheduler.run())
         self._task.add_done_callback(self._scheduler_ended)
         await super().startup(sockets)
         if self.started:
@@ -57,10 +59,20 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let answers end within the grace period; the scheduler gives the others an error to send."""
         assert self._task is not None
-        asyncio.get_running_loop().call_later(GRACE_S, self._task.cancel)
+        stats = self.scheduler.stats()
+        if num_answers := stats.num_running + stats.num_waiting:
+            say(f"stopping; answers under way: {num_answers}, a second Ctrl-C ends them now")
+        self._loop.call_later(GRACE_S, self._task.cancel)
         await super().shutdown(sockets)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop at a signal. At a second one answers end at once; uvicorn's own haste would cut them off."""
+        if self.should_exit and self._task is not None and not self._task.done():
+            self._loop.call_soon_threadsafe(self._task.cancel)
+        else:
+            super().handle_exit(sig, frame)
 
     def _scheduler_ended(self, task: asyncio.Task[None]) -> None:
         # A server without an engine helps nobody: end it, so that whoever watches it starts a new one.

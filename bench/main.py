@@ -22,14 +22,14 @@ def bench(trace_config: TraceConfig, config: BenchConfig) -> None:
     """Play the fleet, print the figures and write the files that are asked for. Raises BenchFailed."""
     run = play_trace(trace_config, config, "fleet")
     summary = summarise(run)
+    if summary.errors == summary.requests:
+        raise BenchFailed(f"every request failed: {next(iter(summary.error_texts))}")
     print(describe(summary))
     if config.json is not None:
         settings = {"trace": asdict(trace_config), "bench": asdict(config) | {"api_key": None}}
         write_json(Path(config.json), report(run, settings))
     if config.plot is not None:
         Path(config.plot).write_text(plot(run, f"{config.model} at {config.url}"), encoding="utf-8")
-    if summary.errors == summary.requests:
-        raise BenchFailed(f"every request failed: {next(iter(summary.error_texts))}")
 
 
 def play_trace(trace_config: TraceConfig, config: BenchConfig, name: str) -> Run:

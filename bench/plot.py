@@ -72,7 +72,9 @@ def _first_tokens(records: Sequence[Record], top: float) -> Iterable[str]:
     for state in ("cold", "partial", "hit", "unknown"):
         own = [record.first_s for record in records if cache_state(record) == state]
         times = sorted(time_s for time_s in own if time_s is not None)
-        points = [(float(LEFT), top + CHART)] if times else []
+        if not times:
+            continue
+        points = [(float(LEFT), top + CHART)]
         for count, time_s in enumerate(times):
             x = LEFT + _scale(time_s, largest)
             points += [(x, top + CHART * (1 - share / len(times))) for share in (count, count + 1)]

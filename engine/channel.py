@@ -58,6 +58,18 @@ class Channel:
             raise
         return pickle.loads(memoryview(data)[HEAD_BYTES:])
 
+    async def closed(self) -> None:
+        """Wait until one of the sides has closed it, while nobody asks and so nothing is sent."""
+        if self._socket.fileno() < 0:
+            return
+        loop = asyncio.get_running_loop()
+        news = asyncio.Event()
+        loop.add_reader(self._socket, news.set)
+        try:
+            await news.wait()
+        finally:
+            loop.remove_reader(self._socket)
+
     def close(self) -> None:
         """Close this end; the other one gets ChannelClosed."""
         self._socket.close()

@@ -84,6 +84,10 @@ class EngineProcess:
         """See Engine.drain."""
         return await self._compute("drain")
 
+    async def lost(self) -> None:
+        """See Engine.lost."""
+        await self._channel.closed()
+
     async def _compute(self, *message: Any) -> StepResult | None:
         """Ask for a step. A process that has died is replaced, with empty pools, before that is raised."""
         was_gone = self._process.poll() is not None
@@ -99,6 +103,7 @@ class EngineProcess:
         except Exception as error:
             self.close()
             why = f"the engine's process cannot be started anew: {error}"
+            logger.error("%s", why)
         raise EngineLost(why) if was_gone else StepFailed(why)
 
     async def _restart(self) -> None:

@@ -140,3 +140,6 @@ class Engine(Protocol):
 
     async def drain(self) -> StepResult | None:
         """Return the result still in flight, if any, without queueing more. Raises StepFailed."""
+
+    async def lost(self) -> None:
+        """Wait until the engine has gone, while it has nothing to do; then a step raises EngineLost."""

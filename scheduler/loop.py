@@ -199,9 +199,7 @@ class SchedulerLoop:
         try:
             while self._down is None:
                 if not self._scheduler.has_work:
-                    self._forget_ended()
-                    self._arrived.clear()
-                    await self._arrived.wait()
+                    await self._idle()
                 await self._step()
         except Exception as error:
             logger.exception("the scheduler failed")
@@ -213,6 +211,18 @@ class SchedulerLoop:
                 generation.fail(self._down)
             self._generations.clear()
 
+    async def _idle(self) -> None:
+        """Wait for a request, or for the engine's end: whoever comes next must not wait for its start."""
+        self._forget_ended()
+        self._arrived.clear()
+        waits = [asyncio.ensure_future(self._arrived.wait()), asyncio.ensure_future(self._engine.lost())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
     async def _step(self) -> None:
         """Schedule, compute, take the result, publish."""
         plan = self._scheduler.schedule()
@@ -221,7 +231,6 @@ class SchedulerLoop:
         try:
             result = await (self._engine.drain() if plan is None else self._engine.step(plan))
         except StepFailed as error:
-            logger.error("a step failed: %s", error)  # where it arose, the engine's process has logged
             self._recover(error, plan)
             return
         finally:

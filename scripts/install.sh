@@ -40,6 +40,7 @@ find_python() {
 python=$(find_python)
 extras=$(echo "$(backend) $extras" | tr -s ' ' ',' | sed 's/^,//; s/,$//')
 package=".${extras:+[$extras]}"
+echo "installing into $venv; the first time this takes a minute or more"
 
 if command -v uv >/dev/null 2>&1; then
     [ -x "$venv/bin/python" ] || uv venv --quiet --python "${python:-3.12}" "$venv"

@@ -73,6 +73,10 @@ class SleepingEngine:
     async def drain(self) -> None:
         """Nothing is ever in flight."""
 
+    async def lost(self) -> None:
+        """Never."""
+        await asyncio.Event().wait()
+
     def _sleep(self, plan: StepPlan) -> StepResult:
         time.sleep(self._step_s)
         first = NUM_BYTES + len(SPECIAL_TOKENS)

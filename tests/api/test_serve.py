@@ -16,6 +16,7 @@ class DyingScheduler:
     """A scheduler whose engine is given up soon after the start."""
 
     engine_error = "3 steps failed one after another"
+    num_running = num_waiting = 0
 
     async def run(self) -> None:
         await asyncio.sleep(0.05)

@@ -83,6 +83,25 @@ def test_requests_outlive_the_process(
     assert judge(tmp_path, generations) == (60 * count, 0)
 
 
+def test_an_engine_that_dies_while_idle_is_replaced_at_once(engine: EngineProcess, tmp_path: Path) -> None:
+    engine.start(build_random, write_model(tmp_path), 200, True)
+
+    async def main() -> None:
+        loop = SchedulerLoop(engine, SchedulerConfig(), 200, 4096)
+        task = asyncio.create_task(loop.run())
+        await asyncio.sleep(0)
+        os.kill(engine.pid, signal.SIGKILL)
+        while not loop.stats().failed_steps:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    first = engine.pid
+    asyncio.run(main())
+    assert engine.pid != first
+    assert judge(tmp_path, serve(engine, [Request([1, 2, 3], SamplingParams(), 10)])) == (10, 0)
+
+
 def test_who_comes_after_an_idle_death_is_not_blamed(engine: EngineProcess, tmp_path: Path) -> None:
     engine.start(build_random, write_model(tmp_path), 200, True)
     os.kill(engine.pid, signal.SIGKILL)

@@ -32,6 +32,9 @@ class OracleEngine:
         await asyncio.sleep(0)
         return self.runner.step(plan)
 
+    async def lost(self) -> None:
+        await asyncio.Event().wait()
+
     async def drain(self) -> StepResult | None:
         await asyncio.sleep(0)
         return self.runner.drain()
