@@ -49,8 +49,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the scheduler, then as uvicorn does; then greet."""
-        self._loop = asyncio.get_running_loop()
-        self._task = self._loop.create_task(self.scheduler.run())
+        self._task = asyncio.create_task(self.scheduler.run())
         self._task.add_done_callback(self._scheduler_ended)
         await super().startup(sockets)
         if self.started:
@@ -62,7 +61,7 @@ class Server(uvicorn.Server):
         stats = self.scheduler.stats()
         if num_answers := stats.num_running + stats.num_waiting:
             say(f"stopping; answers under way: {num_answers}, a second Ctrl-C ends them now")
-        self._loop.call_later(GRACE_S, self._task.cancel)
+        self._task.get_loop().call_later(GRACE_S, self._task.cancel)
         await super().shutdown(sockets)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
@@ -70,7 +69,7 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop at a signal. At a second one answers end at once; uvicorn's own haste would cut them off."""
         if self.should_exit and self._task is not None and not self._task.done():
-            self._loop.call_soon_threadsafe(self._task.cancel)
+            self._task.get_loop().call_soon_threadsafe(self._task.cancel)
         else:
             super().handle_exit(sig, frame)
 

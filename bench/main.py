@@ -1,6 +1,7 @@
 """`pensieve bench`: plays a fleet against a server that runs already, and reports."""
 
 import asyncio
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,20 +23,22 @@ def bench(trace_config: TraceConfig, config: BenchConfig) -> None:
     """Play the fleet, print the figures and write the files that are asked for. Raises BenchFailed."""
     run = play_trace(trace_config, config, "fleet")
     summary = summarise(run)
-    if summary.errors == summary.requests:
-        raise BenchFailed(f"every request failed: {next(iter(summary.error_texts))}")
-    print(describe(summary))
+    has_failed = summary.errors == summary.requests
+    if not has_failed:
+        print(describe(summary))
     if config.json is not None:
         settings = {"trace": asdict(trace_config), "bench": asdict(config) | {"api_key": None}}
         write_json(Path(config.json), report(run, settings))
     if config.plot is not None:
         Path(config.plot).write_text(plot(run, f"{config.model} at {config.url}"), encoding="utf-8")
+    if has_failed:
+        raise BenchFailed(f"every request failed: {next(iter(summary.error_texts))}")
 
 
 def play_trace(trace_config: TraceConfig, config: BenchConfig, name: str) -> Run:
     """Play a trace with a progress bar."""
     trace = make_trace(trace_config)
-    progress = Progress(name, trace.num_requests)
+    progress = Progress(name, trace.num_requests, sys.stderr)
     try:
         return asyncio.run(play(trace, config, progress))
     finally:

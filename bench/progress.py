@@ -1,6 +1,5 @@
 """A progress bar for a person who waits."""
 
-import sys
 import time
 from typing import TextIO
 
@@ -12,7 +11,7 @@ WIDTH = 30
 class Progress:
     """Call it with every request that ended. Shows nothing where nobody looks, as in a pipe."""
 
-    def __init__(self, name: str, total: int, output: TextIO = sys.stderr) -> None:
+    def __init__(self, name: str, total: int, output: TextIO) -> None:
         self._name = name
         self._total = total
         self._output = output

@@ -26,7 +26,6 @@ from .conftest import wait_until
 
 EOS = 258
 NUM_BLOCKS = 1500
-NOISE: dict[str, Any] = {"temperature": 1.0}  # beyond what the SDK knows
 
 
 def write_noise(folder: Path) -> Path:

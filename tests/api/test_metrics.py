@@ -108,6 +108,7 @@ def test_the_schedulers_snapshot_is_exported(server: Server) -> None:
     assert get("prompt_tokens_by_source_total", source="hot") == 0
     assert get("prefix_cache_evictions_total", reason="lru") == 0
     assert get("preemptions_total") == 0
+    assert get("failed_steps_total") == 0
     assert get("prefill_coalesced_total") == 0
 
 

@@ -53,6 +53,24 @@ def test_a_dead_engine_ends_the_server(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out == "ready\n"
 
 
+def test_a_second_signal_ends_the_answers_and_not_their_connections() -> None:
+    """uvicorn's own haste would drop them in the middle, with a traceback each."""
+
+    async def main() -> None:
+        server = make_server()
+        server._task = asyncio.create_task(asyncio.sleep(60))
+        server.handle_exit(signal.SIGINT, None)
+        await asyncio.sleep(0)
+        assert (server.should_exit, server._task.cancelling()) == (True, 0)
+        server.handle_exit(signal.SIGINT, None)
+        await asyncio.wait([server._task], timeout=5)
+        assert (server._task.cancelled(), server.force_exit) == (True, False)
+        server.handle_exit(signal.SIGINT, None)
+        assert server.force_exit, "the third time it is uvicorn's"
+
+    asyncio.run(main())
+
+
 def test_a_port_lost_while_loading_is_named() -> None:
     """Two servers may bind one port; the second to listen on it fails, minutes later."""
     with bind(ServerConfig(port=0)) as listener:

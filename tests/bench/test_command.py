@@ -37,11 +37,19 @@ def test_a_fleet_meets_a_real_server(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert drawing.read_text().startswith("<svg")
 
 
-def test_nobody_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "--url", "http://127.0.0.1:9", *SMALL]) == 1
-    errors = capsys.readouterr().err
-    assert errors.startswith("pensieve: every request failed: no connection")
-    assert errors.count("\n") == 1
+def test_nobody_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = tmp_path / "report.json"
+    assert main(["bench", "--url", "http://127.0.0.1:9", "--json", str(report), *SMALL]) == 1
+    shown = capsys.readouterr()
+    assert shown.err.startswith("pensieve: every request failed: no connection")
+    assert (shown.err.count("\n"), "first token" in shown.out) == (1, False)
+    assert json.loads(report.read_text())["summary"]["done"] == 0
+
+
+def test_an_unknown_flag_points_at_the_commands_own_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--port", "7811"]) == 1
+    expected = "pensieve: unrecognized arguments: --port 7811 (see pensieve bench --help)\n"
+    assert capsys.readouterr().err == expected
 
 
 def test_a_flag_without_sense_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

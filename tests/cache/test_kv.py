@@ -1,11 +1,28 @@
 """The pools: what is written is what is read, as it is or quantised, in MLX and in NumPy."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import pytest
 from pensieve.cache.kv import ArrayPools, HostPools, LayerShape
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc")
+def test_a_token_far_from_others_takes_little_memory() -> None:
+    """NumPy asks for huge pages: a new sequence had 2 MB cleared for every head of every layer."""
+    pools = HostPools([LayerShape(8, 64, 64, mx.float32)] * 8, 4000)
+    before = resident_bytes()
+    for layer in range(8):
+        row = np.ones((8, 1, 64), np.float32)
+        pools.write(layer, np.array([64_000], np.int32), row, row)
+    assert resident_bytes() - before < 32_000_000  # of 128 heads
 
 
 def shape(kv_bits: int) -> LayerShape:
