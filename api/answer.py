@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..engine.step import TokenScore
+from .formats.output_events import Piece, Score
 from .metrics import FinishedReason, Metrics
 from .output.parser import OutputParser
-from .output.pieces import Piece, Score
 from .protocols import Generation
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]

@@ -3,17 +3,17 @@
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from .config import ServerConfig
+from .command.config import ServerConfig
 from .errors import add_error_handlers
-from .grammar.rules import open_rule_book
+from .formats.detokenizer import TokenTexts, detokenizer_factory
+from .formats.thinking_tags import find_think_marks
+from .grammar.constraint_factory import open_rule_book
 from .health import HealthApi
 from .messages import MessagesApi
 from .metrics import Metrics
 from .middleware import BodyLimit, Guard, RequestContext
 from .models import ModelsApi
 from .openai.routes import OpenAIApi
-from .output.detokenizer import TokenTexts, detokenizer_factory
-from .output.think_marks import find_think_marks
 from .prompt.prompt import PromptBuilder
 from .protocols import ModelInfo, Scheduler, Tokenizer
 from .services import Services

@@ -7,7 +7,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from .body import read_body
-from .events import ContentWriter, EventWriter
+from .message_events import ContentWriter, EventWriter
 from .models import check_model
 from .pipeline import Pipeline
 from .prompt.counts import Counts

@@ -14,8 +14,8 @@ from prometheus_client.registry import Collector
 
 from .. import __version__
 from ..scheduler.loop import Stats
-from .calls.reader import ParseResult
 from .errors import ApiError
+from .formats.calls.call_reader import ParseResult
 from .protocols import Generation, ModelInfo
 
 FinishedReason = Literal["stop", "length", "tool_use", "stop_sequence", "abort", "error"]

@@ -9,9 +9,9 @@ from starlette.responses import JSONResponse, Response
 from ..scheduler.sequence import Request
 from .answer import Answer
 from .errors import ClientGone, prompt_too_long
-from .grammar.constraint import AnswerConstraint
-from .output.budget import Budget, BudgetedGeneration
+from .grammar.answer_constraint import AnswerConstraint
 from .output.parser import Grammar, OutputParser
+from .output.thinking_budget import Budget, BudgetedGeneration
 from .prompt.prompt import Prompt
 from .protocols import Generation
 from .schema import CountTokensRequest, GenerationRequest, MessagesRequest, sampling_params

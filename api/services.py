@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .grammar.rules import RuleBook
+from .formats.detokenizer import Detokenizer, TokenTexts
+from .grammar.constraint_factory import RuleBook
 from .metrics import Metrics
-from .output.detokenizer import Detokenizer, TokenTexts
 from .prompt.prompt import PromptBuilder
 from .protocols import ModelInfo, Scheduler
 from .stream import KeepAlive

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from .. import PensieveError
 from .answer import Answer, Usage
 from .errors import ApiError, EngineError, api_error
-from .output.pieces import Piece
+from .formats.output_events import Piece
 
 logger = logging.getLogger(__name__)
 

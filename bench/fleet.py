@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from .config import BenchConfig
-from .protocols import Api, Message, Usage, make_api
+from .dialects import Api, Message, Usage, make_api
 from .trace import SessionPlan, Trace, Turn
 from .wire import Call, RequestFailed, stream_events
 

@@ -16,10 +16,10 @@ import numpy as np
 
 from ..cache.blocks import BLOCK_SIZE
 from ..cache.kv import ArrayPools, LayerShape, Pool
-from ..engine.attention import Scoring, attend_arrays
-from ..engine.kernels.batch import PassTables
-from ..engine.kernels.device import Options, PagedKernels, find_kernels
-from ..engine.segments import segments
+from ..engine.attention.array_attention import Scoring, attend_arrays
+from ..engine.attention.kernels.batch import PassTables
+from ..engine.attention.kernels.device import Options, PagedKernels, find_kernels
+from ..engine.attention.shared_prefixes import segments
 from ..engine.step import Run
 
 LAYERS = 36

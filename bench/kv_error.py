@@ -19,12 +19,12 @@ import mlx.core as mx
 import mlx_lm
 import numpy as np
 
-from ..engine.demo.corpus import standard_library
-from ..engine.demo.evaluate import MODEL_FOLDER, message
-from ..engine.demo.tasks import Tasks
-from ..engine.demo.words import Words
-from ..engine.paged import probe
+from ..engine.attention.paged import probe
 from ..engine.selfcheck import reference_caches
+from ..scripts.demo_model.corpus import standard_library
+from ..scripts.demo_model.evaluate import MODEL_FOLDER, message
+from ..scripts.demo_model.tasks import Tasks
+from ..scripts.demo_model.words import Words
 
 CHUNK = 256
 """Tokens of a forward pass: the logits of many positions take memory."""

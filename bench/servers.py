@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .config import BenchConfig, ProtocolName
-from .process import ServerProcess, free_port
 from .report import installed_version
+from .server_process import ServerProcess, free_port
 
 READY_S = 300
 OPENBLAS = "libopenblas.so.0"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .config import TraceConfig
-from .words import word, words
+from .filler_words import word, words
 
 
 @dataclass(frozen=True, slots=True)

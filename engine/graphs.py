@@ -14,11 +14,11 @@ from typing import Any
 import mlx.core as mx
 
 from ..cache.kv import ArrayPools
-from .kernels.batch import DeviceTables, PassTables
-from .kernels.device import PagedKernels
-from .kernels.tables import Kind, Layout, round_up
-from .paged import KernelDecode, LayerFacts
-from .segments import segments
+from .attention.kernels.batch import DeviceTables, PassTables
+from .attention.kernels.device import PagedKernels
+from .attention.kernels.tables import Kind, Layout, round_up
+from .attention.paged import KernelDecode, LayerFacts
+from .attention.shared_prefixes import segments
 from .step import Run
 
 logger = logging.getLogger(__name__)

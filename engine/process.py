@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from .channel import Channel, ChannelClosed
+from .loading.weights import ModelError
 from .step import EngineLost, StepFailed, StepPlan, StepResult
-from .weights import ModelError
 
 logger = logging.getLogger(__name__)
 

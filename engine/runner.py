@@ -14,10 +14,19 @@ import mlx.nn as nn
 import numpy as np
 
 from ..cache.kv import ArrayPools, HostPools, Slots
+from .attention.host_attention import HostAttention
+from .attention.kernels.device import PagedKernels
+from .attention.paged import (
+    ArrayLayer,
+    HostLayer,
+    KernelPrefill,
+    LayerFacts,
+    PagedLayer,
+    Pass,
+    kernel_slots,
+    probe,
+)
 from .graphs import DecodeGraphs
-from .host_attention import HostAttention
-from .kernels.device import PagedKernels
-from .paged import ArrayLayer, HostLayer, KernelPrefill, LayerFacts, PagedLayer, Pass, kernel_slots, probe
 from .sampler import sample
 from .scores import Scores, score
 from .step import DecodeRow, PrefillChunk, Run, StepFailed, StepPlan, StepResult

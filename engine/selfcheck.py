@@ -14,12 +14,12 @@ from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
 
 from ..cache.blocks import BLOCK_SIZE, BlockTable
 from ..cache.kv import ArrayPools, LayerShape
-from .attention import Scoring, attend_arrays
-from .kernels.batch import PassTables
-from .kernels.device import Options, PagedKernels, find_kernels
-from .paged import LayerFacts, probe
+from .attention.array_attention import Scoring, attend_arrays
+from .attention.kernels.batch import PassTables
+from .attention.kernels.device import Options, PagedKernels, find_kernels
+from .attention.paged import LayerFacts, probe
+from .attention.shared_prefixes import segments
 from .runner import Runner
-from .segments import segments
 from .step import DecodeRow, PrefillChunk, Run, SamplingParams
 
 logger = logging.getLogger(__name__)

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from .memory import MemoryPlan
-from .model_info import ModelInfo
+from .loading.memory_plan import MemoryPlan
+from .loading.model_info import ModelInfo
 from .step import SamplingParams
 
 DEVICE_NAMES = {"metal": "Apple GPU", "cuda": "NVIDIA GPU", "cpu": "CPU"}

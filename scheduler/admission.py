@@ -1,11 +1,11 @@
 """Which of the waiting sequences start to run."""
 
-from .budget import StepBudget
 from .counters import Counters
-from .memory import Memory
+from .kv_cache_manager import Memory
+from .queues import Roster
 from .recovery import Recovery
-from .roster import Roster
 from .sequence import PrefixWait, Sequence, shared_prefix
+from .step_budget import StepBudget
 
 MAX_LOOKUPS = 8
 """Waiting sequences looked up in the prefix tree in one step: 100,000 tokens take milliseconds each."""

@@ -2,13 +2,13 @@
 
 from ..engine.step import DecodeRow, PrefillChunk, StepPlan
 from .admission import Admission
-from .budget import StepBudget
 from .constraint import allowed_tokens
 from .counters import Counters
-from .memory import Memory
-from .pace import Pace
-from .roster import Roster
+from .kv_cache_manager import Memory
+from .prefill_pacer import Pace
+from .queues import Roster
 from .sequence import Sequence, SequenceStatus
+from .step_budget import StepBudget
 
 
 class Planner:

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 
 from ..engine.step import StepPlan
-from .memory import Memory
-from .roster import Roster
+from .kv_cache_manager import Memory
+from .queues import Roster
 from .sequence import Sequence, SequenceStatus
 
 

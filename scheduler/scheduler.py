@@ -19,16 +19,16 @@ from collections import deque
 from ..cache.blocks import BLOCK_SIZE
 from ..engine.step import NOT_A_NUMBER, DecodeRow, StepPlan, StepResult
 from .admission import Admission
-from .budget import StepBudget
 from .config import SchedulerConfig
 from .constraint import ConstraintFailed, is_accepted
 from .counters import Counters
-from .memory import Memory
-from .pace import Pace
+from .kv_cache_manager import Memory
 from .planner import Planner
+from .prefill_pacer import Pace
+from .queues import Roster
 from .recovery import Recovery
-from .roster import Roster
 from .sequence import FinishReason, Progress, Request, Sequence, SequenceStatus
+from .step_budget import StepBudget
 
 logger = logging.getLogger(__name__)
 

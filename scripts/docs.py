@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pensieve.api.cli import BENCH_CONFIGS, CONFIGS, flag_name
+from pensieve.api.command.cli import BENCH_CONFIGS, CONFIGS, flag_name
 from pensieve.engine.config import EngineConfig
-from pensieve.engine.memory import Device, make_plan
-from pensieve.engine.model_info import ModelInfo, kv_bytes_per_token
+from pensieve.engine.loading.memory_plan import Device, make_plan
+from pensieve.engine.loading.model_info import ModelInfo, kv_bytes_per_token
+from pensieve.engine.loading.weights import ModelError
 from pensieve.engine.step import SamplingParams
-from pensieve.engine.weights import ModelError
 
 ROOT = Path(__file__).parent.parent
 

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-import pensieve.engine  # noqa: F401  # before anything that imports mlx, or MLX keeps its slow BLAS
 import pytest
+
+import pensieve.engine  # noqa: F401  # before anything that imports mlx, or MLX keeps its slow BLAS
 
 from .models import write_model
 

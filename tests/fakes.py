@@ -11,11 +11,12 @@ from typing import Any, NoReturn
 
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import AddedToken
+
 from pensieve.api.protocols import ToolParser
 from pensieve.engine.step import SamplingParams, TokenScore
 from pensieve.scheduler.loop import EngineFailed, Stats
 from pensieve.scheduler.sequence import FinishReason, Request
-from tokenizers import AddedToken
 
 SPECIAL_TOKENS = (
     "<|im_start|>",

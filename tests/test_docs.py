@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from pensieve import __version__
 
 ROOT = Path(__file__).parent.parent

@@ -49,7 +49,7 @@ def test_imports_point_one_way(path: Path) -> None:
     forbidden = set(LAYERS) if layer == "bench" else set(LAYERS[LAYERS.index(layer) + 1 :]) | {"bench"}
     if relative(path) in IN_PROCESS:
         forbidden = {"api"}  # engines side by side in one process, without HTTP
-    if relative(path) == "api/cli.py":
+    if relative(path) == "api/command/cli.py":
         forbidden.remove("bench")  # `pensieve bench` is one of the command's two halves
     assert not {name for name in imports(path) if top(name) in forbidden | {"tests"}}
 

@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..calls.arguments import reads_json
-from ..calls.tools import ToolFormat
+from ..formats.calls.call_readers import reads_json
+from ..formats.calls.tool_format import ToolFormat
 from .function_gemma import function_gemma_calls
 from .gemma4 import gemma4_calls
 from .kimi_k3 import kimi_k3_calls
 from .lark import Lark, literal
-from .members import PUNCTUATION, json_arguments
 from .muse_spark import muse_spark_calls
+from .properties import PUNCTUATION, json_arguments
 from .pythonic import pythonic_calls
 from .text_calls import GLM, LONGCAT, MINICPM, MINIMAX, QWEN3_CODER, TextSyntax
 

@@ -11,7 +11,7 @@ from typing import Any
 from .free_text import text_until
 from .json_schema import dump_schema
 from .lark import Lark, literal
-from .members import any_order, listed_members, member_schema
+from .properties import any_order, listed_members, member_schema
 from .schema_kinds import SCALARS, flat_branches, possible_kinds, scalar_schema
 
 Schema = dict[str, Any]

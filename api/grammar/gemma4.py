@@ -13,7 +13,7 @@ from typing import Any
 from .free_text import text_until
 from .json_schema import NAMING, dump_schema
 from .lark import Lark, literal
-from .members import any_order, listed_members
+from .properties import any_order, listed_members
 from .schema_kinds import SCALARS, branches, listed_values, possible_kinds, resolve, scalar_schema
 
 Schema = dict[str, Any]

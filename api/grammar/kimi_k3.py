@@ -13,9 +13,9 @@ from typing import Any
 from .free_text import text_until
 from .json_schema import dump_schema
 from .lark import Lark, literal
-from .members import OUTER, any_order, is_list_of_members
+from .properties import OUTER, any_order, is_list_of_members
 from .schema_kinds import possible_kinds, text_schemas
-from .without_marks import without_marks
+from .without_tags import without_marks
 
 Schema = dict[str, Any]
 

@@ -13,9 +13,9 @@ from typing import Any
 from .free_text import text_until
 from .json_schema import dump_schema
 from .lark import Lark
-from .members import any_order, listed_members
+from .properties import any_order, listed_members
 from .schema_kinds import listed_values, possible_kinds, text_schemas
-from .without_marks import without_marks
+from .without_tags import without_marks
 
 Schema = dict[str, Any]
 

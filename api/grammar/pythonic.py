@@ -11,8 +11,8 @@ from unicodedata import is_normalized
 
 from .json_schema import dump_schema
 from .lark import Lark, literal
-from .members import any_order, listed_members
-from .without_marks import without_marks
+from .properties import any_order, listed_members
+from .without_tags import without_marks
 
 Schema = dict[str, Any]
 

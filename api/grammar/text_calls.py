@@ -14,9 +14,9 @@ from typing import Any
 from .free_text import text_until
 from .json_schema import dump_schema
 from .lark import Lark, literal
-from .members import any_order, listed_members
+from .properties import any_order, listed_members
 from .schema_kinds import listed_values, resolve
-from .without_marks import without_marks
+from .without_tags import without_marks
 
 Schema = dict[str, Any]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from llguidance import LLTokenizer, TokenizerWrapper
 
-from ..output.detokenizer import token_bytes
+from ..formats.detokenizer import token_bytes
 from ..protocols import Tokenizer
 
 

@@ -26,7 +26,7 @@ from ..schema import (
     ToolUseBlock,
     UserMessage,
 )
-from .schema import (
+from .requests import (
     AssistantTurn,
     AudioPart,
     ChatRequest,

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from ..output.detokenizer import TokenTexts
-from ..output.pieces import Score
+from ..formats.detokenizer import TokenTexts
+from ..formats.output_events import Score
 from ..pipeline import Job
 
 

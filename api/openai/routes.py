@@ -12,9 +12,9 @@ from ..models import check_model
 from ..pipeline import Pipeline
 from ..services import Services
 from .chat import messages_request
-from .events import ChatCollector, ChatWriter, CompletionCollector, CompletionWriter
+from .chunks import ChatCollector, ChatWriter, CompletionCollector, CompletionWriter
 from .logprobs import ChatLogprobs, CompletionLogprobs, with_logprobs
-from .schema import ChatRequest, CompletionRequest
+from .requests import ChatRequest, CompletionRequest
 
 
 class OpenAIApi:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from ..calls.passage import Passage
-from ..calls.reader import ParseResult
-from ..calls.tools import ToolFormat
-from .detokenizer import Detokenizer
-from .harmony import readable
-from .mark_search import find_first, overlap
-from .pieces import CallEnd, CallStart, Piece, Text, Thinking
+from ..formats.calls.call_reader import ParseResult
+from ..formats.calls.tool_call_body import Passage
+from ..formats.calls.tool_format import ToolFormat
+from ..formats.detokenizer import Detokenizer
+from ..formats.harmony import readable
+from ..formats.output_events import CallEnd, CallStart, Piece, Text, Thinking
+from ..formats.tag_search import find_first, overlap
 
 SPACE = " \t\r\n"
 

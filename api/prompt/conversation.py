@@ -6,9 +6,9 @@ that grows: that is what makes the KV cache of earlier turns usable.
 
 from collections.abc import Sequence
 
-from ..calls.reader import dump
-from ..calls.tools import describe_loaded
-from ..output.thoughts import unseal
+from ..formats.calls.call_reader import dump
+from ..formats.calls.tool_format import describe_loaded
+from ..formats.thinking_signature import unseal
 from ..protocols import TemplateMessage
 from ..schema import (
     AssistantMessage,

@@ -7,17 +7,17 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ..calls.tools import ToolFormat, head_tools, template_tool
-from ..config import MediaPolicy
+from ..command.config import MediaPolicy
 from ..errors import InvalidRequest
-from ..output.budget import Budget
-from ..output.detokenizer import Detokenizer
-from ..output.think_marks import find_think_marks
+from ..formats.calls.tool_format import ToolFormat, head_tools, template_tool
+from ..formats.detokenizer import Detokenizer
+from ..formats.thinking_tags import find_think_marks
+from ..output.thinking_budget import Budget
 from ..protocols import ModelInfo, TemplateMessage, Tokenizer
 from ..schema import CountTokensRequest
 from .conversation import closing_instruction, hoist_system, system_text, template_messages
-from .marks import Marks
 from .media import refuse_media
+from .special_tokens import Marks
 from .template import ChatTemplate
 from .thinking import Thinking
 

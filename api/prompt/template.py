@@ -9,11 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from ... import PensieveError
-from ..calls.tools import ToolFormat, describe_tools, native_format, plain_format
+from ..formats.calls.tool_format import ToolFormat, describe_tools, native_format, plain_format
 from ..protocols import TemplateMessage, Tokenizer
+from .template_messages import (
+    merge_users,
+    model_turn,
+    reminder,
+    user_turn,
+    with_text_arguments,
+    without_tools,
+)
 from .thinking import NO_SWITCHES, Switches, Thinking, find_switches
 from .time_limit import TimeIsUp, run_limited
-from .turns import merge_users, model_turn, reminder, user_turn, with_text_arguments, without_tools
 
 SYSTEM, USER, ANSWER, LATER, RESULT, THOUGHT = (
     "probe-system",

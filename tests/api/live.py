@@ -12,9 +12,10 @@ import httpx
 import mlx_lm.utils
 import openai
 import uvicorn
+
 from pensieve.api.app import create_app
-from pensieve.api.config import ServerConfig
-from pensieve.api.serve import Server
+from pensieve.api.command.config import ServerConfig
+from pensieve.api.command.serve import Server
 from pensieve.engine.process import EngineProcess
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.config import SchedulerConfig

@@ -6,9 +6,10 @@ from typing import Any
 
 import anthropic
 import pytest
+from pydantic import ValidationError
+
 from pensieve.api.schema import MessagesRequest
 from pensieve.scheduler.loop import EngineDown, PromptTooLong, QueueFull
-from pydantic import ValidationError
 
 from ..fakes import ByteTokenizer, Script
 from .conftest import Server, StartServer

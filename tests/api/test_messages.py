@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 from anthropic.types import Message, MessageParam
-from pensieve.api.output.thoughts import seal
+
+from pensieve.api.formats.thinking_signature import seal
 from pensieve.engine.step import SamplingParams
 
 from ..fakes import ByteTokenizer, FakeModel

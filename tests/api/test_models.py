@@ -2,6 +2,7 @@
 
 import anthropic
 import pytest
+
 from pensieve.api.models import alias
 
 from .conftest import Server

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from pensieve.api.stream import KeepAlive
 
 from ..fakes import Script

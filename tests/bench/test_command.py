@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from pensieve.api.cli import main, make_parser, read_config
+
+from pensieve.api.command.cli import main, make_parser, read_config
 from pensieve.bench.config import BenchConfig, TraceConfig
 
 from ..api.conftest import Server, running

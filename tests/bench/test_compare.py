@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from transformers import AutoTokenizer
+
 from pensieve.bench.compare import TRACE, Measurement, as_json, compare, describe, measure
 from pensieve.bench.config import TraceConfig
+from pensieve.bench.filler_words import words
 from pensieve.bench.fleet import Run
 from pensieve.bench.model import NUM_BYTES, SPECIAL_TOKENS, VOCABULARY, random_weights, write_model
-from pensieve.bench.process import Usage, read_processes, read_time, tree_usage
+from pensieve.bench.server_process import Usage, read_processes, read_time, tree_usage
 from pensieve.bench.servers import SERVERS, ServerFailed, ServerSpec, environment, running
 from pensieve.bench.stats import summarise
-from pensieve.bench.words import words
-from transformers import AutoTokenizer
 
 from .test_stats import record
 

@@ -1,4 +1,4 @@
-"""What scripts/http_overhead.py counts."""
+"""What bench/http_overhead.py counts."""
 
 import runpy
 from pathlib import Path

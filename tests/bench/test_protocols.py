@@ -4,8 +4,9 @@ import json
 from typing import Any
 
 import pytest
+
 from pensieve.bench.config import TraceConfig
-from pensieve.bench.protocols import Anthropic, Api, Delta, Message, OpenAI, Usage, make_api
+from pensieve.bench.dialects import Anthropic, Api, Delta, Message, OpenAI, Usage, make_api
 from pensieve.bench.trace import make_trace
 from pensieve.bench.wire import Event, RequestFailed
 

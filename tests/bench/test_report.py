@@ -5,10 +5,10 @@ import json
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+from pensieve.bench.dialects import Usage
 from pensieve.bench.fleet import Run
 from pensieve.bench.plot import plot
 from pensieve.bench.progress import Progress
-from pensieve.bench.protocols import Usage
 from pensieve.bench.report import conditions, describe, report, table, write_json
 from pensieve.bench.stats import summarise
 

@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
+
+from pensieve.bench.dialects import Usage
 from pensieve.bench.fleet import Record, Run
-from pensieve.bench.protocols import Usage
 from pensieve.bench.stats import Percentiles, cache_state, jain, percentile, percentiles, summarise
 
 

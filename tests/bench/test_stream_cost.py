@@ -1,4 +1,4 @@
-"""What scripts/stream_cost.py counts."""
+"""What bench/stream_cost.py counts."""
 
 import runpy
 from pathlib import Path

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+
 from pensieve.bench.wire import Call, Event, EventParser, RequestFailed, stream_events
 
 from .conftest import ScriptedServer, chunked, scripted

@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pensieve.cache.blocks import BLOCK_SIZE, BlockAllocator, BlockTable, OutOfBlocks
 
 

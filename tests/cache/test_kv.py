@@ -7,6 +7,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
+
 from pensieve.cache.kv import ArrayPools, HostPools, LayerShape
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
+
 from pensieve.cache.packing import Packing
 
 DIMS = [16, 64, 80, 96, 128, 256]

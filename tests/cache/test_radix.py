@@ -1,5 +1,6 @@
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pensieve.cache.blocks import BLOCK_SIZE, BlockAllocator
 from pensieve.cache.radix import RadixTree
 

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from pensieve.bench.claude import TASKS, Session, attempt, three_turns
 from pensieve.bench.client import read_metric
 

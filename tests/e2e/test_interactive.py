@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from pensieve.api.launch import Running, environment
+
+from pensieve.api.command.launch import Running, environment
 from pensieve.scheduler.sequence import Request
 
 from ..api.conftest import Server, running, wait_until

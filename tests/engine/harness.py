@@ -6,6 +6,7 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.config import SchedulerConfig
 from pensieve.scheduler.constraint import Constraint

@@ -10,10 +10,11 @@ from typing import Any
 
 import mlx.core as mx
 import mlx_lm.utils
-import pensieve.engine.demo
 import pytest
 from mlx_lm.models.cache import make_prompt_cache
-from pensieve.engine.paged import probe
+
+import pensieve.engine.demo
+from pensieve.engine.attention.paged import probe
 from pensieve.engine.runner import Runner
 from pensieve.engine.selfcheck import reference_caches
 from pensieve.engine.step import SamplingParams

@@ -2,11 +2,12 @@ import random
 from typing import Any
 
 import pytest
+
 from pensieve.engine.graphs import MAX_FAILURES, DecodeGraphs, Graph, Layouts
 
-from .compiled import needs_compiler
+from .attention.compiled import needs_compiler
+from .attention.plain_kernels import PlainKernels, PlainRunner
 from .harness import Machine, Verdict, judge_trees
-from .plain_kernels import PlainKernels, PlainRunner
 
 
 @needs_compiler

@@ -12,10 +12,11 @@ from typing import Any, NoReturn
 
 import mlx_lm.utils
 import pytest
+
+from pensieve.engine.loading.weights import ModelError
 from pensieve.engine.process import EngineProcess
 from pensieve.engine.runner import Runner
 from pensieve.engine.step import DecodeRow, PrefillChunk, SamplingParams, StepFailed, StepPlan
-from pensieve.engine.weights import ModelError
 from pensieve.scheduler.config import SchedulerConfig
 from pensieve.scheduler.loop import Generation, SchedulerLoop
 from pensieve.scheduler.sequence import Request

@@ -6,6 +6,7 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
+
 from pensieve.engine.runner import Runner
 from pensieve.engine.step import StepFailed, StepPlan
 from pensieve.scheduler.sequence import Sequence

@@ -4,6 +4,7 @@ from dataclasses import replace
 import mlx.core as mx
 import numpy as np
 import pytest
+
 from pensieve.engine.sampler import sample
 from pensieve.engine.step import NOT_A_NUMBER, DecodeRow, SamplingParams
 

@@ -7,6 +7,7 @@ import mlx.core as mx
 import mlx_lm.utils
 import numpy as np
 import pytest
+
 from pensieve.engine.runner import Runner
 from pensieve.engine.scores import score
 from pensieve.engine.step import DecodeRow, SamplingParams, StepPlan, StepResult

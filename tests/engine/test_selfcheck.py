@@ -8,16 +8,18 @@ from typing import Any
 import mlx.core as mx
 import mlx_lm.utils
 import pytest
+
 from pensieve.cache.kv import Pool
-from pensieve.engine import paged, selfcheck
-from pensieve.engine.attention import Scoring
-from pensieve.engine.host_attention import HostAttention
-from pensieve.engine.kernels.batch import BatchTables
-from pensieve.engine.kernels.device import Options, PagedKernels
+from pensieve.engine import selfcheck
+from pensieve.engine.attention import paged
+from pensieve.engine.attention.array_attention import Scoring
+from pensieve.engine.attention.host_attention import HostAttention
+from pensieve.engine.attention.kernels.batch import BatchTables
+from pensieve.engine.attention.kernels.device import Options, PagedKernels
 from pensieve.engine.selfcheck import disagreement
 
 from ..models import WINDOWED, write_model
-from .plain_kernels import Pair, PlainKernels, PlainRunner, Pools
+from .attention.plain_kernels import Pair, PlainKernels, PlainRunner, Pools
 
 BOTH = pytest.mark.parametrize("on_host", [True, False])
 

@@ -1,4 +1,5 @@
 import pytest
+
 from pensieve.cache.blocks import BLOCK_SIZE
 from pensieve.scheduler.sequence import SequenceStatus
 

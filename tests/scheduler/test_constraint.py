@@ -3,6 +3,7 @@
 import random
 
 import pytest
+
 from pensieve.cache.blocks import BLOCK_SIZE
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.sequence import Request, Sequence

@@ -3,6 +3,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+
 from pensieve.cache.blocks import BLOCK_SIZE
 from pensieve.engine.step import SamplingParams, StepPlan, StepResult
 from pensieve.scheduler.config import SchedulerConfig

@@ -1,4 +1,5 @@
 import pytest
+
 from pensieve.scheduler.sequence import SequenceStatus
 
 from .driver import Driver, prompt_of, request

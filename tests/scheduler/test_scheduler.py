@@ -1,6 +1,7 @@
 import random
 
 import pytest
+
 from pensieve.cache.blocks import BLOCK_SIZE
 from pensieve.engine.step import NOT_A_NUMBER, StepResult
 from pensieve.scheduler.sequence import Sequence

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
-from pensieve.api.calls.tools import ToolFormat
-from pensieve.api.grammar.constraint import AnswerConstraint, Rules
-from pensieve.api.grammar.grammars import Grammar, Grammars, Wanted
-from pensieve.api.grammar.vocabulary import Vocabulary, make_vocabulary, read_vocabulary
-from pensieve.api.schema import Tool
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+
+from pensieve.api.formats.calls.tool_format import ToolFormat
+from pensieve.api.grammar.answer_constraint import AnswerConstraint, Rules
+from pensieve.api.grammar.grammar_cache import Grammar, Grammars, Wanted
+from pensieve.api.grammar.vocabulary import Vocabulary, make_vocabulary, read_vocabulary
+from pensieve.api.schema import Tool
 
 from ...schemas import record
 

@@ -10,9 +10,10 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-from pensieve.api.calls.tools import ToolFormat, template_tool
+
+from pensieve.api.formats.calls.tool_format import ToolFormat, template_tool
 from pensieve.api.grammar.call_grammar import SYNTAXES, call_format
-from pensieve.api.grammar.grammars import Grammars, Wanted
+from pensieve.api.grammar.grammar_cache import Grammars, Wanted
 from pensieve.api.grammar.vocabulary import Vocabulary, make_vocabulary
 from pensieve.api.schema import Tool
 

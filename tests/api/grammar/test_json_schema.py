@@ -1,6 +1,7 @@
 from typing import Any
 
 import pytest
+
 from pensieve.api.errors import InvalidRequest
 from pensieve.api.grammar.json_schema import (
     ANY,

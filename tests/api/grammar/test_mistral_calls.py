@@ -4,8 +4,9 @@ import json
 from typing import Any
 
 import pytest
-from pensieve.api.calls.tools import template_tool
-from pensieve.api.grammar.grammars import Grammars, Wanted
+
+from pensieve.api.formats.calls.tool_format import template_tool
+from pensieve.api.grammar.grammar_cache import Grammars, Wanted
 from pensieve.api.grammar.vocabulary import make_vocabulary
 from pensieve.api.output.parser import Grammar
 from pensieve.api.schema import Tool

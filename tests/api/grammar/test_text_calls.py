@@ -4,12 +4,13 @@ import json
 from typing import Any
 
 import pytest
-from pensieve.api.grammar.grammars import Grammars, Wanted
+
+from pensieve.api.grammar.grammar_cache import Grammars, Wanted
 from pensieve.api.grammar.vocabulary import Vocabulary, make_vocabulary
-from pensieve.api.grammar.without_marks import without_marks
+from pensieve.api.grammar.without_tags import without_marks
 from pensieve.api.schema import Tool
 
-from ..calls.test_members import FORMS, call
+from ..formats.calls.test_members import FORMS, call
 from .test_call_formats import SPECIAL, tool_format
 
 TEXT = {"type": "string"}

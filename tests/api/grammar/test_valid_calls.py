@@ -17,13 +17,14 @@ from typing import Any
 import jsonschema
 import mlx_lm.utils
 import pytest
-from pensieve.api.calls.tools import plain_format, template_tool
-from pensieve.api.grammar.constraint import AnswerConstraint, Rules
-from pensieve.api.grammar.grammars import Grammars, Wanted
+
+from pensieve.api.formats.calls.tool_format import plain_format, template_tool
+from pensieve.api.formats.detokenizer import detokenizer_factory
+from pensieve.api.formats.output_events import CallEnd, CallStart, call_input
+from pensieve.api.grammar.answer_constraint import AnswerConstraint, Rules
+from pensieve.api.grammar.grammar_cache import Grammars, Wanted
 from pensieve.api.grammar.vocabulary import Vocabulary, read_vocabulary
-from pensieve.api.output.detokenizer import detokenizer_factory
 from pensieve.api.output.parser import Grammar, OutputParser
-from pensieve.api.output.pieces import CallEnd, CallStart, call_input
 from pensieve.api.schema import Tool
 from pensieve.engine.process import EngineProcess
 from pensieve.engine.step import SamplingParams

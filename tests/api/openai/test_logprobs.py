@@ -4,7 +4,8 @@ from typing import Any
 
 import openai
 import pytest
-from pensieve.api.output.detokenizer import TokenTexts, detokenizer_factory
+
+from pensieve.api.formats.detokenizer import TokenTexts, detokenizer_factory
 
 from ...fakes import ByteTokenizer, FakeModel, made_up_score
 from .. import tokenizers

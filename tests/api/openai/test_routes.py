@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+
 from pensieve.engine.step import SamplingParams
 
 from ...fakes import ByteTokenizer, FakeModel, Script

@@ -14,21 +14,22 @@ from functools import cache
 from typing import Any
 
 import pytest
+
 from pensieve.api.answer import Answer
-from pensieve.api.calls.tools import ToolFormat, plain_format
-from pensieve.api.events import ContentWriter, EventWriter
+from pensieve.api.formats.calls.tool_format import ToolFormat, plain_format
+from pensieve.api.formats.detokenizer import Detokenizer, WindowDetokenizer, detokenizer_factory
+from pensieve.api.formats.output_events import Text, call_input
+from pensieve.api.message_events import ContentWriter, EventWriter
 from pensieve.api.metrics import Metrics
-from pensieve.api.openai.events import ChatCollector, ChatWriter
-from pensieve.api.output.detokenizer import Detokenizer, WindowDetokenizer, detokenizer_factory
+from pensieve.api.openai.chunks import ChatCollector, ChatWriter
 from pensieve.api.output.parser import Grammar, OutputParser
-from pensieve.api.output.pieces import Text, call_input
 from pensieve.api.stream import MessageWriter
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.sequence import FinishReason, Request
 
 from ...fakes import ByteTokenizer, FakeModel, Script, ScriptedGeneration, ScriptedScheduler
 from .. import tokenizers
-from ..calls.test_arguments import BODIES, READ, WRITE
+from ..formats.calls.test_call_readers import BODIES, READ, WRITE
 
 NUM_ANSWERS = int(os.environ.get("PENSIEVE_RANDOM_ANSWERS", "600"))
 STOPS = ("STOP", "ST", "\n\n.", "</tool", "ß")

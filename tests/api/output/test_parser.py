@@ -6,11 +6,20 @@ from typing import Any
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from pensieve.api.calls.tools import ToolFormat, plain_format
-from pensieve.api.output.detokenizer import WindowDetokenizer
-from pensieve.api.output.mark_search import overlap
+
+from pensieve.api.formats.calls.tool_format import ToolFormat, plain_format
+from pensieve.api.formats.detokenizer import WindowDetokenizer
+from pensieve.api.formats.output_events import (
+    Arguments,
+    CallEnd,
+    CallStart,
+    Piece,
+    Text,
+    Thinking,
+    call_input,
+)
+from pensieve.api.formats.tag_search import overlap
 from pensieve.api.output.parser import Grammar, OutputParser
-from pensieve.api.output.pieces import Arguments, CallEnd, CallStart, Piece, Text, Thinking, call_input
 
 from ...fakes import ByteTokenizer
 

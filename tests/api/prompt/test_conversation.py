@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
-from pensieve.api.calls.tools import head_tools
-from pensieve.api.output.thoughts import seal, unseal
+
+from pensieve.api.formats.calls.tool_format import head_tools
+from pensieve.api.formats.thinking_signature import seal, unseal
 from pensieve.api.prompt.conversation import closing_instruction, hoist_system, system_text, template_messages
 from pensieve.api.schema import CountTokensRequest
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
+
 from pensieve.api.prompt import counts
 from pensieve.api.prompt.counts import Counts
 

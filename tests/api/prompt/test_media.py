@@ -5,7 +5,8 @@ from typing import Any
 import anthropic
 import openai
 import pytest
-from pensieve.api.config import ServerConfig
+
+from pensieve.api.command.config import ServerConfig
 from pensieve.api.prompt.conversation import template_messages
 from pensieve.api.schema import CountTokensRequest
 

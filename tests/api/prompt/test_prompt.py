@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
+
 from pensieve.api.errors import InvalidRequest
-from pensieve.api.output.detokenizer import detokenizer_factory
+from pensieve.api.formats.detokenizer import detokenizer_factory
 from pensieve.api.prompt.prompt import Prompt, PromptBuilder
 from pensieve.api.schema import CountTokensRequest
 

@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from pensieve.api.calls.tools import plain_format
+
+from pensieve.api.formats.calls.tool_format import plain_format
 from pensieve.api.prompt.template import ChatTemplate, TemplateError, TemplateTooSlow, Traits
 from pensieve.api.prompt.thinking import Switches, Thinking
 

@@ -3,8 +3,9 @@
 from typing import Any
 
 import pytest
-from pensieve.api.output.detokenizer import detokenizer_factory
-from pensieve.api.output.thoughts import seal
+
+from pensieve.api.formats.detokenizer import detokenizer_factory
+from pensieve.api.formats.thinking_signature import seal
 from pensieve.api.prompt.prompt import Prompt, PromptBuilder
 from pensieve.api.prompt.template import ChatTemplate
 from pensieve.api.prompt.thinking import Switches, Thinking

@@ -4,6 +4,7 @@ import contextlib
 import threading
 
 import pytest
+
 from pensieve.api.prompt.time_limit import TimeIsUp, run_limited
 
 # An interrupt may hit a destructor that the garbage collector runs.

@@ -1,0 +1,233 @@
+"""`pensieve claude`: starts Claude Code on the server that runs, or on one that is started for it."""
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from ... import PensieveError
+from .config import ServerConfig
+
+# Any key is accepted on loopback, but Claude Code wants one.
+LOCAL_KEY = "pensieve-local-key"
+
+MAX_OUTPUT_TOKENS = 8192
+
+CLIENT = "claude"
+CLIENT_VARIABLE = "PENSIEVE_CLAUDE"  # names the client where it is not on the path
+
+# With this key as well, the client would ask which of the two to use.
+UNWANTED = "ANTHROPIC_API_KEY"
+
+PROBE_S = 5.0
+STOP_S = 10.0  # the server ends its answers sooner
+
+PERMISSION_NOTE = (
+    "Claude Code's automatic permission mode wants a classifier that a local server does not have; "
+    "`--permission-mode manual` asks before each action."
+)
+
+
+class LaunchError(PensieveError):
+    """The client or the server is not to be had."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that answers."""
+
+    url: str
+    model: str
+    max_context: int
+
+
+def launch(config: ServerConfig, serve_flags: Sequence[str], arguments: Sequence[str]) -> int:
+    """Run Claude Code with `arguments` until it ends; return its exit code. Raises LaunchError.
+
+    serve_flags: of `pensieve serve`, in case that no server answers.
+    """
+    client = find_client()
+    _check_port(config)
+    with _ending_with_us():
+        running = find_server(config)
+        if running is not None:
+            return _run_client(client, arguments, running, config)
+        with started_server(config, serve_flags) as running:
+            return _run_client(client, arguments, running, config)
+
+
+def print_environment(config: ServerConfig) -> None:
+    """Print what a shell is to set, so that `claude` uses the server that runs. Raises LaunchError."""
+    _check_port(config)
+    running = find_server(config)
+    if running is None:
+        raise LaunchError(f"no server answers at {_url(config)}: start one with `pensieve serve`")
+    print(f"unset {UNWANTED}")
+    known = {name: value for name, value in os.environ.items() if name == "NO_PROXY"}
+    for name, value in environment(running, config.api_key, known).items():
+        print(f"export {name}={shlex.quote(value)}")
+
+
+def find_client() -> str:
+    """Find Claude Code's executable. Raises LaunchError."""
+    path = shutil.which(os.environ.get(CLIENT_VARIABLE) or CLIENT)
+    if path is None:
+        raise LaunchError(
+            "Claude Code is not installed: `npm install -g @anthropic-ai/claude-code` does it "
+            f"({CLIENT_VARIABLE} may name one that is not on the path)"
+        )
+    return path
+
+
+def environment(running: Running, api_key: str | None, inherited: Mapping[str, str]) -> dict[str, str]:
+    """What the client is to find: the user's own settings stay, but for those that lead to the server."""
+    aliases = ("OPUS", "SONNET", "HAIKU", "FABLE")
+    needed = {
+        "ANTHROPIC_BASE_URL": running.url,
+        "ANTHROPIC_AUTH_TOKEN": api_key or LOCAL_KEY,
+        "ANTHROPIC_MODEL": running.model,
+        **{f"ANTHROPIC_DEFAULT_{alias}_MODEL": running.model for alias in aliases},
+        "NO_PROXY": ",".join(filter(None, (inherited.get("NO_PROXY"), urlsplit(running.url).hostname))),
+    }
+    preferred = {
+        "CLAUDE_CODE_MAX_CONTEXT_TOKENS": str(running.max_context),
+        "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(output_tokens(running.max_context)),
+        # These two differ between folders and sessions, at the head of a prompt that all could share.
+        "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
+        "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        "CLAUDE_CODE_GATEWAY_HINT_HEADERS": "1",
+    }
+    kept = {name: value for name, value in inherited.items() if name != UNWANTED}
+    return preferred | kept | needed
+
+
+def base_url(host: str, port: int) -> str:
+    """Where a client on this machine finds the server."""
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
+    return f"http://{everywhere.get(host, f'[{host}]' if ':' in host else host)}:{port}"
+
+
+def output_tokens(max_context: int) -> int:
+    """How long answers may be, so that most of the context is left to what they are about."""
+    return min(MAX_OUTPUT_TOKENS, max_context // 4)
+
+
+def find_server(config: ServerConfig) -> Running | None:
+    """Ask the server at the configured address who it is; None when nobody listens. Raises LaunchError."""
+    url = _url(config)
+    # A proxy could not reach this machine.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{url}/health", timeout=PROBE_S) as response:
+            health = json.load(response)
+        return Running(url, str(health["model"]), int(health["max_context"]))
+    except urllib.error.HTTPError as error:
+        raise LaunchError(f"the server at {url} cannot answer requests (status {error.code})") from error
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, ConnectionRefusedError):
+            return None
+        raise LaunchError(f"the server at {url} cannot be reached: {error.reason}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LaunchError(f"what answers at {url} is not Pensieve: give another --port") from error
+
+
+@contextmanager
+def started_server(config: ServerConfig, flags: Sequence[str]) -> Iterator[Running]:
+    """Run `pensieve serve` meanwhile. Raises LaunchError when it does not start."""
+    process = subprocess.Popen(
+        # -P: in the user's folder may lie files that are named like modules.
+        [sys.executable, "-P", "-m", "pensieve", "serve", *flags],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # a Ctrl-C in the terminal is the client's
+    )
+    try:
+        output = _Output(process)
+        yield _wait_for_server(config, process, output)
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+class _Output(threading.Thread):
+    """Shows what a server says until it is ready; later lines would spoil the client's screen."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        super().__init__(daemon=True)
+        self.last_line = ""
+        self._lines = process.stdout
+        self._quiet = False
+        self.start()
+
+    def run(self) -> None:
+        for line in self._lines or ():
+            self.last_line = line.strip() or self.last_line
+            self._quiet = self._quiet or line.startswith(("Ready", "pensieve: "))
+            if not self._quiet:
+                print(line, end="", file=sys.stderr, flush=True)
+
+
+def _wait_for_server(config: ServerConfig, process: subprocess.Popen[str], output: _Output) -> Running:
+    while process.poll() is None:
+        running = find_server(config)
+        if running is not None:
+            return running
+        time.sleep(0.1)
+    output.join(PROBE_S)
+    raise LaunchError(f"the server did not start: {output.last_line.removeprefix('pensieve: ')}")
+
+
+def _run_client(client: str, arguments: Sequence[str], running: Running, config: ServerConfig) -> int:
+    if sys.stderr.isatty() and "--permission-mode" not in arguments:
+        print(PERMISSION_NOTE, file=sys.stderr, flush=True)
+    settings = environment(running, config.api_key, os.environ)
+    # Ctrl-C reaches the client as well, which knows what to do; a handler, unlike SIG_IGN, is not inherited.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        return subprocess.call([client, *arguments], env=settings)
+    except OSError as error:
+        raise LaunchError(f"{client} cannot be started: {error.strerror}") from error
+
+
+@contextmanager
+def _ending_with_us() -> Iterator[None]:
+    """Leave through `finally` when we are told to end, so that no server stays behind."""
+    numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    before = [signal.getsignal(number) for number in numbers]
+    for number in numbers[:2]:
+        signal.signal(number, _exit)
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _exit(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
+def _check_port(config: ServerConfig) -> None:
+    if not config.port:
+        raise LaunchError("--port 0 names no server: give the port that it listens on")
+
+
+def _url(config: ServerConfig) -> str:
+    return base_url(config.host, config.port)

@@ -1,0 +1,164 @@
+"""`pensieve serve`: finds the model, plans the memory, starts the engine and runs the HTTP server."""
+
+import asyncio
+import errno
+import signal
+import socket
+from dataclasses import replace
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from ... import PensieveError, __version__
+from ...engine.config import EngineConfig
+from ...engine.loading.build import build, plan_model
+from ...engine.loading.hub import resolve
+from ...engine.loading.tokenizer import load_tokenizer
+from ...engine.logs import set_up_logging
+from ...engine.process import EngineProcess
+from ...engine.served_model import ServedModel
+from ...scheduler.config import SchedulerConfig
+from ...scheduler.loop import SchedulerLoop
+from ..app import create_app
+from .config import ServerConfig
+from .start_report import describe_calls, describe_client, describe_plan
+
+# How long answers may go on after SIGTERM or SIGINT; then they are ended with an error event.
+GRACE_S = 3
+CUT_S = GRACE_S + 2  # connections that are still open then are closed
+
+
+class ListenError(PensieveError):
+    """The address or port cannot be had."""
+
+
+class EngineGivenUp(PensieveError):
+    """The engine failed for good while it served."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn with the scheduler's task beside it: begun before and ended with the answers."""
+
+    def __init__(self, config: uvicorn.Config, scheduler: SchedulerLoop, greeting: str) -> None:
+        super().__init__(config)
+        self.scheduler = scheduler
+        self.greeting = greeting
+        self.engine_failed = False
+        self._task: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the scheduler, then as uvicorn does; then greet."""
+        self._task = asyncio.create_task(self.scheduler.run())
+        self._task.add_done_callback(self._scheduler_ended)
+        await super().startup(sockets)
+        if self.started:
+            say(self.greeting)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let answers end within the grace period; the scheduler gives the others an error to send."""
+        assert self._task is not None
+        stats = self.scheduler.stats()
+        if num_answers := stats.num_running + stats.num_waiting:
+            say(f"stopping; answers under way: {num_answers}, a second Ctrl-C ends them now")
+        self._task.get_loop().call_later(GRACE_S, self._task.cancel)
+        await super().shutdown(sockets)
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop at a signal. At a second one answers end at once; uvicorn's own haste would cut them off."""
+        if self.should_exit and self._task is not None and not self._task.done():
+            self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+        else:
+            super().handle_exit(sig, frame)
+
+    def _scheduler_ended(self, task: asyncio.Task[None]) -> None:
+        # A server without an engine helps nobody: end it, so that whoever watches it starts a new one.
+        if not task.cancelled():
+            self.engine_failed = True
+            self.should_exit = True
+
+
+def say(text: str) -> None:
+    """Show the user a line now, also when the output is a pipe."""
+    print(text, flush=True)
+
+
+def serve(
+    engine_config: EngineConfig, server_config: ServerConfig, scheduler_config: SchedulerConfig
+) -> None:
+    """Serve until SIGTERM or SIGINT. Raises PensieveError, one line, when that cannot begin."""
+    set_up_logging(server_config.log_level)
+    with bind(server_config) as listener, EngineProcess(server_config.log_level) as engine:
+        say(f"pensieve {__version__}")
+        path = resolve(engine_config.model, say)
+        planned = engine.call(plan_model, path, engine_config)
+        say(describe_plan(planned))
+        tokenizer = load_tokenizer(planned.info)
+        model = engine.start(build, planned, engine_config)
+        say(f"attends  with {model.attention}")
+        scheduler = SchedulerLoop(engine, scheduler_config, model.memory.num_blocks, model.max_context)
+        run_server(build_server(server_config, scheduler, model, tokenizer, listener), listener)
+
+
+def bind(config: ServerConfig) -> socket.socket:
+    """Take the port before the long work of loading; it is listened on when the server is ready."""
+    try:
+        families = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)
+        # `localhost` may name both; the URL that is printed has the address of version 4.
+        family, kind, protocol, _, address = min(families, key=lambda entry: entry[0] != socket.AF_INET)
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise _listen_error(error, config) from error
+    return listener
+
+
+def _listen_error(error: OSError, config: ServerConfig) -> ListenError:
+    if error.errno == errno.EADDRINUSE:
+        return ListenError(f"port {config.port} is taken: stop what uses it or give another --port")
+    if error.errno == errno.EACCES:
+        return ListenError(f"port {config.port} needs special rights: give a --port above 1023")
+    return ListenError(f"cannot listen on {config.host}: {error.strerror}")
+
+
+def build_server(
+    config: ServerConfig,
+    scheduler: SchedulerLoop,
+    model: ServedModel,
+    tokenizer: Any,
+    listener: socket.socket,
+) -> Server:
+    """Put app and HTTP server around a scheduler."""
+    port = listener.getsockname()[1]
+    app = create_app(replace(config, port=port), model, tokenizer, scheduler)
+    say(describe_calls(app.state.rule_book))
+    debug = config.log_level == "debug"
+    uvicorn_config = uvicorn.Config(
+        app,
+        http="h11",  # httptools takes requests that could be read in two ways
+        log_config=None,
+        log_level="debug" if debug else "warning",
+        access_log=debug,
+        server_header=False,
+        timeout_graceful_shutdown=CUT_S,
+    )
+    return Server(uvicorn_config, scheduler, describe_client(model, config, port))
+
+
+def run_server(server: Server, listener: socket.socket) -> None:
+    """Run until a signal. Raises PensieveError when the port or the engine is lost."""
+    # uvicorn raises the signal anew when it is done, which would end the process before the engine's.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    try:
+        # Two servers may take one port until the first listens, and uvloop does not say when that failed.
+        listener.listen(server.config.backlog)
+    except OSError as error:
+        port = listener.getsockname()[1]
+        raise ListenError(f"port {port} cannot be listened on: {error.strerror}") from error
+    server.run(sockets=[listener])
+    if server.engine_failed:
+        raise EngineGivenUp(f"the engine is down: {server.scheduler.stats().engine_error}")

@@ -1,0 +1,59 @@
+"""What the server tells the user at its start: the plan, and how to point Claude Code here."""
+
+from ...engine.loading.memory_plan import gigabytes
+from ...engine.served_model import ServedModel
+from ..grammar.constraint_factory import RuleBook
+from .config import ServerConfig
+from .launch import LOCAL_KEY, base_url, output_tokens
+
+# Claude Code's own prompt with all its tools is 49,000 characters.
+ROOMY_CONTEXT = 24_000
+
+
+def describe_plan(model: ServedModel) -> str:
+    """The plan as lines of text."""
+    info, memory = model.info, model.memory
+    device = f"{model.device}, {gigabytes(memory.device.available_bytes)} available"
+    if memory.device.kind == "cpu":
+        device += f"; {model.blas}"
+    context = f"{memory.max_context:,} tokens"
+    if memory.max_context < info.context_length:
+        context += f" (the model's own limit is {info.context_length:,})"
+    return "\n".join(
+        [
+            f"model    {info.name}: {info.model_type}, {info.quantization or info.dtype}, "
+            f"{gigabytes(info.weight_bytes)}",
+            f"device   {device}",
+            f"context  {context}",
+            f"KV       {info.kv_type}, {memory.kv_bytes_per_token:,} bytes a token; "
+            f"{memory.num_kv_tokens:,} tokens fit ({gigabytes(memory.kv_bytes)})",
+        ]
+    )
+
+
+def describe_calls(rule_book: RuleBook | None) -> str:
+    """Say whether calls and JSON answers are kept to their schemas, as one line."""
+    if rule_book is None:
+        return "calls    not kept to their schemas: no grammar can be made of this model's tokens"
+    if not rule_book.keeps_calls:
+        return "calls    not kept to their schemas: no grammar for the model's format (JSON answers are)"
+    return "calls    kept to their tools' schemas while they are written"
+
+
+def describe_client(model: ServedModel, config: ServerConfig, port: int) -> str:
+    """The lines to paste, so that Claude Code uses this server. port: the one really listened on."""
+    key = LOCAL_KEY if config.api_key is None else "(your --api-key)"
+    flags = f" --port {port}" if port != ServerConfig().port else ""
+    flags += " --api-key KEY" if config.api_key is not None else ""
+    lines = [
+        f"Ready. `pensieve claude{flags}` in another terminal starts Claude Code on it; or paste there:",
+        "",
+        f"  export ANTHROPIC_BASE_URL={base_url(config.host, port)}",
+        f"  export ANTHROPIC_API_KEY={key}",
+        f"  export CLAUDE_CODE_MAX_CONTEXT_TOKENS={model.max_context}",
+        f"  export CLAUDE_CODE_MAX_OUTPUT_TOKENS={output_tokens(model.max_context)}",
+        "  claude",
+    ]
+    if model.max_context < ROOMY_CONTEXT:
+        lines += ["", "This context is short for Claude Code's full prompt: `claude --bare` needs far less."]
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""How models write their answers: detokenizers, tags, thoughts and tool calls. Knows no HTTP."""

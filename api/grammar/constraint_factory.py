@@ -1,0 +1,76 @@
+"""What a request asks of its answer: tools that may or must be called, and a schema."""
+
+from collections.abc import Collection
+
+from ..errors import InvalidRequest
+from ..formats.calls.tool_format import ToolFormat, head_tools
+from ..formats.harmony import is_harmony
+from ..formats.thinking_tags import ThinkMarks, find_think_marks
+from ..protocols import Tokenizer
+from ..schema import AssistantMessage, MessagesRequest, Tool
+from .answer_constraint import Rules
+from .call_grammar import call_format
+from .grammar_cache import Grammars, Wanted
+from .vocabulary import Vocabulary, read_vocabulary
+
+
+def open_rule_book(
+    tokenizer: Tokenizer, eos_ids: Collection[int], tool_format: ToolFormat
+) -> "RuleBook | None":
+    """Make the rule book of a model; None when no grammar can be compiled for its tokens, or its messages."""
+    if is_harmony(tokenizer):
+        return None
+    think = find_think_marks(tokenizer)
+    marks = (tool_format.start, tool_format.end, *((think.start, think.end) if think else ()))
+    vocabulary = read_vocabulary(tokenizer, eos_ids, marks)
+    return RuleBook(vocabulary, tool_format, think) if vocabulary else None
+
+
+class RuleBook:
+    """Finds the rules of requests to one model."""
+
+    def __init__(self, vocabulary: Vocabulary, tool_format: ToolFormat, think: ThinkMarks | None) -> None:
+        self._vocabulary = vocabulary
+        self._tool_format = tool_format if call_format(tool_format) else None
+        self._think = (think.start.encode(), think.end.encode()) if think else None
+        self._grammars = Grammars(vocabulary)
+
+    @property
+    def keeps_calls(self) -> bool:
+        """Whether calls can be kept to their tools' schemas: there is a grammar of the model's format."""
+        return self._tool_format is not None
+
+    async def rules(self, body: MessagesRequest) -> Rules | None:
+        """Return what the answer must conform to, None when that is nothing.
+
+        Raises InvalidRequest for a schema that cannot be enforced, or is too large to be.
+        """
+        tool_format = self._tool_format
+        tools = _callable_tools(body) if tool_format is not None else ()
+        schema = body.answer_schema
+        if schema is None and not tools:
+            return None
+        call = await self._grammars.get(Wanted(tools, tool_format, None)) if tools else None
+        answer = call if tools and body.must_call else None
+        if answer is None and schema is not None:
+            if isinstance(body.messages[-1], AssistantMessage):
+                raise InvalidRequest("output_config.format: the last message must be the user's")
+            answer = await self._grammars.get(Wanted(tools, tool_format, schema))
+        marks = (tool_format.start.encode(), tool_format.end.encode()) if tool_format else (b"", b"")
+        return Rules(
+            vocabulary=self._vocabulary,
+            call=call,
+            call_marks=marks,
+            answer=answer,
+            think=self._think,
+            may_think=body.thinking is None or body.thinking.type != "disabled",
+        )
+
+
+def _callable_tools(body: MessagesRequest) -> tuple[Tool, ...]:
+    """List the tools that may be called: none, all, or the one that must be."""
+    choice = body.tool_choice
+    if (choice is not None and choice.type == "none") or not head_tools(body.tools or ()):
+        return ()
+    only = choice.name if choice is not None and choice.type == "tool" else None
+    return tuple(tool for tool in body.tools or () if only in (None, tool.name))

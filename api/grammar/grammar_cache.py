@@ -1,0 +1,192 @@
+"""Compiles what a request's answer must conform to, off the event loop, and keeps what was compiled."""
+
+import asyncio
+import hashlib
+import json
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
+
+from ..errors import InvalidRequest
+from ..formats.calls.tool_format import PLACEHOLDER_TOOL, ToolFormat
+from ..schema import Tool
+from .call_grammar import CallableTool, CallFormat, call_format, call_grammar, value_grammar
+from .deep_stack import on_deep_stack
+from .json_schema import (
+    SchemaTooLarge,
+    any_arguments,
+    arguments_schema,
+    dump_schema,
+    exact_schema,
+    structure_only,
+)
+from .lark import Lark
+from .vocabulary import Vocabulary
+
+MAX_GRAMMAR_CHARS = 512 * 1024
+MAX_KEPT_CHARS = 1024 * 1024  # of the grammars that are kept; compiled, a character takes about 200 bytes
+MAX_IDLE_S = 3600.0
+MAX_COMPILING = 2  # at once: requests that only tokenise share the threads
+
+LIMITS = LLParserLimits(
+    initial_lexer_fuel=1_000_000,  # 40 ms
+    step_lexer_fuel=200_000,  # 15 ms, for one token
+    step_max_items=50_000,
+    max_lexer_states=50_000,
+    verbose_errors=False,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """A compiled grammar.
+
+    frees: where it may end, the answer is free text again; else only the end of the answer may follow.
+    """
+
+    text: str
+    frees: bool
+    start: LLMatcher
+
+    def begin(self) -> LLMatcher:
+        """Make a matcher that has seen nothing yet."""
+        return self.start.deep_copy()
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What an answer must conform to. schema: of the whole answer, None where text is free."""
+
+    tools: tuple[Tool, ...]
+    tool_format: ToolFormat | None
+    schema: dict[str, Any] | None
+
+    @property
+    def key(self) -> bytes:
+        """The same for all that compile to the same grammar."""
+        marks = [self.tool_format.start, self.tool_format.end] if self.tool_format else []
+        tools = [[tool.name, tool.input_schema] for tool in self.tools]
+        return hashlib.sha256(json.dumps([marks, tools, self.schema]).encode()).digest()
+
+
+class Grammars:
+    """The grammars of one model's requests, least recently used first."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._bytes = _byte_compiler()
+        self._kept: OrderedDict[bytes, Grammar] = OrderedDict()
+        self._used_s: dict[bytes, float] = {}
+        self._compiling: dict[bytes, asyncio.Task[Grammar]] = {}
+        self._turns = asyncio.Semaphore(MAX_COMPILING)
+
+    async def get(self, wanted: Wanted) -> Grammar:
+        """Return the grammar, compiled now or before. Raises InvalidRequest when that cannot be done."""
+        key = await asyncio.to_thread(lambda: wanted.key)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            self._used_s[key] = time.monotonic()
+            return self._kept[key]
+        if key not in self._compiling:
+            self._compiling[key] = asyncio.create_task(self._compile(key, wanted))
+        return await asyncio.shield(self._compiling[key])  # others may wait for it when this client has gone
+
+    async def _compile(self, key: bytes, wanted: Wanted) -> Grammar:
+        try:
+            async with self._turns:
+                grammar = await asyncio.to_thread(on_deep_stack, lambda: self.compile(wanted))
+        finally:
+            del self._compiling[key]
+        self._kept[key] = grammar
+        self._used_s[key] = time.monotonic()
+        self._forget()
+        return grammar
+
+    def _forget(self) -> None:
+        """Drop what has not been used for long, and what is too much, the longest unused first."""
+        for key in list(self._kept):
+            num_chars = sum(len(kept.text) for kept in self._kept.values())
+            if num_chars <= MAX_KEPT_CHARS and time.monotonic() - self._used_s[key] <= MAX_IDLE_S:
+                return
+            del self._kept[key], self._used_s[key]
+
+    def compile(self, wanted: Wanted) -> Grammar:
+        """Compile in this thread, whose stack must be deep; others run meanwhile. Raises InvalidRequest."""
+        calls = call_format(wanted.tool_format) if wanted.tool_format else None
+        tools = [tool for tool in wanted.tools if tool.name != PLACEHOLDER_TOOL] if calls else []
+        schema = None if wanted.schema is None else exact_schema(wanted.schema)
+        problem = "" if schema is None else self._problem(f"start: %json {dump_schema(schema)}")
+        if problem:
+            raise InvalidRequest(f"the JSON schema cannot be enforced: {problem}", reason="schema")
+        text = self._text(calls, [self._callable(calls, tool) for tool in tools] if calls else [], schema)
+        if len(text) > MAX_GRAMMAR_CHARS:  # rather many tools with loose arguments than none
+            text = self._text(calls, [CallableTool(tool.name, any_arguments()) for tool in tools], schema)
+        return self._compiled(text, frees=schema is None and calls is not None and bool(calls.end))
+
+    def _text(
+        self, calls: CallFormat | None, tools: list[CallableTool], schema: dict[str, Any] | None
+    ) -> str:
+        """Write the grammar of calls, or of a value that conforms to a schema."""
+        lark = Lark(self._vocabulary.marks)
+        if schema is not None:
+            return value_grammar(lark, dump_schema(schema), calls if tools else None, tools)
+        assert calls is not None, "there must be something to conform to"
+        return call_grammar(lark, calls, tools)
+
+    def _callable(self, calls: CallFormat, tool: Tool) -> CallableTool:
+        """Take as much of a tool's schema as can be compiled, so that the tool can be called in any case."""
+        for rewrite in (arguments_schema, structure_only):
+            try:
+                found = CallableTool(tool.name, rewrite(tool.input_schema))
+                if not self._problem(call_grammar(Lark({}), calls, [found])):
+                    return found
+            except SchemaTooLarge:
+                raise
+            except InvalidRequest:
+                continue
+        return CallableTool(tool.name, any_arguments())
+
+    def _problem(self, text: str) -> str:
+        """Say why a grammar cannot be enforced, or that nothing conforms to it; empty when all is well."""
+        matcher = LLMatcher(self._bytes, text, limits=LIMITS, log_level=0)
+        if not matcher.is_error():
+            matcher.compute_bitmask()
+        return _first_line(matcher.get_error())
+
+    def _compiled(self, text: str, *, frees: bool) -> Grammar:
+        if len(text) > MAX_GRAMMAR_CHARS:
+            raise SchemaTooLarge
+        matcher = LLMatcher(self._vocabulary.compiler, text, limits=LIMITS, log_level=0)
+        if matcher.is_error():
+            problem = _first_line(matcher.get_error())
+            raise InvalidRequest(f"the JSON schemas cannot be enforced: {problem}", reason="schema")
+        return Grammar(text, frees, matcher)
+
+
+class _Bytes:
+    """A tokenizer of bytes: schemas are tried with it, because a small vocabulary makes that quick."""
+
+    tokens = (*(bytes([byte]) for byte in range(256)), b"<end>")
+    special_token_ids = (256,)
+    eos_token_id = 256
+    bos_token_id = None
+
+    def __call__(self, text: bytes) -> list[int]:
+        return list(text)
+
+
+def _byte_compiler() -> LLTokenizer:
+    return LLTokenizer(TokenizerWrapper(_Bytes()))
+
+
+def _first_line(problem: str) -> str:
+    """Shorten what llguidance says of a schema; empty when it says nothing."""
+    if problem.startswith("NoExtension"):
+        return "no value conforms to it"
+    line, _, rest = problem.rpartition("failed to compile JSON schema: ")[2].partition("\n")
+    # What is wrong with a regular expression stands below a picture of the place.
+    reasons = [reason for reason in rest.splitlines() if reason.startswith("error: ")] or [""]
+    return f"{line} {reasons[0]}".strip()[:300]

@@ -1,0 +1,230 @@
+"""Pieces of an answer in the words of OpenAI's API: chunks of a stream, or one completion. No I/O."""
+
+import secrets
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..answer import Answer, StopReason, Usage
+from ..errors import ApiError, openai_error_body
+from ..formats.output_events import Arguments, CallEnd, CallStart, Piece, Score, Text, Thinking
+from ..message_events import compact_json
+from .logprobs import ChatLogprobs, CompletionLogprobs, Logprobs
+
+FINISH_REASONS: dict[StopReason, str] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+}
+
+PING = ": ping\n\n"  # a comment: clients of this API know no event for it
+DONE = "data: [DONE]\n\n"
+
+
+def chunk_text(chunk: Mapping[str, object]) -> str:
+    """Write one chunk of a stream."""
+    return f"data: {compact_json(chunk)}\n\n"
+
+
+def usage_body(usage: Usage) -> dict[str, Any]:
+    """Count as this API does: the prompt is whole, and its cached part is told apart."""
+    prompt = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": prompt + usage.output_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cache_read_input_tokens},
+    }
+
+
+class Envelope:
+    """What surrounds every choice of one answer."""
+
+    def __init__(self, kind: str, prefix: str, model: str) -> None:
+        self._fields = {
+            "id": f"{prefix}-{secrets.token_hex(12)}",
+            "object": kind,
+            "created": int(time.time()),
+            "model": model,
+        }
+
+    def body(self, *choices: dict[str, Any], usage: Usage | None = None) -> dict[str, Any]:
+        """Put choices into it, and the usage where it is known."""
+        body = self._fields | {"choices": list(choices)}
+        return body if usage is None else body | {"usage": usage_body(usage)}
+
+
+class ChunkWriter:
+    """The part of a stream that both routes have in common."""
+
+    def __init__(self, envelope: Envelope, include_usage: bool, logprobs: Logprobs | None) -> None:
+        self._envelope = envelope
+        self._include_usage = include_usage
+        self._logprobs = logprobs
+        self._scores: list[Score] = []  # of text that is on its way
+        # What chunks have in common is written once. With usage asked for, it is null in all but the last.
+        common = envelope.body() | ({"usage": None} if include_usage else {})
+        self._head, _, self._tail = chunk_text(common).rpartition("[]")
+
+    def ping(self) -> str:
+        """Write a comment."""
+        return PING
+
+    def error(self, problem: ApiError, request_id: str) -> str:
+        """Write an error in place of a chunk; the stream ends without its last line."""
+        return chunk_text(openai_error_body(problem))
+
+    def scored(self, **choice: Any) -> str:
+        """Write a chunk of text, or none, with the scores that are there."""
+        scores, self._scores = self._scores, []
+        return self.chunk(logprobs=self._logprobs.body(scores) if self._logprobs else None, **choice)
+
+    def chunk(self, **choice: Any) -> str:
+        """Write a chunk with one choice."""
+        choice = {"index": 0, "logprobs": None, "finish_reason": None} | choice
+        return f"{self._head}[{compact_json(choice)}]{self._tail}"
+
+    def last(self, usage: Usage) -> str:
+        """Write what comes after the last choice."""
+        return (chunk_text(self._envelope.body(usage=usage)) if self._include_usage else "") + DONE
+
+
+class ChatWriter(ChunkWriter):
+    """Writes the chunks of a chat's answer."""
+
+    def __init__(self, model: str, include_usage: bool, logprobs: ChatLogprobs | None = None) -> None:
+        super().__init__(Envelope("chat.completion.chunk", "chatcmpl", model), include_usage, logprobs)
+        self._num_calls = 0
+
+    def start(self, _usage: Usage) -> str:
+        """Write the chunk that names the speaker."""
+        return self.chunk(delta={"role": "assistant", "content": ""})
+
+    def pieces(self, pieces: Iterable[Piece]) -> str:
+        """Write the next parts of the answer."""
+        pieces = list(pieces)
+        self._scores += scores_of(pieces)
+        return "".join(self._piece(piece) for piece in pieces)
+
+    def end(self, answer: Answer) -> str:
+        """Write why it ended, the usage if it is wanted, and the last line."""
+        ending = self.scored(delta={"content": ""}) if self._scores else ""
+        ending += self.chunk(delta={}, finish_reason=FINISH_REASONS[answer.stop_reason])
+        return ending + self.last(answer.usage)
+
+    def _piece(self, piece: Piece) -> str:
+        match piece:
+            case Text():
+                return self.scored(delta={"content": piece.text})
+            case Thinking():
+                return self.chunk(delta={"reasoning_content": piece.text})
+            case CallStart():
+                self._num_calls += 1
+                return self._call(call_body(piece, ""))
+            case Arguments():
+                return self._call({"function": {"arguments": piece.json}})
+            case CallEnd() | Score():
+                return ""
+
+    def _call(self, fields: dict[str, Any]) -> str:
+        return self.chunk(delta={"tool_calls": [{"index": self._num_calls - 1} | fields]})
+
+
+class ChatCollector:
+    """Gathers a chat's answer that is sent whole."""
+
+    def __init__(self, model: str, logprobs: ChatLogprobs | None = None) -> None:
+        self._envelope = Envelope("chat.completion", "chatcmpl", model)
+        self._logprobs = logprobs
+        self._scores: list[Score] = []
+        self._texts: list[str] = []
+        self._thoughts: list[str] = []
+        self._calls: list[dict[str, Any]] = []
+
+    def add(self, pieces: Iterable[Piece]) -> None:
+        """Take the next parts of the answer."""
+        for piece in pieces:
+            match piece:
+                case Text():
+                    self._texts.append(piece.text)
+                case Thinking():
+                    self._thoughts.append(piece.text)
+                case CallStart():
+                    self._calls.append(call_body(piece, ""))
+                case Arguments():
+                    self._calls[-1]["function"]["arguments"] += piece.json
+                case Score():
+                    self._scores.append(piece)
+                case CallEnd():
+                    pass
+
+    def message(self, answer: Answer) -> dict[str, Any]:
+        """Build the completion, at the answer's end."""
+        text = "".join(self._texts)
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        if self._thoughts:
+            message["reasoning_content"] = "".join(self._thoughts)
+        if self._calls:
+            message |= {"content": text or None, "tool_calls": self._calls}
+        reason = FINISH_REASONS[answer.stop_reason]
+        logprobs = self._logprobs.body(self._scores) if self._logprobs else None
+        choice = {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": reason}
+        return self._envelope.body(choice, usage=answer.usage)
+
+
+class CompletionWriter(ChunkWriter):
+    """Writes the chunks of a bare completion."""
+
+    def __init__(self, model: str, include_usage: bool, logprobs: CompletionLogprobs | None = None) -> None:
+        super().__init__(Envelope("text_completion", "cmpl", model), include_usage, logprobs)
+
+    def start(self, _usage: Usage) -> str:
+        """Write an empty chunk, so that the client sees an answer begin."""
+        return self.chunk(text="")
+
+    def pieces(self, pieces: Iterable[Piece]) -> str:
+        """Write the next parts of the answer."""
+        pieces = list(pieces)
+        self._scores += scores_of(pieces)
+        return "".join(self.scored(text=piece.text) for piece in pieces if isinstance(piece, Text))
+
+    def end(self, answer: Answer) -> str:
+        """Write why it ended, the usage if it is wanted, and the last line."""
+        ending = self.scored(text="") if self._scores else ""
+        ending += self.chunk(text="", finish_reason=FINISH_REASONS[answer.stop_reason])
+        return ending + self.last(answer.usage)
+
+
+class CompletionCollector:
+    """Gathers a bare completion that is sent whole."""
+
+    def __init__(self, model: str, logprobs: CompletionLogprobs | None = None) -> None:
+        self._envelope = Envelope("text_completion", "cmpl", model)
+        self._logprobs = logprobs
+        self._scores: list[Score] = []
+        self._texts: list[str] = []
+
+    def add(self, pieces: Iterable[Piece]) -> None:
+        """Take the next parts of the answer."""
+        pieces = list(pieces)
+        self._scores += scores_of(pieces)
+        self._texts += [piece.text for piece in pieces if isinstance(piece, Text)]
+
+    def message(self, answer: Answer) -> dict[str, Any]:
+        """Build the completion, at the answer's end."""
+        reason = FINISH_REASONS[answer.stop_reason]
+        logprobs = self._logprobs.body(self._scores) if self._logprobs else None
+        choice = {"index": 0, "text": "".join(self._texts), "logprobs": logprobs, "finish_reason": reason}
+        return self._envelope.body(choice, usage=answer.usage)
+
+
+def scores_of(pieces: Iterable[Piece]) -> list[Score]:
+    """Pick the scores of an answer's pieces."""
+    return [piece for piece in pieces if isinstance(piece, Score)]
+
+
+def call_body(call: CallStart, arguments: str) -> dict[str, Any]:
+    """Write a tool call; this API wants the arguments as text."""
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}

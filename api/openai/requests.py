@@ -1,0 +1,238 @@
+"""OpenAI's wire types, as far as a local model can serve them.
+
+Fields that are not listed are ignored. Those that would change the answer and cannot be honoured are refused.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, FailFast, Field, field_validator, model_validator
+
+from ..schema import MAX_STOP_SEQUENCES, GenerationRequest, StopSequence, ToolName, Wire, one_block
+
+REFUSED: dict[str, tuple[object, ...]] = {
+    # A field that would change the answer, and its values that ask for nothing.
+    "n": (1,),
+    "best_of": (1,),
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "logit_bias": ({},),
+    "echo": (False,),
+    "suffix": ("",),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "audio": (),
+    "modalities": (["text"],),
+    "web_search_options": (),
+}
+
+
+class TextPart(Wire):
+    type: Literal["text"]
+    text: str
+
+
+class ImageUrl(Wire):
+    url: str  # of the picture, or the picture itself as a data: URL; never fetched
+
+
+class ImagePart(Wire):
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+class AudioPart(Wire):
+    type: Literal["input_audio"]
+
+
+class File(Wire):
+    filename: str | None = None
+
+
+class FilePart(Wire):
+    type: Literal["file"]
+    file: File
+
+
+class RefusalPart(Wire):
+    type: Literal["refusal"]
+    refusal: str
+
+
+def _no_parts(content: object) -> object:
+    return [] if content is None else one_block(content)
+
+
+UserPart = Annotated[TextPart | ImagePart | AudioPart | FilePart, Field(discriminator="type")]
+Texts = Annotated[list[TextPart], FailFast(), BeforeValidator(_no_parts)]
+AssistantPart = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
+
+
+class SystemTurn(Wire):
+    role: Literal["system", "developer"]
+    content: Texts
+
+
+class UserTurn(Wire):
+    role: Literal["user"]
+    content: Annotated[list[UserPart], FailFast(), BeforeValidator(one_block)]
+
+
+class Function(Wire):
+    name: str
+    arguments: str
+
+
+class FunctionCall(Wire):
+    id: str
+    type: Literal["function"] = "function"
+    function: Function
+
+
+class AssistantTurn(Wire):
+    role: Literal["assistant"]
+    content: Annotated[list[AssistantPart], FailFast(), BeforeValidator(_no_parts)] = Field(default=[])
+    tool_calls: list[FunctionCall] | None = Field(default=None, fail_fast=True)
+    reasoning_content: str | None = None  # thoughts, by the name that local servers have agreed on
+
+
+class ToolTurn(Wire):
+    role: Literal["tool"]
+    tool_call_id: str
+    content: Annotated[list[UserPart], FailFast(), BeforeValidator(_no_parts)]
+
+
+Turn = Annotated[SystemTurn | UserTurn | AssistantTurn | ToolTurn, Field(discriminator="role")]
+
+
+class FunctionSpec(Wire):
+    name: ToolName
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class FunctionTool(Wire):
+    type: Literal["function"]
+    function: FunctionSpec
+
+
+class FunctionName(Wire):
+    name: str
+
+
+class NamedChoice(Wire):
+    type: Literal["function"]
+    function: FunctionName
+
+
+class JsonSchema(Wire):
+    json_schema: dict[str, Any] = Field(default={}, alias="schema")
+
+
+class ResponseFormat(Wire):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class StreamOptions(Wire):
+    include_usage: bool = False
+
+
+def _stop_list(stop: object) -> object:
+    return [stop] if isinstance(stop, str) else stop
+
+
+def _none_for_false(number: object) -> object:
+    return None if number is False else number
+
+
+class OpenAIRequest(Wire):
+    """What both routes' bodies share."""
+
+    model: str = Field(min_length=1, max_length=500)
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    stop: Annotated[
+        list[StopSequence] | None, BeforeValidator(_stop_list), Field(max_length=MAX_STOP_SEQUENCES)
+    ] = None
+    max_tokens: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0.0, le=2.0)
+    top_p: float | None = Field(default=None, gt=0.0, le=1.0)
+    top_k: int | None = Field(default=None, ge=-1)  # beyond OpenAI's API; -1 is vLLM's word for all
+    min_p: float | None = Field(default=None, ge=0.0, le=1.0)  # beyond OpenAI's API
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse(cls, body: object) -> object:
+        """Refuse what cannot be honoured, by its field's name."""
+        for name, harmless in REFUSED.items() if isinstance(body, dict) else ():
+            value = body.get(name) if isinstance(body, dict) else None
+            if value is not None and value not in harmless:
+                raise ValueError(f"{name}: {str(value)[:40]!r} is not supported by this server")
+        return body
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream is to end with its usage."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    def generation_fields(self, max_tokens: int) -> dict[str, Any]:
+        """List the fields of our own request that say how to sample."""
+        return {
+            "model": self.model,
+            "max_tokens": max_tokens,
+            "stream": bool(self.stream),
+            "stop_sequences": self.stop,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "top_k": None if self.top_k is None else max(self.top_k, 0),
+            "min_p": self.min_p,
+            "seed": None if self.seed is None else self.seed % 2**64,
+        }
+
+
+class ChatRequest(OpenAIRequest):
+    """Body of `/v1/chat/completions`."""
+
+    messages: Annotated[list[Turn], FailFast()] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)  # the newer name; it wins
+    tools: list[FunctionTool] | None = Field(default=None, fail_fast=True)
+    tool_choice: Literal["none", "auto", "required"] | NamedChoice | None = None
+    parallel_tool_calls: bool | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    response_format: ResponseFormat | None = None
+    reasoning_effort: str | None = Field(default=None, max_length=20)
+
+    @model_validator(mode="after")
+    def _logprobs_first(self) -> "ChatRequest":
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs: needs logprobs to be true")
+        return self
+
+    @property
+    def num_likeliest(self) -> int | None:
+        """How many likeliest tokens are wanted beside each; None where no log-probabilities are."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+
+class CompletionRequest(OpenAIRequest):
+    """Body of `/v1/completions`: the prompt is the whole of what the model reads, as text or as token ids."""
+
+    prompt: str | list[int]
+    logprobs: Annotated[int | None, BeforeValidator(_none_for_false)] = Field(
+        default=None, ge=0, le=5, strict=True
+    )
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _one_prompt(cls, prompt: object) -> object:
+        if isinstance(prompt, list) and prompt and isinstance(prompt[0], str | list):
+            if len(prompt) > 1:
+                raise ValueError("more than one prompt in a request is not supported by this server")
+            return prompt[0]
+        return prompt
+
+    def generation(self) -> GenerationRequest:
+        """Translate to our own request. OpenAI's default length is 16 tokens."""
+        return GenerationRequest(**self.generation_fields(self.max_tokens or 16))

@@ -1,0 +1,51 @@
+"""Turns of a conversation as chat templates read them."""
+
+import json
+from collections.abc import Sequence
+
+from ..formats.calls.tool_format import plain_call, plain_result
+from ..protocols import TemplateMessage
+
+
+def user_turn(content: str) -> TemplateMessage:
+    """Say something as the user."""
+    return {"role": "user", "content": content}
+
+
+def model_turn(content: str) -> TemplateMessage:
+    """Say something as the model."""
+    return {"role": "assistant", "content": content}
+
+
+def reminder(text: str) -> TemplateMessage:
+    """Put a system text into the words of the user."""
+    return user_turn(f"<system-reminder>\n{text}\n</system-reminder>")
+
+
+def merge_users(messages: Sequence[TemplateMessage]) -> list[TemplateMessage]:
+    """Join turns of the user that follow one another."""
+    merged: list[TemplateMessage] = []
+    for message in messages:
+        if merged and message["role"] == merged[-1]["role"] == "user":
+            merged[-1] = user_turn(f"{merged[-1]['content']}\n{message['content']}")
+        else:
+            merged.append(message)
+    return merged
+
+
+def without_tools(message: TemplateMessage) -> TemplateMessage:
+    """Write calls and results as text, for a template that has no place for them."""
+    if message["role"] == "tool":
+        return user_turn(plain_result(message["content"]))
+    if message["role"] != "assistant":
+        return message
+    functions = [call["function"] for call in message.get("tool_calls", ())]
+    calls = [plain_call(function["name"], function["arguments"]) for function in functions]
+    thoughts = {key: message[key] for key in ("reasoning_content",) if key in message}
+    return model_turn("\n".join(part for part in (message["content"], *calls) if part)) | thoughts
+
+
+def with_text_arguments(call: TemplateMessage) -> TemplateMessage:
+    """Write the arguments of a call as JSON text."""
+    arguments = json.dumps(call["function"]["arguments"], ensure_ascii=False)
+    return call | {"function": call["function"] | {"arguments": arguments}}

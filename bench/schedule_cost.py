@@ -1,0 +1,73 @@
+"""What planning a step and taking its result costs a decoding row, in microseconds of the event loop.
+
+    python bench/schedule_cost.py
+
+The sequences only decode and their tokens are made up: `Scheduler` is timed alone. Printed is the best of
+several rounds, each long enough that blocks fill and go to the prefix tree.
+"""
+
+import time
+from dataclasses import dataclass, field
+
+from pensieve.engine.step import SamplingParams, StepResult
+from pensieve.scheduler.config import SchedulerConfig
+from pensieve.scheduler.scheduler import Scheduler
+from pensieve.scheduler.sequence import Request
+
+NUM_ROUNDS = 9
+ROUND_STEPS = 200
+CONTEXT = 300
+
+
+@dataclass
+class Batch:
+    """Sequences that decode. lag: steps that are planned before a result comes."""
+
+    num_rows: int
+    lag: int
+    schedule_s: float = 0.0
+    update_s: float = 0.0
+    _results: list[StepResult] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._scheduler = Scheduler(SchedulerConfig(), num_blocks=2**15, max_context=100_000)
+        for token in range(self.num_rows):
+            stops = frozenset({1, 2, 3})
+            self._scheduler.add(Request([token] * CONTEXT, SamplingParams(), 100_000, stops))
+        while self.step() < self.num_rows:
+            pass
+
+    def step(self) -> int:
+        """Plan a step and take a result; returns how many rows it decodes."""
+        started_s = time.perf_counter()
+        plan = self._scheduler.schedule()
+        self.schedule_s += time.perf_counter() - started_s
+        assert plan is not None
+        tokens = {row.seq_id: 7 + plan.step_id % 11 for row in plan.decode}
+        self._results.append(StepResult(plan.step_id, tokens, 0.001))
+        if len(self._results) > self.lag:
+            result = self._results.pop(0)
+            started_s = time.perf_counter()
+            self._scheduler.update(result)
+            self.update_s += time.perf_counter() - started_s
+        return len(plan.decode)
+
+    def time_round(self) -> tuple[float, float]:
+        """Microseconds a row: planned, taken."""
+        self.schedule_s = self.update_s = 0.0
+        for _ in range(ROUND_STEPS):
+            self.step()
+        scale = 1e6 / (ROUND_STEPS * self.num_rows)
+        return self.schedule_s * scale, self.update_s * scale
+
+
+def main() -> None:
+    for num_rows in (16, 32):
+        for lag in (0, 1):
+            batch = Batch(num_rows, lag)
+            schedule, update = min((batch.time_round() for _ in range(NUM_ROUNDS)), key=sum)
+            print(f"{num_rows} rows, {lag} ahead: {schedule:.2f} to plan + {update:.2f} to take a row")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""What one streamed token costs the event loop: CPU time from a step's result to the clients' sockets.
+
+    .venv/bin/python bench/stream_cost.py --batch 16 --repeat 5
+    .venv/bin/python bench/stream_cost.py --protocol openai --tools 0
+
+The app and the scheduler's loop are the real ones, the clients are `pensieve bench` in a process of its own,
+and the model only sleeps. Counted is the CPU time of the loop's thread while all sequences decode together.
+"""
+
+import argparse
+import asyncio
+import random
+import socket
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import mlx_lm.utils
+import uvicorn
+import uvloop
+
+from pensieve.api.app import create_app
+from pensieve.api.command.config import ServerConfig
+from pensieve.bench.config import ProtocolName
+from pensieve.bench.model import CONFIG, NUM_BYTES, SPECIAL_TOKENS, VOCABULARY, write_json, write_tokenizer
+from pensieve.engine.step import SamplingParams, StepPlan, StepResult
+from pensieve.scheduler.config import SchedulerConfig
+from pensieve.scheduler.loop import SchedulerLoop
+
+NUM_BLOCKS = 10_000
+MAX_CONTEXT = 32_768
+EOS: int = CONFIG["eos_token_id"]
+
+Mark = tuple[int, float]
+"""A step's rows, and the CPU time of the loop's thread, in seconds, when it was handed to the engine."""
+
+
+@dataclass(frozen=True)
+class SleepingModel:
+    """A description of no model."""
+
+    name: str = "sleeping"
+    model_type: str = "qwen3"
+    vocab_size: int = VOCABULARY
+    max_context: int = MAX_CONTEXT
+    kv_bytes_per_token: int = 1024
+    num_kv_tokens: int = MAX_CONTEXT
+    device: str = "none"
+    attention: str = "none"
+    kv_type: str = "none"
+    eos_token_ids: frozenset[int] = frozenset({EOS})
+    default_sampling: SamplingParams = SamplingParams()  # noqa: RUF009  (frozen)
+
+
+class SleepingEngine:
+    """Says random words, each step in `step_s`."""
+
+    def __init__(self, step_s: float) -> None:
+        self.marks: list[Mark] = []
+        self._step_s = step_s
+        self._rng = random.Random(0)
+
+    async def step(self, plan: StepPlan) -> StepResult:
+        """Sleep on another thread, as a device computes."""
+        self.marks.append((len(plan.decode), time.thread_time()))
+        return await asyncio.get_running_loop().run_in_executor(None, self._sleep, plan)
+
+    async def drain(self) -> None:
+        """Nothing is ever in flight."""
+
+    async def lost(self) -> None:
+        """Never."""
+        await asyncio.Event().wait()
+
+    def _sleep(self, plan: StepPlan) -> StepResult:
+        time.sleep(self._step_s)
+        first = NUM_BYTES + len(SPECIAL_TOKENS)
+        tokens = {row.seq_id: self._rng.randrange(first, VOCABULARY) for row in plan.decode}
+        return StepResult(plan.step_id, tokens, self._step_s)
+
+
+def cost_us(marks: Sequence[Mark], batch: int) -> float:
+    """CPU time of a token while the whole batch decodes. Raises ValueError when it never did."""
+    times = [cpu_s for num_rows, cpu_s in marks if num_rows == batch]
+    if len(times) < 2:
+        raise ValueError("the sequences never ran together: give more --tokens")
+    return 1e6 * (times[-1] - times[0]) / (batch * (len(times) - 1))
+
+
+def load_tokenizer() -> Any:
+    """Make the benchmark's tokenizer, a byte-level one like most models'."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_json(folder / "config.json", CONFIG)
+        write_tokenizer(folder)
+        return mlx_lm.utils.load_tokenizer(folder, eos_token_ids=[EOS])
+
+
+@asynccontextmanager
+async def serving(app: Any, loop: SchedulerLoop) -> AsyncIterator[int]:
+    """Serve in this event loop, on a free port."""
+    server = uvicorn.Server(uvicorn.Config(app, http="h11", log_level="error", server_header=False))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        tasks = [asyncio.create_task(loop.run()), asyncio.create_task(server.serve([listener]))]
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await tasks[1]
+            tasks[0].cancel()
+
+
+async def play(port: int, options: argparse.Namespace) -> None:
+    """Let a fleet ask for one answer each."""
+    flags = {
+        "url": f"http://127.0.0.1:{port}",
+        "protocol": options.protocol,
+        "sessions": options.batch,
+        "turns": 1,
+        "tools": options.tools,
+        "system-chars": 200 * options.tools,
+        "output-tokens": options.tokens,
+    }
+    words = [f"--{name}={value}" for name, value in flags.items()]
+    fleet = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "pensieve", "bench", *words, stdout=asyncio.subprocess.DEVNULL
+    )
+    if await fleet.wait():
+        raise RuntimeError("the fleet failed")
+
+
+async def measure(options: argparse.Namespace) -> list[float]:
+    """Microseconds of CPU a token, of each run."""
+    engine = SleepingEngine(options.step_ms / 1000)
+    loop = SchedulerLoop(engine, SchedulerConfig(max_batch=options.batch), NUM_BLOCKS, MAX_CONTEXT)
+    costs = []
+    async with serving(create_app(ServerConfig(), SleepingModel(), load_tokenizer(), loop), loop) as port:
+        for _ in range(options.repeat):
+            engine.marks.clear()
+            await play(port, options)
+            costs.append(cost_us(engine.marks, options.batch))
+    return costs
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print the median and the range."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--protocol", choices=get_args(ProtocolName), default="anthropic")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--tokens", type=int, default=600, help="of each answer")
+    parser.add_argument("--tools", type=int, default=12, help="of each request")
+    parser.add_argument("--step-ms", type=float, default=4, help="sleep of each step; 0 keeps the loop busy")
+    parser.add_argument("--repeat", type=int, default=5)
+    options = parser.parse_args(arguments)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        costs = runner.run(measure(options))
+    median = statistics.median(costs)
+    print(f"{options.protocol:<9} {median:6.1f} us/token ({min(costs):.1f} to {max(costs):.1f})")
+
+
+if __name__ == "__main__":
+    main()

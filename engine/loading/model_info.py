@@ -1,0 +1,237 @@
+"""What a model folder says about its model, read without MLX and without running anything from the folder."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...cache.packing import Packing
+from ..step import SamplingParams
+from .weights import ITEM_BYTES, ModelError, TensorHeader, first_line, read_json, read_weights
+
+DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+# Tokens that end a turn. Old conversions of a model lack them in their list of end tokens, so that the
+# model would go on to write the user's next message; a chat template that uses one tells that it ends turns.
+TURN_ENDS = frozenset({"<|end|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|endoftext|>"})
+
+# Some models' tokenizers have a few special tokens more than the model has rows; prompts cannot use them.
+MAX_TOKENS_BEYOND_VOCAB = 16
+
+CONTEXT_KEYS = ("max_position_embeddings", "max_sequence_length", "max_seq_len", "n_positions", "seq_length")
+DEFAULT_CONTEXT = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """The facts of one model that scheduler, API and memory plan need; plain values, picklable."""
+
+    name: str  # as the user asked for it
+    path: Path
+    model_type: str
+    vocab_size: int  # size of the logits' last axis
+    context_length: int  # the model's own limit, tokens
+    weight_bytes: int  # in memory, after the cast to `dtype`
+    dtype: str  # float32, float16 or bfloat16: activations and KV
+    quantization: str | None  # e.g. "4-bit", None for plain weights
+    num_layers: int
+    kv_bytes_per_token: int
+    eos_token_ids: frozenset[int]
+    default_sampling: SamplingParams  # for requests that say nothing: greedy unless the model asks otherwise
+    kv_bits: int = 16  # 8 or 4 where KV is quantised
+
+    @property
+    def kv_type(self) -> str:
+        """What KV is kept in, for people to read."""
+        return self.dtype if self.kv_bits == 16 else f"{self.kv_bits}-bit"
+
+
+def inspect(path: Path, name: str, dtype: str | None = None, kv_bits: int = 16) -> ModelInfo:
+    """Read config, weight headers and tokenizer of a model folder, and check that they belong together.
+
+    dtype: what floating-point weights will be cast to; None keeps the checkpoint's.
+    kv_bits: of an element of KV, see EngineConfig.
+    Raises ModelError, one line that names the file at fault.
+    """
+    if not path.is_dir():
+        raise ModelError(f"no such model folder: {path}")
+    config = read_json(path / "config.json")
+    _refuse_code(path, config)
+    text_config = config | _as_dict(config.get("text_config"))
+    generation = _read_optional(path / "generation_config.json")
+    tensors = read_weights(path)
+    dtype = dtype or _checkpoint_dtype(tensors)
+    vocab_size = _positive(path, text_config, "vocab_size")
+    num_layers = _positive(path, text_config, "num_hidden_layers")
+    return ModelInfo(
+        name=name,
+        path=path,
+        model_type=_model_type(path, config),
+        vocab_size=vocab_size,
+        context_length=_context_length(path, text_config),
+        weight_bytes=_weight_bytes(tensors, DTYPE_BYTES[dtype]),
+        dtype=dtype,
+        quantization=_quantization(config),
+        num_layers=num_layers,
+        kv_bytes_per_token=kv_bytes_per_token(text_config, DTYPE_BYTES[dtype], kv_bits),
+        eos_token_ids=_end_tokens(path, [config, text_config, generation], vocab_size),
+        default_sampling=_default_sampling(path, generation),
+        kv_bits=kv_bits,
+    )
+
+
+def kv_bytes_per_token(config: dict[str, Any], item_bytes: int, kv_bits: int = 16) -> int:
+    """Bytes that one token's keys and values take over all layers of an ordinary attention model.
+
+    Raises ModelError for heads that cannot be quantised.
+    """
+    heads = int(config.get("num_attention_heads") or 1)
+    kv_heads = int(config.get("num_key_value_heads") or heads)
+    head_dim = int(config.get("head_dim") or int(config.get("hidden_size") or 0) // heads)
+    return int(config["num_hidden_layers"]) * kv_heads * 2 * row_bytes(head_dim, item_bytes, kv_bits)
+
+
+def row_bytes(dim: int, item_bytes: int, kv_bits: int) -> int:
+    """Bytes that one head's keys, or values, of a token take. Raises ModelError, as above."""
+    if kv_bits == 16:
+        return dim * item_bytes
+    try:
+        return Packing(dim, kv_bits, item_bytes).row_bytes
+    except ValueError as error:
+        raise ModelError(f"{error}: leave --kv-bits at 16") from error
+
+
+def _refuse_code(path: Path, config: dict[str, Any]) -> None:
+    """Refuse a model that needs its own Python. (`auto_map` alone is harmless: nothing here follows it.)"""
+    if (code := config.get("model_file")) is not None:
+        raise ModelError(f"{path / 'config.json'} asks to run code of the model ({code!r}): never done")
+
+
+def _model_type(path: Path, config: dict[str, Any]) -> str:
+    model_type = config.get("model_type")
+    # It becomes part of a module's name.
+    if not isinstance(model_type, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", model_type):
+        raise ModelError(f"{path / 'config.json'} has no usable model_type")
+    return model_type
+
+
+def _positive(path: Path, config: dict[str, Any], key: str) -> int:
+    value = config.get(key)
+    if type(value) is not int or value < 1:
+        raise ModelError(f"{path / 'config.json'}: {key} is missing or not a positive number")
+    return value
+
+
+def _context_length(path: Path, config: dict[str, Any]) -> int:
+    given = [config[key] for key in CONTEXT_KEYS if type(config.get(key)) is int and config[key] > 0]
+    if given:
+        return int(given[0])
+    limit = _read_optional(path / "tokenizer_config.json").get("model_max_length")
+    return limit if type(limit) is int and 0 < limit < 10**8 else DEFAULT_CONTEXT
+
+
+def _checkpoint_dtype(tensors: dict[str, TensorHeader]) -> str:
+    """The floating-point type that most bytes have; scales and norms decide for quantised weights."""
+    sizes: Counter[str] = Counter()
+    for tensor in tensors.values():
+        if tensor.dtype in DTYPES:
+            sizes[tensor.dtype] += tensor.num_bytes
+    return DTYPES[sizes.most_common(1)[0][0]] if sizes else "float16"
+
+
+def _weight_bytes(tensors: dict[str, TensorHeader], float_bytes: int) -> int:
+    sizes = (
+        tensor.num_bytes // ITEM_BYTES[tensor.dtype] * float_bytes
+        if tensor.dtype in DTYPES
+        else tensor.num_bytes
+        for tensor in tensors.values()
+    )
+    return sum(sizes)
+
+
+def _quantization(config: dict[str, Any]) -> str | None:
+    settings = _as_dict(config.get("quantization")) or _as_dict(config.get("quantization_config"))
+    if not settings:
+        return None
+    bits = settings.get("bits")
+    return f"{bits}-bit" if isinstance(bits, int) else str(settings.get("quant_method", "quantized"))
+
+
+def _end_tokens(path: Path, configs: list[dict[str, Any]], vocab_size: int) -> frozenset[int]:
+    """All ids that end an answer, from config, generation config and tokenizer. Raises ModelError."""
+    ids: set[int] = set()
+    for config in configs:
+        value = config.get("eos_token_id")
+        ids |= {token for token in (value if isinstance(value, list) else [value]) if type(token) is int}
+    ids |= _tokenizer_end_tokens(path, vocab_size)
+    return frozenset(token for token in ids if 0 <= token < vocab_size)
+
+
+def _tokenizer_end_tokens(path: Path, vocab_size: int) -> set[int]:
+    file = path / "tokenizer.json"
+    if not file.exists():
+        if (path / "tokenizer.model").exists():
+            return set()
+        raise ModelError(f"no tokenizer in {path}: tokenizer.json is missing")
+    tokenizer = read_json(file)
+    added = _added_tokens(tokenizer)
+    _check_vocabulary(file, tokenizer, added, vocab_size)
+    config = _read_optional(path / "tokenizer_config.json")
+    eos = config.get("eos_token")
+    eos = eos.get("content") if isinstance(eos, dict) else eos
+    template = _chat_template(path, config)
+    # In the harmony format <|end|> ends a part of an answer, not the answer.
+    turn_ends = TURN_ENDS - {"<|end|>"} if "<|channel|>" in template else TURN_ENDS
+    return {token for text, token in added.items() if text == eos or (text in turn_ends and text in template)}
+
+
+def _added_tokens(tokenizer: dict[str, Any]) -> dict[str, int]:
+    entries = tokenizer.get("added_tokens") or []
+    return {
+        entry["content"]: entry["id"]
+        for entry in entries
+        if isinstance(entry, dict) and isinstance(entry.get("content"), str) and type(entry.get("id")) is int
+    }
+
+
+def _check_vocabulary(file: Path, tokenizer: dict[str, Any], added: dict[str, int], vocab_size: int) -> None:
+    vocabulary = _as_dict(tokenizer.get("model")).get("vocab")
+    ids = set(added.values())
+    if isinstance(vocabulary, dict):
+        ids |= {token for token in vocabulary.values() if type(token) is int}
+    elif isinstance(vocabulary, list):
+        ids |= set(range(len(vocabulary)))
+    beyond = sum(token >= vocab_size for token in ids)
+    if beyond > MAX_TOKENS_BEYOND_VOCAB:
+        raise ModelError(f"{file} has {len(ids)} tokens, the model {vocab_size}: they do not belong together")
+
+
+def _chat_template(path: Path, tokenizer_config: dict[str, Any]) -> str:
+    file = path / "chat_template.jinja"
+    if file.exists():
+        return file.read_text(encoding="utf-8", errors="replace")
+    return str(tokenizer_config.get("chat_template") or "")
+
+
+def _default_sampling(path: Path, generation: dict[str, Any]) -> SamplingParams:
+    if not generation.get("do_sample"):
+        return SamplingParams()
+    try:
+        return SamplingParams(
+            temperature=float(generation.get("temperature") or 1.0),
+            top_p=float(generation.get("top_p") or 1.0),
+            top_k=int(generation.get("top_k") or 0),
+            min_p=float(generation.get("min_p") or 0.0),
+        )
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{path / 'generation_config.json'}: {first_line(error)}") from error
+
+
+def _read_optional(file: Path) -> dict[str, Any]:
+    return read_json(file) if file.exists() else {}
+
+
+def _as_dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

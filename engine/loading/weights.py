@@ -1,0 +1,158 @@
+"""Reads the headers of safetensors files, so that a broken model is refused before MLX sees it.
+
+MLX itself accepts overlapping tensors, and reports a truncated file without naming it.
+Only this format is read at all: others (pickles, npz, gguf) can run code or have had memory errors.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ... import PensieveError
+
+ITEM_BYTES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2,
+    "I64": 8, "I32": 4, "I16": 2, "I8": 1,
+    "U64": 8, "U32": 4, "U16": 2, "U8": 1,
+    "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
+}  # fmt: skip
+
+MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
+MAX_JSON_BYTES = 200_000_000  # the largest tokenizers are a tenth of it
+OTHER_FORMATS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.npz", "*.gguf")
+
+
+class ModelError(PensieveError):
+    """The model cannot be had, read or fitted; the message is one line for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorHeader:
+    """One tensor's entry in a safetensors header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int  # first byte, counted from the end of the header
+    end: int
+
+    @property
+    def num_bytes(self) -> int:
+        return self.end - self.begin
+
+
+def read_weights(folder: Path) -> dict[str, TensorHeader]:
+    """Read and check the headers of all weight files of a model folder; keys are tensor names.
+
+    Raises ModelError that names the file which is missing, truncated or malformed.
+    """
+    _check_index(folder)
+    files = sorted(folder.glob("model*.safetensors"))
+    if not files:
+        others = sorted(path.name for pattern in OTHER_FORMATS for path in folder.glob(pattern))
+        found = f" (found {others[0]}, a format that Pensieve does not read)" if others else ""
+        raise ModelError(f"no weights in {folder}: model*.safetensors is missing{found}")
+    tensors: dict[str, TensorHeader] = {}
+    for file in files:
+        tensors |= read_header(file)
+    _check_index_tensors(folder, tensors)
+    return tensors
+
+
+def read_header(file: Path) -> dict[str, TensorHeader]:
+    """Read one file's header and check it against the file's size. Raises ModelError."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if size < 8 or not 2 <= length <= MAX_HEADER_BYTES:
+            raise ModelError(f"{file} is not a safetensors file: bad header length")
+        if 8 + length > size:
+            raise ModelError(f"{file} is truncated: it ends inside its header")
+        raw = stream.read(length)
+    tensors = _parse_header(file, raw)
+    _check_layout(file, tensors, size - 8 - length)
+    return tensors
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON object from a model folder. Raises ModelError that names the file."""
+    try:
+        if file.stat().st_size > MAX_JSON_BYTES:
+            raise ModelError(f"{file} cannot be read: larger than {MAX_JSON_BYTES:,} bytes")
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{file} is missing") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{file} cannot be read: {first_line(error)}") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{file} cannot be read: not a JSON object")
+    return value
+
+
+def first_line(error: BaseException, limit: int = 300) -> str:
+    """An exception's message in one line."""
+    lines = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    return (lines or type(error).__name__)[:limit]
+
+
+def _parse_header(file: Path, raw: bytes) -> dict[str, TensorHeader]:
+    try:
+        header = json.loads(raw)
+        entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        return {name: _parse_entry(entry) for name, entry in entries.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{file} has a malformed header: {first_line(error)}") from error
+
+
+def _parse_entry(entry: dict[str, Any]) -> TensorHeader:
+    begin, end = entry["data_offsets"]
+    tensor = TensorHeader(entry["dtype"], tuple(entry["shape"]), begin, end)
+    if tensor.dtype not in ITEM_BYTES:
+        raise ValueError(f"unknown dtype {tensor.dtype!r}")
+    numbers = (*tensor.shape, begin, end)
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError("a shape or offset is not a natural number")
+    if math.prod(tensor.shape) * ITEM_BYTES[tensor.dtype] != tensor.num_bytes:
+        raise ValueError(f"shape {list(tensor.shape)} does not match its {tensor.num_bytes} bytes")
+    return tensor
+
+
+def _check_layout(file: Path, tensors: dict[str, TensorHeader], data_bytes: int) -> None:
+    """Tensors must follow one another without gap or overlap, and fill the file."""
+    end = 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if tensor.begin != end:
+            raise ModelError(f"{file} has a malformed header: {name} overlaps or leaves a gap")
+        end = tensor.end
+    if end > data_bytes:
+        raise ModelError(f"{file} is truncated: {end - data_bytes:,} bytes are missing")
+    if end < data_bytes:
+        raise ModelError(f"{file} is malformed: {data_bytes - end:,} bytes too many")
+
+
+def _read_index(folder: Path) -> dict[str, str]:
+    """Tensor name -> file name, as the index says; empty for a model in one file."""
+    file = folder / "model.safetensors.index.json"
+    if not file.exists():
+        return {}
+    weight_map = read_json(file).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise ModelError(f"{file} has no weight_map")
+    return weight_map
+
+
+def _check_index(folder: Path) -> None:
+    for name in sorted(set(_read_index(folder).values())):
+        if Path(name).name != name:
+            raise ModelError(
+                f"{folder / 'model.safetensors.index.json'} names a file outside its folder: {name!r}"
+            )
+        if not (folder / name).exists():
+            raise ModelError(f"{folder / name} is missing")
+
+
+def _check_index_tensors(folder: Path, tensors: dict[str, TensorHeader]) -> None:
+    for tensor, name in _read_index(folder).items():
+        if tensor not in tensors:
+            raise ModelError(f"{folder / name} lacks the tensor {tensor}")

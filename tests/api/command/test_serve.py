@@ -1,0 +1,89 @@
+"""The server around the scheduler's task, without a model."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import uvicorn
+
+from pensieve.api.command.config import ServerConfig
+from pensieve.api.command.serve import EngineGivenUp, ListenError, Server, bind, run_server
+
+
+class DyingScheduler:
+    """A scheduler whose engine is given up soon after the start."""
+
+    engine_error = "3 steps failed one after another"
+    num_running = num_waiting = 0
+
+    async def run(self) -> None:
+        await asyncio.sleep(0.05)
+
+    def stats(self) -> "DyingScheduler":
+        return self
+
+
+async def no_app(scope: object, receive: object, send: object) -> None:
+    raise AssertionError("nothing was asked")
+
+
+@pytest.fixture(autouse=True)
+def _signal_handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def make_server() -> Server:
+    scheduler: Any = DyingScheduler()
+    config = uvicorn.Config(no_app, lifespan="off", log_config=None, timeout_graceful_shutdown=1)
+    return Server(config, scheduler, "ready")
+
+
+def test_a_dead_engine_ends_the_server(capsys: pytest.CaptureFixture[str]) -> None:
+    """A server that only looks alive is worse than one that whoever watches it can start anew."""
+    with (
+        bind(ServerConfig(port=0)) as listener,
+        pytest.raises(EngineGivenUp, match="the engine is down: 3 steps failed"),
+    ):
+        run_server(make_server(), listener)
+    assert capsys.readouterr().out == "ready\n"
+
+
+def test_a_second_signal_ends_the_answers_and_not_their_connections() -> None:
+    """uvicorn's own haste would drop them in the middle, with a traceback each."""
+
+    async def main() -> None:
+        server = make_server()
+        server._task = asyncio.create_task(asyncio.sleep(60))
+        server.handle_exit(signal.SIGINT, None)
+        await asyncio.sleep(0)
+        assert (server.should_exit, server._task.cancelling()) == (True, 0)
+        server.handle_exit(signal.SIGINT, None)
+        await asyncio.wait([server._task], timeout=5)
+        assert (server._task.cancelled(), server.force_exit) == (True, False)
+        server.handle_exit(signal.SIGINT, None)
+        assert server.force_exit, "the third time it is uvicorn's"
+
+    asyncio.run(main())
+
+
+def test_a_port_lost_while_loading_is_named() -> None:
+    """Two servers may bind one port; the second to listen on it fails, minutes later."""
+    with bind(ServerConfig(port=0)) as listener:
+        port = listener.getsockname()[1]
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.bind(("127.0.0.1", port))
+            other.listen()
+            with pytest.raises(ListenError, match=f"port {port} cannot be listened on"):
+                run_server(make_server(), listener)
+
+
+def test_localhost_is_the_address_that_is_printed() -> None:
+    with bind(ServerConfig(host="localhost", port=0)) as listener:
+        assert listener.family == socket.AF_INET

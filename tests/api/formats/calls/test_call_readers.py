@@ -1,0 +1,291 @@
+"""Calls that are shown while they are written, in every format that mlx-lm reads."""
+
+import importlib
+import json
+import random
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pensieve.api.formats.calls.tool_format import ToolFormat, plain_format
+from pensieve.api.formats.output_events import Arguments, CallEnd, CallStart, Piece, Text
+from pensieve.api.output.parser import Grammar
+
+from ...output.test_parser import parse, shape
+
+PARAMETERS = {
+    "type": "object",
+    "properties": {"path": {"type": "string"}, "text": {"type": "string"}, "times": {"type": "integer"}},
+}
+WRITE: dict[str, Any] = {"type": "function", "function": {"name": "Write", "parameters": PARAMETERS}}
+READ: dict[str, Any] = {"type": "function", "function": {"name": "Read", "parameters": PARAMETERS}}
+INPUT = {"path": "a.txt", "text": "one\ntwo", "times": 3}
+
+
+def xml(name: str) -> str:
+    values = "".join(f"<parameter={key}>\n{value}\n</parameter>\n" for key, value in INPUT.items())
+    return f"\n<function={name}>\n{values}</function>\n"
+
+
+def pairs(name: str, mark: str = "") -> str:
+    values = (
+        f"<{mark}arg_key>{k}</{mark}arg_key>\n<{mark}arg_value>{v}</{mark}arg_value>"
+        for k, v in INPUT.items()
+    )
+    return "\n".join([name, *values]) + "\n"
+
+
+def invoke(name: str, mark: str = "") -> str:
+    values = (f'<{mark}parameter name="{k}">{v}</{mark}parameter>' for k, v in INPUT.items())
+    return "\n".join([f'<{mark}invoke name="{name}">', *values, f"</{mark}invoke>"])
+
+
+def kimi(name: str) -> str:
+    call = f"functions.{name}:0<|tool_call_argument_begin|>{json.dumps(INPUT)}"
+    return f"<|tool_call_begin|>{call}<|tool_call_end|>"
+
+
+def minicpm(name: str) -> str:
+    return f'"{name}">' + "".join(f'<param name="{k}">{v}</param>' for k, v in INPUT.items())
+
+
+def gemma(name: str) -> str:
+    return f'call:{name}{{path:<|"|>a.txt<|"|>,text:<|"|>one\ntwo<|"|>,times:3}}'
+
+
+BODIES: dict[str, Callable[[str], str]] = {  # of one call, by mlx-lm's parsers
+    "json_tools": lambda name: json.dumps({"name": name, "arguments": INPUT}),
+    "mistral": lambda name: f"{name}[ARGS]{json.dumps(INPUT)}",
+    "kimi_k2": kimi,
+    "qwen3_coder": xml,
+    "glm47": pairs,
+    "longcat": lambda name: pairs(name, "longcat_"),
+    "minimax_m2": invoke,
+    "muse_spark": lambda name: invoke(name, "atem:"),
+    "minicpm5": minicpm,
+    "pythonic": lambda name: f"[{name}(path='a.txt', text='one\\ntwo', times=3)]",
+    "gemma4": gemma,
+}
+STREAMED = [name for name in BODIES if name not in ("pythonic", "gemma4")]
+
+
+def tool_format(parser: str) -> ToolFormat:
+    module = importlib.import_module(f"mlx_lm.tool_parsers.{parser}")
+    return ToolFormat(module.tool_call_start, module.tool_call_end, module.parse_tool_call)
+
+
+def grammar(parser: str, **options: Any) -> Grammar:
+    return Grammar(tool_format=tool_format(parser), tools=[WRITE, READ], **options)
+
+
+def passage(parser: str, name: str = "Write") -> str:
+    form = grammar(parser).tool_format
+    assert form is not None
+    return f"{form.start}{BODIES[parser](name)}{form.end}"
+
+
+def parse_calls(text: str, grammar: Grammar) -> list[tuple[str, dict[str, Any]]]:
+    return [piece for piece in shape(parse(text, grammar)[1]) if isinstance(piece, tuple)]
+
+
+def fragments(pieces: list[Piece]) -> list[str]:
+    return [piece.json for piece in pieces if isinstance(piece, Arguments)]
+
+
+@pytest.mark.parametrize("parser", BODIES)
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_call_is_read_as_mlx_lm_reads_it(parser: str, size: int) -> None:
+    answer, pieces = parse(f"So: {passage(parser)}", grammar(parser), size)
+    assert shape(pieces) == [Text("So:"), ("Write", INPUT)]
+    assert answer.results == ["ok"]
+
+
+@pytest.mark.parametrize("parser", STREAMED)
+def test_the_name_and_the_arguments_are_shown_before_the_call_ends(parser: str) -> None:
+    whole = passage(parser)
+    early = whole[: whole.rindex("two") + 3] if parser in ("json_tools", "mistral", "kimi_k2") else whole
+    early = early[: early.rindex("3")] if early is whole else early
+    _, pieces = parse(early, grammar(parser))
+    assert isinstance(pieces[0], CallStart)
+    assert pieces[0].name == "Write"
+    assert len(fragments(pieces)) > 1
+    assert "".join(fragments(pieces)).startswith('{"path": "a.txt"')
+
+
+@pytest.mark.parametrize("parser", STREAMED)
+def test_a_call_of_an_unknown_tool_is_not_shown_before_its_end(parser: str) -> None:
+    whole = passage(parser, "Delete")
+    ((name, arguments),) = parse_calls(whole, grammar(parser))
+    assert (name, arguments | {"times": 3}) == ("Delete", INPUT)  # without a schema, 3 may be text
+    cut = whole[: whole.rindex("3")]
+    assert parse(cut, grammar(parser))[1] == [Text(cut)]
+
+
+@pytest.mark.parametrize("parser", BODIES)
+def test_a_call_that_is_cut_off_anywhere_is_never_whole(parser: str) -> None:
+    """glm47's parser reads half a call without complaint; it would run with what had come by then."""
+    whole = passage(parser)
+    form = grammar(parser).tool_format
+    assert form is not None
+    end = whole.rindex("3") - 1
+    for length in range(len(form.start), end):
+        _, pieces = parse(whole[:length], grammar(parser))
+        for piece in shape(pieces):
+            if isinstance(piece, tuple):
+                assert piece[0] == "Write"
+                assert list(piece[1]) == ["__unparsedToolInput"]
+            else:
+                assert isinstance(piece, Text)
+
+
+def test_half_a_call_that_a_generous_parser_reads_is_text() -> None:
+    """mlx-lm's pythonic parser falls back to a loose search, and the first part of this loop would run."""
+    call = """[Write(path='for i in ${a[f(1)]}; do rm -rf build/$i; done [g(2)]', times=3)]"""
+    start = "<|tool_call_start|>"
+    for length in range(1, len(call) + 1):
+        answer, pieces = parse(start + call[:length], grammar("pythonic"))
+        assert pieces == [Text(start + call[:length])]
+        assert answer.results == ["failed"]
+    assert [name for name, _ in parse_calls(f"{start}{call}<|tool_call_end|>", grammar("pythonic"))] == [
+        "Write"
+    ]
+
+
+def test_without_an_end_mark_a_list_counts_if_it_is_whole() -> None:
+    form = replace(tool_format("pythonic"), end="")
+    call = "[Write(path='${a[f(1)]}')]"
+    for length in range(1, len(call)):
+        assert parse(form.start + call[:length], Grammar(tool_format=form))[1] == [
+            Text(form.start + call[:length])
+        ]
+    assert parse_calls(form.start + call, Grammar(tool_format=form)) == [("Write", {"path": "${a[f(1)]}"})]
+    mistral = '[TOOL_CALLS][{"name": "Write", "arguments": {"a": null}}]'
+    assert parse_calls(mistral, grammar("mistral")) == [("Write", {"a": None})]
+
+
+@pytest.mark.parametrize("parser", ["minimax_m2", "muse_spark", "kimi_k2", "mistral"])
+def test_several_calls_in_one_passage_are_shown_one_by_one(parser: str) -> None:
+    form = grammar(parser).tool_format
+    assert form is not None
+    text = form.start + BODIES[parser]("Write") + BODIES[parser]("Read") + form.end
+    answer, pieces = parse(text, grammar(parser))
+    assert shape(pieces) == [("Write", INPUT), ("Read", INPUT)]
+    first_end = pieces.index(CallEnd())
+    assert [type(piece) for piece in pieces[first_end + 1 :]].count(CallStart) == 1
+    assert answer.results == ["ok"]
+    one = parse(text, grammar(parser, one_call=True))[1]
+    assert shape(one) == [("Write", INPUT)]
+
+
+@pytest.mark.parametrize("separator", ["", "\n", ", "])
+@pytest.mark.parametrize("brackets", ["[]", ""])
+def test_several_json_calls_in_one_passage(separator: str, brackets: str) -> None:
+    body = BODIES["json_tools"]
+    separator = ", " if brackets else separator
+    calls = f"{body('Write')}{separator}{body('Read')}"
+    text = f"<tool_call>{brackets[:1]}{calls}{brackets[1:]}</tool_call>"
+    assert shape(parse(text, grammar("json_tools"))[1]) == [("Write", INPUT), ("Read", INPUT)]
+
+
+def test_arguments_may_come_before_the_name() -> None:
+    text = json.dumps({"arguments": INPUT, "name": "Write"})
+    _, pieces = parse(f"<tool_call>{text}</tool_call>", grammar("json_tools"))
+    assert shape(pieces) == [("Write", INPUT)]
+    assert len(fragments(pieces)) == 1  # held back until the name was known
+
+
+def test_what_surrounds_name_and_arguments_does_not_matter() -> None:
+    other = '"id": {"name": "x", "arguments": [1]}'
+    text = f'{{{other}, "parameters": {{"path": "a"}}, "name": "Read", "arguments": {{"b": 1}}}}'
+    _, pieces = parse(f"<tool_call>\n{text}\n</tool_call>", grammar("json_tools"))
+    assert shape(pieces) == [("Read", {"path": "a"})]
+
+
+def test_a_call_without_arguments_has_none() -> None:
+    answer, pieces = parse('<tool_call>{"name": "Read"}</tool_call>', grammar("json_tools"))
+    assert (shape(pieces), answer.results) == ([("Read", {})], ["ok"])
+
+
+@pytest.mark.parametrize(
+    "cut", ['{"name": "Read"', '{"name": "Read", "argum', '{"name": "Read", "arguments": ']
+)
+def test_a_call_cut_off_behind_its_name_has_no_whole_arguments(cut: str) -> None:
+    """Clients take a call without fragments for one with an empty object of arguments, and run it."""
+    _, pieces = parse(f"<tool_call>{cut}", grammar("json_tools"))
+    assert fragments(pieces) == ["{"]
+
+
+@pytest.mark.parametrize("arguments", ["3", "null", '"no JSON"', "[1]", '"[1]"', "ls"])
+def test_arguments_that_are_no_object_are_handed_over_unparsed(arguments: str) -> None:
+    text = f'{{"name": "Read", "arguments": {arguments}}}'
+    answer, pieces = parse(f"<tool_call>{text}</tool_call>", grammar("json_tools"))
+    assert shape(pieces) == [("Read", {"__unparsedToolInput": {"raw": text, "len": len(text)}})]
+    assert answer.results == ["failed"]
+
+
+@pytest.mark.parametrize("value", ["NaN", "1e999", "[" * 250 + "]" * 250])
+def test_what_some_readers_take_and_others_do_not_is_no_json_to_any(value: str) -> None:
+    text = f'{{"name": "Read", "arguments": {{"path": {value}}}'
+    _, pieces = parse(f"<tool_call>{text}", grammar("json_tools"))
+    joined = "".join(fragments(pieces))
+    assert re.fullmatch(r'\{"path": \[*', joined)
+    assert shape(pieces) == [("Read", {"__unparsedToolInput": {"raw": joined, "len": len(joined)}})]
+
+
+def test_a_call_ends_where_its_json_does_when_the_mark_is_forgotten() -> None:
+    body = BODIES["json_tools"]
+    text = f"<tool_call>{body('Write')}\nI wait.\n<tool_call>{body('Read')}</tool_call>."
+    answer, pieces = parse(text, grammar("json_tools"))
+    assert shape(pieces) == [("Write", INPUT), ("Read", INPUT), Text(".")]
+    assert answer.results == ["repaired", "ok"]
+    between = parse(f"<tool_call>{body('Write')} I wait.</tool_call>", grammar("json_tools"))[1]
+    assert shape(between) == [("Write", INPUT)]
+    without = parse(f"<tool_call>{body('Write')}\nI wait.", grammar("json_tools"))[1]
+    assert shape(without) == [("Write", INPUT), Text("I wait.")]
+
+
+def test_models_of_other_formats_may_fall_back_to_json() -> None:
+    text = f"<tool_call>\n{BODIES['json_tools']('Write')}</tool_call>"
+    answer, pieces = parse(text, grammar("qwen3_coder"))
+    assert shape(pieces) == [("Write", INPUT)]
+    assert answer.results == ["repaired"]
+
+
+def test_a_long_argument_is_read_in_time_that_grows_with_its_length() -> None:
+    """Once each end mark in a file had the whole call looked through again."""
+    text = "x </tool_call> \\n" * 20_000
+    call = f'<tool_call>{{"name": "Write", "arguments": {{"text": "{text}"}}}}</tool_call>'
+    _, pieces = parse(call, grammar("json_tools"), size=64)
+    assert shape(pieces) == [("Write", {"text": text.replace("\\n", "\n")})]
+
+
+@pytest.mark.parametrize("parser", BODIES)
+@settings(deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_what_is_shown_does_not_depend_on_how_the_tokens_come(parser: str, seed: int) -> None:
+    """Calls whole and broken: pieces of them are dropped, doubled and cut off."""
+    rng = random.Random(seed)
+    text = "".join(
+        passage(parser, rng.choice(["Write", "Read", "Delete"])) + "\n" for _ in range(rng.randint(1, 2))
+    )
+    for _ in range(rng.randint(0, 3)):
+        start, length = rng.randrange(len(text)), rng.randint(0, 12)
+        text = (
+            text[:start]
+            + rng.choice(["", text[start : start + length] * 2, '"', "}"])
+            + text[start + length :]
+        )
+    one, by_one = parse(text, grammar(parser))
+    other, by_many = parse(text, grammar(parser), rng.randint(2, 30))
+    assert shape(by_one) == shape(by_many)
+    assert one.results == other.results
+
+
+def test_the_plain_format_is_shown_as_it_comes() -> None:
+    _, pieces = parse(passage("json_tools"), Grammar(tool_format=plain_format(), tools=[WRITE]))
+    assert len(fragments(pieces)) > 10

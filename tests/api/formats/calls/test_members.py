@@ -1,0 +1,150 @@
+"""Values of calls that are written as text, a parameter at a time."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pensieve.api.formats.output_events import Piece
+from pensieve.api.output.parser import Grammar
+
+from ...output.test_parser import parse, shape
+from .test_call_readers import fragments, grammar
+
+
+def xml(key: str, value: str) -> str:
+    return f"<parameter={key}>\n{value}\n</parameter>\n"
+
+
+def pair(key: str, value: str, mark: str = "") -> str:
+    return f"<{mark}arg_key>{key}</{mark}arg_key>\n<{mark}arg_value>{value}</{mark}arg_value>\n"
+
+
+def param(key: str, value: str, mark: str = "parameter") -> str:
+    return f'<{mark} name="{key}">{value}</{mark}>'
+
+
+FORMS: dict[str, tuple[str, Callable[[str, str], str], str]] = {  # head, member, end
+    "qwen3_coder": ("\n<function=t>\n", xml, "</function>\n"),
+    "glm47": ("t\n", pair, ""),
+    "longcat": ("t\n", lambda key, value: pair(key, value, "longcat_"), ""),
+    "minimax_m2": (
+        '\n<invoke name="t">\n',
+        lambda key, value: param(key, value) + "\n",
+        "</invoke>\n",
+    ),
+    "minicpm5": ('"t">', lambda key, value: param(key, value, "param"), ""),
+    "muse_spark": (
+        '<atem:invoke name="t">',
+        lambda key, value: param(key, value, "atem:parameter"),
+        "</atem:invoke>",
+    ),
+}
+
+
+def form(parser: str, **properties: Any) -> Grammar:
+    """A format, and one tool with these parameters."""
+    schema = {"type": "object", "properties": properties}
+    tool = {"type": "function", "function": {"name": "t", "parameters": schema}}
+    return Grammar(tool_format=grammar(parser).tool_format, tools=[tool])
+
+
+def call(parser: str, *members: tuple[str, str]) -> str:
+    head, member, end = FORMS[parser]
+    marks = grammar(parser).tool_format
+    assert marks is not None
+    return marks.start + head + "".join(member(*pair) for pair in members) + end + marks.end
+
+
+def read(text: str, grammar: Grammar) -> tuple[list[str], list[Any]]:
+    """Read a call, and see that it is read the same however its tokens come."""
+    answer, pieces = parse(text, grammar)
+    assert shape(parse(text, grammar, 1000)[1]) == shape(pieces)
+    return list(answer.results), shape(pieces)
+
+
+def whole_json(pieces: list[Piece]) -> bool:
+    try:
+        json.loads("".join(fragments(pieces)))
+    except ValueError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("parser", FORMS)
+def test_a_call_that_an_end_mark_cuts_within_a_value_is_never_whole(parser: str) -> None:
+    """GLM's and MiniCPM's calls were taken for whole, without the parameter that was open."""
+    calls = form(parser, a={"type": "string"}, b={"type": "string"})
+    assert calls.tool_format is not None
+    text = call(parser, ("a", "x"), ("b", f"one {calls.tool_format.end} two"))
+    answer, pieces = parse(text, calls)
+    assert answer.results == ["failed"]
+    assert not whole_json(pieces)
+
+
+@pytest.mark.parametrize("parser", FORMS)
+@pytest.mark.parametrize("text", ["    indented\n", "\n\n a \n\n", " ", "\tx", '"quoted" '])
+def test_space_around_a_text_is_a_part_of_it(parser: str, text: str) -> None:
+    """Edits lost the indentation of what they were to replace, and files their last line break."""
+    if parser == "muse_spark" and text.strip().startswith('"'):
+        pytest.skip("its texts are JSON where they can be")
+    text_type = {"type": "string"}
+    results, calls = read(call(parser, ("a", text), ("b", "x")), form(parser, a=text_type, b=text_type))
+    assert (results, calls) == (["ok"], [("t", {"a": text, "b": "x"})])
+
+
+def test_several_calls_of_one_passage_keep_their_own_texts() -> None:
+    head, member, end = FORMS["minimax_m2"]
+    text = "".join(head + member("a", value) + end for value in (" one", "two "))
+    text = f"<minimax:tool_call>{text}</minimax:tool_call>"
+    _, calls = read(text, form("minimax_m2", a={"type": "string"}))
+    assert calls == [("t", {"a": " one"}), ("t", {"a": "two "})]
+
+
+def test_the_marks_that_minicpm_puts_around_a_text_are_no_part_of_it() -> None:
+    text = call("minicpm5", ("a", "<![CDATA[ x < y\n]]>"))
+    assert read(text, form("minicpm5", a={"type": "string"}))[1] == [("t", {"a": " x < y\n"})]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "value"),
+    [
+        (["boolean", "null"], True),
+        (["boolean", "null"], None),
+        (["array", "null"], [True, None]),
+        (["object", "null"], {"a": True}),
+        (["integer", "string"], 3),
+        ("integer", 12345678901234567),
+        ("number", 12345678901234567),
+        ("number", 0.5),
+    ],
+)
+@pytest.mark.parametrize("parser", FORMS)
+def test_values_are_of_the_type_that_the_schema_names(parser: str, kinds: Any, value: Any) -> None:
+    """Qwen3-Coder's parser made texts of them, and took large numbers for others."""
+    results, calls = read(call(parser, ("a", json.dumps(value))), form(parser, a={"type": kinds}))
+    assert (results, calls) == (["ok"], [("t", {"a": value})])
+    assert type(calls[0][1]["a"]) is type(value)
+
+
+@pytest.mark.parametrize("schema", [{"type": 5}, {"type": {"x": 1}}, True, None])
+def test_a_schema_that_is_none_hides_no_call(schema: Any) -> None:
+    calls = read(call("longcat", ("a", "[1]")), form("longcat", b={"type": "string"}, c=schema))[1]
+    assert calls == [("t", {"a": [1]})]
+    calls = read(call("muse_spark", ("a", "[1]")), form("muse_spark", a=schema))[1]
+    assert calls == [("t", {"a": [1]})]
+
+
+def test_a_text_in_json_is_read_as_json_is() -> None:
+    text = r'"smile \ud83d\ude00 ab"'
+    calls = read(call("qwen3_coder", ("a", text)), form("qwen3_coder", a={"type": ["string", "null"]}))[1]
+    assert calls == [("t", {"a": "smile 😀 ab"})]
+
+
+@pytest.mark.parametrize(("kind", "text", "value"), [("integer", "3.0", 3), ("boolean", "True", True)])
+def test_values_that_are_no_json_of_their_type_are_left_to_the_parser(
+    kind: str, text: str, value: Any
+) -> None:
+    calls = read(call("qwen3_coder", ("a", text)), form("qwen3_coder", a={"type": kind}))[1]
+    assert calls == [("t", {"a": value})]

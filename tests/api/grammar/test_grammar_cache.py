@@ -1,0 +1,111 @@
+"""Which grammars are compiled, how long they are kept, and what becomes of schemas that are too much."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from pensieve.api.command.start_report import describe_calls
+from pensieve.api.formats.calls.tool_format import ToolFormat
+from pensieve.api.grammar.answer_constraint import AnswerConstraint, Rules
+from pensieve.api.grammar.constraint_factory import RuleBook
+from pensieve.api.grammar.grammar_cache import Grammar, Grammars, Wanted
+from pensieve.api.grammar.vocabulary import read_vocabulary
+from pensieve.api.schema import Tool
+
+from ...fakes import ByteTokenizer
+from ...schemas import record
+from .byte_model import READ, Model, make_tokenizer, write
+
+
+def test_grammars_are_compiled_once_for_all_who_ask_at_the_same_time(model: Model) -> None:
+    grammars = Grammars(model.vocabulary)
+    wanted = Wanted((READ,), model.format, None)
+
+    async def run() -> list[Grammar]:
+        return list(await asyncio.gather(*(grammars.get(wanted) for _ in range(5)), grammars.get(wanted)))
+
+    found = asyncio.run(run())
+    assert all(grammar is found[0] for grammar in found)
+    assert asyncio.run(grammars.get(wanted)) is found[0]
+
+
+def test_grammars_that_nobody_uses_are_forgotten(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pensieve.api.grammar.grammar_cache.MAX_IDLE_S", 0.0)
+    grammars, wanted = Grammars(model.vocabulary), [Wanted((), None, {"enum": [i]}) for i in range(2)]
+
+    async def run() -> list[Grammar]:
+        return [await grammars.get(wanted[i]) for i in (0, 1, 0)]
+
+    first, _, again = asyncio.run(run())
+    assert first is not again
+
+
+def test_few_grammars_are_kept_when_they_are_large(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pensieve.api.grammar.grammar_cache.MAX_KEPT_CHARS", 2000)
+    grammars = Grammars(model.vocabulary)
+
+    def wanted(i: int) -> Wanted:
+        return Wanted((), None, {"enum": [f"{i}" * 300]})
+
+    async def run() -> tuple[Grammar, Grammar]:
+        first = await grammars.get(wanted(0))
+        for i in range(1, 9):
+            await grammars.get(wanted(i))
+        return first, await grammars.get(wanted(0))
+
+    first, again = asyncio.run(run())
+    assert first is not again
+    assert len(grammars._kept) <= 6
+
+
+def test_the_start_says_whether_calls_are_kept_to_their_schemas(model: Model) -> None:
+    assert describe_calls(RuleBook(model.vocabulary, model.format, None)).startswith("calls    kept")
+    other = ToolFormat("<call>", "</call>", lambda text, _: {"name": text, "arguments": {}})
+    assert "no grammar" in describe_calls(RuleBook(model.vocabulary, other, None))
+    assert "tokens" in describe_calls(None)
+
+
+def test_a_tokenizer_whose_bytes_are_not_known_is_not_constrained() -> None:
+    assert read_vocabulary(make_tokenizer(), set()) is None
+    assert read_vocabulary(ByteTokenizer(), {257}) is None
+
+
+def chain_of_definitions(length: int) -> dict[str, Any]:
+    """A schema whose compiler has to follow one reference after the other."""
+    links = {f"a{i}": {"anyOf": [{"$ref": f"#/$defs/a{i + 1}"}, {"type": "null"}]} for i in range(length)}
+    return record("a", a={"$ref": "#/$defs/a0"}) | {"$defs": {**links, f"a{length}": {"type": "string"}}}
+
+
+def test_a_long_chain_of_references_does_not_overflow_the_stack(model: Model) -> None:
+    tool, schema = Tool(name="t", input_schema=chain_of_definitions(1300)), chain_of_definitions(1300)
+    grammars = Grammars(model.vocabulary)
+    for wanted in (Wanted((tool,), model.format, None), Wanted((), None, schema)):
+        assert asyncio.run(grammars.get(wanted)).text
+
+
+def test_many_tools_are_rather_called_loosely_than_refused(model: Model) -> None:
+    schema = record(**{f"parameter_{i}": {"type": "string", "maxLength": 500} for i in range(10)})
+    tools = [Tool(name=f"tool_{i}", input_schema=schema) for i in range(250)]
+    constraint = AnswerConstraint(
+        Rules(model.vocabulary, model.grammar(tools=tools), (b"<call>", b"</call>"))
+    )
+    write(constraint, '<call>{"name": "tool_249", "arguments": {"x": [1]}}</call>')
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"type": "array", "items": None},
+        None,
+        {"enum": []},
+        {"type": "string", "minLength": 5, "maxLength": 1},
+    ],
+)
+def test_a_tool_whose_schema_makes_no_sense_can_be_called_all_the_same(model: Model, odd: Any) -> None:
+    schema = {"type": "object", "properties": {"path": {"type": "string"}, "odd": odd}}
+    tools = [Tool.model_construct(name="odd", input_schema=schema), READ]
+    constraint = AnswerConstraint(
+        Rules(model.vocabulary, model.grammar(tools=tools), (b"<call>", b"</call>"))
+    )
+    write(constraint, '<call>{"name": "odd", "arguments": {"path": "a"}}</call>')

@@ -1,0 +1,79 @@
+"""Kernels and a runner that do in MLX what a GPU's do, so that all around them is tested on a CPU."""
+
+import mlx.core as mx
+import numpy as np
+
+from pensieve.cache.blocks import BLOCK_SIZE
+from pensieve.cache.kv import ArrayPools, Pool
+from pensieve.engine.attention.kernels.batch import BatchTables
+from pensieve.engine.attention.kernels.device import Options, PagedKernels
+from pensieve.engine.runner import Runner
+from pensieve.engine.step import DecodeRow, Run
+
+Pair = tuple[mx.array, mx.array]
+Pools = tuple[Pool, Pool]
+
+
+def stored(pool: Pool, fresh: mx.array) -> mx.array:
+    """What would be read after `fresh` had been stored."""
+    row = Pool(
+        mx.zeros((*fresh.shape[:-1], pool.rows.shape[-1]), pool.rows.dtype),
+        pool.shape[-1],
+        pool.packing,
+        pool.dtype,
+    )
+    row[:] = fresh
+    read: mx.array = row[:]
+    return read
+
+
+class PlainKernels(PagedKernels):
+    """Does in MLX what the kernels do, from the same tables, but for their writes in place.
+
+    A graph that is compiled cannot write to what it is given: what is to be written goes out as `done`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("cuda")
+
+    def decode(
+        self, queries: mx.array, new: Pair, pools: Pools, batch: BatchTables, options: Options
+    ) -> Pair:
+        tables, scoring = batch.get((1, options.scoring.window)), options.scoring
+        newest = tables.items[tables.ranges[:, 0], 3][:, None]
+        slots = (tables.table[:, :, None] * BLOCK_SIZE + mx.arange(BLOCK_SIZE)).reshape(len(newest), -1)
+        index = mx.arange(slots.shape[1])[None]
+        is_newest, is_seen = index == newest, (index <= newest) & (index > newest - (scoring.window or 10**6))
+        keys, values = (
+            mx.where(is_newest[:, None, :, None], stored(pool, fresh), pool[:, slots].swapaxes(0, 1))
+            for pool, fresh in zip(pools, new, strict=True)
+        )
+        out = mx.fast.scaled_dot_product_attention(
+            queries, keys, values, scale=scoring.scale, mask=is_seen[:, None, None], sinks=scoring.sinks
+        )
+        return out, mx.stack(list(new))
+
+    def append(self, new: Pair, pools: Pools, slots: mx.array, after: mx.array) -> mx.array:
+        for pool, fresh in zip(pools, new, strict=True):
+            pool[:, slots[: fresh.shape[2]]] = fresh[0]
+        return after
+
+    def gather(self, pools: Pools, runs: tuple[Run, ...], after: mx.array) -> Pair:
+        keys, values = (mx.concatenate([pool[:, first:end] for first, end in runs], axis=1) for pool in pools)
+        return keys, values
+
+
+class PlainRunner(Runner):
+    """Writes what PlainKernels hand out."""
+
+    def logits(self, rows: list[DecodeRow]) -> mx.array:
+        logits, pools = super().logits(rows), self._pools
+        assert isinstance(pools, ArrayPools)
+        if self._kernels is None:
+            return logits
+        slots = np.array([row.runs[-1][1] - 1 for row in rows], np.int32)
+        for layer, done in enumerate(pools.done):
+            keys, values = done[:, : len(rows), :, 0].swapaxes(1, 2)
+            pools.write(layer, slots, keys, values)
+            pools.done[layer] = mx.zeros((8,))
+        return logits

@@ -1,0 +1,60 @@
+"""The kernels' text in C++ that watches shared memory: a race on a GPU is a number here.
+
+Plain C++ hides it, as a group's threads take turns.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pensieve.engine.attention.kernels import source, tables
+from pensieve.engine.attention.kernels.source import Geometry
+from pensieve.engine.attention.kernels.tables import make_tables
+from pensieve.engine.attention.shared_prefixes import segments
+
+from .compiled import build, needs_compiler, races
+from .kernel_cases import Case
+
+pytestmark = needs_compiler
+
+BARRIERS = {"split": 3, "combine": 2, "softmax": 3}
+
+
+def meet(folder: Path, monkeypatch: pytest.MonkeyPatch, geometry: Geometry) -> int:
+    """Count the races of all three kernels with barriers in a batch that shares a stretch."""
+    monkeypatch.setattr(tables, "SHARED_ROWS", 1)
+    monkeypatch.setattr(tables, "SHARED_SLOTS", 64)
+    case = Case(geometry, "float32", [40, 300, 7])
+    case.runs = [((0, 160), (1024, 1064)), ((0, 160), (1088, 1388)), ((2048, 2055),)]
+    library = build(folder, geometry, "float32", case.scale, has_sinks=True, watched=True)
+    result = case.compute(library, make_tables(case.runs, segments(case.runs), 2 * geometry.tiles))
+    np.testing.assert_allclose(result, case.expect(None, sinks=True), rtol=1e-3, atol=1e-4)
+    return races(library)
+
+
+@pytest.mark.parametrize(("dim", "group"), [(16, 1), (32, 2), (64, 8), (80, 3), (128, 12), (256, 16)])
+def test_threads_meet_in_shared_memory_at_barriers_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dim: int, group: int
+) -> None:
+    assert meet(tmp_path, monkeypatch, Geometry(dim, group, 4)) == 0
+
+
+@pytest.mark.parametrize(
+    ("kernel", "number"), [(kernel, i) for kernel, count in BARRIERS.items() for i in range(count)]
+)
+def test_a_barrier_that_is_missing_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str, number: int
+) -> None:
+    """In plain C++ it would not be missed."""
+    read = source._read
+
+    def without(name: str) -> str:
+        parts = read(name).split("BARRIER;")
+        if name != kernel:
+            return "BARRIER;".join(parts)
+        assert len(parts) == BARRIERS[kernel] + 1
+        return "BARRIER;".join(parts[: number + 1]) + "BARRIER;".join(parts[number + 1 :])
+
+    monkeypatch.setattr(source, "_read", without)
+    assert meet(tmp_path, monkeypatch, Geometry(32, 2, 4)) > 0

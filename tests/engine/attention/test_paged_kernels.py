@@ -1,0 +1,92 @@
+"""Whole steps through kernels: in plain MLX, in C++, on a GPU by the kernels themselves."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import mlx_lm.utils
+import pytest
+
+from pensieve.engine import graphs, selfcheck
+from pensieve.engine.attention.kernels import tables
+from pensieve.engine.attention.kernels.device import find_kernels
+from pensieve.engine.runner import Runner
+
+from ...models import write_model
+from ..harness import Machine, Verdict, judge_trees
+from .compiled import needs_compiler
+from .cpp_kernels import CppKernels
+from .plain_kernels import PlainKernels, PlainRunner
+
+needs_gpu = pytest.mark.skipif(find_kernels() is None, reason="no GPU")
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "gpt_oss"])
+def test_the_way_to_the_kernels_is_exact(tmp_path: Path, model_type: str) -> None:
+    model = mlx_lm.utils.load_model(write_model(tmp_path, model_type))[0]
+    verdict = judge_trees(model, PlainRunner(model, 400, False, PlainKernels()), 12)
+    assert verdict.wrong == 0
+    assert verdict.tokens > 200
+
+
+def share_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a few short rows share their reads."""
+    sizes = {"SHARED_ROWS": 1, "SHARED_SLOTS": 64, "SHARED_TILE": 96, "MIN_ITEM": 64}
+    for name, value in sizes.items():
+        monkeypatch.setattr(tables, name, value)
+
+
+def judge_stems(model: Any, runner: Runner, max_tokens: int) -> Verdict:
+    """Many sequences at once that share long and short stems."""
+    machine, rng, verdict = Machine(runner, num_blocks=400), random.Random(7), Verdict()
+    stem = [rng.randrange(512) for _ in range(110)]
+    stems = [stem, *(stem + [rng.randrange(512) for _ in range(size)] for size in (70, 40))]
+    for prompt in stems:
+        machine.add(prompt, 1)
+    machine.finish()
+    added = [
+        machine.add(
+            [*rng.choice(stems), *(rng.randrange(512) for _ in range(rng.randint(1, 60)))], max_tokens
+        )
+        for _ in range(12)
+    ]
+    machine.finish()
+    for sequence in added:
+        verdict.judge(model, sequence)
+    return verdict
+
+
+@needs_compiler
+@pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "gpt_oss", "qwen2"])
+def test_the_kernels_text_behind_the_runner_is_exact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_type: str
+) -> None:
+    """In C++, which cannot be a part of a compiled graph."""
+    monkeypatch.setattr(graphs, "MAX_FAILURES", 0)
+    share_early(monkeypatch)
+    (tmp_path / "kernels").mkdir()
+    model = mlx_lm.utils.load_model(write_model(tmp_path / model_type, model_type))[0]
+    runner = Runner(model, 400, False, CppKernels(tmp_path / "kernels", centres_keys=model_type == "qwen2"))
+    assert judge_stems(model, runner, max_tokens=12).wrong == 0
+    assert judge_trees(model, runner, 2).wrong == 0
+
+
+@needs_gpu
+@pytest.mark.parametrize("model_type", ["llama", "phi3", "gemma3_text"])
+def test_the_kernels_of_this_device_are_exact(tmp_path: Path, model_type: str) -> None:
+    model = mlx_lm.utils.load_model(write_model(tmp_path / model_type, model_type))[0]
+    assert selfcheck.usable_kernels(model, 512) is not None
+    verdict = judge_trees(model, Runner(model, 400, False, find_kernels()), 30)
+    # Where MLX multiplies in tf32, near ties change places in the reference as well.
+    assert verdict.wrong <= verdict.tokens / 100
+
+
+@needs_gpu
+@pytest.mark.parametrize("model_type", ["llama", "gemma3_text"])
+def test_shared_reads_in_compiled_graphs_are_exact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_type: str
+) -> None:
+    share_early(monkeypatch)
+    model = mlx_lm.utils.load_model(write_model(tmp_path / model_type, model_type))[0]
+    verdict = judge_stems(model, Runner(model, 400, False, find_kernels()), max_tokens=40)
+    assert verdict.wrong <= verdict.tokens / 100

@@ -1,0 +1,73 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pensieve.engine.attention.shared_prefixes import Segment, last_slots, segments
+from pensieve.engine.step import Run
+
+
+def test_rows_that_share_nothing_are_segments_of_their_own() -> None:
+    assert segments([((0, 10),), ((32, 40), (64, 70))]) == [
+        Segment(((0, 10),), (0,)),
+        Segment(((32, 40), (64, 70)), (1,)),
+    ]
+
+
+def test_a_shared_prefix_is_listed_once() -> None:
+    found = segments([((0, 64), (128, 130)), ((0, 70),), ((0, 64), (96, 97))])
+    assert found[0] == Segment(((0, 64),), (0, 1, 2))
+    assert sorted(found[1:], key=lambda segment: segment.rows) == [
+        Segment(((128, 130),), (0,)),
+        Segment(((64, 70),), (1,)),
+        Segment(((96, 97),), (2,)),
+    ]
+
+
+def test_sharing_nests() -> None:
+    found = segments(
+        [((0, 32), (64, 96), (200, 210)), ((0, 32), (64, 96), (300, 310)), ((0, 32), (400, 401))]
+    )
+    assert Segment(((0, 32),), (0, 1, 2)) in found
+    assert Segment(((64, 96),), (0, 1)) in found
+    assert len(found) == 5
+
+
+def test_the_last_slots_may_begin_inside_a_run() -> None:
+    runs = ((64, 96), (0, 40), (128, 130))
+    assert last_slots(runs, 2) == ((128, 130),)
+    assert last_slots(runs, 12) == ((30, 40), (128, 130))
+    assert last_slots(runs, 42) == ((0, 40), (128, 130))
+    assert last_slots(runs, 43) == ((95, 96), (0, 40), (128, 130))
+    assert last_slots(runs, 1000) == runs
+
+
+def joined(runs: list[Run]) -> tuple[Run, ...]:
+    """Runs that touch are one run, as in a block table."""
+    found: list[Run] = []
+    for first, end in runs:
+        if found and found[-1][1] == first:
+            first = found.pop()[0]
+        found.append((first, end))
+    return tuple(found)
+
+
+@given(st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=6), min_size=1, max_size=7), st.data())
+def test_each_row_is_covered_in_order_and_shared_slots_are_read_once(
+    tree: list[list[int]], data: st.DataObject
+) -> None:
+    """Rows are walks down a tree whose nodes have slots of their own, as in the prefix tree."""
+    node_slots: dict[tuple[int, ...], int] = {}
+    rows = []
+    for row, walk in enumerate(tree):
+        nodes = [tuple(walk[: depth + 1]) for depth in range(len(walk))]
+        starts = [node_slots.setdefault(node, 32 * len(node_slots)) for node in nodes]
+        starts.append(10_000 + 32 * row)
+        rows.append(joined([(s, s + (32 if s < 10_000 else data.draw(st.integers(1, 32)))) for s in starts]))
+    found = segments(rows)
+    for row, runs in enumerate(rows):
+        expected = [slot for first, end in runs for slot in range(first, end)]
+        covered = [
+            s for seg in found if row in seg.rows for first, end in seg.runs for s in range(first, end)
+        ]
+        assert covered == expected
+    read = [slot for segment in found for first, end in segment.runs for slot in range(first, end)]
+    assert len(read) == len(set(read))

@@ -1,0 +1,244 @@
+"""Getting a model: the real hub client against a hub on loopback that misbehaves to order."""
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pensieve.engine.loading.hub import explain
+
+from ...fake_hub import COMMIT, REPO, FakeHub, serve_hub
+
+RESOLVE = """
+import sys
+from pensieve import PensieveError
+from pensieve.engine.loading.hub import resolve
+try:
+    print(resolve(sys.argv[1], lambda line: print("say:", line)))
+except PensieveError as error:
+    print("error:", error)
+"""
+
+WEIGHTS = "model.safetensors"
+CHUNK = 10 * 2**20  # what the client reads at a time, and so the step in which a download is kept
+
+
+@dataclass
+class Client:
+    """Runs `resolve` in a process with a cache of its own."""
+
+    endpoint: str
+    home: Path
+
+    @property
+    def storage(self) -> Path:
+        return self.home / "hub" / ("models--" + REPO.replace("/", "--"))
+
+    @property
+    def weights(self) -> Path:
+        return self.storage / "snapshots" / COMMIT / WEIGHTS
+
+    def start(self, name: str = REPO, **environment: str) -> subprocess.Popen[str]:
+        own = {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(self.home), "HF_HUB_DISABLE_XET": "1"}
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+        return subprocess.Popen(
+            [sys.executable, "-c", RESOLVE, name],
+            env=inherited | own | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, name: str = REPO, **environment: str) -> str:
+        """What `resolve` says, in lines; the last one is its result."""
+        with self.start(name, **environment) as child:
+            output, errors = child.communicate(timeout=60)
+        assert child.returncode == 0, errors
+        return output.strip()
+
+
+@pytest.fixture(scope="module")
+def weights() -> bytes:
+    return os.urandom(2 * CHUNK + 12345)
+
+
+@pytest.fixture
+def hub(weights: bytes) -> Iterator[FakeHub]:
+    files = {
+        "config.json": b'{"model_type": "llama"}',
+        "tokenizer.json": b"{}",
+        WEIGHTS: weights,
+        "modeling_evil.py": b"raise SystemExit",
+        "pytorch_model.bin": b"pickle",
+        "onnx/model.safetensors": b"another variant",
+    }
+    with serve_hub(FakeHub(files)) as served:
+        yield served
+
+
+@pytest.fixture
+def client(hub: FakeHub, tmp_path: Path) -> Client:
+    return Client(hub.url, tmp_path / "home")
+
+
+def test_a_model_is_downloaded_without_its_code(client: Client, hub: FakeHub) -> None:
+    folder = Path(client.run().splitlines()[-1])
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", WEIGHTS, "tokenizer.json"]
+    assert (folder / WEIGHTS).read_bytes() == hub.files[WEIGHTS]
+
+
+def test_the_second_start_asks_nobody(client: Client, hub: FakeHub) -> None:
+    first = client.run().splitlines()[-1]
+    hub.requests.clear()
+    assert client.run() == first
+    assert client.run(HF_HUB_OFFLINE="1") == first
+    assert hub.requests == []
+
+
+def test_the_hubs_own_client_finds_the_model_offline(client: Client) -> None:
+    client.run()
+    (client.storage / "pensieve-checked.json").unlink()
+    note, folder = client.run(HF_HUB_OFFLINE="1").splitlines()
+    assert note == f"say: the hub cannot be asked; using the unchecked copy in {folder}"
+    assert folder == str(client.weights.parent)
+
+
+def test_a_cut_connection_is_taken_up_where_it_broke(client: Client, hub: FakeHub) -> None:
+    hub.cut_after = CHUNK + 1000
+    client.run()
+    assert hub.ranges == [f"bytes={CHUNK}-"]
+    assert client.weights.read_bytes() == hub.files[WEIGHTS]
+
+
+def test_a_killed_download_goes_on_in_the_next_process(client: Client, hub: FakeHub) -> None:
+    """The hub's own client begins anew, and leaves what it had as an orphan."""
+    hub.stall_after = CHUNK + 1000
+    with client.start() as child:
+        wait_for_partial(client)
+        child.kill()
+    said = client.run()
+    assert f"downloading {REPO}: 3 files" in said
+    assert hub.ranges == [f"bytes={CHUNK}-"]
+    assert client.weights.read_bytes() == hub.files[WEIGHTS]
+    assert list(client.storage.rglob("*partial*")) == []
+
+
+def wait_for_partial(client: Client) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if any(file.stat().st_size >= CHUNK for file in client.storage.glob("blobs/*partial")):
+            return
+        time.sleep(0.02)
+    raise AssertionError("the download did not begin")
+
+
+def test_two_downloads_do_not_write_one_file(client: Client, hub: FakeHub) -> None:
+    hub.stall_after = CHUNK + 1000
+    with client.start() as child:
+        wait_for_partial(client)
+        said = client.run()
+        child.kill()
+    assert said.splitlines()[-1] == f"error: {REPO} is being downloaded by another process"
+
+
+def test_orphans_are_swept_when_they_are_old(client: Client) -> None:
+    blobs = client.storage / "blobs"
+    blobs.mkdir(parents=True)
+    old, new = blobs / "a.12345678.incomplete", blobs / "b.12345678.incomplete"
+    for file in (old, new):
+        file.write_bytes(b"part")
+    os.utime(old, (1, 1))
+    client.run()
+    assert not old.exists()
+    assert new.exists()
+
+
+def test_a_flipped_bit_is_noticed_and_fetched_again(client: Client, hub: FakeHub) -> None:
+    hub.flips = 1
+    assert f"say: {WEIGHTS} is damaged: fetching it again" in client.run().splitlines()
+    assert client.weights.read_bytes() == hub.files[WEIGHTS]
+
+
+def test_a_bit_that_is_always_flipped_is_refused(client: Client, hub: FakeHub) -> None:
+    hub.flips = 100
+    expected = f"error: {REPO}: {WEIGHTS} arrives damaged (its hash is not the hub's)"
+    assert client.run().splitlines()[-1] == expected
+    assert not client.weights.exists()
+
+
+def test_what_another_program_has_downloaded_is_checked(client: Client, hub: FakeHub) -> None:
+    """The hub's own client checks no hash, so the file may be broken for a long time already."""
+    client.run()
+    (client.storage / "pensieve-checked.json").unlink()
+    blob = client.weights.resolve()
+    blob.write_bytes(b"x" + blob.read_bytes()[1:])
+    assert f"say: {WEIGHTS} is damaged: fetching it again" in client.run().splitlines()
+    assert client.weights.read_bytes() == hub.files[WEIGHTS]
+
+
+def test_a_file_that_was_cut_after_the_check_is_fetched_again(client: Client, hub: FakeHub) -> None:
+    client.run()
+    blob = client.weights.resolve()
+    blob.write_bytes(blob.read_bytes()[:-1])
+    client.run()
+    assert client.weights.read_bytes() == hub.files[WEIGHTS]
+
+
+def test_a_gated_model_says_so(client: Client, hub: FakeHub) -> None:
+    for hub.guards_files_only in (False, True):
+        hub.token = "secret"
+        expected = f"error: {REPO} is gated: accept its terms on the hub, then set HF_TOKEN"
+        assert client.run().splitlines()[-1] == expected
+    assert client.run(HF_TOKEN="secret").splitlines()[-1] == str(client.weights.parent)
+
+
+def test_an_unknown_model_says_so(client: Client) -> None:
+    expected = "error: no such model on the hub: nobody/nothing (a private one needs HF_TOKEN)"
+    assert client.run("nobody/nothing") == expected
+
+
+def test_a_model_in_another_format_says_so(client: Client, hub: FakeHub) -> None:
+    del hub.files[WEIGHTS]
+    assert (
+        client.run() == f"error: {REPO} on the hub has no model*.safetensors: not a model that MLX can load"
+    )
+
+
+def test_an_unreachable_hub_points_at_the_demo(tmp_path: Path) -> None:
+    said = Client("http://127.0.0.1:9", tmp_path).run()
+    assert said.startswith(f"error: the hub cannot be reached for {REPO} (ConnectError")
+    assert said.endswith("try again, or --model demo")
+
+
+def test_offline_without_a_copy_points_at_the_demo(client: Client) -> None:
+    expected = f"error: {REPO} is not in the cache and HF_HUB_OFFLINE is set; try --model demo"
+    assert client.run(HF_HUB_OFFLINE="1") == expected
+
+
+def test_a_full_disk_is_noticed_before_the_download(client: Client, hub: FakeHub) -> None:
+    hub.pretended_size = 10**18
+    said = client.run()
+    assert said.startswith(f"error: disk full: {REPO} needs 1,000,000,000,000,0")
+    assert said.endswith("are free")
+    assert not any("resolve" in request for request in hub.requests)
+
+
+def test_a_disk_that_fills_up_is_told_from_a_lost_hub() -> None:
+    told = explain(REPO, OSError(errno.ENOSPC, "No space left on device"))
+    assert str(told) == f"disk full while downloading {REPO}; the next start goes on from here"
+
+
+@pytest.mark.parametrize("name", ["nothing", "./nothing", "../a/b", "/no/where", "~/nothing/here", "a/b/c"])
+def test_names_that_are_no_hub_ids_are_folders(client: Client, hub: FakeHub, name: str) -> None:
+    assert client.run(name).startswith("error: no such model folder: ")
+    assert hub.requests == []
+
+
+def test_a_local_folder_is_taken_as_it_is(client: Client, tmp_path: Path) -> None:
+    assert client.run(str(tmp_path)) == str(tmp_path)

@@ -1,0 +1,208 @@
+"""Model folders: what a sound one says, and one clear line for each way to be broken."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx_lm.models.cache import ChunkedKVCache, KVCache, RotatingKVCache
+from safetensors.numpy import load_file, save_file
+
+from pensieve.engine.loading import loader
+from pensieve.engine.loading.loader import LoadedModel, compute_dtype, load
+from pensieve.engine.loading.model_info import inspect
+from pensieve.engine.loading.tokenizer import load_tokenizer
+from pensieve.engine.loading.weights import ModelError
+from pensieve.engine.step import SamplingParams
+
+from ...models import WINDOWED, write_model
+from ..broken_models import BROKEN, WEIGHTS, edit, shard
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_model: Path) -> Path:
+    """A copy of the tiny model, to be broken."""
+    return shutil.copytree(tiny_model, tmp_path / "model")
+
+
+def open_model(folder: Path) -> LoadedModel:
+    return load(inspect(folder, "tiny", compute_dtype()))
+
+
+@pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen2", "qwen3", "phi3"])
+def test_ordinary_models_load(tmp_path: Path, model_type: str) -> None:
+    loaded = open_model(write_model(tmp_path, model_type, head_dim=16))
+    info = loaded.info
+    assert (info.model_type, info.vocab_size, info.num_layers) == (model_type, 512, 3)
+    assert info.kv_bytes_per_token == 3 * 2 * 16 * 2 * 4
+    tokenizer = load_tokenizer(info)
+    assert tokenizer.decode(tokenizer.encode("héllo")) == "héllo"
+
+
+def test_what_is_read_agrees_with_what_is_loaded(tiny_model: Path) -> None:
+    info = inspect(tiny_model, "tiny", compute_dtype())
+    assert open_model(tiny_model).info == info
+    assert info.weight_bytes == sum(array.nbytes for array in load_file(tiny_model / WEIGHTS).values())
+
+
+def test_the_true_kv_size_wins_over_the_configs(folder: Path) -> None:
+    """qwen2 has no head_dim of its own and ignores the config's."""
+    write_model(folder, "qwen2", head_dim=32)
+    info = inspect(folder, "tiny", "float32")
+    assert load(info).info.kv_bytes_per_token == info.kv_bytes_per_token // 2
+
+
+@pytest.mark.parametrize(("kv_bits", "expected"), [(8, 32 + 8), (4, 16 + 8)])
+def test_quantised_kv_is_sized_with_its_scales(tiny_model: Path, kv_bits: int, expected: int) -> None:
+    info = inspect(tiny_model, "tiny", "float32", kv_bits)
+    assert info.kv_bytes_per_token == 3 * 2 * 2 * expected
+    assert load(info).info == info
+    assert info.kv_type == f"{kv_bits}-bit"
+    assert inspect(tiny_model, "tiny", "float32").kv_type == "float32"
+
+
+def test_heads_that_cannot_be_quantised_are_refused(tmp_path: Path) -> None:
+    folder = write_model(tmp_path, head_dim=24)
+    assert load(inspect(folder, "tiny", "float32")).info.kv_bits == 16
+    with pytest.raises(ModelError, match="heads of a multiple of 16 elements, not 24: leave --kv-bits at 16"):
+        inspect(folder, "tiny", "float32", kv_bits=8)
+
+
+def test_half_precision_is_computed_in_float32_on_the_cpu(folder: Path) -> None:
+    weights = {name: array.astype(np.float16) for name, array in load_file(folder / WEIGHTS).items()}
+    save_file(weights, folder / WEIGHTS)
+    assert inspect(folder, "tiny").dtype == "float16"
+    if compute_dtype() is None:
+        pytest.skip("MLX computes on a GPU here")
+    loaded = open_model(folder)
+    assert loaded.info.dtype == "float32"
+    assert loaded.info.weight_bytes == 2 * sum(array.nbytes for array in weights.values())
+    assert loaded.model.model.embed_tokens.weight.dtype == mx.float32
+
+
+def test_a_quantised_model_is_described(folder: Path) -> None:
+    edit(folder / "config.json", quantization={"bits": 4, "group_size": 64})
+    assert inspect(folder, "tiny").quantization == "4-bit"
+
+
+def test_sharded_weights_load(folder: Path) -> None:
+    shard(folder)
+    assert open_model(folder).info.num_layers == 3
+
+
+def test_end_tokens_come_from_every_file(folder: Path) -> None:
+    edit(folder / "config.json", eos_token_id=7)
+    edit(folder / "generation_config.json", eos_token_id=[8, 9, 100_000])
+    assert inspect(folder, "tiny").eos_token_ids == {7, 8, 9, 258}
+
+
+def test_a_turn_end_that_only_the_template_knows_ends_an_answer(folder: Path) -> None:
+    """Old conversions of Phi-3 name <|endoftext|> alone, and would go on as the user after <|end|>."""
+    edit(folder / "config.json", eos_token_id=256)
+    edit(folder / "tokenizer_config.json", eos_token="<|endoftext|>")
+    assert 258 in inspect(folder, "tiny").eos_token_ids
+
+
+@pytest.mark.parametrize(
+    ("generation", "sampling"),
+    [
+        ({}, SamplingParams()),
+        ({"temperature": 0.7}, SamplingParams()),
+        ({"do_sample": False, "temperature": 0.7}, SamplingParams()),
+        ({"do_sample": True}, SamplingParams(temperature=1.0)),
+        (
+            {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20, "min_p": 0.05},
+            SamplingParams(temperature=0.7, top_p=0.8, top_k=20, min_p=0.05),
+        ),
+    ],
+)
+def test_sampling_is_greedy_unless_the_model_asks(
+    folder: Path, generation: dict[str, Any], sampling: SamplingParams
+) -> None:
+    edit(folder / "generation_config.json", **generation)
+    assert inspect(folder, "tiny").default_sampling == sampling
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_folder_is_refused_in_one_line(folder: Path, name: str) -> None:
+    damage, message = BROKEN[name]
+    damage(folder)
+    with pytest.raises(ModelError, match=message) as caught:
+        load_tokenizer(open_model(folder).info)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("model_type", WINDOWED)
+def test_models_with_windows_load(tmp_path: Path, model_type: str) -> None:
+    assert open_model(write_model(tmp_path, model_type)).info.num_layers == 3
+
+
+def test_another_kind_of_cache_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that rotates, but for its first tokens, which it keeps for ever."""
+    caches = [KVCache(), ChunkedKVCache(64), RotatingKVCache(64, keep=4)]
+    monkeypatch.setattr(loader, "make_prompt_cache", lambda _: caches)
+    with pytest.raises(ModelError, match=r"another kind of cache \(ChunkedKVCache, RotatingKVCache\)"):
+        open_model(folder)
+
+
+def test_layers_that_share_their_kv_are_refused(tmp_path: Path) -> None:
+    write_model(tmp_path, "gemma4_text")
+    edit(tmp_path / "config.json", num_kv_shared_layers=1, use_double_wide_mlp=False)
+    with pytest.raises(ModelError, match="share their keys and values"):
+        open_model(tmp_path)
+
+
+def test_attention_of_a_models_own_is_refused(tmp_path: Path) -> None:
+    """gemma2 caps its scores, and so never calls the function that paged attention takes the place of."""
+    with pytest.raises(ModelError, match="attention in a way of its own"):
+        open_model(write_model(tmp_path, "gemma2"))
+
+
+AUTO_MAP = {
+    name: f"evil.{name}"
+    for name in ("AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoTokenizer", "AutoProcessor")
+}
+
+LOAD = """
+import sys
+from pathlib import Path
+from pensieve import PensieveError
+from pensieve.engine.loading.loader import inspect, load
+from pensieve.engine.loading.tokenizer import load_tokenizer
+try:
+    load_tokenizer(load(inspect(Path(sys.argv[1]), "tiny")).info)
+except PensieveError as error:
+    print("refused:", error)
+"""
+
+
+@pytest.mark.parametrize(
+    "file", ["config.json", "tokenizer_config.json", "processor_config.json", "generation_config.json"]
+)
+def test_code_in_a_model_folder_never_runs(folder: Path, file: str) -> None:
+    """Nor is anybody asked, on the terminal or on the network, whether it may."""
+    sentinel = folder / "it_ran"
+    evil = f"open({str(sentinel)!r}, 'w')\nclass AutoTokenizer: pass\n"
+    for name in ("evil.py", "sitecustomize.py", "tokenization_evil.py", "modeling_evil.py", "__init__.py"):
+        (folder / name).write_text(evil)
+    auto_map = AUTO_MAP | ({"AutoTokenizer": ["evil.A", "evil.B"]} if file == "tokenizer_config.json" else {})
+    edit(folder / file, auto_map=auto_map, custom_pipelines={"x": {"impl": "evil.X"}}, trust_remote_code=True)
+    dead_end = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    command = [sys.executable, "-c", LOAD, str(folder)]
+    child = subprocess.run(
+        command,
+        env=os.environ | dead_end,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert not sentinel.exists()
+    assert child.returncode == 0, child.stderr
+    assert "trust_remote_code" not in child.stderr

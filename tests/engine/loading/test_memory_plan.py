@@ -1,0 +1,163 @@
+"""The memory plan, for machines that are not here."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pensieve.cache.blocks import BLOCK_SIZE
+from pensieve.engine.blas import INSTALL_HINT, describe_blas
+from pensieve.engine.config import EngineConfig
+from pensieve.engine.loading import memory_plan
+from pensieve.engine.loading.memory_plan import Device, MemoryPlan, make_plan
+from pensieve.engine.loading.model_info import ModelInfo, kv_bytes_per_token
+from pensieve.engine.loading.weights import ModelError
+from pensieve.engine.step import SamplingParams
+
+PHI_3 = ModelInfo(
+    name="phi-3",
+    path=Path(),
+    model_type="phi3",
+    vocab_size=32064,
+    context_length=131_072,
+    weight_bytes=2_150_000_000,
+    dtype="float16",
+    quantization="4-bit",
+    num_layers=32,
+    kv_bytes_per_token=393_216,
+    eos_token_ids=frozenset(),
+    default_sampling=SamplingParams(),
+)
+TOY = replace(PHI_3, name="toy", weight_bytes=4_000_000, kv_bytes_per_token=2048, context_length=8192)
+
+
+def mac(gigabytes: float) -> Device:
+    return Device("metal", "Apple M3", int(gigabytes * 1.5e9), int(gigabytes * 1e9))
+
+
+def host(gigabytes: float) -> Device:
+    return Device("cpu", "a CPU", int(gigabytes * 1e9), int(gigabytes * 1e9))
+
+
+def plan(info: ModelInfo, device: Device, **settings: float) -> MemoryPlan:
+    return make_plan(info, EngineConfig(**settings), device)  # type: ignore[arg-type]  # tests pass numbers only
+
+
+def test_context_is_what_fits_when_the_model_could_hold_more() -> None:
+    made = plan(PHI_3, mac(11.4))
+    assert 15_000 < made.max_context < 25_000
+    assert made.max_context == made.num_kv_tokens == made.num_blocks * BLOCK_SIZE
+
+
+def test_context_is_the_models_when_more_would_fit() -> None:
+    made = plan(TOY, mac(11.4))
+    assert made.max_context == 8192
+    assert made.num_kv_tokens > 8 * 8192
+
+
+def test_everything_fits_on_the_device() -> None:
+    for size in (8, 11.4, 22.9, 51.5, 103):
+        made = plan(PHI_3, mac(size))
+        assert made.kv_bytes + made.weight_bytes + memory_plan.RESERVE_BYTES <= size * 1e9
+
+
+def test_a_small_model_does_not_take_a_large_machine() -> None:
+    assert plan(TOY, mac(100)).kv_bytes < 1e9
+    assert plan(TOY, host(100)).kv_bytes < plan(TOY, mac(100)).kv_bytes
+
+
+def test_kv_cache_gb_is_taken_literally() -> None:
+    made = plan(PHI_3, mac(51.5), kv_cache_gb=10)
+    assert 10e9 - BLOCK_SIZE * 393_216 < made.kv_bytes <= 10e9
+
+
+def test_more_kv_than_the_device_can_spare_is_refused() -> None:
+    with pytest.raises(
+        ModelError, match=r"^not enough memory: --kv-cache-gb 40 is 31\.\d GB more than Apple M3"
+    ):
+        plan(PHI_3, mac(11.4), kv_cache_gb=40)
+
+
+@pytest.mark.parametrize(("kv_bits", "factor"), [(8, 2 / 1.125), (4, 2 / 0.625)])
+def test_quantised_kv_holds_more_tokens(kv_bits: int, factor: float) -> None:
+    """Scales included: an element takes 9 or 5 bits."""
+    config = {"num_hidden_layers": 32, "num_key_value_heads": 32, "head_dim": 96}
+    assert kv_bytes_per_token(config, 2) == PHI_3.kv_bytes_per_token
+    smaller = replace(PHI_3, kv_bits=kv_bits, kv_bytes_per_token=kv_bytes_per_token(config, 2, kv_bits))
+    made = plan(smaller, mac(11.4))
+    assert made.num_kv_tokens == pytest.approx(factor * plan(PHI_3, mac(11.4)).num_kv_tokens, rel=0.01)
+    assert made.kv_bytes == pytest.approx(plan(PHI_3, mac(11.4)).kv_bytes, rel=0.01)
+
+
+def test_quantised_kv_is_suggested_where_it_would_be_enough() -> None:
+    with pytest.raises(ModelError, match=r"try a smaller --max-context or --kv-bits 8 or a smaller model$"):
+        plan(PHI_3, mac(32), max_context=100_000)
+    with pytest.raises(ModelError, match=r"try a smaller --max-context or a smaller model$"):
+        plan(replace(PHI_3, kv_bits=8), mac(32), max_context=100_000)
+
+
+def test_a_model_that_does_not_fit_says_how_much_is_missing() -> None:
+    with pytest.raises(ModelError, match=r"^not enough memory: 1\.\d GB missing.* try a smaller model$"):
+        plan(PHI_3, mac(2))
+
+
+def test_plain_weights_that_do_not_fit_suggest_four_bits() -> None:
+    with pytest.raises(ModelError, match=r"try a 4-bit model$"):
+        plan(replace(PHI_3, quantization=None, weight_bytes=7_600_000_000), mac(8))
+
+
+def test_what_is_missing_is_enough_when_added() -> None:
+    """The figure is worth something only if the plan works once the machine has that much more."""
+    for size in (1.0, 2.0, 3.0, 11.4):
+        context = 100_000
+        with pytest.raises(ModelError) as caught:
+            plan(PHI_3, mac(size), max_context=context)
+        missing = float(str(caught.value).split(": ")[1].split(" ")[0])
+        assert plan(PHI_3, mac(size + missing + 0.1), max_context=context).max_context == context
+
+
+def test_an_explicit_context_that_does_not_fit_is_refused_not_cut() -> None:
+    with pytest.raises(
+        ModelError, match=r"100000 tokens of KV take 39\.3 GB.* try a smaller --max-context or"
+    ):
+        plan(PHI_3, mac(11.4), max_context=100_000)
+
+
+def test_a_context_beyond_the_models_is_refused() -> None:
+    with pytest.raises(ModelError, match="--max-context 9000 is more than the model's 8192 tokens"):
+        plan(TOY, mac(11.4), max_context=9000)
+
+
+def test_a_smaller_context_is_kept() -> None:
+    assert plan(TOY, mac(11.4), max_context=4096).max_context == 4096
+
+
+def test_this_machine_has_a_device() -> None:
+    device = memory_plan.find_device()
+    assert device.name
+    assert 0 < device.available_bytes <= device.total_bytes
+
+
+def write_group(folder: Path, limit: str, used: int, inactive: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "memory.max").write_text(f"{limit}\n")
+    (folder / "memory.current").write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"anon 1\ninactive_file {inactive}\n")
+
+
+def test_control_groups_limit_memory_at_every_level(tmp_path: Path) -> None:
+    """A container's limit may stand on a group above its own, and page cache counts as used there."""
+    root, own = tmp_path / "cgroup", tmp_path / "own"
+    own.write_text("0::/slice/box\n")
+    write_group(root / "slice", "4000000000", used=3_000_000_000, inactive=2_500_000_000)
+    write_group(root / "slice" / "box", "max", used=5, inactive=0)
+    assert memory_plan._control_groups(root, own) == [(4_000_000_000, 500_000_000)]
+
+
+def test_without_control_groups_there_is_no_limit(tmp_path: Path) -> None:
+    assert memory_plan._control_groups(tmp_path, tmp_path / "missing") == []
+
+
+def test_the_blas_is_told() -> None:
+    assert describe_blas("libopenblas.so.0") in ("OpenBLAS (system)", "Accelerate")
+    assert describe_blas(None) == "Accelerate" or INSTALL_HINT in describe_blas(None)

@@ -1,0 +1,69 @@
+from pensieve.cache.blocks import BLOCK_SIZE
+from pensieve.scheduler.kv_cache_manager import Memory
+from pensieve.scheduler.sequence import Sequence
+
+from .driver import prompt_of, request
+
+
+def sequence_of(tokens: list[int]) -> Sequence:
+    return Sequence(1, request(tokens), max_length=1000)
+
+
+def settled(memory: Memory, tokens: list[int]) -> Sequence:
+    """A sequence that holds blocks for `tokens`, with the KV of all of them written."""
+    sequence = sequence_of(tokens)
+    assert memory.attach(sequence, num_promised=0)
+    assert memory.reserve(sequence, len(tokens))
+    memory.settle(sequence, len(tokens))
+    return sequence
+
+
+def test_what_one_has_settled_is_attached_to_the_next() -> None:
+    memory, tokens = Memory(8), prompt_of(1, 100)
+    first = settled(memory, tokens)
+    second = sequence_of(tokens)
+    assert memory.attach(second, num_promised=0)
+    assert second.table.blocks == first.table.blocks[:3]
+    assert second.num_computed == second.num_settled == 3 * BLOCK_SIZE
+
+
+def test_what_is_promised_to_others_is_not_to_be_had_and_a_prefix_is_not_evicted_for_its_own_end() -> None:
+    memory, tokens = Memory(8), prompt_of(1, 3 * BLOCK_SIZE)
+    memory.release(settled(memory, tokens))
+    longer = sequence_of(tokens + prompt_of(2, 4 * BLOCK_SIZE))
+    assert memory.allocator.num_free == 5
+    assert not memory.attach(longer, num_promised=2)
+    assert not longer.table.blocks
+    assert memory.attach(longer, num_promised=1)
+    assert len(longer.table.blocks) == 3
+
+
+def test_a_sequence_that_was_refused_is_looked_up_again_only_when_there_is_more() -> None:
+    memory = Memory(8)
+    holder, refused = settled(memory, prompt_of(1, 5 * BLOCK_SIZE)), sequence_of(prompt_of(2, 4 * BLOCK_SIZE))
+    assert not memory.attach(refused, num_promised=0)
+    assert refused.num_refused == 3
+    assert not memory.attach(refused, num_promised=0)
+    memory.release(holder)
+    assert memory.attach(refused, num_promised=0)
+    assert refused.num_refused is None
+
+
+def test_reserving_evicts_what_nobody_holds_and_takes_nothing_from_a_sequence() -> None:
+    memory = Memory(8)
+    memory.release(settled(memory, prompt_of(1, 4 * BLOCK_SIZE)))
+    holder = settled(memory, prompt_of(2, 4 * BLOCK_SIZE))
+    grower = sequence_of(prompt_of(3, 1))
+    assert memory.reserve(grower, 4 * BLOCK_SIZE)
+    assert memory.tree.num_evicted == 4
+    assert not memory.reserve(grower, 5 * BLOCK_SIZE)
+    assert (len(holder.table.blocks), len(grower.table.blocks)) == (4, 4)
+
+
+def test_nothing_is_matched_any_more_after_distrust() -> None:
+    memory, tokens = Memory(8), prompt_of(1, 100)
+    holder = settled(memory, tokens)
+    memory.distrust()
+    assert memory.num_matched(tokens) == 0
+    memory.release(holder)
+    assert memory.allocator.num_free == 8
