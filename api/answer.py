@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..engine.step import TokenScore
-from .formats.output_events import Piece, Score
+from .formats.output_events import OutputEvent, ScoredToken
 from .metrics import FinishedReason, Metrics
 from .output.parser import OutputParser
-from .protocols import Generation
+from .protocols import TokenStream
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
 
@@ -29,14 +29,14 @@ class Answer:
 
     def __init__(
         self,
-        generation: Generation,
+        token_stream: TokenStream,
         parser: OutputParser,
         metrics: Metrics,
         started_s: float,
         is_cut: bool = False,
     ) -> None:
         """is_cut: the context leaves less room than the client has allowed."""
-        self._generation = generation
+        self._token_stream = token_stream
         self._parser = parser
         self._metrics = metrics
         self._started_s = started_s  # time.monotonic() when the request came in
@@ -49,8 +49,8 @@ class Answer:
     @property
     def usage(self) -> Usage:
         """The account so far; the cached part is a look-ahead until the request is admitted."""
-        cached = self._generation.num_cached_tokens
-        return Usage(self._generation.num_prompt_tokens - cached, cached, self._num_tokens)
+        cached = self._token_stream.num_cached_tokens
+        return Usage(self._token_stream.num_prompt_tokens - cached, cached, self._num_tokens)
 
     @property
     def stop_reason(self) -> StopReason:
@@ -67,45 +67,45 @@ class Answer:
         """The stop sequence that ended it, if one did."""
         return self._parser.stop_sequence
 
-    def __aiter__(self) -> AsyncIterator[list[Piece]]:
+    def __aiter__(self) -> AsyncIterator[list[OutputEvent]]:
         return self
 
-    async def __anext__(self) -> list[Piece]:
+    async def __anext__(self) -> list[OutputEvent]:
         """Return the next pieces, perhaps none. Raises EngineFailed."""
         if self._ended:
             raise StopAsyncIteration
         try:
-            tokens = await self._generation.__anext__()
+            tokens = await self._token_stream.__anext__()
         except StopAsyncIteration:
             return self._finish()
         except Exception:
             self._outcome = "error"
             raise
         self._count(len(tokens))
-        scores = self._generation.scores
-        pieces = self._feed_scored(tokens, scores) if scores else self._parser.feed(tokens)
-        return pieces + self._finish() if self._parser.done else pieces
+        scores = self._token_stream.scores
+        events = self._feed_scored(tokens, scores) if scores else self._parser.feed(tokens)
+        return events + self._finish() if self._parser.done else events
 
-    def _feed_scored(self, tokens: list[int], scores: list[TokenScore]) -> list[Piece]:
+    def _feed_scored(self, tokens: list[int], scores: list[TokenScore]) -> list[OutputEvent]:
         """Feed tokens one by one, each with its score where it is a part of the text."""
-        pieces: list[Piece] = []
+        events: list[OutputEvent] = []
         for token, score in zip(tokens, scores, strict=True):
             was_text = self._parser.in_text
-            pieces += self._parser.feed([token])
+            events += self._parser.feed([token])
             if self._parser.done:
                 break
             if was_text and self._parser.in_text:
-                pieces.append(Score(token, score.logprob, score.top))
-        return pieces
+                events.append(ScoredToken(token, score.logprob, score.top))
+        return events
 
     def close(self) -> None:
         """End the generation, whatever state it is in, and write the accounts once."""
-        self._generation.cancel()
+        self._token_stream.cancel()
         if self._closed:
             return
         self._closed = True
         elapsed_s = time.monotonic() - self._started_s
-        self._metrics.ended(self._generation, self._num_tokens, self._outcome, elapsed_s)
+        self._metrics.ended(self._token_stream, self._num_tokens, self._outcome, elapsed_s)
         for result in self._parser.results:
             self._metrics.tool_call(result)
 
@@ -113,22 +113,22 @@ class Answer:
         now = time.monotonic()
         self._num_tokens += num_tokens
         if self._last_tokens_s is None:
-            self._metrics.first_token(self._generation, now - self._started_s)
+            self._metrics.first_token(self._token_stream, now - self._started_s)
         else:
             self._metrics.next_tokens(num_tokens, now - self._last_tokens_s)
         self._last_tokens_s = now
 
-    def _finish(self) -> list[Piece]:
+    def _finish(self) -> list[OutputEvent]:
         self._ended = True
-        pieces = self._parser.finish()
+        events = self._parser.finish()
         self._outcome = self._why()
-        if self._generation.finish_reason == "stop":
+        if self._token_stream.finish_reason == "stop":
             self._num_tokens += 1  # the stop token: sampled, but not among the tokens read
-        return pieces
+        return events
 
     def _why(self) -> FinishedReason:
         if self._parser.stop_sequence is not None:
             return "stop_sequence"
-        if not self._parser.done and self._generation.finish_reason == "length":
+        if not self._parser.done and self._token_stream.finish_reason == "length":
             return "length"
         return "tool_use" if self._parser.has_calls else "stop"

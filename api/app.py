@@ -7,7 +7,7 @@ from .command.config import ServerConfig
 from .errors import add_error_handlers
 from .formats.detokenizer import TokenTexts, detokenizer_factory
 from .formats.thinking_tags import find_think_marks
-from .grammar.constraint_factory import open_rule_book
+from .grammar.constraint_factory import open_constraint_factory
 from .health import HealthApi
 from .messages import MessagesApi
 from .metrics import Metrics
@@ -34,7 +34,9 @@ def create_app(
         model=model,
         scheduler=scheduler,
         prompts=prompts,
-        rule_book=open_rule_book(tokenizer, model.eos_token_ids, prompts.template.tool_format),
+        constraint_factory=open_constraint_factory(
+            tokenizer, model.eos_token_ids, prompts.template.tool_format
+        ),
         think=(think.start, think.end) if think else None,
         new_detokenizer=new_detokenizer,
         token_texts=TokenTexts(tokenizer, new_detokenizer),
@@ -47,7 +49,7 @@ def create_app(
         Middleware(BodyLimit),
     ]
     app = FastAPI(openapi_url=None, redirect_slashes=False, middleware=guards)
-    app.state.rule_book = services.rule_book
+    app.state.constraint_factory = services.constraint_factory
     add_error_handlers(app, services.metrics.rejected)
     for api in (MessagesApi(services), OpenAIApi(services), ModelsApi(services), HealthApi(services)):
         app.include_router(api.router())

@@ -8,7 +8,16 @@ from typing import Any
 
 from .answer import Answer, Usage
 from .errors import ApiError, error_body
-from .formats.output_events import Arguments, CallEnd, CallStart, Piece, Score, Text, Thinking, call_input
+from .formats.output_events import (
+    ArgumentsDelta,
+    OutputEvent,
+    ScoredToken,
+    TextDelta,
+    ThinkingDelta,
+    ToolCallEnd,
+    ToolCallStart,
+    call_input,
+)
 from .formats.thinking_signature import UNSIGNED, seal
 
 compact_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -38,7 +47,7 @@ def message_body(message_id: str, model: str, content: list[dict[str, Any]], usa
     }
 
 
-class EventWriter:
+class MessageStreamWriter:
     """Writes the events of one stream, each block between its start and its stop.
 
     omit_thoughts: show no more of them than that there are some.
@@ -49,16 +58,16 @@ class EventWriter:
         self._omit_thoughts = omit_thoughts
         self._omitted: list[str] = []  # thoughts of the open block
         self._index = -1  # of the block written last
-        self._open: type[Piece] | None = None  # what opened the block that is open
+        self._open: type[OutputEvent] | None = None  # what opened the block that is open
 
     def start(self, usage: Usage) -> str:
         """Write message_start, with what is known of the usage."""
         message = message_body(new_message_id(), self._model, [], usage)
         return sse({"type": "message_start", "message": message})
 
-    def pieces(self, pieces: Iterable[Piece]) -> str:
+    def events(self, events: Iterable[OutputEvent]) -> str:
         """Write the next parts of the answer."""
-        return "".join(self._piece(piece) for piece in pieces)
+        return "".join(self._event(event) for event in events)
 
     def end(self, answer: Answer) -> str:
         """Close the last block and write message_delta, with the exact usage, and message_stop."""
@@ -74,31 +83,31 @@ class EventWriter:
         """Write an error event."""
         return sse(error_body(problem, request_id))
 
-    def _piece(self, piece: Piece) -> str:
-        match piece:
-            case Text() | Thinking():
-                return self._words(piece)
-            case CallStart():
-                return self._close() + self._start(piece)
-            case Arguments():
-                return self._delta("input_json_delta", "partial_json", piece.json)
-            case CallEnd():
+    def _event(self, event: OutputEvent) -> str:
+        match event:
+            case TextDelta() | ThinkingDelta():
+                return self._words(event)
+            case ToolCallStart():
+                return self._close() + self._start(event)
+            case ArgumentsDelta():
+                return self._delta("input_json_delta", "partial_json", event.json)
+            case ToolCallEnd():
                 return self._close()
-            case Score():
+            case ScoredToken():
                 return ""  # not of this API
 
-    def _words(self, piece: Text | Thinking) -> str:
-        start = "" if self._open is type(piece) else self._close() + self._start(piece)
-        if isinstance(piece, Thinking) and self._omit_thoughts:
-            self._omitted.append(piece.text)
+    def _words(self, event: TextDelta | ThinkingDelta) -> str:
+        start = "" if self._open is type(event) else self._close() + self._start(event)
+        if isinstance(event, ThinkingDelta) and self._omit_thoughts:
+            self._omitted.append(event.text)
             return start
-        key = "thinking" if isinstance(piece, Thinking) else "text"
-        return start + self._delta(f"{key}_delta", key, piece.text)
+        key = "thinking" if isinstance(event, ThinkingDelta) else "text"
+        return start + self._delta(f"{key}_delta", key, event.text)
 
-    def _start(self, piece: Text | Thinking | CallStart) -> str:
+    def _start(self, event: TextDelta | ThinkingDelta | ToolCallStart) -> str:
         self._index += 1
-        self._open = type(piece)
-        empty = empty_block(piece)
+        self._open = type(event)
+        empty = empty_block(event)
         return sse({"type": "content_block_start", "index": self._index, "content_block": empty})
 
     def _delta(self, kind: str, key: str, text: str) -> str:
@@ -110,7 +119,7 @@ class EventWriter:
     def _close(self) -> str:
         if self._open is None:
             return ""
-        signed = self._sign() if self._open is Thinking else ""
+        signed = self._sign() if self._open is ThinkingDelta else ""
         self._open = None
         return signed + sse({"type": "content_block_stop", "index": self._index})
 
@@ -120,44 +129,44 @@ class EventWriter:
         return self._delta("signature_delta", "signature", signature)
 
 
-def empty_block(piece: Text | Thinking | CallStart) -> dict[str, Any]:
+def empty_block(event: TextDelta | ThinkingDelta | ToolCallStart) -> dict[str, Any]:
     """Build the block that a piece opens, before anything is in it."""
-    match piece:
-        case Text():
+    match event:
+        case TextDelta():
             return {"type": "text", "text": ""}
-        case Thinking():
+        case ThinkingDelta():
             return {"type": "thinking", "thinking": "", "signature": ""}
-        case CallStart():
-            return {"type": "tool_use", "id": piece.id, "name": piece.name, "input": {}}
+        case ToolCallStart():
+            return {"type": "tool_use", "id": event.id, "name": event.name, "input": {}}
 
 
-class ContentWriter:
+class MessageBodyBuilder:
     """Gathers the content of a message that is sent whole; its blocks equal those of the stream."""
 
     def __init__(self, model: str, omit_thoughts: bool = False) -> None:
         self._model = model
         self._omit_thoughts = omit_thoughts
         self._blocks: list[dict[str, Any]] = []
-        self._open: type[Piece] | None = None
+        self._open: type[OutputEvent] | None = None
         self._arguments: list[str] = []  # fragments of the open call's
 
-    def add(self, pieces: Iterable[Piece]) -> None:
+    def add(self, events: Iterable[OutputEvent]) -> None:
         """Take the next parts of the answer."""
-        for piece in pieces:
-            match piece:
-                case CallStart():
-                    self._start(piece)
-                case Arguments():
-                    self._arguments.append(piece.json)
-                case CallEnd():
+        for event in events:
+            match event:
+                case ToolCallStart():
+                    self._start(event)
+                case ArgumentsDelta():
+                    self._arguments.append(event.json)
+                case ToolCallEnd():
                     self._blocks[-1]["input"] = call_input(self._arguments)
                     self._arguments = []
-                case Score():
+                case ScoredToken():
                     pass  # not of this API
-                case Text() | Thinking():
-                    if self._open is not type(piece):
-                        self._start(piece)
-                    self._fill(self._blocks[-1], piece)
+                case TextDelta() | ThinkingDelta():
+                    if self._open is not type(event):
+                        self._start(event)
+                    self._fill(self._blocks[-1], event)
 
     def message(self, answer: Answer) -> dict[str, Any]:
         """Build the message, at the answer's end."""
@@ -167,13 +176,13 @@ class ContentWriter:
         body = message_body(new_message_id(), self._model, self._blocks, answer.usage)
         return body | {"stop_reason": answer.stop_reason, "stop_sequence": answer.stop_sequence}
 
-    def _start(self, piece: Text | Thinking | CallStart) -> None:
-        self._blocks.append(empty_block(piece))
-        self._open = type(piece)
+    def _start(self, event: TextDelta | ThinkingDelta | ToolCallStart) -> None:
+        self._blocks.append(empty_block(event))
+        self._open = type(event)
 
-    def _fill(self, block: dict[str, Any], piece: Text | Thinking) -> None:
-        if isinstance(piece, Text):
-            block["text"] += piece.text
+    def _fill(self, block: dict[str, Any], event: TextDelta | ThinkingDelta) -> None:
+        if isinstance(event, TextDelta):
+            block["text"] += event.text
         else:
-            block["thinking"] += piece.text
+            block["thinking"] += event.text
             block["signature"] = UNSIGNED

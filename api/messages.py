@@ -7,7 +7,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from .body import read_body
-from .message_events import ContentWriter, EventWriter
+from .message_events import MessageBodyBuilder, MessageStreamWriter
 from .models import check_model
 from .pipeline import Pipeline
 from .prompt.counts import Counts
@@ -37,10 +37,12 @@ class MessagesApi:
         started_s = time.monotonic()
         body = await read_body(request, MessagesRequest)
         check_model(body.model, self._services.model.name)
-        job = await self._pipeline.conversation(request, body, started_s)
+        prepared = await self._pipeline.conversation(request, body, started_s)
         if body.stream:
-            return self._pipeline.stream(job, EventWriter(body.model, body.omits_thoughts))
-        return await self._pipeline.whole(request, job, ContentWriter(body.model, body.omits_thoughts))
+            return self._pipeline.stream(prepared, MessageStreamWriter(body.model, body.omits_thoughts))
+        return await self._pipeline.whole(
+            request, prepared, MessageBodyBuilder(body.model, body.omits_thoughts)
+        )
 
     async def count_tokens(self, request: HttpRequest) -> Response:
         """Count a conversation's prompt, tools and system text included."""

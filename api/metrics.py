@@ -16,7 +16,7 @@ from .. import __version__
 from ..scheduler.loop import Stats
 from .errors import ApiError
 from .formats.calls.call_reader import ParseResult
-from .protocols import Generation, ModelInfo
+from .protocols import ModelInfo, TokenStream
 
 FinishedReason = Literal["stop", "length", "tool_use", "stop_sequence", "abort", "error"]
 
@@ -98,9 +98,9 @@ class Metrics:
         """Note how long a count_tokens request took."""
         self._count.labels(self._model).observe(elapsed_s)
 
-    def first_token(self, generation: Generation, elapsed_s: float) -> None:
+    def first_token(self, token_stream: TokenStream, elapsed_s: float) -> None:
         """Note the time to the first token, elapsed_s after the request came in."""
-        share = generation.num_cached_tokens / generation.num_prompt_tokens
+        share = token_stream.num_cached_tokens / token_stream.num_prompt_tokens
         cache = "hit" if share >= 0.9 else "partial" if share else "cold"
         self._ttft.labels(self._model, cache).observe(elapsed_s)
 
@@ -114,7 +114,7 @@ class Metrics:
         self._tool_calls.labels(result).inc()
 
     def ended(
-        self, generation: Generation, num_tokens: int, reason: FinishedReason, elapsed_s: float
+        self, token_stream: TokenStream, num_tokens: int, reason: FinishedReason, elapsed_s: float
     ) -> None:
         """Note all that is known of a request at its end, elapsed_s after it came in."""
         model, now = self._model, time.monotonic()
@@ -122,12 +122,14 @@ class Metrics:
         if reason == "abort":
             self._cancelled.labels("disconnect").inc()
         self._e2e.labels(model).observe(elapsed_s)
-        self._prompt.labels(model).observe(generation.num_prompt_tokens)
+        self._prompt.labels(model).observe(token_stream.num_prompt_tokens)
         self._generated.labels(model).observe(num_tokens)
-        admitted, first = generation.admitted_s, generation.first_token_s
+        admitted, first = token_stream.admitted_s, token_stream.first_token_s
         if admitted is not None:
-            self._queue.labels(model).observe(admitted - generation.arrival_s)
-            self._cached.labels(model).observe(generation.num_cached_tokens / generation.num_prompt_tokens)
+            self._queue.labels(model).observe(admitted - token_stream.arrival_s)
+            self._cached.labels(model).observe(
+                token_stream.num_cached_tokens / token_stream.num_prompt_tokens
+            )
         if admitted is not None and first is not None:
             self._prefill.labels(model).observe(max(0.0, first - admitted))
             self._decode.labels(model).observe(now - first)

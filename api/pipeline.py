@@ -11,18 +11,18 @@ from .answer import Answer
 from .errors import ClientGone, prompt_too_long
 from .grammar.answer_constraint import AnswerConstraint
 from .output.parser import Grammar, OutputParser
-from .output.thinking_budget import Budget, BudgetedGeneration
+from .output.thinking_budget import Budget, BudgetedTokenStream
 from .prompt.prompt import Prompt
-from .protocols import Generation
+from .protocols import TokenStream
 from .schema import CountTokensRequest, GenerationRequest, MessagesRequest, sampling_params
 from .services import Services
-from .stream import AnswerStream, MessageWriter, StreamWriter, until_disconnect, whole_message
+from .stream import AnswerStream, BodyBuilder, StreamWriter, until_disconnect, whole_message
 
 MAX_SESSION_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class PreparedRequest:
     """A request that is ready for the scheduler."""
 
     request: Request
@@ -44,9 +44,13 @@ class Pipeline:
         self._services.metrics.prompt_built(prompt.template_s, prompt.tokenize_s)
         return prompt
 
-    async def conversation(self, http: HttpRequest, body: MessagesRequest, started_s: float) -> Job:
+    async def conversation(
+        self, http: HttpRequest, body: MessagesRequest, started_s: float
+    ) -> PreparedRequest:
         """Prepare a conversation."""
-        rules = await self._services.rule_book.rules(body) if self._services.rule_book else None
+        rules = (
+            await self._services.constraint_factory.rules(body) if self._services.constraint_factory else None
+        )
         prompt = await self.build(body)
         grammar = Grammar(
             stop_sequences=body.stop_sequences or (),
@@ -62,23 +66,23 @@ class Pipeline:
         if rules is not None:
             rules = replace(rules, starts_thinking=prompt.starts_thinking)
             request = replace(request, constraint=AnswerConstraint(rules))
-        return Job(request, grammar, started_s, prompt.budget, is_cut)
+        return PreparedRequest(request, grammar, started_s, prompt.budget, is_cut)
 
     async def raw(
         self, http: HttpRequest, body: GenerationRequest, prompt: str | list[int], started_s: float
-    ) -> Job:
+    ) -> PreparedRequest:
         """Prepare a prompt that is taken as it is."""
         tokens = await self._services.prompts.tokens(prompt)
         grammar = Grammar(stop_sequences=body.stop_sequences or ())
-        return Job(self._scheduled(http, body, tokens), grammar, started_s)
+        return PreparedRequest(self._scheduled(http, body, tokens), grammar, started_s)
 
-    def stream(self, job: Job, writer: StreamWriter) -> Response:
+    def stream(self, prepared: PreparedRequest, writer: StreamWriter) -> Response:
         """Answer as a stream."""
-        return AnswerStream(lambda: self._start(job), writer, self._services.keep_alive)
+        return AnswerStream(lambda: self._start(prepared), writer, self._services.keep_alive)
 
-    async def whole(self, http: HttpRequest, job: Job, writer: MessageWriter) -> Response:
+    async def whole(self, http: HttpRequest, prepared: PreparedRequest, writer: BodyBuilder) -> Response:
         """Answer with one message."""
-        answer = self._start(job)
+        answer = self._start(prepared)
         try:
             message = await until_disconnect(http.receive, whole_message(answer, writer))
         finally:
@@ -87,15 +91,15 @@ class Pipeline:
             raise ClientGone("the client closed the connection")
         return JSONResponse(message)
 
-    def _start(self, job: Job) -> Answer:
+    def _start(self, prepared: PreparedRequest) -> Answer:
         submit = self._services.scheduler.submit
-        generation: Generation = (
-            submit(job.request)
-            if job.budget is None
-            else BudgetedGeneration(submit, job.request, job.budget, job.grammar)
+        token_stream: TokenStream = (
+            submit(prepared.request)
+            if prepared.budget is None
+            else BudgetedTokenStream(submit, prepared.request, prepared.budget, prepared.grammar)
         )
-        parser = OutputParser(self._services.new_detokenizer(), job.grammar)
-        return Answer(generation, parser, self._services.metrics, job.started_s, job.is_cut)
+        parser = OutputParser(self._services.new_detokenizer(), prepared.grammar)
+        return Answer(token_stream, parser, self._services.metrics, prepared.started_s, prepared.is_cut)
 
     def _scheduled(self, http: HttpRequest, body: GenerationRequest, tokens: list[int]) -> Request:
         """Make the scheduler's request; `max_tokens` is cut to what the context leaves."""

@@ -77,7 +77,7 @@ class Tokenizer(Protocol):
     def decode(self, token_ids: list[int], /) -> str: ...
 
 
-class Generation(Protocol):
+class TokenStream(Protocol):
     """`scheduler.loop.Generation`: a request's tokens as they are computed."""
 
     @property
@@ -109,7 +109,7 @@ class Generation(Protocol):
 class Scheduler(Protocol):
     """`scheduler.loop.SchedulerLoop`, as far as it is used here."""
 
-    def submit(self, request: Request) -> Generation:
+    def submit(self, request: Request) -> TokenStream:
         """Queue a request. Raises PromptTooLong, QueueFull or EngineDown."""
 
     def stats(self) -> Stats: ...

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .formats.detokenizer import Detokenizer, TokenTexts
-from .grammar.constraint_factory import RuleBook
+from .grammar.constraint_factory import ConstraintFactory
 from .metrics import Metrics
 from .prompt.prompt import PromptBuilder
 from .protocols import ModelInfo, Scheduler
@@ -18,7 +18,7 @@ class Services:
     model: ModelInfo
     scheduler: Scheduler
     prompts: PromptBuilder
-    rule_book: RuleBook | None  # None for a tokenizer that no grammar can be compiled for
+    constraint_factory: ConstraintFactory | None  # None for a tokenizer that no grammar can be compiled for
     think: tuple[str, str] | None  # the marks around the model's thoughts
     new_detokenizer: Callable[[], Detokenizer]
     token_texts: TokenTexts

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from .. import PensieveError
 from .answer import Answer, Usage
 from .errors import ApiError, EngineError, api_error
-from .formats.output_events import Piece
+from .formats.output_events import OutputEvent
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class StreamWriter(Protocol):
     def start(self, usage: Usage) -> str:
         """Write what comes before the first token."""
 
-    def pieces(self, pieces: Iterable[Piece]) -> str:
+    def events(self, events: Iterable[OutputEvent]) -> str:
         """Write the next parts of the answer."""
 
     def end(self, answer: Answer) -> str:
@@ -50,10 +50,10 @@ class StreamWriter(Protocol):
         """Write that the answer will not be completed."""
 
 
-class MessageWriter(Protocol):
+class BodyBuilder(Protocol):
     """Gathers an answer that is sent whole, in the words of one API."""
 
-    def add(self, pieces: Iterable[Piece]) -> None:
+    def add(self, events: Iterable[OutputEvent]) -> None:
         """Take the next parts of the answer."""
 
     def message(self, answer: Answer) -> dict[str, Any]:
@@ -133,16 +133,16 @@ class EventSender:
 
 
 async def _send_answer(answer: Answer, writer: StreamWriter, output: EventSender) -> None:
-    async for pieces in answer:
-        if text := writer.pieces(pieces):
+    async for events in answer:
+        if text := writer.events(events):
             await output.send(text)
     await output.send(writer.end(answer))
 
 
-async def whole_message(answer: Answer, writer: MessageWriter) -> dict[str, Any]:
+async def whole_message(answer: Answer, writer: BodyBuilder) -> dict[str, Any]:
     """Wait for an answer's end and build the message."""
-    async for pieces in answer:
-        writer.add(pieces)
+    async for events in answer:
+        writer.add(events)
         await asyncio.sleep(0)
     return writer.message(answer)
 

@@ -16,11 +16,11 @@ import numpy as np
 
 from ..cache.blocks import BLOCK_SIZE
 from ..cache.kv import ArrayPools, LayerShape, Pool
-from ..engine.attention.array_attention import Scoring, attend_arrays
+from ..engine.attention.array_attention import AttentionParams, attend_arrays
 from ..engine.attention.kernels.batch import PassTables
 from ..engine.attention.kernels.device import Options, PagedKernels, find_kernels
 from ..engine.attention.shared_prefixes import segments
-from ..engine.step import Run
+from ..engine.step import SlotRange
 
 LAYERS = 36
 
@@ -33,7 +33,7 @@ class Case:
     num_rows: int
     length: int
 
-    def runs(self) -> list[tuple[Run, ...]]:
+    def runs(self) -> list[tuple[SlotRange, ...]]:
         """Each row's slots."""
         step = -(-self.length // BLOCK_SIZE) * BLOCK_SIZE
         return [((row * step, row * step + self.length),) for row in range(self.num_rows)]
@@ -58,7 +58,7 @@ class Trial:
         heads, rows = shape.num_kv_heads, len(self.runs)
         self.queries = normal(rows, heads * group, 1, shape.key_dim)
         self.new = normal(rows, heads, 1, shape.key_dim), normal(rows, heads, 1, shape.key_dim)
-        self.scoring = Scoring(shape.key_dim**-0.5)
+        self.scoring = AttentionParams(shape.key_dim**-0.5)
         mx.eval(self.queries, self.new)
 
     @property

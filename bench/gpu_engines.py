@@ -85,7 +85,7 @@ class FilledRunner(Runner):
 
     def skip_attention(self) -> None:
         """From now on, leave it out."""
-        self._graphs = DecodeGraphs(self._model, self._facts, NoAttention("cuda"))
+        self._graphs = DecodeGraphs(self._model, self._specs, NoAttention("cuda"))
 
 
 class Pensieve:
@@ -233,7 +233,7 @@ def prefill_rates(model: Any, length: int = 16_384, chunk: int = 2048) -> tuple[
         machine.runner.prefills = True
         rates = []
         for index in (1, 2):  # the first one warms up
-            machine.scheduler.memory.tree.clear()
+            machine.scheduler.kv_cache.tree.clear()
             sequence = machine.add(length, 0, index)
             started = time.perf_counter()
             while len(sequence.tokens) == sequence.num_prompt:

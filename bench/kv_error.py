@@ -134,7 +134,9 @@ def main() -> None:
     own = str(probe(model)[0].shape.dtype).removeprefix("mlx.core.")
     runs = [Run(own, model, 16), Run("8 bits", model, 8), Run("4 bits", model, 4)]
     if options.beside:
-        runs.append(Run(f"({options.beside}, the whole model)", load(options.model, options.beside)[0], 16))
+        runs.append(
+            Run(f"({options.beside}, the whole model)", load(options.model, options.beside)[0], 16)
+        )
     print(f"{options.model.resolve().name}: {len(tokens)} tokens")
     print("| KV | bytes a token | largest difference of a logit | typical | same token |")
     print("| --- | --: | --: | --: | --: |")

@@ -17,7 +17,7 @@ import mlx.core as mx
 
 from pensieve.api.formats.calls.tool_format import plain_format
 from pensieve.api.grammar.answer_constraint import AnswerConstraint, Rules
-from pensieve.api.grammar.grammar_cache import Grammars, Wanted
+from pensieve.api.grammar.grammar_cache import GrammarKey, Grammars
 from pensieve.api.grammar.vocabulary import Vocabulary, make_vocabulary
 from pensieve.api.schema import Tool
 from pensieve.engine.sampler import sample
@@ -116,7 +116,7 @@ def row(name: str, times_ms: Sequence[float]) -> None:
 def measure(size: int, num_tools: int) -> None:
     """Print a table for one size of vocabulary."""
     rng = random.Random(size)
-    vocabulary, wanted = make(size, rng), Wanted(tools(num_tools), plain_format(), None)
+    vocabulary, wanted = make(size, rng), GrammarKey(tools(num_tools), plain_format(), None)
     grammars = Grammars(vocabulary)
     print(f"{size:,} tokens, {num_tools} tools; milliseconds: median, 99 %, worst")
     row("compile all tools", [timed(lambda: grammars.compile(wanted)) for _ in range(5)])

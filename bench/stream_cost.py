@@ -37,7 +37,7 @@ NUM_BLOCKS = 10_000
 MAX_CONTEXT = 32_768
 EOS: int = CONFIG["eos_token_id"]
 
-Mark = tuple[int, float]
+TreePosition = tuple[int, float]
 """A step's rows, and the CPU time of the loop's thread, in seconds, when it was handed to the engine."""
 
 
@@ -62,7 +62,7 @@ class SleepingEngine:
     """Says random words, each step in `step_s`."""
 
     def __init__(self, step_s: float) -> None:
-        self.marks: list[Mark] = []
+        self.marks: list[TreePosition] = []
         self._step_s = step_s
         self._rng = random.Random(0)
 
@@ -85,7 +85,7 @@ class SleepingEngine:
         return StepResult(plan.step_id, tokens, self._step_s)
 
 
-def cost_us(marks: Sequence[Mark], batch: int) -> float:
+def cost_us(marks: Sequence[TreePosition], batch: int) -> float:
     """CPU time of a token while the whole batch decodes. Raises ValueError when it never did."""
     times = [cpu_s for num_rows, cpu_s in marks if num_rows == batch]
     if len(times) < 2:

@@ -147,14 +147,14 @@ class BlockTable:
                 self._runs.append([first, first + BLOCK_SIZE])
         self.blocks += blocks
 
-    def runs(self, num_tokens: int) -> tuple[tuple[int, int], ...]:
+    def slot_ranges(self, num_tokens: int) -> tuple[tuple[int, int], ...]:
         """The slots of the first `num_tokens` tokens, at least one, in order, as ranges `(first, end)`."""
-        runs = []
+        slot_ranges = []
         for first, end in self._runs:
             if first + num_tokens <= end:
-                runs.append((first, first + num_tokens))
-                return tuple(runs)
-            runs.append((first, end))
+                slot_ranges.append((first, first + num_tokens))
+                return tuple(slot_ranges)
+            slot_ranges.append((first, end))
             num_tokens -= end - first
         raise AssertionError("the table is too short")
 

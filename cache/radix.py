@@ -27,7 +27,7 @@ class Node:
         self.last_used = now
 
 
-class Mark(NamedTuple):
+class TreePosition(NamedTuple):
     """Where a prefix ends in the tree. A node that was evicted since has no parent: the mark is void then."""
 
     node: Node
@@ -64,17 +64,19 @@ class RadixTree:
             node = child
         return blocks
 
-    def insert(self, tokens: Sequence[int], blocks: Sequence[int], mark: "Mark | None" = None) -> "Mark":
+    def insert(
+        self, tokens: Sequence[int], blocks: Sequence[int], position: "TreePosition | None" = None
+    ) -> "TreePosition":
         """Remember that `blocks` hold the KV of the first `len(blocks)` full blocks of `tokens`.
 
         Prefixes that are known keep the block they have; the tree adds a reference to each new one.
         mark: what an earlier insert of a prefix of `tokens` returned; the walk then begins there.
         """
         self._clock += 1
-        if mark is None or mark.node.parent is None:
-            mark = Mark(self._root, 0)
-        node = mark.node
-        for i in range(mark.num_blocks, len(blocks)):
+        if position is None or position.node.parent is None:
+            position = TreePosition(self._root, 0)
+        node = position.node
+        for i in range(position.num_blocks, len(blocks)):
             edge = tuple(tokens[i * BLOCK_SIZE : (i + 1) * BLOCK_SIZE])
             child = node.children.get(edge)
             if child is None:
@@ -82,7 +84,7 @@ class RadixTree:
                 child = self._add(node, edge, blocks[i])
             child.last_used = self._clock
             node = child
-        return Mark(node, len(blocks))
+        return TreePosition(node, len(blocks))
 
     def evict(self, count: int) -> int:
         """Free up to `count` blocks that nobody else holds, least recently used leaves first.

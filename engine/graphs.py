@@ -17,9 +17,9 @@ from ..cache.kv import ArrayPools
 from .attention.kernels.batch import DeviceTables, PassTables
 from .attention.kernels.device import PagedKernels
 from .attention.kernels.tables import Kind, Layout, round_up
-from .attention.paged import KernelDecode, LayerFacts
+from .attention.paged import AttentionSpec, KernelDecode
 from .attention.shared_prefixes import segments
-from .step import Run
+from .step import SlotRange
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Known:
 class DecodeGraphs:
     """A model's decode passes through the kernels, compiled for layouts that come again."""
 
-    def __init__(self, model: Any, layers: list[LayerFacts], kernels: PagedKernels) -> None:
+    def __init__(self, model: Any, layers: list[AttentionSpec], kernels: PagedKernels) -> None:
         self._model = model
         self._layers = layers
         self._kernels = kernels
@@ -69,14 +69,18 @@ class DecodeGraphs:
         self._num_failures = 0
 
     def logits(
-        self, tokens: mx.array, positions: list[int], runs: list[tuple[Run, ...]], pools: ArrayPools
+        self,
+        tokens: mx.array,
+        positions: list[int],
+        slot_ranges: list[tuple[SlotRange, ...]],
+        pools: ArrayPools,
     ) -> mx.array:
         """Feed each row's token and return what follows it, (rows, vocab); lazy. Writes the tokens' KV.
 
         tokens: (rows,). positions, runs: of each row, its newest token included.
         """
-        num_rows = round_up(len(runs), 2)
-        tables = PassTables(runs, segments(runs), num_rows)
+        num_rows = round_up(len(slot_ranges), 2)
+        tables = PassTables(slot_ranges, segments(slot_ranges), num_rows)
         found = self._find(tuple((kind, tables.layout(kind)) for kind in self._kinds))
         if found is not None:
             layouts, graph = found
@@ -84,14 +88,14 @@ class DecodeGraphs:
             flats = [tables.flat(kind, layout) for kind, layout in layouts]
             try:
                 logits, pools.done = graph(inputs, offsets, flats, pools.arrays(), pools.done)
-                return logits[: len(runs)]
+                return logits[: len(slot_ranges)]
             except Exception as error:  # of tracing, which has computed nothing yet
                 logger.warning("a step of this model cannot be compiled, which costs speed: %s", error)
                 self._num_failures += 1
                 del self._known[layouts]
         logits = self._forward(*_padded(tokens, positions, num_rows), tables, pools)
         self._kinds = tables.kinds
-        return logits[: len(runs)]
+        return logits[: len(slot_ranges)]
 
     def _find(self, wanted: Layouts) -> tuple[Layouts, Graph] | None:
         """A graph for a batch of the layout, made now if it is worth it; None to go without."""
@@ -128,7 +132,7 @@ class DecodeGraphs:
             arrays: list[mx.array],
             done: list[mx.array],
         ) -> tuple[mx.array, list[mx.array]]:
-            pools = ArrayPools.of([facts.shape for facts in self._layers], arrays, done)
+            pools = ArrayPools.of([spec.shape for spec in self._layers], arrays, done)
             return self._forward(inputs, offsets, GraphTables(layouts, flats), pools), pools.done
 
         return mx.compile(run)
@@ -136,7 +140,7 @@ class DecodeGraphs:
     def _forward(
         self, inputs: mx.array, offsets: mx.array, tables: PassTables | GraphTables, pools: ArrayPools
     ) -> mx.array:
-        layers = [KernelDecode(facts, offsets, pools, self._kernels, tables) for facts in self._layers]
+        layers = [KernelDecode(spec, offsets, pools, self._kernels, tables) for spec in self._layers]
         logits: mx.array = self._model(inputs, cache=layers)
         return logits.squeeze(1)
 

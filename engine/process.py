@@ -65,9 +65,9 @@ class EngineProcess:
 
         build: a module's function that returns the runner and facts. It runs again when the process has died.
         """
-        facts: T = self._ask("start", build, *arguments)
+        spec: T = self._ask("start", build, *arguments)
         self._start = ("start", build, *arguments)
-        return facts
+        return spec
 
     def _ask(self, *message: Any) -> Any:
         try:

@@ -18,18 +18,18 @@ from .attention.host_attention import HostAttention
 from .attention.kernels.device import PagedKernels
 from .attention.paged import (
     ArrayLayer,
+    AttentionSpec,
+    ForwardContext,
     HostLayer,
     KernelPrefill,
-    LayerFacts,
     PagedLayer,
-    Pass,
     kernel_slots,
     probe,
 )
 from .graphs import DecodeGraphs
 from .sampler import sample
 from .scores import Scores, score
-from .step import DecodeRow, PrefillChunk, Run, StepFailed, StepPlan, StepResult
+from .step import DecodeRow, PrefillChunk, SlotRange, StepFailed, StepPlan, StepResult
 
 
 class Runner:
@@ -41,7 +41,7 @@ class Runner:
         num_blocks: int,
         on_host: bool,
         kernels: PagedKernels | None = None,
-        layers: list[LayerFacts] | None = None,
+        layers: list[AttentionSpec] | None = None,
     ) -> None:
         """Allocate the pools.
 
@@ -55,8 +55,8 @@ class Runner:
         self._num_blocks = num_blocks
         self._host = HostAttention(num_threads=os.cpu_count() or 1) if on_host else None
         self._kernels = None if on_host else kernels
-        self._facts = layers or probe(model)
-        self._graphs = None if self._kernels is None else DecodeGraphs(model, self._facts, self._kernels)
+        self._specs = layers or probe(model)
+        self._graphs = None if self._kernels is None else DecodeGraphs(model, self._specs, self._kernels)
         self._in_flight: tuple[StepPlan, mx.array, float] | None = None
         self._scores: dict[int, Scores] = {}  # by step_id, of steps in flight that have some
         self._last_read_s = 0.0
@@ -72,22 +72,22 @@ class Runner:
     @property
     def kv_bytes_per_token(self) -> int:
         """What a token's KV takes in all layers."""
-        return sum(facts.shape.bytes_per_token for facts in self._facts)
+        return sum(spec.shape.bytes_per_token for spec in self._specs)
 
     def _new_pools(self) -> ArrayPools | HostPools:
-        shapes = [facts.shape for facts in self._facts]
+        shapes = [spec.shape for spec in self._specs]
         return (ArrayPools if self._host is None else HostPools)(shapes, self._num_blocks)
 
-    def _layers(self, this: Pass) -> list[PagedLayer]:
+    def _layers(self, context: ForwardContext) -> list[PagedLayer]:
         """The model's cache argument in one forward pass."""
         pools = self._pools
         if isinstance(pools, ArrayPools) and self._kernels is not None:
-            slots = kernel_slots(this)
-            return [KernelPrefill(facts, this, slots, pools, self._kernels) for facts in self._facts]
+            slots = kernel_slots(context)
+            return [KernelPrefill(spec, context, slots, pools, self._kernels) for spec in self._specs]
         if isinstance(pools, ArrayPools):
-            return [ArrayLayer(facts, this, pools) for facts in self._facts]
+            return [ArrayLayer(spec, context, pools) for spec in self._specs]
         assert self._host is not None
-        return [HostLayer(facts, this, pools, self._host) for facts in self._facts]
+        return [HostLayer(spec, context, pools, self._host) for spec in self._specs]
 
     def step(self, plan: StepPlan) -> StepResult | None:
         """Compute `plan` and return the oldest result that is ready: its own, or the previous step's.
@@ -160,21 +160,21 @@ class Runner:
 
     def logits(self, rows: list[DecodeRow]) -> mx.array:
         """Feed each row's token and return what follows it, (rows, vocab); lazy. Writes the tokens' KV."""
-        tokens, positions, runs = (
+        tokens, positions, slot_ranges = (
             self._inputs(rows),
             [row.position for row in rows],
-            [row.runs for row in rows],
+            [row.slot_ranges for row in rows],
         )
         if self._graphs is not None:
             assert isinstance(self._pools, ArrayPools)
-            return self._graphs.logits(tokens, positions, runs, self._pools)
-        this = Pass(
+            return self._graphs.logits(tokens, positions, slot_ranges, self._pools)
+        context = ForwardContext(
             offsets=mx.array(positions),
-            slots=np.array([row[-1][1] - 1 for row in runs], np.int32),
-            runs=runs,
+            slots=np.array([row[-1][1] - 1 for row in slot_ranges], np.int32),
+            slot_ranges=slot_ranges,
             samples=True,
         )
-        logits: mx.array = self._model(tokens[:, None], cache=self._layers(this))
+        logits: mx.array = self._model(tokens[:, None], cache=self._layers(context))
         return logits[:, -1]
 
     def _inputs(self, rows: list[DecodeRow]) -> mx.array:
@@ -194,20 +194,20 @@ class Runner:
 
     def prefill(self, chunk: PrefillChunk) -> None:
         """Write the KV of a slice of a prompt; lazy on MLX pools."""
-        this = Pass(
+        context = ForwardContext(
             offsets=mx.array([chunk.start]),
-            slots=_last_slots(chunk.runs, len(chunk.tokens)),
-            runs=[chunk.runs],
+            slots=_last_slots(chunk.slot_ranges, len(chunk.tokens)),
+            slot_ranges=[chunk.slot_ranges],
             samples=False,
         )
         # Lazy: nobody asks for the logits, so the projection to the vocabulary is never computed.
-        self._model(mx.array([chunk.tokens]), cache=self._layers(this))
+        self._model(mx.array([chunk.tokens]), cache=self._layers(context))
 
 
-def _last_slots(runs: Sequence[Run], count: int) -> Slots:
-    """The last `count` slots of `runs`, in token order."""
+def _last_slots(slot_ranges: Sequence[SlotRange], count: int) -> Slots:
+    """The last `count` slots of `slot_ranges`, in token order."""
     parts: list[Slots] = []
-    for first, end in reversed(runs):
+    for first, end in reversed(slot_ranges):
         taken = min(count, end - first)
         parts.append(np.arange(end - taken, end, dtype=np.int32))
         count -= taken

@@ -14,13 +14,13 @@ from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
 
 from ..cache.blocks import BLOCK_SIZE, BlockTable
 from ..cache.kv import ArrayPools, LayerShape
-from .attention.array_attention import Scoring, attend_arrays
+from .attention.array_attention import AttentionParams, attend_arrays
 from .attention.kernels.batch import PassTables
 from .attention.kernels.device import Options, PagedKernels, find_kernels
-from .attention.paged import LayerFacts, probe
+from .attention.paged import AttentionSpec, probe
 from .attention.shared_prefixes import segments
 from .runner import Runner
-from .step import DecodeRow, PrefillChunk, Run, SamplingParams
+from .step import DecodeRow, PrefillChunk, SamplingParams, SlotRange
 
 logger = logging.getLogger(__name__)
 
@@ -75,35 +75,35 @@ def kernel_disagreement(model: nn.Module, kernels: PagedKernels, kv_bits: int = 
 
     Long and short rows that share a prefix, so that all that a step may need is compiled here already.
     """
-    kinds = {replace(facts, layer=0) for facts in probe(model, kv_bits)}
-    return max(_layer_disagreement(facts, kernels) for facts in kinds)
+    kinds = {replace(spec, layer=0) for spec in probe(model, kv_bits)}
+    return max(_layer_disagreement(spec, kernels) for spec in kinds)
 
 
-def _layer_disagreement(facts: LayerFacts, kernels: PagedKernels) -> float:
-    shape = facts.shape
+def _layer_disagreement(spec: AttentionSpec, kernels: PagedKernels) -> float:
+    shape = spec.shape
     starts = list(accumulate((-(-own // BLOCK_SIZE) * BLOCK_SIZE for own in OWN), initial=SHARED + 64))
-    runs: list[tuple[Run, ...]] = [
+    slot_ranges: list[tuple[SlotRange, ...]] = [
         ((0, SHARED), (at, at + own)) for at, own in zip(starts, OWN, strict=False)
     ]
 
     def draw(seed: int, *dims: int) -> mx.array:
         return mx.random.normal(dims, key=mx.random.key(seed)).astype(shape.dtype)
 
-    queries = draw(0, len(OWN), facts.num_heads, 1, shape.key_dim)
+    queries = draw(0, len(OWN), spec.num_heads, 1, shape.key_dim)
     heads, dims = shape.num_kv_heads, (shape.key_dim, shape.value_dim)
     new = draw(1, len(OWN), heads, 1, dims[0]), draw(2, len(OWN), heads, 1, dims[1])
     old = draw(3, heads, starts[-1], dims[0]), draw(4, heads, starts[-1], dims[1])
-    scoring = Scoring(facts.scale, facts.window, draw(5, facts.num_heads) if facts.has_sinks else None)
+    params = AttentionParams(spec.scale, spec.window, draw(5, spec.num_heads) if spec.has_sinks else None)
     ours, plain = (ArrayPools([shape], starts[-1] // BLOCK_SIZE) for _ in range(2))
     for pools in (ours, plain):
         pools.write(0, np.arange(starts[-1], dtype=np.int32), *old)
-    last = np.array([row[-1][1] - 1 for row in runs], np.int32)
+    last = np.array([row[-1][1] - 1 for row in slot_ranges], np.int32)
     plain.write(0, last, *(fresh[:, :, 0].swapaxes(0, 1) for fresh in new))
     mx.eval(ours.arrays(), plain.arrays())  # before the kernels write to them
-    expected = attend_arrays(queries.astype(mx.float32), plain.keys[0], plain.values[0], runs, scoring)
-    batch = PassTables(runs, segments(runs))
+    expected = attend_arrays(queries.astype(mx.float32), plain.keys[0], plain.values[0], slot_ranges, params)
+    batch = PassTables(slot_ranges, segments(slot_ranges))
     result, _ = kernels.decode(
-        queries, new, (ours.keys[0], ours.values[0]), batch, Options(scoring, mx.zeros((8,)))
+        queries, new, (ours.keys[0], ours.values[0]), batch, Options(params, mx.zeros((8,)))
     )
     return _largest_distance(result[:, :, 0], expected[:, :, 0]) / KERNEL_TOLERANCE[shape.dtype]
 
@@ -127,7 +127,7 @@ def disagreement(
     one. Where KV is quantised, it is so on mlx-lm's side as well. Up to 1 is agreement.
     Raises whatever the model raises when it cannot work on paged KV.
     """
-    layers = [_narrowed(facts) for facts in probe(model, kv_bits)]
+    layers = [_narrowed(spec) for spec in probe(model, kv_bits)]
     runner = Runner(model, num_blocks=8, on_host=on_host, kernels=kernels, layers=layers)
     rows, expected = [], []
     for seq_id, (blocks, length) in enumerate(PROMPTS):
@@ -135,9 +135,9 @@ def disagreement(
         table.extend(blocks)
         tokens = [(seq_id + 7919 * i) % vocab_size for i in range(length)]
         cut, last = length // 2, length - 1
-        runner.prefill(PrefillChunk(seq_id, tokens[:cut], 0, table.runs(cut)))
-        runner.prefill(PrefillChunk(seq_id, tokens[cut:last], cut, table.runs(last)))
-        rows.append(DecodeRow(seq_id, tokens[last], last, table.runs(last + 1), SamplingParams()))
+        runner.prefill(PrefillChunk(seq_id, tokens[:cut], 0, table.slot_ranges(cut)))
+        runner.prefill(PrefillChunk(seq_id, tokens[cut:last], cut, table.slot_ranges(last)))
+        rows.append(DecodeRow(seq_id, tokens[last], last, table.slot_ranges(last + 1), SamplingParams()))
         expected.append(model(mx.array([tokens]), cache=reference_caches(model, layers))[0, -1])
     plain = mx.stack(expected)
     # Three times: the third time, where there are kernels, the pass is a compiled graph.
@@ -170,14 +170,16 @@ def _decoded(model: nn.Module, vocab_size: int, kernels: PagedKernels | None, kv
         cuts = [0, length // 2, length - 1]
         for start, end in pairwise(cuts):
             if end > start:
-                runner.prefill(PrefillChunk(row, tokens[row][start:end], start, table.runs(end)))
+                runner.prefill(PrefillChunk(row, tokens[row][start:end], start, table.slot_ranges(end)))
     steps = []
     for step in range(TRIAL_STEPS):
         places = [(row, length + step) for row, length in enumerate(TRIAL_LENGTHS)]
         steps.append(
             runner.logits(
                 [
-                    DecodeRow(row, tokens[row][end - 1], end - 1, tables[row].runs(end), SamplingParams())
+                    DecodeRow(
+                        row, tokens[row][end - 1], end - 1, tables[row].slot_ranges(end), SamplingParams()
+                    )
                     for row, end in places
                 ]
             )
@@ -186,8 +188,8 @@ def _decoded(model: nn.Module, vocab_size: int, kernels: PagedKernels | None, kv
     return mx.stack(steps)
 
 
-def _narrowed(facts: LayerFacts) -> LayerFacts:
-    return facts if facts.window is None else replace(facts, window=TRIAL_WINDOW)
+def _narrowed(spec: AttentionSpec) -> AttentionSpec:
+    return spec if spec.window is None else replace(spec, window=TRIAL_WINDOW)
 
 
 class _NarrowCache(RotatingKVCache):
@@ -216,16 +218,16 @@ class _RoundTrip:
         return restored
 
 
-def reference_caches(model: nn.Module, layers: list[LayerFacts]) -> list[Any]:
+def reference_caches(model: nn.Module, layers: list[AttentionSpec]) -> list[Any]:
     """mlx-lm's own, with the trial's windows and the pools' precision."""
     narrow = cast(Any, _NarrowCache)
     caches = [
-        cache if facts.window is None else narrow(facts.window)
-        for cache, facts in zip(make_prompt_cache(model), layers, strict=True)
+        cache if spec.window is None else narrow(spec.window)
+        for cache, spec in zip(make_prompt_cache(model), layers, strict=True)
     ]
     if layers[0].shape.kv_bits == 16:
         return caches
-    return [_RoundTrip(cache, facts.shape) for cache, facts in zip(caches, layers, strict=True)]
+    return [_RoundTrip(cache, spec.shape) for cache, spec in zip(caches, layers, strict=True)]
 
 
 def _largest_distance(a: mx.array, b: mx.array) -> float:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-Run = tuple[int, int]
+SlotRange = tuple[int, int]
 """A contiguous range of KV slots, `(first, end)`; a sequence is a few of them, in token order."""
 
 
@@ -64,7 +64,7 @@ class DecodeRow(NamedTuple):
     seq_id: int
     token: int | None  # None: the token that this sequence's previous step samples, still on the device
     position: int
-    runs: tuple[Run, ...]  # slots of positions 0..position, in order; the last one is written
+    slot_ranges: tuple[SlotRange, ...]  # slots of positions 0..position, in order; the last one is written
     sampling: SamplingParams
     allowed: bytes | None = None  # a bit for each token that may follow, lowest first; None allows all
 
@@ -76,7 +76,9 @@ class PrefillChunk(Message):
     seq_id: int
     tokens: list[int]
     start: int  # position of tokens[0]
-    runs: tuple[Run, ...]  # slots of positions 0..start+len(tokens)-1; the last len(tokens) are written
+    slot_ranges: tuple[
+        SlotRange, ...
+    ]  # slots of positions 0..start+len(tokens)-1; the last len(tokens) are written
 
 
 @dataclass(frozen=True, slots=True)

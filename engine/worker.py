@@ -41,8 +41,8 @@ class Worker:
 
     def start(self, build: Build, *arguments: Any) -> Any:
         """Make the runner; returns what `build` tells of it."""
-        self._runner, facts = build(*arguments)
-        return facts
+        self._runner, spec = build(*arguments)
+        return spec
 
     def step(self, plan: StepPlan) -> StepResult | None:
         """See Runner.step."""

@@ -5,7 +5,7 @@ from ..cache.radix import RadixTree
 from .sequence import Sequence
 
 
-class Memory:
+class KVCacheManager:
     """Block allocator and prefix tree, as sequences use them.
 
     It evicts what nobody holds, but takes nothing from a sequence: who gives way is the caller's to say.
@@ -19,7 +19,7 @@ class Memory:
         """How many first tokens of `tokens` have their KV cached now."""
         return len(self.tree.match(tokens)) * BLOCK_SIZE
 
-    def attach(self, sequence: Sequence, num_promised: int) -> bool:
+    def allocate(self, sequence: Sequence, num_promised: int) -> bool:
         """Give `sequence`, which holds nothing, its cached prefix, if the rest of its tokens will fit too.
 
         num_promised: blocks that could be had, but that others are going to need.
@@ -34,7 +34,7 @@ class Memory:
             return False
         self.allocator.share(cached)
         sequence.table.extend(cached)
-        sequence.num_computed = sequence.num_settled = len(cached) * BLOCK_SIZE
+        sequence.num_computed = sequence.num_committed = len(cached) * BLOCK_SIZE
         sequence.num_refused = None
         return True
 
@@ -51,20 +51,20 @@ class Memory:
         table.extend(self.allocator.allocate(missing, last, table.num_missing(len(sequence.tokens))))
         return True
 
-    def settle(self, sequence: Sequence, num_tokens: int) -> None:
+    def commit(self, sequence: Sequence, num_tokens: int) -> None:
         """The KV of a sequence's first `num_tokens` tokens is written: cache the blocks that are full."""
         num_full = num_tokens // BLOCK_SIZE
-        if num_full > sequence.num_settled // BLOCK_SIZE:
+        if num_full > sequence.num_committed // BLOCK_SIZE:
             blocks = sequence.table.blocks[:num_full]
-            sequence.mark = self.tree.insert(sequence.tokens, blocks, sequence.mark)
-        sequence.num_settled = num_tokens
+            sequence.tree_position = self.tree.insert(sequence.tokens, blocks, sequence.tree_position)
+        sequence.num_committed = num_tokens
 
-    def release(self, sequence: Sequence) -> None:
+    def free(self, sequence: Sequence) -> None:
         """Take all that `sequence` holds; what it settled stays cached."""
-        sequence.num_computed = sequence.num_settled = 0
-        sequence.mark = None
+        sequence.num_computed = sequence.num_committed = 0
+        sequence.tree_position = None
         self.allocator.release(sequence.table.clear())
 
-    def distrust(self) -> None:
+    def reset_prefix_cache(self) -> None:
         """Forget all that is cached: some of it may be wrong, and would poison whoever shares it."""
         self.tree.clear()

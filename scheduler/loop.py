@@ -50,7 +50,7 @@ class EngineFailed(PensieveError):
     """The engine failed while it computed this request."""
 
 
-class Generation:
+class TokenStream:
     """One request's tokens as they are computed: iterate over it, and `cancel()` it in a `finally`."""
 
     def __init__(self, scheduler: Scheduler, sequence: Sequence, num_cached: int) -> None:
@@ -83,14 +83,14 @@ class Generation:
         """Requests before this one in the queue; 0 once it runs."""
         if self._sequence.status is not SequenceStatus.WAITING:
             return 0
-        return self._scheduler.roster.waiting.index(self._sequence)
+        return self._scheduler.queues.waiting.index(self._sequence)
 
     @property
     def finish_reason(self) -> FinishReason | None:
         """Why it ended, None while it runs."""
         return self._sequence.finish_reason
 
-    def __aiter__(self) -> "Generation":
+    def __aiter__(self) -> "TokenStream":
         return self
 
     async def __anext__(self) -> list[int]:
@@ -165,7 +165,7 @@ class SchedulerLoop:
     def __init__(self, engine: Engine, config: SchedulerConfig, num_blocks: int, max_context: int) -> None:
         self._engine = engine
         self._scheduler = Scheduler(config, num_blocks, max_context)
-        self._generations: dict[Sequence, Generation] = {}
+        self._token_streams: dict[Sequence, TokenStream] = {}
         self._arrived = asyncio.Event()
         self._step_started_s: float | None = None
         self._num_failures = 0
@@ -176,7 +176,7 @@ class SchedulerLoop:
         """Tokens that one sequence may hold, prompt and answer together."""
         return self._scheduler.max_context
 
-    def submit(self, request: Request) -> Generation:
+    def submit(self, request: Request) -> TokenStream:
         """Queue a request and return its token stream.
 
         Raises PromptTooLong, QueueFull or EngineDown; nothing is queued then.
@@ -185,14 +185,14 @@ class SchedulerLoop:
             raise self._down
         if len(request.prompt) >= self.max_context:
             raise PromptTooLong(len(request.prompt), self.max_context - 1)
-        if len(self._scheduler.roster.waiting) >= self._scheduler.config.max_waiting:
+        if len(self._scheduler.queues.waiting) >= self._scheduler.config.max_waiting:
             raise QueueFull(retry_after_s=10)
-        num_cached = self._scheduler.memory.num_matched(request.prompt)
+        num_cached = self._scheduler.kv_cache.num_matched(request.prompt)
         sequence = self._scheduler.add(request)
-        generation = Generation(self._scheduler, sequence, num_cached)
-        self._generations[sequence] = generation
+        token_stream = TokenStream(self._scheduler, sequence, num_cached)
+        self._token_streams[sequence] = token_stream
         self._arrived.set()
-        return generation
+        return token_stream
 
     async def run(self) -> None:
         """Step until cancelled or until the engine is given up; every request then ends with an answer."""
@@ -207,9 +207,9 @@ class SchedulerLoop:
             raise
         finally:
             self._down = self._down or Stopping("the server is stopping")
-            for generation in self._generations.values():
-                generation.fail(self._down)
-            self._generations.clear()
+            for token_stream in self._token_streams.values():
+                token_stream.fail(self._down)
+            self._token_streams.clear()
 
     async def _idle(self) -> None:
         """Wait for a request, or for the engine's end: whoever comes next must not wait for its start."""
@@ -247,27 +247,27 @@ class SchedulerLoop:
             self._down = EngineDown(f"{self._num_failures} steps failed one after another: {error}")
 
     def _mark_admitted(self) -> None:
-        for sequence in self._scheduler.roster.running:
-            generation = self._generations[sequence]
-            if generation.admitted_s is None:
-                generation.admitted_s = time.monotonic()
+        for sequence in self._scheduler.queues.running:
+            token_stream = self._token_streams[sequence]
+            if token_stream.admitted_s is None:
+                token_stream.admitted_s = time.monotonic()
 
     def _publish(self, progress: list[Progress]) -> None:
         for item in progress:
-            self._generations[item.sequence].publish(item.tokens, item.scores)
+            self._token_streams[item.sequence].publish(item.tokens, item.scores)
 
     def _forget_ended(self) -> None:
-        ended = [s for s in self._generations if s.status is SequenceStatus.FINISHED]
+        ended = [s for s in self._token_streams if s.status is SequenceStatus.FINISHED]
         for sequence in ended:
-            del self._generations[sequence]
+            del self._token_streams[sequence]
 
     def stats(self) -> Stats:
         """What is running, what is held, what has happened."""
         scheduler, started = self._scheduler, self._step_started_s
-        counters, allocator = scheduler.counters, scheduler.memory.allocator
+        counters, allocator = scheduler.counters, scheduler.kv_cache.allocator
         return Stats(
-            num_running=len(scheduler.roster.running),
-            num_waiting=len(scheduler.roster.waiting),
+            num_running=len(scheduler.queues.running),
+            num_waiting=len(scheduler.queues.waiting),
             blocks_total=allocator.num_blocks,
             blocks_free=allocator.num_free,
             blocks_cached=allocator.num_cached,
@@ -279,7 +279,7 @@ class SchedulerLoop:
             prefix_cache_queries=counters.prefix_queries,
             prefix_cache_hits=counters.prefix_hits,
             prefix_waits=counters.prefix_waits,
-            evictions=scheduler.memory.tree.num_evicted,
+            evictions=scheduler.kv_cache.tree.num_evicted,
             preemptions=counters.preemptions,
             failed_steps=counters.failed_steps,
             steps=counters.steps,

@@ -15,7 +15,7 @@ NUM_STEPS = 8
 """Mixed steps remembered. The second slowest of them counts: half of the steps would exceed a mean."""
 
 
-class Pace:
+class PrefillPacer:
     """Cuts prefill slices to a target time a step, from what past steps took.
 
     A feedback rather than a model of costs: contexts grow slowly beside the steps, and a machine gets faster

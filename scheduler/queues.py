@@ -2,18 +2,18 @@
 
 from collections import deque
 
-from .kv_cache_manager import Memory
+from .kv_cache_manager import KVCacheManager
 from .sequence import FinishReason, Request, Sequence, SequenceStatus
 
 
-class Roster:
+class RequestQueues:
     """Every sequence that has not ended. It either waits or runs, and holds blocks only while it runs."""
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, kv_cache: KVCacheManager) -> None:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # in order of admission
         self.by_id: dict[int, Sequence] = {}  # both
-        self._memory = memory
+        self._kv_cache = kv_cache
         self._num_added = 0
 
     def add(self, request: Request, max_length: int) -> Sequence:
@@ -35,7 +35,7 @@ class Roster:
         self.running.remove(sequence)
         self.waiting.appendleft(sequence)
         sequence.status = SequenceStatus.WAITING
-        self._memory.release(sequence)
+        self._kv_cache.free(sequence)
 
     def end(self, sequence: Sequence, reason: FinishReason) -> None:
         """Take a sequence off, and its blocks."""
@@ -43,4 +43,4 @@ class Roster:
         sequence.status = SequenceStatus.FINISHED
         sequence.finish_reason = reason
         del self.by_id[sequence.seq_id]
-        self._memory.release(sequence)
+        self._kv_cache.free(sequence)

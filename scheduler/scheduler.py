@@ -22,10 +22,10 @@ from .admission import Admission
 from .config import SchedulerConfig
 from .constraint import ConstraintFailed, is_accepted
 from .counters import Counters
-from .kv_cache_manager import Memory
+from .kv_cache_manager import KVCacheManager
 from .planner import Planner
-from .prefill_pacer import Pace
-from .queues import Roster
+from .prefill_pacer import PrefillPacer
+from .queues import RequestQueues
 from .recovery import Recovery
 from .sequence import FinishReason, Progress, Request, Sequence, SequenceStatus
 from .step_budget import StepBudget
@@ -40,23 +40,23 @@ class Scheduler:
         self.config = config
         self.max_context = min(max_context, num_blocks * BLOCK_SIZE)
         self.counters = Counters()
-        self.memory = Memory(num_blocks)
-        self.roster = Roster(self.memory)
-        self._pace = Pace(config.itl_target_ms / 1000, config.step_tokens)
-        self._recovery = Recovery(self.roster, self.memory)
-        admission = Admission(config.max_batch, self.roster, self.memory, self._recovery, self.counters)
-        self._planner = Planner(self.roster, self.memory, admission, self.counters)
+        self.kv_cache = KVCacheManager(num_blocks)
+        self.queues = RequestQueues(self.kv_cache)
+        self._pace = PrefillPacer(config.itl_target_ms / 1000, config.step_tokens)
+        self._recovery = Recovery(self.queues, self.kv_cache)
+        admission = Admission(config.max_batch, self.queues, self.kv_cache, self._recovery, self.counters)
+        self._planner = Planner(self.queues, self.kv_cache, admission, self.counters)
         self._planned: deque[StepPlan] = deque()  # whose results have not come
 
     @property
     def has_work(self) -> bool:
         """Whether any sequence has not ended, or any result is to come."""
-        return bool(self.roster.by_id or self._planned)
+        return bool(self.queues.by_id or self._planned)
 
     def add(self, request: Request) -> Sequence:
         """Queue a request that fits: `len(prompt) < max_context` is the caller's to check."""
         assert len(request.prompt) < self.max_context
-        return self.roster.add(request, min(len(request.prompt) + request.max_tokens, self.max_context))
+        return self.queues.add(request, min(len(request.prompt) + request.max_tokens, self.max_context))
 
     def schedule(self) -> StepPlan | None:
         """Plan the next step.
@@ -78,11 +78,11 @@ class Scheduler:
         assert plan.step_id == result.step_id, "results come in the order of their plans"
         if plan.decode:
             self._pace.note(plan.num_tokens - len(plan.decode), result.elapsed_s)
-        by_id = self.roster.by_id
+        by_id = self.queues.by_id
         for chunk in plan.prefill:
             self.counters.computed_tokens += len(chunk.tokens)
             if chunk.seq_id in by_id:
-                self._settle(plan.step_id, by_id[chunk.seq_id], chunk.start + len(chunk.tokens))
+                self._commit(plan.step_id, by_id[chunk.seq_id], chunk.start + len(chunk.tokens))
         progress = []
         for row in plan.decode:
             sequence = by_id.get(row.seq_id)
@@ -96,16 +96,16 @@ class Scheduler:
             progress.append(Progress(sequence, tokens, [score] if tokens and score else []))
         return progress
 
-    def _settle(self, step_id: int, sequence: Sequence, num_tokens: int) -> None:
+    def _commit(self, step_id: int, sequence: Sequence, num_tokens: int) -> None:
         """Step `step_id` has written the KV of `num_tokens` tokens; void if `sequence` was requeued since."""
         if sequence.status is SequenceStatus.RUNNING and step_id >= sequence.first_step:
-            self.memory.settle(sequence, num_tokens)
+            self.kv_cache.commit(sequence, num_tokens)
 
     def _advance(self, step_id: int, row: DecodeRow, sequence: Sequence, token: int) -> list[int]:
         """Append a sampled token, or end the sequence on it. Returns what its reader gets: no stop token."""
         sequence.num_pending -= 1
         if token == NOT_A_NUMBER:
-            self.memory.distrust()
+            self.kv_cache.reset_prefix_cache()
             self.end(sequence, "error")
             return []
         try:
@@ -116,7 +116,7 @@ class Scheduler:
             return []
         if accepted:
             # No sooner: where a sample is refused, the slot is written anew and must be nobody else's.
-            self._settle(step_id, sequence, len(sequence.tokens))
+            self._commit(step_id, sequence, len(sequence.tokens))
         self._recovery.acquit(sequence)
         if not accepted:
             self._sample_again(sequence)
@@ -142,7 +142,7 @@ class Scheduler:
         """End `sequence` wherever it is, if it has not ended; steps already planned ignore it."""
         if sequence.status is not SequenceStatus.FINISHED:
             self._recovery.forget(sequence)
-            self.roster.end(sequence, reason)
+            self.queues.end(sequence, reason)
 
     def fail(self, unbegun: StepPlan | None = None) -> list[Progress]:
         """A planned step failed, and no result will come. Returns the progress of who ended by it.

@@ -5,7 +5,7 @@ from enum import Enum
 from typing import Literal
 
 from ..cache.blocks import BLOCK_SIZE, BlockTable
-from ..cache.radix import Mark
+from ..cache.radix import TreePosition
 from ..engine.step import SamplingParams, TokenScore
 from .constraint import Constraint
 
@@ -54,14 +54,14 @@ class Sequence:
     finish_reason: FinishReason | None = None
     table: BlockTable = field(default_factory=BlockTable)
     num_computed: int = 0  # tokens whose KV is written, or will be by a step that is queued
-    num_settled: int = 0  # tokens whose KV is written by a step that has ended well
+    num_committed: int = 0  # tokens whose KV is written by a step that has ended well
     num_pending: int = 0  # tokens that queued steps sample, not yet known here
     first_step: int = 0  # the step it was planned in after its last admission; KV of older ones is void
     first_sample: int = 0  # samples of older steps are void: they follow a token that was refused
     num_cached: int | None = None  # prompt tokens found in the prefix tree at the first admission
     prefix_wait: "PrefixWait | None" = None
     num_refused: int | None = None  # blocks that were to be had when it was last refused for want of them
-    mark: Mark | None = None  # how far its blocks are in the prefix tree
+    tree_position: TreePosition | None = None  # how far its blocks are in the prefix tree
 
     def __post_init__(self) -> None:
         assert self.request.prompt, "a prompt has at least one token"
@@ -93,7 +93,8 @@ class PrefixWait:
     def is_over(self) -> bool:
         """Whether the shared part is in the tree, or will not come."""
         return (
-            self.producer.status is not SequenceStatus.RUNNING or self.producer.num_settled >= self.num_tokens
+            self.producer.status is not SequenceStatus.RUNNING
+            or self.producer.num_committed >= self.num_tokens
         )
 
 

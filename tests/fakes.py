@@ -236,7 +236,7 @@ class ScriptedScheduler:
     refusal: Exception | None = None  # what submit() raises
     engine_error: str | None = None
     requests: list[Request] = field(default_factory=list)
-    generations: list[ScriptedGeneration] = field(default_factory=list)
+    token_streams: list[ScriptedGeneration] = field(default_factory=list)
 
     def play(self, *scripts: Script) -> None:
         """Set what the next requests are answered with."""
@@ -246,17 +246,17 @@ class ScriptedScheduler:
         """Forget everything."""
         self.play(Script())
         self.refusal = self.engine_error = None
-        self.requests, self.generations = [], []
+        self.requests, self.token_streams = [], []
 
     def submit(self, request: Request) -> ScriptedGeneration:
         if self.refusal is not None:
             raise self.refusal
         script = self.scripts.popleft() if len(self.scripts) > 1 else self.scripts[0]
-        generation = ScriptedGeneration(request, script)
+        token_stream = ScriptedGeneration(request, script)
         self.requests.append(request)
-        self.generations.append(generation)
-        return generation
+        self.token_streams.append(token_stream)
+        return token_stream
 
     def stats(self) -> Stats:
-        running = sum(generation.finish_reason is None for generation in self.generations)
+        running = sum(token_stream.finish_reason is None for token_stream in self.token_streams)
         return replace(EMPTY_STATS, num_running=running, engine_error=self.engine_error)

@@ -23,7 +23,7 @@ class Stepper:
 
     def step(self) -> StepPlan | None:
         plan = self.scheduler.schedule()
-        running = {sequence.seq_id for sequence in self.scheduler.roster.running}
+        running = {sequence.seq_id for sequence in self.scheduler.queues.running}
         assert plan is None or running.issuperset(plan.seq_ids)
         result = self.runner.drain() if plan is None else self.runner.step(plan)
         if result is not None:
@@ -46,8 +46,8 @@ class Stepper:
 
     def _check(self) -> None:
         """What is held is exactly what the running sequences hold, and nothing is settled uncomputed."""
-        roster = self.scheduler.roster
-        held = {block for sequence in roster.running for block in sequence.table.blocks}
-        assert self.scheduler.memory.allocator.num_held == len(held)
-        assert not any(sequence.table.blocks for sequence in roster.waiting)
-        assert all(sequence.num_settled <= sequence.num_computed for sequence in roster.running)
+        queues = self.scheduler.queues
+        held = {block for sequence in queues.running for block in sequence.table.blocks}
+        assert self.scheduler.kv_cache.allocator.num_held == len(held)
+        assert not any(sequence.table.blocks for sequence in queues.waiting)
+        assert all(sequence.num_committed <= sequence.num_computed for sequence in queues.running)

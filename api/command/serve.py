@@ -134,7 +134,7 @@ def build_server(
     """Put app and HTTP server around a scheduler."""
     port = listener.getsockname()[1]
     app = create_app(replace(config, port=port), model, tokenizer, scheduler)
-    say(describe_calls(app.state.rule_book))
+    say(describe_calls(app.state.constraint_factory))
     debug = config.log_level == "debug"
     uvicorn_config = uvicorn.Config(
         app,

@@ -2,7 +2,7 @@
 
 from ...engine.loading.memory_plan import gigabytes
 from ...engine.served_model import ServedModel
-from ..grammar.constraint_factory import RuleBook
+from ..grammar.constraint_factory import ConstraintFactory
 from .config import ServerConfig
 from .launch import LOCAL_KEY, base_url, output_tokens
 
@@ -31,11 +31,11 @@ def describe_plan(model: ServedModel) -> str:
     )
 
 
-def describe_calls(rule_book: RuleBook | None) -> str:
+def describe_calls(constraint_factory: ConstraintFactory | None) -> str:
     """Say whether calls and JSON answers are kept to their schemas, as one line."""
-    if rule_book is None:
+    if constraint_factory is None:
         return "calls    not kept to their schemas: no grammar can be made of this model's tokens"
-    if not rule_book.keeps_calls:
+    if not constraint_factory.keeps_calls:
         return "calls    not kept to their schemas: no grammar for the model's format (JSON answers are)"
     return "calls    kept to their tools' schemas while they are written"
 

@@ -57,11 +57,11 @@ class WindowDetokenizer:
         self._pending: list[int] = []
 
     def add(self, tokens: list[int]) -> str:
-        pieces = []
+        events = []
         for token in tokens:
             self._pending.append(token)
-            pieces.append(self._take(final=False))
-        return "".join(pieces)
+            events.append(self._take(final=False))
+        return "".join(events)
 
     def flush(self) -> str:
         return self._take(final=True)

@@ -7,12 +7,12 @@ from typing import Any, NoReturn
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class TextDelta:
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Thinking:
+class ThinkingDelta:
     text: str
 
 
@@ -21,7 +21,7 @@ def _new_id() -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class CallStart:
+class ToolCallStart:
     """A tool call begins; its arguments follow, then its end."""
 
     name: str
@@ -29,19 +29,19 @@ class CallStart:
 
 
 @dataclass(frozen=True, slots=True)
-class Arguments:
+class ArgumentsDelta:
     """A fragment of the JSON of a call's arguments."""
 
     json: str
 
 
 @dataclass(frozen=True, slots=True)
-class CallEnd:
+class ToolCallEnd:
     """The call has ended. Fragments that join to no JSON object were cut off, or the model wrote no JSON."""
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class ScoredToken:
     """How likely the model found a token of the text, and the likeliest in its place; only if asked for."""
 
     token: int
@@ -49,7 +49,7 @@ class Score:
     top: list[tuple[int, float]]
 
 
-Piece = Text | Thinking | CallStart | Arguments | CallEnd | Score
+OutputEvent = TextDelta | ThinkingDelta | ToolCallStart | ArgumentsDelta | ToolCallEnd | ScoredToken
 """Texts that follow one another belong to one block, and so do thoughts."""
 
 

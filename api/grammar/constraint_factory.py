@@ -10,23 +10,23 @@ from ..protocols import Tokenizer
 from ..schema import AssistantMessage, MessagesRequest, Tool
 from .answer_constraint import Rules
 from .call_grammar import call_format
-from .grammar_cache import Grammars, Wanted
+from .grammar_cache import GrammarKey, Grammars
 from .vocabulary import Vocabulary, read_vocabulary
 
 
-def open_rule_book(
+def open_constraint_factory(
     tokenizer: Tokenizer, eos_ids: Collection[int], tool_format: ToolFormat
-) -> "RuleBook | None":
+) -> "ConstraintFactory | None":
     """Make the rule book of a model; None when no grammar can be compiled for its tokens, or its messages."""
     if is_harmony(tokenizer):
         return None
     think = find_think_marks(tokenizer)
     marks = (tool_format.start, tool_format.end, *((think.start, think.end) if think else ()))
     vocabulary = read_vocabulary(tokenizer, eos_ids, marks)
-    return RuleBook(vocabulary, tool_format, think) if vocabulary else None
+    return ConstraintFactory(vocabulary, tool_format, think) if vocabulary else None
 
 
-class RuleBook:
+class ConstraintFactory:
     """Finds the rules of requests to one model."""
 
     def __init__(self, vocabulary: Vocabulary, tool_format: ToolFormat, think: ThinkMarks | None) -> None:
@@ -50,12 +50,12 @@ class RuleBook:
         schema = body.answer_schema
         if schema is None and not tools:
             return None
-        call = await self._grammars.get(Wanted(tools, tool_format, None)) if tools else None
+        call = await self._grammars.get(GrammarKey(tools, tool_format, None)) if tools else None
         answer = call if tools and body.must_call else None
         if answer is None and schema is not None:
             if isinstance(body.messages[-1], AssistantMessage):
                 raise InvalidRequest("output_config.format: the last message must be the user's")
-            answer = await self._grammars.get(Wanted(tools, tool_format, schema))
+            answer = await self._grammars.get(GrammarKey(tools, tool_format, schema))
         marks = (tool_format.start.encode(), tool_format.end.encode()) if tool_format else (b"", b"")
         return Rules(
             vocabulary=self._vocabulary,

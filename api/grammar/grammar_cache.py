@@ -57,7 +57,7 @@ class Grammar:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class GrammarKey:
     """What an answer must conform to. schema: of the whole answer, None where text is free."""
 
     tools: tuple[Tool, ...]
@@ -83,7 +83,7 @@ class Grammars:
         self._compiling: dict[bytes, asyncio.Task[Grammar]] = {}
         self._turns = asyncio.Semaphore(MAX_COMPILING)
 
-    async def get(self, wanted: Wanted) -> Grammar:
+    async def get(self, wanted: GrammarKey) -> Grammar:
         """Return the grammar, compiled now or before. Raises InvalidRequest when that cannot be done."""
         key = await asyncio.to_thread(lambda: wanted.key)
         if key in self._kept:
@@ -94,7 +94,7 @@ class Grammars:
             self._compiling[key] = asyncio.create_task(self._compile(key, wanted))
         return await asyncio.shield(self._compiling[key])  # others may wait for it when this client has gone
 
-    async def _compile(self, key: bytes, wanted: Wanted) -> Grammar:
+    async def _compile(self, key: bytes, wanted: GrammarKey) -> Grammar:
         try:
             async with self._turns:
                 grammar = await asyncio.to_thread(on_deep_stack, lambda: self.compile(wanted))
@@ -113,7 +113,7 @@ class Grammars:
                 return
             del self._kept[key], self._used_s[key]
 
-    def compile(self, wanted: Wanted) -> Grammar:
+    def compile(self, wanted: GrammarKey) -> Grammar:
         """Compile in this thread, whose stack must be deep; others run meanwhile. Raises InvalidRequest."""
         calls = call_format(wanted.tool_format) if wanted.tool_format else None
         tools = [tool for tool in wanted.tools if tool.name != PLACEHOLDER_TOOL] if calls else []

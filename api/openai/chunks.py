@@ -7,7 +7,15 @@ from typing import Any
 
 from ..answer import Answer, StopReason, Usage
 from ..errors import ApiError, openai_error_body
-from ..formats.output_events import Arguments, CallEnd, CallStart, Piece, Score, Text, Thinking
+from ..formats.output_events import (
+    ArgumentsDelta,
+    OutputEvent,
+    ScoredToken,
+    TextDelta,
+    ThinkingDelta,
+    ToolCallEnd,
+    ToolCallStart,
+)
 from ..message_events import compact_json
 from .logprobs import ChatLogprobs, CompletionLogprobs, Logprobs
 
@@ -63,7 +71,7 @@ class ChunkWriter:
         self._envelope = envelope
         self._include_usage = include_usage
         self._logprobs = logprobs
-        self._scores: list[Score] = []  # of text that is on its way
+        self._scores: list[ScoredToken] = []  # of text that is on its way
         # What chunks have in common is written once. With usage asked for, it is null in all but the last.
         common = envelope.body() | ({"usage": None} if include_usage else {})
         self._head, _, self._tail = chunk_text(common).rpartition("[]")
@@ -91,7 +99,7 @@ class ChunkWriter:
         return (chunk_text(self._envelope.body(usage=usage)) if self._include_usage else "") + DONE
 
 
-class ChatWriter(ChunkWriter):
+class ChatStreamWriter(ChunkWriter):
     """Writes the chunks of a chat's answer."""
 
     def __init__(self, model: str, include_usage: bool, logprobs: ChatLogprobs | None = None) -> None:
@@ -102,11 +110,11 @@ class ChatWriter(ChunkWriter):
         """Write the chunk that names the speaker."""
         return self.chunk(delta={"role": "assistant", "content": ""})
 
-    def pieces(self, pieces: Iterable[Piece]) -> str:
+    def events(self, events: Iterable[OutputEvent]) -> str:
         """Write the next parts of the answer."""
-        pieces = list(pieces)
-        self._scores += scores_of(pieces)
-        return "".join(self._piece(piece) for piece in pieces)
+        events = list(events)
+        self._scores += scores_of(events)
+        return "".join(self._event(event) for event in events)
 
     def end(self, answer: Answer) -> str:
         """Write why it ended, the usage if it is wanted, and the last line."""
@@ -114,50 +122,50 @@ class ChatWriter(ChunkWriter):
         ending += self.chunk(delta={}, finish_reason=FINISH_REASONS[answer.stop_reason])
         return ending + self.last(answer.usage)
 
-    def _piece(self, piece: Piece) -> str:
-        match piece:
-            case Text():
-                return self.scored(delta={"content": piece.text})
-            case Thinking():
-                return self.chunk(delta={"reasoning_content": piece.text})
-            case CallStart():
+    def _event(self, event: OutputEvent) -> str:
+        match event:
+            case TextDelta():
+                return self.scored(delta={"content": event.text})
+            case ThinkingDelta():
+                return self.chunk(delta={"reasoning_content": event.text})
+            case ToolCallStart():
                 self._num_calls += 1
-                return self._call(call_body(piece, ""))
-            case Arguments():
-                return self._call({"function": {"arguments": piece.json}})
-            case CallEnd() | Score():
+                return self._call(call_body(event, ""))
+            case ArgumentsDelta():
+                return self._call({"function": {"arguments": event.json}})
+            case ToolCallEnd() | ScoredToken():
                 return ""
 
     def _call(self, fields: dict[str, Any]) -> str:
         return self.chunk(delta={"tool_calls": [{"index": self._num_calls - 1} | fields]})
 
 
-class ChatCollector:
+class ChatBodyBuilder:
     """Gathers a chat's answer that is sent whole."""
 
     def __init__(self, model: str, logprobs: ChatLogprobs | None = None) -> None:
         self._envelope = Envelope("chat.completion", "chatcmpl", model)
         self._logprobs = logprobs
-        self._scores: list[Score] = []
+        self._scores: list[ScoredToken] = []
         self._texts: list[str] = []
         self._thoughts: list[str] = []
         self._calls: list[dict[str, Any]] = []
 
-    def add(self, pieces: Iterable[Piece]) -> None:
+    def add(self, events: Iterable[OutputEvent]) -> None:
         """Take the next parts of the answer."""
-        for piece in pieces:
-            match piece:
-                case Text():
-                    self._texts.append(piece.text)
-                case Thinking():
-                    self._thoughts.append(piece.text)
-                case CallStart():
-                    self._calls.append(call_body(piece, ""))
-                case Arguments():
-                    self._calls[-1]["function"]["arguments"] += piece.json
-                case Score():
-                    self._scores.append(piece)
-                case CallEnd():
+        for event in events:
+            match event:
+                case TextDelta():
+                    self._texts.append(event.text)
+                case ThinkingDelta():
+                    self._thoughts.append(event.text)
+                case ToolCallStart():
+                    self._calls.append(call_body(event, ""))
+                case ArgumentsDelta():
+                    self._calls[-1]["function"]["arguments"] += event.json
+                case ScoredToken():
+                    self._scores.append(event)
+                case ToolCallEnd():
                     pass
 
     def message(self, answer: Answer) -> dict[str, Any]:
@@ -174,7 +182,7 @@ class ChatCollector:
         return self._envelope.body(choice, usage=answer.usage)
 
 
-class CompletionWriter(ChunkWriter):
+class CompletionStreamWriter(ChunkWriter):
     """Writes the chunks of a bare completion."""
 
     def __init__(self, model: str, include_usage: bool, logprobs: CompletionLogprobs | None = None) -> None:
@@ -184,11 +192,11 @@ class CompletionWriter(ChunkWriter):
         """Write an empty chunk, so that the client sees an answer begin."""
         return self.chunk(text="")
 
-    def pieces(self, pieces: Iterable[Piece]) -> str:
+    def events(self, events: Iterable[OutputEvent]) -> str:
         """Write the next parts of the answer."""
-        pieces = list(pieces)
-        self._scores += scores_of(pieces)
-        return "".join(self.scored(text=piece.text) for piece in pieces if isinstance(piece, Text))
+        events = list(events)
+        self._scores += scores_of(events)
+        return "".join(self.scored(text=event.text) for event in events if isinstance(event, TextDelta))
 
     def end(self, answer: Answer) -> str:
         """Write why it ended, the usage if it is wanted, and the last line."""
@@ -197,20 +205,20 @@ class CompletionWriter(ChunkWriter):
         return ending + self.last(answer.usage)
 
 
-class CompletionCollector:
+class CompletionBodyBuilder:
     """Gathers a bare completion that is sent whole."""
 
     def __init__(self, model: str, logprobs: CompletionLogprobs | None = None) -> None:
         self._envelope = Envelope("text_completion", "cmpl", model)
         self._logprobs = logprobs
-        self._scores: list[Score] = []
+        self._scores: list[ScoredToken] = []
         self._texts: list[str] = []
 
-    def add(self, pieces: Iterable[Piece]) -> None:
+    def add(self, events: Iterable[OutputEvent]) -> None:
         """Take the next parts of the answer."""
-        pieces = list(pieces)
-        self._scores += scores_of(pieces)
-        self._texts += [piece.text for piece in pieces if isinstance(piece, Text)]
+        events = list(events)
+        self._scores += scores_of(events)
+        self._texts += [event.text for event in events if isinstance(event, TextDelta)]
 
     def message(self, answer: Answer) -> dict[str, Any]:
         """Build the completion, at the answer's end."""
@@ -220,11 +228,11 @@ class CompletionCollector:
         return self._envelope.body(choice, usage=answer.usage)
 
 
-def scores_of(pieces: Iterable[Piece]) -> list[Score]:
+def scores_of(events: Iterable[OutputEvent]) -> list[ScoredToken]:
     """Pick the scores of an answer's pieces."""
-    return [piece for piece in pieces if isinstance(piece, Score)]
+    return [event for event in events if isinstance(event, ScoredToken)]
 
 
-def call_body(call: CallStart, arguments: str) -> dict[str, Any]:
+def call_body(call: ToolCallStart, arguments: str) -> dict[str, Any]:
     """Write a tool call; this API wants the arguments as text."""
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}

@@ -5,14 +5,14 @@ from dataclasses import replace
 from typing import Any
 
 from ..formats.detokenizer import TokenTexts
-from ..formats.output_events import Score
-from ..pipeline import Job
+from ..formats.output_events import ScoredToken
+from ..pipeline import PreparedRequest
 
 
-def with_logprobs(job: Job, num_likeliest: int | None) -> Job:
+def with_logprobs(prepared: PreparedRequest, num_likeliest: int | None) -> PreparedRequest:
     """Ask for the log-probabilities of a job's tokens and of so many likeliest; None asks for none."""
-    sampling = replace(job.request.sampling, logprobs=num_likeliest)
-    return replace(job, request=replace(job.request, sampling=sampling))
+    sampling = replace(prepared.request.sampling, logprobs=num_likeliest)
+    return replace(prepared, request=replace(prepared.request, sampling=sampling))
 
 
 class ChatLogprobs:
@@ -21,11 +21,11 @@ class ChatLogprobs:
     def __init__(self, texts: TokenTexts) -> None:
         self._texts = texts
 
-    def body(self, scores: Iterable[Score]) -> dict[str, Any]:
+    def body(self, scores: Iterable[ScoredToken]) -> dict[str, Any]:
         """Write the scores of some tokens."""
         return {"content": [self._entry(score) for score in scores], "refusal": None}
 
-    def _entry(self, score: Score) -> dict[str, Any]:
+    def _entry(self, score: ScoredToken) -> dict[str, Any]:
         likeliest = [self._token(token, logprob) for token, logprob in score.top]
         return self._token(score.token, score.logprob) | {"top_logprobs": likeliest}
 
@@ -43,7 +43,7 @@ class CompletionLogprobs:
         self._detokenizer = texts.new_detokenizer()
         self._offset = 0
 
-    def body(self, scores: Iterable[Score]) -> dict[str, Any]:
+    def body(self, scores: Iterable[ScoredToken]) -> dict[str, Any]:
         """Write the scores of the next tokens."""
         tokens, logprobs, likeliest, offsets = [], [], [], []
         for score in scores:

@@ -233,6 +233,6 @@ class CompletionRequest(OpenAIRequest):
             return prompt[0]
         return prompt
 
-    def generation(self) -> GenerationRequest:
+    def token_stream(self) -> GenerationRequest:
         """Translate to our own request. OpenAI's default length is 16 tokens."""
         return GenerationRequest(**self.generation_fields(self.max_tokens or 16))

@@ -12,7 +12,7 @@ from ..models import check_model
 from ..pipeline import Pipeline
 from ..services import Services
 from .chat import messages_request
-from .chunks import ChatCollector, ChatWriter, CompletionCollector, CompletionWriter
+from .chunks import ChatBodyBuilder, ChatStreamWriter, CompletionBodyBuilder, CompletionStreamWriter
 from .logprobs import ChatLogprobs, CompletionLogprobs, with_logprobs
 from .requests import ChatRequest, CompletionRequest
 
@@ -36,21 +36,23 @@ class OpenAIApi:
         started_s = time.monotonic()
         body = await read_body(request, ChatRequest)
         check_model(body.model, self._services.model.name)
-        job = await self._pipeline.conversation(request, messages_request(body), started_s)
-        job = with_logprobs(job, body.num_likeliest)
+        prepared = await self._pipeline.conversation(request, messages_request(body), started_s)
+        prepared = with_logprobs(prepared, body.num_likeliest)
         logprobs = ChatLogprobs(self._services.token_texts) if body.logprobs else None
         if body.stream:
-            return self._pipeline.stream(job, ChatWriter(body.model, body.include_usage, logprobs))
-        return await self._pipeline.whole(request, job, ChatCollector(body.model, logprobs))
+            return self._pipeline.stream(prepared, ChatStreamWriter(body.model, body.include_usage, logprobs))
+        return await self._pipeline.whole(request, prepared, ChatBodyBuilder(body.model, logprobs))
 
     async def complete(self, request: HttpRequest) -> Response:
         """Go on from a prompt that is taken as it is."""
         started_s = time.monotonic()
         body = await read_body(request, CompletionRequest)
         check_model(body.model, self._services.model.name)
-        job = await self._pipeline.raw(request, body.generation(), body.prompt, started_s)
-        job = with_logprobs(job, body.logprobs)
+        prepared = await self._pipeline.raw(request, body.token_stream(), body.prompt, started_s)
+        prepared = with_logprobs(prepared, body.logprobs)
         logprobs = CompletionLogprobs(self._services.token_texts) if body.logprobs is not None else None
         if body.stream:
-            return self._pipeline.stream(job, CompletionWriter(body.model, body.include_usage, logprobs))
-        return await self._pipeline.whole(request, job, CompletionCollector(body.model, logprobs))
+            return self._pipeline.stream(
+                prepared, CompletionStreamWriter(body.model, body.include_usage, logprobs)
+            )
+        return await self._pipeline.whole(request, prepared, CompletionBodyBuilder(body.model, logprobs))

@@ -14,7 +14,7 @@ from ..formats.calls.tool_call_body import Passage
 from ..formats.calls.tool_format import ToolFormat
 from ..formats.detokenizer import Detokenizer
 from ..formats.harmony import readable
-from ..formats.output_events import CallEnd, CallStart, Piece, Text, Thinking
+from ..formats.output_events import OutputEvent, TextDelta, ThinkingDelta, ToolCallEnd, ToolCallStart
 from ..formats.tag_search import find_first, overlap
 
 SPACE = " \t\r\n"
@@ -62,8 +62,8 @@ class OutputParser:
         self._buffer = ""  # text not yet looked through
         self._space = ""  # trailing space of the open block, shown only if more of the block follows
         self._passage: Passage | None = None  # what stands behind a call's start mark
-        self._block: type[Piece] | None = None  # kind of the block that is open
-        self._pieces: list[Piece] = []
+        self._block: type[OutputEvent] | None = None  # kind of the block that is open
+        self._events: list[OutputEvent] = []
 
     @property
     def in_text(self) -> bool:
@@ -75,22 +75,22 @@ class OutputParser:
         """Whether what comes next is thought."""
         return self._mode is Mode.THINKING
 
-    def feed(self, tokens: list[int]) -> list[Piece]:
+    def feed(self, tokens: list[int]) -> list[OutputEvent]:
         """Take tokens and return the pieces that have become certain."""
         self._buffer += self._detokenizer.add(tokens)
         self._scan()
         return self._take()
 
-    def finish(self) -> list[Piece]:
+    def finish(self) -> list[OutputEvent]:
         """Return what was held back; nothing may be fed afterwards."""
         if not self.done:
             self._buffer += self._detokenizer.flush()
             self._end()
         return self._take()
 
-    def _take(self) -> list[Piece]:
-        pieces, self._pieces = self._pieces, []
-        return pieces
+    def _take(self) -> list[OutputEvent]:
+        events, self._events = self._events, []
+        return events
 
     def _scan(self) -> None:
         """Move text from the buffer to where it belongs, as far as no mark can begin in it."""
@@ -124,7 +124,7 @@ class OutputParser:
         """Whether the text has begun, or does so in the buffer, where none of `marks` may stand instead."""
         text = self._buffer.lstrip(SPACE)
         may_be_mark = any(mark.startswith(text) or text.startswith(mark) for mark in marks)
-        return self._block is Text or (bool(text) and not may_be_mark)
+        return self._block is TextDelta or (bool(text) and not may_be_mark)
 
     def _cross(self, mark: str) -> None:
         """Change the mode at a mark."""
@@ -134,7 +134,7 @@ class OutputParser:
             self._follow(self._passage, self._passage.meet_mark())
         elif self._mode is Mode.THINKING:
             # Even empty thoughts are a block to what follows them.
-            self._mode, self._space, self._block = Mode.TEXT, "", Thinking
+            self._mode, self._space, self._block = Mode.TEXT, "", ThinkingDelta
         elif grammar.tool_format and mark == grammar.tool_format.start:
             self._mode = Mode.CALL
             self._passage = grammar.tool_format.passage(grammar.tools)
@@ -148,34 +148,34 @@ class OutputParser:
         if self._passage is not None:
             self._follow(self._passage, self._passage.add(text))
         elif self._mode is Mode.THINKING:
-            self._emit_in_block(Thinking, text)
+            self._emit_in_block(ThinkingDelta, text)
         else:
-            self._emit_in_block(Text, text)
+            self._emit_in_block(TextDelta, text)
 
-    def _emit_in_block(self, kind: type[Text] | type[Thinking], text: str) -> None:
+    def _emit_in_block(self, kind: type[TextDelta] | type[ThinkingDelta], text: str) -> None:
         """Add to a block. Space where it borders on another block is the template's, not its own."""
-        if self._block is not kind and (self._block is not None or kind is Thinking):
+        if self._block is not kind and (self._block is not None or kind is ThinkingDelta):
             text = text.lstrip(SPACE)
         text = self._space + text
         shown = text if self._grammar.is_plain else text.rstrip(SPACE)
         self._space = text[len(shown) :]
         if shown:
             self._block = kind
-            self._pieces.append(kind(shown))
+            self._events.append(kind(shown))
 
-    def _show_calls(self, pieces: list[Piece]) -> None:
+    def _show_calls(self, events: list[OutputEvent]) -> None:
         """Show pieces of calls; where one call is all that is wanted, its end is the answer's."""
-        if pieces:
-            self._space, self._block, self.has_calls = "", CallStart, True
-        ends = [place for place, piece in enumerate(pieces, 1) if isinstance(piece, CallEnd)]
+        if events:
+            self._space, self._block, self.has_calls = "", ToolCallStart, True
+        ends = [place for place, event in enumerate(events, 1) if isinstance(event, ToolCallEnd)]
         if ends and self._grammar.one_call:
             self.done = True
-            pieces = pieces[: ends[0]]
-        self._pieces += pieces
+            events = events[: ends[0]]
+        self._events += events
 
-    def _follow(self, passage: Passage, pieces: list[Piece]) -> None:
+    def _follow(self, passage: Passage, events: list[OutputEvent]) -> None:
         """Show what a passage has brought, and go on behind it when it is over."""
-        self._show_calls(pieces)
+        self._show_calls(events)
         if self.done:
             self.results.append("ok")
         elif passage.is_over:
@@ -187,11 +187,11 @@ class OutputParser:
         assert tool_format is not None, "a passage has a format"
         self._mode, self._passage = Mode.TEXT, None
         reading = passage.end()
-        self._show_calls(reading.pieces)
+        self._show_calls(reading.events)
         self.results.append(reading.result)
         if reading.text:
             end = tool_format.end if passage.is_over else ""
-            self._emit_in_block(Text, tool_format.start + reading.text + end)
+            self._emit_in_block(TextDelta, tool_format.start + reading.text + end)
         rest = reading.rest
         if passage.is_over:  # what stands before the mark is of no interest, unless it was another call's
             place = rest.find(tool_format.start)
@@ -212,7 +212,7 @@ class OutputParser:
 
     def _flush_space(self) -> None:
         """Show trailing space after all: the text it belongs to ends the answer, or is the whole of it."""
-        if self._space and self._block in (None, Text):
-            self._pieces.append(Text(self._space))
-            self._block = Text
+        if self._space and self._block in (None, TextDelta):
+            self._events.append(TextDelta(self._space))
+            self._block = TextDelta
         self._space = ""

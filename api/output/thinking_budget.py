@@ -12,7 +12,7 @@ from ...scheduler.loop import PromptTooLong, QueueFull
 from ...scheduler.sequence import FinishReason, Request
 from ..formats.detokenizer import Detokenizer
 from ..formats.thinking_tags import ThinkMarks
-from ..protocols import Generation
+from ..protocols import TokenStream
 from .parser import Grammar, OutputParser
 
 
@@ -50,12 +50,12 @@ class ThoughtWatch:
         self._parser.feed([token])
 
 
-class BudgetedGeneration:
+class BudgetedTokenStream:
     """One generation to its reader, which may be two to the scheduler."""
 
     def __init__(
         self,
-        submit: Callable[[Request], Generation],
+        submit: Callable[[Request], TokenStream],
         request: Request,
         budget: Budget,
         grammar: Grammar = Grammar(),  # noqa: B008  (frozen)

@@ -19,7 +19,7 @@ from .conversation import closing_instruction, hoist_system, system_text, templa
 from .media import refuse_media
 from .special_tokens import Marks
 from .template import ChatTemplate
-from .thinking import Thinking
+from .thinking import ThinkingOptions
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -153,10 +153,10 @@ def _check_tool_choice(request: CountTokensRequest) -> None:
         raise InvalidRequest("tool_choice.name: no such tool in tools")
 
 
-def _thinking(request: CountTokensRequest) -> Thinking:
+def _thinking(request: CountTokensRequest) -> ThinkingOptions:
     wanted = request.thinking is not None and request.thinking.type != "disabled"
     effort = request.output_config.effort if request.output_config else None
-    return Thinking(wanted, effort, request.thinking.budget_tokens if request.thinking else None)
+    return ThinkingOptions(wanted, effort, request.thinking.budget_tokens if request.thinking else None)
 
 
 def _forbids_thinking(request: CountTokensRequest) -> bool:

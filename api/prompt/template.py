@@ -19,7 +19,7 @@ from .template_messages import (
     with_text_arguments,
     without_tools,
 )
-from .thinking import NO_SWITCHES, Switches, Thinking, find_switches
+from .thinking import NO_SWITCHES, ThinkingFeatures, ThinkingOptions, find_thinking_features
 from .time_limit import TimeIsUp, run_limited
 
 SYSTEM, USER, ANSWER, LATER, RESULT, THOUGHT = (
@@ -65,7 +65,7 @@ class Rendered:
 
 
 @dataclass(frozen=True, slots=True)
-class Traits:
+class TemplateFeatures:
     """What a template does with each kind of message."""
 
     system_first: bool  # shows a system message at the head
@@ -75,7 +75,7 @@ class Traits:
     text_arguments: bool  # wants a call's arguments as a JSON string, not as an object
     thoughts_key: str | None = None  # where it reads thoughts that are sent back, None when it shows none
     thoughts_exclude_text: bool = False  # refuses a call with both thoughts and text before it
-    switches: Switches = NO_SWITCHES  # for thinking
+    switches: ThinkingFeatures = NO_SWITCHES  # for thinking
 
 
 class ChatTemplate:
@@ -85,7 +85,7 @@ class ChatTemplate:
         """Probe the template. Raises TemplateTooSlow."""
         self._tokenizer = tokenizer
         self._limit_s = limit_s
-        self.traits = Traits(False, False, False, False, False)  # until they are found out
+        self.traits = TemplateFeatures(False, False, False, False, False)  # until they are found out
         self.traits = self._probe()
 
     def render(
@@ -93,7 +93,7 @@ class ChatTemplate:
         system: str,
         messages: Sequence[TemplateMessage],
         tools: list[dict[str, Any]],
-        thinking: Thinking,
+        thinking: ThinkingOptions,
     ) -> Rendered:
         """Write a conversation as the model's prompt, with the tools before the system text.
 
@@ -116,7 +116,11 @@ class ChatTemplate:
         return native or plain_format()
 
     def _render_ordered(
-        self, system: str, messages: list[TemplateMessage], tools: list[dict[str, Any]], thinking: Thinking
+        self,
+        system: str,
+        messages: list[TemplateMessage],
+        tools: list[dict[str, Any]],
+        thinking: ThinkingOptions,
     ) -> str:
         """Render, and swap tools and system text where the template has them the other way round.
 
@@ -134,7 +138,7 @@ class ChatTemplate:
                 return head[0] + body + gap + shown + head[1]
         return text
 
-    def _tools_after_system(self, tools: list[dict[str, Any]], thinking: Thinking) -> str:
+    def _tools_after_system(self, tools: list[dict[str, Any]], thinking: ThinkingOptions) -> str:
         """Return what the template writes for tools right behind the system text, empty if it does not."""
         head = self._arrange(SYSTEM, [user_turn(USER)])
         bare = _split_once(self._apply(head, [], thinking), SYSTEM)
@@ -175,7 +179,7 @@ class ChatTemplate:
         self,
         messages: Sequence[TemplateMessage],
         tools: list[dict[str, Any]],
-        thinking: Thinking = Thinking(),  # noqa: B008  (frozen)
+        thinking: ThinkingOptions = ThinkingOptions(),  # noqa: B008  (frozen)
     ) -> str:
         return self._apply_with(messages, tools, self.traits.switches.settings(thinking))
 
@@ -202,14 +206,14 @@ class ChatTemplate:
         except TemplateError:
             return None
 
-    def _probe(self) -> Traits:
+    def _probe(self) -> TemplateFeatures:
         system, user, answer = {"role": "system", "content": SYSTEM}, user_turn(USER), model_turn(ANSWER)
         later = {"role": "system", "content": LATER}
         first = self._shows([system, user], [SYSTEM, USER])
         head = [system, user] if first else [user]
         native, text_arguments = self._probe_tools()
         key = next((key for key in THOUGHTS_KEYS if self._shows_thoughts(key, native)), None)
-        return Traits(
+        return TemplateFeatures(
             system_first=first,
             system_later=self._shows(
                 [*head, later, answer, user_turn(RESULT)], [USER, LATER, ANSWER, RESULT]
@@ -219,7 +223,7 @@ class ChatTemplate:
             text_arguments=text_arguments,
             thoughts_key=key,
             thoughts_exclude_text=key is not None and native and not self._takes_text_with(key),
-            switches=find_switches(self._try_settings),
+            switches=find_thinking_features(self._try_settings),
         )
 
     def _shows_thoughts(self, key: str, native: bool) -> bool:
@@ -280,5 +284,5 @@ def _is_open(messages: Sequence[TemplateMessage]) -> bool:
 
 def _split_once(text: str, part: str) -> tuple[str, str] | None:
     """Split at the only place where `part` occurs; None when there is none or more than one."""
-    pieces = text.split(part)
-    return (pieces[0], pieces[1]) if len(pieces) == 2 else None
+    events = text.split(part)
+    return (events[0], events[1]) if len(events) == 2 else None

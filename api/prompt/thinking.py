@@ -20,7 +20,7 @@ Render = Callable[[dict[str, Any]], str | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Thinking:
+class ThinkingOptions:
     """What a request says about thinking."""
 
     wanted: bool = False
@@ -29,14 +29,14 @@ class Thinking:
 
 
 @dataclass(frozen=True, slots=True)
-class Switches:
+class ThinkingFeatures:
     """What one template understands."""
 
     switch: str | None = None  # the name of its switch
     efforts: tuple[str, ...] = ()  # that it tells apart
     has_budget: bool = False
 
-    def settings(self, thinking: Thinking) -> dict[str, Any]:
+    def settings(self, thinking: ThinkingOptions) -> dict[str, Any]:
         """Put a request's wishes into the template's variables."""
         settings: dict[str, Any] = {}
         if self.switch is not None:
@@ -49,7 +49,7 @@ class Switches:
             settings[BUDGET] = thinking.num_tokens
         return settings
 
-    def _effort(self, thinking: Thinking) -> str | None:
+    def _effort(self, thinking: ThinkingOptions) -> str | None:
         """Choose the nearest effort that the template knows; None leaves the choice to it."""
         if not thinking.wanted:
             return self.efforts[0]
@@ -60,10 +60,10 @@ class Switches:
         return min(self.efforts, key=lambda known: abs(EFFORTS.index(known) - wanted - 0.1))
 
 
-NO_SWITCHES = Switches()
+NO_SWITCHES = ThinkingFeatures()
 
 
-def find_switches(render: Render) -> Switches:
+def find_thinking_features(render: Render) -> ThinkingFeatures:
     """Find out by rendering what a template understands."""
 
     def tells_apart(name: str, *values: Any) -> bool:
@@ -73,7 +73,7 @@ def find_switches(render: Render) -> Switches:
     # Some templates print any word for the effort. Of "none" their models know nothing.
     prints_any = render({EFFORT: "probe"}) not in (None, render({}))
     efforts = [effort for effort in EFFORTS[prints_any:] if render({EFFORT: effort}) is not None]
-    return Switches(
+    return ThinkingFeatures(
         switch=next((name for name in SWITCHES if tells_apart(name, True, False)), None),
         efforts=tuple(efforts) if len(efforts) > 1 and tells_apart(EFFORT, *efforts) else (),
         has_budget=tells_apart(BUDGET, 0, 512, 1024),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from ...cache.kv import Pool
-from ..step import Run
+from ..step import SlotRange
 from .shared_prefixes import last_slots
 
 QUERY_TILE = 512
@@ -17,7 +17,7 @@ QUERY_TILE = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Scoring:
+class AttentionParams:
     """How one layer weighs its keys."""
 
     scale: float
@@ -26,7 +26,11 @@ class Scoring:
 
 
 def attend_arrays(
-    queries: mx.array, keys: Pool, values: Pool, runs: list[tuple[Run, ...]], scoring: Scoring
+    queries: mx.array,
+    keys: Pool,
+    values: Pool,
+    slot_ranges: list[tuple[SlotRange, ...]],
+    params: AttentionParams,
 ) -> mx.array:
     """Attend each row to its own slots.
 
@@ -34,34 +38,34 @@ def attend_arrays(
     runs: for each row the slots of its tokens, in order; under a window the first ones may be left out.
     Returns (rows, num_heads, length, value_dim).
     """
-    rows = [_attend_row(queries[i : i + 1], keys, values, row, scoring) for i, row in enumerate(runs)]
+    rows = [_attend_row(queries[i : i + 1], keys, values, row, params) for i, row in enumerate(slot_ranges)]
     return rows[0] if len(rows) == 1 else mx.concatenate(rows)
 
 
-def attend_slice(queries: mx.array, keys: mx.array, values: mx.array, scoring: Scoring) -> mx.array:
+def attend_slice(queries: mx.array, keys: mx.array, values: mx.array, params: AttentionParams) -> mx.array:
     """Attend a slice of one row to keys and values in token order, of which the slice's own are the last.
 
     queries: (1, num_heads, length, key_dim). keys, values: (1, num_kv_heads, tokens, dim).
     Returns (1, num_heads, length, value_dim).
     """
-    length, total, window = queries.shape[2], keys.shape[2], scoring.window
+    length, total, window = queries.shape[2], keys.shape[2], params.window
     if window is None or total <= window:
-        return _attend(queries, keys, values, scoring, "causal" if length > 1 else None)
+        return _attend(queries, keys, values, params, "causal" if length > 1 else None)
     parts = []
     for start in range(0, length, QUERY_TILE):
         tile = queries[:, :, start : start + QUERY_TILE]
         end = total - length + start + tile.shape[2]
         first = max(0, end - tile.shape[2] - window + 1)
         mask = _window_mask(tile.shape[2], end - first, window)
-        parts.append(_attend(tile, keys[:, :, first:end], values[:, :, first:end], scoring, mask))
+        parts.append(_attend(tile, keys[:, :, first:end], values[:, :, first:end], params, mask))
     return parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=2)
 
 
 def _attend(
-    queries: mx.array, keys: mx.array, values: mx.array, scoring: Scoring, mask: mx.array | str | None
+    queries: mx.array, keys: mx.array, values: mx.array, params: AttentionParams, mask: mx.array | str | None
 ) -> mx.array:
     return mx.fast.scaled_dot_product_attention(
-        queries, keys, values, scale=scoring.scale, mask=mask, sinks=scoring.sinks
+        queries, keys, values, scale=params.scale, mask=mask, sinks=params.sinks
     )
 
 
@@ -72,17 +76,17 @@ def _window_mask(length: int, total: int, window: int) -> mx.array:
 
 
 def _attend_row(
-    queries: mx.array, keys: Pool, values: Pool, runs: tuple[Run, ...], scoring: Scoring
+    queries: mx.array, keys: Pool, values: Pool, slot_ranges: tuple[SlotRange, ...], params: AttentionParams
 ) -> mx.array:
     length = queries.shape[2]
-    if scoring.window is not None:
-        runs = last_slots(runs, scoring.window + length - 1)
-    if length == 1 and len(runs) > 1:
-        return _attend_runs(queries, keys, values, runs, scoring)
+    if params.window is not None:
+        slot_ranges = last_slots(slot_ranges, params.window + length - 1)
+    if length == 1 and len(slot_ranges) > 1:
+        return _attend_runs(queries, keys, values, slot_ranges, params)
     # One run is a view. A prefill chunk's runs are copied together: little beside what it computes.
-    k = _join([keys[:, first:end] for first, end in runs])
-    v = _join([values[:, first:end] for first, end in runs])
-    return attend_slice(queries, k[None], v[None], scoring)
+    k = _join([keys[:, first:end] for first, end in slot_ranges])
+    v = _join([values[:, first:end] for first, end in slot_ranges])
+    return attend_slice(queries, k[None], v[None], params)
 
 
 def _join(parts: list[mx.array]) -> mx.array:
@@ -90,17 +94,17 @@ def _join(parts: list[mx.array]) -> mx.array:
 
 
 def _attend_runs(
-    queries: mx.array, keys: Pool, values: Pool, runs: tuple[Run, ...], scoring: Scoring
+    queries: mx.array, keys: Pool, values: Pool, slot_ranges: tuple[SlotRange, ...], params: AttentionParams
 ) -> mx.array:
     """One query over several runs, without copying them: the scores are joined instead."""
     _, num_heads, _, dim = queries.shape
-    q = (queries * scoring.scale).reshape(keys.shape[0], -1, dim)  # (kv_heads, group, dim)
-    scores = [q @ keys[:, first:end].swapaxes(1, 2) for first, end in runs]
-    if scoring.sinks is not None:
-        scores.append(scoring.sinks.reshape(keys.shape[0], -1, 1).astype(q.dtype))
+    q = (queries * params.scale).reshape(keys.shape[0], -1, dim)  # (kv_heads, group, dim)
+    scores = [q @ keys[:, first:end].swapaxes(1, 2) for first, end in slot_ranges]
+    if params.sinks is not None:
+        scores.append(params.sinks.reshape(keys.shape[0], -1, 1).astype(q.dtype))
     weights = mx.softmax(mx.concatenate(scores, axis=-1), axis=-1, precise=True)
     out, start = mx.zeros((), queries.dtype), 0
-    for first, end in runs:
+    for first, end in slot_ranges:
         out = out + weights[..., start : start + end - first] @ values[:, first:end]
         start += end - first
     return out.reshape(1, num_heads, 1, -1)

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ...cache.kv import Pool
-from ..step import Run
-from .array_attention import Scoring
-from .shared_prefixes import Segment
+from ..step import SlotRange
+from .array_attention import AttentionParams
+from .shared_prefixes import SharedPrefix
 
 Floats = npt.NDArray[np.float32]
 Index = slice | npt.NDArray[np.int64]
@@ -39,7 +39,7 @@ class HostAttention:
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="attention")
 
     def attend(
-        self, queries: Floats, keys: Pool, values: Pool, reads: list[Segment], scoring: Scoring
+        self, queries: Floats, keys: Pool, values: Pool, reads: list[SharedPrefix], params: AttentionParams
     ) -> Floats:
         """Attend to paged KV.
 
@@ -51,10 +51,10 @@ class HostAttention:
         num_rows, num_heads, length, dim = queries.shape
         num_kv_heads = keys.shape[0]
         assert num_rows == 1 or length == 1, "prefill has one row"
-        grouped = (queries * np.float32(scoring.scale)).reshape(num_rows, num_kv_heads, -1, dim)
+        grouped = (queries * np.float32(params.scale)).reshape(num_rows, num_kv_heads, -1, dim)
         out = np.empty((*grouped.shape[:3], values.shape[2]), np.float32)
         num_queries = grouped.shape[2]
-        sinks = _sinks_by_query(scoring, num_kv_heads, length)
+        sinks = _sinks_by_query(params, num_kv_heads, length)
 
         def attend_head(task: tuple[int, int]) -> None:
             head, start = task
@@ -63,7 +63,7 @@ class HostAttention:
                 grouped[:, head, tile], values.shape[2], None if sinks is None else sinks[head, tile]
             )
             sight = (
-                None if length == 1 else Sight.of(np.arange(num_queries)[tile], length, reads, scoring.window)
+                None if length == 1 else Sight.of(np.arange(num_queries)[tile], length, reads, params.window)
             )
             for segment in reads:
                 softmax.add(segment, keys.head(head), values.head(head), sight)
@@ -76,11 +76,11 @@ class HostAttention:
         return out.reshape(num_rows, num_heads, length, -1)
 
 
-def _sinks_by_query(scoring: Scoring, num_kv_heads: int, length: int) -> Floats | None:
+def _sinks_by_query(params: AttentionParams, num_kv_heads: int, length: int) -> Floats | None:
     """(kv_heads, queries of a row): each query's sink."""
-    if scoring.sinks is None:
+    if params.sinks is None:
         return None
-    return np.repeat(np.asarray(scoring.sinks, np.float32).reshape(num_kv_heads, -1), length, axis=1)
+    return np.repeat(np.asarray(params.sinks, np.float32).reshape(num_kv_heads, -1), length, axis=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Sight:
 
     @classmethod
     def of(
-        cls, queries: npt.NDArray[np.int64], length: int, reads: list[Segment], window: int | None
+        cls, queries: npt.NDArray[np.int64], length: int, reads: list[SharedPrefix], window: int | None
     ) -> "Sight":
         """queries: their numbers over the heads of a group, `length` of each head."""
         total = sum(segment.num_slots for segment in reads)
@@ -128,7 +128,7 @@ class Softmax:
             self._peak[:] = sinks[:, None]
             self._mass[:] = 1
 
-    def add(self, segment: Segment, keys: Pool, values: Pool, sight: Sight | None) -> None:
+    def add(self, segment: SharedPrefix, keys: Pool, values: Pool, sight: Sight | None) -> None:
         """Let the segment's rows attend to its slots.
 
         keys, values: one head's, (slots, dim). sight: of a slice's queries; None where all see all.
@@ -138,7 +138,7 @@ class Softmax:
         queries = self._queries[rows].reshape(-1, self._queries.shape[2])
         state = [a[rows].reshape(len(queries), -1) for a in (self._peak, self._mass, self._out)]
         most = SCORES_TILE if keys.packing is None else len(queries) * UNPACKED_TILE
-        for tile, size in _tiles(segment.runs, max(1, min(most, SCORES_TILE) // len(queries))):
+        for tile, size in _tiles(segment.slot_ranges, max(1, min(most, SCORES_TILE) // len(queries))):
             first, self._done = self._done, self._done + size
             if sight is not None and sight.hides_all(first, self._done):
                 continue
@@ -168,14 +168,14 @@ def _absorb(state: list[Floats], scores: Floats, values: Floats) -> None:
     peak[:] = new_peak
 
 
-def _tiles(runs: tuple[Run, ...], size: int) -> list[tuple[Index, int]]:
+def _tiles(slot_ranges: tuple[SlotRange, ...], size: int) -> list[tuple[Index, int]]:
     """Cut runs into indices of at most `size` slots, and how many. Views, but small runs are gathered."""
     tiles: list[tuple[Index, int]] = []
     small: list[npt.NDArray[np.int64]] = []
-    for first, end in runs:
+    for first, end in slot_ranges:
         for start in range(first, end, size):
             stop = min(end, start + size)
-            if len(runs) > 1 and stop - start < min(size, 512) // 4:
+            if len(slot_ranges) > 1 and stop - start < min(size, 512) // 4:
                 small.append(np.arange(start, stop))
                 continue
             if small:

@@ -17,18 +17,18 @@ import numpy as np
 from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
 
 from ...cache.kv import ArrayPools, HostPools, LayerShape, Slots
-from ..step import Run
-from .array_attention import Scoring, attend_arrays, attend_slice
+from ..step import SlotRange
+from .array_attention import AttentionParams, attend_arrays, attend_slice
 from .host_attention import HostAttention
 from .kernels.batch import BatchTables
 from .kernels.device import Options, PagedKernels, waiting
-from .shared_prefixes import Segment, last_slots, segments
+from .shared_prefixes import SharedPrefix, last_slots, segments
 
 ATTENTION = "scaled_dot_product_attention"
 
 
 @dataclass(frozen=True, slots=True)
-class LayerFacts:
+class AttentionSpec:
     """What one attention layer of a model asks of its cache."""
 
     layer: int
@@ -40,40 +40,44 @@ class LayerFacts:
 
 
 @dataclass(frozen=True)
-class Pass:
+class ForwardContext:
     """One forward pass: where each row stands, what it reads, where the new KV goes."""
 
     offsets: mx.array  # (rows,) position of each row's first query
     slots: Slots  # (rows * length,) slots of the new tokens, row by row
-    runs: list[tuple[Run, ...]]  # for each row the slots of all its tokens, the new ones included
+    slot_ranges: list[
+        tuple[SlotRange, ...]
+    ]  # for each row the slots of all its tokens, the new ones included
     samples: bool  # whether anything is read from the model's output; a prefill chunk only leaves KV
 
     @cached_property
-    def reads(self) -> list[Segment]:
+    def reads(self) -> list[SharedPrefix]:
         """The rows' slots, those that rows share listed once."""
-        return segments(self.runs)
+        return segments(self.slot_ranges)
 
-    def within(self, window: int | None) -> "Pass":
+    def within(self, window: int | None) -> "ForwardContext":
         """The same without the slots that no query sees under `window`; made once for all layers alike."""
         if window is None:
             return self
         if window not in self._within:
-            count = window + len(self.slots) // len(self.runs) - 1
-            self._within[window] = replace(self, runs=[last_slots(runs, count) for runs in self.runs])
+            count = window + len(self.slots) // len(self.slot_ranges) - 1
+            self._within[window] = replace(
+                self, slot_ranges=[last_slots(slot_ranges, count) for slot_ranges in self.slot_ranges]
+            )
         return self._within[window]
 
     @cached_property
-    def _within(self) -> dict[int, "Pass"]:
+    def _within(self) -> dict[int, "ForwardContext"]:
         return {}
 
 
 class PagedLayer:
     """Stands for one layer's cache during one pass; `attend` is the rest of the attention."""
 
-    def __init__(self, facts: LayerFacts, offsets: mx.array) -> None:
+    def __init__(self, spec: AttentionSpec, offsets: mx.array) -> None:
         """offsets: (rows,) position of each row's first query."""
-        self._layer = facts.layer
-        self.window = facts.window
+        self._layer = spec.layer
+        self.window = spec.window
         self.offset = offsets
 
     def make_mask(self, *_: object, **__: object) -> None:
@@ -83,7 +87,9 @@ class PagedLayer:
         """Pass the new keys and values through, to `attend`."""
         return keys, values
 
-    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scoring: Scoring) -> mx.array:
+    def attend(
+        self, queries: mx.array, keys: mx.array, values: mx.array, params: AttentionParams
+    ) -> mx.array:
         """Store the new keys and values, both (rows, kv_heads, length, dim), and attend to all of them."""
         raise NotImplementedError
 
@@ -91,15 +97,17 @@ class PagedLayer:
 class ArrayLayer(PagedLayer):
     """A layer over MLX pools; lazy."""
 
-    def __init__(self, facts: LayerFacts, this: Pass, pools: ArrayPools) -> None:
-        super().__init__(facts, this.offsets)
-        self._this = this
+    def __init__(self, spec: AttentionSpec, context: ForwardContext, pools: ArrayPools) -> None:
+        super().__init__(spec, context.offsets)
+        self._this = context
         self._pools = pools
 
-    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scoring: Scoring) -> mx.array:
+    def attend(
+        self, queries: mx.array, keys: mx.array, values: mx.array, params: AttentionParams
+    ) -> mx.array:
         pools, layer = self._pools, self._layer
         pools.write(layer, self._this.slots, _by_head(keys), _by_head(values))
-        return attend_arrays(queries, pools.keys[layer], pools.values[layer], self._this.runs, scoring)
+        return attend_arrays(queries, pools.keys[layer], pools.values[layer], self._this.slot_ranges, params)
 
 
 class KernelDecode(PagedLayer):
@@ -107,20 +115,22 @@ class KernelDecode(PagedLayer):
 
     def __init__(
         self,
-        facts: LayerFacts,
+        spec: AttentionSpec,
         offsets: mx.array,
         pools: ArrayPools,
         kernels: PagedKernels,
         tables: BatchTables,
     ) -> None:
-        super().__init__(facts, offsets)
+        super().__init__(spec, offsets)
         self._pools = pools
         self._kernels = kernels
         self._tables = tables
 
-    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scoring: Scoring) -> mx.array:
+    def attend(
+        self, queries: mx.array, keys: mx.array, values: mx.array, params: AttentionParams
+    ) -> mx.array:
         pools, layer = self._pools, self._layer
-        both, options = (pools.keys[layer], pools.values[layer]), Options(scoring, pools.done[layer])
+        both, options = (pools.keys[layer], pools.values[layer]), Options(params, pools.done[layer])
         queries = queries.astype(keys.dtype)  # some models widen them; the kernels sum in float32 anyway
         out, pools.done[layer] = self._kernels.decode(queries, (keys, values), both, self._tables, options)
         return out
@@ -130,39 +140,50 @@ class KernelPrefill(PagedLayer):
     """The same for a slice of a prompt."""
 
     def __init__(
-        self, facts: LayerFacts, this: Pass, slots: mx.array, pools: ArrayPools, kernels: PagedKernels
+        self,
+        spec: AttentionSpec,
+        context: ForwardContext,
+        slots: mx.array,
+        pools: ArrayPools,
+        kernels: PagedKernels,
     ) -> None:
         """slots: the slice's, as the kernels take them."""
-        super().__init__(facts, this.offsets)
-        self._this = this
+        super().__init__(spec, context.offsets)
+        self._this = context
         self._slots = slots
         self._pools = pools
         self._kernels = kernels
 
-    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scoring: Scoring) -> mx.array:
+    def attend(
+        self, queries: mx.array, keys: mx.array, values: mx.array, params: AttentionParams
+    ) -> mx.array:
         pools, layer = self._pools, self._layer
         both = pools.keys[layer], pools.values[layer]
         done = pools.done[layer] = self._kernels.append((keys, values), both, self._slots, pools.done[layer])
-        (runs,) = self._this.within(self.window).runs
-        k, v = self._kernels.read(both, runs, done)
-        return attend_slice(waiting(queries, done), k[None], v[None], scoring)
+        (slot_ranges,) = self._this.within(self.window).slot_ranges
+        k, v = self._kernels.read(both, slot_ranges, done)
+        return attend_slice(waiting(queries, done), k[None], v[None], params)
 
 
-def kernel_slots(this: Pass) -> mx.array:
+def kernel_slots(context: ForwardContext) -> mx.array:
     """Where a prompt's slice is stored; eight or more."""
-    return mx.array(np.resize(this.slots, max(8, len(this.slots))))
+    return mx.array(np.resize(context.slots, max(8, len(context.slots))))
 
 
 class HostLayer(PagedLayer):
     """A layer over NumPy pools; evaluates what it needs at once."""
 
-    def __init__(self, facts: LayerFacts, this: Pass, pools: HostPools, attention: HostAttention) -> None:
-        super().__init__(facts, this.offsets)
-        self._this = this
+    def __init__(
+        self, spec: AttentionSpec, context: ForwardContext, pools: HostPools, attention: HostAttention
+    ) -> None:
+        super().__init__(spec, context.offsets)
+        self._this = context
         self._pools = pools
         self._attention = attention
 
-    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scoring: Scoring) -> mx.array:
+    def attend(
+        self, queries: mx.array, keys: mx.array, values: mx.array, params: AttentionParams
+    ) -> mx.array:
         pools, layer = self._pools, self._layer
         is_read = self._this.samples or layer + 1 < len(pools.keys)
         mx.eval(keys, values, *([queries] if is_read else []))
@@ -170,7 +191,7 @@ class HostLayer(PagedLayer):
         if not is_read:  # the last layer of a prefill chunk: its KV is all that is wanted
             return mx.zeros((*queries.shape[:3], values.shape[3]), queries.dtype)
         k, v, reads = pools.keys[layer], pools.values[layer], self._this.within(self.window).reads
-        return mx.array(self._attention.attend(np.asarray(queries), k, v, reads, scoring))
+        return mx.array(self._attention.attend(np.asarray(queries), k, v, reads, params))
 
 
 def _by_head(rows: mx.array) -> mx.array:
@@ -189,7 +210,7 @@ class _Probe:
         self._layer = layer
         rotates = isinstance(model_cache, RotatingKVCache)
         self._rotation: int | None = model_cache.max_size if rotates else None
-        self.facts: LayerFacts | None = None
+        self.spec: AttentionSpec | None = None
 
     def make_mask(self, *_: object, window_size: int | None = None, **__: object) -> int | None:
         """The window stands for the mask; a cache that rotates is one as well."""
@@ -198,15 +219,17 @@ class _Probe:
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         return keys, values
 
-    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scoring: Scoring) -> mx.array:
+    def attend(
+        self, queries: mx.array, keys: mx.array, values: mx.array, params: AttentionParams
+    ) -> mx.array:
         shape = LayerShape(keys.shape[1], keys.shape[3], values.shape[3], keys.dtype)
-        window = scoring.window or self._rotation
-        has_sinks = scoring.sinks is not None
-        self.facts = LayerFacts(self._layer, shape, queries.shape[1], scoring.scale, window, has_sinks)
+        window = params.window or self._rotation
+        has_sinks = params.sinks is not None
+        self.spec = AttentionSpec(self._layer, shape, queries.shape[1], params.scale, window, has_sinks)
         return mx.zeros((*queries.shape[:3], values.shape[3]), queries.dtype)
 
 
-def probe(model: nn.Module, kv_bits: int = 16) -> list[LayerFacts]:
+def probe(model: nn.Module, kv_bits: int = 16) -> list[AttentionSpec]:
     """What each layer of `model` asks of its cache; computes nothing, but installs the dispatcher.
 
     kv_bits: to be kept of each element of KV.
@@ -215,10 +238,10 @@ def probe(model: nn.Module, kv_bits: int = 16) -> list[LayerFacts]:
     install(model)
     probes = [_Probe(layer, cache) for layer, cache in enumerate(make_prompt_cache(model))]
     model(mx.zeros((1, 2), mx.int32), cache=probes)
-    if any(probe.facts is None for probe in probes):
+    if any(probe.spec is None for probe in probes):
         raise ValueError("a layer keeps no keys and values")
-    found = [probe.facts for probe in probes if probe.facts is not None]
-    return [replace(facts, shape=replace(facts.shape, kv_bits=kv_bits)) for facts in found]
+    found = [probe.spec for probe in probes if probe.spec is not None]
+    return [replace(spec, shape=replace(spec.shape, kv_bits=kv_bits)) for spec in found]
 
 
 def install(model: nn.Module) -> None:
@@ -240,10 +263,10 @@ def _dispatch(attention: Callable[..., mx.array]) -> Callable[..., mx.array]:
     ) -> mx.array:
         sinks = more.get("sinks")
         if isinstance(cache, PagedLayer):
-            return cache.attend(queries, keys, values, Scoring(scale, cache.window, sinks))
+            return cache.attend(queries, keys, values, AttentionParams(scale, cache.window, sinks))
         if isinstance(cache, _Probe):
             window = mask if isinstance(mask, int) else None  # a model's own mask is left to the self-check
-            return cache.attend(queries, keys, values, Scoring(scale, window, sinks))
+            return cache.attend(queries, keys, values, AttentionParams(scale, window, sinks))
         return attention(queries, keys, values, cache=cache, scale=scale, mask=mask, **more)
 
     return dispatched

@@ -135,13 +135,13 @@ def gigabytes(num_bytes: int) -> str:
 
 def find_device() -> Device:
     """Ask MLX and the operating system what there is."""
-    facts = mx.device_info()
-    name = str(facts.get("device_name", "unknown"))
+    spec = mx.device_info()
+    name = str(spec.get("device_name", "unknown"))
     if mx.metal.is_available():
-        total = int(facts["memory_size"])
-        return Device("metal", name, total, int(facts["max_recommended_working_set_size"]))
+        total = int(spec["memory_size"])
+        return Device("metal", name, total, int(spec["max_recommended_working_set_size"]))
     if mx.default_device().type == mx.gpu:
-        return Device("cuda", name, int(facts["total_memory"]), int(facts["free_memory"]))
+        return Device("cuda", name, int(spec["total_memory"]), int(spec["free_memory"]))
     total, available = _host_memory()
     return Device("cpu", name, total, available)
 

@@ -66,7 +66,7 @@ def test_a_stop_sequence_ends_the_answer_across_tokens(server: Server) -> None:
     assert message.stop_reason == "stop_sequence"
     assert message.stop_sequence == "STOP"
     assert contents(message) == [{"type": "text", "text": "one two "}]
-    assert server.scheduler.generations[0].was_aborted
+    assert server.scheduler.token_streams[0].was_aborted
 
 
 def test_max_tokens_is_a_stop_reason(server: Server) -> None:

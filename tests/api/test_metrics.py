@@ -75,7 +75,7 @@ def test_a_client_that_leaves_is_counted(start_server: StartServer) -> None:
     server = start_server()
     server.scheduler.play(Script(hangs=True))
     with server.http().stream("POST", "/v1/messages", json=BODY | {"stream": True}):
-        wait_until(lambda: bool(server.scheduler.generations))
+        wait_until(lambda: bool(server.scheduler.token_streams))
     wait_until(lambda: value(server, "requests_cancelled_total", cause="disconnect") == 1)
 
 

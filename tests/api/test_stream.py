@@ -69,12 +69,12 @@ def test_a_client_that_leaves_ends_its_generation(
     connection = send(
         server, httpx.Request("POST", server.url + "/v1/messages", json=BODY | {"stream": stream})
     )
-    wait_until(lambda: bool(server.scheduler.generations))
+    wait_until(lambda: bool(server.scheduler.token_streams))
     time.sleep(0.05)
-    generation = server.scheduler.generations[0]
-    assert generation.num_cancels == 0
+    token_stream = server.scheduler.token_streams[0]
+    assert token_stream.num_cancels == 0
     leave(connection, reset)
-    wait_until(lambda: generation.was_aborted)
+    wait_until(lambda: token_stream.was_aborted)
 
 
 def test_a_client_that_leaves_within_its_body_starts_nothing(server: Server) -> None:
@@ -93,7 +93,7 @@ def test_a_hundred_clients_that_leave_leave_nothing_behind(server: Server) -> No
         connection = send(server, httpx.Request("POST", server.url + "/v1/messages", json=body))
         time.sleep((i * 7 % 11) / 1000)
         leave(connection, reset=i % 3 == 0)
-    wait_until(lambda: all(generation.finish_reason for generation in server.scheduler.generations))
+    wait_until(lambda: all(token_stream.finish_reason for token_stream in server.scheduler.token_streams))
     assert server.scheduler.stats().num_running == 0
 
 
@@ -103,21 +103,21 @@ def test_a_generation_that_never_waits_leaves_room_for_others(server: Server) ->
         started = time.monotonic()
         assert server.http().get("/health").status_code == 200
         assert time.monotonic() - started < 2.0
-    wait_until(lambda: server.scheduler.generations[0].finish_reason is not None)
+    wait_until(lambda: server.scheduler.token_streams[0].finish_reason is not None)
 
 
 def test_an_ended_generation_is_cancelled_harmlessly(server: Server) -> None:
     server.scheduler.play(Script([[65]]))
     server.http().post("/v1/messages", json=BODY)
-    assert server.scheduler.generations[0].finish_reason == "stop"
+    assert server.scheduler.token_streams[0].finish_reason == "stop"
 
 
 def test_stopping_the_server_ends_its_streams() -> None:
     with running(Server()) as server:
         server.scheduler.play(SILENT)
         send(server, httpx.Request("POST", server.url + "/v1/messages", json=BODY | {"stream": True}))
-        wait_until(lambda: bool(server.scheduler.generations))
-    assert server.scheduler.generations[0].was_aborted
+        wait_until(lambda: bool(server.scheduler.token_streams))
+    assert server.scheduler.token_streams[0].was_aborted
 
 
 def send(server: Server, request: httpx.Request, cut: int = 0) -> socket.socket:

@@ -76,7 +76,7 @@ def test_parallel_calls_can_be_switched_off(server: Server) -> None:
         tool_choice={"type": "auto", "disable_parallel_tool_use": True},
     )
     assert [block.type for block in message.content] == ["tool_use"]
-    assert server.scheduler.generations[0].num_cancels > 0
+    assert server.scheduler.token_streams[0].num_cancels > 0
 
 
 def test_without_tools_the_marks_of_a_call_are_text(server: Server) -> None:

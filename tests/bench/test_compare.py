@@ -163,7 +163,11 @@ def test_a_server_that_fails_is_left_out(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
     monkeypatch.setattr("pensieve.bench.compare.measure", measure)
     found = compare(SERVERS, TRACE, 2, tmp_path)
-    assert {name: len(runs) for name, runs in found.items()} == {"pensieve": 2, "mlx-lm": 2, "rapid-mlx": 2}
+    assert {name: len(runs) for name, runs in found.items()} == {
+        "pensieve": 2,
+        "mlx-lm": 2,
+        "rapid-mlx": 2,
+    }
 
 
 def test_the_table_has_medians_ranges_and_ratios_to_the_best_peer() -> None:

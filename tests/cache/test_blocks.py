@@ -19,7 +19,7 @@ def test_sequences_that_grow_in_turn_stay_contiguous() -> None:
     for _ in range(8):
         for table in tables:
             table.extend(allocator.allocate(2, after=table.blocks[-1] if table.blocks else None, room=16))
-    assert [len(table.runs(16 * BLOCK_SIZE)) for table in tables] == [1, 1, 1, 1]
+    assert [len(table.slot_ranges(16 * BLOCK_SIZE)) for table in tables] == [1, 1, 1, 1]
 
 
 def test_asking_for_too_much_changes_nothing() -> None:
@@ -62,7 +62,7 @@ def test_runs_cover_the_slots_in_token_order(blocks: list[int], data: st.DataObj
     table = BlockTable()
     table.extend(blocks)
     num_tokens = data.draw(st.integers(1, table.num_slots))
-    slots = [slot for first, end in table.runs(num_tokens) for slot in range(first, end)]
+    slots = [slot for first, end in table.slot_ranges(num_tokens) for slot in range(first, end)]
     expected = [block * BLOCK_SIZE + i for block in blocks for i in range(BLOCK_SIZE)]
     assert slots == expected[:num_tokens]
     assert table.clear() == blocks

@@ -114,9 +114,9 @@ def test_an_insert_goes_on_from_where_the_last_one_ended() -> None:
     allocator = BlockAllocator(16)
     tree = RadixTree(allocator)
     blocks = allocator.allocate(3)
-    mark = tree.insert(prompt(1, 2, 3), blocks[:1])
-    mark = tree.insert(prompt(1, 2, 3), blocks, mark)
-    assert mark.num_blocks == 3
+    position = tree.insert(prompt(1, 2, 3), blocks[:1])
+    position = tree.insert(prompt(1, 2, 3), blocks, position)
+    assert position.num_blocks == 3
     assert tree.match([*prompt(1, 2, 3), 0]) == blocks
 
 
@@ -127,9 +127,9 @@ def test_a_mark_whose_node_is_gone_is_void() -> None:
     for forget in (lambda: tree.evict(9), tree.clear):
         cache(tree, allocator, prompt(1))
         ours = allocator.allocate(2)
-        mark = tree.insert(prompt(1, 2), ours[:1], None)
+        position = tree.insert(prompt(1, 2), ours[:1], None)
         forget()
-        tree.insert(prompt(1, 2), ours, mark)
+        tree.insert(prompt(1, 2), ours, position)
         assert tree.match([*prompt(1, 2), 0]) == ours
         allocator.release(ours)
         tree.clear()

@@ -86,7 +86,7 @@ def test_tokens_stay_exact_when_memory_is_short(folder: Path, on_host: bool) -> 
             verdict.judge(model, sequence)
     assert verdict.wrong == 0
     assert machine.scheduler.counters.preemptions > 10
-    assert machine.scheduler.memory.tree.num_evicted > 10
+    assert machine.scheduler.kv_cache.tree.num_evicted > 10
 
 
 @pytest.mark.parametrize(("on_host", "num_trees"), [(True, 60), (False, 30)])
@@ -148,11 +148,11 @@ def test_a_step_reads_scattered_blocks_as_well_as_one_run(folder: Path) -> None:
             machine.step()
         for sequence in small[::2]:
             machine.scheduler.end(sequence, "abort")
-        machine.scheduler.memory.tree.clear()
+        machine.scheduler.kv_cache.tree.clear()
         large = machine.add([rng.randrange(VOCAB) for _ in range(600)], 20)
         while not large.table.blocks or large.num_to_prefill:
             machine.step()
-        assert len(large.table.runs(600)) > 3
+        assert len(large.table.slot_ranges(600)) > 3
         machine.finish()
         verdict.judge(model, large)
     assert verdict.wrong == 0

@@ -18,7 +18,7 @@ from pensieve.engine.process import EngineProcess
 from pensieve.engine.runner import Runner
 from pensieve.engine.step import DecodeRow, PrefillChunk, SamplingParams, StepFailed, StepPlan
 from pensieve.scheduler.config import SchedulerConfig
-from pensieve.scheduler.loop import Generation, SchedulerLoop
+from pensieve.scheduler.loop import SchedulerLoop, TokenStream
 from pensieve.scheduler.sequence import Request
 
 from ..models import build_random, write_model
@@ -31,14 +31,14 @@ def engine() -> Iterator[EngineProcess]:
         yield process
 
 
-def serve(engine: EngineProcess, requests: list[Request], kill_after: int | None = None) -> list[Generation]:
+def serve(engine: EngineProcess, requests: list[Request], kill_after: int | None = None) -> list[TokenStream]:
     """Run requests together; kill the engine's process once so many tokens have come."""
 
-    async def read(generation: Generation) -> None:
+    async def read(generation: TokenStream) -> None:
         async for _ in generation:
             pass
 
-    async def main() -> list[Generation]:
+    async def main() -> list[TokenStream]:
         loop = SchedulerLoop(engine, SchedulerConfig(max_batch=4, step_tokens=64), 200, 4096)
         task = asyncio.create_task(loop.run())
         generations = [loop.submit(request) for request in requests]
@@ -55,7 +55,7 @@ def serve(engine: EngineProcess, requests: list[Request], kill_after: int | None
     return asyncio.run(main())
 
 
-def judge(folder: Path, generations: list[Generation]) -> tuple[int, int]:
+def judge(folder: Path, generations: list[TokenStream]) -> tuple[int, int]:
     """Count tokens and those among them that plain mlx-lm would not have made."""
     model: Any = mlx_lm.utils.load_model(folder)[0]
     verdict = Verdict()

@@ -12,7 +12,7 @@ import pytest
 from pensieve.cache.kv import Pool
 from pensieve.engine import selfcheck
 from pensieve.engine.attention import paged
-from pensieve.engine.attention.array_attention import Scoring
+from pensieve.engine.attention.array_attention import AttentionParams
 from pensieve.engine.attention.host_attention import HostAttention
 from pensieve.engine.attention.kernels.batch import BatchTables
 from pensieve.engine.attention.kernels.device import Options, PagedKernels
@@ -35,12 +35,16 @@ def test_the_self_check_sees_a_wrong_attention(model: Any, monkeypatch: pytest.M
     """Forget the last token of every decode row: the check must notice."""
     honest = HostAttention.attend
 
-    def forgetful(self: Any, queries: Any, keys: Any, values: Any, reads: Any, scoring: Any) -> Any:
+    def forgetful(self: Any, queries: Any, keys: Any, values: Any, reads: Any, params: Any) -> Any:
         if queries.shape[2] == 1:
             reads = [
-                replace(seg, runs=(*seg.runs[:-1], (seg.runs[-1][0], seg.runs[-1][1] - 1))) for seg in reads
+                replace(
+                    seg,
+                    slot_ranges=(*seg.slot_ranges[:-1], (seg.slot_ranges[-1][0], seg.slot_ranges[-1][1] - 1)),
+                )
+                for seg in reads
             ]
-        return honest(self, queries, keys, values, reads, scoring)
+        return honest(self, queries, keys, values, reads, params)
 
     monkeypatch.setattr(HostAttention, "attend", forgetful)
     assert disagreement(model, 512, on_host=True) > 1
@@ -74,9 +78,11 @@ def test_the_self_check_sees_a_wrong_window_and_lost_sinks(
 
     def forgetful(scale: float, window: int | None, sinks: Any) -> Any:
         kept = {"window": window, "sinks": sinks}
-        return Scoring(scale, **kept | {name: change[name] for name in change if kept[name] is not None})
+        return AttentionParams(
+            scale, **kept | {name: change[name] for name in change if kept[name] is not None}
+        )
 
-    monkeypatch.setattr(paged, "Scoring", forgetful)
+    monkeypatch.setattr(paged, "AttentionParams", forgetful)
     assert disagreement(model, 512, on_host) > 1
 
 

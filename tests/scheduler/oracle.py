@@ -5,7 +5,7 @@ A sequence that reads a wrong, stale or unwritten slot gets other tokens than `s
 
 from collections.abc import Callable
 
-from pensieve.engine.step import DecodeRow, Run, StepFailed, StepPlan, StepResult
+from pensieve.engine.step import DecodeRow, SlotRange, StepFailed, StepPlan, StepResult
 
 from .residues import is_allowed
 
@@ -51,7 +51,7 @@ class OracleRunner:
             raise StepFailed("scripted")
         tokens = {row.seq_id: self._decode(row) for row in plan.decode}
         for chunk in plan.prefill:
-            for slot, token in zip(_slots(chunk.runs)[chunk.start :], chunk.tokens, strict=True):
+            for slot, token in zip(_slots(chunk.slot_ranges)[chunk.start :], chunk.tokens, strict=True):
                 self._slots[slot] = token
         self._results.append(StepResult(plan.step_id, tokens, 0.0))
         return self._results.pop(0) if len(self._results) > self._lag else None
@@ -60,12 +60,12 @@ class OracleRunner:
         return self._results.pop(0) if self._results else None
 
     def _decode(self, row: DecodeRow) -> int:
-        slots = _slots(row.runs)
+        slots = _slots(row.slot_ranges)
         assert len(slots) == row.position + 1
         token = row.token if row.token is not None else self._results[-1].tokens[row.seq_id]
         self._slots[slots[-1]] = token
         return nearest(next_token([self._slots[slot] for slot in slots]), row.allowed)
 
 
-def _slots(runs: tuple[Run, ...]) -> list[int]:
-    return [slot for first, end in runs for slot in range(first, end)]
+def _slots(slot_ranges: tuple[SlotRange, ...]) -> list[int]:
+    return [slot for first, end in slot_ranges for slot in range(first, end)]

@@ -86,8 +86,8 @@ def test_random_schedules_keep_constrained_and_free_sequences_exact(lag: int) ->
         for sequence, expected in started:
             whole = sequence.finish_reason == "length"
             assert sequence.tokens == (expected if whole else expected[: len(sequence.tokens)])
-        assert driver.scheduler.memory.allocator.num_held == 0
-        assert driver.scheduler.memory.allocator.num_cached == driver.scheduler.memory.tree.num_blocks
+        assert driver.scheduler.kv_cache.allocator.num_held == 0
+        assert driver.scheduler.kv_cache.allocator.num_cached == driver.scheduler.kv_cache.tree.num_blocks
         refused += driver.scheduler.counters.refused_tokens
         preempted += driver.scheduler.counters.preemptions
     assert preempted > 20

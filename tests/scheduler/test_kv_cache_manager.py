@@ -1,5 +1,5 @@
 from pensieve.cache.blocks import BLOCK_SIZE
-from pensieve.scheduler.kv_cache_manager import Memory
+from pensieve.scheduler.kv_cache_manager import KVCacheManager
 from pensieve.scheduler.sequence import Sequence
 
 from .driver import prompt_of, request
@@ -9,61 +9,64 @@ def sequence_of(tokens: list[int]) -> Sequence:
     return Sequence(1, request(tokens), max_length=1000)
 
 
-def settled(memory: Memory, tokens: list[int]) -> Sequence:
+def committed(kv_cache: KVCacheManager, tokens: list[int]) -> Sequence:
     """A sequence that holds blocks for `tokens`, with the KV of all of them written."""
     sequence = sequence_of(tokens)
-    assert memory.attach(sequence, num_promised=0)
-    assert memory.reserve(sequence, len(tokens))
-    memory.settle(sequence, len(tokens))
+    assert kv_cache.allocate(sequence, num_promised=0)
+    assert kv_cache.reserve(sequence, len(tokens))
+    kv_cache.commit(sequence, len(tokens))
     return sequence
 
 
 def test_what_one_has_settled_is_attached_to_the_next() -> None:
-    memory, tokens = Memory(8), prompt_of(1, 100)
-    first = settled(memory, tokens)
+    kv_cache, tokens = KVCacheManager(8), prompt_of(1, 100)
+    first = committed(kv_cache, tokens)
     second = sequence_of(tokens)
-    assert memory.attach(second, num_promised=0)
+    assert kv_cache.allocate(second, num_promised=0)
     assert second.table.blocks == first.table.blocks[:3]
-    assert second.num_computed == second.num_settled == 3 * BLOCK_SIZE
+    assert second.num_computed == second.num_committed == 3 * BLOCK_SIZE
 
 
 def test_what_is_promised_to_others_is_not_to_be_had_and_a_prefix_is_not_evicted_for_its_own_end() -> None:
-    memory, tokens = Memory(8), prompt_of(1, 3 * BLOCK_SIZE)
-    memory.release(settled(memory, tokens))
+    kv_cache, tokens = KVCacheManager(8), prompt_of(1, 3 * BLOCK_SIZE)
+    kv_cache.free(committed(kv_cache, tokens))
     longer = sequence_of(tokens + prompt_of(2, 4 * BLOCK_SIZE))
-    assert memory.allocator.num_free == 5
-    assert not memory.attach(longer, num_promised=2)
+    assert kv_cache.allocator.num_free == 5
+    assert not kv_cache.allocate(longer, num_promised=2)
     assert not longer.table.blocks
-    assert memory.attach(longer, num_promised=1)
+    assert kv_cache.allocate(longer, num_promised=1)
     assert len(longer.table.blocks) == 3
 
 
 def test_a_sequence_that_was_refused_is_looked_up_again_only_when_there_is_more() -> None:
-    memory = Memory(8)
-    holder, refused = settled(memory, prompt_of(1, 5 * BLOCK_SIZE)), sequence_of(prompt_of(2, 4 * BLOCK_SIZE))
-    assert not memory.attach(refused, num_promised=0)
+    kv_cache = KVCacheManager(8)
+    holder, refused = (
+        committed(kv_cache, prompt_of(1, 5 * BLOCK_SIZE)),
+        sequence_of(prompt_of(2, 4 * BLOCK_SIZE)),
+    )
+    assert not kv_cache.allocate(refused, num_promised=0)
     assert refused.num_refused == 3
-    assert not memory.attach(refused, num_promised=0)
-    memory.release(holder)
-    assert memory.attach(refused, num_promised=0)
+    assert not kv_cache.allocate(refused, num_promised=0)
+    kv_cache.free(holder)
+    assert kv_cache.allocate(refused, num_promised=0)
     assert refused.num_refused is None
 
 
 def test_reserving_evicts_what_nobody_holds_and_takes_nothing_from_a_sequence() -> None:
-    memory = Memory(8)
-    memory.release(settled(memory, prompt_of(1, 4 * BLOCK_SIZE)))
-    holder = settled(memory, prompt_of(2, 4 * BLOCK_SIZE))
+    kv_cache = KVCacheManager(8)
+    kv_cache.free(committed(kv_cache, prompt_of(1, 4 * BLOCK_SIZE)))
+    holder = committed(kv_cache, prompt_of(2, 4 * BLOCK_SIZE))
     grower = sequence_of(prompt_of(3, 1))
-    assert memory.reserve(grower, 4 * BLOCK_SIZE)
-    assert memory.tree.num_evicted == 4
-    assert not memory.reserve(grower, 5 * BLOCK_SIZE)
+    assert kv_cache.reserve(grower, 4 * BLOCK_SIZE)
+    assert kv_cache.tree.num_evicted == 4
+    assert not kv_cache.reserve(grower, 5 * BLOCK_SIZE)
     assert (len(holder.table.blocks), len(grower.table.blocks)) == (4, 4)
 
 
 def test_nothing_is_matched_any_more_after_distrust() -> None:
-    memory, tokens = Memory(8), prompt_of(1, 100)
-    holder = settled(memory, tokens)
-    memory.distrust()
-    assert memory.num_matched(tokens) == 0
-    memory.release(holder)
-    assert memory.allocator.num_free == 8
+    kv_cache, tokens = KVCacheManager(8), prompt_of(1, 100)
+    holder = committed(kv_cache, tokens)
+    kv_cache.reset_prefix_cache()
+    assert kv_cache.num_matched(tokens) == 0
+    kv_cache.free(holder)
+    assert kv_cache.allocator.num_free == 8

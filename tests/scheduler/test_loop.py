@@ -10,11 +10,11 @@ from pensieve.scheduler.config import SchedulerConfig
 from pensieve.scheduler.loop import (
     EngineDown,
     EngineFailed,
-    Generation,
     PromptTooLong,
     QueueFull,
     SchedulerLoop,
     Stopping,
+    TokenStream,
 )
 from pensieve.scheduler.sequence import Request
 
@@ -59,8 +59,8 @@ def request(prompt: list[int], max_tokens: int = 10) -> Request:
     return Request(prompt, SamplingParams(), max_tokens)
 
 
-async def collect(generation: Generation) -> list[int]:
-    return [token async for tokens in generation for token in tokens]
+async def collect(token_stream: TokenStream) -> list[int]:
+    return [token async for tokens in token_stream for token in tokens]
 
 
 @pytest.mark.parametrize("lag", [0, 1])
@@ -82,13 +82,13 @@ def test_many_requests_each_get_their_own_tokens(lag: int) -> None:
 def test_a_cancelled_request_ends_within_one_step() -> None:
     async def main() -> None:
         async with running(lag=1) as loop:
-            generation = loop.submit(request([1], max_tokens=10_000))
-            await anext(generation)
-            generation.cancel()
+            token_stream = loop.submit(request([1], max_tokens=10_000))
+            await anext(token_stream)
+            token_stream.cancel()
             assert loop.stats().blocks_held == 0
-            await collect(generation)
-            assert generation.finish_reason == "abort"
-            generation.cancel()
+            await collect(token_stream)
+            assert token_stream.finish_reason == "abort"
+            token_stream.cancel()
             assert len(await collect(loop.submit(request([2])))) == 10
 
     asyncio.run(main())
@@ -130,8 +130,8 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
             with pytest.raises(QueueFull) as refused:
                 loop.submit(request([9]))
             assert refused.value.retry_after_s > 0
-            assert [generation.num_queued_ahead for generation in accepted] == [0, 1, 2]
-            assert all([len(await collect(generation)) == 10 for generation in accepted])
+            assert [token_stream.num_queued_ahead for token_stream in accepted] == [0, 1, 2]
+            assert all([len(await collect(token_stream)) == 10 for token_stream in accepted])
 
     asyncio.run(main())
 
@@ -139,10 +139,10 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
 def test_an_engine_that_fails_for_ever_is_given_up_and_everyone_is_told() -> None:
     async def main() -> None:
         async with running(breaks=lambda _: True) as loop:
-            generations = [loop.submit(request([i, i])) for i in range(6)]
-            for generation in generations:
+            token_streams = [loop.submit(request([i, i])) for i in range(6)]
+            for token_stream in token_streams:
                 with pytest.raises((EngineFailed, EngineDown)):
-                    await collect(generation)
+                    await collect(token_stream)
             assert "scripted" in (loop.stats().engine_error or "")
             with pytest.raises(EngineDown):
                 loop.submit(request([1]))
@@ -153,8 +153,8 @@ def test_an_engine_that_fails_for_ever_is_given_up_and_everyone_is_told() -> Non
 def test_a_single_failure_is_survived() -> None:
     async def main() -> None:
         async with running(breaks=lambda plan: plan.step_id == 5) as loop:
-            generations = [loop.submit(request([i, i, i], max_tokens=20)) for i in range(4)]
-            answers = await asyncio.gather(*(collect(generation) for generation in generations))
+            token_streams = [loop.submit(request([i, i, i], max_tokens=20)) for i in range(4)]
+            answers = await asyncio.gather(*(collect(token_stream) for token_stream in token_streams))
             assert answers == [spell([i, i, i], 20)[3:] for i in range(4)]
             assert loop.stats().engine_error is None
 
@@ -164,10 +164,10 @@ def test_a_single_failure_is_survived() -> None:
 def test_stopping_the_loop_ends_every_request_with_an_error() -> None:
     async def main() -> None:
         async with running() as loop:
-            generation = loop.submit(request([1], max_tokens=100_000))
-            await anext(generation)
+            token_stream = loop.submit(request([1], max_tokens=100_000))
+            await anext(token_stream)
         with pytest.raises(Stopping):
-            await collect(generation)
+            await collect(token_stream)
 
     asyncio.run(main())
 
@@ -177,10 +177,10 @@ def test_disconnects_at_random_points_leave_nothing_behind() -> None:
         async with running(lag=1) as loop:
 
             async def leave_after(turns: int, prompt: list[int]) -> None:
-                generation = loop.submit(request(prompt, max_tokens=50))
+                token_stream = loop.submit(request(prompt, max_tokens=50))
                 for _ in range(turns):
                     await asyncio.sleep(0)
-                generation.cancel()
+                token_stream.cancel()
 
             for i in range(200):
                 await asyncio.gather(

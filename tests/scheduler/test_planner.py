@@ -59,7 +59,7 @@ def test_preempted_prompts_of_one_token_wait_without_blocks(lag: int) -> None:
     sequences = [driver.scheduler.add(request([i], max_tokens=100)) for i in range(6)]
     for _ in range(3000):
         driver.step()
-        assert not any(sequence.table.blocks for sequence in driver.scheduler.roster.waiting)
+        assert not any(sequence.table.blocks for sequence in driver.scheduler.queues.waiting)
     assert driver.scheduler.counters.preemptions > 0
     for i, sequence in enumerate(sequences):
         assert sequence.tokens == spell([i], 100)
@@ -73,7 +73,7 @@ def test_a_slice_of_a_sequence_that_is_preempted_later_in_the_step_is_taken_out(
     driver.step()
     short = driver.scheduler.add(request(prompts[2]))
     driver.step()  # the oldest's turn: the short one only gets its place
-    allocator = driver.scheduler.memory.allocator
+    allocator = driver.scheduler.kv_cache.allocator
     others = allocator.allocate(allocator.num_free - 2)
     plan = driver.scheduler.schedule()
     allocator.release(others)

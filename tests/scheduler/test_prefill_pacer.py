@@ -1,7 +1,7 @@
-from pensieve.scheduler.prefill_pacer import LEAST, Pace
+from pensieve.scheduler.prefill_pacer import LEAST, PrefillPacer
 
 
-def settle(pace: Pace, seconds_a_token: float, steps: int = 80, decode_s: float = 0.0) -> float:
+def commit(pace: PrefillPacer, seconds_a_token: float, steps: int = 80, decode_s: float = 0.0) -> float:
     """Let every step compute all that it may; returns how long the last mixed one took, in seconds."""
     mixed_s = 0.0
     for _ in range(steps):
@@ -13,20 +13,20 @@ def settle(pace: Pace, seconds_a_token: float, steps: int = 80, decode_s: float 
 
 
 def test_slices_are_cut_until_a_step_takes_the_target() -> None:
-    pace = Pace(target_s=0.1, most=512)
-    assert 0.08 < settle(pace, seconds_a_token=0.001) < 0.12
+    pace = PrefillPacer(target_s=0.1, most=512)
+    assert 0.08 < commit(pace, seconds_a_token=0.001) < 0.12
 
 
 def test_slices_grow_again_when_steps_get_faster_but_not_past_the_limit() -> None:
-    pace = Pace(target_s=0.1, most=512)
-    settle(pace, seconds_a_token=0.002)
-    settle(pace, seconds_a_token=0.00001)
+    pace = PrefillPacer(target_s=0.1, most=512)
+    commit(pace, seconds_a_token=0.002)
+    commit(pace, seconds_a_token=0.00001)
     assert pace.num_tokens >= 500
 
 
 def test_one_slow_step_is_taken_for_an_accident_and_two_are_not() -> None:
-    pace = Pace(target_s=0.1, most=512)
-    settle(pace, seconds_a_token=0.001)
+    pace = PrefillPacer(target_s=0.1, most=512)
+    commit(pace, seconds_a_token=0.001)
     before = pace.num_tokens
     pace.note(before, 0.5)
     assert pace.num_tokens == before
@@ -36,19 +36,19 @@ def test_one_slow_step_is_taken_for_an_accident_and_two_are_not() -> None:
 
 def test_where_decoding_alone_is_slow_the_target_gives_way() -> None:
     """Though there is always a prompt, so that no step would only decode."""
-    pace = Pace(target_s=0.1, most=512)
-    assert 0.25 < settle(pace, seconds_a_token=0.0008, decode_s=0.15, steps=200) < 0.35
+    pace = PrefillPacer(target_s=0.1, most=512)
+    assert 0.25 < commit(pace, seconds_a_token=0.0008, decode_s=0.15, steps=200) < 0.35
 
 
 def test_a_prefill_advances_even_where_every_step_is_too_slow() -> None:
-    pace = Pace(target_s=0.1, most=512)
-    settle(pace, seconds_a_token=1.0)
+    pace = PrefillPacer(target_s=0.1, most=512)
+    commit(pace, seconds_a_token=1.0)
     assert pace.num_tokens == LEAST
 
 
 def test_a_fast_step_with_little_to_do_says_nothing_of_a_full_one() -> None:
-    pace = Pace(target_s=0.1, most=512)
-    settle(pace, seconds_a_token=0.001)
+    pace = PrefillPacer(target_s=0.1, most=512)
+    commit(pace, seconds_a_token=0.001)
     before = pace.num_tokens
     pace.note(3, 0.001)
     assert pace.num_tokens == before

@@ -87,8 +87,8 @@ def test_random_schedules_give_every_sequence_its_own_tokens(lag: int) -> None:
                 assert sequence.tokens == expected
             else:
                 assert sequence.tokens == expected[: len(sequence.tokens)]
-        assert driver.scheduler.memory.allocator.num_held == 0
-        assert driver.scheduler.memory.allocator.num_cached == driver.scheduler.memory.tree.num_blocks
+        assert driver.scheduler.kv_cache.allocator.num_held == 0
+        assert driver.scheduler.kv_cache.allocator.num_cached == driver.scheduler.kv_cache.tree.num_blocks
 
 
 @pytest.mark.parametrize("lag", [0, 1])
@@ -100,8 +100,8 @@ def test_cancelling_at_random_points_returns_everything(lag: int) -> None:
             driver.step()
         driver.scheduler.end(sequence, "abort")
     driver.finish()
-    driver.scheduler.memory.tree.clear()
-    assert driver.scheduler.memory.allocator.num_free == 200
+    driver.scheduler.kv_cache.tree.clear()
+    assert driver.scheduler.kv_cache.allocator.num_free == 200
 
 
 def test_a_sequence_whose_logits_are_not_numbers_ends_with_an_error() -> None:
@@ -121,9 +121,9 @@ def test_a_result_from_before_a_preemption_settles_nothing() -> None:
     driver = Driver(lag=1)
     sequence = driver.scheduler.add(request(prompt_of(1, 300)))
     driver.step()
-    driver.scheduler.roster.requeue(sequence)
+    driver.scheduler.queues.requeue(sequence)
     driver.step()
     assert sequence.num_computed == 64
-    assert sequence.num_settled == 0
+    assert sequence.num_committed == 0
     driver.finish()
     assert sequence.tokens == spell(prompt_of(1, 300), 4)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from ..output_events import Arguments, CallEnd, CallStart, Piece, unparsed
+from ..output_events import ArgumentsDelta, OutputEvent, ToolCallEnd, ToolCallStart, unparsed
 from .json_reader import JsonReader
 
 ParseResult = Literal["ok", "repaired", "failed"]
@@ -26,7 +26,7 @@ class Reading:
     """
 
     result: ParseResult
-    pieces: list[Piece] = field(default_factory=list)
+    events: list[OutputEvent] = field(default_factory=list)
     text: str = ""
     rest: str = ""
 
@@ -34,7 +34,7 @@ class Reading:
 class CallReader(Protocol):
     """Reads one marked passage."""
 
-    def add(self, text: str) -> list[Piece]:
+    def add(self, text: str) -> list[OutputEvent]:
         """Take text and return the pieces that have become certain."""
 
     def scout(self) -> JsonReader | None:
@@ -56,8 +56,8 @@ class CallWriter:
         self.has_shown = False  # a call has been certain
         self._names = names
         self._fragments: list[str] = []  # of the call's arguments; they may come before its name
-        self._certain: list[Piece] = []
-        self._later: list[Piece] = []  # a call of an unknown tool, and all that follows it
+        self._certain: list[OutputEvent] = []
+        self._later: list[OutputEvent] = []  # a call of an unknown tool, and all that follows it
 
     @property
     def is_shown(self) -> bool:
@@ -72,16 +72,16 @@ class CallWriter:
     def start(self, name: str) -> None:
         """Begin a call."""
         self.is_open = True
-        self._add(CallStart(name), certain=name in self._names)
+        self._add(ToolCallStart(name), certain=name in self._names)
         self.has_shown |= not self._later
         if self._fragments:
-            self._add(Arguments("".join(self._fragments)))
+            self._add(ArgumentsDelta("".join(self._fragments)))
 
     def write(self, fragment: str) -> None:
         """Add to the arguments of the call; they may come before its name."""
         self._fragments.append(fragment)
         if self.is_open:
-            self._add(Arguments(fragment))
+            self._add(ArgumentsDelta(fragment))
 
     def end(self) -> None:
         """End a call; without arguments it has an empty object of them."""
@@ -106,23 +106,23 @@ class CallWriter:
             self.write(rest)
         self._end()
 
-    def take(self) -> list[Piece]:
+    def take(self) -> list[OutputEvent]:
         """Return the pieces that are certain, with fragments joined."""
-        pieces, self._certain = self._certain, []
-        return join_fragments(pieces)
+        events, self._certain = self._certain, []
+        return join_fragments(events)
 
-    def take_later(self) -> list[Piece]:
+    def take_later(self) -> list[OutputEvent]:
         """Return the pieces that waited for the end of the passage."""
-        pieces, self._later = self._later, []
-        return join_fragments(pieces)
+        events, self._later = self._later, []
+        return join_fragments(events)
 
     def _end(self) -> None:
-        self._add(CallEnd())
+        self._add(ToolCallEnd())
         self.is_open = False
         self._fragments = []
 
-    def _add(self, piece: Piece, certain: bool = True) -> None:
-        (self._certain if certain and not self._later else self._later).append(piece)
+    def _add(self, event: OutputEvent, certain: bool = True) -> None:
+        (self._certain if certain and not self._later else self._later).append(event)
 
 
 def tool_names(tools: Sequence[dict[str, Any]]) -> frozenset[str]:
@@ -163,12 +163,12 @@ def call_entries(parsed: Any) -> list[tuple[str, dict[str, Any]]]:
     return [_entry(entry) for entry in entries]
 
 
-def whole_calls(parsed: Any) -> list[Piece]:
+def whole_calls(parsed: Any) -> list[OutputEvent]:
     """Make pieces of what a parser returned. Raises ValueError or TypeError when it is no call."""
-    pieces: list[Piece] = []
+    events: list[OutputEvent] = []
     for name, arguments in call_entries(parsed):
-        pieces += [CallStart(name), Arguments(dump(arguments)), CallEnd()]
-    return pieces
+        events += [ToolCallStart(name), ArgumentsDelta(dump(arguments)), ToolCallEnd()]
+    return events
 
 
 def broken_call(text: str, names: Collection[str]) -> Reading:
@@ -176,18 +176,18 @@ def broken_call(text: str, names: Collection[str]) -> Reading:
     name = NAME.search(text)
     if name is None or name[1] not in names:
         return Reading("failed", text=text)
-    return Reading("failed", [CallStart(name[1]), Arguments(dump(unparsed(text))), CallEnd()])
+    return Reading("failed", [ToolCallStart(name[1]), ArgumentsDelta(dump(unparsed(text))), ToolCallEnd()])
 
 
-def join_fragments(pieces: Sequence[Piece]) -> list[Piece]:
+def join_fragments(events: Sequence[OutputEvent]) -> list[OutputEvent]:
     """Join the fragments that follow one another."""
-    joined: list[Piece] = []
-    for piece in pieces:
+    joined: list[OutputEvent] = []
+    for event in events:
         last = joined[-1] if joined else None
-        if isinstance(piece, Arguments) and isinstance(last, Arguments):
-            joined[-1] = Arguments(last.json + piece.json)
+        if isinstance(event, ArgumentsDelta) and isinstance(last, ArgumentsDelta):
+            joined[-1] = ArgumentsDelta(last.json + event.json)
         else:
-            joined.append(piece)
+            joined.append(event)
     return joined
 
 

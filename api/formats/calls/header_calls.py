@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...protocols import ToolParser
-from ..output_events import Piece
+from ..output_events import OutputEvent
 from .call_reader import Reading, tool_names
 from .json_calls import TokenReader
 from .json_reader import JsonError, JsonReader, Token
@@ -26,7 +26,7 @@ class HeadedCalls(TokenReader):
         self._whole = WholeCalls(parser, tools, has_end)
         self._is_list: bool | None = None  # of JSON calls, as older models write; None before it has begun
 
-    def add(self, text: str) -> list[Piece]:
+    def add(self, text: str) -> list[OutputEvent]:
         self._whole.add(text)
         return super().add(text)
 

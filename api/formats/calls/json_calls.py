@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
-from ..output_events import Piece
+from ..output_events import OutputEvent
 from .call_reader import CallWriter, Reading, broken_call
 from .json_reader import JsonError, JsonReader, Kind, Token
 
@@ -29,7 +29,7 @@ class TokenReader:
         self._num_calls = 0
         self._shown_until = 0  # the place in the passage behind the last call that was shown
 
-    def add(self, text: str) -> list[Piece]:
+    def add(self, text: str) -> list[OutputEvent]:
         self._texts.append(text)
         self._unread += text
         self._try(self._read)
@@ -43,7 +43,7 @@ class TokenReader:
         if complete:
             self._try(self._close_brackets)
         reading = self._end(complete)
-        return replace(reading, pieces=[*self._writer.take(), *reading.pieces])
+        return replace(reading, events=[*self._writer.take(), *reading.events])
 
     def _end(self, complete: bool) -> Reading:
         if self._writer.is_shown:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...protocols import ToolParser
-from ..output_events import Piece
+from ..output_events import OutputEvent
 from .call_reader import CallWriter, Reading, call_entries, clean, dump
 from .whole_calls import WholeCalls
 
@@ -46,7 +46,7 @@ class MemberCalls(WholeCalls):
         self._shown: list[dict[str, str]] = []  # each call's parameters, with their JSON
         self._tail = ""  # of the passage; the next mark may begin in it
 
-    def add(self, text: str) -> list[Piece]:
+    def add(self, text: str) -> list[OutputEvent]:
         self._texts.append(text)
         self._tail += text
         while match := self._shape.ends.search(self._tail):

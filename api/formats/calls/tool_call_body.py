@@ -5,7 +5,7 @@ model may also forget to close a string. So what follows such a mark waits until
 JSON goes on behind it; where it never does, the mark was the end after all.
 """
 
-from ..output_events import Piece
+from ..output_events import OutputEvent
 from .call_reader import CallReader, Reading
 from .json_reader import JsonError, JsonReader
 
@@ -22,7 +22,7 @@ class Passage:
         self._num_tokens = 0  # of the scout when the string is closed and the JSON goes on
         self._waiting: list[str] = []  # text since that mark
 
-    def add(self, text: str) -> list[Piece]:
+    def add(self, text: str) -> list[OutputEvent]:
         """Take text that holds no end mark."""
         if self._scout is None:
             return self._reader.add(text)
@@ -38,20 +38,20 @@ class Passage:
             return self._go_on()
         return []
 
-    def meet_mark(self) -> list[Piece]:
+    def meet_mark(self) -> list[OutputEvent]:
         """Take an end mark."""
         if self._scout is not None and self._scout.in_string:
             return self.add(self._mark)
-        pieces = self._go_on()
+        events = self._go_on()
         self._scout = self._reader.scout()
         if self._scout is None:
             self.is_over = True
         else:
             self._num_tokens = self._scout.num_tokens + 2
-            pieces += self.add(self._mark)
-        return pieces
+            events += self.add(self._mark)
+        return events
 
-    def meet_end(self) -> list[Piece]:
+    def meet_end(self) -> list[OutputEvent]:
         """Take the end of the answer."""
         if self._scout is None or not self._scout.in_string:
             return self._go_on()
@@ -63,7 +63,7 @@ class Passage:
         """Say what became of the passage."""
         return self._reader.end(complete=self.is_over)
 
-    def _go_on(self) -> list[Piece]:
+    def _go_on(self) -> list[OutputEvent]:
         """The mark was a part of a string."""
         text, self._waiting, self._scout = "".join(self._waiting), [], None
         return self._reader.add(text) if text else []

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...protocols import ToolParser
-from ..output_events import Piece
+from ..output_events import OutputEvent
 from .call_reader import ParseResult, Reading, is_json, tool_names, whole_calls
 from .json_calls import JsonCalls
 from .json_reader import JsonReader
@@ -23,7 +23,7 @@ class WholeCalls:
         self._names = tool_names(tools)
         self._texts: list[str] = []
 
-    def add(self, text: str) -> list[Piece]:
+    def add(self, text: str) -> list[OutputEvent]:
         self._texts.append(text)
         return []
 
@@ -44,10 +44,10 @@ class WholeCalls:
     def _end_as_json(self, text: str) -> Reading:
         """Read a passage as JSON: some models fall back to it."""
         reader = JsonCalls(self._names)
-        pieces = reader.add(text)
+        events = reader.add(text)
         reading = reader.end(complete=True)
         result: ParseResult = "failed" if reading.result == "failed" else "repaired"
-        return replace(reading, pieces=[*pieces, *reading.pieces], result=result)
+        return replace(reading, events=[*events, *reading.events], result=result)
 
 
 def _is_broken_list(text: str) -> bool:

@@ -5,8 +5,8 @@ from typing import Protocol
 
 import mlx.core as mx
 
-from ...step import Run
-from ..shared_prefixes import Segment
+from ...step import SlotRange
+from ..shared_prefixes import SharedPrefix
 from .tables import Kind, Layout, Tables, make_tables
 
 
@@ -38,10 +38,10 @@ class PassTables:
     """The tables of one decode batch, made once a step for all layers that are alike."""
 
     def __init__(
-        self, runs: list[tuple[Run, ...]], reads: list[Segment], num_rows: int | None = None
+        self, slot_ranges: list[tuple[SlotRange, ...]], reads: list[SharedPrefix], num_rows: int | None = None
     ) -> None:
         """See make_tables."""
-        self.runs, self._reads = runs, reads
+        self.slot_ranges, self._reads = slot_ranges, reads
         self._num_rows = num_rows
         self._laid_out: dict[Kind, Tables] = {}
         self._made: dict[Kind, DeviceTables] = {}
@@ -59,7 +59,7 @@ class PassTables:
         """All numbers of a kind's tables, in a layout that holds theirs."""
         tables = self._lay_out(kind)
         if layout.num_rows != len(tables.table):
-            tables = make_tables(self.runs, self._reads, *kind, layout.num_rows)
+            tables = make_tables(self.slot_ranges, self._reads, *kind, layout.num_rows)
         return mx.array(tables.flat if layout == tables.layout else tables.enlarged(layout).flat)
 
     def get(self, kind: Kind) -> DeviceTables:
@@ -71,5 +71,5 @@ class PassTables:
 
     def _lay_out(self, kind: Kind) -> Tables:
         if kind not in self._laid_out:
-            self._laid_out[kind] = make_tables(self.runs, self._reads, *kind, self._num_rows)
+            self._laid_out[kind] = make_tables(self.slot_ranges, self._reads, *kind, self._num_rows)
         return self._laid_out[kind]

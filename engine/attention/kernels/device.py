@@ -17,8 +17,8 @@ import mlx.core as mx
 
 from ....cache.blocks import BLOCK_SIZE
 from ....cache.kv import Pool
-from ...step import Run
-from ..array_attention import Scoring
+from ...step import SlotRange
+from ..array_attention import AttentionParams
 from .batch import BatchTables, DeviceTables
 from .source import APPEND, COMBINE, GATHER, LOG2_E, SOFTMAX, SPLIT, THREADS, Geometry, Kernel, header
 from .tables import block_table
@@ -82,10 +82,10 @@ class PagedKernels:
         if keys.shape != values.shape or num_heads % num_kv_heads:
             raise NotImplementedError("keys and values of different sizes, or an uneven number of heads")
         geometry = Geometry(dim, num_heads // num_kv_heads, queries.dtype.size, keys.packing)
-        sinks = options.scoring.sinks
-        layer = self._prepare(geometry, queries.dtype, options.scoring.scale, sinks is not None)
+        sinks = options.params.sinks
+        layer = self._prepare(geometry, queries.dtype, options.params.scale, sinks is not None)
         num_groups = num_kv_heads * geometry.tiles
-        tables = batch.get((num_groups, options.scoring.window))
+        tables = batch.get((num_groups, options.params.window))
         outs, stats = layer.split(
             inputs=[queries, *new, keys.rows, values.rows, tables.table, tables.items, options.after],
             grid=(THREADS * tables.num_items, num_groups, 1),
@@ -153,7 +153,7 @@ class PagedKernels:
         pools, (kv_heads, length, dim).
         Returns (kv_heads, rows, group, dim) and the same with 2: base-2 peak and mass.
         """
-        scale, (num_kv_heads, _, dim) = options.scoring.scale, keys.shape
+        scale, (num_kv_heads, _, dim) = options.params.scale, keys.shape
         num_rows, num_heads = queries.shape[:2]
         group = num_heads // num_kv_heads
         q = queries.reshape(num_rows, num_kv_heads, group, dim).swapaxes(0, 1)
@@ -200,23 +200,27 @@ class PagedKernels:
         )[0]
         return done
 
-    def read(self, pools: Pools, runs: tuple[Run, ...], after: mx.array) -> tuple[mx.array, mx.array]:
+    def read(
+        self, pools: Pools, slot_ranges: tuple[SlotRange, ...], after: mx.array
+    ) -> tuple[mx.array, mx.array]:
         """A sequence's keys and values, (kv_heads, length, dim): a view where they lie so, else a copy.
 
         runs: all but the first begin with a block.
         """
-        if len(runs) == 1 and pools[0].packing is None:
-            (first, end), *_ = runs
+        if len(slot_ranges) == 1 and pools[0].packing is None:
+            (first, end), *_ = slot_ranges
             return pools[0].rows[:, first:end], pools[1].rows[:, first:end]
-        return self.gather(pools, runs, after)
+        return self.gather(pools, slot_ranges, after)
 
-    def gather(self, pools: Pools, runs: tuple[Run, ...], after: mx.array) -> tuple[mx.array, mx.array]:
+    def gather(
+        self, pools: Pools, slot_ranges: tuple[SlotRange, ...], after: mx.array
+    ) -> tuple[mx.array, mx.array]:
         """Copy, and unpack, a sequence's keys and values; see `read`."""
         num_kv_heads, _, dim = pools[0].shape
-        length, skipped = sum(end - first for first, end in runs), runs[0][0] % BLOCK_SIZE
+        length, skipped = sum(end - first for first, end in slot_ranges), slot_ranges[0][0] % BLOCK_SIZE
         extent = mx.array([length, skipped] + [0] * 6)
         keys, values = self._launch(GATHER, 0.0)(
-            inputs=[pools[0].rows, pools[1].rows, mx.array(block_table([runs])), extent, after],
+            inputs=[pools[0].rows, pools[1].rows, mx.array(block_table([slot_ranges])), extent, after],
             template=[*_head_template(pools[0], pools[0].dtype), ("BLOCK", BLOCK_SIZE)],
             grid=(THREADS * length, num_kv_heads, 1),
             threadgroup=(THREADS, 1, 1),
@@ -268,7 +272,7 @@ def waiting(array: mx.array, done: mx.array) -> mx.array:
 class Options:
     """Of one layer: how it weighs its keys, and what to wait for."""
 
-    scoring: Scoring
+    params: AttentionParams
     after: mx.array  # the layer's last `done`
 
 

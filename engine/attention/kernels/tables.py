@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ....cache.blocks import BLOCK_SIZE
-from ...step import Run
-from ..shared_prefixes import Segment
+from ...step import SlotRange
+from ..shared_prefixes import SharedPrefix
 
 Ints = npt.NDArray[np.int32]
 
@@ -42,7 +42,7 @@ class SharedRead:
     """A run of slots that several rows read together, every one of them all of it."""
 
     rows: tuple[int, ...]
-    run: Run
+    run: SlotRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Layout:
     num_columns: int
     num_items: int
     num_picks: int
-    shared: tuple[tuple[int | None, Run], ...]
+    shared: tuple[tuple[int | None, SlotRange], ...]
 
     def holds(self, other: "Layout") -> bool:
         """Whether a batch of the other layout can be padded to this one."""
@@ -102,8 +102,8 @@ class Tables:
 
 
 def make_tables(
-    runs: list[tuple[Run, ...]],
-    reads: list[Segment],
+    slot_ranges: list[tuple[SlotRange, ...]],
+    reads: list[SharedPrefix],
     num_groups: int,
     window: int | None = None,
     num_rows: int | None = None,
@@ -115,8 +115,8 @@ def make_tables(
     num_rows: rows of the batch, if some that nobody reads follow those with runs.
     The tables' sizes are rounded up, so that few layouts occur.
     """
-    num_rows = len(runs) if num_rows is None else num_rows
-    lengths = [sum(end - first for first, end in row) for row in runs]
+    num_rows = len(slot_ranges) if num_rows is None else num_rows
+    lengths = [sum(end - first for first, end in row) for row in slot_ranges]
     if window is None:
         shared, stretches = _share(lengths, reads, num_rows)
     else:
@@ -125,7 +125,7 @@ def make_tables(
     ends = np.cumsum(counts)
     ranges = np.stack([ends - counts, ends], axis=1)
     return Tables(
-        table=_pad(block_table(runs), num_rows),
+        table=_pad(block_table(slot_ranges), num_rows),
         items=_pad(items, round_up(len(items), 8)),
         ranges=np.concatenate([_pad(ranges, num_rows), _picks(num_rows, shared)], axis=1).astype(np.int32),
         shared=shared,
@@ -143,21 +143,21 @@ def round_up(number: int, steps: int) -> int:
     return -(-number // step) * step
 
 
-def block_table(runs: list[tuple[Run, ...]]) -> Ints:
+def block_table(slot_ranges: list[tuple[SlotRange, ...]]) -> Ints:
     """(rows, blocks): each row's blocks in token order, padded with 0; a power of two columns, 64 or more."""
-    flat = np.array([(row, first, end) for row, mine in enumerate(runs) for first, end in mine])
+    flat = np.array([(row, first, end) for row, mine in enumerate(slot_ranges) for first, end in mine])
     row, first, end = flat.T
     first_block = first // BLOCK_SIZE
     owner, offset = _expand(-(-end // BLOCK_SIZE) - first_block)
-    num_blocks = np.bincount(row[owner], minlength=len(runs))
+    num_blocks = np.bincount(row[owner], minlength=len(slot_ranges))
     column = np.arange(len(owner)) - np.repeat(np.cumsum(num_blocks) - num_blocks, num_blocks)
-    table = np.zeros((len(runs), 64 * round_up(-(-int(num_blocks.max()) // 64), 1)), np.int32)
+    table = np.zeros((len(slot_ranges), 64 * round_up(-(-int(num_blocks.max()) // 64), 1)), np.int32)
     table[row[owner], column] = first_block[owner] + offset
     return table
 
 
 def _items(
-    lengths: list[int], stretches: list[list[Run]], num_groups: int
+    lengths: list[int], stretches: list[list[SlotRange]], num_groups: int
 ) -> tuple[Ints, npt.NDArray[np.int64]]:
     """Cut the rows' own stretches into items; returns them and how many each row has."""
     flat = np.array([(row, first, end) for row, mine in enumerate(stretches) for first, end in mine])
@@ -177,14 +177,14 @@ def _expand(counts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.N
 
 
 def _share(
-    lengths: list[int], reads: list[Segment], num_rows: int
-) -> tuple[tuple[SharedRead, ...], list[list[Run]]]:
+    lengths: list[int], reads: list[SharedPrefix], num_rows: int
+) -> tuple[tuple[SharedRead, ...], list[list[SlotRange]]]:
     """Divide the rows' tokens into shared reads and each row's own stretches of tokens."""
     shared: list[SharedRead] = []
-    own: list[list[Run]] = [[] for _ in lengths]
+    own: list[list[SlotRange]] = [[] for _ in lengths]
     done = [0] * len(lengths)
     for segment in reads:
-        for first, end in segment.runs:
+        for first, end in segment.slot_ranges:
             is_shared = (len(segment.rows) - SHARED_ROWS) * (end - first) >= SHARED_SLOTS
             if is_shared:
                 tiles = range(first, end, SHARED_TILE)
@@ -198,7 +198,7 @@ def _share(
     return tuple(shared), own
 
 
-def _add(stretches: list[Run], first: int, end: int) -> None:
+def _add(stretches: list[SlotRange], first: int, end: int) -> None:
     """Append a stretch of tokens, or lengthen the last one."""
     if stretches and stretches[-1][1] == first:
         first, _ = stretches.pop()

@@ -35,8 +35,8 @@ def byte_level() -> Any:
 @cache
 def sentence_piece() -> Any:
     """A SentencePiece-like tokenizer with byte fallback, as Llama 2 and Phi-3 have."""
-    pieces = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "é", "▁the", "▁▁", "\n", "😀"]
-    tokenizer = Tokenizer(models.BPE(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[]))
+    events = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "é", "▁the", "▁▁", "\n", "😀"]
+    tokenizer = Tokenizer(models.BPE(vocab={event: i for i, event in enumerate(events)}, merges=[]))
     tokenizer.decoder = decoders.Sequence(
         [
             decoders.Replace("▁", " "),
@@ -88,9 +88,9 @@ def test_no_piece_of_valid_text_holds_a_replacement_character(text: str, size: i
     for tokenizer in (ByteTokenizer(), byte_level()):
         tokens = tokenizer.encode(text, add_special_tokens=False)
         detokenizer = detokenizer_factory(tokenizer)()
-        pieces = [detokenizer.add(part) for part in chunks(tokens, size)] + [detokenizer.flush()]
-        assert "".join(pieces) == text
-        assert all("\ufffd" not in piece for piece in pieces) or "\ufffd" in text
+        events = [detokenizer.add(part) for part in chunks(tokens, size)] + [detokenizer.flush()]
+        assert "".join(events) == text
+        assert all("\ufffd" not in event for event in events) or "\ufffd" in text
 
 
 def test_a_nul_byte_stays_a_nul_byte() -> None:

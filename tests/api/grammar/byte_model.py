@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from pensieve.api.formats.calls.tool_format import ToolFormat
 from pensieve.api.grammar.answer_constraint import AnswerConstraint, Rules
-from pensieve.api.grammar.grammar_cache import Grammar, Grammars, Wanted
+from pensieve.api.grammar.grammar_cache import Grammar, GrammarKey, Grammars
 from pensieve.api.grammar.vocabulary import Vocabulary, make_vocabulary, read_vocabulary
 from pensieve.api.schema import Tool
 
@@ -47,7 +47,9 @@ class Model:
         self.format = ToolFormat("<call>", "</call>", lambda text, _: json.loads(text))
 
     def grammar(self, schema: dict[str, Any] | None = None, tools: Sequence[Tool] = (READ,)) -> Grammar:
-        return Grammars(self.vocabulary).compile(Wanted(tuple(tools), self.format if tools else None, schema))
+        return Grammars(self.vocabulary).compile(
+            GrammarKey(tuple(tools), self.format if tools else None, schema)
+        )
 
     def rules(self, **settings: Any) -> Rules:
         grammar = self.grammar()

@@ -9,8 +9,8 @@ from llguidance import LLParserLimits
 from pensieve.api.formats.detokenizer import ByteDetokenizer
 from pensieve.api.formats.thinking_tags import ThinkMarks
 from pensieve.api.grammar.answer_constraint import AnswerConstraint, Rules
-from pensieve.api.grammar.grammar_cache import Grammars, Wanted
-from pensieve.api.output.thinking_budget import Budget, BudgetedGeneration
+from pensieve.api.grammar.grammar_cache import GrammarKey, Grammars
+from pensieve.api.output.thinking_budget import Budget, BudgetedTokenStream
 from pensieve.api.schema import Tool
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.sequence import Request
@@ -103,7 +103,7 @@ def test_a_token_that_completes_the_mark_may_go_on_as_the_call_does(model: Model
 
 def test_a_token_that_goes_on_as_no_call_does_is_refused_and_others_are_not(model: Model) -> None:
     vocabulary = with_tokens(model.vocabulary, [b">x", b"l>{x"])
-    grammar = Grammars(vocabulary).compile(Wanted((READ,), model.format, None))
+    grammar = Grammars(vocabulary).compile(GrammarKey((READ,), model.format, None))
     constraint = AnswerConstraint(Rules(vocabulary, grammar, (b"<call>", b"</call>")))
     write(constraint, "a <cal")
     token = vocabulary.bytes_of.index(b"l>{x")
@@ -177,7 +177,7 @@ def test_a_constraint_survives_the_end_of_a_thinking_budget(model: Model) -> Non
     request = Request([1], SamplingParams(), 99, constraint=constraint)
 
     async def run() -> None:
-        await BudgetedGeneration(scheduler.submit, request, budget).__anext__()
+        await BudgetedTokenStream(scheduler.submit, request, budget).__anext__()
 
     asyncio.run(run())
     following = scheduler.requests[1].constraint

@@ -13,7 +13,7 @@ import pytest
 
 from pensieve.api.formats.calls.tool_format import ToolFormat, template_tool
 from pensieve.api.grammar.call_grammar import SYNTAXES, call_format
-from pensieve.api.grammar.grammar_cache import Grammars, Wanted
+from pensieve.api.grammar.grammar_cache import GrammarKey, Grammars
 from pensieve.api.grammar.vocabulary import Vocabulary, make_vocabulary
 from pensieve.api.schema import Tool
 
@@ -131,7 +131,7 @@ def test_calls_drawn_from_the_grammar_are_read_and_valid(vocabulary: Vocabulary,
     names = [tool for tool in SCHEMAS if tool not in UNSAYABLE.get(name, ())]
     for tool_name in names:
         tool = Tool(name=tool_name, input_schema=SCHEMAS[tool_name])
-        grammar = grammars.compile(Wanted((tool,), calls, None))
+        grammar = grammars.compile(GrammarKey((tool,), calls, None))
         for _ in range(2):
             text = draw(vocabulary, grammar, rng).strip()
             if not text:
@@ -157,7 +157,7 @@ ODD: list[dict[str, Any]] = [
 def test_odd_schemas_hinder_no_call(vocabulary: Vocabulary, name: str) -> None:
     for odd in ODD:
         tool = Tool.model_construct(name="odd", input_schema={"type": "object", **odd}, type=None)
-        assert Grammars(vocabulary).compile(Wanted((tool,), tool_format(name), None)).text
+        assert Grammars(vocabulary).compile(GrammarKey((tool,), tool_format(name), None)).text
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -166,5 +166,5 @@ def test_a_definition_that_is_a_branch_of_itself_has_a_grammar(vocabulary: Vocab
     itself = {"anyOf": [{"$ref": "#/$defs/A"}, {"type": "string"}]}
     schema = {"type": "object", "$defs": {"A": itself}, "properties": {"a": {"$ref": "#/$defs/A"}}}
     tool = Tool(name="read", input_schema=schema)
-    grammar = Grammars(vocabulary).compile(Wanted((tool,), tool_format(name), None))
+    grammar = Grammars(vocabulary).compile(GrammarKey((tool,), tool_format(name), None))
     assert any(grammar.begin().compute_bitmask())

@@ -8,8 +8,8 @@ import pytest
 from pensieve.api.command.start_report import describe_calls
 from pensieve.api.formats.calls.tool_format import ToolFormat
 from pensieve.api.grammar.answer_constraint import AnswerConstraint, Rules
-from pensieve.api.grammar.constraint_factory import RuleBook
-from pensieve.api.grammar.grammar_cache import Grammar, Grammars, Wanted
+from pensieve.api.grammar.constraint_factory import ConstraintFactory
+from pensieve.api.grammar.grammar_cache import Grammar, GrammarKey, Grammars
 from pensieve.api.grammar.vocabulary import read_vocabulary
 from pensieve.api.schema import Tool
 
@@ -20,7 +20,7 @@ from .byte_model import READ, Model, make_tokenizer, write
 
 def test_grammars_are_compiled_once_for_all_who_ask_at_the_same_time(model: Model) -> None:
     grammars = Grammars(model.vocabulary)
-    wanted = Wanted((READ,), model.format, None)
+    wanted = GrammarKey((READ,), model.format, None)
 
     async def run() -> list[Grammar]:
         return list(await asyncio.gather(*(grammars.get(wanted) for _ in range(5)), grammars.get(wanted)))
@@ -32,7 +32,7 @@ def test_grammars_are_compiled_once_for_all_who_ask_at_the_same_time(model: Mode
 
 def test_grammars_that_nobody_uses_are_forgotten(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pensieve.api.grammar.grammar_cache.MAX_IDLE_S", 0.0)
-    grammars, wanted = Grammars(model.vocabulary), [Wanted((), None, {"enum": [i]}) for i in range(2)]
+    grammars, wanted = Grammars(model.vocabulary), [GrammarKey((), None, {"enum": [i]}) for i in range(2)]
 
     async def run() -> list[Grammar]:
         return [await grammars.get(wanted[i]) for i in (0, 1, 0)]
@@ -45,8 +45,8 @@ def test_few_grammars_are_kept_when_they_are_large(model: Model, monkeypatch: py
     monkeypatch.setattr("pensieve.api.grammar.grammar_cache.MAX_KEPT_CHARS", 2000)
     grammars = Grammars(model.vocabulary)
 
-    def wanted(i: int) -> Wanted:
-        return Wanted((), None, {"enum": [f"{i}" * 300]})
+    def wanted(i: int) -> GrammarKey:
+        return GrammarKey((), None, {"enum": [f"{i}" * 300]})
 
     async def run() -> tuple[Grammar, Grammar]:
         first = await grammars.get(wanted(0))
@@ -60,9 +60,9 @@ def test_few_grammars_are_kept_when_they_are_large(model: Model, monkeypatch: py
 
 
 def test_the_start_says_whether_calls_are_kept_to_their_schemas(model: Model) -> None:
-    assert describe_calls(RuleBook(model.vocabulary, model.format, None)).startswith("calls    kept")
+    assert describe_calls(ConstraintFactory(model.vocabulary, model.format, None)).startswith("calls    kept")
     other = ToolFormat("<call>", "</call>", lambda text, _: {"name": text, "arguments": {}})
-    assert "no grammar" in describe_calls(RuleBook(model.vocabulary, other, None))
+    assert "no grammar" in describe_calls(ConstraintFactory(model.vocabulary, other, None))
     assert "tokens" in describe_calls(None)
 
 
@@ -80,7 +80,7 @@ def chain_of_definitions(length: int) -> dict[str, Any]:
 def test_a_long_chain_of_references_does_not_overflow_the_stack(model: Model) -> None:
     tool, schema = Tool(name="t", input_schema=chain_of_definitions(1300)), chain_of_definitions(1300)
     grammars = Grammars(model.vocabulary)
-    for wanted in (Wanted((tool,), model.format, None), Wanted((), None, schema)):
+    for wanted in (GrammarKey((tool,), model.format, None), GrammarKey((), None, schema)):
         assert asyncio.run(grammars.get(wanted)).text
 
 

@@ -20,9 +20,9 @@ import pytest
 
 from pensieve.api.formats.calls.tool_format import plain_format, template_tool
 from pensieve.api.formats.detokenizer import detokenizer_factory
-from pensieve.api.formats.output_events import CallEnd, CallStart, call_input
+from pensieve.api.formats.output_events import ToolCallEnd, ToolCallStart, call_input
 from pensieve.api.grammar.answer_constraint import AnswerConstraint, Rules
-from pensieve.api.grammar.grammar_cache import Grammars, Wanted
+from pensieve.api.grammar.grammar_cache import GrammarKey, Grammars
 from pensieve.api.grammar.vocabulary import Vocabulary, read_vocabulary
 from pensieve.api.output.parser import Grammar, OutputParser
 from pensieve.api.schema import Tool
@@ -82,7 +82,7 @@ class Calls:
         """Have one of a few tools called and judge the call."""
         rng = random.Random(seed)
         tools = rng.sample(TOOLS, rng.randint(1, 5))
-        grammar = await self.grammars.get(Wanted(tuple(tools), FORMAT, None))
+        grammar = await self.grammars.get(GrammarKey(tuple(tools), FORMAT, None))
         marks = (FORMAT.start.encode(), FORMAT.end.encode())
         forced = grammar if rng.random() < 0.8 else None
         rules = Rules(self.vocabulary, call=grammar, call_marks=marks, answer=forced)
@@ -91,27 +91,27 @@ class Calls:
         constraint = AnswerConstraint(rules).resumed(self.ids(begun))
         reading = Grammar(tool_format=FORMAT, tools=[template_tool(tool) for tool in tools], one_call=True)
         parser = OutputParser(detokenizer_factory(self.tokenizer)(), reading)
-        pieces = parser.feed(self.ids(begun))
+        events = parser.feed(self.ids(begun))
         sampling = SamplingParams(temperature=1.0, seed=seed)
-        generation = self.loop.submit(
+        token_stream = self.loop.submit(
             Request(self.ids(prompt), sampling, 1500, frozenset({EOS}), None, constraint)
         )
-        async for tokens in generation:
+        async for tokens in token_stream:
             self.num_tokens += len(tokens)
-            pieces += parser.feed(tokens)
+            events += parser.feed(tokens)
             if parser.done:
-                generation.cancel()
+                token_stream.cancel()
                 break
-        if generation.finish_reason == "length":
+        if token_stream.finish_reason == "length":
             self.outcomes["cut off"] += 1  # in a string that it never ended
         else:
-            self.judge(pieces + parser.finish(), tools)
+            self.judge(events + parser.finish(), tools)
 
-    def judge(self, pieces: list[Any], tools: list[Tool]) -> None:
+    def judge(self, events: list[Any], tools: list[Tool]) -> None:
         """Hold a call against the schema of its tool."""
-        start, *fragments, end = pieces
-        assert isinstance(start, CallStart), "nothing stands before a call that is forced"
-        assert isinstance(end, CallEnd)
+        start, *fragments, end = events
+        assert isinstance(start, ToolCallStart), "nothing stands before a call that is forced"
+        assert isinstance(end, ToolCallEnd)
         value = call_input([fragment.json for fragment in fragments])
         schema = next(tool.input_schema for tool in tools if tool.name == start.name)
         jsonschema.validate(value, schema)

@@ -204,7 +204,7 @@ def test_a_stop_sequence_ends_the_answer_and_the_work(server: Server) -> None:
     server.scheduler.play(server.script("one two STOP three", size=1, hangs=True))
     choice = chat(server, stop="STOP").choices[0]
     assert (choice.message.content, choice.finish_reason) == ("one two ", "stop")
-    assert server.scheduler.generations[0].was_aborted
+    assert server.scheduler.token_streams[0].was_aborted
     choice = chat(server, stop=["never", "STOP"]).choices[0]
     assert choice.message.content == "one two "
 
@@ -242,7 +242,7 @@ def test_leaving_ends_the_work(server: Server, route: str, stream: bool) -> None
     server.scheduler.play(Script(hangs=True))
     with pytest.raises(httpx.ReadTimeout):
         post(server, route, timeout_s=1.0, stream=stream)  # sooner, a busy machine has not queued it yet
-    wait_until(lambda: server.scheduler.generations[0].was_aborted)
+    wait_until(lambda: server.scheduler.token_streams[0].was_aborted)
 
 
 def test_both_sdks_read_the_list_of_models(server: Server) -> None:

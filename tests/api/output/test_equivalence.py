@@ -18,12 +18,12 @@ import pytest
 from pensieve.api.answer import Answer
 from pensieve.api.formats.calls.tool_format import ToolFormat, plain_format
 from pensieve.api.formats.detokenizer import Detokenizer, WindowDetokenizer, detokenizer_factory
-from pensieve.api.formats.output_events import Text, call_input
-from pensieve.api.message_events import ContentWriter, EventWriter
+from pensieve.api.formats.output_events import TextDelta, call_input
+from pensieve.api.message_events import MessageBodyBuilder, MessageStreamWriter
 from pensieve.api.metrics import Metrics
-from pensieve.api.openai.chunks import ChatCollector, ChatWriter
+from pensieve.api.openai.chunks import ChatBodyBuilder, ChatStreamWriter
 from pensieve.api.output.parser import Grammar, OutputParser
-from pensieve.api.stream import MessageWriter
+from pensieve.api.stream import BodyBuilder
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.sequence import FinishReason, Request
 
@@ -134,16 +134,16 @@ def split(rng: random.Random, tokens: list[int]) -> Chunks:
     return chunks
 
 
-async def stream(answer: Answer, writer: EventWriter | ChatWriter) -> str:
+async def stream(answer: Answer, writer: MessageStreamWriter | ChatStreamWriter) -> str:
     text = writer.start(answer.usage)
-    async for pieces in answer:
-        text += writer.pieces(pieces)
+    async for events in answer:
+        text += writer.events(events)
     return text + writer.end(answer)
 
 
-async def whole(answer: Answer, writer: MessageWriter) -> dict[str, Any]:
-    async for pieces in answer:
-        writer.add(pieces)
+async def whole(answer: Answer, writer: BodyBuilder) -> dict[str, Any]:
+    async for events in answer:
+        writer.add(events)
     return writer.message(answer)
 
 
@@ -223,8 +223,8 @@ class Lab:
 
     def answer(self, name: str, chunks: Chunks, finish: FinishReason, grammar: Grammar) -> Answer:
         request = Request([1], SamplingParams(), 10_000, frozenset())
-        generation = ScriptedGeneration(request, Script(chunks, finish=finish))
-        return Answer(generation, OutputParser(make_detokenizer(name)(), grammar), self._metrics, 0.0)
+        token_stream = ScriptedGeneration(request, Script(chunks, finish=finish))
+        return Answer(token_stream, OutputParser(make_detokenizer(name)(), grammar), self._metrics, 0.0)
 
 
 @pytest.mark.parametrize("name", ["qwen", "llama_3", "phi_3", "llama_2", "demo", "bytes"])
@@ -242,12 +242,14 @@ def test_a_stream_is_the_whole_answer_for_any_tokens_in_any_pieces(name: str) ->
             def answer(chunks: Chunks, finish: FinishReason = finish, grammar: Grammar = grammar) -> Answer:
                 return lab.answer(name, chunks, finish, grammar)
 
-            message = runner.run(whole(answer(once), ContentWriter("m", omit)))
-            by_pieces = runner.run(stream(answer(split(rng, tokens)), EventWriter("m", omit)))
+            message = runner.run(whole(answer(once), MessageBodyBuilder("m", omit)))
+            by_pieces = runner.run(stream(answer(split(rng, tokens)), MessageStreamWriter("m", omit)))
             assert without_ids(put_together(by_pieces)) == without_ids(message), (name, seed)
 
-            chat = runner.run(whole(answer(once), ChatCollector("m")))["choices"][0]
-            chunks = put_chat_together(runner.run(stream(answer(split(rng, tokens)), ChatWriter("m", False))))
+            chat = runner.run(whole(answer(once), ChatBodyBuilder("m")))["choices"][0]
+            chunks = put_chat_together(
+                runner.run(stream(answer(split(rng, tokens)), ChatStreamWriter("m", False)))
+            )
             assert chunks["content"] == (chat["message"]["content"] or ""), (name, seed)
             assert chunks["reasoning_content"] == chat["message"].get("reasoning_content", ""), (name, seed)
             calls = [call["function"] for call in chat["message"].get("tool_calls", ())]
@@ -266,7 +268,7 @@ def test_text_has_no_replacement_characters_but_for_bytes_that_are_no_text(name:
         rng = random.Random(f"{name} {seed}")
         tokens = random_tokens(rng, "plain", Grammar(), tokenizer)
         parser = OutputParser(make_detokenizer(name)(), Grammar())
-        pieces = [piece for chunk in split(rng, tokens) for piece in parser.feed(chunk)] + parser.finish()
-        text = "".join(piece.text for piece in pieces if isinstance(piece, Text))
+        events = [event for chunk in split(rng, tokens) for event in parser.feed(chunk)] + parser.finish()
+        text = "".join(event.text for event in events if isinstance(event, TextDelta))
         text.encode()  # no halves of characters
         assert ("\ufffd" in text) == ("\ufffd" in tokenizer.decode(tokens)), (name, seed)

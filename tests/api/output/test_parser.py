@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from pensieve.api.formats.calls.tool_format import ToolFormat, plain_format
 from pensieve.api.formats.detokenizer import WindowDetokenizer
 from pensieve.api.formats.output_events import (
-    Arguments,
-    CallEnd,
-    CallStart,
-    Piece,
-    Text,
-    Thinking,
+    ArgumentsDelta,
+    OutputEvent,
+    TextDelta,
+    ThinkingDelta,
+    ToolCallEnd,
+    ToolCallStart,
     call_input,
 )
 from pensieve.api.formats.tag_search import overlap
@@ -49,47 +49,47 @@ FRAGMENTS = [
 ]
 
 
-def parse(text: str, grammar: Grammar, size: int = 1) -> tuple[OutputParser, list[Piece]]:
+def parse(text: str, grammar: Grammar, size: int = 1) -> tuple[OutputParser, list[OutputEvent]]:
     """Feed a text, `size` bytes at a time, and merge the pieces of each block."""
     tokenizer = ByteTokenizer()
     parser = OutputParser(WindowDetokenizer(tokenizer.decode), grammar)
     tokens = tokenizer.encode(text)
-    pieces: list[Piece] = []
+    events: list[OutputEvent] = []
     for start in range(0, len(tokens), size):
-        pieces += parser.feed(tokens[start : start + size])
+        events += parser.feed(tokens[start : start + size])
         if parser.done:
             break
-    return parser, merge(pieces + parser.finish())
+    return parser, merge(events + parser.finish())
 
 
-def merge(pieces: list[Piece]) -> list[Piece]:
-    merged: list[Piece] = []
-    for piece in pieces:
+def merge(events: list[OutputEvent]) -> list[OutputEvent]:
+    merged: list[OutputEvent] = []
+    for event in events:
         last = merged[-1] if merged else None
-        if isinstance(piece, Text) and isinstance(last, Text):
-            merged[-1] = Text(last.text + piece.text)
-        elif isinstance(piece, Thinking) and isinstance(last, Thinking):
-            merged[-1] = Thinking(last.text + piece.text)
+        if isinstance(event, TextDelta) and isinstance(last, TextDelta):
+            merged[-1] = TextDelta(last.text + event.text)
+        elif isinstance(event, ThinkingDelta) and isinstance(last, ThinkingDelta):
+            merged[-1] = ThinkingDelta(last.text + event.text)
         else:
-            merged.append(piece)
+            merged.append(event)
     return merged
 
 
-def shape(pieces: list[Piece]) -> list[object]:
+def shape(events: list[OutputEvent]) -> list[object]:
     """Join each call to its name and input; ids are random."""
     shapes: list[object] = []
     arguments: list[str] = []
     name = ""
-    for piece in pieces:
-        match piece:
-            case CallStart():
-                name, arguments = piece.name, []
-            case Arguments():
-                arguments.append(piece.json)
-            case CallEnd():
+    for event in events:
+        match event:
+            case ToolCallStart():
+                name, arguments = event.name, []
+            case ArgumentsDelta():
+                arguments.append(event.json)
+            case ToolCallEnd():
                 shapes.append((name, call_input(arguments)))
             case _:
-                shapes.append(piece)
+                shapes.append(event)
     return shapes
 
 
@@ -99,7 +99,7 @@ def shape(pieces: list[Piece]) -> list[object]:
 def test_plain_text_comes_out_as_it_went_in(text: str) -> None:
     for grammar in (Grammar(), TOOLS, THINKS):
         if not any(mark in text for mark in ("<tool_call>", "<think>")):
-            assert parse(text, grammar)[1] == ([Text(text)] if text else [])
+            assert parse(text, grammar)[1] == ([TextDelta(text)] if text else [])
 
 
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=8).map("".join), st.integers(2, 20))
@@ -120,9 +120,9 @@ def test_an_overlap_is_the_longest_end_that_a_mark_begins_with(text: str, marks:
 
 
 def test_text_around_calls_loses_only_the_space_at_the_calls() -> None:
-    _, pieces = parse(f"\n Look: \n\n{CALL}\n{CALL} \nDone. ", TOOLS)
+    _, events = parse(f"\n Look: \n\n{CALL}\n{CALL} \nDone. ", TOOLS)
     call = ("Bash", {"command": "ls"})
-    assert shape(pieces) == [Text("\n Look:"), call, call, Text("Done. ")]
+    assert shape(events) == [TextDelta("\n Look:"), call, call, TextDelta("Done. ")]
 
 
 def test_space_before_a_call_is_no_block() -> None:
@@ -139,16 +139,16 @@ def test_space_before_a_call_is_no_block() -> None:
     ],
 )
 def test_small_faults_of_a_call_are_mended(inner: str, arguments: dict[str, str]) -> None:
-    parser, pieces = parse(f"<tool_call>{inner}</tool_call>", TOOLS)
-    assert shape(pieces) == [("Bash", arguments)]
+    parser, events = parse(f"<tool_call>{inner}</tool_call>", TOOLS)
+    assert shape(events) == [("Bash", arguments)]
     assert parser.results == ["repaired"]
 
 
 def test_a_broken_call_of_a_known_tool_is_handed_over_unparsed() -> None:
     inner = '{"name": "Bash", "arguments": {"command": ls}}'
-    parser, pieces = parse(f"<tool_call>{inner}</tool_call>", TOOLS)
+    parser, events = parse(f"<tool_call>{inner}</tool_call>", TOOLS)
     raw = '{"command": ls}}'
-    assert shape(pieces) == [("Bash", {"__unparsedToolInput": {"raw": raw, "len": len(raw)}})]
+    assert shape(events) == [("Bash", {"__unparsedToolInput": {"raw": raw, "len": len(raw)}})]
     assert (parser.results, parser.has_calls) == (["failed"], True)
 
 
@@ -157,18 +157,18 @@ def test_a_broken_call_of_a_known_tool_is_handed_over_unparsed() -> None:
 )
 def test_what_is_no_call_is_text_and_never_lost(inner: str) -> None:
     text = f"See: <tool_call>{inner}</tool_call> ok"
-    parser, pieces = parse(text, Grammar(tool_format=plain_format()))
-    assert pieces == [Text(text)]
+    parser, events = parse(text, Grammar(tool_format=plain_format()))
+    assert events == [TextDelta(text)]
     assert (parser.results, parser.has_calls) == (["failed"], False)
 
 
 def test_a_call_that_was_cut_off_is_shown_as_far_as_it_goes() -> None:
     """No client may take it for whole: the fragments are no JSON, and the input says so."""
     text = '<tool_call>{"name": "Bash", "arguments": {"command": "rm -rf /tmp/a'
-    parser, pieces = parse(text, TOOLS)
+    parser, events = parse(text, TOOLS)
     raw = '{"command": "rm -rf /tmp/a'
-    assert "".join(piece.json for piece in pieces if isinstance(piece, Arguments)) == raw
-    assert shape(pieces) == [("Bash", {"__unparsedToolInput": {"raw": raw, "len": len(raw)}})]
+    assert "".join(event.json for event in events if isinstance(event, ArgumentsDelta)) == raw
+    assert shape(events) == [("Bash", {"__unparsedToolInput": {"raw": raw, "len": len(raw)}})]
     assert parser.results == ["failed"]
 
 
@@ -181,28 +181,28 @@ def test_a_format_without_end_mark_lasts_to_the_end() -> None:
         return [{"name": name, "arguments": {}} for name in text.split()]
 
     grammar = Grammar(tool_format=ToolFormat("[CALLS]", "", parser))
-    assert shape(parse("Go. [CALLS]a b", grammar)[1]) == [Text("Go."), ("a", {}), ("b", {})]
+    assert shape(parse("Go. [CALLS]a b", grammar)[1]) == [TextDelta("Go."), ("a", {}), ("b", {})]
 
 
 def test_lone_surrogates_in_arguments_are_replaced() -> None:
-    _, pieces = parse('<tool_call>{"name": "Bash", "arguments": {"a": "\\ud800"}}</tool_call>', TOOLS)
-    assert shape(pieces) == [("Bash", {"a": "?"})]
+    _, events = parse('<tool_call>{"name": "Bash", "arguments": {"a": "\\ud800"}}</tool_call>', TOOLS)
+    assert shape(events) == [("Bash", {"a": "?"})]
 
 
 def test_arguments_may_come_as_text() -> None:
-    _, pieces = parse('<tool_call>{"name": "Bash", "arguments": "{\\"a\\": 1}"}</tool_call>', TOOLS)
-    assert shape(pieces) == [("Bash", {"a": 1})]
+    _, events = parse('<tool_call>{"name": "Bash", "arguments": "{\\"a\\": 1}"}</tool_call>', TOOLS)
+    assert shape(events) == [("Bash", {"a": 1})]
 
 
 def test_of_two_stop_sequences_the_one_that_ends_first_wins() -> None:
-    parser, pieces = parse("go STOP", EVERYTHING, size=100)
-    assert (pieces, parser.stop_sequence) == ([Text("go ")], "ST")
+    parser, events = parse("go STOP", EVERYTHING, size=100)
+    assert (events, parser.stop_sequence) == ([TextDelta("go ")], "ST")
 
 
 def test_stop_sequences_do_not_count_in_thoughts_or_calls() -> None:
     call = CALL.replace("ls", "STOP")
-    parser, pieces = parse(f"<think>STOP</think>{call}", EVERYTHING)
-    assert shape(pieces) == [Thinking("STOP"), ("Bash", {"command": "STOP"})]
+    parser, events = parse(f"<think>STOP</think>{call}", EVERYTHING)
+    assert shape(events) == [ThinkingDelta("STOP"), ("Bash", {"command": "STOP"})]
     assert parser.stop_sequence is None
 
 
@@ -212,47 +212,49 @@ def test_stop_sequences_do_not_count_in_thoughts_or_calls() -> None:
 def test_a_value_may_speak_of_marks(marks: str, start: str, size: int) -> None:
     """What stood between them was once taken out of the string, as thoughts or as a call."""
     value = f'{{"summary": "It explains {marks} here", "n": 1}}'
-    parser, pieces = parse(start + value, VALUE, size)
-    assert "".join(piece.text for piece in pieces if isinstance(piece, Text)).strip() == value
-    assert [piece for piece in pieces if not isinstance(piece, Text)] == [Thinking("Hm.")] * ("Hm" in start)
+    parser, events = parse(start + value, VALUE, size)
+    assert "".join(event.text for event in events if isinstance(event, TextDelta)).strip() == value
+    assert [event for event in events if not isinstance(event, TextDelta)] == [ThinkingDelta("Hm.")] * (
+        "Hm" in start
+    )
     assert not parser.has_calls
 
 
 def test_calls_may_stand_instead_of_a_value_and_stop_sequences_end_it() -> None:
     call = ("Bash", {"command": "ls"})
-    assert shape(parse(f"<think>Hm.</think>\n{CALL}\n{CALL}", VALUE)[1]) == [Thinking("Hm."), call, call]
-    parser, pieces = parse('{"a": "<think> STOP"}', VALUE)
-    assert (pieces, parser.stop_sequence) == ([Text('{"a": "<think> ')], "ST")
+    assert shape(parse(f"<think>Hm.</think>\n{CALL}\n{CALL}", VALUE)[1]) == [ThinkingDelta("Hm."), call, call]
+    parser, events = parse('{"a": "<think> STOP"}', VALUE)
+    assert (events, parser.stop_sequence) == ([TextDelta('{"a": "<think> ')], "ST")
 
 
 def test_thoughts_that_the_template_opened_end_at_their_mark() -> None:
     grammar = Grammar(think=("<think>", "</think>"), starts_thinking=True)
-    assert parse("\nHm.\n</think>\n\nYes.\n", grammar)[1] == [Thinking("Hm."), Text("Yes.\n")]
+    assert parse("\nHm.\n</think>\n\nYes.\n", grammar)[1] == [ThinkingDelta("Hm."), TextDelta("Yes.\n")]
 
 
 def test_empty_thoughts_leave_no_block_and_no_space() -> None:
-    assert parse("<think>\n\n</think>\n\nYes.", THINKS)[1] == [Text("Yes.")]
+    assert parse("<think>\n\n</think>\n\nYes.", THINKS)[1] == [TextDelta("Yes.")]
 
 
 def test_an_end_mark_in_an_argument_is_a_part_of_it() -> None:
     """A file that speaks of marks, such as this one, must be writable."""
     call = '{"name": "Bash", "arguments": {"command": "x </tool_call> \\" </tool_call>"}}'
-    parser, pieces = parse(f"<tool_call>{call}</tool_call>.", TOOLS)
-    assert shape(pieces) == [("Bash", {"command": 'x </tool_call> " </tool_call>'}), Text(".")]
+    parser, events = parse(f"<tool_call>{call}</tool_call>.", TOOLS)
+    assert shape(events) == [("Bash", {"command": 'x </tool_call> " </tool_call>'}), TextDelta(".")]
     assert parser.results == ["ok"]
 
 
 def test_a_string_that_is_never_closed_ends_with_the_first_end_mark() -> None:
     text = '<tool_call>{"name": "Bash", "arguments": {"command": "ls}}</tool_call> and more'
-    parser, pieces = parse(text, TOOLS)
+    parser, events = parse(text, TOOLS)
     assert parser.results == ["failed"]
     raw = '{"command": "ls}}'
     unparsed = {"__unparsedToolInput": {"raw": raw, "len": len(raw)}}
-    assert shape(pieces) == [("Bash", unparsed), Text("and more")]
+    assert shape(events) == [("Bash", unparsed), TextDelta("and more")]
 
 
 def test_a_broken_call_full_of_quotes_is_read_in_one_go() -> None:
     """The search for strings once began anew at every quote; this would take minutes."""
     text = '<tool_call>{"name": "Bash", "arguments": {"command": "' + '\\"' * 100_000
-    _, pieces = parse(text + "</tool_call>", TOOLS, size=10_000)
-    assert [piece.name for piece in pieces if isinstance(piece, CallStart)] == ["Bash"]
+    _, events = parse(text + "</tool_call>", TOOLS, size=10_000)
+    assert [event.name for event in events if isinstance(event, ToolCallStart)] == ["Bash"]

@@ -45,7 +45,7 @@ def test_thoughts_are_closed_and_the_model_goes_on_from_there(thinker: Server, s
     assert second.prompt == [*first.prompt, THINK, *b"abcd", *CLOSING]
     assert second.max_tokens == first.max_tokens - 9
     assert (second.sampling, second.session) == (first.sampling, first.session)
-    assert thinker.scheduler.generations[0].was_aborted
+    assert thinker.scheduler.token_streams[0].was_aborted
     assert message["usage"]["input_tokens"] == len(first.prompt)
     assert message["usage"]["output_tokens"] == 9 + 4 + 1
     assert message["stop_reason"] == "end_turn"
@@ -94,7 +94,7 @@ def test_leaving_in_the_second_part_ends_it(thinker: Server) -> None:
     thinker.scheduler.play(Script([[THINK, *b"abcd"]], hangs=True), Script(hangs=True))
     with pytest.raises(httpx.ReadTimeout):
         ask(thinker, budget=2, timeout_s=0.5)
-    wait_until(lambda: [made.was_aborted for made in thinker.scheduler.generations] == [True, True])
+    wait_until(lambda: [made.was_aborted for made in thinker.scheduler.token_streams] == [True, True])
 
 
 def call(command: str) -> list[int]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pensieve.api.formats.detokenizer import detokenizer_factory
 from pensieve.api.prompt.prompt import Prompt, PromptBuilder
 from pensieve.api.prompt.special_tokens import Marks
-from pensieve.api.prompt.thinking import Thinking
+from pensieve.api.prompt.thinking import ThinkingOptions
 from pensieve.api.schema import CountTokensRequest
 
 from ...fakes import ByteTokenizer, FakeModel
@@ -136,7 +136,7 @@ def test_a_prompt_of_pieces_decodes_but_for_space_at_marks(name: str, text: str)
 def test_a_text_without_marks_is_tokenised_as_ever(name: str) -> None:
     content = "def f(a): return a < 3 and [a] | {a: 'end'}  # <b>Grüße</b>\n\n"
     messages = [{"role": "user", "content": content}]
-    rendered = builder(name).template.render("", messages, [], Thinking(wanted=True)).text
+    rendered = builder(name).template.render("", messages, [], ThinkingOptions(wanted=True)).text
     prompt = build(name, messages=messages, thinking={"type": "adaptive"})
     assert prompt.tokens == shape(name).encode(rendered, add_special_tokens=False)
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from pensieve.api.formats.calls.tool_format import plain_format
-from pensieve.api.prompt.template import ChatTemplate, TemplateError, TemplateTooSlow, Traits
-from pensieve.api.prompt.thinking import Switches, Thinking
+from pensieve.api.prompt.template import ChatTemplate, TemplateError, TemplateFeatures, TemplateTooSlow
+from pensieve.api.prompt.thinking import ThinkingFeatures, ThinkingOptions
 
 from ...fakes import CHATML_TEMPLATE, ByteTokenizer
 from ..templates import (
@@ -37,31 +37,35 @@ def template(text: str, parses_calls: bool = True) -> ChatTemplate:
 def render(
     chat: ChatTemplate, *messages: dict[str, Any], system: str = "Be brief.", tools: Any = (TOOL,)
 ) -> str:
-    return chat.render(system, messages, list(tools), Thinking()).text
+    return chat.render(system, messages, list(tools), ThinkingOptions()).text
 
 
 @pytest.mark.parametrize(
     ("text", "parses_calls", "traits"),
     [
-        (CHATML_TEMPLATE, True, Traits(True, True, True, True, False, "reasoning_content")),
+        (CHATML_TEMPLATE, True, TemplateFeatures(True, True, True, True, False, "reasoning_content")),
         (
             SYSTEM_THEN_TOOLS,
             True,
-            Traits(True, True, True, True, False, switches=Switches("enable_thinking")),
+            TemplateFeatures(True, True, True, True, False, switches=ThinkingFeatures("enable_thinking")),
         ),
         (
             THINKS_IN_ITS_OWN_WORDS,
             False,
-            Traits(True, True, True, False, False, "thinking", switches=Switches("thinking")),
+            TemplateFeatures(
+                True, True, True, False, False, "thinking", switches=ThinkingFeatures("thinking")
+            ),
         ),
-        (TOOLS_WITH_USER, False, Traits(True, True, True, False, False)),
-        (NO_TOOLS, False, Traits(True, True, True, False, False)),
-        (NO_TOOLS, True, Traits(True, True, True, False, False)),
-        (STRICT, False, Traits(False, False, False, False, False)),
-        (SYSTEM_FIRST_ONLY, True, Traits(True, False, True, True, True)),
+        (TOOLS_WITH_USER, False, TemplateFeatures(True, True, True, False, False)),
+        (NO_TOOLS, False, TemplateFeatures(True, True, True, False, False)),
+        (NO_TOOLS, True, TemplateFeatures(True, True, True, False, False)),
+        (STRICT, False, TemplateFeatures(False, False, False, False, False)),
+        (SYSTEM_FIRST_ONLY, True, TemplateFeatures(True, False, True, True, True)),
     ],
 )
-def test_probes_find_out_what_a_template_can_do(text: str, parses_calls: bool, traits: Traits) -> None:
+def test_probes_find_out_what_a_template_can_do(
+    text: str, parses_calls: bool, traits: TemplateFeatures
+) -> None:
     assert template(text, parses_calls).traits == traits
 
 
@@ -110,7 +114,7 @@ def test_a_refused_system_text_becomes_a_reminder_in_the_user_turn() -> None:
 
 def test_a_template_without_tools_gets_them_described_in_the_system_text() -> None:
     chat = template(NO_TOOLS, parses_calls=False)
-    result = chat.render("Be brief.", [USER, ASSISTANT, RESULT, USER], [TOOL], Thinking())
+    result = chat.render("Be brief.", [USER, ASSISTANT, RESULT, USER], [TOOL], ThinkingOptions())
     assert result.tool_format is not None
     assert (result.tool_format.start, result.tool_format.end) == (plain_format().start, plain_format().end)
     assert result.text.startswith("<|system|>\n# Tools\n")
@@ -129,9 +133,11 @@ def test_arguments_are_text_where_the_template_wants_text() -> None:
 def test_a_longer_conversation_begins_with_the_shorter_one(text: str) -> None:
     chat = template(text, parses_calls=text not in (NO_TOOLS, STRICT))
     turns = [USER, LATER, ASSISTANT, RESULT, {"role": "assistant", "content": "One file."}, USER, LATER]
-    full = chat.render("Be brief.", turns, [TOOL], Thinking(wanted=True)).text
+    full = chat.render("Be brief.", turns, [TOOL], ThinkingOptions(wanted=True)).text
     for length in (2, 4):
-        assert full.startswith(chat.render("Be brief.", turns[:length], [TOOL], Thinking(wanted=True)).text)
+        assert full.startswith(
+            chat.render("Be brief.", turns[:length], [TOOL], ThinkingOptions(wanted=True)).text
+        )
 
 
 def test_thoughts_are_sent_back_where_the_template_looks_for_them() -> None:
@@ -143,7 +149,7 @@ def test_thoughts_are_sent_back_where_the_template_looks_for_them() -> None:
 
 def test_thinking_is_switched_by_the_templates_own_name_for_it() -> None:
     chat = template(THINKS_IN_ITS_OWN_WORDS, parses_calls=False)
-    ends = [chat.render("", [USER], [], Thinking(thinking)).text[-7:] for thinking in (True, False)]
+    ends = [chat.render("", [USER], [], ThinkingOptions(thinking)).text[-7:] for thinking in (True, False)]
     assert ends == ["<think>", "/think>"]
 
 

@@ -8,7 +8,7 @@ from pensieve.api.formats.detokenizer import detokenizer_factory
 from pensieve.api.formats.thinking_signature import seal
 from pensieve.api.prompt.prompt import Prompt, PromptBuilder
 from pensieve.api.prompt.template import ChatTemplate
-from pensieve.api.prompt.thinking import Switches, Thinking
+from pensieve.api.prompt.thinking import ThinkingFeatures, ThinkingOptions
 from pensieve.api.schema import CountTokensRequest
 
 from ...fakes import ByteTokenizer, FakeModel
@@ -42,17 +42,17 @@ def build(template: str, *messages: Any, harmony: bool = False, **fields: Any) -
 @pytest.mark.parametrize(
     ("template", "switches"),
     [
-        (THINKS_BY_DEFAULT, Switches("enable_thinking")),
-        (ALWAYS_THINKS, Switches()),
-        (SWITCH_IN_THE_QUESTION, Switches("enable_thinking")),
-        (THINKS_IN_ITS_OWN_WORDS, Switches("thinking")),
-        (MESSAGES_WITH_HEADERS, Switches(efforts=("low", "medium", "high"))),
-        (EFFORTS_OF_ITS_OWN, Switches(efforts=("none", "high"))),
-        (BUDGET_IN_TOKENS, Switches(has_budget=True)),
-        (NO_TOOLS, Switches()),
+        (THINKS_BY_DEFAULT, ThinkingFeatures("enable_thinking")),
+        (ALWAYS_THINKS, ThinkingFeatures()),
+        (SWITCH_IN_THE_QUESTION, ThinkingFeatures("enable_thinking")),
+        (THINKS_IN_ITS_OWN_WORDS, ThinkingFeatures("thinking")),
+        (MESSAGES_WITH_HEADERS, ThinkingFeatures(efforts=("low", "medium", "high"))),
+        (EFFORTS_OF_ITS_OWN, ThinkingFeatures(efforts=("none", "high"))),
+        (BUDGET_IN_TOKENS, ThinkingFeatures(has_budget=True)),
+        (NO_TOOLS, ThinkingFeatures()),
     ],
 )
-def test_what_a_template_understands_is_found_out(template: str, switches: Switches) -> None:
+def test_what_a_template_understands_is_found_out(template: str, switches: ThinkingFeatures) -> None:
     assert ChatTemplate(ByteTokenizer(template)).traits.switches == switches
 
 
@@ -137,4 +137,4 @@ def test_words_before_a_call_stay_where_thoughts_beside_them_are_refused() -> No
 
 
 def test_settings_of_a_template_without_a_switch_are_empty() -> None:
-    assert Switches().settings(Thinking(wanted=True, effort="high", num_tokens=5)) == {}
+    assert ThinkingFeatures().settings(ThinkingOptions(wanted=True, effort="high", num_tokens=5)) == {}

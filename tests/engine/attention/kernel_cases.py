@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from pensieve.engine.attention.kernels.source import COMBINE, SOFTMAX, SPLIT, Geometry
 from pensieve.engine.attention.kernels.tables import Tables
-from pensieve.engine.step import Run
+from pensieve.engine.step import SlotRange
 
 from .compiled import from_bits, launch, to_bits
 
@@ -28,17 +28,17 @@ def plain(query: Floats, keys: Floats, values: Floats, scale: float, sinks: Floa
     return out
 
 
-def scattered(rng: np.random.Generator, lengths: list[int]) -> list[tuple[Run, ...]]:
+def scattered(rng: np.random.Generator, lengths: list[int]) -> list[tuple[SlotRange, ...]]:
     """Rows of these lengths over random blocks, some of them next to each other."""
     free = list(rng.permutation(NUM_SLOTS // 32 // 2))
     rows = []
     for length in lengths:
-        runs: list[Run] = []
+        slot_ranges: list[SlotRange] = []
         while length > 0:
             first, size = 64 * int(free.pop()), int(rng.choice([32, 64]))
-            runs.append((first, first + min(size, length)))
+            slot_ranges.append((first, first + min(size, length)))
             length -= size
-        rows.append(tuple(runs))
+        rows.append(tuple(slot_ranges))
     return rows
 
 
@@ -49,7 +49,7 @@ class Case:
         rng = np.random.default_rng(geometry.dim + geometry.group)
         self.geometry, self.dtype, self.num_kv_heads = geometry, dtype, num_kv_heads
         self.num_heads = num_kv_heads * geometry.group
-        self.runs = scattered(rng, lengths)
+        self.slot_ranges = scattered(rng, lengths)
         dim, rows = geometry.dim, len(lengths)
         self.queries = self.draw(rng, rows, self.num_heads, 1, dim)
         self.new = [self.draw(rng, rows, num_kv_heads, 1, dim) for _ in range(2)]
@@ -110,8 +110,10 @@ class Case:
         """The same in NumPy; pools must hold the new keys and values by now."""
         keys, values = (self.unpack(pool) for pool in self.pools)
         rows = []
-        for query, runs in zip(from_bits(self.queries, self.dtype), self.runs, strict=True):
-            slots = np.concatenate([np.arange(first, end) for first, end in runs])[-window if window else 0 :]
+        for query, slot_ranges in zip(from_bits(self.queries, self.dtype), self.slot_ranges, strict=True):
+            slots = np.concatenate([np.arange(first, end) for first, end in slot_ranges])[
+                -window if window else 0 :
+            ]
             chosen = self.sinks[: self.num_heads] if sinks else None
             rows.append(plain(query[:, 0], keys[:, slots], values[:, slots], self.scale, chosen))
         return np.array(rows)

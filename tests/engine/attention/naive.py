@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pensieve.engine.step import Run
+from pensieve.engine.step import SlotRange
 
 Array = npt.NDArray[np.float32]
 
@@ -14,17 +14,17 @@ def attend(
     queries: Array,
     keys: Array,
     values: Array,
-    runs: list[Run],
+    slot_ranges: list[SlotRange],
     scale: float,
     window: int | None = None,
     sinks: Array | None = None,
 ) -> Any:
-    """Causal attention over the last slots of `runs`.
+    """Causal attention over the last slots of `slot_ranges`.
 
     queries: (heads, length, dim). keys, values: (kv_heads, slots, dim). sinks: (heads,).
     Returns (heads, length, dim).
     """
-    slots = np.concatenate([np.arange(first, end) for first, end in runs])
+    slots = np.concatenate([np.arange(first, end) for first, end in slot_ranges])
     group, length = len(queries) // len(keys), queries.shape[1]
     k = np.repeat(keys[:, slots], group, axis=0).astype(np.float64)
     v = np.repeat(values[:, slots], group, axis=0).astype(np.float64)

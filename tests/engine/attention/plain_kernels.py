@@ -8,7 +8,7 @@ from pensieve.cache.kv import ArrayPools, Pool
 from pensieve.engine.attention.kernels.batch import BatchTables
 from pensieve.engine.attention.kernels.device import Options, PagedKernels
 from pensieve.engine.runner import Runner
-from pensieve.engine.step import DecodeRow, Run
+from pensieve.engine.step import DecodeRow, SlotRange
 
 Pair = tuple[mx.array, mx.array]
 Pools = tuple[Pool, Pool]
@@ -39,17 +39,17 @@ class PlainKernels(PagedKernels):
     def decode(
         self, queries: mx.array, new: Pair, pools: Pools, batch: BatchTables, options: Options
     ) -> Pair:
-        tables, scoring = batch.get((1, options.scoring.window)), options.scoring
+        tables, params = batch.get((1, options.params.window)), options.params
         newest = tables.items[tables.ranges[:, 0], 3][:, None]
         slots = (tables.table[:, :, None] * BLOCK_SIZE + mx.arange(BLOCK_SIZE)).reshape(len(newest), -1)
         index = mx.arange(slots.shape[1])[None]
-        is_newest, is_seen = index == newest, (index <= newest) & (index > newest - (scoring.window or 10**6))
+        is_newest, is_seen = index == newest, (index <= newest) & (index > newest - (params.window or 10**6))
         keys, values = (
             mx.where(is_newest[:, None, :, None], stored(pool, fresh), pool[:, slots].swapaxes(0, 1))
             for pool, fresh in zip(pools, new, strict=True)
         )
         out = mx.fast.scaled_dot_product_attention(
-            queries, keys, values, scale=scoring.scale, mask=is_seen[:, None, None], sinks=scoring.sinks
+            queries, keys, values, scale=params.scale, mask=is_seen[:, None, None], sinks=params.sinks
         )
         return out, mx.stack(list(new))
 
@@ -58,8 +58,10 @@ class PlainKernels(PagedKernels):
             pool[:, slots[: fresh.shape[2]]] = fresh[0]
         return after
 
-    def gather(self, pools: Pools, runs: tuple[Run, ...], after: mx.array) -> Pair:
-        keys, values = (mx.concatenate([pool[:, first:end] for first, end in runs], axis=1) for pool in pools)
+    def gather(self, pools: Pools, slot_ranges: tuple[SlotRange, ...], after: mx.array) -> Pair:
+        keys, values = (
+            mx.concatenate([pool[:, first:end] for first, end in slot_ranges], axis=1) for pool in pools
+        )
         return keys, values
 
 
@@ -71,7 +73,7 @@ class PlainRunner(Runner):
         assert isinstance(pools, ArrayPools)
         if self._kernels is None:
             return logits
-        slots = np.array([row.runs[-1][1] - 1 for row in rows], np.int32)
+        slots = np.array([row.slot_ranges[-1][1] - 1 for row in rows], np.int32)
         for layer, done in enumerate(pools.done):
             keys, values = done[:, : len(rows), :, 0].swapaxes(1, 2)
             pools.write(layer, slots, keys, values)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pensieve.cache.kv import Pool
-from pensieve.engine.attention.array_attention import Scoring, attend_arrays, attend_slice
+from pensieve.engine.attention.array_attention import AttentionParams, attend_arrays, attend_slice
 
 from . import naive
 
@@ -17,16 +17,16 @@ def test_plain_attention_is_the_textbooks(window: int | None, has_sinks: bool) -
     rng = np.random.default_rng(window or 0)
     keys, values = (rng.standard_normal((2, 2048, 16), dtype=np.float32) for _ in range(2))
     sinks = 3 * rng.standard_normal(4, dtype=np.float32) if has_sinks else None
-    scoring = Scoring(0.25, window, None if sinks is None else mx.array(sinks))
-    for length, runs in [
+    params = AttentionParams(0.25, window, None if sinks is None else mx.array(sinks))
+    for length, slot_ranges in [
         (1, [(32, 900)]),
         (1, [(64, 128), (512, 1400), (0, 9)]),
         (700, [(64, 128), (512, 1400)]),
     ]:
         queries = rng.standard_normal((4, length, 16), dtype=np.float32)
         k, v = (Pool(mx.array(rows), 16, None, mx.float32) for rows in (keys, values))
-        found = attend_arrays(mx.array(queries[None]), k, v, [tuple(runs)], scoring)
-        expected = naive.attend(queries, keys, values, runs, 0.25, window, sinks)
+        found = attend_arrays(mx.array(queries[None]), k, v, [tuple(slot_ranges)], params)
+        expected = naive.attend(queries, keys, values, slot_ranges, 0.25, window, sinks)
         np.testing.assert_allclose(np.array(found[0]), expected, rtol=1e-4, atol=2e-6)
 
 
@@ -35,5 +35,5 @@ def test_a_slice_reads_no_tile_outside_its_window() -> None:
     total, length, window = 2000, 1500, 100
     keys = mx.random.normal((1, 1, total, 16))
     keys = mx.where(mx.arange(total)[:, None] < total - length - window, mx.nan, keys)
-    out = attend_slice(mx.random.normal((1, 2, length, 16)), keys, keys, Scoring(1.0, window))
+    out = attend_slice(mx.random.normal((1, 2, length, 16)), keys, keys, AttentionParams(1.0, window))
     assert not mx.isnan(out).any()

@@ -26,9 +26,11 @@ def meet(folder: Path, monkeypatch: pytest.MonkeyPatch, geometry: Geometry) -> i
     monkeypatch.setattr(tables, "SHARED_ROWS", 1)
     monkeypatch.setattr(tables, "SHARED_SLOTS", 64)
     case = Case(geometry, "float32", [40, 300, 7])
-    case.runs = [((0, 160), (1024, 1064)), ((0, 160), (1088, 1388)), ((2048, 2055),)]
+    case.slot_ranges = [((0, 160), (1024, 1064)), ((0, 160), (1088, 1388)), ((2048, 2055),)]
     library = build(folder, geometry, "float32", case.scale, has_sinks=True, watched=True)
-    result = case.compute(library, make_tables(case.runs, segments(case.runs), 2 * geometry.tiles))
+    result = case.compute(
+        library, make_tables(case.slot_ranges, segments(case.slot_ranges), 2 * geometry.tiles)
+    )
     np.testing.assert_allclose(result, case.expect(None, sinks=True), rtol=1e-3, atol=1e-4)
     return races(library)
 

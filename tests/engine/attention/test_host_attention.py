@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 
 from pensieve.cache.kv import Pool
-from pensieve.engine.attention.array_attention import Scoring
+from pensieve.engine.attention.array_attention import AttentionParams
 from pensieve.engine.attention.host_attention import HostAttention
-from pensieve.engine.attention.shared_prefixes import Segment, last_slots, segments
-from pensieve.engine.step import Run
+from pensieve.engine.attention.shared_prefixes import SharedPrefix, last_slots, segments
+from pensieve.engine.step import SlotRange
 
 from .naive import attend
 
 ATTENTION = HostAttention(num_threads=2)
 
 
-def attend_paged(queries: Any, pool: Any, reads: list[Segment], scoring: Scoring) -> Any:
+def attend_paged(queries: Any, pool: Any, reads: list[SharedPrefix], params: AttentionParams) -> Any:
     """pool: keys and values, (2, num_kv_heads, num_slots, dim)."""
     keys, values = (Pool(rows, rows.shape[-1], None, np.float32) for rows in pool)
-    return ATTENTION.attend(queries, keys, values, reads, scoring)
+    return ATTENTION.attend(queries, keys, values, reads, params)
 
 
 @pytest.mark.parametrize("group", [1, 2, 3, 4, 8])
@@ -32,16 +32,16 @@ def test_a_prefill_slice_sees_its_past_and_nothing_else(group: int, start: int, 
     rng = np.random.default_rng(group * start + length)
     pool = rng.standard_normal((2, 2, 4096, 16), dtype=np.float32)
     queries = rng.standard_normal((1, 2 * group, length, 16), dtype=np.float32)
-    for runs in ([(64, 64 + start + length)], split(start + length)):
-        found = attend_paged(queries, pool, segments([tuple(runs)]), Scoring(0.25))
-        expected = attend(queries[0], pool[0], pool[1], runs, 0.25)
+    for slot_ranges in ([(64, 64 + start + length)], split(start + length)):
+        found = attend_paged(queries, pool, segments([tuple(slot_ranges)]), AttentionParams(0.25))
+        expected = attend(queries[0], pool[0], pool[1], slot_ranges, 0.25)
         np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=2e-6)
 
 
 def test_decode_rows_see_all_of_their_own_slots_and_no_others() -> None:
     rng = np.random.default_rng(0)
     pool = rng.standard_normal((2, 2, 4096, 16), dtype=np.float32)
-    rows: list[tuple[Run, ...]] = [
+    rows: list[tuple[SlotRange, ...]] = [
         ((0, 1000), (2048, 2049)),
         ((0, 1000), (2080, 2144), (3008, 3010)),
         ((0, 640),),
@@ -49,9 +49,9 @@ def test_decode_rows_see_all_of_their_own_slots_and_no_others() -> None:
         ((0, 1000), (2080, 2144), (3100, 3400)),
     ]
     queries = rng.standard_normal((len(rows), 8, 1, 16), dtype=np.float32)
-    found = attend_paged(queries, pool, segments(rows), Scoring(0.25))
-    for row, runs in enumerate(rows):
-        expected = attend(queries[row], pool[0], pool[1], list(runs), 0.25)
+    found = attend_paged(queries, pool, segments(rows), AttentionParams(0.25))
+    for row, slot_ranges in enumerate(rows):
+        expected = attend(queries[row], pool[0], pool[1], list(slot_ranges), 0.25)
         np.testing.assert_allclose(found[row], expected, rtol=1e-4, atol=2e-6)
 
 
@@ -63,10 +63,10 @@ def test_a_slice_under_a_window_sees_what_is_near(window: int) -> None:
     sinks = rng.standard_normal(8, dtype=np.float32)
     for start, length in [(0, 300), (343, 257), (100, 1500), (1500, 2)]:
         queries = rng.standard_normal((1, 8, length, 16), dtype=np.float32)
-        runs = split(start + length)
-        reads = segments([last_slots(tuple(runs), window + length - 1)])
-        found = attend_paged(queries, pool, reads, Scoring(0.25, window, mx.array(sinks)))
-        expected = attend(queries[0], pool[0], pool[1], runs, 0.25, window, sinks)
+        slot_ranges = split(start + length)
+        reads = segments([last_slots(tuple(slot_ranges), window + length - 1)])
+        found = attend_paged(queries, pool, reads, AttentionParams(0.25, window, mx.array(sinks)))
+        expected = attend(queries[0], pool[0], pool[1], slot_ranges, 0.25, window, sinks)
         np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=2e-6)
 
 
@@ -74,17 +74,17 @@ def test_a_slice_under_a_window_sees_what_is_near(window: int) -> None:
 def test_rows_under_a_window_share_what_both_still_see(window: int) -> None:
     rng = np.random.default_rng(0)
     pool = rng.standard_normal((2, 2, 4096, 16), dtype=np.float32)
-    rows: list[tuple[Run, ...]] = [
+    rows: list[tuple[SlotRange, ...]] = [
         ((0, 1000), (2048, 2049)),
         ((0, 1000), (2048, 2049)),
         ((0, 900), (3008, 3010)),
     ]
     queries = rng.standard_normal((len(rows), 8, 1, 16), dtype=np.float32)
     sinks = rng.standard_normal(8, dtype=np.float32)
-    reads = segments([last_slots(runs, window) for runs in rows])
-    found = attend_paged(queries, pool, reads, Scoring(0.25, window, mx.array(sinks)))
-    for row, runs in enumerate(rows):
-        expected = attend(queries[row], pool[0], pool[1], list(runs), 0.25, window, sinks)
+    reads = segments([last_slots(slot_ranges, window) for slot_ranges in rows])
+    found = attend_paged(queries, pool, reads, AttentionParams(0.25, window, mx.array(sinks)))
+    for row, slot_ranges in enumerate(rows):
+        expected = attend(queries[row], pool[0], pool[1], list(slot_ranges), 0.25, window, sinks)
         np.testing.assert_allclose(found[row], expected, rtol=1e-4, atol=2e-6)
 
 
@@ -92,19 +92,19 @@ def test_scores_far_apart_do_not_overflow() -> None:
     pool = np.full((2, 1, 1024, 16), 30.0, np.float32)
     pool[0, 0, 600:] = -30.0
     queries = np.full((1, 1, 1, 16), 30.0, np.float32)
-    found = attend_paged(queries, pool, segments([((0, 1024),)]), Scoring(1.0))
+    found = attend_paged(queries, pool, segments([((0, 1024),)]), AttentionParams(1.0))
     np.testing.assert_allclose(found, np.full_like(found, 30.0))
 
 
-def split(total: int) -> list[Run]:
+def split(total: int) -> list[SlotRange]:
     """The same number of slots in many runs, most of them short, out of order in memory."""
-    runs: list[Run] = []
+    slot_ranges: list[SlotRange] = []
     place = 4096
     for size in [32, 32, 320, 32, 64, 32, 640] * 4:
         size = min(size, total)
         if not size:
             break
         place -= size + 32
-        runs.append((place, place + size))
+        slot_ranges.append((place, place + size))
         total -= size
-    return runs
+    return slot_ranges

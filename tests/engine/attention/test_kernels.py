@@ -24,10 +24,12 @@ SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 def check(folder: Path, case: Case, window: int | None = None, sinks: bool = False) -> None:
     library = build(folder, case.geometry, case.dtype, case.scale, sinks)
-    laid_out = make_tables(case.runs, segments(case.runs), case.num_kv_heads * case.geometry.tiles, window)
+    laid_out = make_tables(
+        case.slot_ranges, segments(case.slot_ranges), case.num_kv_heads * case.geometry.tiles, window
+    )
     result = case.compute(library, laid_out)
     for new, pool in zip(case.new, case.pools, strict=True):
-        newest = [runs[-1][1] - 1 for runs in case.runs]
+        newest = [slot_ranges[-1][1] - 1 for slot_ranges in case.slot_ranges]
         assert (pool[:, newest] == case.pack(new[:, :, 0].swapaxes(0, 1))).all(), "the newest token is stored"
     expected = case.expect(window, sinks)
     error = np.abs(result - expected).max() / np.abs(expected).max()
@@ -66,7 +68,7 @@ def test_quantised_pools_do_not_hide_what_is_no_number(tmp_path: Path, broken: f
     case = Case(Geometry(64, 2, 4, Packing(64, 8, 4)), "float32", [90, 600])
     case.new[0][0, 1, 0, 40] = broken
     library = build(tmp_path, case.geometry, case.dtype, case.scale)
-    result = case.compute(library, make_tables(case.runs, segments(case.runs), 2))
+    result = case.compute(library, make_tables(case.slot_ranges, segments(case.slot_ranges), 2))
     assert np.isnan(result[0, 2:]).all(), "all heads of the KV head that it came with"
     assert np.isfinite(result[0, :2]).all()
     assert np.isfinite(result[1]).all()
@@ -93,8 +95,8 @@ def test_shared_stretches_are_read_apart_and_joined(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(tables, "SHARED_TILE", 96)
     case = Case(Geometry(64, 4, 4), "float32", [40, 300, 7])
     head, more = ((0, 160), (320, 448)), ((640, 736),)
-    case.runs = [(*head, *more, (1024, 1064)), (*head, *more, (1088, 1388)), (*head, (2048, 2055))]
-    laid_out = make_tables(case.runs, segments(case.runs), 2)
+    case.slot_ranges = [(*head, *more, (1024, 1064)), (*head, *more, (1088, 1388)), (*head, (2048, 2055))]
+    laid_out = make_tables(case.slot_ranges, segments(case.slot_ranges), 2)
     assert [(read.rows, read.run) for read in laid_out.shared] == [
         ((0, 1, 2), (0, 96)),
         ((0, 1, 2), (96, 160)),
@@ -125,8 +127,10 @@ def test_nan_in_the_pool_shows(tmp_path: Path) -> None:
     """It must reach the logits: a sequence over broken KV is to end, and its blocks to leave the tree."""
     case = Case(Geometry(64, 2, 4), "float32", [90, 600])
     library = build(tmp_path, case.geometry, case.dtype, case.scale)
-    case.pools[0][:, case.runs[0][0][0]] = np.nan
-    laid_out = make_tables(case.runs, segments(case.runs), case.num_kv_heads * case.geometry.tiles)
+    case.pools[0][:, case.slot_ranges[0][0][0]] = np.nan
+    laid_out = make_tables(
+        case.slot_ranges, segments(case.slot_ranges), case.num_kv_heads * case.geometry.tiles
+    )
     result = case.compute(library, laid_out)
     assert np.isnan(result[0]).all()
     assert not np.isnan(result[1]).any()
@@ -135,10 +139,14 @@ def test_nan_in_the_pool_shows(tmp_path: Path) -> None:
 def test_rows_that_pad_the_batch_disturb_nothing(tmp_path: Path) -> None:
     case = Case(Geometry(64, 2, 4), "float32", [90, 600, 1])
     library = build(tmp_path, case.geometry, case.dtype, case.scale)
-    laid_out = make_tables(case.runs, segments(case.runs), case.num_kv_heads * case.geometry.tiles)
+    laid_out = make_tables(
+        case.slot_ranges, segments(case.slot_ranges), case.num_kv_heads * case.geometry.tiles
+    )
     alone = case.compute(library, laid_out)
     case.queries = np.concatenate([case.queries, np.ones_like(case.queries[:1])])
-    padded = make_tables(case.runs, segments(case.runs), case.num_kv_heads * case.geometry.tiles, num_rows=4)
+    padded = make_tables(
+        case.slot_ranges, segments(case.slot_ranges), case.num_kv_heads * case.geometry.tiles, num_rows=4
+    )
     result = case.compute(library, padded)
     assert (result[:3] == alone).all()
     assert not result[3].any()
@@ -148,14 +156,14 @@ def test_rows_that_pad_the_batch_disturb_nothing(tmp_path: Path) -> None:
 def test_a_slice_is_appended_and_gathered_through_the_blocks(tmp_path: Path, packing: Packing | None) -> None:
     case = Case(Geometry(80, 1, 2, packing), "float16", [333])
     library = build(tmp_path, case.geometry, case.dtype, case.scale)
-    slots = np.concatenate([np.arange(first, end, dtype=np.int32) for first, end in case.runs[0]])
+    slots = np.concatenate([np.arange(first, end, dtype=np.int32) for first, end in case.slot_ranges[0]])
     rng = np.random.default_rng(1)
     new = [case.draw(rng, 1, 2, 100, 80) for _ in range(2)]
     done, nothing = np.full(8, 7, np.float32), np.zeros(8, np.float32)
     launch(library, APPEND, [*new, *case.pools, slots[-100:].copy(), nothing], [done], (100, 2))
     assert not done.any()
     joined = [np.zeros((1, 2, 333, 80), np.float16) for _ in range(2)]
-    table = make_tables(case.runs, segments(case.runs), 1).table
+    table = make_tables(case.slot_ranges, segments(case.slot_ranges), 1).table
     extent = np.array([333, 0, 0, 0, 0, 0, 0, 0], np.int32)
     launch(library, GATHER, [*case.pools, table, extent, nothing], joined, (333, 2))
     for part, pool, fresh in zip(joined, case.pools, new, strict=True):
@@ -166,13 +174,17 @@ def test_a_slice_is_appended_and_gathered_through_the_blocks(tmp_path: Path, pac
 def test_the_end_of_a_sequence_is_gathered_from_inside_a_block(tmp_path: Path) -> None:
     case = Case(Geometry(16, 1, 4), "float32", [333])
     library = build(tmp_path, case.geometry, case.dtype, case.scale)
-    runs = last_slots(case.runs[0], 120)
-    assert runs[0][0] % 32
+    slot_ranges = last_slots(case.slot_ranges[0], 120)
+    assert slot_ranges[0][0] % 32
     joined = [np.zeros((1, 2, 120, 16), np.float32) for _ in range(2)]
-    extent = np.array([120, runs[0][0] % 32, 0, 0, 0, 0, 0, 0], np.int32)
+    extent = np.array([120, slot_ranges[0][0] % 32, 0, 0, 0, 0, 0, 0], np.int32)
     launch(
-        library, GATHER, [*case.pools, block_table([runs]), extent, np.zeros(8, np.float32)], joined, (120, 2)
+        library,
+        GATHER,
+        [*case.pools, block_table([slot_ranges]), extent, np.zeros(8, np.float32)],
+        joined,
+        (120, 2),
     )
-    slots = np.concatenate([np.arange(first, end) for first, end in runs])
+    slots = np.concatenate([np.arange(first, end) for first, end in slot_ranges])
     for part, pool in zip(joined, case.pools, strict=True):
         assert (part[0] == pool[:, slots]).all()

@@ -118,8 +118,8 @@ def test_whatever_reads_a_pool_waits_for_its_last_write(
     for seq_id, (blocks, length) in enumerate([([3, 4, 1], 90), ([3, 4, 2], 70), ([5], 2)]):
         table = BlockTable()
         table.extend(blocks)
-        runner.prefill(PrefillChunk(seq_id, [7] * (length - 1), 0, table.runs(length - 1)))
-        rows.append(DecodeRow(seq_id, 7, length - 1, table.runs(length), SamplingParams()))
+        runner.prefill(PrefillChunk(seq_id, [7] * (length - 1), 0, table.slot_ranges(length - 1)))
+        rows.append(DecodeRow(seq_id, 7, length - 1, table.slot_ranges(length), SamplingParams()))
     names = {f"pool{i}": rows for i, rows in enumerate(pools.arrays())}
     graph = Graph(tmp_path / "graph", [runner.logits(rows), *pools.done], names)
     readers = {name: graph.readers(name) for name in names}

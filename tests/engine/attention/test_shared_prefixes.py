@@ -1,24 +1,24 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pensieve.engine.attention.shared_prefixes import Segment, last_slots, segments
-from pensieve.engine.step import Run
+from pensieve.engine.attention.shared_prefixes import SharedPrefix, last_slots, segments
+from pensieve.engine.step import SlotRange
 
 
 def test_rows_that_share_nothing_are_segments_of_their_own() -> None:
     assert segments([((0, 10),), ((32, 40), (64, 70))]) == [
-        Segment(((0, 10),), (0,)),
-        Segment(((32, 40), (64, 70)), (1,)),
+        SharedPrefix(((0, 10),), (0,)),
+        SharedPrefix(((32, 40), (64, 70)), (1,)),
     ]
 
 
 def test_a_shared_prefix_is_listed_once() -> None:
     found = segments([((0, 64), (128, 130)), ((0, 70),), ((0, 64), (96, 97))])
-    assert found[0] == Segment(((0, 64),), (0, 1, 2))
+    assert found[0] == SharedPrefix(((0, 64),), (0, 1, 2))
     assert sorted(found[1:], key=lambda segment: segment.rows) == [
-        Segment(((128, 130),), (0,)),
-        Segment(((64, 70),), (1,)),
-        Segment(((96, 97),), (2,)),
+        SharedPrefix(((128, 130),), (0,)),
+        SharedPrefix(((64, 70),), (1,)),
+        SharedPrefix(((96, 97),), (2,)),
     ]
 
 
@@ -26,24 +26,24 @@ def test_sharing_nests() -> None:
     found = segments(
         [((0, 32), (64, 96), (200, 210)), ((0, 32), (64, 96), (300, 310)), ((0, 32), (400, 401))]
     )
-    assert Segment(((0, 32),), (0, 1, 2)) in found
-    assert Segment(((64, 96),), (0, 1)) in found
+    assert SharedPrefix(((0, 32),), (0, 1, 2)) in found
+    assert SharedPrefix(((64, 96),), (0, 1)) in found
     assert len(found) == 5
 
 
 def test_the_last_slots_may_begin_inside_a_run() -> None:
-    runs = ((64, 96), (0, 40), (128, 130))
-    assert last_slots(runs, 2) == ((128, 130),)
-    assert last_slots(runs, 12) == ((30, 40), (128, 130))
-    assert last_slots(runs, 42) == ((0, 40), (128, 130))
-    assert last_slots(runs, 43) == ((95, 96), (0, 40), (128, 130))
-    assert last_slots(runs, 1000) == runs
+    slot_ranges = ((64, 96), (0, 40), (128, 130))
+    assert last_slots(slot_ranges, 2) == ((128, 130),)
+    assert last_slots(slot_ranges, 12) == ((30, 40), (128, 130))
+    assert last_slots(slot_ranges, 42) == ((0, 40), (128, 130))
+    assert last_slots(slot_ranges, 43) == ((95, 96), (0, 40), (128, 130))
+    assert last_slots(slot_ranges, 1000) == slot_ranges
 
 
-def joined(runs: list[Run]) -> tuple[Run, ...]:
+def joined(slot_ranges: list[SlotRange]) -> tuple[SlotRange, ...]:
     """Runs that touch are one run, as in a block table."""
-    found: list[Run] = []
-    for first, end in runs:
+    found: list[SlotRange] = []
+    for first, end in slot_ranges:
         if found and found[-1][1] == first:
             first = found.pop()[0]
         found.append((first, end))
@@ -63,11 +63,11 @@ def test_each_row_is_covered_in_order_and_shared_slots_are_read_once(
         starts.append(10_000 + 32 * row)
         rows.append(joined([(s, s + (32 if s < 10_000 else data.draw(st.integers(1, 32)))) for s in starts]))
     found = segments(rows)
-    for row, runs in enumerate(rows):
-        expected = [slot for first, end in runs for slot in range(first, end)]
+    for row, slot_ranges in enumerate(rows):
+        expected = [slot for first, end in slot_ranges for slot in range(first, end)]
         covered = [
-            s for seg in found if row in seg.rows for first, end in seg.runs for s in range(first, end)
+            s for seg in found if row in seg.rows for first, end in seg.slot_ranges for s in range(first, end)
         ]
         assert covered == expected
-    read = [slot for segment in found for first, end in segment.runs for slot in range(first, end)]
+    read = [slot for segment in found for first, end in segment.slot_ranges for slot in range(first, end)]
     assert len(read) == len(set(read))

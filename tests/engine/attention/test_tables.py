@@ -1,12 +1,16 @@
 from pensieve.engine.attention.kernels import tables
 from pensieve.engine.attention.kernels.tables import make_tables
 from pensieve.engine.attention.shared_prefixes import segments
-from pensieve.engine.step import Run
+from pensieve.engine.step import SlotRange
 
 
 def test_uneven_rows_are_cut_into_even_items() -> None:
-    runs: list[tuple[Run, ...]] = [((0, 131_072),), ((131_072, 131_073),), ((140_000 // 32 * 32, 145_000),)]
-    laid_out = make_tables(runs, segments(runs), 8)
+    slot_ranges: list[tuple[SlotRange, ...]] = [
+        ((0, 131_072),),
+        ((131_072, 131_073),),
+        ((140_000 // 32 * 32, 145_000),),
+    ]
+    laid_out = make_tables(slot_ranges, segments(slot_ranges), 8)
     sizes = laid_out.items[:, 2] - laid_out.items[:, 1]
     assert not laid_out.items[laid_out.ranges[-1, 1] :].any(), "empty items fill the table"
     assert sizes[: laid_out.ranges[-1, 1]].min() == 1
@@ -19,8 +23,8 @@ def test_uneven_rows_are_cut_into_even_items() -> None:
 def test_layouts_come_again_while_rows_grow() -> None:
     layouts = set()
     for length in range(2000, 6000, 7):
-        runs: list[tuple[Run, ...]] = [
+        slot_ranges: list[tuple[SlotRange, ...]] = [
             ((0, 1024), (1024 + row * 8192, row * 8192 + length)) for row in range(5)
         ]
-        layouts.add(make_tables(runs, segments(runs), 8, num_rows=6).layout)
+        layouts.add(make_tables(slot_ranges, segments(slot_ranges), 8, num_rows=6).layout)
     assert len(layouts) < 20

@@ -13,7 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pensieve.api.formats.calls.tool_format import ToolFormat, plain_format
-from pensieve.api.formats.output_events import Arguments, CallEnd, CallStart, Piece, Text
+from pensieve.api.formats.output_events import (
+    ArgumentsDelta,
+    OutputEvent,
+    TextDelta,
+    ToolCallEnd,
+    ToolCallStart,
+)
 from pensieve.api.output.parser import Grammar
 
 from ...output.test_parser import parse, shape
@@ -90,18 +96,18 @@ def passage(parser: str, name: str = "Write") -> str:
 
 
 def parse_calls(text: str, grammar: Grammar) -> list[tuple[str, dict[str, Any]]]:
-    return [piece for piece in shape(parse(text, grammar)[1]) if isinstance(piece, tuple)]
+    return [event for event in shape(parse(text, grammar)[1]) if isinstance(event, tuple)]
 
 
-def fragments(pieces: list[Piece]) -> list[str]:
-    return [piece.json for piece in pieces if isinstance(piece, Arguments)]
+def fragments(events: list[OutputEvent]) -> list[str]:
+    return [event.json for event in events if isinstance(event, ArgumentsDelta)]
 
 
 @pytest.mark.parametrize("parser", BODIES)
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_a_call_is_read_as_mlx_lm_reads_it(parser: str, size: int) -> None:
-    answer, pieces = parse(f"So: {passage(parser)}", grammar(parser), size)
-    assert shape(pieces) == [Text("So:"), ("Write", INPUT)]
+    answer, events = parse(f"So: {passage(parser)}", grammar(parser), size)
+    assert shape(events) == [TextDelta("So:"), ("Write", INPUT)]
     assert answer.results == ["ok"]
 
 
@@ -110,11 +116,11 @@ def test_the_name_and_the_arguments_are_shown_before_the_call_ends(parser: str) 
     whole = passage(parser)
     early = whole[: whole.rindex("two") + 3] if parser in ("json_tools", "mistral", "kimi_k2") else whole
     early = early[: early.rindex("3")] if early is whole else early
-    _, pieces = parse(early, grammar(parser))
-    assert isinstance(pieces[0], CallStart)
-    assert pieces[0].name == "Write"
-    assert len(fragments(pieces)) > 1
-    assert "".join(fragments(pieces)).startswith('{"path": "a.txt"')
+    _, events = parse(early, grammar(parser))
+    assert isinstance(events[0], ToolCallStart)
+    assert events[0].name == "Write"
+    assert len(fragments(events)) > 1
+    assert "".join(fragments(events)).startswith('{"path": "a.txt"')
 
 
 @pytest.mark.parametrize("parser", STREAMED)
@@ -123,7 +129,7 @@ def test_a_call_of_an_unknown_tool_is_not_shown_before_its_end(parser: str) -> N
     ((name, arguments),) = parse_calls(whole, grammar(parser))
     assert (name, arguments | {"times": 3}) == ("Delete", INPUT)  # without a schema, 3 may be text
     cut = whole[: whole.rindex("3")]
-    assert parse(cut, grammar(parser))[1] == [Text(cut)]
+    assert parse(cut, grammar(parser))[1] == [TextDelta(cut)]
 
 
 @pytest.mark.parametrize("parser", BODIES)
@@ -134,13 +140,13 @@ def test_a_call_that_is_cut_off_anywhere_is_never_whole(parser: str) -> None:
     assert form is not None
     end = whole.rindex("3") - 1
     for length in range(len(form.start), end):
-        _, pieces = parse(whole[:length], grammar(parser))
-        for piece in shape(pieces):
-            if isinstance(piece, tuple):
-                assert piece[0] == "Write"
-                assert list(piece[1]) == ["__unparsedToolInput"]
+        _, events = parse(whole[:length], grammar(parser))
+        for event in shape(events):
+            if isinstance(event, tuple):
+                assert event[0] == "Write"
+                assert list(event[1]) == ["__unparsedToolInput"]
             else:
-                assert isinstance(piece, Text)
+                assert isinstance(event, TextDelta)
 
 
 def test_half_a_call_that_a_generous_parser_reads_is_text() -> None:
@@ -148,8 +154,8 @@ def test_half_a_call_that_a_generous_parser_reads_is_text() -> None:
     call = """[Write(path='for i in ${a[f(1)]}; do rm -rf build/$i; done [g(2)]', times=3)]"""
     start = "<|tool_call_start|>"
     for length in range(1, len(call) + 1):
-        answer, pieces = parse(start + call[:length], grammar("pythonic"))
-        assert pieces == [Text(start + call[:length])]
+        answer, events = parse(start + call[:length], grammar("pythonic"))
+        assert events == [TextDelta(start + call[:length])]
         assert answer.results == ["failed"]
     assert [name for name, _ in parse_calls(f"{start}{call}<|tool_call_end|>", grammar("pythonic"))] == [
         "Write"
@@ -161,7 +167,7 @@ def test_without_an_end_mark_a_list_counts_if_it_is_whole() -> None:
     call = "[Write(path='${a[f(1)]}')]"
     for length in range(1, len(call)):
         assert parse(form.start + call[:length], Grammar(tool_format=form))[1] == [
-            Text(form.start + call[:length])
+            TextDelta(form.start + call[:length])
         ]
     assert parse_calls(form.start + call, Grammar(tool_format=form)) == [("Write", {"path": "${a[f(1)]}"})]
     mistral = '[TOOL_CALLS][{"name": "Write", "arguments": {"a": null}}]'
@@ -173,10 +179,10 @@ def test_several_calls_in_one_passage_are_shown_one_by_one(parser: str) -> None:
     form = grammar(parser).tool_format
     assert form is not None
     text = form.start + BODIES[parser]("Write") + BODIES[parser]("Read") + form.end
-    answer, pieces = parse(text, grammar(parser))
-    assert shape(pieces) == [("Write", INPUT), ("Read", INPUT)]
-    first_end = pieces.index(CallEnd())
-    assert [type(piece) for piece in pieces[first_end + 1 :]].count(CallStart) == 1
+    answer, events = parse(text, grammar(parser))
+    assert shape(events) == [("Write", INPUT), ("Read", INPUT)]
+    first_end = events.index(ToolCallEnd())
+    assert [type(event) for event in events[first_end + 1 :]].count(ToolCallStart) == 1
     assert answer.results == ["ok"]
     one = parse(text, grammar(parser, one_call=True))[1]
     assert shape(one) == [("Write", INPUT)]
@@ -194,21 +200,21 @@ def test_several_json_calls_in_one_passage(separator: str, brackets: str) -> Non
 
 def test_arguments_may_come_before_the_name() -> None:
     text = json.dumps({"arguments": INPUT, "name": "Write"})
-    _, pieces = parse(f"<tool_call>{text}</tool_call>", grammar("json_tools"))
-    assert shape(pieces) == [("Write", INPUT)]
-    assert len(fragments(pieces)) == 1  # held back until the name was known
+    _, events = parse(f"<tool_call>{text}</tool_call>", grammar("json_tools"))
+    assert shape(events) == [("Write", INPUT)]
+    assert len(fragments(events)) == 1  # held back until the name was known
 
 
 def test_what_surrounds_name_and_arguments_does_not_matter() -> None:
     other = '"id": {"name": "x", "arguments": [1]}'
     text = f'{{{other}, "parameters": {{"path": "a"}}, "name": "Read", "arguments": {{"b": 1}}}}'
-    _, pieces = parse(f"<tool_call>\n{text}\n</tool_call>", grammar("json_tools"))
-    assert shape(pieces) == [("Read", {"path": "a"})]
+    _, events = parse(f"<tool_call>\n{text}\n</tool_call>", grammar("json_tools"))
+    assert shape(events) == [("Read", {"path": "a"})]
 
 
 def test_a_call_without_arguments_has_none() -> None:
-    answer, pieces = parse('<tool_call>{"name": "Read"}</tool_call>', grammar("json_tools"))
-    assert (shape(pieces), answer.results) == ([("Read", {})], ["ok"])
+    answer, events = parse('<tool_call>{"name": "Read"}</tool_call>', grammar("json_tools"))
+    assert (shape(events), answer.results) == ([("Read", {})], ["ok"])
 
 
 @pytest.mark.parametrize(
@@ -216,43 +222,43 @@ def test_a_call_without_arguments_has_none() -> None:
 )
 def test_a_call_cut_off_behind_its_name_has_no_whole_arguments(cut: str) -> None:
     """Clients take a call without fragments for one with an empty object of arguments, and run it."""
-    _, pieces = parse(f"<tool_call>{cut}", grammar("json_tools"))
-    assert fragments(pieces) == ["{"]
+    _, events = parse(f"<tool_call>{cut}", grammar("json_tools"))
+    assert fragments(events) == ["{"]
 
 
 @pytest.mark.parametrize("arguments", ["3", "null", '"no JSON"', "[1]", '"[1]"', "ls"])
 def test_arguments_that_are_no_object_are_handed_over_unparsed(arguments: str) -> None:
     text = f'{{"name": "Read", "arguments": {arguments}}}'
-    answer, pieces = parse(f"<tool_call>{text}</tool_call>", grammar("json_tools"))
-    assert shape(pieces) == [("Read", {"__unparsedToolInput": {"raw": text, "len": len(text)}})]
+    answer, events = parse(f"<tool_call>{text}</tool_call>", grammar("json_tools"))
+    assert shape(events) == [("Read", {"__unparsedToolInput": {"raw": text, "len": len(text)}})]
     assert answer.results == ["failed"]
 
 
 @pytest.mark.parametrize("value", ["NaN", "1e999", "[" * 250 + "]" * 250])
 def test_what_some_readers_take_and_others_do_not_is_no_json_to_any(value: str) -> None:
     text = f'{{"name": "Read", "arguments": {{"path": {value}}}'
-    _, pieces = parse(f"<tool_call>{text}", grammar("json_tools"))
-    joined = "".join(fragments(pieces))
+    _, events = parse(f"<tool_call>{text}", grammar("json_tools"))
+    joined = "".join(fragments(events))
     assert re.fullmatch(r'\{"path": \[*', joined)
-    assert shape(pieces) == [("Read", {"__unparsedToolInput": {"raw": joined, "len": len(joined)}})]
+    assert shape(events) == [("Read", {"__unparsedToolInput": {"raw": joined, "len": len(joined)}})]
 
 
 def test_a_call_ends_where_its_json_does_when_the_mark_is_forgotten() -> None:
     body = BODIES["json_tools"]
     text = f"<tool_call>{body('Write')}\nI wait.\n<tool_call>{body('Read')}</tool_call>."
-    answer, pieces = parse(text, grammar("json_tools"))
-    assert shape(pieces) == [("Write", INPUT), ("Read", INPUT), Text(".")]
+    answer, events = parse(text, grammar("json_tools"))
+    assert shape(events) == [("Write", INPUT), ("Read", INPUT), TextDelta(".")]
     assert answer.results == ["repaired", "ok"]
     between = parse(f"<tool_call>{body('Write')} I wait.</tool_call>", grammar("json_tools"))[1]
     assert shape(between) == [("Write", INPUT)]
     without = parse(f"<tool_call>{body('Write')}\nI wait.", grammar("json_tools"))[1]
-    assert shape(without) == [("Write", INPUT), Text("I wait.")]
+    assert shape(without) == [("Write", INPUT), TextDelta("I wait.")]
 
 
 def test_models_of_other_formats_may_fall_back_to_json() -> None:
     text = f"<tool_call>\n{BODIES['json_tools']('Write')}</tool_call>"
-    answer, pieces = parse(text, grammar("qwen3_coder"))
-    assert shape(pieces) == [("Write", INPUT)]
+    answer, events = parse(text, grammar("qwen3_coder"))
+    assert shape(events) == [("Write", INPUT)]
     assert answer.results == ["repaired"]
 
 
@@ -260,8 +266,8 @@ def test_a_long_argument_is_read_in_time_that_grows_with_its_length() -> None:
     """Once each end mark in a file had the whole call looked through again."""
     text = "x </tool_call> \\n" * 20_000
     call = f'<tool_call>{{"name": "Write", "arguments": {{"text": "{text}"}}}}</tool_call>'
-    _, pieces = parse(call, grammar("json_tools"), size=64)
-    assert shape(pieces) == [("Write", {"text": text.replace("\\n", "\n")})]
+    _, events = parse(call, grammar("json_tools"), size=64)
+    assert shape(events) == [("Write", {"text": text.replace("\\n", "\n")})]
 
 
 @pytest.mark.parametrize("parser", BODIES)
@@ -287,5 +293,5 @@ def test_what_is_shown_does_not_depend_on_how_the_tokens_come(parser: str, seed:
 
 
 def test_the_plain_format_is_shown_as_it_comes() -> None:
-    _, pieces = parse(passage("json_tools"), Grammar(tool_format=plain_format(), tools=[WRITE]))
-    assert len(fragments(pieces)) > 10
+    _, events = parse(passage("json_tools"), Grammar(tool_format=plain_format(), tools=[WRITE]))
+    assert len(fragments(events)) > 10

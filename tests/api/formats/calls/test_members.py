@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pensieve.api.formats.output_events import Piece
+from pensieve.api.formats.output_events import OutputEvent
 from pensieve.api.output.parser import Grammar
 
 from ...output.test_parser import parse, shape
@@ -59,14 +59,14 @@ def call(parser: str, *members: tuple[str, str]) -> str:
 
 def read(text: str, grammar: Grammar) -> tuple[list[str], list[Any]]:
     """Read a call, and see that it is read the same however its tokens come."""
-    answer, pieces = parse(text, grammar)
-    assert shape(parse(text, grammar, 1000)[1]) == shape(pieces)
-    return list(answer.results), shape(pieces)
+    answer, events = parse(text, grammar)
+    assert shape(parse(text, grammar, 1000)[1]) == shape(events)
+    return list(answer.results), shape(events)
 
 
-def whole_json(pieces: list[Piece]) -> bool:
+def whole_json(events: list[OutputEvent]) -> bool:
     try:
-        json.loads("".join(fragments(pieces)))
+        json.loads("".join(fragments(events)))
     except ValueError:
         return False
     return True
@@ -78,9 +78,9 @@ def test_a_call_that_an_end_mark_cuts_within_a_value_is_never_whole(parser: str)
     calls = form(parser, a={"type": "string"}, b={"type": "string"})
     assert calls.tool_format is not None
     text = call(parser, ("a", "x"), ("b", f"one {calls.tool_format.end} two"))
-    answer, pieces = parse(text, calls)
+    answer, events = parse(text, calls)
     assert answer.results == ["failed"]
-    assert not whole_json(pieces)
+    assert not whole_json(events)
 
 
 @pytest.mark.parametrize("parser", FORMS)
