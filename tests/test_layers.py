@@ -10,9 +10,6 @@ LAYERS = ["cache", "engine", "scheduler", "api"]  # each may import those before
 WEB = {"fastapi", "pydantic", "starlette", "uvicorn", "prometheus_client"}
 MLX = {"mlx", "mlx_lm"}
 
-# They measure the engine itself.
-IN_PROCESS = {"bench/gpu.py", "bench/gpu_engines.py", "bench/gpu_attention.py", "bench/kv_error.py"}
-
 # The half of each package that decides; it must be quick to test by the thousand.
 PLAIN = ["cache/blocks.py", "cache/radix.py", "scheduler/*.py", "engine/step.py", "engine/config.py"]
 
@@ -47,8 +44,8 @@ def top(module: str) -> str:
 def test_imports_point_one_way(path: Path) -> None:
     layer = relative(path).split("/")[0]
     forbidden = set(LAYERS) if layer == "bench" else set(LAYERS[LAYERS.index(layer) + 1 :]) | {"bench"}
-    if relative(path) in IN_PROCESS:
-        forbidden = {"api"}  # engines side by side in one process, without HTTP
+    if relative(path).startswith("bench/micro/"):
+        forbidden = set()  # they measure parts of the server, in its own process
     if relative(path) == "api/command/cli.py":
         forbidden.remove("bench")  # `pensieve bench` is one of the command's two halves
     assert not {name for name in imports(path) if top(name) in forbidden | {"tests"}}
@@ -62,7 +59,7 @@ def test_only_the_api_knows_the_web(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_only_the_engine_and_the_pools_know_mlx(path: Path) -> None:
-    if not relative(path).startswith("engine/") and relative(path) not in {"cache/kv.py", *IN_PROCESS}:
+    if not relative(path).startswith(("engine/", "bench/micro/")) and relative(path) != "cache/kv.py":
         assert not {name for name in imports(path) if top(name) in MLX}
 
 

@@ -15,7 +15,7 @@ WORDS = 'a "quote", a \\, a line\r\n\x00, é 😀 \u2028 and <|im_end|>'
 
 
 @pytest.mark.parametrize(
-    ("start", "piece", "delta"),
+    ("start", "event", "delta"),
     [
         (TextDelta("Hi"), TextDelta(WORDS), {"type": "text_delta", "text": WORDS}),
         (ThinkingDelta("Hm"), ThinkingDelta(WORDS), {"type": "thinking_delta", "thinking": WORDS}),

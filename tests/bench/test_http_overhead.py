@@ -1,4 +1,4 @@
-"""What bench/http_overhead.py counts."""
+"""What bench/micro/http_overhead.py counts."""
 
 import runpy
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "http_overhead.py"
+SCRIPT = Path(__file__).parents[2] / "bench" / "micro" / "http_overhead.py"
 
 
 @pytest.fixture(scope="module")

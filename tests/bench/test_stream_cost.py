@@ -1,4 +1,4 @@
-"""What bench/stream_cost.py counts."""
+"""What bench/micro/stream_cost.py counts."""
 
 import runpy
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "stream_cost.py"
+SCRIPT = Path(__file__).parents[2] / "bench" / "micro" / "stream_cost.py"
 
 
 @pytest.fixture(scope="module")

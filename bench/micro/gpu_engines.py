@@ -1,4 +1,4 @@
-"""The two engines that `bench/gpu.py` compares, each with a context of random KV."""
+"""The two engines that `bench/micro/gpu.py` compares, each with a context of random KV."""
 
 import gc
 import time
@@ -11,15 +11,15 @@ import mlx.core as mx
 from mlx_lm.generate import BatchGenerator
 from mlx_lm.models.cache import make_prompt_cache
 
-from ..cache.blocks import BLOCK_SIZE
-from ..cache.kv import ArrayPools
-from ..engine.attention.kernels.device import Options, PagedKernels, find_kernels
-from ..engine.graphs import DecodeGraphs
-from ..engine.runner import Runner
-from ..engine.step import PrefillChunk, SamplingParams, StepPlan, StepResult
-from ..scheduler.config import SchedulerConfig
-from ..scheduler.scheduler import Scheduler
-from ..scheduler.sequence import Request
+from ...cache.blocks import BLOCK_SIZE
+from ...cache.kv import ArrayPools
+from ...engine.attention.kernels.device import Options, PagedKernels, find_kernels
+from ...engine.graphs import DecodeGraphs
+from ...engine.runner import Runner
+from ...engine.step import PrefillChunk, SamplingParams, StepPlan, StepResult
+from ...scheduler.config import SchedulerConfig
+from ...scheduler.scheduler import Scheduler
+from ...scheduler.sequence import Request
 
 ROOM = 320
 """Tokens that each sequence may grow by while it is measured."""

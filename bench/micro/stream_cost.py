@@ -1,7 +1,7 @@
 """What one streamed token costs the event loop: CPU time from a step's result to the clients' sockets.
 
-    .venv/bin/python bench/stream_cost.py --batch 16 --repeat 5
-    .venv/bin/python bench/stream_cost.py --protocol openai --tools 0
+    .venv/bin/python bench/micro/stream_cost.py --batch 16 --repeat 5
+    .venv/bin/python bench/micro/stream_cost.py --protocol openai --tools 0
 
 The app and the scheduler's loop are the real ones, the clients are `pensieve bench` in a process of its own,
 and the model only sleeps. Counted is the CPU time of the loop's thread while all sequences decode together.

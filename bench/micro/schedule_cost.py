@@ -1,6 +1,6 @@
 """What planning a step and taking its result costs a decoding row, in microseconds of the event loop.
 
-    python bench/schedule_cost.py
+    python bench/micro/schedule_cost.py
 
 The sequences only decode and their tokens are made up: `Scheduler` is timed alone. Printed is the best of
 several rounds, each long enough that blocks fill and go to the prefix tree.

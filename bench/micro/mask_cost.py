@@ -1,6 +1,6 @@
 """What keeping calls to their schemas costs: compiling, a mask, a token, and sampling with masks.
 
-    python bench/mask_cost.py
+    python bench/micro/mask_cost.py
 
 The tools are Claude Code's in shape. A call is written a token at a time, and each token's mask is asked for;
 one step ahead, that is needed only behind a token that was refused. Vocabularies are random words.

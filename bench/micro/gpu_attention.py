@@ -1,6 +1,6 @@
 """Decode attention alone on a GPU, by what KV is kept in: 16, 8 and 4 bits.
 
-    python -m pensieve.bench.gpu_attention [--kv-heads 8] [--group 4] [--dim 128] [--kv-bits 16 8 4]
+    python -m pensieve.bench.micro.gpu_attention [--kv-heads 8] [--group 4] [--dim 128] [--kv-bits 16 8 4]
 
 Random queries and KV in bf16, as many layers as a Qwen3-4B has, each with its own pools: no cache holds
 them. Milliseconds for all layers, the newest token's storing included; in brackets the bytes of KV read, a
@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import mlx.core as mx
 import numpy as np
 
-from ..cache.blocks import BLOCK_SIZE
-from ..cache.kv import ArrayPools, LayerShape, Pool
-from ..engine.attention.array_attention import AttentionParams, attend_arrays
-from ..engine.attention.kernels.batch import PassTables
-from ..engine.attention.kernels.device import Options, PagedKernels, find_kernels
-from ..engine.attention.shared_prefixes import segments
-from ..engine.step import SlotRange
+from ...cache.blocks import BLOCK_SIZE
+from ...cache.kv import ArrayPools, LayerShape, Pool
+from ...engine.attention.array_attention import AttentionParams, attend_arrays
+from ...engine.attention.kernels.batch import PassTables
+from ...engine.attention.kernels.device import Options, PagedKernels, find_kernels
+from ...engine.attention.shared_prefixes import segments
+from ...engine.step import SlotRange
 
 LAYERS = 36
 

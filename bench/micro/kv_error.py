@@ -1,6 +1,6 @@
 """What quantised KV costs in precision: logits with 8 and 4 bits of KV beside those with the model's type.
 
-    python -m pensieve.bench.kv_error [MODEL_FOLDER] [--text FILE] [--tokens N] [--dtype TYPE] [--beside TYPE]
+    python -m pensieve.bench.micro.kv_error [FOLDER] [--text FILE] [--tokens N] [--dtype TYPE] [--beside TYPE]
 
 The model reads the same tokens each time (teacher-forced), in one forward pass on mlx-lm's caches, whose keys
 and values are quantised as the pools do it. The text is the demo model's kind of conversations in the
@@ -19,12 +19,12 @@ import mlx.core as mx
 import mlx_lm
 import numpy as np
 
-from ..engine.attention.paged import probe
-from ..engine.selfcheck import reference_caches
-from ..scripts.demo_model.corpus import standard_library
-from ..scripts.demo_model.evaluate import MODEL_FOLDER, message
-from ..scripts.demo_model.tasks import Tasks
-from ..scripts.demo_model.words import Words
+from ...engine.attention.paged import probe
+from ...engine.selfcheck import reference_caches
+from ...scripts.demo_model.corpus import standard_library
+from ...scripts.demo_model.evaluate import MODEL_FOLDER, message
+from ...scripts.demo_model.tasks import Tasks
+from ...scripts.demo_model.words import Words
 
 CHUNK = 256
 """Tokens of a forward pass: the logits of many positions take memory."""
@@ -134,9 +134,7 @@ def main() -> None:
     own = str(probe(model)[0].shape.dtype).removeprefix("mlx.core.")
     runs = [Run(own, model, 16), Run("8 bits", model, 8), Run("4 bits", model, 4)]
     if options.beside:
-        runs.append(
-            Run(f"({options.beside}, the whole model)", load(options.model, options.beside)[0], 16)
-        )
+        runs.append(Run(f"({options.beside}, the whole model)", load(options.model, options.beside)[0], 16))
     print(f"{options.model.resolve().name}: {len(tokens)} tokens")
     print("| KV | bytes a token | largest difference of a logit | typical | same token |")
     print("| --- | --: | --: | --: | --: |")

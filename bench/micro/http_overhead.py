@@ -1,7 +1,7 @@
 """What HTTP costs: tokens/s of a batch through `pensieve serve` and of the bare engine loop, in turn.
 
-    .venv/bin/python bench/http_overhead.py --batch 16 --repeat 3
-    .venv/bin/python bench/http_overhead.py --shape qwen3-4b      # on a GPU
+    .venv/bin/python bench/micro/http_overhead.py --batch 16 --repeat 3
+    .venv/bin/python bench/micro/http_overhead.py --shape qwen3-4b      # on a GPU
 
 Both serve the same prompts. Counted is the time in which all sequences decode together: from the last first
 token to the first end. The bare loop is scheduler and engine in one thread, without tokenizer or event loop.
@@ -18,7 +18,7 @@ from pathlib import Path
 import pensieve.engine  # noqa: F401  # before anything that imports mlx, or MLX keeps its slow BLAS
 from pensieve.bench.config import TraceConfig
 from pensieve.bench.fleet import Record, play
-from pensieve.bench.gpu import SHAPES, write_random_model
+from pensieve.bench.micro.gpu import SHAPES, write_random_model
 from pensieve.bench.model import write_model
 from pensieve.bench.servers import SERVERS, client, install, running
 from pensieve.bench.trace import Trace, make_trace

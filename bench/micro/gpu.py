@@ -1,6 +1,6 @@
 """Decode steps of Pensieve's engine and of mlx-lm's BatchGenerator, side by side on one GPU.
 
-    python -m pensieve.bench.gpu [--shape NAME] [--steps N] [--only NAME]
+    python -m pensieve.bench.micro.gpu [--shape NAME] [--steps N] [--only NAME]
 
 Real model shapes with random bf16 weights; nothing is downloaded. Contexts are filled with random keys and
 values instead of being prefilled; prefill is timed by itself. The byte limit is what a step must read,
@@ -19,8 +19,8 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map
 
+from ..model import CONFIG, NUM_BYTES, SPECIAL_TOKENS, write_json, write_tokenizer
 from .gpu_engines import ROOM, Case, MlxLm, Pensieve, Result, clean_memory, prefill_rates
-from .model import CONFIG, NUM_BYTES, SPECIAL_TOKENS, write_json, write_tokenizer
 
 SHAPES: dict[str, dict[str, Any]] = {
     "qwen3-4b": {
