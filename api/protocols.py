@@ -1,6 +1,7 @@
 """What the API needs of the parts that others build: the model's description and its tokenizer."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import abc
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from tokenizers import AddedToken
@@ -71,7 +72,7 @@ class Tokenizer(Protocol):
         """Tokens beside the vocabulary, by id: the special ones and other marks."""
 
     def apply_chat_template(
-        self, conversation: Sequence[Mapping[str, Any]], /, *, tokenize: bool, **kwargs: Any
+        self, conversation: abc.Sequence[Mapping[str, Any]], /, *, tokenize: bool, **kwargs: Any
     ) -> Any: ...
     def encode(self, text: str, /, *, add_special_tokens: bool) -> list[int]: ...
     def decode(self, token_ids: list[int], /) -> str: ...

@@ -16,7 +16,8 @@ import string
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections import abc
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -206,7 +207,7 @@ def attempt(task: Task, session: Session, seed: str) -> tuple[bool, float]:
     return right, time.perf_counter() - started
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: abc.Sequence[str] | None = None) -> None:
     """Run the instances and print a row for each task."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -10,7 +10,8 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections import abc
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ def measure(spec: ServerSpec, trace: TraceConfig, cache: Path) -> Measurement:
 
 
 def compare(
-    specs: Sequence[ServerSpec], trace: TraceConfig, repeat: int, cache: Path
+    specs: abc.Sequence[ServerSpec], trace: TraceConfig, repeat: int, cache: Path
 ) -> dict[str, list[Measurement]]:
     """Measure all servers `repeat` times in turn; one that fails is reported and left out from then on."""
     measurements: dict[str, list[Measurement]] = {spec.name: [] for spec in specs}
@@ -132,7 +133,7 @@ def describe(measurements: dict[str, list[Measurement]], turns: int) -> str:
     return table(head, [*rows, ratios])
 
 
-def cell(column: Column, runs: Sequence[Measurement]) -> str:
+def cell(column: Column, runs: abc.Sequence[Measurement]) -> str:
     """A figure's median, and its range."""
     values = [value for run in runs if (value := column.value(run)) is not None]
     if not values:
@@ -162,7 +163,7 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: abc.Sequence[str] | None = None) -> int:
     """Compare and print; return 1 when Pensieve itself failed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

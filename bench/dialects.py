@@ -1,7 +1,7 @@
 """The two APIs that the fleet speaks: a conversation to a request, events to text and usage."""
 
 import json
-from collections.abc import Sequence
+from collections import abc
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -54,7 +54,7 @@ class Api(Protocol):
     def headers(self, api_key: str) -> dict[str, str]:
         """Headers of every request."""
 
-    def body(self, trace: Trace, model: str, history: Sequence[Message]) -> dict[str, Any]:
+    def body(self, trace: Trace, model: str, history: abc.Sequence[Message]) -> dict[str, Any]:
         """The request for the next answer."""
 
     def read(self, event: Event) -> Delta:
@@ -69,7 +69,7 @@ class Anthropic:
     def headers(self, api_key: str) -> dict[str, str]:
         return {"x-api-key": api_key, "anthropic-version": "2023-06-01"}
 
-    def body(self, trace: Trace, model: str, history: Sequence[Message]) -> dict[str, Any]:
+    def body(self, trace: Trace, model: str, history: abc.Sequence[Message]) -> dict[str, Any]:
         tools = [
             {"name": tool.name, "description": tool.description, "input_schema": tool.schema}
             for tool in trace.tools
@@ -116,7 +116,7 @@ class OpenAI:
     def headers(self, api_key: str) -> dict[str, str]:
         return {"authorization": f"Bearer {api_key}"}
 
-    def body(self, trace: Trace, model: str, history: Sequence[Message]) -> dict[str, Any]:
+    def body(self, trace: Trace, model: str, history: abc.Sequence[Message]) -> dict[str, Any]:
         messages = [{"role": message.role, "content": message.text} for message in history]
         return {
             "model": model,

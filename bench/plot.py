@@ -3,7 +3,8 @@
 Plain text, so that neither a plotting library nor a browser's script is needed.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import abc
+from collections.abc import Iterable
 from xml.sax.saxutils import escape, quoteattr
 
 from .fleet import Record, Run
@@ -47,7 +48,7 @@ def _legend() -> Iterable[str]:
         yield _text(x + 15, 43, name)
 
 
-def _timeline(records: Sequence[Record], wall_s: float) -> Iterable[str]:
+def _timeline(records: abc.Sequence[Record], wall_s: float) -> Iterable[str]:
     bottom = TOP + ROW * len(records)
     yield from _axis(wall_s, bottom, "seconds since the start")
     for index, record in enumerate(records):
@@ -63,7 +64,7 @@ def _timeline(records: Sequence[Record], wall_s: float) -> Iterable[str]:
         yield _box((first, y, end - first, BAR), COLOURS["answer"])
 
 
-def _first_tokens(records: Sequence[Record], top: float) -> Iterable[str]:
+def _first_tokens(records: abc.Sequence[Record], top: float) -> Iterable[str]:
     """The share of requests whose first token came within a time, a line for each state of the cache."""
     largest = max((record.first_s or 0.0 for record in records), default=0.0)
     yield _text(LEFT - 8, top + 8, "100 %", anchor="end")

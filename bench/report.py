@@ -8,7 +8,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections import abc
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,7 @@ def seconds(value: float | None) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 1 else f"{value:.4f}"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: abc.Sequence[str], rows: abc.Sequence[abc.Sequence[str]]) -> str:
     """Columns of equal width, the first to the left."""
     cells = [list(head), *map(list, rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]

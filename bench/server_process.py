@@ -5,7 +5,8 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections import abc
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ class ServerProcess:
     peak_bytes: most resident memory of all of them together, sampled; pages that they share count for each.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+    def __init__(self, command: abc.Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         self.peak_bytes = 0
         self.log = log
         with log.open("ab") as output:

@@ -1,7 +1,8 @@
 """Figures from a played trace: percentiles, groups, fairness. Pure arithmetic."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections import abc
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -48,7 +49,7 @@ class Summary:
     error_texts: dict[str, int]
 
 
-def percentile(values: Sequence[float], share: float) -> float | None:
+def percentile(values: abc.Sequence[float], share: float) -> float | None:
     """The value below which `share` of the values lie, between neighbours by proportion."""
     if not values:
         return None
@@ -65,7 +66,7 @@ def percentiles(values: Iterable[float | None]) -> Percentiles:
     return Percentiles(len(known), p50, p95, p99, largest)
 
 
-def jain(rates: Sequence[float]) -> float:
+def jain(rates: abc.Sequence[float]) -> float:
     """Jain's fairness index, from 1/n to 1; 1 for nothing. Source: Jain, Chiu and Hawe 1984."""
     squares = sum(rate * rate for rate in rates)
     return sum(rates) ** 2 / (len(rates) * squares) if squares else 1.0
@@ -117,7 +118,7 @@ def gaps(record: Record) -> list[float]:
     return [later - earlier for earlier, later in pairwise(record.delta_s)]
 
 
-def session_rates(records: Sequence[Record]) -> list[float]:
+def session_rates(records: abc.Sequence[Record]) -> list[float]:
     """Each session's output tokens by the time that its requests took; tools' time does not count."""
     rates = []
     for session in sorted({record.session for record in records}):
@@ -126,7 +127,7 @@ def session_rates(records: Sequence[Record]) -> list[float]:
     return rates
 
 
-def first_token_by(records: Sequence[Record], key: Callable[[Record], str]) -> dict[str, Percentiles]:
+def first_token_by(records: abc.Sequence[Record], key: Callable[[Record], str]) -> dict[str, Percentiles]:
     """Times to the first token in groups."""
     names = sorted({key(record) for record in records})
     return {name: percentiles(record.first_s for record in records if key(record) == name) for name in names}

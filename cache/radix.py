@@ -6,7 +6,7 @@ Source of the idea: RadixAttention (SGLang, Zheng et al. 2023), at block grain a
 """
 
 import heapq
-from collections.abc import Sequence
+from collections import abc
 from typing import NamedTuple
 
 from .blocks import BLOCK_SIZE, BlockAllocator
@@ -47,7 +47,7 @@ class RadixTree:
         self._heap: list[tuple[int, int, Node]] = []
         self._num_pushed = 0
 
-    def match(self, tokens: Sequence[int]) -> list[int]:
+    def match(self, tokens: abc.Sequence[int]) -> list[int]:
         """Blocks of the longest cached prefix of `tokens`, marked as just used.
 
         The caller must share() them before anything is evicted. At least one token is left uncached, so that
@@ -65,7 +65,7 @@ class RadixTree:
         return blocks
 
     def insert(
-        self, tokens: Sequence[int], blocks: Sequence[int], position: "TreePosition | None" = None
+        self, tokens: abc.Sequence[int], blocks: abc.Sequence[int], position: "TreePosition | None" = None
     ) -> "TreePosition":
         """Remember that `blocks` hold the KV of the first `len(blocks)` full blocks of `tokens`.
 

@@ -7,7 +7,7 @@ computed when it is called.
 
 import os
 import time
-from collections.abc import Sequence
+from collections import abc
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -204,7 +204,7 @@ class Runner:
         self._model(mx.array([chunk.tokens]), cache=self._layers(context))
 
 
-def _last_slots(slot_ranges: Sequence[SlotRange], count: int) -> Slots:
+def _last_slots(slot_ranges: abc.Sequence[SlotRange], count: int) -> Slots:
     """The last `count` slots of `slot_ranges`, in token order."""
     parts: list[Slots] = []
     for first, end in reversed(slot_ranges):

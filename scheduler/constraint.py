@@ -1,7 +1,7 @@
 """What a request's tokens must conform to, as the scheduler sees it. It knows no grammar and no text."""
 
 import logging
-from collections.abc import Sequence
+from collections import abc
 from typing import Protocol
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ class Constraint(Protocol):
     def accept(self, token: int) -> bool:
         """Take the next token. False when it may not come; it will be sampled again, with a mask."""
 
-    def resumed(self, tokens: Sequence[int]) -> "Constraint":
+    def resumed(self, tokens: abc.Sequence[int]) -> "Constraint":
         """Make the constraint of a request that goes on with an answer that begins with `tokens`."""
 
 

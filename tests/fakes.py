@@ -4,8 +4,8 @@ import asyncio
 import json
 import re
 import time
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections import abc, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
@@ -86,7 +86,7 @@ class ByteTokenizer:
         self._special = re.compile("(" + "|".join(map(re.escape, self._marks)) + ")")
 
     def apply_chat_template(
-        self, conversation: Sequence[Mapping[str, Any]], /, *, tokenize: bool, **kwargs: Any
+        self, conversation: abc.Sequence[Mapping[str, Any]], /, *, tokenize: bool, **kwargs: Any
     ) -> Any:
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         environment.filters["tojson"] = _tojson
@@ -139,7 +139,7 @@ class FakeModel:
 class Script:
     """What one request is answered with."""
 
-    chunks: Sequence[Sequence[int]] = ()
+    chunks: abc.Sequence[abc.Sequence[int]] = ()
     delay_s: float = 0.0  # before each chunk
     finish: FinishReason = "stop"
     fails: bool = False  # raises EngineFailed after the chunks

@@ -8,7 +8,7 @@ import dataclasses
 import platform
 import sys
 import traceback
-from collections.abc import Sequence
+from collections import abc
 from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
@@ -49,7 +49,7 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message} (see {self.prog} --help)")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: abc.Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
@@ -171,7 +171,7 @@ def unsupported(system: str, machine: str, python: tuple[int, int]) -> str | Non
     return None
 
 
-def split_client_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_client_arguments(arguments: abc.Sequence[str]) -> tuple[list[str], list[str]]:
     """Split at the first word that is none of our flags: what stands from there on is the client's."""
     valued = {flag_name(field.name) for config in CONFIGS for field in dataclasses.fields(config)}
     place = 0

@@ -11,7 +11,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections import abc
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -52,7 +53,7 @@ class Running:
     max_context: int
 
 
-def launch(config: ServerConfig, serve_flags: Sequence[str], arguments: Sequence[str]) -> int:
+def launch(config: ServerConfig, serve_flags: abc.Sequence[str], arguments: abc.Sequence[str]) -> int:
     """Run Claude Code with `arguments` until it ends; return its exit code. Raises LaunchError.
 
     serve_flags: of `pensieve serve`, in case that no server answers.
@@ -144,7 +145,7 @@ def find_server(config: ServerConfig) -> Running | None:
 
 
 @contextmanager
-def started_server(config: ServerConfig, flags: Sequence[str]) -> Iterator[Running]:
+def started_server(config: ServerConfig, flags: abc.Sequence[str]) -> Iterator[Running]:
     """Run `pensieve serve` meanwhile. Raises LaunchError when it does not start."""
     process = subprocess.Popen(
         # -P: in the user's folder may lie files that are named like modules.
@@ -194,7 +195,7 @@ def _wait_for_server(config: ServerConfig, process: subprocess.Popen[str], outpu
     raise LaunchError(f"the server did not start: {output.last_line.removeprefix('pensieve: ')}")
 
 
-def _run_client(client: str, arguments: Sequence[str], running: Running, config: ServerConfig) -> int:
+def _run_client(client: str, arguments: abc.Sequence[str], running: Running, config: ServerConfig) -> int:
     if sys.stderr.isatty() and "--permission-mode" not in arguments:
         print(PERMISSION_NOTE, file=sys.stderr, flush=True)
     settings = environment(running, config.api_key, os.environ)

@@ -1,10 +1,10 @@
 """Marks in text that is still growing: the first whole one, and what may be the beginning of one."""
 
-from collections.abc import Sequence
+from collections import abc
 from typing import AnyStr
 
 
-def find_first(text: AnyStr, marks: Sequence[AnyStr]) -> tuple[int, AnyStr] | None:
+def find_first(text: AnyStr, marks: abc.Sequence[AnyStr]) -> tuple[int, AnyStr] | None:
     """Find the mark that ends first, the only choice that does not depend on how much text is there."""
     found = [(place + len(mark), place, mark) for mark in marks if (place := text.find(mark)) >= 0]
     if not found:
@@ -13,7 +13,7 @@ def find_first(text: AnyStr, marks: Sequence[AnyStr]) -> tuple[int, AnyStr] | No
     return place, mark
 
 
-def overlap(text: AnyStr, marks: Sequence[AnyStr]) -> int:
+def overlap(text: AnyStr, marks: abc.Sequence[AnyStr]) -> int:
     """Count the characters or bytes at the end of `text` that a mark may begin with; it holds no mark."""
     longest = 0
     for mark in marks:

@@ -6,7 +6,7 @@ does so from the answer's beginning, or from the end of the thoughts.
 """
 
 import logging
-from collections.abc import Sequence
+from collections import abc
 from dataclasses import dataclass, replace
 
 from llguidance import LLMatcher
@@ -68,7 +68,7 @@ class AnswerConstraint:
         if rules.answer is not None and not rules.starts_thinking:
             self._state = State(is_fresh=True, matcher=rules.answer.begin(), frees=rules.answer.frees)
 
-    def resumed(self, tokens: Sequence[int]) -> "AnswerConstraint":
+    def resumed(self, tokens: abc.Sequence[int]) -> "AnswerConstraint":
         """Make the constraint of an answer that begins with `tokens`."""
         constraint = AnswerConstraint(self._rules)
         for token in tokens:

@@ -4,7 +4,8 @@ Property names and values are JSON of llguidance's making; around them stands wh
 with little space, and in one order.
 """
 
-from collections.abc import Callable, Sequence
+from collections import abc
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +33,7 @@ class CallableTool:
     schema: dict[str, Any]
 
 
-Syntax = Callable[[Lark, Sequence[CallableTool]], str]
+Syntax = Callable[[Lark, abc.Sequence[CallableTool]], str]
 """Defines the rule for what stands between a call's marks, and returns the rule's name."""
 
 
@@ -44,14 +45,14 @@ class CallFormat:
     end: str
     syntax: Syntax
 
-    def rule(self, lark: Lark, tools: Sequence[CallableTool]) -> str:
+    def rule(self, lark: Lark, tools: abc.Sequence[CallableTool]) -> str:
         """Define the rule for a call with its marks."""
         body = self.syntax(lark, tools)
         end = f" LINE {lark.mark(self.end)}" if self.end else ""  # some parsers take no more space than that
         return lark.new(f"{lark.mark(self.start)} SPACE {body}{end}")
 
 
-def call_grammar(lark: Lark, calls: CallFormat, tools: Sequence[CallableTool]) -> str:
+def call_grammar(lark: Lark, calls: CallFormat, tools: abc.Sequence[CallableTool]) -> str:
     """Write the grammar of a call, and of free text behind it where the format ends calls with a mark."""
     call = calls.rule(lark, tools)
     lark.rules(PUNCTUATION | {"SPACE": SPACE, "LINE": LINE, "TEXT": TEXT})
@@ -59,7 +60,9 @@ def call_grammar(lark: Lark, calls: CallFormat, tools: Sequence[CallableTool]) -
     return str(lark)
 
 
-def value_grammar(lark: Lark, schema: str, calls: CallFormat | None, tools: Sequence[CallableTool]) -> str:
+def value_grammar(
+    lark: Lark, schema: str, calls: CallFormat | None, tools: abc.Sequence[CallableTool]
+) -> str:
     """Write the grammar of an answer that is one value, or else calls and nothing beside them."""
     value = lark.json(schema)
     lark.rules(PUNCTUATION | {"SPACE": SPACE, "LINE": LINE})
@@ -80,13 +83,15 @@ def call_format(tool_format: ToolFormat) -> CallFormat | None:
     return CallFormat(tool_format.start, tool_format.end, syntax) if syntax else None
 
 
-def json_calls(lark: Lark, tools: Sequence[CallableTool]) -> str:
+def json_calls(lark: Lark, tools: abc.Sequence[CallableTool]) -> str:
     """`{"name": "read", "arguments": {…}}`"""
     rules = [json_arguments(lark, tool.schema) for tool in tools]
     return _json_call(lark, tools, rules)
 
 
-def _json_call(lark: Lark, tools: Sequence[CallableTool], rules: Sequence[str], more: str = "") -> str:
+def _json_call(
+    lark: Lark, tools: abc.Sequence[CallableTool], rules: abc.Sequence[str], more: str = ""
+) -> str:
     """Define the rule for a call as JSON. rules: of each tool's arguments. more: what stands behind them."""
     lark.rule("HEAD", r'/\{[ \n]{0,4}"name"[ \n]?:[ \n]?/')
     lark.rule("MIDDLE", r'/[ \n]?,[ \n]{0,4}"arguments"[ \n]?:[ \n]?/')
@@ -94,7 +99,7 @@ def _json_call(lark: Lark, tools: Sequence[CallableTool], rules: Sequence[str], 
     return lark.one_of([f"{head} {rule}{more} CLOSE" for head, rule in zip(heads, rules, strict=True)])
 
 
-def mistral_calls(lark: Lark, tools: Sequence[CallableTool]) -> str:
+def mistral_calls(lark: Lark, tools: abc.Sequence[CallableTool]) -> str:
     """`read[ARGS]{…}`, and after `[TOOL_CALLS]` perhaps another; older models write a list of JSON calls."""
     rules = [json_arguments(lark, tool.schema) for tool in tools]
     calls = zip(tools, rules, strict=True)
@@ -106,7 +111,7 @@ def mistral_calls(lark: Lark, tools: Sequence[CallableTool]) -> str:
     return lark.new(f"{headed} | LIST {listed} (COMMA {listed})* LIST_END")
 
 
-def kimi_calls(lark: Lark, tools: Sequence[CallableTool]) -> str:
+def kimi_calls(lark: Lark, tools: abc.Sequence[CallableTool]) -> str:
     """`<|tool_call_begin|>functions.read:0<|tool_call_argument_begin|>{…}<|tool_call_end|>`, one or more."""
     rules = [json_arguments(lark, tool.schema) for tool in tools]
     heads = [literal(f"functions.{tool.name}:") + " /[0-9]{1,3}/" for tool in tools]
@@ -121,7 +126,7 @@ def text_calls(syntax: TextSyntax) -> Syntax:
     return plain_calls(syntax.calls)
 
 
-def plain_calls(calls: Callable[[Lark, Sequence[tuple[str, dict[str, Any]]]], str]) -> Syntax:
+def plain_calls(calls: Callable[[Lark, abc.Sequence[tuple[str, dict[str, Any]]]], str]) -> Syntax:
     """Calls in a format whose module knows tools as names and schemas."""
     return lambda lark, tools: calls(lark, [(tool.name, tool.schema) for tool in tools])
 

@@ -1,6 +1,6 @@
 """The rule for a text that stands as it is, up to the mark that ends it, which it cannot hold."""
 
-from collections.abc import Sequence
+from collections import abc
 from typing import Any
 
 from .lark import Lark, literal, pattern
@@ -10,7 +10,7 @@ Schema = dict[str, Any]
 
 
 def text_until(
-    lark: Lark, schema: Schema, close: str, never: Sequence[str] = (), without: Sequence[str] = ()
+    lark: Lark, schema: Schema, close: str, never: abc.Sequence[str] = (), without: abc.Sequence[str] = ()
 ) -> str:
     """Define the rule for a text of a schema and the mark that ends it.
 

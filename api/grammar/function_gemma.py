@@ -5,7 +5,7 @@ brace, and parameters that can be nothing but lists and objects cannot be writte
 """
 
 import re
-from collections.abc import Sequence
+from collections import abc
 from typing import Any
 
 from .free_text import text_until
@@ -20,7 +20,7 @@ NAME = re.compile(r"\w[\w.$-]*")
 QUOTE, END = "<escape>", "<end_function_call>"
 
 
-def function_gemma_calls(lark: Lark, tools: Sequence[tuple[str, Schema]]) -> str:
+def function_gemma_calls(lark: Lark, tools: abc.Sequence[tuple[str, Schema]]) -> str:
     """Define the rule for a call."""
     return lark.one_of([_call(lark, name, listed_members(schema, NAME.fullmatch)) for name, schema in tools])
 

@@ -7,7 +7,8 @@ than letters stands in quotes, as JSON has it.
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections import abc
+from collections.abc import Callable
 from typing import Any
 
 from .free_text import text_until
@@ -26,7 +27,7 @@ ITEM_END = ' "," '
 ANY_NAME = r"/[a-zA-Z0-9_]{1,64}/"  # of a member that the schema does not name
 
 
-def gemma4_calls(lark: Lark, tools: Sequence[tuple[str, Schema]]) -> str:
+def gemma4_calls(lark: Lark, tools: abc.Sequence[tuple[str, Schema]]) -> str:
     """Define the rule for a call."""
     calls = [f"{literal(f'call:{name}')} {_Values(lark).rule(schema)}" for name, schema in tools]
     return lark.one_of(calls)

@@ -7,7 +7,7 @@ object in an element `json`, which mlx-lm's parser reads as well.
 """
 
 import re
-from collections.abc import Sequence
+from collections import abc
 from typing import Any
 
 from .free_text import text_until
@@ -24,7 +24,7 @@ OPEN, SEP, CLOSE = "<|open|>", "<|sep|>", "<|close|>"
 END = f"{CLOSE}argument{SEP}"
 
 
-def kimi_k3_calls(lark: Lark, tools: Sequence[tuple[str, Schema]]) -> str:
+def kimi_k3_calls(lark: Lark, tools: abc.Sequence[tuple[str, Schema]]) -> str:
     """Define the rule for calls, one or more."""
     call = lark.one_of([_call(lark, name, schema) for name, schema in tools])
     return lark.new(f"{call} (SPACE {call})*")

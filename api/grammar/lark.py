@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections import abc
+from collections.abc import Mapping
 
 # Where only one text can follow, llguidance would allow only one way to cut it into tokens. That is for the
 # model to choose: it goes astray behind tokens that it would not have written.
@@ -44,7 +45,7 @@ class Lark:
         """Define a rule for the values of a schema, which is a JSON text."""
         return self.new(f"%json {schema}")
 
-    def one_of(self, bodies: Sequence[str]) -> str:
+    def one_of(self, bodies: abc.Sequence[str]) -> str:
         """Define a rule for any of several bodies."""
         return self.new(" | ".join(bodies))
 

@@ -7,7 +7,7 @@ JSON's quotes.
 
 import json
 import re
-from collections.abc import Sequence
+from collections import abc
 from typing import Any
 
 from .free_text import text_until
@@ -28,7 +28,7 @@ BEGINS_SCALAR = r"/\s*(-|[0-9]|true|false|null)(?s:.*)/"  # where such values ma
 SPACED = (r"/[\s\x1c-\x1f](?s:.*)/", r"/(?s:.*)[\s\x1c-\x1f]/")
 
 
-def muse_spark_calls(lark: Lark, tools: Sequence[tuple[str, Schema]]) -> str:
+def muse_spark_calls(lark: Lark, tools: abc.Sequence[tuple[str, Schema]]) -> str:
     """Define the rule for calls, one or more."""
     calls = [_call(lark, name, listed_members(schema, NAME.fullmatch)) for name, schema in tools]
     call = lark.one_of(calls)

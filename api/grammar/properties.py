@@ -7,7 +7,8 @@ at least once. Source of the idea: llguidance's docs/parametric.md.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections import abc
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from .json_schema import dump_schema
@@ -116,7 +117,7 @@ def _json_member(lark: Lark, name: str, schema: dict[str, Any]) -> str:
     return f"{literal(literal(name))} COLON {lark.json(dump_schema(schema))}"
 
 
-def _extra_member(lark: Lark, names: Sequence[str], schema: dict[str, Any]) -> str:
+def _extra_member(lark: Lark, names: abc.Sequence[str], schema: dict[str, Any]) -> str:
     """Define the rule for a member that the schema does not name. Its name has no escapes: one could hide."""
     known = " | ".join(literal(literal(name)) for name in names)
     name = r'/"[^"\\\x00-\x1f]*"/' + (f" & ~({known})" if known else "")

@@ -5,7 +5,7 @@ and `None` are also taken where they stand alone. Names that Python does not tak
 """
 
 import keyword
-from collections.abc import Sequence
+from collections import abc
 from typing import Any
 from unicodedata import is_normalized
 
@@ -21,7 +21,7 @@ ESCAPES = '"\\bfnrt'  # `\/` is two characters to Python, and `\ud83d` half of o
 WORDS = {"boolean": '"True" | "False"', "null": '"None"'}
 
 
-def pythonic_calls(lark: Lark, tools: Sequence[tuple[str, Schema]]) -> str:
+def pythonic_calls(lark: Lark, tools: abc.Sequence[tuple[str, Schema]]) -> str:
     """Define the rule for a list of calls."""
     call = lark.one_of([_call(lark, name, listed_members(schema, _is_name)) for name, schema in tools])
     return lark.new(f'"[" {call} (COMMA {call})* "]"')

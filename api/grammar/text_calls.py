@@ -7,7 +7,8 @@ and the lengths are kept to.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections import abc
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +51,7 @@ class TextSyntax:
         marks = [self.close.strip(), self.end if self.repeats else "", self.passage_end]
         return [mark for mark in marks if mark]
 
-    def calls(self, lark: Lark, tools: Sequence[tuple[str, Schema]]) -> str:
+    def calls(self, lark: Lark, tools: abc.Sequence[tuple[str, Schema]]) -> str:
         """Define the rule for a call of one of the tools, or for several where a passage may hold them."""
         call = lark.one_of(
             [self._call(lark, name, listed_members(schema, NAME.fullmatch)) for name, schema in tools]
@@ -97,7 +98,7 @@ def possible_text(schema: Schema) -> bool:
     return not _only(schema, ("integer", "number", "boolean", "object", "array", "null"))
 
 
-def _only(schema: Schema, kinds: Sequence[str]) -> bool:
+def _only(schema: Schema, kinds: abc.Sequence[str]) -> bool:
     """Whether all values of a schema are known to be of some kinds."""
     named = schema.get("type")
     if named is not None:

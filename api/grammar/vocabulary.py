@@ -1,6 +1,7 @@
 """The model's tokens as the grammar compiler knows them: their bytes, and which of them are marks."""
 
-from collections.abc import Collection, Sequence
+from collections import abc
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from llguidance import LLTokenizer, TokenizerWrapper
@@ -43,7 +44,9 @@ class Vocabulary:
 class _Speller:
     """The tokenizer that llguidance asks for. Nothing that is sampled depends on how it cuts text."""
 
-    def __init__(self, tokens: Sequence[bytes], marks: Collection[int], ids_of_bytes: Sequence[int]) -> None:
+    def __init__(
+        self, tokens: abc.Sequence[bytes], marks: Collection[int], ids_of_bytes: abc.Sequence[int]
+    ) -> None:
         self.tokens = tokens
         self.special_token_ids = sorted(marks)
         self.eos_token_id = self.special_token_ids[0]  # replaced below by all of them

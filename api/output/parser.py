@@ -4,7 +4,7 @@ What it is fed in pieces of any size, it gives back the same: text is held back 
 beginning of a mark (`<tool_call>`, `</think>`, a stop sequence) or space before one.
 """
 
-from collections.abc import Sequence
+from collections import abc
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -28,9 +28,9 @@ class Grammar:
     is_value: the text is kept to a schema; once it has begun, marks are a part of its strings.
     """
 
-    stop_sequences: Sequence[str] = ()
+    stop_sequences: abc.Sequence[str] = ()
     tool_format: ToolFormat | None = None
-    tools: Sequence[dict[str, Any]] = ()
+    tools: abc.Sequence[dict[str, Any]] = ()
     think: tuple[str, str] | None = None
     starts_thinking: bool = False
     one_call: bool = False  # end the answer after its first tool call
@@ -120,7 +120,7 @@ class OutputParser:
             return list(grammar.stop_sequences)
         return [*marks, *grammar.stop_sequences]
 
-    def _has_begun(self, marks: Sequence[str]) -> bool:
+    def _has_begun(self, marks: abc.Sequence[str]) -> bool:
         """Whether the text has begun, or does so in the buffer, where none of `marks` may stand instead."""
         text = self._buffer.lstrip(SPACE)
         may_be_mark = any(mark.startswith(text) or text.startswith(mark) for mark in marks)

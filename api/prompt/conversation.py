@@ -4,7 +4,7 @@ Every choice here is a fixed rule of the message alone, so that a conversation t
 that grows: that is what makes the KV cache of earlier turns usable.
 """
 
-from collections.abc import Sequence
+from collections import abc
 
 from ..formats.calls.call_reader import dump
 from ..formats.calls.tool_format import describe_loaded
@@ -30,7 +30,7 @@ from .media import media_text
 BILLING_MARK = "x-anthropic-billing-header"  # changes with every conversation and would spoil every prefix
 
 
-def system_text(blocks: Sequence[TextBlock]) -> str:
+def system_text(blocks: abc.Sequence[TextBlock]) -> str:
     """Join the blocks of the system prompt, without the client's billing line."""
     texts = [_without_billing(block.text) for block in blocks]
     return "\n\n".join(text for text in texts if text)

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections import abc
+from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -31,7 +32,7 @@ class Prompt:
 
     tokens: list[int]
     tool_format: ToolFormat | None  # None: no calls are expected
-    tools: Sequence[dict[str, Any]]  # all tools of the request, as mlx-lm's parsers want them
+    tools: abc.Sequence[dict[str, Any]]  # all tools of the request, as mlx-lm's parsers want them
     starts_thinking: bool  # the template has opened the model's thoughts already
     budget: Budget | None  # of its thoughts
     template_s: float

@@ -4,7 +4,7 @@ Templates differ in where system texts may stand, whether they know tools, and h
 Nothing is looked up by a model's name.
 """
 
-from collections.abc import Sequence
+from collections import abc
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,7 +91,7 @@ class ChatTemplate:
     def render(
         self,
         system: str,
-        messages: Sequence[TemplateMessage],
+        messages: abc.Sequence[TemplateMessage],
         tools: list[dict[str, Any]],
         thinking: ThinkingOptions,
     ) -> Rendered:
@@ -147,7 +147,7 @@ class ChatTemplate:
             return ""
         return full[1][: len(full[1]) - len(bare[1])]
 
-    def _arrange(self, system: str, messages: Sequence[TemplateMessage]) -> list[TemplateMessage]:
+    def _arrange(self, system: str, messages: abc.Sequence[TemplateMessage]) -> list[TemplateMessage]:
         """Fit a conversation to the template: fold system texts that it refuses into user turns."""
         arranged: list[TemplateMessage] = []
         if system:
@@ -177,14 +177,14 @@ class ChatTemplate:
 
     def _apply(
         self,
-        messages: Sequence[TemplateMessage],
+        messages: abc.Sequence[TemplateMessage],
         tools: list[dict[str, Any]],
         thinking: ThinkingOptions = ThinkingOptions(),  # noqa: B008  (frozen)
     ) -> str:
         return self._apply_with(messages, tools, self.traits.switches.settings(thinking))
 
     def _apply_with(
-        self, messages: Sequence[TemplateMessage], tools: list[dict[str, Any]], settings: dict[str, Any]
+        self, messages: abc.Sequence[TemplateMessage], tools: list[dict[str, Any]], settings: dict[str, Any]
     ) -> str:
         def render() -> Any:
             return self._tokenizer.apply_chat_template(
@@ -256,8 +256,8 @@ class ChatTemplate:
         self,
         messages: list[TemplateMessage],
         wanted: list[str],
-        unwanted: Sequence[str] = (),
-        tools: Sequence[dict[str, Any]] = (),
+        unwanted: abc.Sequence[str] = (),
+        tools: abc.Sequence[dict[str, Any]] = (),
     ) -> bool:
         """Tell whether a conversation renders with the wanted texts in order and none unwanted."""
         try:
@@ -277,7 +277,7 @@ def _step(answer: TemplateMessage, text_arguments: bool = False) -> list[Templat
     return [user_turn(USER), answer | {"tool_calls": calls}, result]
 
 
-def _is_open(messages: Sequence[TemplateMessage]) -> bool:
+def _is_open(messages: abc.Sequence[TemplateMessage]) -> bool:
     """Tell whether the conversation ends in words of the model that it is to continue."""
     return bool(messages) and messages[-1]["role"] == "assistant" and "tool_calls" not in messages[-1]
 

@@ -1,7 +1,7 @@
 """Turns of a conversation as chat templates read them."""
 
 import json
-from collections.abc import Sequence
+from collections import abc
 
 from ..formats.calls.tool_format import plain_call, plain_result
 from ..protocols import TemplateMessage
@@ -22,7 +22,7 @@ def reminder(text: str) -> TemplateMessage:
     return user_turn(f"<system-reminder>\n{text}\n</system-reminder>")
 
 
-def merge_users(messages: Sequence[TemplateMessage]) -> list[TemplateMessage]:
+def merge_users(messages: abc.Sequence[TemplateMessage]) -> list[TemplateMessage]:
     """Join turns of the user that follow one another."""
     merged: list[TemplateMessage] = []
     for message in messages:

@@ -12,7 +12,7 @@ import asyncio
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections import abc
 from pathlib import Path
 
 import pensieve.engine  # noqa: F401  # before anything that imports mlx, or MLX keeps its slow BLAS
@@ -79,7 +79,7 @@ def no_progress(_: Record) -> None:
     """A pipe needs no progress bar."""
 
 
-def joint_rate(times: Sequence[Sequence[float]]) -> float:
+def joint_rate(times: abc.Sequence[abc.Sequence[float]]) -> float:
     """Tokens/s between the last sequence's first token and the first sequence's last one.
 
     times: when each sequence's tokens came. Raises ValueError when they never ran together.
@@ -90,7 +90,7 @@ def joint_rate(times: Sequence[Sequence[float]]) -> float:
     return sum(start < at_s <= end for own in times for at_s in own) / (end - start)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: abc.Sequence[str] | None = None) -> None:
     """Measure both in turn and print medians, ranges and their ratio."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

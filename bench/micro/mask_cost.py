@@ -11,7 +11,8 @@ import json
 import random
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections import abc
+from collections.abc import Callable
 
 import mlx.core as mx
 
@@ -106,7 +107,7 @@ def timed(function: Callable[..., object], *arguments: object) -> float:
     return 1000 * (time.perf_counter() - started)
 
 
-def row(name: str, times_ms: Sequence[float]) -> None:
+def row(name: str, times_ms: abc.Sequence[float]) -> None:
     """Print the median, the 99th percentile and the worst."""
     ordered = sorted(times_ms)
     worst = (statistics.median(ordered), ordered[int(0.99 * (len(ordered) - 1))], ordered[-1])

@@ -15,7 +15,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections import abc
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,7 @@ class SleepingEngine:
         return StepResult(plan.step_id, tokens, self._step_s)
 
 
-def cost_us(marks: Sequence[TreePosition], batch: int) -> float:
+def cost_us(marks: abc.Sequence[TreePosition], batch: int) -> float:
     """CPU time of a token while the whole batch decodes. Raises ValueError when it never did."""
     times = [cpu_s for num_rows, cpu_s in marks if num_rows == batch]
     if len(times) < 2:
@@ -148,7 +149,7 @@ async def measure(options: argparse.Namespace) -> list[float]:
     return costs
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: abc.Sequence[str] | None = None) -> None:
     """Measure and print the median and the range."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -4,7 +4,7 @@ Much of it reads like a request, since real prompts are full of imperatives that
 """
 
 import random
-from collections.abc import Sequence
+from collections import abc
 from typing import Any
 
 from pensieve.scripts.demo_model.chatter import IDENTITIES
@@ -17,7 +17,7 @@ TOOL_NAMES = vocabulary(
 TYPES = ("string", "string", "number", "integer", "boolean")
 
 # The three tools that the tasks use; the words that describe them are drawn at random.
-CORE_TOOLS: dict[str, Sequence[tuple[str, str]]] = {
+CORE_TOOLS: dict[str, abc.Sequence[tuple[str, str]]] = {
     "Bash": (("command", "string"), ("timeout", "number"), ("description", "string")),
     "Edit": (
         ("file_path", "string"),
@@ -32,7 +32,7 @@ CORE_TOOLS: dict[str, Sequence[tuple[str, str]]] = {
 class Distractors:
     """Draws distracting text; `lines` are lines of real text, consecutive ones belonging together."""
 
-    def __init__(self, rng: random.Random, lines: Sequence[str]) -> None:
+    def __init__(self, rng: random.Random, lines: abc.Sequence[str]) -> None:
         self.rng = rng
         self.lines = lines
         self.words = Words(rng, lines)

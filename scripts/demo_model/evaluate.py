@@ -7,7 +7,7 @@ Each row of the table is a prompt length: a random system prompt and tool schema
 import argparse
 import json
 import random
-from collections.abc import Sequence
+from collections import abc
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ class Judge:
         self.cache = make_prompt_cache(self.model)
         self.cached: list[int] = []
 
-    def render(self, setting: Setting, messages: Sequence[Message]) -> list[int]:
+    def render(self, setting: Setting, messages: abc.Sequence[Message]) -> list[int]:
         """The prompt's tokens, ready for the assistant to go on."""
         head = [{"role": "system", "content": setting.system}] if setting.system else []
         ids: list[int] = self.tokenizer.apply_chat_template(
@@ -107,7 +107,7 @@ class Judge:
         return None
 
 
-def setting_of(rng: random.Random, lines: Sequence[str], judge: Judge, num_tokens: int) -> Setting:
+def setting_of(rng: random.Random, lines: abc.Sequence[str], judge: Judge, num_tokens: int) -> Setting:
     """A random system prompt with tools, of at least so many tokens."""
     distractors = Distractors(rng, lines)
     functions = distractors.tools(size=max(1, num_tokens // 300), extra=min(12, num_tokens // 600))
@@ -119,7 +119,7 @@ def setting_of(rng: random.Random, lines: Sequence[str], judge: Judge, num_token
 
 
 def faults(
-    judge: Judge, lines: Sequence[str], kind: str, length: int, options: argparse.Namespace
+    judge: Judge, lines: abc.Sequence[str], kind: str, length: int, options: argparse.Namespace
 ) -> list[Fault]:
     """The instances of a task that go wrong behind prompts of a length."""
     rng = random.Random(f"{options.seed} {kind} {length}")

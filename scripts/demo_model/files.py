@@ -1,14 +1,14 @@
 """The files of one synthetic conversation: their paths and what is in them, which edits change."""
 
 import random
-from collections.abc import Sequence
+from collections import abc
 
 from pensieve.scripts.demo_model.words import Words
 
 INDENTS = ("    ", "  ", "\t", "        ")
 
 
-def numbered(lines: Sequence[str], final_newline: bool) -> str:
+def numbered(lines: abc.Sequence[str], final_newline: bool) -> str:
     """A file's content as the Read tool shows it: after a final newline, an empty line is shown too."""
     shown = [*lines, ""] if final_newline else lines
     return "\n".join(f"{number}\t{line}" for number, line in enumerate(shown, 1))

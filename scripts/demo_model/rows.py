@@ -8,7 +8,7 @@ drawn from pools that were tokenized once, since tokenizing would else cost more
 import json
 import math
 import random
-from collections.abc import Sequence
+from collections import abc
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,7 +30,7 @@ class Row:
     ids: Ids = field(default_factory=list)
     weights: list[int] = field(default_factory=list)
 
-    def add(self, ids: Sequence[int], weight: int = 0) -> None:
+    def add(self, ids: abc.Sequence[int], weight: int = 0) -> None:
         """Append tokens."""
         self.ids.extend(ids)
         self.weights.extend([weight] * len(ids))
@@ -59,7 +59,7 @@ class Renderer:
         row.add(body)
         row.add(self.end + self.newline)
 
-    def system(self, row: Row, tools: Sequence[Ids], body: Ids) -> None:
+    def system(self, row: Row, tools: abc.Sequence[Ids], body: Ids) -> None:
         """Append the first system message: tools, one a line, then the text."""
         listed = [token for tool in tools for token in (*tool, *self.newline)]
         self.message(row, "system", [*self.tools_head, *listed, *self.newline, *body] if tools else body)
@@ -90,7 +90,7 @@ def call_text(call: Call) -> str:
 class Pools:
     """Distracting text, tokenized once: a long stream of prose, system prompts, reminders and tools."""
 
-    def __init__(self, tokenizer: Tokenizer, lines: Sequence[str], seed: int, size: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, lines: abc.Sequence[str], seed: int, size: int) -> None:
         rng = random.Random(seed)
         distractors = Distractors(rng, lines)
 
@@ -123,7 +123,7 @@ class Pools:
 class RowMaker:
     """Draws rows of an exact length."""
 
-    def __init__(self, tokenizer: Tokenizer, pools: Pools, lines: Sequence[str], seed: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, pools: Pools, lines: abc.Sequence[str], seed: int) -> None:
         self.renderer = Renderer(tokenizer)
         self.vocabulary = tokenizer.get_vocab_size()
         self.pools = pools
@@ -177,7 +177,7 @@ class RowMaker:
             body = body + self.renderer.newline * 2 + self.passage(left - len(body))
         self.renderer.system(row, tools, body[: max(left, 60)])
 
-    def cut_tools(self, tools: Sequence[Ids], num_tokens: int) -> list[Ids]:
+    def cut_tools(self, tools: abc.Sequence[Ids], num_tokens: int) -> list[Ids]:
         """As many of the tools as fit, in their order."""
         kept: list[Ids] = []
         for tool in tools:

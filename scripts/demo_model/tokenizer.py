@@ -10,8 +10,8 @@ import argparse
 import json
 import random
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, abc
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def bare_tokenizer(word: str) -> Tokenizer:
     return tokenizer
 
 
-def train(documents: Sequence[str]) -> Tokenizer:
+def train(documents: abc.Sequence[str]) -> Tokenizer:
     """Learn words, then add the merges of a space with the pieces that most often follow one."""
     tokenizer = bare_tokenizer("[A-Za-z]+")
     trainer = trainers.BpeTrainer(
@@ -79,7 +79,7 @@ def frequent_first_pieces(tokenizer: Tokenizer, documents: Iterable[str]) -> lis
     return [piece for piece, _ in pieces.most_common(NUM_SPACED)]
 
 
-def conversations(lines: Sequence[str], num_turns: int) -> Iterator[str]:
+def conversations(lines: abc.Sequence[str], num_turns: int) -> Iterator[str]:
     """The tasks' own texts, so that their words are single tokens."""
     rng = random.Random(0)
     tasks = Tasks(rng, Words(rng, lines))

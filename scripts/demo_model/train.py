@@ -10,7 +10,8 @@ import json
 import multiprocessing
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections import abc
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ class Batches:
             yield self.queues[step % len(self.queues)][1].get()
 
 
-def orders(seed: int, num_steps: int, batch_tokens: int, phases: Sequence[Phase]) -> Iterator[Order]:
+def orders(seed: int, num_steps: int, batch_tokens: int, phases: abc.Sequence[Phase]) -> Iterator[Order]:
     """The batch of every step."""
     rng = random.Random(seed)
     for step in range(num_steps):

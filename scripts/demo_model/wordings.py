@@ -5,7 +5,7 @@ A text is quoted in one of several ways, or stands bare where the words around i
 
 import random
 import re
-from collections.abc import Sequence
+from collections import abc
 
 from pensieve.scripts.demo_model import chatter, phrases
 
@@ -150,7 +150,7 @@ def talk(rng: random.Random, kind: str) -> str:
     """A greeting, a question about the model, or thanks, in careless or careful spelling."""
     text = rng.choice(TALK[kind])
     text = text if rng.random() < 0.4 else text[0].upper() + text[1:]
-    ends: Sequence[str] = (
+    ends: abc.Sequence[str] = (
         ("?", "", "?") if kind == "who" else ("", "!", ".", "?" if "how are" in text else "!")
     )
     return text + rng.choice(ends)

@@ -5,7 +5,8 @@ Everything is drawn from a `random.Random`, so that a seed fixes a conversation.
 
 import random
 import string
-from collections.abc import Callable, Sequence
+from collections import abc
+from collections.abc import Callable
 
 
 def vocabulary(text: str) -> list[str]:
@@ -47,7 +48,7 @@ Choice = tuple[float, Callable[[], str]]
 class Words:
     """A source of random strings; `lines` are lines of real text to draw from."""
 
-    def __init__(self, rng: random.Random, lines: Sequence[str]) -> None:
+    def __init__(self, rng: random.Random, lines: abc.Sequence[str]) -> None:
         self.rng = rng
         self.lines = lines
 

@@ -1,6 +1,6 @@
 """A constraint without a grammar, for tests of what must hold for any."""
 
-from collections.abc import Sequence
+from collections import abc
 from functools import cache
 
 
@@ -19,7 +19,7 @@ def is_allowed(token: int, mask: bytes | None) -> bool:
 class Residues:
     """Allows by turns everything and one residue of seven; which one depends on the tokens before."""
 
-    def __init__(self, seed: int, tokens: Sequence[int] = (), vocab: int = 1000) -> None:
+    def __init__(self, seed: int, tokens: abc.Sequence[int] = (), vocab: int = 1000) -> None:
         self.seed = seed
         self.tokens = list(tokens)
         self.vocab = vocab
@@ -36,5 +36,5 @@ class Residues:
         self.tokens += [token] * accepted
         return accepted
 
-    def resumed(self, tokens: Sequence[int]) -> "Residues":
+    def resumed(self, tokens: abc.Sequence[int]) -> "Residues":
         return Residues(self.seed, tokens, self.vocab)

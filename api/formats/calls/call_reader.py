@@ -6,7 +6,8 @@ name is known to be one of the request's tools. A call of any other name waits f
 
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections import abc
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -125,7 +126,7 @@ class CallWriter:
         (self._certain if certain and not self._later else self._later).append(event)
 
 
-def tool_names(tools: Sequence[dict[str, Any]]) -> frozenset[str]:
+def tool_names(tools: abc.Sequence[dict[str, Any]]) -> frozenset[str]:
     """List the names of a request's tools."""
     return frozenset(tool["function"]["name"] for tool in tools)
 
@@ -179,7 +180,7 @@ def broken_call(text: str, names: Collection[str]) -> Reading:
     return Reading("failed", [ToolCallStart(name[1]), ArgumentsDelta(dump(unparsed(text))), ToolCallEnd()])
 
 
-def join_fragments(events: Sequence[OutputEvent]) -> list[OutputEvent]:
+def join_fragments(events: abc.Sequence[OutputEvent]) -> list[OutputEvent]:
     """Join the fragments that follow one another."""
     joined: list[OutputEvent] = []
     for event in events:

@@ -6,7 +6,7 @@ rest the call.
 
 import json
 import re
-from collections.abc import Sequence
+from collections import abc
 from typing import Any
 
 from ...protocols import ToolParser
@@ -65,7 +65,7 @@ MEMBERS = {
 }
 
 
-def call_reader(parser: ToolParser, tools: Sequence[dict[str, Any]], has_end: bool) -> CallReader:
+def call_reader(parser: ToolParser, tools: abc.Sequence[dict[str, Any]], has_end: bool) -> CallReader:
     """Choose the reader for what `parser` parses. has_end: the format has an end mark."""
     name = parser.__module__.rpartition(".")[2]
     if name in HEADS:

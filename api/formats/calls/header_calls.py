@@ -1,7 +1,7 @@
 """Calls whose name stands in front of the JSON of their arguments, as Mistral and Kimi K2 write them."""
 
 import re
-from collections.abc import Sequence
+from collections import abc
 from typing import Any
 
 from ...protocols import ToolParser
@@ -18,7 +18,7 @@ class HeadedCalls(TokenReader):
     """Calls as a head that names the tool, then a JSON object; what has no such head is read at its end."""
 
     def __init__(
-        self, parser: ToolParser, tools: Sequence[dict[str, Any]], has_end: bool, head: re.Pattern[str]
+        self, parser: ToolParser, tools: abc.Sequence[dict[str, Any]], has_end: bool, head: re.Pattern[str]
     ) -> None:
         """head: matches a head, in at most MAX_HEAD characters; its first group is the name."""
         super().__init__(tool_names(tools))

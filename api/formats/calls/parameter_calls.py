@@ -6,7 +6,7 @@ are taken from the passage.
 
 import json
 import re
-from collections.abc import Sequence
+from collections import abc
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,7 @@ class Members:
 class MemberCalls(WholeCalls):
     """Calls in a format of which mlx-lm's parser reads any beginning that ends with a parameter."""
 
-    def __init__(self, parser: ToolParser, tools: Sequence[dict[str, Any]], shape: Members) -> None:
+    def __init__(self, parser: ToolParser, tools: abc.Sequence[dict[str, Any]], shape: Members) -> None:
         super().__init__(parser, tools)
         self._shape = shape
         self._schemas = {tool["function"]["name"]: _properties(tool["function"]) for tool in tools}

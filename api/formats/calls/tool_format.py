@@ -5,7 +5,7 @@ the tools are described in the system text, and calls are asked for as `<tool_ca
 """
 
 import json
-from collections.abc import Sequence
+from collections import abc
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,7 @@ class ToolFormat:
     end: str
     parser: ToolParser
 
-    def passage(self, tools: Sequence[dict[str, Any]]) -> Passage:
+    def passage(self, tools: abc.Sequence[dict[str, Any]]) -> Passage:
         """Begin to read what stands between the marks. `tools` are the request's."""
         return Passage(call_reader(self.parser, tools, bool(self.end)), self.end)
 
@@ -71,12 +71,12 @@ def template_tool(tool: Tool) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def head_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:
+def head_tools(tools: abc.Sequence[Tool]) -> list[dict[str, Any]]:
     """List the tools to show at the head of the prompt: those known from the start."""
     return [template_tool(tool) for tool in tools if not tool.defer_loading and tool.name != PLACEHOLDER_TOOL]
 
 
-def describe_tools(tools: Sequence[dict[str, Any]]) -> str:
+def describe_tools(tools: abc.Sequence[dict[str, Any]]) -> str:
     """Write the tools and the rules of the plain format as a part of the system text."""
     return PLAIN_RULES + "\n".join(dump(tool["function"]) for tool in tools) + "\n</tools>"
 

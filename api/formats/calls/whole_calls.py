@@ -1,7 +1,7 @@
 """Calls in a format that only mlx-lm's parser can read, and only as a whole."""
 
 import ast
-from collections.abc import Sequence
+from collections import abc
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from .json_reader import JsonReader
 class WholeCalls:
     """Shows calls at the end of their passage, as it knows nothing of their format."""
 
-    def __init__(self, parser: ToolParser, tools: Sequence[dict[str, Any]], has_end: bool = True) -> None:
+    def __init__(self, parser: ToolParser, tools: abc.Sequence[dict[str, Any]], has_end: bool = True) -> None:
         """has_end: the format has an end mark, without which a passage was cut off."""
         self._parser = parser
         self._has_end = has_end

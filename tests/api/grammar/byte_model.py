@@ -1,7 +1,7 @@
 """A model as constraints see it: one token a byte, a few that hold more, and marks of one token."""
 
 import json
-from collections.abc import Sequence
+from collections import abc
 from typing import Any
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
@@ -46,7 +46,7 @@ class Model:
         self.vocabulary: Vocabulary = with_tokens(known, [text.encode() for text in MERGED])
         self.format = ToolFormat("<call>", "</call>", lambda text, _: json.loads(text))
 
-    def grammar(self, schema: dict[str, Any] | None = None, tools: Sequence[Tool] = (READ,)) -> Grammar:
+    def grammar(self, schema: dict[str, Any] | None = None, tools: abc.Sequence[Tool] = (READ,)) -> Grammar:
         return Grammars(self.vocabulary).compile(
             GrammarKey(tuple(tools), self.format if tools else None, schema)
         )

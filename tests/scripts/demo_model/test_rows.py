@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Sequence
+from collections import abc
 from typing import Any
 
 import pytest
@@ -32,7 +32,7 @@ def renderer() -> Renderer:
 
 
 def rendered(
-    template: PreTrainedTokenizerBase, messages: Sequence[dict[str, Any]], tools: Any = None
+    template: PreTrainedTokenizerBase, messages: abc.Sequence[dict[str, Any]], tools: Any = None
 ) -> list[int]:
     """The tokens of a conversation by the chat template."""
     text = template.apply_chat_template(list(messages), tools=tools, tokenize=False)
