@@ -3,7 +3,7 @@
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from .command.config import ServerConfig
+from .config import ServerConfig
 from .errors import add_error_handlers
 from .formats.detokenizer import TokenTexts, detokenizer_factory
 from .formats.thinking_tags import find_think_marks

@@ -10,7 +10,7 @@ import secrets
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .command.config import ServerConfig
+from .config import ServerConfig
 from .errors import (
     ApiError,
     ClientGone,

@@ -17,7 +17,7 @@ from ... import PensieveError, __version__
 from ...bench.config import BenchConfig, TraceConfig
 from ...engine.config import EngineConfig
 from ...scheduler.config import SchedulerConfig
-from .config import ServerConfig
+from ..config import ServerConfig
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from ... import PensieveError
-from .config import ServerConfig
+from ..config import ServerConfig
 
 # Any key is accepted on loopback, but Claude Code wants one.
 LOCAL_KEY = "pensieve-local-key"

@@ -21,7 +21,7 @@ from ...engine.served_model import ServedModel
 from ...scheduler.config import SchedulerConfig
 from ...scheduler.loop import SchedulerLoop
 from ..app import create_app
-from .config import ServerConfig
+from ..config import ServerConfig
 from .start_report import describe_calls, describe_client, describe_plan
 
 # How long answers may go on after SIGTERM or SIGINT; then they are ended with an error event.

@@ -2,8 +2,8 @@
 
 from ...engine.loading.memory_plan import gigabytes
 from ...engine.served_model import ServedModel
+from ..config import ServerConfig
 from ..grammar.constraint_factory import ConstraintFactory
-from .config import ServerConfig
 from .launch import LOCAL_KEY, base_url, output_tokens
 
 # Claude Code's own prompt with all its tools is 49,000 characters.

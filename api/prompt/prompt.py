@@ -8,7 +8,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ..command.config import MediaPolicy
+from ..config import MediaPolicy
 from ..errors import InvalidRequest
 from ..formats.calls.tool_format import ToolFormat, head_tools, template_tool
 from ..formats.detokenizer import Detokenizer

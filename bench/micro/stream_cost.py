@@ -27,7 +27,7 @@ import uvicorn
 import uvloop
 
 from pensieve.api.app import create_app
-from pensieve.api.command.config import ServerConfig
+from pensieve.api.config import ServerConfig
 from pensieve.bench.config import ProtocolName
 from pensieve.bench.model import CONFIG, NUM_BYTES, SPECIAL_TOKENS, VOCABULARY, write_json, write_tokenizer
 from pensieve.engine.step import SamplingParams, StepPlan, StepResult

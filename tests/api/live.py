@@ -14,8 +14,8 @@ import openai
 import uvicorn
 
 from pensieve.api.app import create_app
-from pensieve.api.command.config import ServerConfig
 from pensieve.api.command.serve import Server
+from pensieve.api.config import ServerConfig
 from pensieve.engine.process import EngineProcess
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.config import SchedulerConfig

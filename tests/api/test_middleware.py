@@ -4,7 +4,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from pensieve.api.app import create_app
-from pensieve.api.command.config import ServerConfig
+from pensieve.api.config import ServerConfig
 from pensieve.api.middleware import PUBLIC_PATHS
 
 from ..fakes import ByteTokenizer, FakeModel, ScriptedScheduler

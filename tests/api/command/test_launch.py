@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from pensieve.api.command.cli import split_client_arguments
-from pensieve.api.command.config import ServerConfig
 from pensieve.api.command.launch import Running, environment, find_server
+from pensieve.api.config import ServerConfig
 
 from ..conftest import Server, StartServer
 

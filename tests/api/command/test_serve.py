@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import uvicorn
 
-from pensieve.api.command.config import ServerConfig
 from pensieve.api.command.serve import EngineGivenUp, ListenError, Server, bind, run_server
+from pensieve.api.config import ServerConfig
 
 
 class DyingScheduler:

@@ -5,7 +5,7 @@ from typing import Any
 import openai
 import pytest
 
-from pensieve.api.command.config import ServerConfig
+from pensieve.api.config import ServerConfig
 from pensieve.scheduler.loop import QueueFull
 
 from ...fakes import FakeModel

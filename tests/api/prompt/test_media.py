@@ -6,7 +6,7 @@ import anthropic
 import openai
 import pytest
 
-from pensieve.api.command.config import ServerConfig
+from pensieve.api.config import ServerConfig
 from pensieve.api.prompt.conversation import template_messages
 from pensieve.api.schema import CountTokensRequest
 
