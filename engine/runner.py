@@ -15,7 +15,7 @@ import numpy as np
 
 from ..cache.kv import ArrayPools, HostPools, Slots
 from .attention.host_attention import HostAttention
-from .attention.kernels.device import PagedKernels
+from .attention.kernels.paged_kernels import PagedKernels
 from .attention.paged import (
     ArrayLayer,
     AttentionSpec,
@@ -26,7 +26,7 @@ from .attention.paged import (
     kernel_slots,
     probe,
 )
-from .graphs import DecodeGraphs
+from .decode_graphs import DecodeGraphs
 from .sampler import sample
 from .scores import Scores, score
 from .step import DecodeRow, PrefillChunk, SlotRange, StepFailed, StepPlan, StepResult

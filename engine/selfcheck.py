@@ -15,10 +15,10 @@ from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
 from ..cache.blocks import BLOCK_SIZE, BlockTable
 from ..cache.kv import ArrayPools, LayerShape
 from .attention.array_attention import AttentionParams, attend_arrays
-from .attention.kernels.batch import PassTables
-from .attention.kernels.device import Options, PagedKernels, find_kernels
+from .attention.kernels.batch_tables import BatchTables
+from .attention.kernels.paged_kernels import Options, PagedKernels, find_kernels
 from .attention.paged import AttentionSpec, probe
-from .attention.shared_prefixes import segments
+from .attention.shared_prefixes import shared_prefixes
 from .runner import Runner
 from .step import DecodeRow, PrefillChunk, SamplingParams, SlotRange
 
@@ -101,7 +101,7 @@ def _layer_disagreement(spec: AttentionSpec, kernels: PagedKernels) -> float:
     plain.write(0, last, *(fresh[:, :, 0].swapaxes(0, 1) for fresh in new))
     mx.eval(ours.arrays(), plain.arrays())  # before the kernels write to them
     expected = attend_arrays(queries.astype(mx.float32), plain.keys[0], plain.values[0], slot_ranges, params)
-    batch = PassTables(slot_ranges, segments(slot_ranges))
+    batch = BatchTables(slot_ranges, shared_prefixes(slot_ranges))
     result, _ = kernels.decode(
         queries, new, (ours.keys[0], ours.values[0]), batch, Options(params, mx.zeros((8,)))
     )

@@ -17,9 +17,9 @@ import numpy as np
 from ...cache.blocks import BLOCK_SIZE
 from ...cache.kv import ArrayPools, LayerShape, Pool
 from ...engine.attention.array_attention import AttentionParams, attend_arrays
-from ...engine.attention.kernels.batch import PassTables
-from ...engine.attention.kernels.device import Options, PagedKernels, find_kernels
-from ...engine.attention.shared_prefixes import segments
+from ...engine.attention.kernels.batch_tables import BatchTables
+from ...engine.attention.kernels.paged_kernels import Options, PagedKernels, find_kernels
+from ...engine.attention.shared_prefixes import shared_prefixes
 from ...engine.step import SlotRange
 
 LAYERS = 36
@@ -64,12 +64,12 @@ class Trial:
     @property
     def num_bytes(self) -> int:
         """Of KV that a pass reads, each slot once."""
-        slots = sum(segment.num_slots for segment in segments(self.runs))
+        slots = sum(segment.num_slots for segment in shared_prefixes(self.runs))
         return LAYERS * slots * self.shape.bytes_per_token
 
     def attend(self) -> list[mx.array]:
         """All layers of a pass."""
-        batch, outs = PassTables(self.runs, segments(self.runs)), []
+        batch, outs = BatchTables(self.runs, shared_prefixes(self.runs)), []
         for layer in range(LAYERS):
             both = self.pools.keys[layer], self.pools.values[layer]
             options = Options(self.scoring, self.pools.done[layer])

@@ -13,8 +13,8 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from ...cache.blocks import BLOCK_SIZE
 from ...cache.kv import ArrayPools
-from ...engine.attention.kernels.device import Options, PagedKernels, find_kernels
-from ...engine.graphs import DecodeGraphs
+from ...engine.attention.kernels.paged_kernels import Options, PagedKernels, find_kernels
+from ...engine.decode_graphs import DecodeGraphs
 from ...engine.runner import Runner
 from ...engine.step import PrefillChunk, SamplingParams, StepPlan, StepResult
 from ...scheduler.config import SchedulerConfig

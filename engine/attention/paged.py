@@ -20,9 +20,9 @@ from ...cache.kv import ArrayPools, HostPools, LayerShape, Slots
 from ..step import SlotRange
 from .array_attention import AttentionParams, attend_arrays, attend_slice
 from .host_attention import HostAttention
-from .kernels.batch import BatchTables
-from .kernels.device import Options, PagedKernels, waiting
-from .shared_prefixes import SharedPrefix, last_slots, segments
+from .kernels.batch_tables import TableSource
+from .kernels.paged_kernels import Options, PagedKernels, fenced
+from .shared_prefixes import SharedPrefix, last_slots, shared_prefixes
 
 ATTENTION = "scaled_dot_product_attention"
 
@@ -53,7 +53,7 @@ class ForwardContext:
     @cached_property
     def reads(self) -> list[SharedPrefix]:
         """The rows' slots, those that rows share listed once."""
-        return segments(self.slot_ranges)
+        return shared_prefixes(self.slot_ranges)
 
     def within(self, window: int | None) -> "ForwardContext":
         """The same without the slots that no query sees under `window`; made once for all layers alike."""
@@ -119,7 +119,7 @@ class KernelDecode(PagedLayer):
         offsets: mx.array,
         pools: ArrayPools,
         kernels: PagedKernels,
-        tables: BatchTables,
+        tables: TableSource,
     ) -> None:
         super().__init__(spec, offsets)
         self._pools = pools
@@ -162,7 +162,7 @@ class KernelPrefill(PagedLayer):
         done = pools.done[layer] = self._kernels.append((keys, values), both, self._slots, pools.done[layer])
         (slot_ranges,) = self._this.within(self.window).slot_ranges
         k, v = self._kernels.read(both, slot_ranges, done)
-        return attend_slice(waiting(queries, done), k[None], v[None], params)
+        return attend_slice(fenced(queries, done), k[None], v[None], params)
 
 
 def kernel_slots(context: ForwardContext) -> mx.array:

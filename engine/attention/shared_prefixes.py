@@ -34,7 +34,7 @@ def last_slots(slot_ranges: tuple[SlotRange, ...], count: int) -> tuple[SlotRang
     return tuple(reversed(kept))
 
 
-def segments(rows: list[tuple[SlotRange, ...]]) -> list[SharedPrefix]:
+def shared_prefixes(rows: list[tuple[SlotRange, ...]]) -> list[SharedPrefix]:
     """Split the rows' runs so that each stretch is listed once, with every row that reads it.
 
     rows: each row's slots in token order. A row's segments, in the order returned, cover its slots in order.

@@ -14,8 +14,8 @@ from pensieve.engine import selfcheck
 from pensieve.engine.attention import paged
 from pensieve.engine.attention.array_attention import AttentionParams
 from pensieve.engine.attention.host_attention import HostAttention
-from pensieve.engine.attention.kernels.batch import BatchTables
-from pensieve.engine.attention.kernels.device import Options, PagedKernels
+from pensieve.engine.attention.kernels.batch_tables import TableSource
+from pensieve.engine.attention.kernels.paged_kernels import Options, PagedKernels
 from pensieve.engine.selfcheck import disagreement
 
 from ..models import WINDOWED, write_model
@@ -88,7 +88,7 @@ def test_the_self_check_sees_a_wrong_window_and_lost_sinks(
 
 class WrongKernels(PlainKernels):
     def decode(
-        self, queries: mx.array, new: Pair, pools: Pools, batch: BatchTables, options: Options
+        self, queries: mx.array, new: Pair, pools: Pools, batch: TableSource, options: Options
     ) -> Pair:
         out, after = super().decode(queries, new, pools, batch, options)
         return out * 1.5, after
@@ -98,7 +98,7 @@ class ForgetfulKernels(PlainKernels):
     """Right in each step, but wrong in what they store."""
 
     def decode(
-        self, queries: mx.array, new: Pair, pools: Pools, batch: BatchTables, options: Options
+        self, queries: mx.array, new: Pair, pools: Pools, batch: TableSource, options: Options
     ) -> Pair:
         out, stored = super().decode(queries, new, pools, batch, options)
         return out, mx.zeros_like(stored)

@@ -18,13 +18,13 @@ from ..shared_prefixes import SharedPrefix
 
 Ints = npt.NDArray[np.int32]
 
-Kind = tuple[int, int | None]
+LayerKind = tuple[int, int | None]
 """Layers that can share tables: how many thread groups an item takes, and the window, None for none."""
 
 TARGET_GROUPS = 4096
 """Thread groups that a pass aims at: several for each place on a large GPU, so that they end together."""
 
-MIN_ITEM = 320
+MIN_SPLIT = 320
 """Tokens of an item, at least: starting a group and joining its part cost time as well. Best of 64 to
 512 for one row of 20k on an H200."""
 
@@ -38,7 +38,7 @@ read at about a third of the kernel's speed and cost a few launches (16 rows x 1
 
 
 @dataclass(frozen=True, slots=True)
-class SharedRead:
+class SharedTile:
     """A run of slots that several rows read together, every one of them all of it."""
 
     rows: tuple[int, ...]
@@ -54,24 +54,24 @@ class Layout:
 
     num_rows: int
     num_columns: int
-    num_items: int
+    num_splits: int
     num_picks: int
     shared: tuple[tuple[int | None, SlotRange], ...]
 
     def holds(self, other: "Layout") -> bool:
         """Whether a batch of the other layout can be padded to this one."""
-        mine, others = ((a.num_rows, a.num_columns, a.num_items, a.num_picks) for a in (self, other))
+        mine, others = ((a.num_rows, a.num_columns, a.num_splits, a.num_picks) for a in (self, other))
         return self.shared == other.shared and all(a >= b for a, b in zip(mine, others, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
-class Tables:
+class DecodeTables:
     """One batch, as the kernels take it."""
 
     table: Ints  # (rows, blocks) block ids, rows padded with 0
     items: Ints  # (n, 4): row, first token, end, the row's newest token; padded with empty ones
     ranges: Ints  # (rows, 2 + k): first item, end, then indices into the shared reads' rows, padded with -1
-    shared: tuple[SharedRead, ...]
+    shared: tuple[SharedTile, ...]
 
     @property
     def layout(self) -> Layout:
@@ -86,18 +86,18 @@ class Tables:
         some = [np.array(read.rows, np.int32) for read in self.shared if self._count(read) is not None]
         return np.concatenate([self.table.ravel(), self.items.ravel(), self.ranges.ravel(), *some])
 
-    def enlarged(self, layout: Layout) -> "Tables":
+    def enlarged(self, layout: Layout) -> "DecodeTables":
         """The same with more padding, for a layout that holds theirs and has as many rows."""
         columns = ((0, 0), (0, layout.num_columns - self.table.shape[1]))
         picks = ((0, 0), (0, layout.num_picks + 2 - self.ranges.shape[1]))
-        return Tables(
+        return DecodeTables(
             table=np.pad(self.table, columns),
-            items=_pad(self.items, layout.num_items),
+            items=_pad(self.items, layout.num_splits),
             ranges=np.pad(self.ranges, picks, constant_values=-1),
             shared=self.shared,
         )
 
-    def _count(self, read: SharedRead) -> int | None:
+    def _count(self, read: SharedTile) -> int | None:
         return None if len(read.rows) == len(self.table) else len(read.rows)
 
 
@@ -107,10 +107,11 @@ def make_tables(
     num_groups: int,
     window: int | None = None,
     num_rows: int | None = None,
-) -> Tables:
+) -> DecodeTables:
     """Lay out a decode batch.
 
-    runs: each row's slots in token order; every run begins with a block. reads: the same, see `segments`.
+    slot_ranges: each row's slots in token order; each range begins with a block.
+    reads: the same slots, as `shared_prefixes` returns them.
     num_groups: thread groups that one item takes. window: tokens that a row sees, its newest included.
     num_rows: rows of the batch, if some that nobody reads follow those with runs.
     The tables' sizes are rounded up, so that few layouts occur.
@@ -124,7 +125,7 @@ def make_tables(
     items, counts = _items(lengths, stretches, num_groups)
     ends = np.cumsum(counts)
     ranges = np.stack([ends - counts, ends], axis=1)
-    return Tables(
+    return DecodeTables(
         table=_pad(block_table(slot_ranges), num_rows),
         items=_pad(items, round_up(len(items), 8)),
         ranges=np.concatenate([_pad(ranges, num_rows), _picks(num_rows, shared)], axis=1).astype(np.int32),
@@ -162,7 +163,7 @@ def _items(
     """Cut the rows' own stretches into items; returns them and how many each row has."""
     flat = np.array([(row, first, end) for row, mine in enumerate(stretches) for first, end in mine])
     row, first, end = flat.T
-    size = max(MIN_ITEM, -(-(int((end - first).sum()) * num_groups) // TARGET_GROUPS // 64) * 64)
+    size = max(MIN_SPLIT, -(-(int((end - first).sum()) * num_groups) // TARGET_GROUPS // 64) * 64)
     owner, offset = _expand(-(-(end - first) // size))
     start = first[owner] + offset * size
     newest = np.array(lengths)[row[owner]] - 1
@@ -178,9 +179,9 @@ def _expand(counts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.N
 
 def _share(
     lengths: list[int], reads: list[SharedPrefix], num_rows: int
-) -> tuple[tuple[SharedRead, ...], list[list[SlotRange]]]:
+) -> tuple[tuple[SharedTile, ...], list[list[SlotRange]]]:
     """Divide the rows' tokens into shared reads and each row's own stretches of tokens."""
-    shared: list[SharedRead] = []
+    shared: list[SharedTile] = []
     own: list[list[SlotRange]] = [[] for _ in lengths]
     done = [0] * len(lengths)
     for segment in reads:
@@ -189,7 +190,7 @@ def _share(
             if is_shared:
                 tiles = range(first, end, SHARED_TILE)
                 rows = tuple(range(num_rows)) if len(segment.rows) == len(lengths) else segment.rows
-                shared += [SharedRead(rows, (at, min(end, at + SHARED_TILE))) for at in tiles]
+                shared += [SharedTile(rows, (at, min(end, at + SHARED_TILE))) for at in tiles]
             for row in segment.rows:
                 if not is_shared:
                     _add(own[row], done[row], done[row] + end - first)
@@ -205,7 +206,7 @@ def _add(stretches: list[SlotRange], first: int, end: int) -> None:
     stretches.append((first, end))
 
 
-def _picks(num_rows: int, shared: tuple[SharedRead, ...]) -> npt.NDArray[np.int64]:
+def _picks(num_rows: int, shared: tuple[SharedTile, ...]) -> npt.NDArray[np.int64]:
     """(rows, k): where each row stands among the rows of all shared reads, one after the other."""
     found: list[list[int]] = [[] for _ in range(num_rows)]
     index = 0

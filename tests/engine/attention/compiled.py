@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pensieve.engine.attention.kernels.device import SHARED_PEAK_MARGIN
+from pensieve.engine.attention.kernels.paged_kernels import SHARED_PEAK_MARGIN
 from pensieve.engine.attention.kernels.source import (
     APPEND,
     COMBINE,

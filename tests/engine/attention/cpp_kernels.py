@@ -6,7 +6,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from pensieve.engine.attention.kernels.device import Launch, PagedKernels
+from pensieve.engine.attention.kernels.paged_kernels import Launch, PagedKernels
 from pensieve.engine.attention.kernels.source import THREADS, Kernel
 
 from .compiled import compile_kernel, launch

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pensieve.engine.attention.kernels.source import COMBINE, SOFTMAX, SPLIT, Geometry
-from pensieve.engine.attention.kernels.tables import Tables
+from pensieve.engine.attention.kernels.tables import DecodeTables
 from pensieve.engine.step import SlotRange
 
 from .compiled import from_bits, launch, to_bits
@@ -75,15 +75,15 @@ class Case:
         array = mx.array(elements)
         return array.view(mx.bfloat16) if self.dtype == "bfloat16" else array
 
-    def compute(self, library: Any, laid_out: Tables) -> Floats:
+    def compute(self, library: Any, laid_out: DecodeTables) -> Floats:
         """Both passes; the result is (rows, heads, dim)."""
-        dim, num_items = self.geometry.dim, len(laid_out.items)
-        outs = np.full((num_items, self.num_heads, dim), np.nan, np.float32)
-        stats = np.full((num_items, self.num_heads, 2), np.nan, np.float32)
+        dim, num_splits = self.geometry.dim, len(laid_out.items)
+        outs = np.full((num_splits, self.num_heads, dim), np.nan, np.float32)
+        stats = np.full((num_splits, self.num_heads, 2), np.nan, np.float32)
         nothing = np.zeros((1, 1, 1, 8), np.float32)
         extra = self.read_shared(library, laid_out) if laid_out.shared else (nothing, nothing)
         inputs = [self.queries, *self.new, *self.pools, laid_out.table, laid_out.items, nothing]
-        grid = (num_items, self.num_kv_heads * self.geometry.tiles)
+        grid = (num_splits, self.num_kv_heads * self.geometry.tiles)
         launch(library, SPLIT, inputs, [outs, stats], grid)
         result, done = np.zeros_like(self.queries), np.full(8, 7, np.float32)
         inputs = [outs, stats, *extra, laid_out.ranges, self.sinks]
@@ -91,7 +91,7 @@ class Case:
         assert not done.any()
         return from_bits(result, self.dtype)[:, :, 0]
 
-    def read_shared(self, library: Any, laid_out: Tables) -> tuple[Any, Any]:
+    def read_shared(self, library: Any, laid_out: DecodeTables) -> tuple[Any, Any]:
         """What matmuls and their softmax hand to the second pass; float32 only."""
         outs, stats = [], []
         for read in laid_out.shared:

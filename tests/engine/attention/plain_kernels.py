@@ -5,8 +5,8 @@ import numpy as np
 
 from pensieve.cache.blocks import BLOCK_SIZE
 from pensieve.cache.kv import ArrayPools, Pool
-from pensieve.engine.attention.kernels.batch import BatchTables
-from pensieve.engine.attention.kernels.device import Options, PagedKernels
+from pensieve.engine.attention.kernels.batch_tables import TableSource
+from pensieve.engine.attention.kernels.paged_kernels import Options, PagedKernels
 from pensieve.engine.runner import Runner
 from pensieve.engine.step import DecodeRow, SlotRange
 
@@ -37,7 +37,7 @@ class PlainKernels(PagedKernels):
         super().__init__("cuda")
 
     def decode(
-        self, queries: mx.array, new: Pair, pools: Pools, batch: BatchTables, options: Options
+        self, queries: mx.array, new: Pair, pools: Pools, batch: TableSource, options: Options
     ) -> Pair:
         tables, params = batch.get((1, options.params.window)), options.params
         newest = tables.items[tables.ranges[:, 0], 3][:, None]

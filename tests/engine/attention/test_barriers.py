@@ -11,7 +11,7 @@ import pytest
 from pensieve.engine.attention.kernels import source, tables
 from pensieve.engine.attention.kernels.source import Geometry
 from pensieve.engine.attention.kernels.tables import make_tables
-from pensieve.engine.attention.shared_prefixes import segments
+from pensieve.engine.attention.shared_prefixes import shared_prefixes
 
 from .compiled import build, needs_compiler, races
 from .kernel_cases import Case
@@ -29,7 +29,7 @@ def meet(folder: Path, monkeypatch: pytest.MonkeyPatch, geometry: Geometry) -> i
     case.slot_ranges = [((0, 160), (1024, 1064)), ((0, 160), (1088, 1388)), ((2048, 2055),)]
     library = build(folder, geometry, "float32", case.scale, has_sinks=True, watched=True)
     result = case.compute(
-        library, make_tables(case.slot_ranges, segments(case.slot_ranges), 2 * geometry.tiles)
+        library, make_tables(case.slot_ranges, shared_prefixes(case.slot_ranges), 2 * geometry.tiles)
     )
     np.testing.assert_allclose(result, case.expect(None, sinks=True), rtol=1e-3, atol=1e-4)
     return races(library)

@@ -9,7 +9,7 @@ import pytest
 from pensieve.cache.kv import Pool
 from pensieve.engine.attention.array_attention import AttentionParams
 from pensieve.engine.attention.host_attention import HostAttention
-from pensieve.engine.attention.shared_prefixes import SharedPrefix, last_slots, segments
+from pensieve.engine.attention.shared_prefixes import SharedPrefix, last_slots, shared_prefixes
 from pensieve.engine.step import SlotRange
 
 from .naive import attend
@@ -33,7 +33,7 @@ def test_a_prefill_slice_sees_its_past_and_nothing_else(group: int, start: int, 
     pool = rng.standard_normal((2, 2, 4096, 16), dtype=np.float32)
     queries = rng.standard_normal((1, 2 * group, length, 16), dtype=np.float32)
     for slot_ranges in ([(64, 64 + start + length)], split(start + length)):
-        found = attend_paged(queries, pool, segments([tuple(slot_ranges)]), AttentionParams(0.25))
+        found = attend_paged(queries, pool, shared_prefixes([tuple(slot_ranges)]), AttentionParams(0.25))
         expected = attend(queries[0], pool[0], pool[1], slot_ranges, 0.25)
         np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=2e-6)
 
@@ -49,7 +49,7 @@ def test_decode_rows_see_all_of_their_own_slots_and_no_others() -> None:
         ((0, 1000), (2080, 2144), (3100, 3400)),
     ]
     queries = rng.standard_normal((len(rows), 8, 1, 16), dtype=np.float32)
-    found = attend_paged(queries, pool, segments(rows), AttentionParams(0.25))
+    found = attend_paged(queries, pool, shared_prefixes(rows), AttentionParams(0.25))
     for row, slot_ranges in enumerate(rows):
         expected = attend(queries[row], pool[0], pool[1], list(slot_ranges), 0.25)
         np.testing.assert_allclose(found[row], expected, rtol=1e-4, atol=2e-6)
@@ -64,7 +64,7 @@ def test_a_slice_under_a_window_sees_what_is_near(window: int) -> None:
     for start, length in [(0, 300), (343, 257), (100, 1500), (1500, 2)]:
         queries = rng.standard_normal((1, 8, length, 16), dtype=np.float32)
         slot_ranges = split(start + length)
-        reads = segments([last_slots(tuple(slot_ranges), window + length - 1)])
+        reads = shared_prefixes([last_slots(tuple(slot_ranges), window + length - 1)])
         found = attend_paged(queries, pool, reads, AttentionParams(0.25, window, mx.array(sinks)))
         expected = attend(queries[0], pool[0], pool[1], slot_ranges, 0.25, window, sinks)
         np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=2e-6)
@@ -81,7 +81,7 @@ def test_rows_under_a_window_share_what_both_still_see(window: int) -> None:
     ]
     queries = rng.standard_normal((len(rows), 8, 1, 16), dtype=np.float32)
     sinks = rng.standard_normal(8, dtype=np.float32)
-    reads = segments([last_slots(slot_ranges, window) for slot_ranges in rows])
+    reads = shared_prefixes([last_slots(slot_ranges, window) for slot_ranges in rows])
     found = attend_paged(queries, pool, reads, AttentionParams(0.25, window, mx.array(sinks)))
     for row, slot_ranges in enumerate(rows):
         expected = attend(queries[row], pool[0], pool[1], list(slot_ranges), 0.25, window, sinks)
@@ -92,7 +92,7 @@ def test_scores_far_apart_do_not_overflow() -> None:
     pool = np.full((2, 1, 1024, 16), 30.0, np.float32)
     pool[0, 0, 600:] = -30.0
     queries = np.full((1, 1, 1, 16), 30.0, np.float32)
-    found = attend_paged(queries, pool, segments([((0, 1024),)]), AttentionParams(1.0))
+    found = attend_paged(queries, pool, shared_prefixes([((0, 1024),)]), AttentionParams(1.0))
     np.testing.assert_allclose(found, np.full_like(found, 30.0))
 
 

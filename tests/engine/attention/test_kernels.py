@@ -8,10 +8,10 @@ import pytest
 
 from pensieve.cache.packing import Packing
 from pensieve.engine.attention.kernels import tables
-from pensieve.engine.attention.kernels.device import _centred
+from pensieve.engine.attention.kernels.paged_kernels import _centred
 from pensieve.engine.attention.kernels.source import APPEND, GATHER, Geometry
 from pensieve.engine.attention.kernels.tables import block_table, make_tables
-from pensieve.engine.attention.shared_prefixes import last_slots, segments
+from pensieve.engine.attention.shared_prefixes import last_slots, shared_prefixes
 
 from .compiled import build, launch, needs_compiler
 from .kernel_cases import Case
@@ -25,7 +25,7 @@ SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
 def check(folder: Path, case: Case, window: int | None = None, sinks: bool = False) -> None:
     library = build(folder, case.geometry, case.dtype, case.scale, sinks)
     laid_out = make_tables(
-        case.slot_ranges, segments(case.slot_ranges), case.num_kv_heads * case.geometry.tiles, window
+        case.slot_ranges, shared_prefixes(case.slot_ranges), case.num_kv_heads * case.geometry.tiles, window
     )
     result = case.compute(library, laid_out)
     for new, pool in zip(case.new, case.pools, strict=True):
@@ -68,7 +68,7 @@ def test_quantised_pools_do_not_hide_what_is_no_number(tmp_path: Path, broken: f
     case = Case(Geometry(64, 2, 4, Packing(64, 8, 4)), "float32", [90, 600])
     case.new[0][0, 1, 0, 40] = broken
     library = build(tmp_path, case.geometry, case.dtype, case.scale)
-    result = case.compute(library, make_tables(case.slot_ranges, segments(case.slot_ranges), 2))
+    result = case.compute(library, make_tables(case.slot_ranges, shared_prefixes(case.slot_ranges), 2))
     assert np.isnan(result[0, 2:]).all(), "all heads of the KV head that it came with"
     assert np.isfinite(result[0, :2]).all()
     assert np.isfinite(result[1]).all()
@@ -96,7 +96,7 @@ def test_shared_stretches_are_read_apart_and_joined(tmp_path: Path, monkeypatch:
     case = Case(Geometry(64, 4, 4), "float32", [40, 300, 7])
     head, more = ((0, 160), (320, 448)), ((640, 736),)
     case.slot_ranges = [(*head, *more, (1024, 1064)), (*head, *more, (1088, 1388)), (*head, (2048, 2055))]
-    laid_out = make_tables(case.slot_ranges, segments(case.slot_ranges), 2)
+    laid_out = make_tables(case.slot_ranges, shared_prefixes(case.slot_ranges), 2)
     assert [(read.rows, read.run) for read in laid_out.shared] == [
         ((0, 1, 2), (0, 96)),
         ((0, 1, 2), (96, 160)),
@@ -129,7 +129,7 @@ def test_nan_in_the_pool_shows(tmp_path: Path) -> None:
     library = build(tmp_path, case.geometry, case.dtype, case.scale)
     case.pools[0][:, case.slot_ranges[0][0][0]] = np.nan
     laid_out = make_tables(
-        case.slot_ranges, segments(case.slot_ranges), case.num_kv_heads * case.geometry.tiles
+        case.slot_ranges, shared_prefixes(case.slot_ranges), case.num_kv_heads * case.geometry.tiles
     )
     result = case.compute(library, laid_out)
     assert np.isnan(result[0]).all()
@@ -140,12 +140,15 @@ def test_rows_that_pad_the_batch_disturb_nothing(tmp_path: Path) -> None:
     case = Case(Geometry(64, 2, 4), "float32", [90, 600, 1])
     library = build(tmp_path, case.geometry, case.dtype, case.scale)
     laid_out = make_tables(
-        case.slot_ranges, segments(case.slot_ranges), case.num_kv_heads * case.geometry.tiles
+        case.slot_ranges, shared_prefixes(case.slot_ranges), case.num_kv_heads * case.geometry.tiles
     )
     alone = case.compute(library, laid_out)
     case.queries = np.concatenate([case.queries, np.ones_like(case.queries[:1])])
     padded = make_tables(
-        case.slot_ranges, segments(case.slot_ranges), case.num_kv_heads * case.geometry.tiles, num_rows=4
+        case.slot_ranges,
+        shared_prefixes(case.slot_ranges),
+        case.num_kv_heads * case.geometry.tiles,
+        num_rows=4,
     )
     result = case.compute(library, padded)
     assert (result[:3] == alone).all()
@@ -163,7 +166,7 @@ def test_a_slice_is_appended_and_gathered_through_the_blocks(tmp_path: Path, pac
     launch(library, APPEND, [*new, *case.pools, slots[-100:].copy(), nothing], [done], (100, 2))
     assert not done.any()
     joined = [np.zeros((1, 2, 333, 80), np.float16) for _ in range(2)]
-    table = make_tables(case.slot_ranges, segments(case.slot_ranges), 1).table
+    table = make_tables(case.slot_ranges, shared_prefixes(case.slot_ranges), 1).table
     extent = np.array([333, 0, 0, 0, 0, 0, 0, 0], np.int32)
     launch(library, GATHER, [*case.pools, table, extent, nothing], joined, (333, 2))
     for part, pool, fresh in zip(joined, case.pools, new, strict=True):

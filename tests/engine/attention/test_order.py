@@ -16,7 +16,7 @@ import pytest
 from pensieve.cache.blocks import BlockTable
 from pensieve.cache.kv import ArrayPools
 from pensieve.engine.attention.kernels import tables
-from pensieve.engine.attention.kernels.device import Launch, PagedKernels
+from pensieve.engine.attention.kernels.paged_kernels import Launch, PagedKernels
 from pensieve.engine.attention.kernels.source import Kernel
 from pensieve.engine.runner import Runner
 from pensieve.engine.step import DecodeRow, PrefillChunk, SamplingParams

@@ -7,9 +7,9 @@ from typing import Any
 import mlx_lm.utils
 import pytest
 
-from pensieve.engine import graphs, selfcheck
+from pensieve.engine import decode_graphs, selfcheck
 from pensieve.engine.attention.kernels import tables
-from pensieve.engine.attention.kernels.device import find_kernels
+from pensieve.engine.attention.kernels.paged_kernels import find_kernels
 from pensieve.engine.runner import Runner
 
 from ...models import write_model
@@ -31,7 +31,7 @@ def test_the_way_to_the_kernels_is_exact(tmp_path: Path, model_type: str) -> Non
 
 def share_early(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a few short rows share their reads."""
-    sizes = {"SHARED_ROWS": 1, "SHARED_SLOTS": 64, "SHARED_TILE": 96, "MIN_ITEM": 64}
+    sizes = {"SHARED_ROWS": 1, "SHARED_SLOTS": 64, "SHARED_TILE": 96, "MIN_SPLIT": 64}
     for name, value in sizes.items():
         monkeypatch.setattr(tables, name, value)
 
@@ -62,7 +62,7 @@ def test_the_kernels_text_behind_the_runner_is_exact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_type: str
 ) -> None:
     """In C++, which cannot be a part of a compiled graph."""
-    monkeypatch.setattr(graphs, "MAX_FAILURES", 0)
+    monkeypatch.setattr(decode_graphs, "MAX_FAILURES", 0)
     share_early(monkeypatch)
     (tmp_path / "kernels").mkdir()
     model = mlx_lm.utils.load_model(write_model(tmp_path / model_type, model_type))[0]

@@ -1,19 +1,19 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pensieve.engine.attention.shared_prefixes import SharedPrefix, last_slots, segments
+from pensieve.engine.attention.shared_prefixes import SharedPrefix, last_slots, shared_prefixes
 from pensieve.engine.step import SlotRange
 
 
 def test_rows_that_share_nothing_are_segments_of_their_own() -> None:
-    assert segments([((0, 10),), ((32, 40), (64, 70))]) == [
+    assert shared_prefixes([((0, 10),), ((32, 40), (64, 70))]) == [
         SharedPrefix(((0, 10),), (0,)),
         SharedPrefix(((32, 40), (64, 70)), (1,)),
     ]
 
 
 def test_a_shared_prefix_is_listed_once() -> None:
-    found = segments([((0, 64), (128, 130)), ((0, 70),), ((0, 64), (96, 97))])
+    found = shared_prefixes([((0, 64), (128, 130)), ((0, 70),), ((0, 64), (96, 97))])
     assert found[0] == SharedPrefix(((0, 64),), (0, 1, 2))
     assert sorted(found[1:], key=lambda segment: segment.rows) == [
         SharedPrefix(((128, 130),), (0,)),
@@ -23,7 +23,7 @@ def test_a_shared_prefix_is_listed_once() -> None:
 
 
 def test_sharing_nests() -> None:
-    found = segments(
+    found = shared_prefixes(
         [((0, 32), (64, 96), (200, 210)), ((0, 32), (64, 96), (300, 310)), ((0, 32), (400, 401))]
     )
     assert SharedPrefix(((0, 32),), (0, 1, 2)) in found
@@ -62,7 +62,7 @@ def test_each_row_is_covered_in_order_and_shared_slots_are_read_once(
         starts = [node_slots.setdefault(node, 32 * len(node_slots)) for node in nodes]
         starts.append(10_000 + 32 * row)
         rows.append(joined([(s, s + (32 if s < 10_000 else data.draw(st.integers(1, 32)))) for s in starts]))
-    found = segments(rows)
+    found = shared_prefixes(rows)
     for row, slot_ranges in enumerate(rows):
         expected = [slot for first, end in slot_ranges for slot in range(first, end)]
         covered = [

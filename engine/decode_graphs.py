@@ -14,11 +14,11 @@ from typing import Any
 import mlx.core as mx
 
 from ..cache.kv import ArrayPools
-from .attention.kernels.batch import DeviceTables, PassTables
-from .attention.kernels.device import PagedKernels
-from .attention.kernels.tables import Kind, Layout, round_up
+from .attention.kernels.batch_tables import BatchTables, DeviceTables
+from .attention.kernels.paged_kernels import PagedKernels
+from .attention.kernels.tables import LayerKind, Layout, round_up
 from .attention.paged import AttentionSpec, KernelDecode
-from .attention.shared_prefixes import segments
+from .attention.shared_prefixes import shared_prefixes
 from .step import SlotRange
 
 logger = logging.getLogger(__name__)
@@ -26,31 +26,31 @@ logger = logging.getLogger(__name__)
 MAX_LAYOUTS = 64
 """Layouts remembered; the least recently used one goes first."""
 
-PATIENCE = 32
+STEPS_BEFORE_OWN_GRAPH = 32
 """Steps of a layout that a larger graph serves before it gets its own: tracing takes as long as several."""
 
 MAX_FAILURES = 3
 """Graphs that may fail before no more are tried."""
 
-Layouts = tuple[tuple[Kind, Layout], ...]
+Layouts = tuple[tuple[LayerKind, Layout], ...]
 Graph = Callable[..., tuple[mx.array, list[mx.array]]]
 
 
-class GraphTables:
-    """Tables whose numbers are a graph's inputs; stands for PassTables while it is traced."""
+class TracedTables:
+    """Tables whose numbers are a graph's inputs; stands for BatchTables while it is traced."""
 
     def __init__(self, layouts: Layouts, flats: list[mx.array]) -> None:
         self._made = {
             kind: DeviceTables(layout, flat) for (kind, layout), flat in zip(layouts, flats, strict=True)
         }
 
-    def get(self, kind: Kind) -> DeviceTables:
-        """As PassTables. Raises KeyError for tables that an earlier pass did not need."""
+    def get(self, kind: LayerKind) -> DeviceTables:
+        """As BatchTables. Raises KeyError for tables that an earlier pass did not need."""
         return self._made[kind]
 
 
 @dataclass(slots=True)
-class Known:
+class GraphEntry:
     """What is known of a layout."""
 
     num_steps: int = 0
@@ -64,8 +64,8 @@ class DecodeGraphs:
         self._model = model
         self._layers = layers
         self._kernels = kernels
-        self._kinds: tuple[Kind, ...] = ()  # of tables that the layers have asked for
-        self._known: OrderedDict[Layouts, Known] = OrderedDict()
+        self._kinds: tuple[LayerKind, ...] = ()  # of tables that the layers have asked for
+        self._known: OrderedDict[Layouts, GraphEntry] = OrderedDict()
         self._num_failures = 0
 
     def logits(
@@ -80,7 +80,7 @@ class DecodeGraphs:
         tokens: (rows,). positions, runs: of each row, its newest token included.
         """
         num_rows = round_up(len(slot_ranges), 2)
-        tables = PassTables(slot_ranges, segments(slot_ranges), num_rows)
+        tables = BatchTables(slot_ranges, shared_prefixes(slot_ranges), num_rows)
         found = self._find(tuple((kind, tables.layout(kind)) for kind in self._kinds))
         if found is not None:
             layouts, graph = found
@@ -101,11 +101,11 @@ class DecodeGraphs:
         """A graph for a batch of the layout, made now if it is worth it; None to go without."""
         if not wanted or self._num_failures >= MAX_FAILURES:
             return None
-        known = self._known.setdefault(wanted, Known())
+        known = self._known.setdefault(wanted, GraphEntry())
         self._known.move_to_end(wanted)
         known.num_steps += 1
         larger = self._larger(wanted) if known.graph is None else None
-        if known.graph is None and known.num_steps > (PATIENCE if larger else 1):
+        if known.graph is None and known.num_steps > (STEPS_BEFORE_OWN_GRAPH if larger else 1):
             known.graph = self._compile(wanted)
         if len(self._known) > MAX_LAYOUTS:
             self._known.popitem(last=False)
@@ -120,7 +120,7 @@ class DecodeGraphs:
         ]
         if not fitting:
             return None
-        found = min(fitting, key=lambda entry: (entry[0][0][1].num_rows, entry[0][0][1].num_items))
+        found = min(fitting, key=lambda entry: (entry[0][0][1].num_rows, entry[0][0][1].num_splits))
         self._known.move_to_end(found[0])
         return found
 
@@ -133,12 +133,12 @@ class DecodeGraphs:
             done: list[mx.array],
         ) -> tuple[mx.array, list[mx.array]]:
             pools = ArrayPools.of([spec.shape for spec in self._layers], arrays, done)
-            return self._forward(inputs, offsets, GraphTables(layouts, flats), pools), pools.done
+            return self._forward(inputs, offsets, TracedTables(layouts, flats), pools), pools.done
 
         return mx.compile(run)
 
     def _forward(
-        self, inputs: mx.array, offsets: mx.array, tables: PassTables | GraphTables, pools: ArrayPools
+        self, inputs: mx.array, offsets: mx.array, tables: BatchTables | TracedTables, pools: ArrayPools
     ) -> mx.array:
         layers = [KernelDecode(spec, offsets, pools, self._kernels, tables) for spec in self._layers]
         logits: mx.array = self._model(inputs, cache=layers)

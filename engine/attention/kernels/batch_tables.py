@@ -7,16 +7,16 @@ import mlx.core as mx
 
 from ...step import SlotRange
 from ..shared_prefixes import SharedPrefix
-from .tables import Kind, Layout, Tables, make_tables
+from .tables import DecodeTables, LayerKind, Layout, make_tables
 
 
 class DeviceTables:
     """A batch's tables on the device."""
 
     def __init__(self, layout: Layout, flat: mx.array) -> None:
-        """flat: all numbers, as `Tables.flat` has them; one transfer instead of several."""
-        rows, self.num_items = layout.num_rows, layout.num_items
-        shapes = [(rows, layout.num_columns), (self.num_items, 4), (rows, 2 + layout.num_picks)]
+        """flat: all numbers, as `DecodeTables.flat` has them; one transfer instead of several."""
+        rows, self.num_splits = layout.num_rows, layout.num_splits
+        shapes = [(rows, layout.num_columns), (self.num_splits, 4), (rows, 2 + layout.num_picks)]
         counts = [count for count, _ in layout.shared if count is not None]
         ends = list(accumulate([*(a * b for a, b in shapes), *counts], initial=0))
         table, items, ranges, *some = (flat[start:end] for start, end in pairwise(ends))
@@ -27,14 +27,14 @@ class DeviceTables:
         self.shared = [(None if count is None else next(indices), run) for count, run in layout.shared]
 
 
-class BatchTables(Protocol):
+class TableSource(Protocol):
     """Where a decode batch's tables are found."""
 
-    def get(self, kind: Kind) -> DeviceTables:
+    def get(self, kind: LayerKind) -> DeviceTables:
         """The tables of a kind of layers."""
 
 
-class PassTables:
+class BatchTables:
     """The tables of one decode batch, made once a step for all layers that are alike."""
 
     def __init__(
@@ -43,33 +43,33 @@ class PassTables:
         """See make_tables."""
         self.slot_ranges, self._reads = slot_ranges, reads
         self._num_rows = num_rows
-        self._laid_out: dict[Kind, Tables] = {}
-        self._made: dict[Kind, DeviceTables] = {}
+        self._laid_out: dict[LayerKind, DecodeTables] = {}
+        self._made: dict[LayerKind, DeviceTables] = {}
 
     @property
-    def kinds(self) -> tuple[Kind, ...]:
+    def kinds(self) -> tuple[LayerKind, ...]:
         """What `get` has been asked for, in that order."""
         return tuple(self._made)
 
-    def layout(self, kind: Kind) -> Layout:
+    def layout(self, kind: LayerKind) -> Layout:
         """The shapes of a kind's tables."""
         return self._lay_out(kind).layout
 
-    def flat(self, kind: Kind, layout: Layout) -> mx.array:
+    def flat(self, kind: LayerKind, layout: Layout) -> mx.array:
         """All numbers of a kind's tables, in a layout that holds theirs."""
         tables = self._lay_out(kind)
         if layout.num_rows != len(tables.table):
             tables = make_tables(self.slot_ranges, self._reads, *kind, layout.num_rows)
         return mx.array(tables.flat if layout == tables.layout else tables.enlarged(layout).flat)
 
-    def get(self, kind: Kind) -> DeviceTables:
+    def get(self, kind: LayerKind) -> DeviceTables:
         """The tables of a kind."""
         if kind not in self._made:
             layout = self.layout(kind)
             self._made[kind] = DeviceTables(layout, self.flat(kind, layout))
         return self._made[kind]
 
-    def _lay_out(self, kind: Kind) -> Tables:
+    def _lay_out(self, kind: LayerKind) -> DecodeTables:
         if kind not in self._laid_out:
             self._laid_out[kind] = make_tables(self.slot_ranges, self._reads, *kind, self._num_rows)
         return self._laid_out[kind]

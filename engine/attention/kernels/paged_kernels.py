@@ -19,7 +19,7 @@ from ....cache.blocks import BLOCK_SIZE
 from ....cache.kv import Pool
 from ...step import SlotRange
 from ..array_attention import AttentionParams
-from .batch import BatchTables, DeviceTables
+from .batch_tables import DeviceTables, TableSource
 from .source import APPEND, COMBINE, GATHER, LOG2_E, SOFTMAX, SPLIT, THREADS, Geometry, Kernel, header
 from .tables import block_table
 
@@ -68,7 +68,7 @@ class PagedKernels:
         queries: mx.array,
         new: tuple[mx.array, mx.array],
         pools: Pools,
-        batch: BatchTables,
+        batch: TableSource,
         options: "Options",
     ) -> tuple[mx.array, mx.array]:
         """Store each row's newest key and value and attend to all of its tokens.
@@ -88,8 +88,8 @@ class PagedKernels:
         tables = batch.get((num_groups, options.params.window))
         outs, stats = layer.split(
             inputs=[queries, *new, keys.rows, values.rows, tables.table, tables.items, options.after],
-            grid=(THREADS * tables.num_items, num_groups, 1),
-            output_shapes=[(tables.num_items, num_heads, dim), (tables.num_items, num_heads, 2)],
+            grid=(THREADS * tables.num_splits, num_groups, 1),
+            output_shapes=[(tables.num_splits, num_heads, dim), (tables.num_splits, num_heads, 2)],
         )
         extra = self._shared(queries, pools, tables, options)
         result, done = layer.combine(
@@ -132,7 +132,7 @@ class PagedKernels:
         """Parts (kv_heads, m, group, dim) and their (peak, mass), for the rows of all shared reads."""
         if not tables.shared:
             return self._none_shared[queries.dtype], self._none_shared[mx.float32]
-        queries = waiting(queries, options.after)
+        queries = fenced(queries, options.after)
         parts = []
         for rows, run in tables.shared:
             mine = queries if rows is None else queries[rows]
@@ -257,13 +257,13 @@ def _centred(queries: mx.array, keys: mx.array, after: mx.array) -> tuple[mx.arr
     Keys may have so large a part in common (by Qwen2's biases) that scores in half precision, rounded before
     the softmax, would keep nothing of their differences.
     """
-    some = waiting(keys[:, -CENTRE_KEYS:], after)  # and with the mean all keys that it is taken off
+    some = fenced(keys[:, -CENTRE_KEYS:], after)  # and with the mean all keys that it is taken off
     mean = some.astype(mx.float32).mean(axis=1, keepdims=True).astype(keys.dtype)
     levels = queries.astype(mx.float32) @ mean.astype(mx.float32).swapaxes(1, 2)
     return keys - mean, levels
 
 
-def waiting(array: mx.array, done: mx.array) -> mx.array:
+def fenced(array: mx.array, done: mx.array) -> mx.array:
     """`array`, and what is computed from it, not before `done`, which is zeros."""
     return array + done[:1].astype(array.dtype)  # done[0] would be a kernel of its own
 

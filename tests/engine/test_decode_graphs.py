@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from pensieve.engine.graphs import MAX_FAILURES, DecodeGraphs, Graph, Layouts
+from pensieve.engine.decode_graphs import MAX_FAILURES, DecodeGraphs, Graph, Layouts
 
 from .attention.compiled import needs_compiler
 from .attention.plain_kernels import PlainKernels, PlainRunner
