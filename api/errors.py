@@ -27,7 +27,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
 from .. import PensieveError
-from ..scheduler.loop import EngineDown, EngineFailed, PromptTooLong, QueueFull, Stopping
+from ..scheduler.exceptions import EngineDown, EngineFailed, PromptTooLong, QueueFull, Stopping
 from .prompt.template import TemplateError, TemplateTooSlow
 
 UNAVAILABLE = 503  # also the answer of /health while the engine is down

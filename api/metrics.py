@@ -13,7 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from .. import __version__
-from ..scheduler.loop import Stats
+from ..scheduler.stats import Stats
 from .errors import ApiError
 from .formats.calls.call_reader import ParseResult
 from .protocols import ModelInfo, TokenStream

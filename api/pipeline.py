@@ -115,4 +115,5 @@ class Pipeline:
             max_tokens=min(body.max_tokens, room),
             stop_token_ids=model.eos_token_ids,
             session=session[:MAX_SESSION_CHARS] if session else None,
+            request_id=http.scope["state"]["request_id"],
         )

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 from tokenizers import AddedToken
 
 from ..engine.step import SamplingParams, TokenScore
-from ..scheduler.loop import Stats
 from ..scheduler.sequence import FinishReason, Request
+from ..scheduler.stats import Stats
 
 TemplateMessage = dict[str, Any]
 """A message as chat templates read it: role, content, and tool_calls, name or reasoning_content."""
@@ -79,7 +79,7 @@ class Tokenizer(Protocol):
 
 
 class TokenStream(Protocol):
-    """`scheduler.loop.Generation`: a request's tokens as they are computed."""
+    """`scheduler.token_stream.TokenStream`: a request's tokens as they are computed."""
 
     @property
     def num_prompt_tokens(self) -> int: ...

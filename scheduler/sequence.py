@@ -26,6 +26,7 @@ class Request:
     session: groups the requests of one client session; None for a lone request.
     constraint: what the sampled tokens must conform to. It is told of each of them, so no two requests share
     one; None lets the model write what it will.
+    request_id: names the request in log lines, as the API's does in its answer.
     """
 
     prompt: list[int]
@@ -34,6 +35,7 @@ class Request:
     stop_token_ids: frozenset[int] = frozenset()
     session: str | None = None
     constraint: Constraint | None = None
+    request_id: str = ""
 
 
 @dataclass(slots=True, eq=False)

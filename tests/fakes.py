@@ -15,8 +15,9 @@ from tokenizers import AddedToken
 
 from pensieve.api.protocols import ToolParser
 from pensieve.engine.step import SamplingParams, TokenScore
-from pensieve.scheduler.loop import EngineFailed, Stats
+from pensieve.scheduler.exceptions import EngineFailed
 from pensieve.scheduler.sequence import FinishReason, Request
+from pensieve.scheduler.stats import Stats
 
 SPECIAL_TOKENS = (
     "<|im_start|>",
@@ -153,7 +154,7 @@ def made_up_score(token: int, num_likeliest: int) -> TokenScore:
     )
 
 
-class ScriptedGeneration:
+class ScriptedTokenStream:
     """Plays a script."""
 
     def __init__(self, request: Request, script: Script) -> None:
@@ -236,7 +237,7 @@ class ScriptedScheduler:
     refusal: Exception | None = None  # what submit() raises
     engine_error: str | None = None
     requests: list[Request] = field(default_factory=list)
-    token_streams: list[ScriptedGeneration] = field(default_factory=list)
+    token_streams: list[ScriptedTokenStream] = field(default_factory=list)
 
     def play(self, *scripts: Script) -> None:
         """Set what the next requests are answered with."""
@@ -248,11 +249,11 @@ class ScriptedScheduler:
         self.refusal = self.engine_error = None
         self.requests, self.token_streams = [], []
 
-    def submit(self, request: Request) -> ScriptedGeneration:
+    def submit(self, request: Request) -> ScriptedTokenStream:
         if self.refusal is not None:
             raise self.refusal
         script = self.scripts.popleft() if len(self.scripts) > 1 else self.scripts[0]
-        token_stream = ScriptedGeneration(request, script)
+        token_stream = ScriptedTokenStream(request, script)
         self.requests.append(request)
         self.token_streams.append(token_stream)
         return token_stream

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ...engine.step import TokenScore
-from ...scheduler.loop import PromptTooLong, QueueFull
+from ...scheduler.exceptions import PromptTooLong, QueueFull
 from ...scheduler.sequence import FinishReason, Request
 from ..formats.detokenizer import Detokenizer
 from ..formats.thinking_tags import ThinkMarks

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from pensieve.api.schema import MessagesRequest
-from pensieve.scheduler.loop import EngineDown, PromptTooLong, QueueFull
+from pensieve.scheduler.exceptions import EngineDown, PromptTooLong, QueueFull
 
 from ..fakes import ByteTokenizer, Script
 from .conftest import Server, StartServer

@@ -15,7 +15,7 @@ from pensieve.api.command.launch import Running, environment
 from pensieve.scheduler.sequence import Request
 
 from ..api.conftest import Server, running, wait_until
-from ..fakes import ByteTokenizer, FakeModel, Script, ScriptedGeneration, ScriptedScheduler
+from ..fakes import ByteTokenizer, FakeModel, Script, ScriptedScheduler, ScriptedTokenStream
 from .terminal import Terminal, make_home
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
@@ -74,9 +74,9 @@ class Model(ScriptedScheduler):
         self.prompts: list[str] = []
         self.num_agents_at_once = 0
         self._tokenizer = tokenizer
-        self._agents: list[ScriptedGeneration] = []
+        self._agents: list[ScriptedTokenStream] = []
 
-    def submit(self, request: Request) -> ScriptedGeneration:
+    def submit(self, request: Request) -> ScriptedTokenStream:
         prompt = self._tokenizer.decode(request.prompt)
         turn = prompt.split("<|im_start|>")[-2]
         self.prompts.append(prompt)

@@ -18,8 +18,9 @@ from pensieve.engine.process import EngineProcess
 from pensieve.engine.runner import Runner
 from pensieve.engine.step import DecodeRow, PrefillChunk, SamplingParams, StepFailed, StepPlan
 from pensieve.scheduler.config import SchedulerConfig
-from pensieve.scheduler.loop import SchedulerLoop, TokenStream
+from pensieve.scheduler.loop import SchedulerLoop
 from pensieve.scheduler.sequence import Request
+from pensieve.scheduler.token_stream import TokenStream
 
 from ..models import build_random, write_model
 from .harness import Verdict

@@ -7,16 +7,10 @@ import pytest
 from pensieve.cache.blocks import BLOCK_SIZE
 from pensieve.engine.step import SamplingParams, StepPlan, StepResult
 from pensieve.scheduler.config import SchedulerConfig
-from pensieve.scheduler.loop import (
-    EngineDown,
-    EngineFailed,
-    PromptTooLong,
-    QueueFull,
-    SchedulerLoop,
-    Stopping,
-    TokenStream,
-)
+from pensieve.scheduler.exceptions import EngineDown, EngineFailed, PromptTooLong, QueueFull, Stopping
+from pensieve.scheduler.loop import SchedulerLoop
 from pensieve.scheduler.sequence import Request
+from pensieve.scheduler.token_stream import TokenStream
 
 from .oracle import OracleRunner, spell
 

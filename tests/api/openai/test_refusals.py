@@ -6,7 +6,7 @@ import openai
 import pytest
 
 from pensieve.api.config import ServerConfig
-from pensieve.scheduler.loop import QueueFull
+from pensieve.scheduler.exceptions import QueueFull
 
 from ...fakes import FakeModel
 from ..conftest import Server, StartServer

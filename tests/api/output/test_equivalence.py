@@ -27,7 +27,7 @@ from pensieve.api.stream import BodyBuilder
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.sequence import FinishReason, Request
 
-from ...fakes import ByteTokenizer, FakeModel, Script, ScriptedGeneration, ScriptedScheduler
+from ...fakes import ByteTokenizer, FakeModel, Script, ScriptedScheduler, ScriptedTokenStream
 from .. import tokenizers
 from ..formats.calls.test_call_readers import BODIES, READ, WRITE
 
@@ -223,7 +223,7 @@ class Lab:
 
     def answer(self, name: str, chunks: Chunks, finish: FinishReason, grammar: Grammar) -> Answer:
         request = Request([1], SamplingParams(), 10_000, frozenset())
-        token_stream = ScriptedGeneration(request, Script(chunks, finish=finish))
+        token_stream = ScriptedTokenStream(request, Script(chunks, finish=finish))
         return Answer(token_stream, OutputParser(make_detokenizer(name)(), grammar), self._metrics, 0.0)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from pensieve.scheduler.loop import QueueFull
+from pensieve.scheduler.exceptions import QueueFull
 
 from ...fakes import IM_END, ByteTokenizer, Script
 from ..conftest import Server, StartServer, wait_until
