@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from .. import __version__
 from ..scheduler.stats import Stats
 from .errors import ApiError
-from .formats.calls.call_reader import ParseResult
+from .formats.readers.call_reader import ParseResult
 from .protocols import ModelInfo, TokenStream
 
 FinishedReason = Literal["stop", "length", "tool_use", "stop_sequence", "abort", "error"]

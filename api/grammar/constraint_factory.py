@@ -3,13 +3,13 @@
 from collections.abc import Collection
 
 from ..errors import InvalidRequest
-from ..formats.calls.tool_format import ToolFormat, head_tools
 from ..formats.harmony import is_harmony
 from ..formats.thinking_tags import ThinkMarks, find_think_marks
+from ..formats.tool_calls.tool_format import ToolFormat, head_tools
 from ..protocols import Tokenizer
 from ..schema import AssistantMessage, MessagesRequest, Tool
 from .answer_constraint import Rules
-from .call_grammar import call_format
+from .answer_grammar import call_format
 from .grammar_cache import GrammarKey, Grammars
 from .vocabulary import Vocabulary, read_vocabulary
 

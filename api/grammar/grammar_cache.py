@@ -11,11 +11,7 @@ from typing import Any
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 from ..errors import InvalidRequest
-from ..formats.calls.tool_format import PLACEHOLDER_TOOL, ToolFormat
-from ..schema import Tool
-from .call_grammar import CallableTool, CallFormat, call_format, call_grammar, value_grammar
-from .deep_stack import on_deep_stack
-from .json_schema import (
+from ..formats.grammars.json_schema import (
     SchemaTooLarge,
     any_arguments,
     arguments_schema,
@@ -23,7 +19,11 @@ from .json_schema import (
     exact_schema,
     structure_only,
 )
-from .lark import Lark
+from ..formats.grammars.lark import Lark
+from ..formats.tool_calls.tool_format import PLACEHOLDER_TOOL, ToolFormat
+from ..schema import Tool
+from .answer_grammar import CallableTool, CallFormat, call_format, call_grammar, value_grammar
+from .deep_stack import on_deep_stack
 from .vocabulary import Vocabulary
 
 MAX_GRAMMAR_CHARS = 512 * 1024

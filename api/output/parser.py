@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from ..formats.calls.call_reader import ParseResult
-from ..formats.calls.tool_call_body import Passage
-from ..formats.calls.tool_format import ToolFormat
 from ..formats.detokenizer import Detokenizer
 from ..formats.harmony import readable
 from ..formats.output_events import OutputEvent, TextDelta, ThinkingDelta, ToolCallEnd, ToolCallStart
+from ..formats.readers.call_reader import ParseResult
+from ..formats.readers.tool_call_body import Passage
 from ..formats.tag_search import find_first, overlap
+from ..formats.tool_calls.tool_format import ToolFormat
 
 SPACE = " \t\r\n"
 

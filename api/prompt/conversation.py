@@ -6,9 +6,9 @@ that grows: that is what makes the KV cache of earlier turns usable.
 
 from collections import abc
 
-from ..formats.calls.call_reader import dump
-from ..formats.calls.tool_format import describe_loaded
+from ..formats.readers.call_reader import dump
 from ..formats.thinking_signature import unseal
+from ..formats.tool_calls.tool_format import describe_loaded
 from ..protocols import TemplateMessage
 from ..schema import (
     AssistantMessage,

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 from ..config import MediaPolicy
 from ..errors import InvalidRequest
-from ..formats.calls.tool_format import ToolFormat, head_tools, template_tool
 from ..formats.detokenizer import Detokenizer
 from ..formats.thinking_tags import find_think_marks
+from ..formats.tool_calls.tool_format import ToolFormat, head_tools, template_tool
 from ..output.thinking_budget import Budget
 from ..protocols import ModelInfo, TemplateMessage, Tokenizer
 from ..schema import CountTokensRequest

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ... import PensieveError
-from ..formats.calls.tool_format import ToolFormat, describe_tools, native_format, plain_format
+from ..formats.tool_calls.tool_format import ToolFormat, describe_tools, native_format, plain_format
 from ..protocols import TemplateMessage, Tokenizer
 from .template_messages import (
     merge_users,

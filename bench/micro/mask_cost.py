@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import mlx.core as mx
 
-from pensieve.api.formats.calls.tool_format import plain_format
+from pensieve.api.formats.tool_calls.tool_format import plain_format
 from pensieve.api.grammar.answer_constraint import AnswerConstraint, Rules
 from pensieve.api.grammar.grammar_cache import GrammarKey, Grammars
 from pensieve.api.grammar.vocabulary import Vocabulary, make_vocabulary

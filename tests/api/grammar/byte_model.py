@@ -8,7 +8,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from pensieve.api.formats.calls.tool_format import ToolFormat
+from pensieve.api.formats.tool_calls.tool_format import ToolFormat
 from pensieve.api.grammar.answer_constraint import AnswerConstraint, Rules
 from pensieve.api.grammar.grammar_cache import Grammar, GrammarKey, Grammars
 from pensieve.api.grammar.vocabulary import Vocabulary, make_vocabulary, read_vocabulary

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pensieve.api.command.start_report import describe_calls
-from pensieve.api.formats.calls.tool_format import ToolFormat
+from pensieve.api.formats.tool_calls.tool_format import ToolFormat
 from pensieve.api.grammar.answer_constraint import AnswerConstraint, Rules
 from pensieve.api.grammar.constraint_factory import ConstraintFactory
 from pensieve.api.grammar.grammar_cache import Grammar, GrammarKey, Grammars

@@ -18,9 +18,9 @@ import jsonschema
 import mlx_lm.utils
 import pytest
 
-from pensieve.api.formats.calls.tool_format import plain_format, template_tool
 from pensieve.api.formats.detokenizer import detokenizer_factory
 from pensieve.api.formats.output_events import ToolCallEnd, ToolCallStart, call_input
+from pensieve.api.formats.tool_calls.tool_format import plain_format, template_tool
 from pensieve.api.grammar.answer_constraint import AnswerConstraint, Rules
 from pensieve.api.grammar.grammar_cache import GrammarKey, Grammars
 from pensieve.api.grammar.vocabulary import Vocabulary, read_vocabulary

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from pensieve.api.answer import Answer
-from pensieve.api.formats.calls.tool_format import ToolFormat, plain_format
 from pensieve.api.formats.detokenizer import Detokenizer, WindowDetokenizer, detokenizer_factory
 from pensieve.api.formats.output_events import TextDelta, call_input
+from pensieve.api.formats.tool_calls.tool_format import ToolFormat, plain_format
 from pensieve.api.message_events import MessageBodyBuilder, MessageStreamWriter
 from pensieve.api.metrics import Metrics
 from pensieve.api.openai.chunks import ChatBodyBuilder, ChatStreamWriter
@@ -29,7 +29,7 @@ from pensieve.scheduler.sequence import FinishReason, Request
 
 from ...fakes import ByteTokenizer, FakeModel, Script, ScriptedScheduler, ScriptedTokenStream
 from .. import tokenizers
-from ..formats.calls.test_call_readers import BODIES, READ, WRITE
+from ..formats.tool_calls.test_readers import BODIES, READ, WRITE
 
 NUM_ANSWERS = int(os.environ.get("PENSIEVE_RANDOM_ANSWERS", "600"))
 STOPS = ("STOP", "ST", "\n\n.", "</tool", "ß")

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from pensieve.api.formats.calls.tool_format import ToolFormat, plain_format
 from pensieve.api.formats.detokenizer import WindowDetokenizer
 from pensieve.api.formats.output_events import (
     ArgumentsDelta,
@@ -19,6 +18,7 @@ from pensieve.api.formats.output_events import (
     call_input,
 )
 from pensieve.api.formats.tag_search import overlap
+from pensieve.api.formats.tool_calls.tool_format import ToolFormat, plain_format
 from pensieve.api.output.parser import Grammar, OutputParser
 
 from ...fakes import ByteTokenizer

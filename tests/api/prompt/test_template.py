@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pensieve.api.formats.calls.tool_format import plain_format
+from pensieve.api.formats.tool_calls.tool_format import plain_format
 from pensieve.api.prompt.template import ChatTemplate, TemplateError, TemplateFeatures, TemplateTooSlow
 from pensieve.api.prompt.thinking import ThinkingFeatures, ThinkingOptions
 

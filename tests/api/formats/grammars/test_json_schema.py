@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from pensieve.api.errors import InvalidRequest
-from pensieve.api.grammar.json_schema import (
+from pensieve.api.formats.grammars.json_schema import (
     ANY,
     ANY_NAME,
     ANY_VALUE,
@@ -14,7 +14,7 @@ from pensieve.api.grammar.json_schema import (
     structure_only,
 )
 
-from ...schemas import record
+from ....schemas import record
 
 
 def test_annotations_are_left_out() -> None:

@@ -8,11 +8,11 @@ import re
 from collections import abc
 from typing import Any
 
-from .free_text import text_until
-from .json_schema import dump_schema
-from .lark import Lark, literal
-from .properties import any_order, listed_members, member_schema
-from .schema_kinds import SCALARS, flat_branches, possible_kinds, scalar_schema
+from ..grammars.free_text import text_until
+from ..grammars.json_schema import dump_schema
+from ..grammars.lark import Lark, literal
+from ..grammars.properties import any_order, listed_members, member_schema
+from ..grammars.schema_kinds import SCALARS, flat_branches, possible_kinds, scalar_schema
 
 Schema = dict[str, Any]
 

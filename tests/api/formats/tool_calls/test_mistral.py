@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from pensieve.api.formats.calls.tool_format import template_tool
+from pensieve.api.formats.tool_calls.tool_format import template_tool
 from pensieve.api.grammar.grammar_cache import GrammarKey, Grammars
 from pensieve.api.grammar.vocabulary import make_vocabulary
 from pensieve.api.output.parser import Grammar
 from pensieve.api.schema import Tool
 
-from ..output.test_parser import parse, shape
-from .test_call_formats import tool_format
+from ...output.test_parser import parse, shape
+from .test_grammars import tool_format
 
 FORMAT = tool_format("mistral")
 SCHEMA: dict[str, Any] = {"type": "object", "properties": {"path": {"type": "string"}}, "required": ["path"]}

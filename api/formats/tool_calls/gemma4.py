@@ -11,11 +11,11 @@ from collections import abc
 from collections.abc import Callable
 from typing import Any
 
-from .free_text import text_until
-from .json_schema import NAMING, dump_schema
-from .lark import Lark, literal
-from .properties import any_order, listed_members
-from .schema_kinds import SCALARS, branches, listed_values, possible_kinds, resolve, scalar_schema
+from ..grammars.free_text import text_until
+from ..grammars.json_schema import NAMING, dump_schema
+from ..grammars.lark import Lark, literal
+from ..grammars.properties import any_order, listed_members
+from ..grammars.schema_kinds import SCALARS, branches, listed_values, possible_kinds, resolve, scalar_schema
 
 Schema = dict[str, Any]
 

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..formats.calls.call_readers import reads_json
-from ..formats.calls.tool_format import ToolFormat
-from .function_gemma import function_gemma_calls
-from .gemma4 import gemma4_calls
-from .kimi_k3 import kimi_k3_calls
-from .lark import Lark, literal
-from .muse_spark import muse_spark_calls
-from .properties import PUNCTUATION, json_arguments
-from .pythonic import pythonic_calls
-from .text_calls import GLM, LONGCAT, MINICPM, MINIMAX, QWEN3_CODER, TextSyntax
+from ..formats.grammars.lark import Lark, literal
+from ..formats.grammars.parameter_syntax import GLM, LONGCAT, MINICPM, MINIMAX, QWEN3_CODER, TextSyntax
+from ..formats.grammars.properties import PUNCTUATION, json_arguments
+from ..formats.readers.call_readers import reads_json
+from ..formats.tool_calls.function_gemma import function_gemma_calls
+from ..formats.tool_calls.gemma4 import gemma4_calls
+from ..formats.tool_calls.kimi_k3 import kimi_k3_calls
+from ..formats.tool_calls.muse_spark import muse_spark_calls
+from ..formats.tool_calls.pythonic import pythonic_calls
+from ..formats.tool_calls.tool_format import ToolFormat
 
 TEXT = r"/(?s:.*)/"
 SPACE = r"/[ \n]{0,4}/"

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pensieve.api.formats.calls.tool_format import ToolFormat, plain_format
 from pensieve.api.formats.output_events import (
     ArgumentsDelta,
     OutputEvent,
@@ -20,6 +19,7 @@ from pensieve.api.formats.output_events import (
     ToolCallEnd,
     ToolCallStart,
 )
+from pensieve.api.formats.tool_calls.tool_format import ToolFormat, plain_format
 from pensieve.api.output.parser import Grammar
 
 from ...output.test_parser import parse, shape

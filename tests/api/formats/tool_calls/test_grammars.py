@@ -11,13 +11,13 @@ import jsonschema
 import numpy as np
 import pytest
 
-from pensieve.api.formats.calls.tool_format import ToolFormat, template_tool
-from pensieve.api.grammar.call_grammar import SYNTAXES, call_format
+from pensieve.api.formats.tool_calls.tool_format import ToolFormat, template_tool
+from pensieve.api.grammar.answer_grammar import SYNTAXES, call_format
 from pensieve.api.grammar.grammar_cache import GrammarKey, Grammars
 from pensieve.api.grammar.vocabulary import Vocabulary, make_vocabulary
 from pensieve.api.schema import Tool
 
-from ...schemas import SCHEMAS
+from ....schemas import SCHEMAS
 
 FORMATS = [*SYNTAXES, "json_tools", "laguna"]
 SPECIAL = (

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import InvalidRequest
+from ...errors import InvalidRequest
 
 MAX_DEPTH = 50  # schemas within schemas
 MAX_PARTS = 20_000  # schemas and enumerated values

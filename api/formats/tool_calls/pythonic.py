@@ -9,10 +9,10 @@ from collections import abc
 from typing import Any
 from unicodedata import is_normalized
 
-from .json_schema import dump_schema
-from .lark import Lark, literal
-from .properties import any_order, listed_members
-from .without_tags import without_marks
+from ..grammars.json_schema import dump_schema
+from ..grammars.lark import Lark, literal
+from ..grammars.properties import any_order, listed_members
+from ..grammars.without_tags import without_marks
 
 Schema = dict[str, Any]
 

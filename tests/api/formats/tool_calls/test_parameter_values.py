@@ -10,7 +10,7 @@ from pensieve.api.formats.output_events import OutputEvent
 from pensieve.api.output.parser import Grammar
 
 from ...output.test_parser import parse, shape
-from .test_call_readers import fragments, grammar
+from .test_readers import fragments, grammar
 
 
 def xml(key: str, value: str) -> str:

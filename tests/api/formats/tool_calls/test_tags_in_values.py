@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
+from pensieve.api.formats.grammars.without_tags import without_marks
 from pensieve.api.grammar.grammar_cache import GrammarKey, Grammars
 from pensieve.api.grammar.vocabulary import Vocabulary, make_vocabulary
-from pensieve.api.grammar.without_tags import without_marks
 from pensieve.api.schema import Tool
 
-from ..formats.calls.test_members import FORMS, call
-from .test_call_formats import SPECIAL, tool_format
+from .test_grammars import SPECIAL, tool_format
+from .test_parameter_values import FORMS, call
 
 TEXT = {"type": "string"}
 LIST = {"type": "array", "items": TEXT}

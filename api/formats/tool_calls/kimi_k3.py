@@ -10,12 +10,12 @@ import re
 from collections import abc
 from typing import Any
 
-from .free_text import text_until
-from .json_schema import dump_schema
-from .lark import Lark, literal
-from .properties import OUTER, any_order, is_list_of_members
-from .schema_kinds import possible_kinds, text_schemas
-from .without_tags import without_marks
+from ..grammars.free_text import text_until
+from ..grammars.json_schema import dump_schema
+from ..grammars.lark import Lark, literal
+from ..grammars.properties import OUTER, any_order, is_list_of_members
+from ..grammars.schema_kinds import possible_kinds, text_schemas
+from ..grammars.without_tags import without_marks
 
 Schema = dict[str, Any]
 

@@ -12,9 +12,9 @@ from typing import Any
 from ...protocols import Tokenizer, ToolParser
 from ...schema import Tool
 from .. import harmony
-from .call_reader import dump
-from .call_readers import call_reader
-from .tool_call_body import Passage
+from ..readers.call_reader import dump
+from ..readers.call_readers import call_reader
+from ..readers.tool_call_body import Passage
 
 PLACEHOLDER_TOOL = "DeferredToolPlaceholder"  # the client sends it to switch a beta on; never to be called
 

@@ -1,0 +1,1 @@
+"""Reads tool calls while the model writes them."""
