@@ -1,7 +1,5 @@
 """`GET /health`, `GET /metrics` and `/`."""
 
-from dataclasses import asdict
-
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
@@ -40,7 +38,7 @@ class HealthApi:
             "device": self._services.model.device,
             "attention": self._services.model.attention,
             "kv": self._services.model.kv_type,
-            "stats": asdict(stats),
+            "stats": stats.as_dict(),
         }
         return JSONResponse(body) if healthy else JSONResponse(body, status_code=UNAVAILABLE)
 

@@ -13,6 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from .. import __version__
+from ..scheduler.counters import Counters
 from ..scheduler.stats import Stats
 from .errors import ApiError
 from .formats.readers.call_reader import ParseResult
@@ -153,7 +154,7 @@ class StatsCollector(Collector):
         """Yield gauges, counters and facts."""
         stats = self._stats()
         yield from self._gauges(stats)
-        yield from self._counters(stats)
+        yield from self._counters(stats.counters)
         yield from self._facts(stats)
 
     def _gauges(self, stats: Stats) -> Iterator[Metric]:
@@ -173,30 +174,30 @@ class StatsCollector(Collector):
         uptime = time.monotonic() - self._started_s
         yield GaugeMetricFamily("pensieve_uptime_seconds", "Since the server was made", value=uptime)
 
-    def _counters(self, stats: Stats) -> Iterator[Metric]:
-        yield self._counter("prompt_tokens", "Prompt tokens of admitted requests", stats.prompt_tokens)
-        yield self._counter("generation_tokens", "Tokens sampled", stats.generation_tokens)
+    def _counters(self, counters: Counters) -> Iterator[Metric]:
+        yield self._counter("prompt_tokens", "Prompt tokens of admitted requests", counters.prompt_tokens)
+        yield self._counter("generation_tokens", "Tokens sampled", counters.generation_tokens)
         refused = "Tokens sampled and thrown away, because a schema or tool did not allow them"
-        yield self._counter("refused_tokens", refused, stats.refused_tokens)
-        yield self._counter("prefix_cache_queries", "Tokens looked up", stats.prefix_cache_queries)
-        yield self._counter("prefix_cache_hits", "Tokens found", stats.prefix_cache_hits)
-        yield self._counter("preemptions", "Sequences sent back to the queue", stats.preemptions)
-        yield self._counter("failed_steps", "Steps after which all was computed again", stats.failed_steps)
+        yield self._counter("refused_tokens", refused, counters.refused_tokens)
+        yield self._counter("prefix_cache_queries", "Tokens looked up", counters.prefix_cache_queries)
+        yield self._counter("prefix_cache_hits", "Tokens found", counters.prefix_cache_hits)
+        yield self._counter("preemptions", "Sequences sent back to the queue", counters.preemptions)
+        yield self._counter("failed_steps", "Steps after which all was computed again", counters.failed_steps)
         source = CounterMetricFamily(
             "pensieve_prompt_tokens_by_source",
             "Where prompt tokens' KV came from",
             labels=("model", "source"),
         )
-        source.add_metric((self._model.name, "computed"), stats.computed_tokens)
-        source.add_metric((self._model.name, "hot"), stats.prefix_cache_hits)
+        source.add_metric((self._model.name, "computed"), counters.computed_tokens)
+        source.add_metric((self._model.name, "hot"), counters.prefix_cache_hits)
         yield source
         evictions = CounterMetricFamily(
             "pensieve_prefix_cache_evictions", "Blocks taken from the prefix cache", labels=("reason",)
         )
-        evictions.add_metric(("lru",), stats.evictions)
+        evictions.add_metric(("lru",), counters.evictions)
         yield evictions
         text = "Requests that waited for another to compute their shared prefix"
-        yield CounterMetricFamily("pensieve_prefill_coalesced", text, value=stats.prefix_waits)
+        yield CounterMetricFamily("pensieve_prefill_coalesced", text, value=counters.prefix_waits)
 
     def _facts(self, stats: Stats) -> Iterator[Metric]:
         model = self._model

@@ -59,7 +59,7 @@ class _Conversation:
     agent: Literal["main", "subagent"]
     history: list[Message] = field(default_factory=list)
     num_turns: int = 0
-    num_prompt: int | None = None
+    num_prompt_tokens: int | None = None
 
 
 async def play(trace: Trace, config: BenchConfig, progress: Callable[[Record], None]) -> Run:
@@ -107,12 +107,12 @@ class _Fleet:
             conversation.num_turns,
             conversation.agent,
             time.perf_counter() - self._start_s,
-            conversation.num_prompt,
+            conversation.num_prompt_tokens,
         )
         answer = await self._request(record, conversation.history, turn.cancel_after_s)
         # A template may refuse an empty answer, and a real client sends none.
         conversation.history.append(Message("assistant", answer or INTERRUPTED))
-        conversation.num_prompt = record.usage.prompt or conversation.num_prompt
+        conversation.num_prompt_tokens = record.usage.prompt or conversation.num_prompt_tokens
         self.records.append(record)
         self._progress(record)
 

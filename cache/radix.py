@@ -39,7 +39,6 @@ class RadixTree:
 
     def __init__(self, allocator: BlockAllocator) -> None:
         self.num_blocks = 0
-        self.num_evicted = 0
         self._allocator = allocator
         self._root = Node(None, (), -1, 0)
         self._clock = 0
@@ -106,7 +105,6 @@ class RadixTree:
                 freed += 1
         for node in held:
             self._push(node)
-        self.num_evicted += freed
         return freed
 
     def clear(self) -> None:

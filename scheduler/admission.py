@@ -55,7 +55,7 @@ class Admission:
         """Whether a running sequence is computing a prefix that `sequence` shares and the tree lacks."""
         num_matched = self._kv_cache.num_matched(sequence.tokens)
         for producer in self._queues.running:
-            if not producer.is_prefilling and producer.num_committed >= producer.num_prompt - 1:
+            if not producer.is_prefilling and producer.num_committed >= producer.num_prompt_tokens - 1:
                 continue
             num_shared = shared_prefix(sequence.tokens, producer.tokens, num_matched)
             if num_shared > max(num_matched, producer.num_committed):
@@ -65,8 +65,8 @@ class Admission:
         return False
 
     def _count(self, sequence: Sequence) -> None:
-        self._counters.prefix_queries += len(sequence.tokens)
-        self._counters.prefix_hits += sequence.num_computed
+        self._counters.prefix_cache_queries += len(sequence.tokens)
+        self._counters.prefix_cache_hits += sequence.num_computed
         if sequence.num_cached is None:
-            self._counters.prompt_tokens += sequence.num_prompt
+            self._counters.prompt_tokens += sequence.num_prompt_tokens
             sequence.num_cached = sequence.num_computed

@@ -1,19 +1,20 @@
-"""What the scheduler has done so far, for /metrics."""
+"""What the scheduler has done so far, for /health and /metrics."""
 
 from dataclasses import dataclass
 
 
 @dataclass(slots=True)
 class Counters:
-    """What has happened so far; every field only grows."""
+    """Totals since the scheduler was made; every field only grows. /health shows them under these names."""
 
     prompt_tokens: int = 0  # of admitted sequences
     computed_tokens: int = 0  # prefilled by steps, those computed again after a preemption included
-    generation_tokens: int = 0
-    refused_tokens: int = 0  # sampled but thrown away: a constraint refused them or one before them
-    prefix_queries: int = 0  # tokens looked up in the prefix tree
-    prefix_hits: int = 0  # tokens found there
-    prefix_waits: int = 0  # sequences that waited for another to compute their prefix
+    generation_tokens: int = 0  # sampled and accepted, stop tokens included
+    refused_tokens: int = 0  # sampled but thrown away: a constraint refused them or a token before them
+    prefix_cache_queries: int = 0  # tokens looked up in the prefix tree at admission
+    prefix_cache_hits: int = 0  # tokens found there
+    prefix_waits: int = 0  # sequences that waited for another one to compute a prefix that both share
+    evictions: int = 0  # blocks taken from the prefix tree
     preemptions: int = 0
-    failed_steps: int = 0  # those that ended with the engine among them
+    failed_steps: int = 0  # those included that took the engine with them
     steps: int = 0

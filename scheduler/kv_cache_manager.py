@@ -2,6 +2,7 @@
 
 from ..cache.blocks import BLOCK_SIZE, BlockAllocator
 from ..cache.radix import RadixTree
+from .counters import Counters
 from .sequence import Sequence
 
 
@@ -11,7 +12,8 @@ class KVCacheManager:
     It evicts what nobody holds, but takes nothing from a sequence: who gives way is the caller's to say.
     """
 
-    def __init__(self, num_blocks: int) -> None:
+    def __init__(self, num_blocks: int, counters: Counters) -> None:
+        self._counters = counters
         self.allocator = BlockAllocator(num_blocks)
         self.tree = RadixTree(self.allocator)
 
@@ -45,7 +47,7 @@ class KVCacheManager:
         if missing <= 0:
             return True
         shortage = missing - self.allocator.num_free
-        if shortage > 0 and self.tree.evict(shortage) < shortage:
+        if shortage > 0 and self._evict(shortage) < shortage:
             return False
         last = table.blocks[-1] if table.blocks else None
         table.extend(self.allocator.allocate(missing, last, table.num_missing(len(sequence.tokens))))
@@ -68,3 +70,9 @@ class KVCacheManager:
     def reset_prefix_cache(self) -> None:
         """Forget all that is cached: some of it may be wrong, and would poison whoever shares it."""
         self.tree.clear()
+
+    def _evict(self, count: int) -> int:
+        """Free up to `count` blocks that only the prefix tree holds. Returns how many were freed."""
+        num_evicted = self.tree.evict(count)
+        self._counters.evictions += num_evicted
+        return num_evicted

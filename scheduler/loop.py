@@ -125,27 +125,9 @@ class SchedulerLoop:
             del self._token_streams[sequence]
 
     def stats(self) -> Stats:
-        """What is running, what is held, what has happened."""
-        scheduler, started = self._scheduler, self._step_started_s
-        counters, allocator = scheduler.counters, scheduler.kv_cache.allocator
-        return Stats(
-            num_running=len(scheduler.queues.running),
-            num_waiting=len(scheduler.queues.waiting),
-            blocks_total=allocator.num_blocks,
-            blocks_free=allocator.num_free,
-            blocks_cached=allocator.num_cached,
-            blocks_held=allocator.num_held,
-            prompt_tokens=counters.prompt_tokens,
-            computed_tokens=counters.computed_tokens,
-            generation_tokens=counters.generation_tokens,
-            refused_tokens=counters.refused_tokens,
-            prefix_cache_queries=counters.prefix_queries,
-            prefix_cache_hits=counters.prefix_hits,
-            prefix_waits=counters.prefix_waits,
-            evictions=scheduler.kv_cache.tree.num_evicted,
-            preemptions=counters.preemptions,
-            failed_steps=counters.failed_steps,
-            steps=counters.steps,
+        """Take a snapshot of the scheduler, its counters, and the step under way."""
+        started = self._step_started_s
+        return self._scheduler.stats(
             current_step_s=0.0 if started is None else time.monotonic() - started,
             engine_error=None if self._down is None else str(self._down),
         )

@@ -15,6 +15,7 @@ block is written by its old owner before a new one can write to it.
 
 import logging
 from collections import deque
+from dataclasses import replace
 
 from ..cache.blocks import BLOCK_SIZE
 from ..engine.step import NOT_A_NUMBER, DecodeRow, StepPlan, StepResult
@@ -28,6 +29,7 @@ from .prefill_pacer import PrefillPacer
 from .queues import RequestQueues
 from .recovery import Recovery
 from .sequence import FinishReason, Progress, Request, Sequence, SequenceStatus
+from .stats import Stats
 from .step_budget import StepBudget
 
 logger = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ class Scheduler:
         self.config = config
         self.max_context = min(max_context, num_blocks * BLOCK_SIZE)
         self.counters = Counters()
-        self.kv_cache = KVCacheManager(num_blocks)
+        self.kv_cache = KVCacheManager(num_blocks, self.counters)
         self.queues = RequestQueues(self.kv_cache)
         self._pace = PrefillPacer(config.itl_target_ms / 1000, config.step_tokens)
         self._recovery = Recovery(self.queues, self.kv_cache)
@@ -52,6 +54,21 @@ class Scheduler:
     def has_work(self) -> bool:
         """Whether any sequence has not ended, or any result is to come."""
         return bool(self.queues.by_id or self._planned)
+
+    def stats(self, current_step_s: float, engine_error: str | None) -> Stats:
+        """Take a snapshot; `current_step_s` and `engine_error` are what the loop alone knows."""
+        allocator = self.kv_cache.allocator
+        return Stats(
+            num_running=len(self.queues.running),
+            num_waiting=len(self.queues.waiting),
+            blocks_total=allocator.num_blocks,
+            blocks_free=allocator.num_free,
+            blocks_cached=allocator.num_cached,
+            blocks_held=allocator.num_held,
+            counters=replace(self.counters),
+            current_step_s=current_step_s,
+            engine_error=engine_error,
+        )
 
     def add(self, request: Request) -> Sequence:
         """Queue a request that fits: `len(prompt) < max_context` is the caller's to check."""

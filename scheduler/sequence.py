@@ -70,7 +70,7 @@ class Sequence:
         self.tokens = list(self.request.prompt)
 
     @property
-    def num_prompt(self) -> int:
+    def num_prompt_tokens(self) -> int:
         return len(self.request.prompt)
 
     @property

@@ -1,11 +1,13 @@
 """A snapshot of the scheduler's state and counters, for /health and /metrics."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+
+from .counters import Counters
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """A snapshot for /health and /metrics; counters only grow."""
+    """The scheduler at one moment."""
 
     num_running: int
     num_waiting: int
@@ -13,16 +15,13 @@ class Stats:
     blocks_free: int
     blocks_cached: int  # kept for reuse only; may be evicted
     blocks_held: int  # in use by sequences
-    prompt_tokens: int  # counter: prompt tokens of admitted sequences
-    computed_tokens: int  # counter: prompt tokens really computed
-    generation_tokens: int  # counter
-    refused_tokens: int  # counter: sampled, but thrown away because of a constraint
-    prefix_cache_queries: int  # counter, tokens looked up
-    prefix_cache_hits: int  # counter, tokens found
-    prefix_waits: int  # counter: sequences that waited for another to compute their shared prefix
-    evictions: int  # counter, blocks
-    preemptions: int  # counter
-    failed_steps: int  # counter
-    steps: int  # counter
+    counters: Counters  # a copy: later steps do not change it
     current_step_s: float  # how long the step under way has taken, 0 when idle
     engine_error: str | None  # why the engine is down, None while it is well
+
+    def as_dict(self) -> dict[str, int | float | str | None]:
+        """Return all fields by name, with those of the counters in place of `counters`."""
+        fields: dict[str, int | float | str | None] = {}
+        for name, value in asdict(self).items():
+            fields.update(value if name == "counters" else {name: value})
+        return fields

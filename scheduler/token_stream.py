@@ -7,7 +7,7 @@ from .. import PensieveError
 from ..engine.step import TokenScore
 from .exceptions import EngineFailed
 from .scheduler import Scheduler
-from .sequence import FinishReason, Sequence, SequenceStatus
+from .sequence import FinishReason, Sequence
 
 
 class TokenStream:
@@ -17,7 +17,7 @@ class TokenStream:
         self.arrival_s = time.monotonic()
         self.admitted_s: float | None = None  # when it first got a place in a step
         self.first_token_s: float | None = None
-        self.num_prompt_tokens = sequence.num_prompt
+        self.num_prompt_tokens = sequence.num_prompt_tokens
         self._scheduler = scheduler
         self._sequence = sequence
         self._expected_cached = num_cached
@@ -32,18 +32,6 @@ class TokenStream:
         """Prompt tokens whose KV was there already: exact once admitted, until then as at arrival."""
         cached = self._sequence.num_cached
         return self._expected_cached if cached is None else cached
-
-    @property
-    def num_sampled_tokens(self) -> int:
-        """Tokens read so far and those to be read; a stop token is not among them."""
-        return len(self._sequence.tokens) - self.num_prompt_tokens
-
-    @property
-    def num_queued_ahead(self) -> int:
-        """Requests before this one in the queue; 0 once it runs."""
-        if self._sequence.status is not SequenceStatus.WAITING:
-            return 0
-        return self._scheduler.queues.waiting.index(self._sequence)
 
     @property
     def finish_reason(self) -> FinishReason | None:

@@ -15,6 +15,7 @@ from tokenizers import AddedToken
 
 from pensieve.api.protocols import ToolParser
 from pensieve.engine.step import SamplingParams, TokenScore
+from pensieve.scheduler.counters import Counters
 from pensieve.scheduler.exceptions import EngineFailed
 from pensieve.scheduler.sequence import FinishReason, Request
 from pensieve.scheduler.stats import Stats
@@ -160,7 +161,6 @@ class ScriptedTokenStream:
     def __init__(self, request: Request, script: Script) -> None:
         self.num_prompt_tokens = len(request.prompt)
         self.num_cached_tokens = script.num_cached
-        self.num_queued_ahead = 0
         self.finish_reason: FinishReason | None = None
         self.arrival_s = time.monotonic()
         self.admitted_s: float | None = None
@@ -213,17 +213,7 @@ EMPTY_STATS = Stats(
     blocks_free=60,
     blocks_cached=30,
     blocks_held=10,
-    prompt_tokens=0,
-    computed_tokens=0,
-    generation_tokens=0,
-    refused_tokens=0,
-    prefix_cache_queries=0,
-    prefix_cache_hits=0,
-    prefix_waits=0,
-    evictions=0,
-    preemptions=0,
-    failed_steps=0,
-    steps=0,
+    counters=Counters(),
     current_step_s=0.0,
     engine_error=None,
 )

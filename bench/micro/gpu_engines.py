@@ -236,7 +236,7 @@ def prefill_rates(model: Any, length: int = 16_384, chunk: int = 2048) -> tuple[
             machine.scheduler.kv_cache.tree.clear()
             sequence = machine.add(length, 0, index)
             started = time.perf_counter()
-            while len(sequence.tokens) == sequence.num_prompt:
+            while len(sequence.tokens) == sequence.num_prompt_tokens:
                 machine.step()
             rates.append(length / (time.perf_counter() - started))
             machine.scheduler.end(sequence, "abort")

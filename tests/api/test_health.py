@@ -9,7 +9,27 @@ def test_health_tells_the_model_and_what_is_going_on(server: Server) -> None:
     body = response.json()
     assert (body["status"], body["model"], body["device"]) == ("ok", server.model.name, "test")
     assert (body["attention"], body["kv"]) == ("scripted", "8-bit")
-    assert body["stats"]["blocks_total"] == 100
+    assert body["stats"] == {
+        "num_running": 0,
+        "num_waiting": 0,
+        "blocks_total": 100,
+        "blocks_free": 60,
+        "blocks_cached": 30,
+        "blocks_held": 10,
+        "prompt_tokens": 0,
+        "computed_tokens": 0,
+        "generation_tokens": 0,
+        "refused_tokens": 0,
+        "prefix_cache_queries": 0,
+        "prefix_cache_hits": 0,
+        "prefix_waits": 0,
+        "evictions": 0,
+        "preemptions": 0,
+        "failed_steps": 0,
+        "steps": 0,
+        "current_step_s": 0.0,
+        "engine_error": None,
+    }
 
 
 def test_health_fails_with_the_engine(server: Server) -> None:

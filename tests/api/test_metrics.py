@@ -35,12 +35,12 @@ def test_a_request_is_counted_and_timed(start_server: StartServer) -> None:
     server.scheduler.play(Script([[65], [66], [67]], delay_s=0.01, num_cached=10))
     server.http().post("/v1/messages", json=BODY)
     assert value(server, "request_success_total", finished_reason="stop") == 1
-    num_prompt = len(server.scheduler.requests[0].prompt)
-    assert value(server, "request_prompt_tokens_sum") == num_prompt
+    num_prompt_tokens = len(server.scheduler.requests[0].prompt)
+    assert value(server, "request_prompt_tokens_sum") == num_prompt_tokens
     assert value(server, "request_generation_tokens_sum") == 4
     assert value(server, "time_to_first_token_seconds_count", cache="partial") == 1
     assert value(server, "inter_token_latency_seconds_count") == 2
-    assert value(server, "prompt_cached_ratio_sum") == 10 / num_prompt
+    assert value(server, "prompt_cached_ratio_sum") == 10 / num_prompt_tokens
     for name in ("e2e_request_latency", "request_queue_time", "request_prefill_time", "request_decode_time"):
         assert value(server, f"{name}_seconds_count") == 1
     assert value(server, "request_time_per_output_token_seconds_count") == 1

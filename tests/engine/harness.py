@@ -37,7 +37,7 @@ class Verdict:
         logits = np.array(model(mx.array([sequence.tokens[:-1]]), cache=caches)[0].astype(mx.float32))
         given = sequence.request.constraint
         constraint = given.resumed([]) if given is not None else None
-        for position in range(sequence.num_prompt, len(sequence.tokens)):
+        for position in range(sequence.num_prompt_tokens, len(sequence.tokens)):
             row, token = logits[position - 1], sequence.tokens[position]
             if constraint is not None:
                 row = _masked(row, constraint.mask())

@@ -45,7 +45,7 @@ def serve(engine: EngineProcess, requests: list[Request], kill_after: int | None
         generations = [loop.submit(request) for request in requests]
         readers = asyncio.gather(*map(read, generations))
         if kill_after is not None:
-            while sum(each.num_sampled_tokens for each in generations) < kill_after:  # noqa: ASYNC110
+            while loop.stats().counters.generation_tokens < kill_after:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
             os.kill(engine.pid, signal.SIGKILL)
         await readers
@@ -93,7 +93,7 @@ def test_an_engine_that_dies_while_idle_is_replaced_at_once(engine: EngineProces
         task = asyncio.create_task(loop.run())
         await asyncio.sleep(0)
         os.kill(engine.pid, signal.SIGKILL)
-        while not loop.stats().failed_steps:  # noqa: ASYNC110
+        while not loop.stats().counters.failed_steps:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -89,8 +89,9 @@ def test_scores_through_scheduler_and_engine_are_those_of_a_plain_forward_pass(
         logits = mlx_lm.utils.load_model(tiny_model)[0](mx.array([sequence.tokens[:-1]]))[0].astype(
             mx.float32
         )
-        plain = np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))[sequence.num_prompt - 1 :]
-        sampled = sequence.tokens[sequence.num_prompt :]
+        num_prompt_tokens = sequence.num_prompt_tokens
+        plain = np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))[num_prompt_tokens - 1 :]
+        sampled = sequence.tokens[num_prompt_tokens:]
         found = machine.found[sequence.seq_id]
         assert [s.logprob for s in found] == pytest.approx(
             [plain[i][t] for i, t in enumerate(sampled)], abs=2e-3

@@ -1,4 +1,5 @@
 from pensieve.cache.blocks import BLOCK_SIZE
+from pensieve.scheduler.counters import Counters
 from pensieve.scheduler.kv_cache_manager import KVCacheManager
 from pensieve.scheduler.sequence import Sequence
 
@@ -19,7 +20,7 @@ def committed(kv_cache: KVCacheManager, tokens: list[int]) -> Sequence:
 
 
 def test_what_one_has_settled_is_attached_to_the_next() -> None:
-    kv_cache, tokens = KVCacheManager(8), prompt_of(1, 100)
+    kv_cache, tokens = KVCacheManager(8, Counters()), prompt_of(1, 100)
     first = committed(kv_cache, tokens)
     second = sequence_of(tokens)
     assert kv_cache.allocate(second, num_promised=0)
@@ -28,7 +29,7 @@ def test_what_one_has_settled_is_attached_to_the_next() -> None:
 
 
 def test_what_is_promised_to_others_is_not_to_be_had_and_a_prefix_is_not_evicted_for_its_own_end() -> None:
-    kv_cache, tokens = KVCacheManager(8), prompt_of(1, 3 * BLOCK_SIZE)
+    kv_cache, tokens = KVCacheManager(8, Counters()), prompt_of(1, 3 * BLOCK_SIZE)
     kv_cache.free(committed(kv_cache, tokens))
     longer = sequence_of(tokens + prompt_of(2, 4 * BLOCK_SIZE))
     assert kv_cache.allocator.num_free == 5
@@ -39,7 +40,7 @@ def test_what_is_promised_to_others_is_not_to_be_had_and_a_prefix_is_not_evicted
 
 
 def test_a_sequence_that_was_refused_is_looked_up_again_only_when_there_is_more() -> None:
-    kv_cache = KVCacheManager(8)
+    kv_cache = KVCacheManager(8, Counters())
     holder, refused = (
         committed(kv_cache, prompt_of(1, 5 * BLOCK_SIZE)),
         sequence_of(prompt_of(2, 4 * BLOCK_SIZE)),
@@ -53,18 +54,19 @@ def test_a_sequence_that_was_refused_is_looked_up_again_only_when_there_is_more(
 
 
 def test_reserving_evicts_what_nobody_holds_and_takes_nothing_from_a_sequence() -> None:
-    kv_cache = KVCacheManager(8)
+    counters = Counters()
+    kv_cache = KVCacheManager(8, counters)
     kv_cache.free(committed(kv_cache, prompt_of(1, 4 * BLOCK_SIZE)))
     holder = committed(kv_cache, prompt_of(2, 4 * BLOCK_SIZE))
     grower = sequence_of(prompt_of(3, 1))
     assert kv_cache.reserve(grower, 4 * BLOCK_SIZE)
-    assert kv_cache.tree.num_evicted == 4
+    assert counters.evictions == 4
     assert not kv_cache.reserve(grower, 5 * BLOCK_SIZE)
     assert (len(holder.table.blocks), len(grower.table.blocks)) == (4, 4)
 
 
 def test_nothing_is_matched_any_more_after_distrust() -> None:
-    kv_cache, tokens = KVCacheManager(8), prompt_of(1, 100)
+    kv_cache, tokens = KVCacheManager(8, Counters()), prompt_of(1, 100)
     holder = committed(kv_cache, tokens)
     kv_cache.reset_prefix_cache()
     assert kv_cache.num_matched(tokens) == 0

@@ -68,7 +68,7 @@ def test_many_requests_each_get_their_own_tokens(lag: int) -> None:
             ]
             stats = loop.stats()
             assert (stats.num_running, stats.num_waiting, stats.blocks_held) == (0, 0, 0)
-            assert stats.generation_tokens == 120
+            assert stats.counters.generation_tokens == 120
 
     asyncio.run(main())
 
@@ -101,7 +101,6 @@ def test_a_reader_learns_what_was_cached_and_when() -> None:
             assert second.admitted_s is not None
             assert second.first_token_s is not None
             assert second.arrival_s <= second.admitted_s <= second.first_token_s
-            assert second.num_sampled_tokens == 10
 
     asyncio.run(main())
 
@@ -124,7 +123,6 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
             with pytest.raises(QueueFull) as refused:
                 loop.submit(request([9]))
             assert refused.value.retry_after_s > 0
-            assert [token_stream.num_queued_ahead for token_stream in accepted] == [0, 1, 2]
             assert all([len(await collect(token_stream)) == 10 for token_stream in accepted])
 
     asyncio.run(main())

@@ -151,9 +151,9 @@ def test_calls_of_a_model_that_emits_noise_are_valid(
             return [await speak(loop, seed) for seed in range(12)]
 
         results = await asyncio.gather(neighbours(), *(user() for _ in range(PARALLEL)))
-        stats, num_cut = loop.stats(), calls.outcomes["cut off"]
+        counters, num_cut = loop.stats().counters, calls.outcomes["cut off"]
         print(f"\n{calls.num_valid} valid calls of {len(calls.outcomes) - 1} tools, {num_cut} cut off")
-        print(f"{calls.num_tokens} tokens, {stats.refused_tokens} refused, {stats.steps} steps")
+        print(f"{calls.num_tokens} tokens, {counters.refused_tokens} refused, {counters.steps} steps")
         assert calls.num_valid >= NUM_CALLS
         assert len(calls.outcomes) > 35
         assert results[0] == [await speak(loop, seed) for seed in range(12)], "neighbours are not touched"
