@@ -9,7 +9,7 @@ from ..engine.step import TokenScore
 from .formats.output_events import OutputEvent, ScoredToken
 from .metrics import FinishedReason, Metrics
 from .output.parser import OutputParser
-from .protocols import TokenStream
+from .protocols import TokenSource
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
 
@@ -29,7 +29,7 @@ class Answer:
 
     def __init__(
         self,
-        token_stream: TokenStream,
+        token_stream: TokenSource,
         parser: OutputParser,
         metrics: Metrics,
         started_s: float,

@@ -15,7 +15,7 @@ from .middleware import BodyLimit, Guard, RequestContext
 from .models import ModelsApi
 from .openai.routes import OpenAIApi
 from .prompt.prompt import PromptBuilder
-from .protocols import ModelInfo, Scheduler, Tokenizer
+from .protocols import ModelInfo, SchedulerInterface, Tokenizer
 from .services import Services
 from .stream import KeepAlive
 
@@ -24,7 +24,7 @@ def create_app(
     config: ServerConfig,
     model: ModelInfo,
     tokenizer: Tokenizer,
-    scheduler: Scheduler,
+    scheduler: SchedulerInterface,
     keep_alive: KeepAlive = KeepAlive(),  # noqa: B008  (frozen)
 ) -> FastAPI:
     """Build the application. Reads the tokenizer's vocabulary and probes its template; starts nothing."""

@@ -17,7 +17,7 @@ from ..scheduler.counters import Counters
 from ..scheduler.stats import Stats
 from .errors import ApiError
 from .formats.readers.call_reader import ParseResult
-from .protocols import ModelInfo, TokenStream
+from .protocols import ModelInfo, TokenSource
 
 FinishedReason = Literal["stop", "length", "tool_use", "stop_sequence", "abort", "error"]
 
@@ -99,7 +99,7 @@ class Metrics:
         """Note how long a count_tokens request took."""
         self._count.labels(self._model).observe(elapsed_s)
 
-    def first_token(self, token_stream: TokenStream, elapsed_s: float) -> None:
+    def first_token(self, token_stream: TokenSource, elapsed_s: float) -> None:
         """Note the time to the first token, elapsed_s after the request came in."""
         share = token_stream.num_cached_tokens / token_stream.num_prompt_tokens
         cache = "hit" if share >= 0.9 else "partial" if share else "cold"
@@ -115,7 +115,7 @@ class Metrics:
         self._tool_calls.labels(result).inc()
 
     def ended(
-        self, token_stream: TokenStream, num_tokens: int, reason: FinishedReason, elapsed_s: float
+        self, token_stream: TokenSource, num_tokens: int, reason: FinishedReason, elapsed_s: float
     ) -> None:
         """Note all that is known of a request at its end, elapsed_s after it came in."""
         model, now = self._model, time.monotonic()

@@ -13,7 +13,7 @@ from .grammar.answer_constraint import AnswerConstraint
 from .output.parser import Grammar, OutputParser
 from .output.thinking_budget import Budget, BudgetedTokenStream
 from .prompt.prompt import Prompt
-from .protocols import TokenStream
+from .protocols import TokenSource
 from .schema import CountTokensRequest, GenerationRequest, MessagesRequest, sampling_params
 from .services import Services
 from .stream import AnswerStream, BodyBuilder, StreamWriter, until_disconnect, whole_message
@@ -93,7 +93,7 @@ class Pipeline:
 
     def _start(self, prepared: PreparedRequest) -> Answer:
         submit = self._services.scheduler.submit
-        token_stream: TokenStream = (
+        token_stream: TokenSource = (
             submit(prepared.request)
             if prepared.budget is None
             else BudgetedTokenStream(submit, prepared.request, prepared.budget, prepared.grammar)

@@ -1,4 +1,4 @@
-"""What the API needs of the parts that others build: the model's description and its tokenizer."""
+"""What the API asks of the model's description, the tokenizer, the scheduler and a request's tokens."""
 
 from collections import abc
 from collections.abc import Callable, Mapping
@@ -78,14 +78,14 @@ class Tokenizer(Protocol):
     def decode(self, token_ids: list[int], /) -> str: ...
 
 
-class TokenStream(Protocol):
-    """`scheduler.token_stream.TokenStream`: a request's tokens as they are computed."""
+class TokenSource(Protocol):
+    """A request's tokens as they are computed: the scheduler's TokenStream, or one with a thinking budget."""
 
     @property
     def num_prompt_tokens(self) -> int: ...
     @property
     def num_cached_tokens(self) -> int:
-        """A look-ahead until the request is admitted, exact afterwards."""
+        """Prompt tokens found in the prefix cache: a forecast until the request is admitted."""
 
     @property
     def finish_reason(self) -> FinishReason | None: ...
@@ -98,19 +98,19 @@ class TokenStream(Protocol):
 
     @property
     def scores(self) -> list[TokenScore]:
-        """Of the tokens returned last, where the request asks for them."""
+        """Log-probabilities of the tokens returned last, where the request asks for them."""
 
     async def __anext__(self) -> list[int]:
-        """Return new tokens. Raises StopAsyncIteration at the end, EngineFailed when the engine fails."""
+        """Return new tokens, at least one. Raises StopAsyncIteration at the end, EngineFailed on failure."""
 
     def cancel(self) -> None:
-        """End it within one step; harmless when it has ended."""
+        """End the request within one step; does nothing when it has ended."""
 
 
-class Scheduler(Protocol):
-    """`scheduler.loop.SchedulerLoop`, as far as it is used here."""
+class SchedulerInterface(Protocol):
+    """The part of the scheduler's SchedulerLoop that the API uses."""
 
-    def submit(self, request: Request) -> TokenStream:
+    def submit(self, request: Request) -> TokenSource:
         """Queue a request. Raises PromptTooLong, QueueFull or EngineDown."""
 
     def stats(self) -> Stats: ...

@@ -7,7 +7,7 @@ from .formats.detokenizer import Detokenizer, TokenTexts
 from .grammar.constraint_factory import ConstraintFactory
 from .metrics import Metrics
 from .prompt.prompt import PromptBuilder
-from .protocols import ModelInfo, Scheduler
+from .protocols import ModelInfo, SchedulerInterface
 from .stream import KeepAlive
 
 
@@ -16,7 +16,7 @@ class Services:
     """The served model and everything that works on its behalf."""
 
     model: ModelInfo
-    scheduler: Scheduler
+    scheduler: SchedulerInterface
     prompts: PromptBuilder
     constraint_factory: ConstraintFactory | None  # None for a tokenizer that no grammar can be compiled for
     think: tuple[str, str] | None  # the marks around the model's thoughts

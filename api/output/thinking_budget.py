@@ -12,7 +12,7 @@ from ...scheduler.exceptions import PromptTooLong, QueueFull
 from ...scheduler.sequence import FinishReason, Request
 from ..formats.detokenizer import Detokenizer
 from ..formats.thinking_tags import ThinkMarks
-from ..protocols import TokenStream
+from ..protocols import TokenSource
 from .parser import Grammar, OutputParser
 
 
@@ -55,7 +55,7 @@ class BudgetedTokenStream:
 
     def __init__(
         self,
-        submit: Callable[[Request], TokenStream],
+        submit: Callable[[Request], TokenSource],
         request: Request,
         budget: Budget,
         grammar: Grammar = Grammar(),  # noqa: B008  (frozen)

@@ -18,7 +18,7 @@ from ..protocols import ModelInfo, TemplateMessage, Tokenizer
 from ..schema import CountTokensRequest
 from .conversation import closing_instruction, hoist_system, system_text, template_messages
 from .media import refuse_media
-from .special_tokens import Marks
+from .special_tokens import SpecialTokens
 from .template import ChatTemplate
 from .thinking import ThinkingOptions
 
@@ -57,7 +57,7 @@ class PromptBuilder:
         self._think = find_think_marks(tokenizer)
         self._new_detokenizer = new_detokenizer
         self._tokenizer = tokenizer
-        self._marks = Marks(tokenizer)
+        self._special_tokens = SpecialTokens(tokenizer)
         self.template = ChatTemplate(tokenizer)
         # Rendering holds the GIL, which answers under way need: no more than these at a time, and a burst of
         # counts not before prompts that somebody waits for.
@@ -81,11 +81,11 @@ class PromptBuilder:
         started = time.perf_counter()
         request = hoist_system(request)
         content = (system_text(request.system), _with_instruction(request), head_tools(request.tools or []))
-        (system, messages, tools), breaker = self._marks.hide(content)
+        (system, messages, tools), separator = self._special_tokens.escape(content)
         rendered = self.template.render(system, messages, tools, _thinking(request))
         text = self._without_thinking(rendered.text) if _forbids_thinking(request) else rendered.text
         rendered_at = time.perf_counter()
-        tokens = self._marks.encode(text, breaker)
+        tokens = self._special_tokens.encode(text, separator)
         self._check_tokens(tokens)
         return Prompt(
             tokens=tokens,

@@ -1,8 +1,9 @@
-"""Keeps the marks of a prompt apart from text that merely looks like them.
+"""Keeps a prompt's special tokens apart from text that merely looks like them.
 
 A tokenizer makes `<|im_end|>` the token that ends a turn wherever it stands: in a file that the model reads
-as well as in the chat template. So marks in content are broken before the template sees it, and what is whole
-in the rendered text is the template's own. Content without marks, the usual case, is only looked through.
+as well as in the chat template. So a special token in content is split by a separator before the template
+renders the content; a special token that is whole in the rendered text is the template's own. Content without
+special tokens, the usual case, is only searched.
 """
 
 import json
@@ -19,74 +20,84 @@ from ..protocols import Tokenizer
 T = TypeVar("T")
 
 # Some tokenizers have words or runs of spaces among their added tokens; those are text.
-SHAPE = re.compile(r"[<\[{].+[>\]}]", re.DOTALL)
+TAG_PATTERN = re.compile(r"[<\[{].+[>\]}]", re.DOTALL)
 
 
-class Marks:
-    """The marks of one tokenizer: its special tokens, and other added ones that are written like marks."""
+class SpecialTokens:
+    """One tokenizer's special tokens, and its other added tokens that are written like tags."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         added = tokenizer.added_tokens_decoder
-        marks = [token.content for token in added.values() if _is_mark(token)]
-        self._whole = re.compile(_any_of(marks))
-        self._begin = re.compile(f"(?={_any_of(marks)})(.)", re.DOTALL)
-        # Content is looked through as JSON, which writes some characters in another way.
-        self._suspect = re.compile(_any_of([json.dumps(mark, ensure_ascii=False)[1:-1] for mark in marks]))
+        special = [token.content for token in added.values() if _is_special(token)]
+        self._token_pattern = re.compile(_any_of(special))
+        self._first_char_pattern = re.compile(f"(?={_any_of(special)})(.)", re.DOTALL)
+        # Content is searched as JSON, which writes some characters in another way.
+        self._json_pattern = re.compile(
+            _any_of([json.dumps(token, ensure_ascii=False)[1:-1] for token in special])
+        )
         backend = getattr(tokenizer, "backend_tokenizer", None)
-        self._twin = Twin(backend, added, marks) if isinstance(backend, Backend) else None
+        self._renamed = RenamedTokenizer(backend, added, special) if isinstance(backend, Backend) else None
 
-    def hide(self, content: T) -> tuple[T, str]:
-        """Break the marks in all strings of a JSON value, keys among them, by a word that is nowhere else.
+    def escape(self, content: T) -> tuple[T, str]:
+        """Split the special tokens in all strings of a JSON value, keys included, by a random separator.
 
-        Returns the value and the word, which is empty when there was nothing to break.
+        Returns the value and the separator, which is empty when the value holds no special token.
         """
-        if not self._suspect.search(json.dumps(content, ensure_ascii=False)):
+        if not self._json_pattern.search(json.dumps(content, ensure_ascii=False)):
             return content, ""
-        breaker = f"q{secrets.token_hex(8)}q"  # letters, because templates may write content as JSON
-        return self._break(content, breaker), breaker
+        separator = f"q{secrets.token_hex(8)}q"  # letters, because templates may write content as JSON
+        return self._split(content, separator), separator
 
-    def encode(self, text: str, breaker: str) -> list[int]:
-        """Tokenise a rendered text in whose content `breaker` has broken the marks."""
-        if breaker and self._twin is not None:
-            names = self._twin.names
-            return self._twin.encode(self._whole.sub(lambda mark: names[mark[0]], text).replace(breaker, ""))
-        # The template has written the special tokens, the first one included.
-        parts = text.split(breaker) if breaker else [text]
+    def encode(self, text: str, separator: str) -> list[int]:
+        """Tokenise a rendered text whose content `escape` has split by `separator`.
+
+        The text holds all special tokens already, the one that begins a prompt included: none is added.
+        """
+        if separator and self._renamed is not None:
+            names = self._renamed.names
+            renamed = self._token_pattern.sub(lambda token: names[token[0]], text)
+            return self._renamed.encode(renamed.replace(separator, ""))
+        parts = text.split(separator) if separator else [text]
         return [token for part in parts for token in self._tokenizer.encode(part, add_special_tokens=False)]
 
-    def _break(self, value: Any, breaker: str) -> Any:
+    def _split(self, value: Any, separator: str) -> Any:
         if isinstance(value, str):
-            return self._begin.sub(rf"\1{breaker}", value)
+            return self._first_char_pattern.sub(rf"\1{separator}", value)
         if isinstance(value, Mapping):
-            return {self._break(key, breaker): self._break(entry, breaker) for key, entry in value.items()}
+            return {
+                self._split(key, separator): self._split(entry, separator) for key, entry in value.items()
+            }
         if isinstance(value, list | tuple):
-            return [self._break(entry, breaker) for entry in value]
+            return [self._split(entry, separator) for entry in value]
         return value
 
 
-class Twin:
-    """The same tokenizer, but its marks have names that no content can hold."""
+class RenamedTokenizer:
+    """A copy of a tokenizer whose special tokens have random names, which no content can hold.
 
-    def __init__(self, backend: Backend, added: Mapping[int, AddedToken], marks: Iterable[str]) -> None:
-        # Behind noncharacters, and random: what nobody can guess, nobody can write.
+    names: the random name of each special token.
+    """
+
+    def __init__(self, backend: Backend, added: Mapping[int, AddedToken], special: Iterable[str]) -> None:
+        # Noncharacters around a random word: nobody can guess the name, so nobody can write it.
         secret = secrets.token_hex(8)
-        self.names = {mark: f"\ufdd0{secret}.{i}\ufdd1" for i, mark in enumerate(marks)}
+        self.names = {token: f"\ufdd0{secret}.{i}\ufdd1" for i, token in enumerate(special)}
         # Vocabulary and merges are shared, not copied.
         self._backend = Backend(backend.model)
         self._backend.normalizer = backend.normalizer
         self._backend.pre_tokenizer = backend.pre_tokenizer
         renamed = [_renamed(token, self.names.get(token.content, token.content)) for token in added.values()]
         self._backend.add_tokens(renamed)
-        twin_ids = (self._backend.token_to_id(token.content) for token in renamed)
-        self._ids = dict(zip(twin_ids, added, strict=True))  # of added tokens: the twin's to our own
+        renamed_ids = (self._backend.token_to_id(token.content) for token in renamed)
+        self._original_ids = dict(zip(renamed_ids, added, strict=True))  # of added tokens
 
     def encode(self, text: str) -> list[int]:
-        """Tokenise a text whose marks have been renamed."""
-        ids = self._ids
-        # A batch of one: only batches let the GIL go.
+        """Tokenise a text whose special tokens are written by their random names, to the original's ids."""
+        # A batch of one: only batches release the GIL.
         (encoding,) = self._backend.encode_batch([text], add_special_tokens=False)
-        return [ids.get(token, token) for token in encoding.ids]
+        original_ids = self._original_ids
+        return [original_ids.get(token, token) for token in encoding.ids]
 
 
 def _renamed(token: AddedToken, name: str) -> AddedToken:
@@ -100,15 +111,15 @@ def _renamed(token: AddedToken, name: str) -> AddedToken:
     )
 
 
-def _is_mark(token: AddedToken) -> bool:
-    # A single character cannot be broken.
-    return len(token.content) > 1 and (token.special or SHAPE.fullmatch(token.content) is not None)
+def _is_special(token: AddedToken) -> bool:
+    # A single character cannot be split.
+    return len(token.content) > 1 and (token.special or TAG_PATTERN.fullmatch(token.content) is not None)
 
 
 def _any_of(words: Iterable[str]) -> str:
-    """Write a pattern for any of some words, the longest that fits; for none, one that never fits.
+    """Return a pattern that matches the longest of some words; without words, one that never matches.
 
-    It branches character by character: Llama 3 has 256 marks, and files have many a `<`.
+    It branches character by character: Llama 3 has 256 special tokens, and files hold many `<`.
     """
     tails: dict[str, list[str]] = {}
     words = list(words)

@@ -19,7 +19,7 @@ from .template_messages import (
     with_text_arguments,
     without_tools,
 )
-from .thinking import NO_SWITCHES, ThinkingFeatures, ThinkingOptions, find_thinking_features
+from .thinking import NO_THINKING_FEATURES, ThinkingFeatures, ThinkingOptions, find_thinking_features
 from .time_limit import TimeIsUp, run_limited
 
 SYSTEM, USER, ANSWER, LATER, RESULT, THOUGHT = (
@@ -57,7 +57,7 @@ class TemplateTooSlow(PensieveError):
 
 
 @dataclass(frozen=True, slots=True)
-class Rendered:
+class RenderedPrompt:
     """A prompt's text and the tool format that the answer will use, None without tools."""
 
     text: str
@@ -75,7 +75,7 @@ class TemplateFeatures:
     text_arguments: bool  # wants a call's arguments as a JSON string, not as an object
     thoughts_key: str | None = None  # where it reads thoughts that are sent back, None when it shows none
     thoughts_exclude_text: bool = False  # refuses a call with both thoughts and text before it
-    switches: ThinkingFeatures = NO_SWITCHES  # for thinking
+    thinking: ThinkingFeatures = NO_THINKING_FEATURES
 
 
 class ChatTemplate:
@@ -85,8 +85,8 @@ class ChatTemplate:
         """Probe the template. Raises TemplateTooSlow."""
         self._tokenizer = tokenizer
         self._limit_s = limit_s
-        self.traits = TemplateFeatures(False, False, False, False, False)  # until they are found out
-        self.traits = self._probe()
+        self.features = TemplateFeatures(False, False, False, False, False)  # until they are found out
+        self.features = self._probe()
 
     def render(
         self,
@@ -94,25 +94,25 @@ class ChatTemplate:
         messages: abc.Sequence[TemplateMessage],
         tools: list[dict[str, Any]],
         thinking: ThinkingOptions,
-    ) -> Rendered:
+    ) -> RenderedPrompt:
         """Write a conversation as the model's prompt, with the tools before the system text.
 
         A last assistant message is left open, for the model to continue it.
         Raises TemplateError or TemplateTooSlow.
         """
-        native = self.traits.native_tools
+        native = self.features.native_tools
         conversation = list(messages) if native else [without_tools(message) for message in messages]
         if tools and not native:
             system = f"{describe_tools(tools)}\n\n{system}".rstrip()
         prefill = conversation.pop()["content"] if _is_open(conversation) else ""
         shown_tools = tools if native else []
         text = self._render_ordered(system, conversation, shown_tools, thinking)
-        return Rendered(text + prefill, self.tool_format if tools else None)
+        return RenderedPrompt(text + prefill, self.tool_format if tools else None)
 
     @property
     def tool_format(self) -> ToolFormat:
         """How the model writes calls: in its own way, or as it is asked to."""
-        native = native_format(self._tokenizer) if self.traits.native_tools else None
+        native = native_format(self._tokenizer) if self.features.native_tools else None
         return native or plain_format()
 
     def _render_ordered(
@@ -127,7 +127,7 @@ class ChatTemplate:
         Sessions share their tools more often than their system texts, so tools first share more KV.
         """
         text = self._apply(self._arrange(system, messages), tools, thinking)
-        if not (tools and system and self.traits.system_first):
+        if not (tools and system and self.features.system_first):
             return text
         between = self._tools_after_system(tools, thinking)
         for shown in (system, system.strip()):
@@ -152,27 +152,27 @@ class ChatTemplate:
         arranged: list[TemplateMessage] = []
         if system:
             head = {"role": "system", "content": system}
-            arranged.append(head if self.traits.system_first else reminder(system))
+            arranged.append(head if self.features.system_first else reminder(system))
         for message in messages:
-            if message["role"] == "system" and not self.traits.system_later:
+            if message["role"] == "system" and not self.features.system_later:
                 message = reminder(message["content"])
             arranged.append(self._with_thoughts(self._with_arguments(message)))
-        return arranged if self.traits.user_runs and self.traits.native_tools else merge_users(arranged)
+        return arranged if self.features.user_runs and self.features.native_tools else merge_users(arranged)
 
     def _with_arguments(self, message: TemplateMessage) -> TemplateMessage:
         """Write a call's arguments as JSON text where the template wants that."""
-        if not self.traits.text_arguments or "tool_calls" not in message:
+        if not self.features.text_arguments or "tool_calls" not in message:
             return message
         return message | {"tool_calls": [with_text_arguments(call) for call in message["tool_calls"]]}
 
     def _with_thoughts(self, message: TemplateMessage) -> TemplateMessage:
         """Put thoughts where the template looks for them."""
-        if "reasoning_content" not in message or self.traits.thoughts_key == "reasoning_content":
+        if "reasoning_content" not in message or self.features.thoughts_key == "reasoning_content":
             return message
         moved = {key: value for key, value in message.items() if key != "reasoning_content"}
-        is_full = self.traits.thoughts_exclude_text and message["content"] and "tool_calls" in message
-        if self.traits.thoughts_key is not None and not is_full:
-            moved[self.traits.thoughts_key] = message["reasoning_content"]
+        is_full = self.features.thoughts_exclude_text and message["content"] and "tool_calls" in message
+        if self.features.thoughts_key is not None and not is_full:
+            moved[self.features.thoughts_key] = message["reasoning_content"]
         return moved
 
     def _apply(
@@ -181,7 +181,7 @@ class ChatTemplate:
         tools: list[dict[str, Any]],
         thinking: ThinkingOptions = ThinkingOptions(),  # noqa: B008  (frozen)
     ) -> str:
-        return self._apply_with(messages, tools, self.traits.switches.settings(thinking))
+        return self._apply_with(messages, tools, self.features.thinking.settings(thinking))
 
     def _apply_with(
         self, messages: abc.Sequence[TemplateMessage], tools: list[dict[str, Any]], settings: dict[str, Any]
@@ -223,7 +223,7 @@ class ChatTemplate:
             text_arguments=text_arguments,
             thoughts_key=key,
             thoughts_exclude_text=key is not None and native and not self._takes_text_with(key),
-            switches=find_thinking_features(self._try_settings),
+            thinking=find_thinking_features(self._try_settings),
         )
 
     def _shows_thoughts(self, key: str, native: bool) -> bool:

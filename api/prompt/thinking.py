@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 # What templates call the switch; how much thinking they can be asked for; and how many tokens of it.
-SWITCHES = ("enable_thinking", "thinking")
-EFFORT, EFFORTS = "reasoning_effort", ("none", "low", "medium", "high")
+SWITCH_NAMES = ("enable_thinking", "thinking")
+EFFORT, EFFORT_NAMES = "reasoning_effort", ("none", "low", "medium", "high")
 BUDGET = "thinking_budget"
 
 MORE = {
@@ -54,13 +54,13 @@ class ThinkingFeatures:
         if not thinking.wanted:
             return self.efforts[0]
         effort = MORE.get(thinking.effort or "", thinking.effort)
-        if effort not in EFFORTS:
+        if effort not in EFFORT_NAMES:
             return None
-        wanted = EFFORTS.index(effort)
-        return min(self.efforts, key=lambda known: abs(EFFORTS.index(known) - wanted - 0.1))
+        wanted = EFFORT_NAMES.index(effort)
+        return min(self.efforts, key=lambda known: abs(EFFORT_NAMES.index(known) - wanted - 0.1))
 
 
-NO_SWITCHES = ThinkingFeatures()
+NO_THINKING_FEATURES = ThinkingFeatures()
 
 
 def find_thinking_features(render: Render) -> ThinkingFeatures:
@@ -72,9 +72,9 @@ def find_thinking_features(render: Render) -> ThinkingFeatures:
 
     # Some templates print any word for the effort. Of "none" their models know nothing.
     prints_any = render({EFFORT: "probe"}) not in (None, render({}))
-    efforts = [effort for effort in EFFORTS[prints_any:] if render({EFFORT: effort}) is not None]
+    efforts = [effort for effort in EFFORT_NAMES[prints_any:] if render({EFFORT: effort}) is not None]
     return ThinkingFeatures(
-        switch=next((name for name in SWITCHES if tells_apart(name, True, False)), None),
+        switch=next((name for name in SWITCH_NAMES if tells_apart(name, True, False)), None),
         efforts=tuple(efforts) if len(efforts) > 1 and tells_apart(EFFORT, *efforts) else (),
         has_budget=tells_apart(BUDGET, 0, 512, 1024),
     )

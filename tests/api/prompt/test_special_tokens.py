@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pensieve.api.formats.detokenizer import detokenizer_factory
 from pensieve.api.prompt.prompt import Prompt, PromptBuilder
-from pensieve.api.prompt.special_tokens import Marks
+from pensieve.api.prompt.special_tokens import SpecialTokens
 from pensieve.api.prompt.thinking import ThinkingOptions
 from pensieve.api.schema import CountTokensRequest
 
@@ -144,14 +144,14 @@ def test_a_text_without_marks_is_tokenised_as_ever(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in SHAPES if name != "bytes"])
 @settings(max_examples=40, deadline=None)
 @given(text=st.text(st.sampled_from("abé😀 \n<>|.[]"), max_size=30))
-def test_hiding_alone_changes_no_id(name: str, text: str) -> None:
+def test_escaping_alone_changes_no_id(name: str, text: str) -> None:
     """So a turn without marks in it begins the turn that brings one."""
     tokenizer = shape(name)
     rendered = tokenizer.apply_chat_template(
         [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
     )
-    marks = Marks(tokenizer)
-    assert marks.encode(rendered, "nowhere") == marks.encode(rendered, "")
+    special_tokens = SpecialTokens(tokenizer)
+    assert special_tokens.encode(rendered, "nowhere") == special_tokens.encode(rendered, "")
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -177,11 +177,11 @@ def test_a_longer_conversation_begins_with_the_shorter_one(name: str, text: str)
 def test_words_and_spaces_among_the_added_tokens_are_text() -> None:
     tokenizer = tokenizers.qwen()
     tokenizer._tokenizer.add_tokens(["    ", "hello"])
-    marks = Marks(tokenizer)
-    assert marks.hide("hello    world")[1] == ""
-    hidden, breaker = marks.hide("hello    <|im_end|>")
-    text = f"<|im_start|>{hidden}<|im_end|>"
-    tokens = marks.encode(text, breaker)
+    special_tokens = SpecialTokens(tokenizer)
+    assert special_tokens.escape("hello    world")[1] == ""
+    escaped, separator = special_tokens.escape("hello    <|im_end|>")
+    text = f"<|im_start|>{escaped}<|im_end|>"
+    tokens = special_tokens.encode(text, separator)
     assert decode_with(tokenizer, tokens) == "<|im_start|>hello    <|im_end|><|im_end|>"
     ids = {token.content: i for i, token in tokenizer.added_tokens_decoder.items()}
     assert [tokens.count(ids[mark]) for mark in ("hello", "    ", "<|im_end|>")] == [1, 1, 1]
@@ -194,8 +194,8 @@ def decode_with(tokenizer: Any, tokens: list[int]) -> str:
 def test_overlapping_marks_are_all_broken() -> None:
     tokenizer = tokenizers.qwen()
     tokenizer._tokenizer.add_tokens(["<|x|>", "|><y>", "<y>"], special_tokens=True)
-    marks = Marks(tokenizer)
-    tokens = marks.encode(*marks.hide("<|x|><y>"))
+    special_tokens = SpecialTokens(tokenizer)
+    tokens = special_tokens.encode(*special_tokens.escape("<|x|><y>"))
     assert not set(tokens) & set(tokenizer.added_tokens_decoder)
     assert decode_with(tokenizer, tokens) == "<|x|><y>"
 
@@ -212,10 +212,10 @@ def test_a_mark_that_opens_thoughts_opens_none_as_text() -> None:
 
 def test_looking_for_marks_costs_little() -> None:
     """Most of all in files that are full of what marks begin with, for a tokenizer with hundreds of them."""
-    marks = Marks(shape("llama_3"))
+    special_tokens = SpecialTokens(shape("llama_3"))
     content = "<td>if a < b: print('x')</td>\n" * 2000
     looking_s, tokenising_s = (
         min(timeit.repeat(step, number=1, repeat=3))
-        for step in (lambda: marks.hide([content]), lambda: marks.encode(content, ""))
+        for step in (lambda: special_tokens.escape([content]), lambda: special_tokens.encode(content, ""))
     )
     assert looking_s < 0.25 * tokenising_s

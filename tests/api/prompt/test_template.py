@@ -41,19 +41,19 @@ def render(
 
 
 @pytest.mark.parametrize(
-    ("text", "parses_calls", "traits"),
+    ("text", "parses_calls", "features"),
     [
         (CHATML_TEMPLATE, True, TemplateFeatures(True, True, True, True, False, "reasoning_content")),
         (
             SYSTEM_THEN_TOOLS,
             True,
-            TemplateFeatures(True, True, True, True, False, switches=ThinkingFeatures("enable_thinking")),
+            TemplateFeatures(True, True, True, True, False, thinking=ThinkingFeatures("enable_thinking")),
         ),
         (
             THINKS_IN_ITS_OWN_WORDS,
             False,
             TemplateFeatures(
-                True, True, True, False, False, "thinking", switches=ThinkingFeatures("thinking")
+                True, True, True, False, False, "thinking", thinking=ThinkingFeatures("thinking")
             ),
         ),
         (TOOLS_WITH_USER, False, TemplateFeatures(True, True, True, False, False)),
@@ -64,9 +64,9 @@ def render(
     ],
 )
 def test_probes_find_out_what_a_template_can_do(
-    text: str, parses_calls: bool, traits: TemplateFeatures
+    text: str, parses_calls: bool, features: TemplateFeatures
 ) -> None:
-    assert template(text, parses_calls).traits == traits
+    assert template(text, parses_calls).features == features
 
 
 @pytest.mark.parametrize("text", [CHATML_TEMPLATE, SYSTEM_THEN_TOOLS, SYSTEM_FIRST_ONLY])

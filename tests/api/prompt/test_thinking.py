@@ -40,7 +40,7 @@ def build(template: str, *messages: Any, harmony: bool = False, **fields: Any) -
 
 
 @pytest.mark.parametrize(
-    ("template", "switches"),
+    ("template", "thinking"),
     [
         (THINKS_BY_DEFAULT, ThinkingFeatures("enable_thinking")),
         (ALWAYS_THINKS, ThinkingFeatures()),
@@ -52,8 +52,8 @@ def build(template: str, *messages: Any, harmony: bool = False, **fields: Any) -
         (NO_TOOLS, ThinkingFeatures()),
     ],
 )
-def test_what_a_template_understands_is_found_out(template: str, switches: ThinkingFeatures) -> None:
-    assert ChatTemplate(ByteTokenizer(template)).traits.switches == switches
+def test_what_a_template_understands_is_found_out(template: str, thinking: ThinkingFeatures) -> None:
+    assert ChatTemplate(ByteTokenizer(template)).features.thinking == thinking
 
 
 @pytest.mark.parametrize(
