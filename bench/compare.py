@@ -18,11 +18,11 @@ from typing import Any
 
 from .config import TraceConfig
 from .main import play_trace
-from .model import write_model
 from .plot import plot
+from .random_model import write_model
 from .report import conditions, report, seconds, table, write_json
 from .servers import SERVERS, ServerFailed, ServerSpec, client, install, running
-from .stats import Summary, summarise
+from .summary import Summary, summarise
 
 CACHE = Path("~/.cache/pensieve-bench").expanduser()
 BASELINE = "pensieve"

@@ -1,6 +1,6 @@
 """What a burst of count_tokens does to a running stream, against a server that runs already.
 
-    .venv/bin/python bench/count_burst.py http://127.0.0.1:7777
+    python -m pensieve.bench.count_burst http://127.0.0.1:7777
 
 Fifty requests of a prompt of Claude Code's size come at once while an answer is streamed, as an editor's
 extension sends them at its start. Printed are the gaps between the stream's pieces before and during the
@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 
 import httpx
 
-from pensieve.bench.filler_words import words
+from .filler_words import words
 
 NUM_REQUESTS = 50
 QUIET_S = 3.0

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from .config import ProtocolName
-from .trace import Tool, Trace
+from .trace import ToolSpec, Trace
 from .wire import Event, RequestFailed
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class ChatMessage:
     """One message of a history."""
 
     role: Literal["user", "assistant"]
@@ -19,16 +19,16 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class TokenUsage:
     """A request's tokens as the server counts them; None is what it does not say."""
 
     prompt: int | None = None  # with those from the cache
     cached: int | None = None
     output: int | None = None
 
-    def updated(self, later: "Usage") -> "Usage":
+    def updated(self, later: "TokenUsage") -> "TokenUsage":
         """What a later event says replaces what an earlier one said."""
-        return Usage(
+        return TokenUsage(
             self.prompt if later.prompt is None else later.prompt,
             self.cached if later.cached is None else later.cached,
             self.output if later.output is None else later.output,
@@ -40,7 +40,7 @@ class Delta:
     """What one event brings."""
 
     text: str = ""
-    usage: Usage = Usage()
+    usage: TokenUsage = TokenUsage()
     is_end: bool = False
 
 
@@ -54,7 +54,7 @@ class Api(Protocol):
     def headers(self, api_key: str) -> dict[str, str]:
         """Headers of every request."""
 
-    def body(self, trace: Trace, model: str, history: abc.Sequence[Message]) -> dict[str, Any]:
+    def body(self, trace: Trace, model: str, history: abc.Sequence[ChatMessage]) -> dict[str, Any]:
         """The request for the next answer."""
 
     def read(self, event: Event) -> Delta:
@@ -69,7 +69,7 @@ class Anthropic:
     def headers(self, api_key: str) -> dict[str, str]:
         return {"x-api-key": api_key, "anthropic-version": "2023-06-01"}
 
-    def body(self, trace: Trace, model: str, history: abc.Sequence[Message]) -> dict[str, Any]:
+    def body(self, trace: Trace, model: str, history: abc.Sequence[ChatMessage]) -> dict[str, Any]:
         tools = [
             {"name": tool.name, "description": tool.description, "input_schema": tool.schema}
             for tool in trace.tools
@@ -97,15 +97,15 @@ class Anthropic:
                 return Delta(usage=self._usage(data.get("usage")))
         return Delta(is_end=data.get("type") == "message_stop")
 
-    def _usage(self, usage: dict[str, Any] | None) -> Usage:
+    def _usage(self, usage: dict[str, Any] | None) -> TokenUsage:
         usage = usage or {}
         cached, output = usage.get("cache_read_input_tokens"), usage.get("output_tokens")
         if not usage.get("input_tokens") and not cached:
-            return Usage(
+            return TokenUsage(
                 output=output
             )  # some servers know the prompt's length only at the end, or say it once
         parts = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
-        return Usage(sum(usage.get(part) or 0 for part in parts), cached, output)
+        return TokenUsage(sum(usage.get(part) or 0 for part in parts), cached, output)
 
 
 class OpenAI:
@@ -116,7 +116,7 @@ class OpenAI:
     def headers(self, api_key: str) -> dict[str, str]:
         return {"authorization": f"Bearer {api_key}"}
 
-    def body(self, trace: Trace, model: str, history: abc.Sequence[Message]) -> dict[str, Any]:
+    def body(self, trace: Trace, model: str, history: abc.Sequence[ChatMessage]) -> dict[str, Any]:
         messages = [{"role": message.role, "content": message.text} for message in history]
         return {
             "model": model,
@@ -136,7 +136,7 @@ class OpenAI:
         text = "".join(_chat_text(choice.get("delta") or {}) for choice in data.get("choices") or [])
         usage = data.get("usage") or {}
         cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
-        return Delta(text, Usage(usage.get("prompt_tokens"), cached, usage.get("completion_tokens")))
+        return Delta(text, TokenUsage(usage.get("prompt_tokens"), cached, usage.get("completion_tokens")))
 
 
 def make_api(name: ProtocolName) -> Api:
@@ -144,7 +144,7 @@ def make_api(name: ProtocolName) -> Api:
     return Anthropic() if name == "anthropic" else OpenAI()
 
 
-def _function(tool: Tool) -> dict[str, Any]:
+def _function(tool: ToolSpec) -> dict[str, Any]:
     function = {"name": tool.name, "description": tool.description, "parameters": tool.schema}
     return {"type": "function", "function": function}
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from .config import BenchConfig
-from .dialects import Api, Message, Usage, make_api
+from .dialects import Api, ChatMessage, TokenUsage, make_api
 from .trace import SessionPlan, Trace, Turn
-from .wire import Call, RequestFailed, stream_events
+from .wire import HttpRequest, RequestFailed, stream_events
 
 Outcome = Literal["done", "cancelled", "error"]
 
@@ -28,7 +28,7 @@ class Record:
     previous_prompt: int | None  # prompt tokens of the conversation's request before
     end_s: float = 0.0  # this and the times below count from sending the request
     delta_s: list[float] = field(default_factory=list)  # when each piece of text came
-    usage: Usage = field(default_factory=Usage)
+    usage: TokenUsage = field(default_factory=TokenUsage)
     outcome: Outcome = "error"
     error: str | None = None
 
@@ -44,7 +44,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class PlayedTrace:
     """A played trace."""
 
     records: list[Record]
@@ -57,19 +57,19 @@ class _Conversation:
 
     session: int
     agent: Literal["main", "subagent"]
-    history: list[Message] = field(default_factory=list)
+    history: list[ChatMessage] = field(default_factory=list)
     num_turns: int = 0
     num_prompt_tokens: int | None = None
 
 
-async def play(trace: Trace, config: BenchConfig, progress: Callable[[Record], None]) -> Run:
+async def play(trace: Trace, config: BenchConfig, progress: Callable[[Record], None]) -> PlayedTrace:
     """Play all sessions to their end; `progress` is told of each request that ended."""
     fleet = _Fleet(trace, config, progress)
     async with asyncio.TaskGroup() as group:
         for index, plan in enumerate(trace.sessions):
             group.create_task(fleet.session(index, plan))
     records = sorted(fleet.records, key=lambda record: record.start_s)
-    return Run(records, max(record.start_s + record.end_s for record in records))
+    return PlayedTrace(records, max(record.start_s + record.end_s for record in records))
 
 
 class _Fleet:
@@ -100,7 +100,7 @@ class _Fleet:
 
     async def _turn(self, conversation: _Conversation, turn: Turn) -> None:
         await asyncio.sleep(turn.gap_s)
-        conversation.history.append(Message("user", turn.text))
+        conversation.history.append(ChatMessage("user", turn.text))
         conversation.num_turns += 1
         record = Record(
             conversation.session,
@@ -111,15 +111,15 @@ class _Fleet:
         )
         answer = await self._request(record, conversation.history, turn.cancel_after_s)
         # A template may refuse an empty answer, and a real client sends none.
-        conversation.history.append(Message("assistant", answer or INTERRUPTED))
+        conversation.history.append(ChatMessage("assistant", answer or INTERRUPTED))
         conversation.num_prompt_tokens = record.usage.prompt or conversation.num_prompt_tokens
         self.records.append(record)
         self._progress(record)
 
-    async def _request(self, record: Record, history: list[Message], cancel_after_s: float | None) -> str:
+    async def _request(self, record: Record, history: list[ChatMessage], cancel_after_s: float | None) -> str:
         """Make one request and fill in its record; return the text that came. Its failure is a record too."""
         config, pieces = self._config, list[str]()
-        call = Call(
+        call = HttpRequest(
             config.url.rstrip("/") + self._api.path,
             self._api.headers(config.api_key),
             self._api.body(self._trace, config.model, history),
@@ -138,7 +138,7 @@ class _Fleet:
         record.end_s = time.perf_counter() - sent_s
         return "".join(pieces)
 
-    async def _read(self, call: Call, record: Record, pieces: list[str]) -> None:
+    async def _read(self, call: HttpRequest, record: Record, pieces: list[str]) -> None:
         sent_s = time.perf_counter()
         has_ended = False
         async with aclosing(stream_events(call)) as events:

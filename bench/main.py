@@ -7,11 +7,11 @@ from pathlib import Path
 
 from .. import PensieveError
 from .config import BenchConfig, TraceConfig
-from .fleet import Run, play
+from .fleet import PlayedTrace, play
 from .plot import plot
-from .progress import Progress
+from .progress import ProgressBar
 from .report import describe, report, write_json
-from .stats import summarise
+from .summary import summarise
 from .trace import make_trace
 
 
@@ -35,10 +35,10 @@ def bench(trace_config: TraceConfig, config: BenchConfig) -> None:
         raise BenchFailed(f"every request failed: {next(iter(summary.error_texts))}")
 
 
-def play_trace(trace_config: TraceConfig, config: BenchConfig, name: str) -> Run:
+def play_trace(trace_config: TraceConfig, config: BenchConfig, name: str) -> PlayedTrace:
     """Play a trace with a progress bar."""
     trace = make_trace(trace_config)
-    progress = Progress(name, trace.num_requests, sys.stderr)
+    progress = ProgressBar(name, trace.num_requests, sys.stderr)
     try:
         return asyncio.run(play(trace, config, progress))
     finally:

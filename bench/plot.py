@@ -7,8 +7,8 @@ from collections import abc
 from collections.abc import Iterable
 from xml.sax.saxutils import escape, quoteattr
 
-from .fleet import Record, Run
-from .stats import cache_state
+from .fleet import PlayedTrace, Record
+from .summary import cache_state
 
 WIDTH, LEFT, RIGHT, TOP = 900, 130, 20, 60
 ROW, BAR, GAP, CHART = 12, 8, 50, 180
@@ -22,7 +22,7 @@ COLOURS = {
 }
 
 
-def plot(run: Run, title: str) -> str:
+def plot(run: PlayedTrace, title: str) -> str:
     """Draw the run; return the SVG's text."""
     records = sorted(run.records, key=lambda record: (record.session, record.start_s))
     chart_top = TOP + ROW * len(records) + GAP

@@ -8,7 +8,7 @@ from .fleet import Record
 WIDTH = 30
 
 
-class Progress:
+class ProgressBar:
     """Call it with every request that ended. Shows nothing where nobody looks, as in a pipe."""
 
     def __init__(self, name: str, total: int, output: TextIO) -> None:

@@ -13,8 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .fleet import Record, Run
-from .stats import Percentiles, Summary, cache_state, summarise
+from .fleet import PlayedTrace, Record
+from .summary import Percentiles, Summary, cache_state, summarise
 
 PACKAGES = ("pensieve", "mlx", "mlx-lm", "numpy")
 
@@ -65,7 +65,7 @@ def installed_version(name: str) -> str | None:
         return None
 
 
-def report(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
+def report(run: PlayedTrace, settings: dict[str, Any]) -> dict[str, Any]:
     """Everything about a run, ready for JSON. settings: the configs that made it."""
     return {
         "conditions": conditions(),

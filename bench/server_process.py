@@ -74,23 +74,23 @@ class ServerProcess:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class ResourceUsage:
     """What a process, or a tree of them, has taken."""
 
     resident_bytes: int = 0
     cpu_s: float = 0.0
 
-    def __add__(self, other: "Usage") -> "Usage":
-        return Usage(self.resident_bytes + other.resident_bytes, self.cpu_s + other.cpu_s)
+    def __add__(self, other: "ResourceUsage") -> "ResourceUsage":
+        return ResourceUsage(self.resident_bytes + other.resident_bytes, self.cpu_s + other.cpu_s)
 
 
-def tree_usage(root: int) -> Usage:
+def tree_usage(root: int) -> ResourceUsage:
     """Resident memory and processor time of a process and its living descendants."""
     usages, children = read_processes(list_processes())
-    total, waiting = Usage(), [root]
+    total, waiting = ResourceUsage(), [root]
     while waiting:
         process = waiting.pop()
-        total += usages.get(process, Usage())
+        total += usages.get(process, ResourceUsage())
         waiting += children.get(process, [])
     return total
 
@@ -115,13 +115,13 @@ def _proc_line(folder: Path) -> str | None:
     return f"{folder.name} {parent} {kibibytes} {ticks / os.sysconf('SC_CLK_TCK')}"
 
 
-def read_processes(lines: Iterable[str]) -> tuple[dict[int, Usage], dict[int, list[int]]]:
+def read_processes(lines: Iterable[str]) -> tuple[dict[int, ResourceUsage], dict[int, list[int]]]:
     """What each process takes, and children by parent."""
-    usages: dict[int, Usage] = {}
+    usages: dict[int, ResourceUsage] = {}
     children: dict[int, list[int]] = {}
     for line in lines:
         process, parent, kibibytes, cpu = line.split()
-        usages[int(process)] = Usage(int(kibibytes) * 1024, read_time(cpu))
+        usages[int(process)] = ResourceUsage(int(kibibytes) * 1024, read_time(cpu))
         children.setdefault(int(parent), []).append(int(process))
     return usages, children
 

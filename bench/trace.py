@@ -33,7 +33,7 @@ class SessionPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Tool:
+class ToolSpec:
     """A tool as the client declares it."""
 
     name: str
@@ -50,7 +50,7 @@ class Tool:
 class Trace:
     """Everything that a fleet sends."""
 
-    tools: tuple[Tool, ...]
+    tools: tuple[ToolSpec, ...]
     system: str
     sessions: tuple[SessionPlan, ...]
     output_tokens: int
@@ -71,9 +71,9 @@ def make_trace(config: TraceConfig) -> Trace:
     return Trace(tools, system, sessions, config.output_tokens)
 
 
-def make_tools(rng: random.Random, count: int, length: int) -> tuple[Tool, ...]:
+def make_tools(rng: random.Random, count: int, length: int) -> tuple[ToolSpec, ...]:
     """Tools of about `length` characters together."""
-    return tuple(Tool(f"{word(rng)}_{index}", words(rng, length // count)) for index in range(count))
+    return tuple(ToolSpec(f"{word(rng)}_{index}", words(rng, length // count)) for index in range(count))
 
 
 class _Drawer:

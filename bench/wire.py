@@ -59,7 +59,7 @@ class EventParser:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class HttpRequest:
     """A POST to be made."""
 
     url: str
@@ -81,7 +81,7 @@ class Call:
         return "\r\n".join([*lines, "", ""]).encode() + content
 
 
-async def stream_events(call: Call) -> AsyncGenerator[Event, None]:
+async def stream_events(call: HttpRequest) -> AsyncGenerator[Event, None]:
     """Make the request and yield its events. Close it early and the connection is dropped.
 
     Raises RequestFailed.

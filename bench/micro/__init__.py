@@ -1,1 +1,3 @@
-"""Measures parts of Pensieve inside of their process: they may import whatever they measure."""
+"""Measures parts of the server in the measuring process. A module may import the part that it measures."""
+
+from ... import engine  # noqa: F401  # loads OpenBLAS; after MLX has been imported it would have no effect

@@ -19,8 +19,9 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map
 
-from ..model import CONFIG, NUM_BYTES, SPECIAL_TOKENS, write_json, write_tokenizer
-from .gpu_engines import ROOM, Case, MlxLm, Pensieve, Result, clean_memory, prefill_rates
+from ..random_model import CONFIG, NUM_BYTES, SPECIAL_TOKENS, write_tokenizer
+from ..report import write_json
+from .gpu_engines import ROOM, DecodeCase, DecodeFigures, MlxLm, Pensieve, clean_memory, prefill_rates
 
 SHAPES: dict[str, dict[str, Any]] = {
     "qwen3-4b": {
@@ -53,16 +54,16 @@ SHAPES: dict[str, dict[str, Any]] = {
 MAX_CONTEXT = 8192
 """Of written models: the KV pools of two processes must fit into one GPU."""
 
-CASES: dict[str, list[Case]] = {
+CASES: dict[str, list[DecodeCase]] = {
     "qwen3-4b": [
-        Case("16 x 20k", [20_000] * 16),
-        Case("16 x 20k, 16k shared", [20_000] * 16, shared=16_384),
-        Case("64k + 7 x 4k", [65_536] + [4096] * 7),
-        Case("1 x 20k", [20_000]),
-        Case("8 x 4k", [4096] * 8),
-        Case("32 x 4k", [4096] * 32),
+        DecodeCase("16 x 20k", [20_000] * 16),
+        DecodeCase("16 x 20k, 16k shared", [20_000] * 16, shared=16_384),
+        DecodeCase("64k + 7 x 4k", [65_536] + [4096] * 7),
+        DecodeCase("1 x 20k", [20_000]),
+        DecodeCase("8 x 4k", [4096] * 8),
+        DecodeCase("32 x 4k", [4096] * 32),
     ],
-    "phi-3-mini": [Case("16 x 8k", [8192] * 16), Case("1 x 8k", [8192])],
+    "phi-3-mini": [DecodeCase("16 x 8k", [8192] * 16), DecodeCase("1 x 8k", [8192])],
 }
 
 
@@ -102,7 +103,7 @@ def copy_bytes_per_s() -> float:
     return 2 * source.nbytes / best
 
 
-def limit_ms(case: Case, weight_bytes: int, token_bytes: int, bytes_per_s: float) -> float:
+def limit_ms(case: DecodeCase, weight_bytes: int, token_bytes: int, bytes_per_s: float) -> float:
     """What a step must read, at a copy's bandwidth."""
     tokens = sum(case.lengths) - case.shared * (len(case.lengths) - 1)
     return 1e3 * (weight_bytes + tokens * token_bytes) / bytes_per_s
@@ -114,7 +115,7 @@ def weight_bytes(model: Any) -> int:
     return sum(sizes)
 
 
-def describe(name: str, result: Result, limit: float) -> str:
+def describe(name: str, result: DecodeFigures, limit: float) -> str:
     """One line of the table."""
     join, leave = ("-" if value is None else f"{value:.1f}" for value in (result.join_ms, result.leave_ms))
     notes = " ".join(f"{key} {value:.2f}" for key, value in result.notes.items())

@@ -26,7 +26,7 @@ LAYERS = 36
 
 
 @dataclass(frozen=True)
-class Case:
+class AttentionCase:
     """A batch: rows of one length that share nothing."""
 
     name: str
@@ -40,16 +40,16 @@ class Case:
 
 
 CASES = [
-    Case("16 x 20k", 16, 20_000),
-    Case("1 x 20k", 1, 20_000),
-    Case("32 x 4k", 32, 4096),
+    AttentionCase("16 x 20k", 16, 20_000),
+    AttentionCase("1 x 20k", 1, 20_000),
+    AttentionCase("32 x 4k", 32, 4096),
 ]
 
 
 class Trial:
     """One case with one kind of KV."""
 
-    def __init__(self, case: Case, shape: LayerShape, group: int, kernels: PagedKernels) -> None:
+    def __init__(self, case: AttentionCase, shape: LayerShape, group: int, kernels: PagedKernels) -> None:
         self.runs, self.shape, self.kernels = case.runs(), shape, kernels
         num_blocks = -(-max(row[-1][1] for row in self.runs) // BLOCK_SIZE)
         self.pools = ArrayPools([shape] * LAYERS, num_blocks)

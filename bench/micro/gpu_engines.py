@@ -1,4 +1,4 @@
-"""The two engines that `bench/micro/gpu.py` compares, each with a context of random KV."""
+"""The two engines that `gpu.py` compares, each with a context of random KV."""
 
 import gc
 import time
@@ -26,7 +26,7 @@ ROOM = 320
 
 
 @dataclass(frozen=True)
-class Case:
+class DecodeCase:
     """A batch that decodes: context lengths, and how many of the tokens all of them share."""
 
     name: str
@@ -35,7 +35,7 @@ class Case:
 
 
 @dataclass
-class Result:
+class DecodeFigures:
     """Milliseconds and bytes; None where not measured."""
 
     step_ms: float
@@ -115,7 +115,7 @@ class Pensieve:
         if result is not None:
             self.scheduler.update(result)
 
-    def measure(self, case: Case, steps: int) -> Result:
+    def measure(self, case: DecodeCase, steps: int) -> DecodeFigures:
         """Decode `case`, let one sequence leave and one join, then take the step apart."""
         sequences = [self.add(length, case.shared, i) for i, length in enumerate(case.lengths)]
         while any(s.num_to_prefill or not s.table.blocks for s in sequences):
@@ -132,7 +132,7 @@ class Pensieve:
         notes["serial"] = self.timed(8, drains=True)
         self.runner.skip_attention()
         notes["rest"] = self.timed(8)
-        return Result(step_ms, peak, join_ms, leave_ms, notes)
+        return DecodeFigures(step_ms, peak, join_ms, leave_ms, notes)
 
     def shares(self, step_ms: float, steps: int) -> dict[str, float]:
         """Where the host's time of a step went, in milliseconds."""
@@ -173,7 +173,7 @@ class MlxLm:
             mx.eval(cache.keys, cache.values)
         return caches
 
-    def measure(self, case: Case, steps: int) -> Result:
+    def measure(self, case: DecodeCase, steps: int) -> DecodeFigures:
         """Decode `case`, then let one sequence leave and one join."""
         generator = BatchGenerator(
             self.model, max_tokens=10_000, completion_batch_size=64, prefill_batch_size=64
@@ -189,7 +189,7 @@ class MlxLm:
         for _ in range(steps):
             step()
         step_ms = 1e3 * (time.perf_counter() - started) / steps
-        result = Result(step_ms, mx.get_peak_memory())
+        result = DecodeFigures(step_ms, mx.get_peak_memory())
         if extra is not None:
             started = time.perf_counter()
             generator.remove([uids[-1]])

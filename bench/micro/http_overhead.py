@@ -1,7 +1,7 @@
 """What HTTP costs: tokens/s of a batch through `pensieve serve` and of the bare engine loop, in turn.
 
-    .venv/bin/python bench/micro/http_overhead.py --batch 16 --repeat 3
-    .venv/bin/python bench/micro/http_overhead.py --shape qwen3-4b      # on a GPU
+    python -m pensieve.bench.micro.http_overhead --batch 16 --repeat 3
+    python -m pensieve.bench.micro.http_overhead --shape qwen3-4b      # on a GPU
 
 Both serve the same prompts. Counted is the time in which all sequences decode together: from the last first
 token to the first end. The bare loop is scheduler and engine in one thread, without tokenizer or event loop.
@@ -15,20 +15,19 @@ import time
 from collections import abc
 from pathlib import Path
 
-import pensieve.engine  # noqa: F401  # before anything that imports mlx, or MLX keeps its slow BLAS
-from pensieve.bench.config import TraceConfig
-from pensieve.bench.fleet import Record, play
-from pensieve.bench.micro.gpu import SHAPES, write_random_model
-from pensieve.bench.model import write_model
-from pensieve.bench.servers import SERVERS, client, install, running
-from pensieve.bench.trace import Trace, make_trace
-from pensieve.engine.config import EngineConfig
-from pensieve.engine.loading.build import build, plan_model
-from pensieve.engine.loading.tokenizer import load_tokenizer
-from pensieve.engine.step import SamplingParams
-from pensieve.scheduler.config import SchedulerConfig
-from pensieve.scheduler.scheduler import Scheduler
-from pensieve.scheduler.sequence import Request
+from ...engine.config import EngineConfig
+from ...engine.loading.build import build, plan_model
+from ...engine.loading.tokenizer import load_tokenizer
+from ...engine.step import SamplingParams
+from ...scheduler.config import SchedulerConfig
+from ...scheduler.scheduler import Scheduler
+from ...scheduler.sequence import Request
+from ..config import TraceConfig
+from ..fleet import Record, play
+from ..random_model import write_model
+from ..servers import SERVERS, client, install, running
+from ..trace import Trace, make_trace
+from .gpu import SHAPES, write_random_model
 
 
 class BareEngine:

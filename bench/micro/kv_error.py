@@ -31,7 +31,7 @@ CHUNK = 256
 
 
 @dataclass(frozen=True)
-class Run:
+class KVPrecision:
     """A model with one precision of KV."""
 
     name: str
@@ -78,7 +78,7 @@ def conversation(tokenizer: Any, num_tokens: int) -> list[int]:
     return ids[:num_tokens]
 
 
-def logits_in_chunks(run: Run, tokens: list[int]) -> Iterator[Any]:
+def logits_in_chunks(run: KVPrecision, tokens: list[int]) -> Iterator[Any]:
     """Logits of all positions, (up to CHUNK, vocab) at a time."""
     caches = reference_caches(run.model, probe(run.model, run.kv_bits))
     for start in range(0, len(tokens), CHUNK):
@@ -86,7 +86,7 @@ def logits_in_chunks(run: Run, tokens: list[int]) -> Iterator[Any]:
         yield np.array(logits.astype(mx.float32))
 
 
-def compare(runs: list[Run], tokens: list[int]) -> list[Error]:
+def compare(runs: list[KVPrecision], tokens: list[int]) -> list[Error]:
     """Each run beside the first."""
     errors = [Error() for _ in runs]
     for parts in zip(*(logits_in_chunks(run, tokens) for run in runs), strict=True):
@@ -95,7 +95,7 @@ def compare(runs: list[Run], tokens: list[int]) -> list[Error]:
     return errors
 
 
-def describe(run: Run, error: Error) -> str:
+def describe(run: KVPrecision, error: Error) -> str:
     """A row of the table."""
     size = sum(facts.shape.bytes_per_token for facts in probe(run.model, run.kv_bits))
     agree = f"{100 * error.num_same / error.num_positions:.2f} %"
@@ -132,9 +132,11 @@ def main() -> None:
     else:
         tokens = tokenizer.encode(options.text.read_text(encoding="utf-8"))[: options.tokens]
     own = str(probe(model)[0].shape.dtype).removeprefix("mlx.core.")
-    runs = [Run(own, model, 16), Run("8 bits", model, 8), Run("4 bits", model, 4)]
+    runs = [KVPrecision(own, model, 16), KVPrecision("8 bits", model, 8), KVPrecision("4 bits", model, 4)]
     if options.beside:
-        runs.append(Run(f"({options.beside}, the whole model)", load(options.model, options.beside)[0], 16))
+        runs.append(
+            KVPrecision(f"({options.beside}, the whole model)", load(options.model, options.beside)[0], 16)
+        )
     print(f"{options.model.resolve().name}: {len(tokens)} tokens")
     print("| KV | bytes a token | largest difference of a logit | typical | same token |")
     print("| --- | --: | --: | --: | --: |")

@@ -1,6 +1,6 @@
 """What keeping calls to their schemas costs: compiling, a mask, a token, and sampling with masks.
 
-    python bench/micro/mask_cost.py
+    python -m pensieve.bench.micro.mask_cost
 
 The tools are Claude Code's in shape. A call is written a token at a time, and each token's mask is asked for;
 one step ahead, that is needed only behind a token that was refused. Vocabularies are random words.
@@ -16,13 +16,13 @@ from collections.abc import Callable
 
 import mlx.core as mx
 
-from pensieve.api.formats.tool_calls.tool_format import plain_format
-from pensieve.api.grammar.answer_constraint import AnswerConstraint, Rules
-from pensieve.api.grammar.grammar_cache import GrammarKey, Grammars
-from pensieve.api.grammar.vocabulary import Vocabulary, make_vocabulary
-from pensieve.api.schema import Tool
-from pensieve.engine.sampler import sample
-from pensieve.engine.step import DecodeRow, SamplingParams
+from ...api.formats.tool_calls.tool_format import plain_format
+from ...api.grammar.answer_constraint import AnswerConstraint, Rules
+from ...api.grammar.grammar_cache import GrammarKey, Grammars
+from ...api.grammar.vocabulary import Vocabulary, make_vocabulary
+from ...api.schema import Tool
+from ...engine.sampler import sample
+from ...engine.step import DecodeRow, SamplingParams
 
 PUNCTUATION = (
     '"',

@@ -1,6 +1,6 @@
 """What planning a step and taking its result costs a decoding row, in microseconds of the event loop.
 
-    python bench/micro/schedule_cost.py
+    python -m pensieve.bench.micro.schedule_cost
 
 The sequences only decode and their tokens are made up: `Scheduler` is timed alone. Printed is the best of
 several rounds, each long enough that blocks fill and go to the prefix tree.
@@ -9,10 +9,10 @@ several rounds, each long enough that blocks fill and go to the prefix tree.
 import time
 from dataclasses import dataclass, field
 
-from pensieve.engine.step import SamplingParams, StepResult
-from pensieve.scheduler.config import SchedulerConfig
-from pensieve.scheduler.scheduler import Scheduler
-from pensieve.scheduler.sequence import Request
+from ...engine.step import SamplingParams, StepResult
+from ...scheduler.config import SchedulerConfig
+from ...scheduler.scheduler import Scheduler
+from ...scheduler.sequence import Request
 
 NUM_ROUNDS = 9
 ROUND_STEPS = 200

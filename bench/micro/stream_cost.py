@@ -1,7 +1,7 @@
 """What one streamed token costs the event loop: CPU time from a step's result to the clients' sockets.
 
-    .venv/bin/python bench/micro/stream_cost.py --batch 16 --repeat 5
-    .venv/bin/python bench/micro/stream_cost.py --protocol openai --tools 0
+    python -m pensieve.bench.micro.stream_cost --batch 16 --repeat 5
+    python -m pensieve.bench.micro.stream_cost --protocol openai --tools 0
 
 The app and the scheduler's loop are the real ones, the clients are `pensieve bench` in a process of its own,
 and the model only sleeps. Counted is the CPU time of the loop's thread while all sequences decode together.
@@ -26,19 +26,20 @@ import mlx_lm.utils
 import uvicorn
 import uvloop
 
-from pensieve.api.app import create_app
-from pensieve.api.config import ServerConfig
-from pensieve.bench.config import ProtocolName
-from pensieve.bench.model import CONFIG, NUM_BYTES, SPECIAL_TOKENS, VOCABULARY, write_json, write_tokenizer
-from pensieve.engine.step import SamplingParams, StepPlan, StepResult
-from pensieve.scheduler.config import SchedulerConfig
-from pensieve.scheduler.loop import SchedulerLoop
+from ...api.app import create_app
+from ...api.config import ServerConfig
+from ...engine.step import SamplingParams, StepPlan, StepResult
+from ...scheduler.config import SchedulerConfig
+from ...scheduler.loop import SchedulerLoop
+from ..config import ProtocolName
+from ..random_model import CONFIG, NUM_BYTES, SPECIAL_TOKENS, VOCABULARY, write_tokenizer
+from ..report import write_json
 
 NUM_BLOCKS = 10_000
 MAX_CONTEXT = 32_768
 EOS: int = CONFIG["eos_token_id"]
 
-TreePosition = tuple[int, float]
+StepStart = tuple[int, float]
 """A step's rows, and the CPU time of the loop's thread, in seconds, when it was handed to the engine."""
 
 
@@ -63,7 +64,7 @@ class SleepingEngine:
     """Says random words, each step in `step_s`."""
 
     def __init__(self, step_s: float) -> None:
-        self.marks: list[TreePosition] = []
+        self.marks: list[StepStart] = []
         self._step_s = step_s
         self._rng = random.Random(0)
 
@@ -86,7 +87,7 @@ class SleepingEngine:
         return StepResult(plan.step_id, tokens, self._step_s)
 
 
-def cost_us(marks: abc.Sequence[TreePosition], batch: int) -> float:
+def cost_us(marks: abc.Sequence[StepStart], batch: int) -> float:
     """CPU time of a token while the whole batch decodes. Raises ValueError when it never did."""
     times = [cpu_s for num_rows, cpu_s in marks if num_rows == batch]
     if len(times) < 2:

@@ -16,17 +16,17 @@ from transformers import AutoTokenizer
 from pensieve.bench.compare import TRACE, Measurement, as_json, compare, describe, measure
 from pensieve.bench.config import TraceConfig
 from pensieve.bench.filler_words import words
-from pensieve.bench.fleet import Run
-from pensieve.bench.model import NUM_BYTES, SPECIAL_TOKENS, VOCABULARY, random_weights, write_model
-from pensieve.bench.server_process import Usage, read_processes, read_time, tree_usage
+from pensieve.bench.fleet import PlayedTrace
+from pensieve.bench.random_model import NUM_BYTES, SPECIAL_TOKENS, VOCABULARY, random_weights, write_model
+from pensieve.bench.server_process import ResourceUsage, read_processes, read_time, tree_usage
 from pensieve.bench.servers import SERVERS, ServerFailed, ServerSpec, environment, running
-from pensieve.bench.stats import summarise
+from pensieve.bench.summary import summarise
 
-from .test_stats import record
+from .test_summary import record
 
 
 def measurement(title: str, wall_s: float, first_s: float) -> Measurement:
-    run = Run([record(delta_s=[first_s, first_s + 0.5])], wall_s)
+    run = PlayedTrace([record(delta_s=[first_s, first_s + 0.5])], wall_s)
     return Measurement(title, summarise(run), peak_bytes=10**9, cpu_s=3.0, outputs_differ=0)
 
 
@@ -72,7 +72,7 @@ def test_the_template_shows_tools_and_every_message(model: Path) -> None:
 
 def test_a_tree_of_processes_counts_together() -> None:
     usages, children = read_processes(["10 1 100 0:01.50", "11 10 50 2.5", "12 11 1 1:00:00"])
-    assert usages[10] == Usage(102_400, 1.5)
+    assert usages[10] == ResourceUsage(102_400, 1.5)
     assert usages[12].cpu_s == 3600
     assert children == {1: [10], 10: [11], 11: [12]}
     assert read_time("02:03.5") == 123.5

@@ -3,7 +3,7 @@
 import asyncio
 
 from pensieve.bench.config import BenchConfig, TraceConfig
-from pensieve.bench.fleet import INTERRUPTED, Record, Run, play
+from pensieve.bench.fleet import INTERRUPTED, PlayedTrace, Record, play
 from pensieve.bench.trace import make_trace
 
 from .conftest import ScriptedServer, chunked, messages_answer, scripted, sse
@@ -11,10 +11,10 @@ from .conftest import ScriptedServer, chunked, messages_answer, scripted, sse
 SMALL = {"sessions": 2, "turns": 3, "system_chars": 100, "tools": 0, "turn_chars": 30, "output_tokens": 2}
 
 
-def fleet(server: ScriptedServer, timeout_s: float = 10.0, **trace: float) -> Run:
+def fleet(server: ScriptedServer, timeout_s: float = 10.0, **trace: float) -> PlayedTrace:
     """Play a small trace."""
 
-    async def run() -> Run:
+    async def run() -> PlayedTrace:
         async with scripted(server):
             config = BenchConfig(url=server.url, timeout_s=timeout_s)
             return await play(make_trace(TraceConfig(**(SMALL | trace))), config, ended.append)  # type: ignore[arg-type]

@@ -5,19 +5,19 @@ import json
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from pensieve.bench.dialects import Usage
-from pensieve.bench.fleet import Run
+from pensieve.bench.dialects import TokenUsage
+from pensieve.bench.fleet import PlayedTrace
 from pensieve.bench.plot import plot
-from pensieve.bench.progress import Progress
+from pensieve.bench.progress import ProgressBar
 from pensieve.bench.report import conditions, describe, report, table, write_json
-from pensieve.bench.stats import summarise
+from pensieve.bench.summary import summarise
 
-from .test_stats import record
+from .test_summary import record
 
-RUN = Run(
+RUN = PlayedTrace(
     [
         record(),
-        record(turn=2, start_s=4.0, previous_prompt=100, usage=Usage(200, 100, 3)),
+        record(turn=2, start_s=4.0, previous_prompt=100, usage=TokenUsage(200, 100, 3)),
         record(session=1, agent="subagent", outcome="error", error="<lost> & gone", delta_s=[]),
     ],
     wall_s=8.0,
@@ -69,13 +69,13 @@ def test_the_plot_is_well_formed_and_draws_every_request() -> None:
 
 
 def test_a_plot_of_nothing_is_well_formed() -> None:
-    ElementTree.fromstring(plot(Run([record(delta_s=[], end_s=0.0)], 0.0), "nothing"))
+    ElementTree.fromstring(plot(PlayedTrace([record(delta_s=[], end_s=0.0)], 0.0), "nothing"))
 
 
 def test_progress_is_shown_to_a_terminal_only() -> None:
     terminal, pipe = Terminal(), io.StringIO()
     for output in (terminal, pipe):
-        progress = Progress("fleet", 3, output)
+        progress = ProgressBar("fleet", 3, output)
         for ended in RUN.records:
             progress(ended)
         progress.close()

@@ -5,14 +5,14 @@ import json
 import pytest
 
 from pensieve.bench.config import BenchConfig, TraceConfig
-from pensieve.bench.dialects import Anthropic, Message
+from pensieve.bench.dialects import Anthropic, ChatMessage
 from pensieve.bench.trace import Trace, make_trace
 
 BUSY = TraceConfig(sessions=20, turns=4, tool_gap_s=2.0, subagents=0.5, cancels=0.3, ramp_s=10.0)
 
 
 def head_length(trace: Trace) -> int:
-    body = Anthropic().body(trace, "any", [Message("user", "hi")])
+    body = Anthropic().body(trace, "any", [ChatMessage("user", "hi")])
     return len(json.dumps([body.get("tools", []), body["system"]]))
 
 

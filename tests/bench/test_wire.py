@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from pensieve.bench.wire import Call, Event, EventParser, RequestFailed, stream_events
+from pensieve.bench.wire import Event, EventParser, HttpRequest, RequestFailed, stream_events
 
 from .conftest import ScriptedServer, chunked, scripted
 
@@ -14,7 +14,7 @@ EVENTS = [Event("a", '{"x":\n1}'), Event("message", "b"), Event("message", "d")]
 
 async def read(server: ScriptedServer) -> list[Event]:
     async with scripted(server):
-        call = Call(f"{server.url}/path", {"x-api-key": "k"}, {"a": "ü"})
+        call = HttpRequest(f"{server.url}/path", {"x-api-key": "k"}, {"a": "ü"})
         return [event async for event in stream_events(call)]
 
 
@@ -61,7 +61,7 @@ def test_a_broken_answer_is_a_failure(chunks: tuple[bytes, ...]) -> None:
 
 def test_nobody_listening_is_a_failure() -> None:
     async def call() -> None:
-        async for _ in stream_events(Call("http://127.0.0.1:9/", {}, {})):
+        async for _ in stream_events(HttpRequest("http://127.0.0.1:9/", {}, {})):
             pass
 
     with pytest.raises(RequestFailed, match="no connection"):

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from pensieve.bench.dialects import Usage
-from pensieve.bench.fleet import Record, Run
-from pensieve.bench.stats import Percentiles, cache_state, jain, percentile, percentiles, summarise
+from pensieve.bench.dialects import TokenUsage
+from pensieve.bench.fleet import PlayedTrace, Record
+from pensieve.bench.summary import Percentiles, cache_state, jain, percentile, percentiles, summarise
 
 
 def record(session: int = 0, turn: int = 1, **fields: Any) -> Record:
@@ -17,7 +17,7 @@ def record(session: int = 0, turn: int = 1, **fields: Any) -> Record:
         "previous_prompt": None,
         "end_s": 4.0,
         "delta_s": [1.0, 1.5, 3.0],
-        "usage": Usage(100, 0, 3),
+        "usage": TokenUsage(100, 0, 3),
         "outcome": "done",
     }
     return Record(session, turn, **(defaults | fields))
@@ -63,17 +63,17 @@ def test_jains_index(rates: list[float], index: float) -> None:
 def test_a_hit_is_all_that_the_conversation_sent_before(
     cached: int | None, previous: int | None, state: str
 ) -> None:
-    assert cache_state(record(usage=Usage(100, cached, 1), previous_prompt=previous)) == state
+    assert cache_state(record(usage=TokenUsage(100, cached, 1), previous_prompt=previous)) == state
 
 
 def test_a_run_is_summed_up() -> None:
     records = [
         record(),
-        record(turn=2, usage=Usage(200, 100, 3), previous_prompt=100, delta_s=[0.5], end_s=2.0),
-        record(session=1, agent="subagent", outcome="cancelled", usage=Usage(50)),
-        record(session=1, outcome="error", error="lost", delta_s=[], end_s=8.0, usage=Usage()),
+        record(turn=2, usage=TokenUsage(200, 100, 3), previous_prompt=100, delta_s=[0.5], end_s=2.0),
+        record(session=1, agent="subagent", outcome="cancelled", usage=TokenUsage(50)),
+        record(session=1, outcome="error", error="lost", delta_s=[], end_s=8.0, usage=TokenUsage()),
     ]
-    summary = summarise(Run(records, wall_s=10.0))
+    summary = summarise(PlayedTrace(records, wall_s=10.0))
     assert (summary.requests, summary.done, summary.cancelled, summary.errors) == (4, 2, 1, 1)
     assert (summary.output_tokens, summary.deltas) == (9, 7)  # a cancelled request counts what it got
     assert summary.output_tokens_per_s == 0.9

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from .fleet import Record, Run
+from .fleet import PlayedTrace, Record
 
 CacheState = Literal["cold", "partial", "hit", "unknown"]
 
@@ -85,7 +85,7 @@ def cache_state(record: Record) -> CacheState:
     return "cold" if cached <= COLD_SHARE * (record.usage.prompt or 0) else "partial"
 
 
-def summarise(run: Run) -> Summary:
+def summarise(run: PlayedTrace) -> Summary:
     """All figures of a run. Times to the first token are of every request that got one."""
     records = run.records
     done = [record for record in records if record.outcome == "done"]

@@ -1,6 +1,6 @@
 """Writes the random model that the comparison serves: nothing to download, the same bytes from the same seed.
 
-    python -m pensieve.bench.model FOLDER
+    python -m pensieve.bench.random_model FOLDER
 
 A qwen3 of six million parameters in float32. Every server must generate the same number of tokens, so it can
 never end an answer by itself: its output rows for the special tokens are zero, and of eight thousand others
@@ -10,7 +10,6 @@ each token is text at once; no server then holds half a character back.
 
 import argparse
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from .filler_words import CONSONANTS, VOWELS
+from .report import write_json
 
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>")
 NUM_BYTES = 256
@@ -145,10 +145,6 @@ def make_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     merges = merges[: VOCABULARY - len(single)]
     tokens = [*single, *("".join(merge) for merge in merges)]
     return {token: index for index, token in enumerate(tokens)}, merges
-
-
-def write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=1), encoding="utf-8")
 
 
 def main() -> None:

@@ -6,20 +6,20 @@ from typing import Any
 import pytest
 
 from pensieve.bench.config import TraceConfig
-from pensieve.bench.dialects import Anthropic, Api, Delta, Message, OpenAI, Usage, make_api
+from pensieve.bench.dialects import Anthropic, Api, ChatMessage, Delta, OpenAI, TokenUsage, make_api
 from pensieve.bench.trace import make_trace
 from pensieve.bench.wire import Event, RequestFailed
 
 TRACE = make_trace(TraceConfig(sessions=1, tools=2, system_chars=900, output_tokens=5))
-HISTORY = [Message("user", "one"), Message("assistant", "two"), Message("user", "three")]
+HISTORY = [ChatMessage("user", "one"), ChatMessage("assistant", "two"), ChatMessage("user", "three")]
 
 
 def event(data: Any) -> Event:
     return Event("any", json.dumps(data))
 
 
-def read(api: Api, *events: Any) -> tuple[str, Usage, bool]:
-    text, usage, is_end = "", Usage(), False
+def read(api: Api, *events: Any) -> tuple[str, TokenUsage, bool]:
+    text, usage, is_end = "", TokenUsage(), False
     for data in events:
         delta = api.read(data if isinstance(data, Event) else event(data))
         text, usage, is_end = text + delta.text, usage.updated(delta.usage), is_end or delta.is_end
@@ -65,13 +65,13 @@ def test_an_anthropic_stream_is_understood() -> None:
         },
         {"type": "message_stop"},
     ]
-    assert read(Anthropic(), *events) == ("abc", Usage(10, 6, 3), True)
+    assert read(Anthropic(), *events) == ("abc", TokenUsage(10, 6, 3), True)
 
 
 def test_an_end_that_tells_only_the_output_leaves_the_prompt_as_it_was() -> None:
     start = {"type": "message_start", "message": {"usage": {"input_tokens": 10, "output_tokens": 0}}}
     end = {"type": "message_delta", "delta": {}, "usage": {"input_tokens": 0, "output_tokens": 3}}
-    assert read(Anthropic(), start, end)[1] == Usage(10, None, 3)
+    assert read(Anthropic(), start, end)[1] == TokenUsage(10, None, 3)
 
 
 def test_an_openai_stream_is_understood() -> None:
@@ -89,7 +89,7 @@ def test_an_openai_stream_is_understood() -> None:
             },
         },
     ]
-    assert read(OpenAI(), *events, Event("message", "[DONE]")) == ("abc", Usage(10, 6, 3), True)
+    assert read(OpenAI(), *events, Event("message", "[DONE]")) == ("abc", TokenUsage(10, 6, 3), True)
 
 
 @pytest.mark.parametrize(
