@@ -3,6 +3,7 @@
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
+from ..engine.served_model import ServedModel
 from .config import ServerConfig
 from .errors import add_error_handlers
 from .formats.detokenizer import TokenTexts, detokenizer_factory
@@ -15,14 +16,14 @@ from .middleware import BodyLimit, Guard, RequestContext
 from .models import ModelsApi
 from .openai.routes import OpenAIApi
 from .prompt.prompt import PromptBuilder
-from .protocols import ModelInfo, SchedulerInterface, Tokenizer
+from .protocols import SchedulerInterface, Tokenizer
 from .services import Services
 from .stream import KeepAlive
 
 
 def create_app(
     config: ServerConfig,
-    model: ModelInfo,
+    model: ServedModel,
     tokenizer: Tokenizer,
     scheduler: SchedulerInterface,
     keep_alive: KeepAlive = KeepAlive(),  # noqa: B008  (frozen)

@@ -13,11 +13,12 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from .. import __version__
+from ..engine.served_model import ServedModel
 from ..scheduler.counters import Counters
 from ..scheduler.stats import Stats
 from .errors import ApiError
 from .formats.readers.call_reader import ParseResult
-from .protocols import ModelInfo, TokenSource
+from .protocols import TokenSource
 
 FinishedReason = Literal["stop", "length", "tool_use", "stop_sequence", "abort", "error"]
 
@@ -39,7 +40,7 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 class Metrics:
     """One server's metrics, in a registry of its own."""
 
-    def __init__(self, model: ModelInfo, stats: Callable[[], Stats]) -> None:
+    def __init__(self, model: ServedModel, stats: Callable[[], Stats]) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(StatsCollector(model, stats))
         self._model = model.name
@@ -141,7 +142,7 @@ class Metrics:
 class StatsCollector(Collector):
     """Reads a fresh snapshot of the scheduler for every scrape."""
 
-    def __init__(self, model: ModelInfo, stats: Callable[[], Stats]) -> None:
+    def __init__(self, model: ServedModel, stats: Callable[[], Stats]) -> None:
         self._model = model
         self._stats = stats
         self._started_s = time.monotonic()

@@ -5,8 +5,8 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from ..engine.served_model import ServedModel
 from .errors import NotFound
-from .protocols import ModelInfo
 from .services import Services
 
 UNKNOWN_DATE = "1970-01-01T00:00:00Z"  # what Anthropic's API says when a release date is unknown
@@ -57,7 +57,7 @@ def check_model(name: str, served: str) -> None:
         )
 
 
-def describe(model: ModelInfo, name: str) -> dict[str, Any]:
+def describe(model: ServedModel, name: str) -> dict[str, Any]:
     """Describe the model under one of its names, in Anthropic's words and in OpenAI's."""
     return {
         "type": "model",

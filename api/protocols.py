@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from tokenizers import AddedToken
 
-from ..engine.step import SamplingParams, TokenScore
+from ..engine.step import TokenScore
 from ..scheduler.sequence import FinishReason, Request
 from ..scheduler.stats import Stats
 
@@ -15,39 +15,6 @@ TemplateMessage = dict[str, Any]
 
 ToolParser = Callable[..., Any]
 """mlx-lm's parser of one tool call: `(text, tools)` to one call or a list, with `name`, `arguments`."""
-
-
-class ModelInfo(Protocol):
-    """The served model, as the loader describes it."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def model_type(self) -> str: ...
-    @property
-    def vocab_size(self) -> int: ...
-    @property
-    def max_context(self) -> int:
-        """Prompt and answer together, in tokens."""
-
-    @property
-    def kv_bytes_per_token(self) -> int: ...
-    @property
-    def kv_type(self) -> str:
-        """What KV is kept in."""
-
-    @property
-    def num_kv_tokens(self) -> int: ...
-    @property
-    def device(self) -> str: ...
-    @property
-    def attention(self) -> str:
-        """What computes attention."""
-
-    @property
-    def eos_token_ids(self) -> frozenset[int]: ...
-    @property
-    def default_sampling(self) -> SamplingParams: ...
 
 
 class Tokenizer(Protocol):

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..engine.served_model import ServedModel
 from .formats.detokenizer import Detokenizer, TokenTexts
 from .grammar.constraint_factory import ConstraintFactory
 from .metrics import Metrics
 from .prompt.prompt import PromptBuilder
-from .protocols import ModelInfo, SchedulerInterface
+from .protocols import SchedulerInterface
 from .stream import KeepAlive
 
 
@@ -15,7 +16,7 @@ from .stream import KeepAlive
 class Services:
     """The served model and everything that works on its behalf."""
 
-    model: ModelInfo
+    model: ServedModel
     scheduler: SchedulerInterface
     prompts: PromptBuilder
     constraint_factory: ConstraintFactory | None  # None for a tokenizer that no grammar can be compiled for

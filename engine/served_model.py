@@ -1,60 +1,22 @@
-"""What is served: a model's facts, its memory plan, and what computes its attention."""
+"""The model that is served, as scheduler and API know it."""
 
 from dataclasses import dataclass
 
-from .loading.memory_plan import MemoryPlan
-from .loading.model_info import ModelInfo
 from .step import SamplingParams
-
-DEVICE_NAMES = {"metal": "Apple GPU", "cuda": "NVIDIA GPU", "cpu": "CPU"}
 
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """The model and its memory plan, as scheduler and API need to know them."""
+    """One model that is loaded and checked: plain values, picklable."""
 
-    info: ModelInfo
-    memory: MemoryPlan
-    blas: str  # what MLX's CPU device multiplies with
-    attention: str = "not yet chosen"  # what computes it; known when the engine has checked itself
-
-    @property
-    def name(self) -> str:
-        return self.info.name
-
-    @property
-    def model_type(self) -> str:
-        return self.info.model_type
-
-    @property
-    def vocab_size(self) -> int:
-        return self.info.vocab_size
-
-    @property
-    def max_context(self) -> int:
-        """Prompt and answer together, in tokens."""
-        return self.memory.max_context
-
-    @property
-    def kv_bytes_per_token(self) -> int:
-        return self.memory.kv_bytes_per_token
-
-    @property
-    def kv_type(self) -> str:
-        return self.info.kv_type
-
-    @property
-    def num_kv_tokens(self) -> int:
-        return self.memory.num_kv_tokens
-
-    @property
-    def device(self) -> str:
-        return f"{DEVICE_NAMES[self.memory.device.kind]} ({self.memory.device.name})"
-
-    @property
-    def eos_token_ids(self) -> frozenset[int]:
-        return self.info.eos_token_ids
-
-    @property
-    def default_sampling(self) -> SamplingParams:
-        return self.info.default_sampling
+    name: str  # as the user asked for it
+    vocab_size: int  # size of the logits' last axis
+    max_context: int  # prompt and answer together, in tokens
+    eos_token_ids: frozenset[int]
+    default_sampling: SamplingParams  # for requests that set nothing
+    kv_type: str  # what KV is kept in, for people to read
+    kv_bytes_per_token: int  # over all layers
+    num_blocks: int  # of KV
+    num_kv_tokens: int  # that fit into these blocks
+    device: str  # what computes, for people to read
+    attention: str  # what computes attention, for people to read

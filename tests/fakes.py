@@ -14,6 +14,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import AddedToken
 
 from pensieve.api.protocols import ToolParser
+from pensieve.engine.served_model import ServedModel
 from pensieve.engine.step import SamplingParams, TokenScore
 from pensieve.scheduler.counters import Counters
 from pensieve.scheduler.exceptions import EngineFailed
@@ -118,23 +119,21 @@ def _raise_exception(message: str) -> NoReturn:
     raise jinja2.TemplateError(message)
 
 
-@dataclass(frozen=True)
-class FakeModel:
-    """A model's description."""
+@dataclass(frozen=True, slots=True)
+class FakeModel(ServedModel):
+    """A served model of which a test sets only what it needs."""
 
     name: str = "test-org/Tiny-Model-4bit"
-    model_type: str = "llama"
     vocab_size: int = 256 + len(SPECIAL_TOKENS) + len(HARMONY_TOKENS)
-    context_length: int = 100_000
     max_context: int = 100_000
+    eos_token_ids: frozenset[int] = frozenset({IM_END})
+    default_sampling: SamplingParams = SamplingParams()  # noqa: RUF009  (frozen)
+    kv_type: str = "8-bit"
     kv_bytes_per_token: int = 1024
-    weight_bytes: int = 1_000_000
+    num_blocks: int = 6_250
     num_kv_tokens: int = 200_000
     device: str = "test"
     attention: str = "scripted"
-    kv_type: str = "8-bit"
-    eos_token_ids: frozenset[int] = frozenset({IM_END})
-    default_sampling: SamplingParams = SamplingParams()  # noqa: RUF009  (frozen)
 
 
 @dataclass(frozen=True)

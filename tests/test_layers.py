@@ -11,7 +11,14 @@ WEB = {"fastapi", "pydantic", "starlette", "uvicorn", "prometheus_client"}
 MLX = {"mlx", "mlx_lm"}
 
 # The half of each package that decides; it must be quick to test by the thousand.
-PLAIN = ["cache/blocks.py", "cache/radix.py", "scheduler/*.py", "engine/step.py", "engine/config.py"]
+PLAIN = [
+    "cache/blocks.py",
+    "cache/radix.py",
+    "scheduler/*.py",
+    "engine/step.py",
+    "engine/config.py",
+    "engine/served_model.py",
+]
 
 SOURCES = sorted(path for layer in [*LAYERS, "bench"] for path in (ROOT / layer).rglob("*.py"))
 

@@ -98,7 +98,7 @@ def serve(
         tokenizer = load_tokenizer(planned.info)
         model = engine.start(build, planned, engine_config)
         say(f"attends  with {model.attention}")
-        scheduler = SchedulerLoop(engine, scheduler_config, model.memory.num_blocks, model.max_context)
+        scheduler = SchedulerLoop(engine, scheduler_config, model.num_blocks, model.max_context)
         run_server(build_server(server_config, scheduler, model, tokenizer, listener), listener)
 
 

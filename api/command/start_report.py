@@ -1,5 +1,6 @@
 """What the server tells the user at its start: the plan, and how to point Claude Code here."""
 
+from ...engine.loading.build import PlannedModel
 from ...engine.loading.memory_plan import gigabytes
 from ...engine.served_model import ServedModel
 from ..config import ServerConfig
@@ -10,12 +11,12 @@ from .launch import LOCAL_KEY, base_url, output_tokens
 ROOMY_CONTEXT = 24_000
 
 
-def describe_plan(model: ServedModel) -> str:
-    """The plan as lines of text."""
-    info, memory = model.info, model.memory
-    device = f"{model.device}, {gigabytes(memory.device.available_bytes)} available"
+def describe_plan(planned: PlannedModel) -> str:
+    """Describe the model, its device and its memory plan, as lines of text."""
+    info, memory = planned.info, planned.memory
+    device = f"{memory.device.description}, {gigabytes(memory.device.available_bytes)} available"
     if memory.device.kind == "cpu":
-        device += f"; {model.blas}"
+        device += f"; {planned.blas}"
     context = f"{memory.max_context:,} tokens"
     if memory.max_context < info.context_length:
         context += f" (the model's own limit is {info.context_length:,})"

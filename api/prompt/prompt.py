@@ -8,13 +8,14 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from ...engine.served_model import ServedModel
 from ..config import MediaPolicy
 from ..errors import InvalidRequest
 from ..formats.detokenizer import Detokenizer
 from ..formats.thinking_tags import find_think_marks
 from ..formats.tool_calls.tool_format import ToolFormat, head_tools, template_tool
 from ..output.thinking_budget import Budget
-from ..protocols import ModelInfo, TemplateMessage, Tokenizer
+from ..protocols import TemplateMessage, Tokenizer
 from ..schema import CountTokensRequest
 from .conversation import closing_instruction, hoist_system, system_text, template_messages
 from .media import refuse_media
@@ -47,7 +48,7 @@ class PromptBuilder:
 
     def __init__(
         self,
-        model: ModelInfo,
+        model: ServedModel,
         tokenizer: Tokenizer,
         new_detokenizer: Callable[[], Detokenizer],
         images: MediaPolicy = "note",

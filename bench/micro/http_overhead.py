@@ -35,13 +35,13 @@ class BareEngine:
 
     def __init__(self, folder: Path) -> None:
         config = EngineConfig(model=str(folder))
-        self._runner, self._served = build(plan_model(folder, config), config)
-        self._tokenizer = load_tokenizer(self._served.info)
+        planned = plan_model(folder, config)
+        self._runner, self._served = build(planned, config)
+        self._tokenizer = load_tokenizer(planned.info)
 
     def rate(self, trace: Trace) -> float:
         """Tokens/s of the trace's first turns, all at once."""
-        memory = self._served.memory
-        scheduler = Scheduler(SchedulerConfig(), memory.num_blocks, memory.num_kv_tokens)
+        scheduler = Scheduler(SchedulerConfig(), self._served.num_blocks, self._served.num_kv_tokens)
         times: dict[int, list[float]] = {}
         for prompt in self._prompts(trace):
             sequence = scheduler.add(Request(prompt, SamplingParams(), trace.output_tokens))

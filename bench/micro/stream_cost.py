@@ -18,7 +18,6 @@ import time
 from collections import abc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -28,6 +27,7 @@ import uvloop
 
 from ...api.app import create_app
 from ...api.config import ServerConfig
+from ...engine.served_model import ServedModel
 from ...engine.step import SamplingParams, StepPlan, StepResult
 from ...scheduler.config import SchedulerConfig
 from ...scheduler.loop import SchedulerLoop
@@ -42,22 +42,20 @@ EOS: int = CONFIG["eos_token_id"]
 StepStart = tuple[int, float]
 """A step's rows, and the CPU time of the loop's thread, in seconds, when it was handed to the engine."""
 
-
-@dataclass(frozen=True)
-class SleepingModel:
-    """A description of no model."""
-
-    name: str = "sleeping"
-    model_type: str = "qwen3"
-    vocab_size: int = VOCABULARY
-    max_context: int = MAX_CONTEXT
-    kv_bytes_per_token: int = 1024
-    num_kv_tokens: int = MAX_CONTEXT
-    device: str = "none"
-    attention: str = "none"
-    kv_type: str = "none"
-    eos_token_ids: frozenset[int] = frozenset({EOS})
-    default_sampling: SamplingParams = SamplingParams()  # noqa: RUF009  (frozen)
+MODEL = ServedModel(
+    name="sleeping",
+    vocab_size=VOCABULARY,
+    max_context=MAX_CONTEXT,
+    eos_token_ids=frozenset({EOS}),
+    default_sampling=SamplingParams(),
+    kv_type="none",
+    kv_bytes_per_token=1024,
+    num_blocks=NUM_BLOCKS,
+    num_kv_tokens=MAX_CONTEXT,
+    device="none",
+    attention="none",
+)
+"""Stands for a model that is loaded."""
 
 
 class SleepingEngine:
@@ -142,7 +140,7 @@ async def measure(options: argparse.Namespace) -> list[float]:
     engine = SleepingEngine(options.step_ms / 1000)
     loop = SchedulerLoop(engine, SchedulerConfig(max_batch=options.batch), NUM_BLOCKS, MAX_CONTEXT)
     costs = []
-    async with serving(create_app(ServerConfig(), SleepingModel(), load_tokenizer(), loop), loop) as port:
+    async with serving(create_app(ServerConfig(), MODEL, load_tokenizer(), loop), loop) as port:
         for _ in range(options.repeat):
             engine.marks.clear()
             await play(port, options)

@@ -18,6 +18,7 @@ from .model_info import ModelInfo
 from .weights import ModelError
 
 DeviceKind = Literal["metal", "cuda", "cpu"]
+DEVICE_NAMES: dict[DeviceKind, str] = {"metal": "Apple GPU", "cuda": "NVIDIA GPU", "cpu": "CPU"}
 
 # Activations, logits, MLX's buffer cache and the Python process itself.
 RESERVE_BYTES = 750_000_000
@@ -45,6 +46,11 @@ class Device:
     name: str
     total_bytes: int
     available_bytes: int
+
+    @property
+    def description(self) -> str:
+        """Kind and name, for people to read."""
+        return f"{DEVICE_NAMES[self.kind]} ({self.name})"
 
 
 @dataclass(frozen=True, slots=True)
