@@ -20,6 +20,13 @@ from .packing import Packing
 
 Slots = npt.NDArray[np.int32]
 
+MIN_KERNEL_ELEMENTS = 8
+"""Elements that an array has at least, if a kernel reads it through a `device` pointer.
+
+MLX puts a Metal kernel's inputs of fewer elements into the constant address space, where such a pointer
+cannot read.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class LayerShape:
@@ -74,16 +81,19 @@ class ArrayPools:
     def __init__(self, shapes: list[LayerShape], num_blocks: int) -> None:
         self.keys = [_zeros(shape, shape.key_dim, num_blocks) for shape in shapes]
         self.values = [_zeros(shape, shape.value_dim, num_blocks) for shape in shapes]
-        # For kernels that write in place, unknown to MLX: by layer, what the next reader must wait for.
-        self.done = [mx.zeros((8,)) for _ in shapes]
+        # By layer, zeros that depend on the last kernel that wrote to the pools in place. MLX does not know
+        # of such writes: a kernel that takes the fence as an input runs after them.
+        self.write_fences = [mx.zeros((MIN_KERNEL_ELEMENTS,)) for _ in shapes]
 
     @classmethod
-    def of(cls, shapes: list[LayerShape], arrays: list[mx.array], done: list[mx.array]) -> "ArrayPools":
-        """Pools that consist of these arrays, in the order of `arrays()`."""
+    def of(
+        cls, shapes: list[LayerShape], arrays: list[mx.array], write_fences: list[mx.array]
+    ) -> "ArrayPools":
+        """Make pools that consist of these arrays, in the order of `arrays()`."""
         pools, rows = cls([], 0), iter(arrays)
         pools.keys = [_pool(next(rows), shape, shape.key_dim) for shape in shapes]
         pools.values = [_pool(next(rows), shape, shape.value_dim) for shape in shapes]
-        pools.done = list(done)
+        pools.write_fences = list(write_fences)
         return pools
 
     def write(self, layer: int, slots: Slots, keys: mx.array, values: mx.array) -> None:

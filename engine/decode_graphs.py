@@ -87,7 +87,7 @@ class DecodeGraphs:
             inputs, offsets = _padded(tokens, positions, layouts[0][1].num_rows)
             flats = [tables.flat(kind, layout) for kind, layout in layouts]
             try:
-                logits, pools.done = graph(inputs, offsets, flats, pools.arrays(), pools.done)
+                logits, pools.write_fences = graph(inputs, offsets, flats, pools.arrays(), pools.write_fences)
                 return logits[: len(slot_ranges)]
             except Exception as error:  # of tracing, which has computed nothing yet
                 logger.warning("a step of this model cannot be compiled, which costs speed: %s", error)
@@ -130,10 +130,10 @@ class DecodeGraphs:
             offsets: mx.array,
             flats: list[mx.array],
             arrays: list[mx.array],
-            done: list[mx.array],
+            write_fences: list[mx.array],
         ) -> tuple[mx.array, list[mx.array]]:
-            pools = ArrayPools.of([spec.shape for spec in self._layers], arrays, done)
-            return self._forward(inputs, offsets, TracedTables(layouts, flats), pools), pools.done
+            pools = ArrayPools.of([spec.shape for spec in self._layers], arrays, write_fences)
+            return self._forward(inputs, offsets, TracedTables(layouts, flats), pools), pools.write_fences
 
         return mx.compile(run)
 

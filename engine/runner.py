@@ -137,7 +137,7 @@ class Runner:
         """Arrays whose evaluation makes the writes of this step real."""
         if isinstance(self._pools, HostPools):
             return []
-        return self._pools.arrays() if self._kernels is None else self._pools.done
+        return self._pools.arrays() if self._kernels is None else self._pools.write_fences
 
     def _forward(self, plan: StepPlan) -> mx.array:
         tokens = self._decode(plan) if plan.decode else mx.zeros((0,), mx.int32)

@@ -13,7 +13,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
 
 from ..cache.blocks import BLOCK_SIZE, BlockTable
-from ..cache.kv import ArrayPools, LayerShape
+from ..cache.kv import MIN_KERNEL_ELEMENTS, ArrayPools, LayerShape
 from .attention.array_attention import AttentionParams, attend_arrays
 from .attention.kernels.batch_tables import BatchTables
 from .attention.kernels.paged_kernels import Options, PagedKernels, find_kernels
@@ -103,7 +103,7 @@ def _layer_disagreement(spec: AttentionSpec, kernels: PagedKernels) -> float:
     expected = attend_arrays(queries.astype(mx.float32), plain.keys[0], plain.values[0], slot_ranges, params)
     batch = BatchTables(slot_ranges, shared_prefixes(slot_ranges))
     result, _ = kernels.decode(
-        queries, new, (ours.keys[0], ours.values[0]), batch, Options(params, mx.zeros((8,)))
+        queries, new, (ours.keys[0], ours.values[0]), batch, Options(params, mx.zeros((MIN_KERNEL_ELEMENTS,)))
     )
     return _largest_distance(result[:, :, 0], expected[:, :, 0]) / KERNEL_TOLERANCE[shape.dtype]
 

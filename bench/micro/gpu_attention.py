@@ -72,15 +72,17 @@ class Trial:
         batch, outs = BatchTables(self.runs, shared_prefixes(self.runs)), []
         for layer in range(LAYERS):
             both = self.pools.keys[layer], self.pools.values[layer]
-            options = Options(self.scoring, self.pools.done[layer])
-            out, self.pools.done[layer] = self.kernels.decode(self.queries, self.new, both, batch, options)
+            options = Options(self.scoring, self.pools.write_fences[layer])
+            out, self.pools.write_fences[layer] = self.kernels.decode(
+                self.queries, self.new, both, batch, options
+            )
             outs.append(out)
         return outs
 
     def distance(self) -> float:
         """To plain MLX, of the first layer's rows, once the kernels have stored what is new."""
         out = self.attend()[0]
-        mx.eval(out, self.pools.done)
+        mx.eval(out, self.pools.write_fences)
         keys, values = self.pools.keys[0], self.pools.values[0]
         plain = attend_arrays(self.queries.astype(mx.float32), keys, values, self.runs, self.scoring)
         mine, theirs = (np.array(a.astype(mx.float32))[:, :, 0] for a in (out, plain))
@@ -99,7 +101,7 @@ class Trial:
         outs = [out for _ in range(count) for out in self.attend()]
         mx.synchronize()
         started = time.perf_counter()
-        mx.eval(outs, self.pools.done)
+        mx.eval(outs, self.pools.write_fences)
         return 1e3 * (time.perf_counter() - started)
 
 

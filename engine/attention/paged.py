@@ -130,9 +130,11 @@ class KernelDecode(PagedLayer):
         self, queries: mx.array, keys: mx.array, values: mx.array, params: AttentionParams
     ) -> mx.array:
         pools, layer = self._pools, self._layer
-        both, options = (pools.keys[layer], pools.values[layer]), Options(params, pools.done[layer])
+        both, options = (pools.keys[layer], pools.values[layer]), Options(params, pools.write_fences[layer])
         queries = queries.astype(keys.dtype)  # some models widen them; the kernels sum in float32 anyway
-        out, pools.done[layer] = self._kernels.decode(queries, (keys, values), both, self._tables, options)
+        out, pools.write_fences[layer] = self._kernels.decode(
+            queries, (keys, values), both, self._tables, options
+        )
         return out
 
 
@@ -159,7 +161,9 @@ class KernelPrefill(PagedLayer):
     ) -> mx.array:
         pools, layer = self._pools, self._layer
         both = pools.keys[layer], pools.values[layer]
-        done = pools.done[layer] = self._kernels.append((keys, values), both, self._slots, pools.done[layer])
+        done = pools.write_fences[layer] = self._kernels.append(
+            (keys, values), both, self._slots, pools.write_fences[layer]
+        )
         (slot_ranges,) = self._this.within(self.window).slot_ranges
         k, v = self._kernels.read(both, slot_ranges, done)
         return attend_slice(fenced(queries, done), k[None], v[None], params)

@@ -49,7 +49,7 @@ def test_what_is_written_is_read(kind: Any, kv_bits: int) -> None:
 def test_pools_are_made_of_arrays_again() -> None:
     pools = ArrayPools([shape(8)] * 2, 1)
     pools.write(1, np.array([7], np.int32), mx.ones((2, 1, 64)), mx.ones((2, 1, 32)))
-    again = ArrayPools.of([shape(8)] * 2, pools.arrays(), pools.done)
+    again = ArrayPools.of([shape(8)] * 2, pools.arrays(), pools.write_fences)
     assert (again.keys[1][:, 7] == 1).all()
     assert (again.values[1][:, 7] == 1).all()
 

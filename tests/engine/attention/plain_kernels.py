@@ -74,8 +74,8 @@ class PlainRunner(Runner):
         if self._kernels is None:
             return logits
         slots = np.array([row.slot_ranges[-1][1] - 1 for row in rows], np.int32)
-        for layer, done in enumerate(pools.done):
+        for layer, done in enumerate(pools.write_fences):
             keys, values = done[:, : len(rows), :, 0].swapaxes(1, 2)
             pools.write(layer, slots, keys, values)
-            pools.done[layer] = mx.zeros((8,))
+            pools.write_fences[layer] = mx.zeros((8,))
         return logits

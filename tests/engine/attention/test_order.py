@@ -121,7 +121,7 @@ def test_whatever_reads_a_pool_waits_for_its_last_write(
         runner.prefill(PrefillChunk(seq_id, [7] * (length - 1), 0, table.slot_ranges(length - 1)))
         rows.append(DecodeRow(seq_id, 7, length - 1, table.slot_ranges(length), SamplingParams()))
     names = {f"pool{i}": rows for i, rows in enumerate(pools.arrays())}
-    graph = Graph(tmp_path / "graph", [runner.logits(rows), *pools.done], names)
+    graph = Graph(tmp_path / "graph", [runner.logits(rows), *pools.write_fences], names)
     readers = {name: graph.readers(name) for name in names}
     assert any(readers.values())
     for name, nodes in readers.items():
