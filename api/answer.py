@@ -1,15 +1,15 @@
 """One answer on its way: tokens from the scheduler to pieces of text and tool calls, with its accounts."""
 
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Literal
 
 from ..engine.step import TokenScore
 from .formats.output_events import OutputEvent, ScoredToken
-from .metrics import FinishedReason, Metrics
+from .metrics import FinishedReason
 from .output.parser import OutputParser
 from .protocols import TokenSource
+from .request_record import RequestRecord
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
 
@@ -31,26 +31,22 @@ class Answer:
         self,
         token_stream: TokenSource,
         parser: OutputParser,
-        metrics: Metrics,
-        started_s: float,
+        record: RequestRecord,
         is_cut: bool = False,
     ) -> None:
         """is_cut: the context leaves less room than the client has allowed."""
         self._token_stream = token_stream
         self._parser = parser
-        self._metrics = metrics
-        self._started_s = started_s  # time.monotonic() when the request came in
+        self._record = record
         self._is_cut = is_cut
-        self._last_tokens_s: float | None = None
-        self._num_tokens = 0
         self._outcome: FinishedReason = "abort"  # until it ends otherwise
-        self._ended = self._closed = False
+        self._ended = False
 
     @property
     def usage(self) -> Usage:
         """The account so far; the cached part is a look-ahead until the request is admitted."""
         cached = self._token_stream.num_cached_tokens
-        return Usage(self._token_stream.num_prompt_tokens - cached, cached, self._num_tokens)
+        return Usage(self._token_stream.num_prompt_tokens - cached, cached, self._record.num_generated)
 
     @property
     def stop_reason(self) -> StopReason:
@@ -81,7 +77,7 @@ class Answer:
         except Exception:
             self._outcome = "error"
             raise
-        self._count(len(tokens))
+        self._record.generated(len(tokens))
         scores = self._token_stream.scores
         events = self._feed_scored(tokens, scores) if scores else self._parser.feed(tokens)
         return events + self._finish() if self._parser.done else events
@@ -99,31 +95,16 @@ class Answer:
         return events
 
     def close(self) -> None:
-        """End the generation, whatever state it is in, and write the accounts once."""
+        """End the request within one step, whatever state it is in, and close its record."""
         self._token_stream.cancel()
-        if self._closed:
-            return
-        self._closed = True
-        elapsed_s = time.monotonic() - self._started_s
-        self._metrics.ended(self._token_stream, self._num_tokens, self._outcome, elapsed_s)
-        for result in self._parser.results:
-            self._metrics.tool_call(result)
-
-    def _count(self, num_tokens: int) -> None:
-        now = time.monotonic()
-        self._num_tokens += num_tokens
-        if self._last_tokens_s is None:
-            self._metrics.first_token(self._token_stream, now - self._started_s)
-        else:
-            self._metrics.next_tokens(num_tokens, now - self._last_tokens_s)
-        self._last_tokens_s = now
+        self._record.close(self._outcome, self._parser.results)
 
     def _finish(self) -> list[OutputEvent]:
         self._ended = True
         events = self._parser.finish()
         self._outcome = self._why()
         if self._token_stream.finish_reason == "stop":
-            self._num_tokens += 1  # the stop token: sampled, but not among the tokens read
+            self._record.num_generated += 1  # the stop token: sampled, but not among the tokens read
         return events
 
     def _why(self) -> FinishedReason:

@@ -180,7 +180,9 @@ def add_error_handlers(app: FastAPI, rejected: Callable[[ApiError], None]) -> No
 
     async def handle_error(request: Request, error: Exception) -> JSONResponse:
         problem = api_error(error)
-        if not isinstance(problem, EngineError | ClientGone):
+        if isinstance(problem, EngineError):
+            logger.error("request %s failed: %s", request.state.request_id, error)
+        elif not isinstance(problem, ClientGone):
             rejected(problem)
         return error_response(problem, request.url.path, request.state.request_id)
 

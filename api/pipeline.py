@@ -14,6 +14,7 @@ from .output.parser import Grammar, OutputParser
 from .output.thinking_budget import Budget, BudgetedTokenStream
 from .prompt.prompt import Prompt
 from .protocols import TokenSource
+from .request_record import RequestRecord
 from .schema import CountTokensRequest, GenerationRequest, MessagesRequest, sampling_params
 from .services import Services
 from .stream import AnswerStream, BodyBuilder, StreamWriter, until_disconnect, whole_message
@@ -99,7 +100,8 @@ class Pipeline:
             else BudgetedTokenStream(submit, prepared.request, prepared.budget, prepared.grammar)
         )
         parser = OutputParser(self._services.new_detokenizer(), prepared.grammar)
-        return Answer(token_stream, parser, self._services.metrics, prepared.started_s, prepared.is_cut)
+        record = RequestRecord(prepared.request, token_stream, self._services.metrics, prepared.started_s)
+        return Answer(token_stream, parser, record, prepared.is_cut)
 
     def _scheduled(self, http: HttpRequest, body: GenerationRequest, tokens: list[int]) -> Request:
         """Make the scheduler's request; `max_tokens` is cut to what the context leaves."""

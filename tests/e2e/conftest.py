@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -45,25 +46,29 @@ def running_server() -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "pensieve", "serve", "--model", "demo", "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_until_healthy(url, process)
-        yield url
-    finally:
-        process.terminate()
-        output, _ = process.communicate(timeout=30)
+    # Into a file: a pipe that nobody reads is full after some hundred requests' lines.
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_until_healthy(url, process)
+            yield url
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+            log.seek(0)
+            output = log.read()
     assert process.returncode == 0, output
     assert "Traceback" not in output, output
 
 
-def wait_until_healthy(url: str, process: subprocess.Popen[str]) -> None:
+def wait_until_healthy(url: str, process: subprocess.Popen[bytes]) -> None:
     """Wait for /health to answer 200."""
     for _ in range(600):
         try:
             with urllib.request.urlopen(f"{url}/health", timeout=1):
                 return
         except (urllib.error.URLError, ConnectionError, TimeoutError):
-            assert process.poll() is None, process.communicate()[0]
+            assert process.poll() is None, f"it ended with {process.returncode}"
             time.sleep(0.1)
     raise AssertionError("the server does not start")

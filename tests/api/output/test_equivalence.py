@@ -23,6 +23,7 @@ from pensieve.api.message_events import MessageBodyBuilder, MessageStreamWriter
 from pensieve.api.metrics import Metrics
 from pensieve.api.openai.chunks import ChatBodyBuilder, ChatStreamWriter
 from pensieve.api.output.parser import Grammar, OutputParser
+from pensieve.api.request_record import RequestRecord
 from pensieve.api.stream import BodyBuilder
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.sequence import FinishReason, Request
@@ -224,7 +225,8 @@ class Lab:
     def answer(self, name: str, chunks: Chunks, finish: FinishReason, grammar: Grammar) -> Answer:
         request = Request([1], SamplingParams(), 10_000, frozenset())
         token_stream = ScriptedTokenStream(request, Script(chunks, finish=finish))
-        return Answer(token_stream, OutputParser(make_detokenizer(name)(), grammar), self._metrics, 0.0)
+        record = RequestRecord(request, token_stream, self._metrics, 0.0)
+        return Answer(token_stream, OutputParser(make_detokenizer(name)(), grammar), record)
 
 
 @pytest.mark.parametrize("name", ["qwen", "llama_3", "phi_3", "llama_2", "demo", "bytes"])
