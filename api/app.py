@@ -6,8 +6,7 @@ from starlette.middleware import Middleware
 from ..engine.served_model import ServedModel
 from .config import ServerConfig
 from .errors import add_error_handlers
-from .formats.detokenizer import TokenTexts, detokenizer_factory
-from .formats.thinking_tags import find_think_marks
+from .formats.model_format import build_model_format
 from .grammar.constraint_factory import open_constraint_factory
 from .health import HealthApi
 from .messages import MessagesApi
@@ -16,6 +15,7 @@ from .middleware import BodyLimit, Guard, RequestContext
 from .models import ModelsApi
 from .openai.routes import OpenAIApi
 from .prompt.prompt import PromptBuilder
+from .prompt.template import ChatTemplate
 from .protocols import SchedulerInterface, Tokenizer
 from .services import Services
 from .stream import KeepAlive
@@ -29,18 +29,14 @@ def create_app(
     keep_alive: KeepAlive = KeepAlive(),  # noqa: B008  (frozen)
 ) -> FastAPI:
     """Build the application. Reads the tokenizer's vocabulary and probes its template; starts nothing."""
-    think, new_detokenizer = find_think_marks(tokenizer), detokenizer_factory(tokenizer)
-    prompts = PromptBuilder(model, tokenizer, new_detokenizer, config.images)
+    template = ChatTemplate(tokenizer)
+    model_format = build_model_format(tokenizer, template.features.native_tools)
     services = Services(
         model=model,
+        model_format=model_format,
         scheduler=scheduler,
-        prompts=prompts,
-        constraint_factory=open_constraint_factory(
-            tokenizer, model.eos_token_ids, prompts.template.tool_format
-        ),
-        think=(think.start, think.end) if think else None,
-        new_detokenizer=new_detokenizer,
-        token_texts=TokenTexts(tokenizer, new_detokenizer),
+        prompts=PromptBuilder(model, tokenizer, template, model_format, config.images),
+        constraint_factory=open_constraint_factory(model_format, model.eos_token_ids),
         metrics=Metrics(model, scheduler.stats),
         keep_alive=keep_alive,
     )

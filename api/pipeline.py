@@ -1,6 +1,7 @@
 """From a checked request to its answer: prompt, queue, and the answer in the words of the route's API."""
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from starlette.requests import Request as HttpRequest
@@ -9,9 +10,11 @@ from starlette.responses import JSONResponse, Response
 from ..scheduler.sequence import Request
 from .answer import Answer
 from .errors import ClientGone, prompt_too_long
+from .formats.answer_format import AnswerFormat
+from .formats.detokenizer import Detokenizer
 from .grammar.answer_constraint import AnswerConstraint
-from .output.parser import Grammar, OutputParser
-from .output.thinking_budget import Budget, BudgetedTokenStream
+from .output.parser import OutputParser
+from .output.thinking_budget import BudgetedTokenStream, ThinkingBudget
 from .prompt.prompt import Prompt
 from .protocols import TokenSource
 from .request_record import RequestRecord
@@ -27,9 +30,10 @@ class PreparedRequest:
     """A request that is ready for the scheduler."""
 
     request: Request
-    grammar: Grammar
+    grammar: AnswerFormat
+    new_detokenizer: Callable[[], Detokenizer]
     started_s: float  # time.monotonic() when the request came in
-    budget: Budget | None = None  # of the model's thoughts
+    budget: ThinkingBudget | None = None  # of the model's thoughts
     is_cut: bool = False  # the context leaves less room than the client has allowed
 
 
@@ -53,11 +57,11 @@ class Pipeline:
             await self._services.constraint_factory.rules(body) if self._services.constraint_factory else None
         )
         prompt = await self.build(body)
-        grammar = Grammar(
+        grammar = AnswerFormat(
             stop_sequences=body.stop_sequences or (),
             tool_format=prompt.tool_format,
             tools=prompt.tools,
-            think=self._services.think,
+            thinking=self._services.model_format.thinking,
             starts_thinking=prompt.starts_thinking,
             one_call=body.tool_choice is not None and body.tool_choice.disable_parallel_tool_use,
             is_value=rules is not None and body.answer_schema is not None and not body.must_call,
@@ -67,15 +71,17 @@ class Pipeline:
         if rules is not None:
             rules = replace(rules, starts_thinking=prompt.starts_thinking)
             request = replace(request, constraint=AnswerConstraint(rules))
-        return PreparedRequest(request, grammar, started_s, prompt.budget, is_cut)
+        new_detokenizer = self._services.model_format.new_message_detokenizer
+        return PreparedRequest(request, grammar, new_detokenizer, started_s, prompt.budget, is_cut)
 
     async def raw(
         self, http: HttpRequest, body: GenerationRequest, prompt: str | list[int], started_s: float
     ) -> PreparedRequest:
         """Prepare a prompt that is taken as it is."""
         tokens = await self._services.prompts.tokens(prompt)
-        grammar = Grammar(stop_sequences=body.stop_sequences or ())
-        return PreparedRequest(self._scheduled(http, body, tokens), grammar, started_s)
+        grammar = AnswerFormat(stop_sequences=body.stop_sequences or ())
+        new_detokenizer = self._services.model_format.new_detokenizer
+        return PreparedRequest(self._scheduled(http, body, tokens), grammar, new_detokenizer, started_s)
 
     def stream(self, prepared: PreparedRequest, writer: StreamWriter) -> Response:
         """Answer as a stream."""
@@ -99,7 +105,7 @@ class Pipeline:
             if prepared.budget is None
             else BudgetedTokenStream(submit, prepared.request, prepared.budget, prepared.grammar)
         )
-        parser = OutputParser(self._services.new_detokenizer(), prepared.grammar)
+        parser = OutputParser(prepared.new_detokenizer(), prepared.grammar)
         record = RequestRecord(prepared.request, token_stream, self._services.metrics, prepared.started_s)
         return Answer(token_stream, parser, record, prepared.is_cut)
 

@@ -1,10 +1,9 @@
 """What the routes share: made once by the factory, handed to each of them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..engine.served_model import ServedModel
-from .formats.detokenizer import Detokenizer, TokenTexts
+from .formats.model_format import ModelFormat
 from .grammar.constraint_factory import ConstraintFactory
 from .metrics import Metrics
 from .prompt.prompt import PromptBuilder
@@ -17,11 +16,9 @@ class Services:
     """The served model and everything that works on its behalf."""
 
     model: ServedModel
+    model_format: ModelFormat
     scheduler: SchedulerInterface
     prompts: PromptBuilder
     constraint_factory: ConstraintFactory | None  # None for a tokenizer that no grammar can be compiled for
-    think: tuple[str, str] | None  # the marks around the model's thoughts
-    new_detokenizer: Callable[[], Detokenizer]
-    token_texts: TokenTexts
     metrics: Metrics
     keep_alive: KeepAlive

@@ -5,13 +5,11 @@ mlx-lm's own streaming detokenizer turns a NUL byte into 'Ā', so bytes are deco
 """
 
 import codecs
-import json
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..protocols import Tokenizer
-
-SPACE_MARK = "\u2581"  # SentencePiece's stand-in for a space
+from .token_bytes import TokenBytes
 
 
 class Detokenizer(Protocol):
@@ -75,91 +73,9 @@ class WindowDetokenizer:
         return text[start:]
 
 
-def detokenizer_factory(tokenizer: Tokenizer) -> Callable[[], Detokenizer]:
-    """Choose how this tokenizer's ids are decoded; call it once, it reads the whole vocabulary."""
-    table = token_bytes(tokenizer)
+def detokenizer_factory(tokenizer: Tokenizer, token_bytes: TokenBytes) -> Callable[[], Detokenizer]:
+    """Choose how this tokenizer's ids are decoded."""
+    table, strips = token_bytes.table, token_bytes.strips_first_space
     if table is None:
         return lambda: WindowDetokenizer(tokenizer.decode)
-    strips = _decoder_kinds(_decoder_description(tokenizer))[-1] == "Strip"
     return lambda: ByteDetokenizer(table, strip_first_space=strips)
-
-
-def token_bytes(tokenizer: Tokenizer) -> list[bytes] | None:
-    """List the bytes that each token stands for, None where they depend on the tokens around it."""
-    kinds = _decoder_kinds(_decoder_description(tokenizer))
-    if kinds == ["ByteLevel"]:
-        return _read_vocabulary(tokenizer, _byte_level_bytes())
-    if kinds[:3] == ["Replace", "ByteFallback", "Fuse"] and kinds[3:] in ([], ["Strip"]):
-        return _read_vocabulary(tokenizer, None)
-    return None
-
-
-class TokenTexts:
-    """The bytes of single tokens."""
-
-    def __init__(self, tokenizer: Tokenizer, new_detokenizer: Callable[[], Detokenizer]) -> None:
-        self.new_detokenizer = new_detokenizer
-        self._tokenizer = tokenizer
-        kinds = _decoder_kinds(_decoder_description(tokenizer))
-        self._byte_of = _byte_level_bytes() if kinds == ["ByteLevel"] else None
-        self._knows_bytes = kinds == ["ByteLevel"] or kinds[:3] == ["Replace", "ByteFallback", "Fuse"]
-
-    def bytes_of(self, token: int) -> bytes:
-        """Return a token's bytes; where only the tokenizer knows them, those of its text alone."""
-        if not self._knows_bytes:
-            return self._tokenizer.decode([token]).encode()
-        backend: Any = getattr(self._tokenizer, "backend_tokenizer")  # noqa: B009  (not part of the protocol)
-        text = backend.id_to_token(token) or ""
-        return _byte_level(text, self._byte_of) if self._byte_of else _sentence_piece(text)
-
-
-def _decoder_description(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Read the fast tokenizer's own description of its decoder; empty when there is none."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    decoder = getattr(backend, "decoder", None)
-    if decoder is None:
-        return {}
-    description = json.loads(decoder.__getstate__())
-    return description if isinstance(description, dict) else {}
-
-
-def _decoder_kinds(decoder: dict[str, Any]) -> list[str]:
-    if decoder.get("type") == "Sequence":
-        return [part["type"] for part in decoder["decoders"]]
-    return [decoder["type"]] if "type" in decoder else []
-
-
-def _read_vocabulary(tokenizer: Tokenizer, byte_of: dict[str, int] | None) -> list[bytes]:
-    """List the bytes of every token; `byte_of` maps the characters of a byte-level vocabulary."""
-    backend: Any = getattr(tokenizer, "backend_tokenizer")  # noqa: B009  (not part of the protocol)
-    size = backend.get_vocab_size(with_added_tokens=True)
-    ids = backend.get_vocab(with_added_tokens=True)
-    table = [b""] * (max(ids.values(), default=size - 1) + 1)
-    for token, index in ids.items():
-        table[index] = _byte_level(token, byte_of) if byte_of else _sentence_piece(token)
-    return table
-
-
-def _byte_level(token: str, byte_of: dict[str, int]) -> bytes:
-    """Decode a token's stand-in characters; a token with any other character is plain text."""
-    if all(char in byte_of for char in token):
-        return bytes(byte_of[char] for char in token)
-    return token.encode()
-
-
-def _sentence_piece(token: str) -> bytes:
-    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-        return bytes([int(token[3:5], 16)])
-    return token.replace(SPACE_MARK, " ").encode()
-
-
-def _byte_level_bytes() -> dict[str, int]:
-    """Return GPT-2's alphabet: printable bytes stand for themselves, the others for U+0100 and up."""
-    printable = [
-        *range(ord("!"), ord("~") + 1),
-        *range(ord("¡"), ord("¬") + 1),
-        *range(ord("®"), ord("ÿ") + 1),
-    ]
-    others = [byte for byte in range(256) if byte not in printable]
-    table = {chr(byte): byte for byte in printable}
-    return table | {chr(256 + i): byte for i, byte in enumerate(others)}

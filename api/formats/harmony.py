@@ -39,11 +39,6 @@ def parse_call(text: str, _tools: Any = None) -> dict[str, Any]:
     return {"name": head[1], "arguments": json.loads(text[head.end() :])}
 
 
-def readable(detokenizer: Detokenizer, think: tuple[str, str] | None) -> Detokenizer:
-    """Where thoughts are marked as in this format, make one mark of each header; else change nothing."""
-    return HarmonyText(detokenizer) if think == (THOUGHT, END) else detokenizer
-
-
 class HarmonyText:
     """A detokenizer on top of another. The prompt ends with the beginning of a header."""
 

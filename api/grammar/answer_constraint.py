@@ -21,7 +21,7 @@ MAX_SPACE = 4  # between a mark and its call
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class ConstraintSpec:
     """What one request's answer must conform to.
 
     call: what follows when the mark of a call has been written, from the mark on; None for no calls.
@@ -60,7 +60,7 @@ class State:
 class AnswerConstraint:
     """The constraint of one request."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: ConstraintSpec) -> None:
         self._rules = rules
         self._refused: set[int] = set()  # at the present position
         self._mask: bytes | None = None  # of the present position, once it was asked for
@@ -122,7 +122,7 @@ class AnswerConstraint:
         rules = self._rules
         if not self._state.is_fresh or rules.think is None or not rules.may_think:
             return None
-        return rules.vocabulary.marks.get(rules.think[0].decode())
+        return rules.vocabulary.special_tokens.get(rules.think[0].decode())
 
     def _after(self, token: int) -> State | None:
         """Return the state behind `token`, None when it may not come."""
@@ -150,7 +150,11 @@ class AnswerConstraint:
         if state.owes and token in vocabulary.eos_ids:
             return None  # the answer may not end within thoughts, before what it must hold
         mark = rules.call_marks[0]
-        if rules.call is not None and not state.is_thinking and token == vocabulary.marks.get(mark.decode()):
+        if (
+            rules.call is not None
+            and not state.is_thinking
+            and token == vocabulary.special_tokens.get(mark.decode())
+        ):
             return self._begin(rules.call, mark)
         return self._watch(state, vocabulary.text(token))
 

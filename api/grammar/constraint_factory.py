@@ -3,44 +3,46 @@
 from collections.abc import Collection
 
 from ..errors import InvalidRequest
-from ..formats.harmony import is_harmony
-from ..formats.thinking_tags import ThinkMarks, find_think_marks
+from ..formats.model_format import ModelFormat
+from ..formats.thinking_tags import ThinkingTags
 from ..formats.tool_calls.tool_format import ToolFormat, head_tools
-from ..protocols import Tokenizer
 from ..schema import AssistantMessage, MessagesRequest, Tool
-from .answer_constraint import Rules
+from .answer_constraint import ConstraintSpec
 from .answer_grammar import call_format
-from .grammar_cache import GrammarKey, Grammars
-from .vocabulary import Vocabulary, read_vocabulary
+from .grammar_cache import GrammarCache, GrammarKey
+from .vocabulary import Vocabulary, make_vocabulary
 
 
 def open_constraint_factory(
-    tokenizer: Tokenizer, eos_ids: Collection[int], tool_format: ToolFormat
+    model_format: ModelFormat, eos_ids: Collection[int]
 ) -> "ConstraintFactory | None":
-    """Make the rule book of a model; None when no grammar can be compiled for its tokens, or its messages."""
-    if is_harmony(tokenizer):
+    """Make a model's constraint factory; None when no grammar can be compiled for its tokens or messages."""
+    bytes_of = model_format.token_bytes.table
+    if model_format.is_harmony or bytes_of is None:
         return None
-    think = find_think_marks(tokenizer)
-    marks = (tool_format.start, tool_format.end, *((think.start, think.end) if think else ()))
-    vocabulary = read_vocabulary(tokenizer, eos_ids, marks)
-    return ConstraintFactory(vocabulary, tool_format, think) if vocabulary else None
+    vocabulary = make_vocabulary(bytes_of, model_format.special_tokens, eos_ids)
+    return (
+        ConstraintFactory(vocabulary, model_format.tool_calls, model_format.thinking) if vocabulary else None
+    )
 
 
 class ConstraintFactory:
-    """Finds the rules of requests to one model."""
+    """Finds what the answers to requests to one model must conform to."""
 
-    def __init__(self, vocabulary: Vocabulary, tool_format: ToolFormat, think: ThinkMarks | None) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, tool_format: ToolFormat, thinking: ThinkingTags | None
+    ) -> None:
         self._vocabulary = vocabulary
         self._tool_format = tool_format if call_format(tool_format) else None
-        self._think = (think.start.encode(), think.end.encode()) if think else None
-        self._grammars = Grammars(vocabulary)
+        self._think = (thinking.start.encode(), thinking.end.encode()) if thinking else None
+        self._grammars = GrammarCache(vocabulary)
 
     @property
     def keeps_calls(self) -> bool:
         """Whether calls can be kept to their tools' schemas: there is a grammar of the model's format."""
         return self._tool_format is not None
 
-    async def rules(self, body: MessagesRequest) -> Rules | None:
+    async def rules(self, body: MessagesRequest) -> ConstraintSpec | None:
         """Return what the answer must conform to, None when that is nothing.
 
         Raises InvalidRequest for a schema that cannot be enforced, or is too large to be.
@@ -57,7 +59,7 @@ class ConstraintFactory:
                 raise InvalidRequest("output_config.format: the last message must be the user's")
             answer = await self._grammars.get(GrammarKey(tools, tool_format, schema))
         marks = (tool_format.start.encode(), tool_format.end.encode()) if tool_format else (b"", b"")
-        return Rules(
+        return ConstraintSpec(
             vocabulary=self._vocabulary,
             call=call,
             call_marks=marks,

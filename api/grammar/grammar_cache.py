@@ -72,7 +72,7 @@ class GrammarKey:
         return hashlib.sha256(json.dumps([marks, tools, self.schema]).encode()).digest()
 
 
-class Grammars:
+class GrammarCache:
     """The grammars of one model's requests, least recently used first."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -130,7 +130,7 @@ class Grammars:
         self, calls: CallFormat | None, tools: list[CallableTool], schema: dict[str, Any] | None
     ) -> str:
         """Write the grammar of calls, or of a value that conforms to a schema."""
-        lark = Lark(self._vocabulary.marks)
+        lark = Lark(self._vocabulary.special_tokens)
         if schema is not None:
             return value_grammar(lark, dump_schema(schema), calls if tools else None, tools)
         assert calls is not None, "there must be something to conform to"

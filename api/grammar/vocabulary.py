@@ -1,4 +1,4 @@
-"""The model's tokens as the grammar compiler knows them: their bytes, and which of them are marks."""
+"""The model's tokens as the grammar compiler knows them: their bytes, and which of them are special."""
 
 from collections import abc
 from collections.abc import Collection
@@ -6,20 +6,18 @@ from dataclasses import dataclass
 
 from llguidance import LLTokenizer, TokenizerWrapper
 
-from ..formats.detokenizer import token_bytes
-from ..protocols import Tokenizer
-
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
     """What each token stands for.
 
-    marks: tokens that are no text, by their bytes; a grammar must name them, and no string may hold them.
+    special_tokens: tokens that are no text, by their content; a grammar must name them, and no string may
+    hold them.
     """
 
     bytes_of: list[bytes]
     ids_of_bytes: list[int]  # the token of each single byte
-    marks: dict[str, int]
+    special_tokens: dict[str, int]
     eos_ids: frozenset[int]
     compiler: LLTokenizer
 
@@ -29,7 +27,7 @@ class Vocabulary:
         return b"\xff" * -(-len(self.bytes_of) // 8)
 
     def spell(self, text: bytes) -> list[int]:
-        """Write text in tokens of one byte, of which none is a mark."""
+        """Write text in tokens of one byte, of which none is special."""
         return [self.ids_of_bytes[byte] for byte in text]
 
     def text(self, token: int) -> bytes:
@@ -45,10 +43,10 @@ class _Speller:
     """The tokenizer that llguidance asks for. Nothing that is sampled depends on how it cuts text."""
 
     def __init__(
-        self, tokens: abc.Sequence[bytes], marks: Collection[int], ids_of_bytes: abc.Sequence[int]
+        self, tokens: abc.Sequence[bytes], special_ids: Collection[int], ids_of_bytes: abc.Sequence[int]
     ) -> None:
         self.tokens = tokens
-        self.special_token_ids = sorted(marks)
+        self.special_token_ids = sorted(special_ids)
         self.eos_token_id = self.special_token_ids[0]  # replaced below by all of them
         self.bos_token_id = None
         self._ids_of_bytes = ids_of_bytes
@@ -57,35 +55,19 @@ class _Speller:
         return [self._ids_of_bytes[byte] for byte in text]
 
 
-def read_vocabulary(
-    tokenizer: Tokenizer, eos_ids: Collection[int], marks: Collection[str] = ()
-) -> Vocabulary | None:
-    """Read a tokenizer's vocabulary; takes a second for a large one.
-
-    marks: texts that are marks where a token stands for them, though it be no special one.
-    None where decoding cannot be constrained: the bytes of tokens are not known, some byte has no token, or
-    nothing ends an answer.
-    """
-    bytes_of = token_bytes(tokenizer)
-    return None if bytes_of is None else make_vocabulary(bytes_of, _marks(tokenizer, marks), eos_ids)
-
-
 def make_vocabulary(
-    bytes_of: list[bytes], marks: dict[str, int], eos_ids: Collection[int]
+    bytes_of: list[bytes], special_tokens: dict[str, int], eos_ids: Collection[int]
 ) -> Vocabulary | None:
-    """Prepare a vocabulary for the compiler; None as in `read_vocabulary`."""
+    """Prepare a vocabulary for the compiler; takes a second for a large one.
+
+    None where decoding cannot be constrained: some byte has no token, or nothing ends an answer.
+    """
     known_eos = sorted(token for token in eos_ids if token < len(bytes_of))
-    specials = {*marks.values(), *known_eos}
-    singles = {text[0]: i for i, text in enumerate(bytes_of) if len(text) == 1 and i not in specials}
+    special_ids = {*special_tokens.values(), *known_eos}
+    singles = {text[0]: i for i, text in enumerate(bytes_of) if len(text) == 1 and i not in special_ids}
     if len(singles) < 256 or not known_eos:
         return None
     ids_of_bytes = [singles[byte] for byte in range(256)]
-    speller = TokenizerWrapper(_Speller(bytes_of, specials, ids_of_bytes))
+    speller = TokenizerWrapper(_Speller(bytes_of, special_ids, ids_of_bytes))
     compiler = LLTokenizer(speller, eos_token=known_eos)
-    return Vocabulary(bytes_of, ids_of_bytes, marks, frozenset(known_eos), compiler)
-
-
-def _marks(tokenizer: Tokenizer, more: Collection[str]) -> dict[str, int]:
-    """Find the tokens that are no text: the special ones, and those of `more`."""
-    added = tokenizer.added_tokens_decoder.items()
-    return {token.content: i for i, token in added if token.special or token.content in more}
+    return Vocabulary(bytes_of, ids_of_bytes, special_tokens, frozenset(known_eos), compiler)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from ..formats.detokenizer import TokenTexts
+from ..formats.model_format import ModelFormat
 from ..formats.output_events import ScoredToken
 from ..pipeline import PreparedRequest
 
@@ -18,8 +18,8 @@ def with_logprobs(prepared: PreparedRequest, num_likeliest: int | None) -> Prepa
 class ChatLogprobs:
     """Those of a chat: for each token its text and bytes, and the likeliest beside it."""
 
-    def __init__(self, texts: TokenTexts) -> None:
-        self._texts = texts
+    def __init__(self, model_format: ModelFormat) -> None:
+        self._bytes_of = model_format.token_bytes.bytes_of
 
     def body(self, scores: Iterable[ScoredToken]) -> dict[str, Any]:
         """Write the scores of some tokens."""
@@ -30,7 +30,7 @@ class ChatLogprobs:
         return self._token(score.token, score.logprob) | {"top_logprobs": likeliest}
 
     def _token(self, token: int, logprob: float) -> dict[str, Any]:
-        content = self._texts.bytes_of(token)
+        content = self._bytes_of(token)
         text = content.decode("utf-8", "replace")
         return {"token": text, "logprob": finite(logprob), "bytes": list(content)}
 
@@ -38,9 +38,9 @@ class ChatLogprobs:
 class CompletionLogprobs:
     """Those of a bare completion: lists side by side, and where in the text each token begins."""
 
-    def __init__(self, texts: TokenTexts) -> None:
-        self._texts = texts
-        self._detokenizer = texts.new_detokenizer()
+    def __init__(self, model_format: ModelFormat) -> None:
+        self._bytes_of = model_format.token_bytes.bytes_of
+        self._detokenizer = model_format.new_detokenizer()
         self._offset = 0
 
     def body(self, scores: Iterable[ScoredToken]) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class CompletionLogprobs:
 
     def _name(self, token: int) -> str:
         """The token's text; of bytes that are a part of a character, their values."""
-        content = self._texts.bytes_of(token)
+        content = self._bytes_of(token)
         try:
             return content.decode()
         except UnicodeDecodeError:

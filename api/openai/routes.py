@@ -38,7 +38,7 @@ class OpenAIApi:
         check_model(body.model, self._services.model.name)
         prepared = await self._pipeline.conversation(request, messages_request(body), started_s)
         prepared = with_logprobs(prepared, body.num_likeliest)
-        logprobs = ChatLogprobs(self._services.token_texts) if body.logprobs else None
+        logprobs = ChatLogprobs(self._services.model_format) if body.logprobs else None
         if body.stream:
             return self._pipeline.stream(prepared, ChatStreamWriter(body.model, body.include_usage, logprobs))
         return await self._pipeline.whole(request, prepared, ChatBodyBuilder(body.model, logprobs))
@@ -50,7 +50,7 @@ class OpenAIApi:
         check_model(body.model, self._services.model.name)
         prepared = await self._pipeline.raw(request, body.token_stream(), body.prompt, started_s)
         prepared = with_logprobs(prepared, body.logprobs)
-        logprobs = CompletionLogprobs(self._services.token_texts) if body.logprobs is not None else None
+        logprobs = CompletionLogprobs(self._services.model_format) if body.logprobs is not None else None
         if body.stream:
             return self._pipeline.stream(
                 prepared, CompletionStreamWriter(body.model, body.include_usage, logprobs)

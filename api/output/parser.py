@@ -5,41 +5,16 @@ beginning of a mark (`<tool_call>`, `</think>`, a stop sequence) or space before
 """
 
 from collections import abc
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
+from ..formats.answer_format import AnswerFormat
 from ..formats.detokenizer import Detokenizer
-from ..formats.harmony import readable
 from ..formats.output_events import OutputEvent, TextDelta, ThinkingDelta, ToolCallEnd, ToolCallStart
 from ..formats.readers.call_reader import ParseResult
 from ..formats.readers.tool_call_body import Passage
 from ..formats.tag_search import find_first, overlap
-from ..formats.tool_calls.tool_format import ToolFormat
 
 SPACE = " \t\r\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Grammar:
-    """What can occur in an answer beside plain text.
-
-    think: the marks around thoughts, None when the model has none.
-    is_value: the text is kept to a schema; once it has begun, marks are a part of its strings.
-    """
-
-    stop_sequences: abc.Sequence[str] = ()
-    tool_format: ToolFormat | None = None
-    tools: abc.Sequence[dict[str, Any]] = ()
-    think: tuple[str, str] | None = None
-    starts_thinking: bool = False
-    one_call: bool = False  # end the answer after its first tool call
-    is_value: bool = False
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether nothing but text can occur, so that no space need be held back."""
-        return self.tool_format is None and self.think is None
 
 
 class Mode(Enum):
@@ -51,12 +26,12 @@ class Mode(Enum):
 class OutputParser:
     """Reads one answer. Once `done`, the rest of what is sampled is of no interest."""
 
-    def __init__(self, detokenizer: Detokenizer, grammar: Grammar) -> None:
+    def __init__(self, detokenizer: Detokenizer, grammar: AnswerFormat) -> None:
         self.done = False
         self.stop_sequence: str | None = None  # the one that was met
         self.has_calls = False
         self.results: list[ParseResult] = []  # what became of each marked call
-        self._detokenizer = readable(detokenizer, grammar.think)
+        self._detokenizer = detokenizer
         self._grammar = grammar
         self._mode = Mode.THINKING if grammar.starts_thinking else Mode.TEXT
         self._buffer = ""  # text not yet looked through
@@ -113,9 +88,9 @@ class OutputParser:
         if self._mode is Mode.CALL:
             return [grammar.tool_format.end] if grammar.tool_format and grammar.tool_format.end else []
         if self._mode is Mode.THINKING:
-            return [grammar.think[1]] if grammar.think else []
+            return [grammar.thinking.end] if grammar.thinking else []
         marks = [grammar.tool_format.start] if grammar.tool_format else []
-        marks += [grammar.think[0]] if grammar.think else []
+        marks += [grammar.thinking.start] if grammar.thinking else []
         if grammar.is_value and self._has_begun(marks):
             return list(grammar.stop_sequences)
         return [*marks, *grammar.stop_sequences]
@@ -138,7 +113,7 @@ class OutputParser:
         elif grammar.tool_format and mark == grammar.tool_format.start:
             self._mode = Mode.CALL
             self._passage = grammar.tool_format.passage(grammar.tools)
-        elif grammar.think and mark == grammar.think[0]:
+        elif grammar.thinking and mark == grammar.thinking.start:
             self._mode, self._space = Mode.THINKING, ""
         else:
             self._flush_space()

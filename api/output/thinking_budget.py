@@ -10,19 +10,19 @@ from dataclasses import dataclass, replace
 from ...engine.step import TokenScore
 from ...scheduler.exceptions import PromptTooLong, QueueFull
 from ...scheduler.sequence import FinishReason, Request
+from ..formats.answer_format import AnswerFormat
 from ..formats.detokenizer import Detokenizer
-from ..formats.thinking_tags import ThinkMarks
+from ..formats.thinking_tags import ThinkingTags
 from ..protocols import TokenSource
-from .parser import Grammar, OutputParser
+from .parser import OutputParser
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class ThinkingBudget:
     """How many tokens thoughts may take, and how they are told from the rest."""
 
     num_tokens: int
-    marks: ThinkMarks
-    closing: list[int]  # the tokens that close them
+    tags: ThinkingTags
     is_open: bool  # the prompt has opened them
     new_detokenizer: Callable[[], Detokenizer]
 
@@ -34,10 +34,8 @@ class ThoughtWatch:
     was written to close those would become a part of the argument.
     """
 
-    def __init__(self, budget: Budget, grammar: Grammar) -> None:
-        grammar = replace(
-            grammar, think=(budget.marks.start, budget.marks.end), starts_thinking=budget.is_open
-        )
+    def __init__(self, budget: ThinkingBudget, grammar: AnswerFormat) -> None:
+        grammar = replace(grammar, thinking=budget.tags, starts_thinking=budget.is_open)
         self._parser = OutputParser(budget.new_detokenizer(), grammar)
 
     @property
@@ -57,8 +55,8 @@ class BudgetedTokenStream:
         self,
         submit: Callable[[Request], TokenSource],
         request: Request,
-        budget: Budget,
-        grammar: Grammar = Grammar(),  # noqa: B008  (frozen)
+        budget: ThinkingBudget,
+        grammar: AnswerFormat = AnswerFormat(),  # noqa: B008  (frozen)
     ) -> None:
         """grammar: what can occur in the answer beside thoughts."""
         self._submit = submit
@@ -105,7 +103,7 @@ class BudgetedTokenStream:
             raise StopAsyncIteration
         tokens = await self._current.__anext__()
         place = self._end_of_budget(tokens)
-        kept = tokens if place is None else tokens[:place] + self._budget.closing
+        kept = tokens if place is None else [*tokens[:place], *self._budget.tags.closing_tokens]
         if place is None or not self._go_on_from(kept):
             self._sampled += tokens
             return tokens
@@ -149,7 +147,7 @@ class BudgetedTokenStream:
         except (QueueFull, PromptTooLong):
             self._has_failed = True
             return False  # thoughts that are too long are better than an answer that breaks off
-        for token in self._budget.closing:
+        for token in self._budget.tags.closing_tokens:
             self._watch.add(token)
         self._current.cancel()
         self._current = following

@@ -11,10 +11,9 @@ from typing import Any, TypeVar
 from ...engine.served_model import ServedModel
 from ..config import MediaPolicy
 from ..errors import InvalidRequest
-from ..formats.detokenizer import Detokenizer
-from ..formats.thinking_tags import find_think_marks
+from ..formats.model_format import ModelFormat
 from ..formats.tool_calls.tool_format import ToolFormat, head_tools, template_tool
-from ..output.thinking_budget import Budget
+from ..output.thinking_budget import ThinkingBudget
 from ..protocols import TemplateMessage, Tokenizer
 from ..schema import CountTokensRequest
 from .conversation import closing_instruction, hoist_system, system_text, template_messages
@@ -35,7 +34,7 @@ class Prompt:
     tool_format: ToolFormat | None  # None: no calls are expected
     tools: abc.Sequence[dict[str, Any]]  # all tools of the request, as mlx-lm's parsers want them
     starts_thinking: bool  # the template has opened the model's thoughts already
-    budget: Budget | None  # of its thoughts
+    budget: ThinkingBudget | None  # of its thoughts
     template_s: float
     tokenize_s: float
 
@@ -50,16 +49,16 @@ class PromptBuilder:
         self,
         model: ServedModel,
         tokenizer: Tokenizer,
-        new_detokenizer: Callable[[], Detokenizer],
+        template: ChatTemplate,
+        model_format: ModelFormat,
         images: MediaPolicy = "note",
     ) -> None:
         self._images = images
         self._vocab_size = model.vocab_size
-        self._think = find_think_marks(tokenizer)
-        self._new_detokenizer = new_detokenizer
+        self._format = model_format
         self._tokenizer = tokenizer
         self._special_tokens = SpecialTokens(tokenizer)
-        self.template = ChatTemplate(tokenizer)
+        self._template = template
         # Rendering holds the GIL, which answers under way need: no more than these at a time, and a burst of
         # counts not before prompts that somebody waits for.
         self._builders = ThreadPoolExecutor(NUM_BUILDERS, "prompt")
@@ -83,28 +82,29 @@ class PromptBuilder:
         request = hoist_system(request)
         content = (system_text(request.system), _with_instruction(request), head_tools(request.tools or []))
         (system, messages, tools), separator = self._special_tokens.escape(content)
-        rendered = self.template.render(system, messages, tools, _thinking(request))
-        text = self._without_thinking(rendered.text) if _forbids_thinking(request) else rendered.text
+        rendered = self._template.render(system, messages, tools, _thinking(request))
+        text = self._without_thinking(rendered) if _forbids_thinking(request) else rendered
         rendered_at = time.perf_counter()
         tokens = self._special_tokens.encode(text, separator)
         self._check_tokens(tokens)
         return Prompt(
             tokens=tokens,
-            tool_format=rendered.tool_format if _may_call(request) else None,
+            tool_format=self._format.tool_calls if tools and _may_call(request) else None,
             tools=[template_tool(tool) for tool in request.tools or []],
-            starts_thinking=self._starts_thinking(text),
-            budget=self._budget(request, self._starts_thinking(text)),
+            starts_thinking=self._format.starts_thinking(text),
+            budget=self._budget(request, self._format.starts_thinking(text)),
             template_s=rendered_at - started,
             tokenize_s=time.perf_counter() - rendered_at,
         )
 
-    def _budget(self, request: CountTokensRequest, is_open: bool) -> Budget | None:
+    def _budget(self, request: CountTokensRequest, is_open: bool) -> ThinkingBudget | None:
         """Bound the thoughts as the request asks, where the model has marks around them."""
         num_tokens = request.thinking.budget_tokens if request.thinking else None
-        if num_tokens is None or self._think is None:
+        if num_tokens is None or self._format.thinking is None:
             return None
-        closing = self._tokenizer.encode(self._think.closing, add_special_tokens=False)
-        return Budget(num_tokens, self._think, closing, is_open, self._new_detokenizer)
+        return ThinkingBudget(
+            num_tokens, self._format.thinking, is_open, self._format.new_message_detokenizer
+        )
 
     async def tokens(self, prompt: str | list[int]) -> list[int]:
         """Tokenise a prompt that is the whole of what the model reads: its marks are meant as such."""
@@ -124,10 +124,8 @@ class PromptBuilder:
 
     def _without_thinking(self, text: str) -> str:
         """Close the thoughts that a template without a switch has opened for the model."""
-        return text + self._think.closing if self._think and self._starts_thinking(text) else text
-
-    def _starts_thinking(self, text: str) -> bool:
-        return self._think is not None and text.rstrip().endswith(self._think.start)
+        thinking = self._format.thinking
+        return text + thinking.closing if thinking and self._format.starts_thinking(text) else text
 
 
 async def _run(executor: Executor, function: Callable[[A], R], argument: A) -> R:

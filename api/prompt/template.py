@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ... import PensieveError
-from ..formats.tool_calls.tool_format import ToolFormat, describe_tools, native_format, plain_format
+from ..formats.tool_calls.tool_format import describe_tools, native_format
 from ..protocols import TemplateMessage, Tokenizer
 from .template_messages import (
     merge_users,
@@ -57,14 +57,6 @@ class TemplateTooSlow(PensieveError):
 
 
 @dataclass(frozen=True, slots=True)
-class RenderedPrompt:
-    """A prompt's text and the tool format that the answer will use, None without tools."""
-
-    text: str
-    tool_format: ToolFormat | None
-
-
-@dataclass(frozen=True, slots=True)
 class TemplateFeatures:
     """What a template does with each kind of message."""
 
@@ -94,7 +86,7 @@ class ChatTemplate:
         messages: abc.Sequence[TemplateMessage],
         tools: list[dict[str, Any]],
         thinking: ThinkingOptions,
-    ) -> RenderedPrompt:
+    ) -> str:
         """Write a conversation as the model's prompt, with the tools before the system text.
 
         A last assistant message is left open, for the model to continue it.
@@ -106,14 +98,7 @@ class ChatTemplate:
             system = f"{describe_tools(tools)}\n\n{system}".rstrip()
         prefill = conversation.pop()["content"] if _is_open(conversation) else ""
         shown_tools = tools if native else []
-        text = self._render_ordered(system, conversation, shown_tools, thinking)
-        return RenderedPrompt(text + prefill, self.tool_format if tools else None)
-
-    @property
-    def tool_format(self) -> ToolFormat:
-        """How the model writes calls: in its own way, or as it is asked to."""
-        native = native_format(self._tokenizer) if self.features.native_tools else None
-        return native or plain_format()
+        return self._render_ordered(system, conversation, shown_tools, thinking) + prefill
 
     def _render_ordered(
         self,

@@ -16,13 +16,13 @@ from collections.abc import Callable
 
 import mlx.core as mx
 
-from ...api.formats.tool_calls.tool_format import plain_format
-from ...api.grammar.answer_constraint import AnswerConstraint, Rules
-from ...api.grammar.grammar_cache import GrammarKey, Grammars
-from ...api.grammar.vocabulary import Vocabulary, make_vocabulary
-from ...api.schema import Tool
-from ...engine.sampler import sample
-from ...engine.step import DecodeRow, SamplingParams
+from pensieve.api.formats.tool_calls.tool_format import plain_format
+from pensieve.api.grammar.answer_constraint import AnswerConstraint, ConstraintSpec
+from pensieve.api.grammar.grammar_cache import GrammarCache, GrammarKey
+from pensieve.api.grammar.vocabulary import Vocabulary, make_vocabulary
+from pensieve.api.schema import Tool
+from pensieve.engine.sampler import sample
+from pensieve.engine.step import DecodeRow, SamplingParams
 
 PUNCTUATION = (
     '"',
@@ -118,19 +118,19 @@ def measure(size: int, num_tools: int) -> None:
     """Print a table for one size of vocabulary."""
     rng = random.Random(size)
     vocabulary, wanted = make(size, rng), GrammarKey(tools(num_tools), plain_format(), None)
-    grammars = Grammars(vocabulary)
+    grammars = GrammarCache(vocabulary)
     print(f"{size:,} tokens, {num_tools} tools; milliseconds: median, 99 %, worst")
     row("compile all tools", [timed(lambda: grammars.compile(wanted)) for _ in range(5)])
     grammar, marks = grammars.compile(wanted), (plain_format().start.encode(), plain_format().end.encode())
     masks, accepts = [], []
     for _ in range(10):
-        constraint = AnswerConstraint(Rules(vocabulary, grammar, marks))
+        constraint = AnswerConstraint(ConstraintSpec(vocabulary, grammar, marks))
         for token in cut(call(rng).encode(), vocabulary):
             masks.append(timed(constraint.mask))
             accepts.append(timed(constraint.accept, token))
     row("a token's mask, in a call", masks)
     row("a token accepted, in a call", accepts)
-    free = AnswerConstraint(Rules(vocabulary, grammar, marks))
+    free = AnswerConstraint(ConstraintSpec(vocabulary, grammar, marks))
     row(
         "a token accepted, in free text",
         [timed(lambda: free.accept(rng.randrange(300, size))) for _ in range(5000)],

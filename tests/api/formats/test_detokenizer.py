@@ -14,10 +14,10 @@ from pensieve.api.formats.detokenizer import (
     ByteDetokenizer,
     Detokenizer,
     WindowDetokenizer,
-    detokenizer_factory,
 )
 
 from ...fakes import ByteTokenizer
+from ..builders import new_detokenizer
 
 
 @cache
@@ -59,7 +59,7 @@ def join(detokenizer: Detokenizer, tokens: list[int]) -> str:
 
 @given(st.lists(st.integers(0, 259)))
 def test_byte_level_pieces_join_to_the_tokenizers_own_text(tokens: list[int]) -> None:
-    detokenizer = detokenizer_factory(byte_level())()
+    detokenizer = new_detokenizer(byte_level())
     assert isinstance(detokenizer, ByteDetokenizer)
     assert join(detokenizer, tokens) == byte_level().decode(tokens, clean_up_tokenization_spaces=False)
 
@@ -70,7 +70,7 @@ def test_sentence_pieces_join_to_the_text_they_stand_for(text: str) -> None:
     tokenizer = sentence_piece()
     tokens = [tokenizer.convert_tokens_to_ids(f"<0x{byte:02X}>") for byte in text.encode()]
     tokens = [tokenizer.convert_tokens_to_ids("▁the"), *tokens]
-    detokenizer = detokenizer_factory(tokenizer)()
+    detokenizer = new_detokenizer(tokenizer)
     assert isinstance(detokenizer, ByteDetokenizer)
     assert join(detokenizer, tokens) == "the" + text == tokenizer.decode(tokens)
 
@@ -78,7 +78,7 @@ def test_sentence_pieces_join_to_the_text_they_stand_for(text: str) -> None:
 @given(st.lists(st.integers(0, 262)))
 def test_window_pieces_join_to_the_tokenizers_own_text(tokens: list[int]) -> None:
     tokenizer = ByteTokenizer()
-    detokenizer = detokenizer_factory(tokenizer)()
+    detokenizer = new_detokenizer(tokenizer)
     assert isinstance(detokenizer, WindowDetokenizer)
     assert join(detokenizer, tokens) == tokenizer.decode(tokens)
 
@@ -87,7 +87,7 @@ def test_window_pieces_join_to_the_tokenizers_own_text(tokens: list[int]) -> Non
 def test_no_piece_of_valid_text_holds_a_replacement_character(text: str, size: int) -> None:
     for tokenizer in (ByteTokenizer(), byte_level()):
         tokens = tokenizer.encode(text, add_special_tokens=False)
-        detokenizer = detokenizer_factory(tokenizer)()
+        detokenizer = new_detokenizer(tokenizer)
         events = [detokenizer.add(part) for part in chunks(tokens, size)] + [detokenizer.flush()]
         assert "".join(events) == text
         assert all("\ufffd" not in event for event in events) or "\ufffd" in text
@@ -96,18 +96,18 @@ def test_no_piece_of_valid_text_holds_a_replacement_character(text: str, size: i
 def test_a_nul_byte_stays_a_nul_byte() -> None:
     """mlx-lm's streaming detokenizer shows 'Ā' for it, since its table's value 0 counts as missing there."""
     tokens = byte_level().encode("a\x00b", add_special_tokens=False)
-    assert join(detokenizer_factory(byte_level())(), tokens) == "a\x00b"
+    assert join(new_detokenizer(byte_level()), tokens) == "a\x00b"
 
 
 def test_ids_past_the_vocabulary_stand_for_nothing() -> None:
-    assert join(detokenizer_factory(byte_level())(), [5000]) == ""
+    assert join(new_detokenizer(byte_level()), [5000]) == ""
 
 
 @pytest.mark.parametrize("text", ["<|mark|>", "<two words>"])
 def test_added_tokens_are_plain_text(text: str) -> None:
     tokens = byte_level().encode(text, add_special_tokens=False)
     assert len(tokens) == 1
-    assert join(detokenizer_factory(byte_level())(), tokens) == text
+    assert join(new_detokenizer(byte_level()), tokens) == text
 
 
 def chunks(tokens: list[int], size: int) -> Iterator[list[int]]:

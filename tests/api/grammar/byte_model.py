@@ -9,12 +9,13 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from pensieve.api.formats.tool_calls.tool_format import ToolFormat
-from pensieve.api.grammar.answer_constraint import AnswerConstraint, Rules
-from pensieve.api.grammar.grammar_cache import Grammar, GrammarKey, Grammars
-from pensieve.api.grammar.vocabulary import Vocabulary, make_vocabulary, read_vocabulary
+from pensieve.api.grammar.answer_constraint import AnswerConstraint, ConstraintSpec
+from pensieve.api.grammar.grammar_cache import Grammar, GrammarCache, GrammarKey
+from pensieve.api.grammar.vocabulary import Vocabulary, make_vocabulary
 from pensieve.api.schema import Tool
 
 from ...schemas import record
+from ..builders import read_vocabulary
 
 MARKS = ("<|end|>", "<call>", "</call>", "<think>", "</think>")
 MERGED = ("<call>{", ">{", '>{"', "k>\n", 'k>{"', ">\n\n", '":', '"}')
@@ -42,21 +43,20 @@ class Model:
     def __init__(self) -> None:
         tokenizer = make_tokenizer()
         known = read_vocabulary(tokenizer, {256}, MARKS)
-        assert known is not None
         self.vocabulary: Vocabulary = with_tokens(known, [text.encode() for text in MERGED])
         self.format = ToolFormat("<call>", "</call>", lambda text, _: json.loads(text))
 
     def grammar(self, schema: dict[str, Any] | None = None, tools: abc.Sequence[Tool] = (READ,)) -> Grammar:
-        return Grammars(self.vocabulary).compile(
+        return GrammarCache(self.vocabulary).compile(
             GrammarKey(tuple(tools), self.format if tools else None, schema)
         )
 
-    def rules(self, **settings: Any) -> Rules:
+    def rules(self, **settings: Any) -> ConstraintSpec:
         grammar = self.grammar()
         if settings.pop("forced", False):
             settings["answer"] = grammar
         think = (b"<think>", b"</think>")
-        return Rules(self.vocabulary, grammar, (b"<call>", b"</call>"), think=think, **settings)
+        return ConstraintSpec(self.vocabulary, grammar, (b"<call>", b"</call>"), think=think, **settings)
 
     def token(self, text: str) -> int:
         return self.vocabulary.bytes_of.index(text.encode())
@@ -64,7 +64,7 @@ class Model:
 
 def with_tokens(vocabulary: Vocabulary, more: list[bytes]) -> Vocabulary:
     """The same vocabulary with longer tokens at its end."""
-    longer = make_vocabulary([*vocabulary.bytes_of, *more], vocabulary.marks, vocabulary.eos_ids)
+    longer = make_vocabulary([*vocabulary.bytes_of, *more], vocabulary.special_tokens, vocabulary.eos_ids)
     assert longer is not None
     return longer
 

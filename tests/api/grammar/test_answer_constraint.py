@@ -7,10 +7,10 @@ import pytest
 from llguidance import LLParserLimits
 
 from pensieve.api.formats.detokenizer import ByteDetokenizer
-from pensieve.api.formats.thinking_tags import ThinkMarks
-from pensieve.api.grammar.answer_constraint import AnswerConstraint, Rules
-from pensieve.api.grammar.grammar_cache import GrammarKey, Grammars
-from pensieve.api.output.thinking_budget import Budget, BudgetedTokenStream
+from pensieve.api.formats.thinking_tags import ThinkingTags
+from pensieve.api.grammar.answer_constraint import AnswerConstraint, ConstraintSpec
+from pensieve.api.grammar.grammar_cache import GrammarCache, GrammarKey
+from pensieve.api.output.thinking_budget import BudgetedTokenStream, ThinkingBudget
 from pensieve.api.schema import Tool
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.sequence import Request
@@ -103,8 +103,8 @@ def test_a_token_that_completes_the_mark_may_go_on_as_the_call_does(model: Model
 
 def test_a_token_that_goes_on_as_no_call_does_is_refused_and_others_are_not(model: Model) -> None:
     vocabulary = with_tokens(model.vocabulary, [b">x", b"l>{x"])
-    grammar = Grammars(vocabulary).compile(GrammarKey((READ,), model.format, None))
-    constraint = AnswerConstraint(Rules(vocabulary, grammar, (b"<call>", b"</call>")))
+    grammar = GrammarCache(vocabulary).compile(GrammarKey((READ,), model.format, None))
+    constraint = AnswerConstraint(ConstraintSpec(vocabulary, grammar, (b"<call>", b"</call>")))
     write(constraint, "a <cal")
     token = vocabulary.bytes_of.index(b"l>{x")
     assert constraint.mask() is None
@@ -172,8 +172,8 @@ def test_a_constraint_survives_the_end_of_a_thinking_budget(model: Model) -> Non
     scheduler.play(Script([model.vocabulary.spell(b"so many thoughts")], hangs=True), Script())
     closing = model.vocabulary.spell(b"\n</think>\n\n")
     detokenizer = ByteDetokenizer(model.vocabulary.bytes_of)
-    marks = ThinkMarks("<think>", "</think>", "\n</think>\n\n")
-    budget = Budget(4, marks, closing, True, lambda: detokenizer)
+    tags = ThinkingTags("<think>", "</think>", closing_tokens=tuple(closing))
+    budget = ThinkingBudget(4, tags, True, lambda: detokenizer)
     request = Request([1], SamplingParams(), 99, constraint=constraint)
 
     async def run() -> None:
@@ -187,7 +187,7 @@ def test_a_constraint_survives_the_end_of_a_thinking_budget(model: Model) -> Non
 
 def test_an_answer_that_is_one_value_ends_with_it(model: Model) -> None:
     grammar = model.grammar({"type": "object", "properties": {"a": {"type": "integer"}}}, tools=())
-    constraint = AnswerConstraint(Rules(model.vocabulary, answer=grammar))
+    constraint = AnswerConstraint(ConstraintSpec(model.vocabulary, answer=grammar))
     write(constraint, '{"a": 12')
     assert "<|end|>" not in allowed(constraint)
     write(constraint, "}")
@@ -198,7 +198,7 @@ def test_an_answer_that_is_one_value_ends_with_it(model: Model) -> None:
 
 def test_numbers_that_no_reader_can_hold_are_not_written(model: Model) -> None:
     grammar = model.grammar({"type": "number"}, tools=())
-    constraint = AnswerConstraint(Rules(model.vocabulary, answer=grammar))
+    constraint = AnswerConstraint(ConstraintSpec(model.vocabulary, answer=grammar))
     write(constraint, "12")
     assert allowed(constraint) & set("eE") == set()
 
@@ -206,7 +206,7 @@ def test_numbers_that_no_reader_can_hold_are_not_written(model: Model) -> None:
 def test_a_value_or_calls(model: Model) -> None:
     grammar = model.grammar({"type": "integer"})
     for answer in ("17", f"<call>{CALL}</call>\n<call>{CALL}</call>"):
-        constraint = AnswerConstraint(Rules(model.vocabulary, answer=grammar))
+        constraint = AnswerConstraint(ConstraintSpec(model.vocabulary, answer=grammar))
         write(constraint, answer)
         assert "<|end|>" in allowed(constraint)
         assert "x" not in allowed(constraint)
@@ -223,7 +223,7 @@ def test_arguments_come_in_any_order_each_once_and_the_required_ones_in_any_case
     grammar = model.grammar(tools=tools)
 
     def begin(name: str, arguments: str) -> AnswerConstraint:
-        rules = Rules(model.vocabulary, call_marks=(b"<call>", b"</call>"), answer=grammar)
+        rules = ConstraintSpec(model.vocabulary, call_marks=(b"<call>", b"</call>"), answer=grammar)
         constraint = AnswerConstraint(rules)
         write(constraint, f'<call>{{"name": "{name}", "arguments": {arguments}')
         return constraint
@@ -249,7 +249,9 @@ def test_no_way_of_cutting_a_text_into_tokens_is_preferred(model: Model) -> None
 
 
 def test_blanks_between_parts_have_an_end(model: Model) -> None:
-    constraint = AnswerConstraint(Rules(model.vocabulary, answer=model.grammar({"type": "object"}, tools=())))
+    constraint = AnswerConstraint(
+        ConstraintSpec(model.vocabulary, answer=model.grammar({"type": "object"}, tools=()))
+    )
     write(constraint, "{" + " " * 8)
     assert " " not in allowed(constraint)
 
@@ -268,7 +270,7 @@ def test_a_matcher_that_gives_up_sets_the_answer_free(
     """A schema may compile and still be too much for some text; the answer then goes on unconstrained."""
     monkeypatch.setattr("pensieve.api.grammar.grammar_cache.LIMITS", LLParserLimits(max_lexer_states=300))
     grammar = model.grammar({"type": "string", "pattern": "^(.*a.{14}b|.*b.{15}a)$"}, tools=())
-    constraint = AnswerConstraint(Rules(model.vocabulary, answer=grammar))
+    constraint = AnswerConstraint(ConstraintSpec(model.vocabulary, answer=grammar))
     write(constraint, '"')
     rng = random.Random(1)
     for _ in range(500):
@@ -284,7 +286,10 @@ def test_behind_a_refusal_there_is_always_a_mask(model: Model, monkeypatch: pyte
     grammar = model.grammar({"type": "string", "pattern": "^(.*a.{14}b|.*b.{15}a)$"}, tools=())
     num_refused = 0
     for seed in range(40):
-        constraint, rng = AnswerConstraint(Rules(model.vocabulary, answer=grammar)), random.Random(seed)
+        constraint, rng = (
+            AnswerConstraint(ConstraintSpec(model.vocabulary, answer=grammar)),
+            random.Random(seed),
+        )
         write(constraint, '"')
         for _ in range(60):
             if not constraint.accept(model.vocabulary.ids_of_bytes[rng.choice(b'abc"\n')]):

@@ -7,19 +7,19 @@ import pytest
 
 from pensieve.api.command.start_report import describe_calls
 from pensieve.api.formats.tool_calls.tool_format import ToolFormat
-from pensieve.api.grammar.answer_constraint import AnswerConstraint, Rules
-from pensieve.api.grammar.constraint_factory import ConstraintFactory
-from pensieve.api.grammar.grammar_cache import Grammar, GrammarKey, Grammars
-from pensieve.api.grammar.vocabulary import read_vocabulary
+from pensieve.api.grammar.answer_constraint import AnswerConstraint, ConstraintSpec
+from pensieve.api.grammar.constraint_factory import ConstraintFactory, open_constraint_factory
+from pensieve.api.grammar.grammar_cache import Grammar, GrammarCache, GrammarKey
 from pensieve.api.schema import Tool
 
 from ...fakes import ByteTokenizer
 from ...schemas import record
+from ..builders import make_format
 from .byte_model import READ, Model, make_tokenizer, write
 
 
 def test_grammars_are_compiled_once_for_all_who_ask_at_the_same_time(model: Model) -> None:
-    grammars = Grammars(model.vocabulary)
+    grammars = GrammarCache(model.vocabulary)
     wanted = GrammarKey((READ,), model.format, None)
 
     async def run() -> list[Grammar]:
@@ -32,7 +32,7 @@ def test_grammars_are_compiled_once_for_all_who_ask_at_the_same_time(model: Mode
 
 def test_grammars_that_nobody_uses_are_forgotten(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pensieve.api.grammar.grammar_cache.MAX_IDLE_S", 0.0)
-    grammars, wanted = Grammars(model.vocabulary), [GrammarKey((), None, {"enum": [i]}) for i in range(2)]
+    grammars, wanted = GrammarCache(model.vocabulary), [GrammarKey((), None, {"enum": [i]}) for i in range(2)]
 
     async def run() -> list[Grammar]:
         return [await grammars.get(wanted[i]) for i in (0, 1, 0)]
@@ -43,7 +43,7 @@ def test_grammars_that_nobody_uses_are_forgotten(model: Model, monkeypatch: pyte
 
 def test_few_grammars_are_kept_when_they_are_large(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pensieve.api.grammar.grammar_cache.MAX_KEPT_CHARS", 2000)
-    grammars = Grammars(model.vocabulary)
+    grammars = GrammarCache(model.vocabulary)
 
     def wanted(i: int) -> GrammarKey:
         return GrammarKey((), None, {"enum": [f"{i}" * 300]})
@@ -67,8 +67,8 @@ def test_the_start_says_whether_calls_are_kept_to_their_schemas(model: Model) ->
 
 
 def test_a_tokenizer_whose_bytes_are_not_known_is_not_constrained() -> None:
-    assert read_vocabulary(make_tokenizer(), set()) is None
-    assert read_vocabulary(ByteTokenizer(), {257}) is None
+    assert open_constraint_factory(make_format(make_tokenizer()), set()) is None
+    assert open_constraint_factory(make_format(ByteTokenizer()), {257}) is None
 
 
 def chain_of_definitions(length: int) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def chain_of_definitions(length: int) -> dict[str, Any]:
 
 def test_a_long_chain_of_references_does_not_overflow_the_stack(model: Model) -> None:
     tool, schema = Tool(name="t", input_schema=chain_of_definitions(1300)), chain_of_definitions(1300)
-    grammars = Grammars(model.vocabulary)
+    grammars = GrammarCache(model.vocabulary)
     for wanted in (GrammarKey((tool,), model.format, None), GrammarKey((), None, schema)):
         assert asyncio.run(grammars.get(wanted)).text
 
@@ -88,7 +88,7 @@ def test_many_tools_are_rather_called_loosely_than_refused(model: Model) -> None
     schema = record(**{f"parameter_{i}": {"type": "string", "maxLength": 500} for i in range(10)})
     tools = [Tool(name=f"tool_{i}", input_schema=schema) for i in range(250)]
     constraint = AnswerConstraint(
-        Rules(model.vocabulary, model.grammar(tools=tools), (b"<call>", b"</call>"))
+        ConstraintSpec(model.vocabulary, model.grammar(tools=tools), (b"<call>", b"</call>"))
     )
     write(constraint, '<call>{"name": "tool_249", "arguments": {"x": [1]}}</call>')
 
@@ -106,6 +106,6 @@ def test_a_tool_whose_schema_makes_no_sense_can_be_called_all_the_same(model: Mo
     schema = {"type": "object", "properties": {"path": {"type": "string"}, "odd": odd}}
     tools = [Tool.model_construct(name="odd", input_schema=schema), READ]
     constraint = AnswerConstraint(
-        Rules(model.vocabulary, model.grammar(tools=tools), (b"<call>", b"</call>"))
+        ConstraintSpec(model.vocabulary, model.grammar(tools=tools), (b"<call>", b"</call>"))
     )
     write(constraint, '<call>{"name": "odd", "arguments": {"path": "a"}}</call>')

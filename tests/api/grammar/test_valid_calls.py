@@ -18,13 +18,13 @@ import jsonschema
 import mlx_lm.utils
 import pytest
 
-from pensieve.api.formats.detokenizer import detokenizer_factory
+from pensieve.api.formats.answer_format import AnswerFormat
 from pensieve.api.formats.output_events import ToolCallEnd, ToolCallStart, call_input
 from pensieve.api.formats.tool_calls.tool_format import plain_format, template_tool
-from pensieve.api.grammar.answer_constraint import AnswerConstraint, Rules
-from pensieve.api.grammar.grammar_cache import GrammarKey, Grammars
-from pensieve.api.grammar.vocabulary import Vocabulary, read_vocabulary
-from pensieve.api.output.parser import Grammar, OutputParser
+from pensieve.api.grammar.answer_constraint import AnswerConstraint, ConstraintSpec
+from pensieve.api.grammar.grammar_cache import GrammarCache, GrammarKey
+from pensieve.api.grammar.vocabulary import Vocabulary
+from pensieve.api.output.parser import OutputParser
 from pensieve.api.schema import Tool
 from pensieve.engine.process import EngineProcess
 from pensieve.engine.step import SamplingParams
@@ -34,6 +34,7 @@ from pensieve.scheduler.sequence import Request
 
 from ...models import build_random, write_model
 from ...schemas import SCHEMAS
+from ..builders import new_detokenizer, read_vocabulary
 
 EOS = 258
 NUM_CALLS = int(os.environ.get("PENSIEVE_CALLS", "100"))
@@ -55,9 +56,7 @@ def tokenizer(folder: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def vocabulary(tokenizer: Any) -> Vocabulary:
-    vocabulary = read_vocabulary(tokenizer, {EOS})
-    assert vocabulary is not None
-    return vocabulary
+    return read_vocabulary(tokenizer, {EOS})
 
 
 @pytest.fixture(params=[True, False], ids=["at once", "one step ahead"])
@@ -74,7 +73,7 @@ class Calls:
     loop: SchedulerLoop
     tokenizer: Any
     vocabulary: Vocabulary
-    grammars: Grammars
+    grammars: GrammarCache
     outcomes: Counter[str] = field(default_factory=Counter)
     num_tokens: int = 0
 
@@ -85,12 +84,14 @@ class Calls:
         grammar = await self.grammars.get(GrammarKey(tuple(tools), FORMAT, None))
         marks = (FORMAT.start.encode(), FORMAT.end.encode())
         forced = grammar if rng.random() < 0.8 else None
-        rules = Rules(self.vocabulary, call=grammar, call_marks=marks, answer=forced)
+        rules = ConstraintSpec(self.vocabulary, call=grammar, call_marks=marks, answer=forced)
         begun = "" if forced else FORMAT.start + "{"  # in letters a mark is one when a call follows
         prompt = f"{seed}: {begun}"
         constraint = AnswerConstraint(rules).resumed(self.ids(begun))
-        reading = Grammar(tool_format=FORMAT, tools=[template_tool(tool) for tool in tools], one_call=True)
-        parser = OutputParser(detokenizer_factory(self.tokenizer)(), reading)
+        reading = AnswerFormat(
+            tool_format=FORMAT, tools=[template_tool(tool) for tool in tools], one_call=True
+        )
+        parser = OutputParser(new_detokenizer(self.tokenizer), reading)
         events = parser.feed(self.ids(begun))
         sampling = SamplingParams(temperature=1.0, seed=seed)
         token_stream = self.loop.submit(
@@ -140,7 +141,7 @@ def test_calls_of_a_model_that_emits_noise_are_valid(
     async def run() -> None:
         loop = SchedulerLoop(engine, SchedulerConfig(max_batch=PARALLEL + 4, step_tokens=128), 2500, 4000)
         task = asyncio.create_task(loop.run())
-        calls = Calls(loop, tokenizer, vocabulary, Grammars(vocabulary))
+        calls = Calls(loop, tokenizer, vocabulary, GrammarCache(vocabulary))
         seeds = iter(range(100 * NUM_CALLS))
 
         async def user() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import openai
 import pytest
 
-from pensieve.api.formats.detokenizer import TokenTexts, detokenizer_factory
+from pensieve.api.formats.token_bytes import TokenBytes
 
 from ...fakes import ByteTokenizer, FakeModel, made_up_score
 from .. import tokenizers
@@ -42,7 +42,7 @@ def test_every_token_of_a_chat_has_its_logprob(server: Server, size: int, likeli
     entries = whole.logprobs.content
     assert b"".join(bytes(entry.bytes) for entry in entries) == TEXT.encode()
     assert server.scheduler.requests[0].sampling.logprobs == (likeliest or 0)
-    texts = TokenTexts(server.tokenizer, detokenizer_factory(server.tokenizer))
+    texts = TokenBytes(server.tokenizer)
     for entry, token in zip(entries, server.tokenizer.encode(TEXT), strict=True):
         score = made_up_score(token, likeliest or 0)
         assert entry.logprob == pytest.approx(score.logprob)
@@ -112,7 +112,7 @@ def test_more_than_there_is_to_have_is_refused(
 @pytest.mark.parametrize("name", ["qwen", "llama_3", "phi_3", "llama_2", "demo"])
 def test_the_bytes_of_single_tokens_join_to_the_text(name: str) -> None:
     tokenizer = getattr(tokenizers, name)()
-    texts = TokenTexts(tokenizer, detokenizer_factory(tokenizer))
+    texts = TokenBytes(tokenizer)
     tokens = tokenizer.encode("Grüße 😀 你好 a  b\n", add_special_tokens=False)
     joined = b"".join(map(texts.bytes_of, tokens)).decode()
     assert joined.strip() == "Grüße 😀 你好 a  b"

@@ -16,13 +16,15 @@ from typing import Any
 import pytest
 
 from pensieve.api.answer import Answer
-from pensieve.api.formats.detokenizer import Detokenizer, WindowDetokenizer, detokenizer_factory
+from pensieve.api.formats.answer_format import AnswerFormat
+from pensieve.api.formats.detokenizer import Detokenizer, WindowDetokenizer
 from pensieve.api.formats.output_events import TextDelta, call_input
+from pensieve.api.formats.thinking_tags import ThinkingTags
 from pensieve.api.formats.tool_calls.tool_format import ToolFormat, plain_format
 from pensieve.api.message_events import MessageBodyBuilder, MessageStreamWriter
 from pensieve.api.metrics import Metrics
 from pensieve.api.openai.chunks import ChatBodyBuilder, ChatStreamWriter
-from pensieve.api.output.parser import Grammar, OutputParser
+from pensieve.api.output.parser import OutputParser
 from pensieve.api.request_record import RequestRecord
 from pensieve.api.stream import BodyBuilder
 from pensieve.engine.step import SamplingParams
@@ -30,6 +32,7 @@ from pensieve.scheduler.sequence import FinishReason, Request
 
 from ...fakes import ByteTokenizer, FakeModel, Script, ScriptedScheduler, ScriptedTokenStream
 from .. import tokenizers
+from ..builders import make_detokenizer_factory
 from ..formats.tool_calls.test_readers import BODIES, READ, WRITE
 
 NUM_ANSWERS = int(os.environ.get("PENSIEVE_RANDOM_ANSWERS", "600"))
@@ -44,7 +47,7 @@ def make_detokenizer(name: str) -> Callable[[], Detokenizer]:
     tokenizer = tokenizer_of(name)
     if isinstance(tokenizer, ByteTokenizer):
         return lambda: WindowDetokenizer(tokenizer.decode)
-    return detokenizer_factory(tokenizer)
+    return make_detokenizer_factory(tokenizer)
 
 
 @cache
@@ -61,24 +64,27 @@ def formats() -> dict[str, ToolFormat]:
     return known
 
 
-def random_grammar(rng: random.Random) -> tuple[str, Grammar]:
+def random_grammar(rng: random.Random) -> tuple[str, AnswerFormat]:
     name = rng.choice(["plain", "plain", "json_tools", *BODIES])
-    grammar = Grammar(
+    grammar = AnswerFormat(
         stop_sequences=rng.sample(STOPS, rng.choice([0, 0, 1, 3])),
         tool_format=formats()[name],
         tools=rng.choice([[WRITE, READ], [WRITE]]),
-        think=rng.choice([None, ("<think>", "</think>"), ("<|channel>thought", "<channel|>")]),
+        thinking=rng.choice(
+            [None, ThinkingTags("<think>", "</think>"), ThinkingTags("<|channel>thought", "<channel|>")]
+        ),
         one_call=rng.random() < 0.2,
     )
     if rng.random() < 0.2:
         grammar = replace(grammar, tool_format=None)
-    return name, replace(grammar, starts_thinking=grammar.think is not None and rng.random() < 0.3)
+    return name, replace(grammar, starts_thinking=grammar.thinking is not None and rng.random() < 0.3)
 
 
-def random_text(rng: random.Random, name: str, grammar: Grammar) -> str:
+def random_text(rng: random.Random, name: str, grammar: AnswerFormat) -> str:
     """Write a part of an answer: words in several scripts, calls whole and damaged, marks, parts of marks."""
-    form = formats()[name]
-    marks = [form.start, form.end or form.start, *(grammar.think or ()), *STOPS]
+    form, thinking = formats()[name], grammar.thinking
+    thinking_tags = (thinking.start, thinking.end) if thinking else ()
+    marks = [form.start, form.end or form.start, *thinking_tags, *STOPS]
     mark = rng.choice(marks)
     kind = rng.randrange(8)
     if kind < 2:
@@ -114,7 +120,7 @@ def random_text(rng: random.Random, name: str, grammar: Grammar) -> str:
     return form.start + body + (form.end if kind != 6 else "")
 
 
-def random_tokens(rng: random.Random, name: str, grammar: Grammar, tokenizer: Any) -> list[int]:
+def random_tokens(rng: random.Random, name: str, grammar: AnswerFormat, tokenizer: Any) -> list[int]:
     """Mix texts with tokens drawn blindly, which may be halves of characters."""
     tokens: list[int] = []
     for _ in range(rng.randint(0, 6)):
@@ -222,7 +228,7 @@ class Lab:
     def __init__(self) -> None:
         self._metrics = Metrics(FakeModel(), ScriptedScheduler().stats)
 
-    def answer(self, name: str, chunks: Chunks, finish: FinishReason, grammar: Grammar) -> Answer:
+    def answer(self, name: str, chunks: Chunks, finish: FinishReason, grammar: AnswerFormat) -> Answer:
         request = Request([1], SamplingParams(), 10_000, frozenset())
         token_stream = ScriptedTokenStream(request, Script(chunks, finish=finish))
         record = RequestRecord(request, token_stream, self._metrics, 0.0)
@@ -241,7 +247,9 @@ def test_a_stream_is_the_whole_answer_for_any_tokens_in_any_pieces(name: str) ->
             finish, omit = rng.choice(FINISHES), rng.random() < 0.2
             once = [tokens] if tokens else []
 
-            def answer(chunks: Chunks, finish: FinishReason = finish, grammar: Grammar = grammar) -> Answer:
+            def answer(
+                chunks: Chunks, finish: FinishReason = finish, grammar: AnswerFormat = grammar
+            ) -> Answer:
                 return lab.answer(name, chunks, finish, grammar)
 
             message = runner.run(whole(answer(once), MessageBodyBuilder("m", omit)))
@@ -268,8 +276,8 @@ def test_text_has_no_replacement_characters_but_for_bytes_that_are_no_text(name:
     tokenizer = tokenizer_of(name)
     for seed in range(NUM_ANSWERS // 6 + 1):
         rng = random.Random(f"{name} {seed}")
-        tokens = random_tokens(rng, "plain", Grammar(), tokenizer)
-        parser = OutputParser(make_detokenizer(name)(), Grammar())
+        tokens = random_tokens(rng, "plain", AnswerFormat(), tokenizer)
+        parser = OutputParser(make_detokenizer(name)(), AnswerFormat())
         events = [event for chunk in split(rng, tokens) for event in parser.feed(chunk)] + parser.finish()
         text = "".join(event.text for event in events if isinstance(event, TextDelta))
         text.encode()  # no halves of characters

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from pensieve.api.formats.answer_format import AnswerFormat
 from pensieve.api.formats.detokenizer import WindowDetokenizer
 from pensieve.api.formats.output_events import (
     ArgumentsDelta,
@@ -18,16 +19,20 @@ from pensieve.api.formats.output_events import (
     call_input,
 )
 from pensieve.api.formats.tag_search import overlap
+from pensieve.api.formats.thinking_tags import ThinkingTags
 from pensieve.api.formats.tool_calls.tool_format import ToolFormat, plain_format
-from pensieve.api.output.parser import Grammar, OutputParser
+from pensieve.api.output.parser import OutputParser
 
 from ...fakes import ByteTokenizer
 
 BASH: dict[str, Any] = {"type": "function", "function": {"name": "Bash", "parameters": {}}}
-TOOLS = Grammar(tool_format=plain_format(), tools=[BASH])
-THINKS = Grammar(think=("<think>", "</think>"))
-EVERYTHING = Grammar(
-    stop_sequences=["STOP", "ST"], tool_format=plain_format(), tools=[BASH], think=("<think>", "</think>")
+TOOLS = AnswerFormat(tool_format=plain_format(), tools=[BASH])
+THINKS = AnswerFormat(thinking=ThinkingTags("<think>", "</think>"))
+EVERYTHING = AnswerFormat(
+    stop_sequences=["STOP", "ST"],
+    tool_format=plain_format(),
+    tools=[BASH],
+    thinking=ThinkingTags("<think>", "</think>"),
 )
 VALUE = replace(EVERYTHING, is_value=True)
 CALL = '<tool_call>{"name": "Bash", "arguments": {"command": "ls"}}</tool_call>'
@@ -49,7 +54,7 @@ FRAGMENTS = [
 ]
 
 
-def parse(text: str, grammar: Grammar, size: int = 1) -> tuple[OutputParser, list[OutputEvent]]:
+def parse(text: str, grammar: AnswerFormat, size: int = 1) -> tuple[OutputParser, list[OutputEvent]]:
     """Feed a text, `size` bytes at a time, and merge the pieces of each block."""
     tokenizer = ByteTokenizer()
     parser = OutputParser(WindowDetokenizer(tokenizer.decode), grammar)
@@ -97,7 +102,7 @@ def shape(events: list[OutputEvent]) -> list[object]:
 @example("trailing space \n ")
 @example("\n\n")
 def test_plain_text_comes_out_as_it_went_in(text: str) -> None:
-    for grammar in (Grammar(), TOOLS, THINKS):
+    for grammar in (AnswerFormat(), TOOLS, THINKS):
         if not any(mark in text for mark in ("<tool_call>", "<think>")):
             assert parse(text, grammar)[1] == ([TextDelta(text)] if text else [])
 
@@ -157,7 +162,7 @@ def test_a_broken_call_of_a_known_tool_is_handed_over_unparsed() -> None:
 )
 def test_what_is_no_call_is_text_and_never_lost(inner: str) -> None:
     text = f"See: <tool_call>{inner}</tool_call> ok"
-    parser, events = parse(text, Grammar(tool_format=plain_format()))
+    parser, events = parse(text, AnswerFormat(tool_format=plain_format()))
     assert events == [TextDelta(text)]
     assert (parser.results, parser.has_calls) == (["failed"], False)
 
@@ -180,7 +185,7 @@ def test_a_format_without_end_mark_lasts_to_the_end() -> None:
     def parser(text: str, _tools: object) -> list[dict[str, Any]]:
         return [{"name": name, "arguments": {}} for name in text.split()]
 
-    grammar = Grammar(tool_format=ToolFormat("[CALLS]", "", parser))
+    grammar = AnswerFormat(tool_format=ToolFormat("[CALLS]", "", parser))
     assert shape(parse("Go. [CALLS]a b", grammar)[1]) == [TextDelta("Go."), ("a", {}), ("b", {})]
 
 
@@ -228,7 +233,7 @@ def test_calls_may_stand_instead_of_a_value_and_stop_sequences_end_it() -> None:
 
 
 def test_thoughts_that_the_template_opened_end_at_their_mark() -> None:
-    grammar = Grammar(think=("<think>", "</think>"), starts_thinking=True)
+    grammar = AnswerFormat(thinking=ThinkingTags("<think>", "</think>"), starts_thinking=True)
     assert parse("\nHm.\n</think>\n\nYes.\n", grammar)[1] == [ThinkingDelta("Hm."), TextDelta("Yes.\n")]
 
 

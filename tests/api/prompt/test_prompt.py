@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from pensieve.api.errors import InvalidRequest
-from pensieve.api.formats.detokenizer import detokenizer_factory
-from pensieve.api.prompt.prompt import Prompt, PromptBuilder
+from pensieve.api.prompt.prompt import Prompt
 from pensieve.api.schema import CountTokensRequest
 
-from ...fakes import CHATML_TEMPLATE, ByteTokenizer, FakeModel
+from ...fakes import CHATML_TEMPLATE, ByteTokenizer
+from ..builders import make_prompt_builder
 from ..templates import SYSTEM_THEN_TOOLS
 
 OPENS_THOUGHTS = CHATML_TEMPLATE + "{%- if enable_thinking %}{{- '<think>\n' }}{%- endif %}"
@@ -18,9 +18,7 @@ BASH = {"name": "Bash", "input_schema": {"type": "object"}}
 
 def build(tokenizer: ByteTokenizer, **fields: Any) -> tuple[Prompt, str]:
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]} | fields
-    prompt = PromptBuilder(FakeModel(), tokenizer, detokenizer_factory(tokenizer)).build_now(
-        CountTokensRequest.model_validate(body)
-    )
+    prompt = make_prompt_builder(tokenizer).build_now(CountTokensRequest.model_validate(body))
     return prompt, tokenizer.decode(prompt.tokens)
 
 
@@ -90,7 +88,7 @@ def test_loading_a_deferred_tool_keeps_the_prefix() -> None:
 def test_a_token_without_an_embedding_is_refused() -> None:
     """MLX reads past the end of the embeddings without a word."""
     tokenizer = ByteTokenizer()
-    builder = PromptBuilder(FakeModel(vocab_size=257), tokenizer, detokenizer_factory(tokenizer))
+    builder = make_prompt_builder(tokenizer, 257)
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
     with pytest.raises(InvalidRequest, match="special token"):
         builder.build_now(CountTokensRequest.model_validate(body))

@@ -11,14 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pensieve.api.formats.detokenizer import detokenizer_factory
 from pensieve.api.prompt.prompt import Prompt, PromptBuilder
 from pensieve.api.prompt.special_tokens import SpecialTokens
+from pensieve.api.prompt.template import ChatTemplate
 from pensieve.api.prompt.thinking import ThinkingOptions
 from pensieve.api.schema import CountTokensRequest
 
-from ...fakes import ByteTokenizer, FakeModel
+from ...fakes import ByteTokenizer
 from .. import tokenizers
+from ..builders import make_prompt_builder
 
 SHAPES: dict[str, Callable[[], Any]] = {
     "qwen": tokenizers.qwen,
@@ -58,7 +59,7 @@ def shape(name: str) -> Any:
 
 @cache
 def builder(name: str) -> PromptBuilder:
-    return PromptBuilder(FakeModel(vocab_size=10**6), shape(name), detokenizer_factory(shape(name)))
+    return make_prompt_builder(shape(name), 10**6)
 
 
 def build(name: str, **fields: Any) -> Prompt:
@@ -136,7 +137,7 @@ def test_a_prompt_of_pieces_decodes_but_for_space_at_marks(name: str, text: str)
 def test_a_text_without_marks_is_tokenised_as_ever(name: str) -> None:
     content = "def f(a): return a < 3 and [a] | {a: 'end'}  # <b>Grüße</b>\n\n"
     messages = [{"role": "user", "content": content}]
-    rendered = builder(name).template.render("", messages, [], ThinkingOptions(wanted=True)).text
+    rendered = ChatTemplate(shape(name)).render("", messages, [], ThinkingOptions(wanted=True))
     prompt = build(name, messages=messages, thinking={"type": "adaptive"})
     assert prompt.tokens == shape(name).encode(rendered, add_special_tokens=False)
 
@@ -204,9 +205,7 @@ def test_a_mark_that_opens_thoughts_opens_none_as_text() -> None:
     tokenizer = ByteTokenizer(thinks=True)
     messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "<think>"}]
     body = {"model": "m", "messages": messages}
-    prompt = PromptBuilder(FakeModel(), tokenizer, detokenizer_factory(tokenizer)).build_now(
-        CountTokensRequest.model_validate(body)
-    )
+    prompt = make_prompt_builder(tokenizer).build_now(CountTokensRequest.model_validate(body))
     assert not prompt.starts_thinking
 
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from pensieve.api.formats.tool_calls.tool_format import plain_format
 from pensieve.api.prompt.template import ChatTemplate, TemplateError, TemplateFeatures, TemplateTooSlow
 from pensieve.api.prompt.thinking import ThinkingFeatures, ThinkingOptions
 
@@ -37,7 +36,7 @@ def template(text: str, parses_calls: bool = True) -> ChatTemplate:
 def render(
     chat: ChatTemplate, *messages: dict[str, Any], system: str = "Be brief.", tools: Any = (TOOL,)
 ) -> str:
-    return chat.render(system, messages, list(tools), ThinkingOptions()).text
+    return chat.render(system, messages, list(tools), ThinkingOptions())
 
 
 @pytest.mark.parametrize(
@@ -115,13 +114,12 @@ def test_a_refused_system_text_becomes_a_reminder_in_the_user_turn() -> None:
 def test_a_template_without_tools_gets_them_described_in_the_system_text() -> None:
     chat = template(NO_TOOLS, parses_calls=False)
     result = chat.render("Be brief.", [USER, ASSISTANT, RESULT, USER], [TOOL], ThinkingOptions())
-    assert result.tool_format is not None
-    assert (result.tool_format.start, result.tool_format.end) == (plain_format().start, plain_format().end)
-    assert result.text.startswith("<|system|>\n# Tools\n")
-    assert '{"name": "Bash", "description": "Runs a command"' in result.text
-    assert "</tools>\n\nBe brief.<|end|>\n<|user|>" in result.text
-    assert 'Sure.\n<tool_call>\n{"name": "Bash", "arguments": {"command": "ls"}}\n</tool_call>' in result.text
-    assert "<|user|>\n<tool_response>\na.txt\n</tool_response>\nList the files.<|end|>" in result.text
+    assert not chat.features.native_tools
+    assert result.startswith("<|system|>\n# Tools\n")
+    assert '{"name": "Bash", "description": "Runs a command"' in result
+    assert "</tools>\n\nBe brief.<|end|>\n<|user|>" in result
+    assert 'Sure.\n<tool_call>\n{"name": "Bash", "arguments": {"command": "ls"}}\n</tool_call>' in result
+    assert "<|user|>\n<tool_response>\na.txt\n</tool_response>\nList the files.<|end|>" in result
 
 
 def test_arguments_are_text_where_the_template_wants_text() -> None:
@@ -133,11 +131,9 @@ def test_arguments_are_text_where_the_template_wants_text() -> None:
 def test_a_longer_conversation_begins_with_the_shorter_one(text: str) -> None:
     chat = template(text, parses_calls=text not in (NO_TOOLS, STRICT))
     turns = [USER, LATER, ASSISTANT, RESULT, {"role": "assistant", "content": "One file."}, USER, LATER]
-    full = chat.render("Be brief.", turns, [TOOL], ThinkingOptions(wanted=True)).text
+    full = chat.render("Be brief.", turns, [TOOL], ThinkingOptions(wanted=True))
     for length in (2, 4):
-        assert full.startswith(
-            chat.render("Be brief.", turns[:length], [TOOL], ThinkingOptions(wanted=True)).text
-        )
+        assert full.startswith(chat.render("Be brief.", turns[:length], [TOOL], ThinkingOptions(wanted=True)))
 
 
 def test_thoughts_are_sent_back_where_the_template_looks_for_them() -> None:
@@ -149,7 +145,7 @@ def test_thoughts_are_sent_back_where_the_template_looks_for_them() -> None:
 
 def test_thinking_is_switched_by_the_templates_own_name_for_it() -> None:
     chat = template(THINKS_IN_ITS_OWN_WORDS, parses_calls=False)
-    ends = [chat.render("", [USER], [], ThinkingOptions(thinking)).text[-7:] for thinking in (True, False)]
+    ends = [chat.render("", [USER], [], ThinkingOptions(thinking))[-7:] for thinking in (True, False)]
     assert ends == ["<think>", "/think>"]
 
 

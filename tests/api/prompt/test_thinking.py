@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from pensieve.api.formats.detokenizer import detokenizer_factory
 from pensieve.api.formats.thinking_signature import seal
-from pensieve.api.prompt.prompt import Prompt, PromptBuilder
+from pensieve.api.prompt.prompt import Prompt
 from pensieve.api.prompt.template import ChatTemplate
 from pensieve.api.prompt.thinking import ThinkingFeatures, ThinkingOptions
 from pensieve.api.schema import CountTokensRequest
 
-from ...fakes import ByteTokenizer, FakeModel
+from ...fakes import ByteTokenizer
+from ..builders import make_prompt_builder
 from ..templates import (
     ALWAYS_THINKS,
     BUDGET_IN_TOKENS,
@@ -32,9 +32,7 @@ BASH = {"name": "Bash", "description": "Runs", "input_schema": {"type": "object"
 def build(template: str, *messages: Any, harmony: bool = False, **fields: Any) -> tuple[Prompt, str]:
     tokenizer = ByteTokenizer(template, thinks=not harmony, harmony=harmony)
     body = {"model": "m", "messages": messages or (HELLO,)} | fields
-    builder = PromptBuilder(
-        FakeModel(vocab_size=tokenizer.vocab_size), tokenizer, detokenizer_factory(tokenizer)
-    )
+    builder = make_prompt_builder(tokenizer, tokenizer.vocab_size)
     prompt = builder.build_now(CountTokensRequest.model_validate(body))
     return prompt, tokenizer.decode(prompt.tokens)
 

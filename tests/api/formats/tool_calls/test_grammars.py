@@ -13,7 +13,7 @@ import pytest
 
 from pensieve.api.formats.tool_calls.tool_format import ToolFormat, template_tool
 from pensieve.api.grammar.answer_grammar import SYNTAXES, call_format
-from pensieve.api.grammar.grammar_cache import GrammarKey, Grammars
+from pensieve.api.grammar.grammar_cache import GrammarCache, GrammarKey
 from pensieve.api.grammar.vocabulary import Vocabulary, make_vocabulary
 from pensieve.api.schema import Tool
 
@@ -107,7 +107,7 @@ def vocabulary(request: pytest.FixtureRequest) -> Vocabulary:
 def draw(vocabulary: Vocabulary, grammar: Any, rng: random.Random) -> str:
     """Write a random text of the grammar; ends of strings and calls are preferred, so that it has an end."""
     matcher, written = grammar.begin(), b""
-    ends = [*map(ord, '"}]<,:'), *vocabulary.marks.values()]
+    ends = [*map(ord, '"}]<,:'), *vocabulary.special_tokens.values()]
     for _ in range(1200):
         if matcher.is_accepting() and (grammar.frees or rng.random() < 0.5):
             return written.decode()
@@ -127,7 +127,7 @@ def draw(vocabulary: Vocabulary, grammar: Any, rng: random.Random) -> str:
 def test_calls_drawn_from_the_grammar_are_read_and_valid(vocabulary: Vocabulary, name: str) -> None:
     calls, rng, num_read = tool_format(name), random.Random(1), 0
     assert call_format(calls) is not None
-    grammars = Grammars(vocabulary)
+    grammars = GrammarCache(vocabulary)
     names = [tool for tool in SCHEMAS if tool not in UNSAYABLE.get(name, ())]
     for tool_name in names:
         tool = Tool(name=tool_name, input_schema=SCHEMAS[tool_name])
@@ -157,7 +157,7 @@ ODD: list[dict[str, Any]] = [
 def test_odd_schemas_hinder_no_call(vocabulary: Vocabulary, name: str) -> None:
     for odd in ODD:
         tool = Tool.model_construct(name="odd", input_schema={"type": "object", **odd}, type=None)
-        assert Grammars(vocabulary).compile(GrammarKey((tool,), tool_format(name), None)).text
+        assert GrammarCache(vocabulary).compile(GrammarKey((tool,), tool_format(name), None)).text
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -166,5 +166,5 @@ def test_a_definition_that_is_a_branch_of_itself_has_a_grammar(vocabulary: Vocab
     itself = {"anyOf": [{"$ref": "#/$defs/A"}, {"type": "string"}]}
     schema = {"type": "object", "$defs": {"A": itself}, "properties": {"a": {"$ref": "#/$defs/A"}}}
     tool = Tool(name="read", input_schema=schema)
-    grammar = Grammars(vocabulary).compile(GrammarKey((tool,), tool_format(name), None))
+    grammar = GrammarCache(vocabulary).compile(GrammarKey((tool,), tool_format(name), None))
     assert any(grammar.begin().compute_bitmask())

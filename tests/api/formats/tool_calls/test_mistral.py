@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from pensieve.api.formats.answer_format import AnswerFormat
 from pensieve.api.formats.tool_calls.tool_format import template_tool
-from pensieve.api.grammar.grammar_cache import GrammarKey, Grammars
+from pensieve.api.grammar.grammar_cache import GrammarCache, GrammarKey
 from pensieve.api.grammar.vocabulary import make_vocabulary
-from pensieve.api.output.parser import Grammar
 from pensieve.api.schema import Tool
 
 from ...output.test_parser import parse, shape
@@ -29,7 +29,7 @@ def takes(text: str, marks: dict[str, int]) -> bool:
     bytes_of = [bytes([byte]) for byte in range(256)] + [b"<end>", b"[TOOL_CALLS]"]
     vocabulary = make_vocabulary(bytes_of, {"<end>": 256, **marks}, {256})
     assert vocabulary is not None
-    matcher = Grammars(vocabulary).compile(GrammarKey(TOOLS, FORMAT, None)).begin()
+    matcher = GrammarCache(vocabulary).compile(GrammarKey(TOOLS, FORMAT, None)).begin()
     start = [marks[FORMAT.start]] if marks else list(FORMAT.start.encode())
     tokens = start + list(text.encode())
     return bool(matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting())
@@ -44,7 +44,7 @@ def test_a_list_of_json_calls_is_allowed_and_read(calls: list[Any], marks: dict[
     text = json.dumps(calls)
     assert takes(text, marks)
     assert takes(f" {text}", marks)
-    reading = Grammar(tool_format=FORMAT, tools=[template_tool(tool) for tool in TOOLS])
+    reading = AnswerFormat(tool_format=FORMAT, tools=[template_tool(tool) for tool in TOOLS])
     for size in (1, 1000):
         answer, events = parse(FORMAT.start + text, reading, size)
         assert shape(events) == [(call["name"], INPUT) for call in calls]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from pensieve.api.formats.answer_format import AnswerFormat
 from pensieve.api.formats.output_events import OutputEvent
-from pensieve.api.output.parser import Grammar
 
 from ...output.test_parser import parse, shape
 from .test_readers import fragments, grammar
@@ -43,11 +43,11 @@ FORMS: dict[str, tuple[str, Callable[[str, str], str], str]] = {  # head, member
 }
 
 
-def form(parser: str, **properties: Any) -> Grammar:
+def form(parser: str, **properties: Any) -> AnswerFormat:
     """A format, and one tool with these parameters."""
     schema = {"type": "object", "properties": properties}
     tool = {"type": "function", "function": {"name": "t", "parameters": schema}}
-    return Grammar(tool_format=grammar(parser).tool_format, tools=[tool])
+    return AnswerFormat(tool_format=grammar(parser).tool_format, tools=[tool])
 
 
 def call(parser: str, *members: tuple[str, str]) -> str:
@@ -57,7 +57,7 @@ def call(parser: str, *members: tuple[str, str]) -> str:
     return marks.start + head + "".join(member(*pair) for pair in members) + end + marks.end
 
 
-def read(text: str, grammar: Grammar) -> tuple[list[str], list[Any]]:
+def read(text: str, grammar: AnswerFormat) -> tuple[list[str], list[Any]]:
     """Read a call, and see that it is read the same however its tokens come."""
     answer, events = parse(text, grammar)
     assert shape(parse(text, grammar, 1000)[1]) == shape(events)

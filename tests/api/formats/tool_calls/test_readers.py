@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pensieve.api.formats.answer_format import AnswerFormat
 from pensieve.api.formats.output_events import (
     ArgumentsDelta,
     OutputEvent,
@@ -20,7 +21,6 @@ from pensieve.api.formats.output_events import (
     ToolCallStart,
 )
 from pensieve.api.formats.tool_calls.tool_format import ToolFormat, plain_format
-from pensieve.api.output.parser import Grammar
 
 from ...output.test_parser import parse, shape
 
@@ -85,8 +85,8 @@ def tool_format(parser: str) -> ToolFormat:
     return ToolFormat(module.tool_call_start, module.tool_call_end, module.parse_tool_call)
 
 
-def grammar(parser: str, **options: Any) -> Grammar:
-    return Grammar(tool_format=tool_format(parser), tools=[WRITE, READ], **options)
+def grammar(parser: str, **options: Any) -> AnswerFormat:
+    return AnswerFormat(tool_format=tool_format(parser), tools=[WRITE, READ], **options)
 
 
 def passage(parser: str, name: str = "Write") -> str:
@@ -95,7 +95,7 @@ def passage(parser: str, name: str = "Write") -> str:
     return f"{form.start}{BODIES[parser](name)}{form.end}"
 
 
-def parse_calls(text: str, grammar: Grammar) -> list[tuple[str, dict[str, Any]]]:
+def parse_calls(text: str, grammar: AnswerFormat) -> list[tuple[str, dict[str, Any]]]:
     return [event for event in shape(parse(text, grammar)[1]) if isinstance(event, tuple)]
 
 
@@ -166,10 +166,12 @@ def test_without_an_end_mark_a_list_counts_if_it_is_whole() -> None:
     form = replace(tool_format("pythonic"), end="")
     call = "[Write(path='${a[f(1)]}')]"
     for length in range(1, len(call)):
-        assert parse(form.start + call[:length], Grammar(tool_format=form))[1] == [
+        assert parse(form.start + call[:length], AnswerFormat(tool_format=form))[1] == [
             TextDelta(form.start + call[:length])
         ]
-    assert parse_calls(form.start + call, Grammar(tool_format=form)) == [("Write", {"path": "${a[f(1)]}"})]
+    assert parse_calls(form.start + call, AnswerFormat(tool_format=form)) == [
+        ("Write", {"path": "${a[f(1)]}"})
+    ]
     mistral = '[TOOL_CALLS][{"name": "Write", "arguments": {"a": null}}]'
     assert parse_calls(mistral, grammar("mistral")) == [("Write", {"a": None})]
 
@@ -293,5 +295,5 @@ def test_what_is_shown_does_not_depend_on_how_the_tokens_come(parser: str, seed:
 
 
 def test_the_plain_format_is_shown_as_it_comes() -> None:
-    _, events = parse(passage("json_tools"), Grammar(tool_format=plain_format(), tools=[WRITE]))
+    _, events = parse(passage("json_tools"), AnswerFormat(tool_format=plain_format(), tools=[WRITE]))
     assert len(fragments(events)) > 10

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pensieve.api.formats.grammars.without_tags import without_marks
-from pensieve.api.grammar.grammar_cache import GrammarKey, Grammars
+from pensieve.api.grammar.grammar_cache import GrammarCache, GrammarKey
 from pensieve.api.grammar.vocabulary import Vocabulary, make_vocabulary
 from pensieve.api.schema import Tool
 
@@ -38,7 +38,7 @@ def takes(vocabulary: Vocabulary, parser: str, schema: Any, value: str) -> bool:
     """Whether the grammar of a tool with one parameter allows a value for it."""
     object_schema = {"type": "object", "properties": {"a": schema}, "required": ["a"]}
     tool = Tool(name="t", input_schema=object_schema)
-    matcher = Grammars(vocabulary).compile(GrammarKey((tool,), tool_format(parser), None)).begin()
+    matcher = GrammarCache(vocabulary).compile(GrammarKey((tool,), tool_format(parser), None)).begin()
     text = list(call(parser, ("a", value)).encode())
     return bool(matcher.try_consume_tokens(text) == len(text) and matcher.is_accepting())
 
