@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Literal
 
-from ..engine.step import TokenScore
+from ..engine.step import TokenLogprobs
 from .formats.output_events import OutputEvent, ScoredToken
 from .metrics import FinishedReason
 from .output.parser import OutputParser
@@ -78,20 +78,20 @@ class Answer:
             self._outcome = "error"
             raise
         self._record.generated(len(tokens))
-        scores = self._token_stream.scores
-        events = self._feed_scored(tokens, scores) if scores else self._parser.feed(tokens)
+        logprobs = self._token_stream.logprobs
+        events = self._feed_scored(tokens, logprobs) if logprobs else self._parser.feed(tokens)
         return events + self._finish() if self._parser.done else events
 
-    def _feed_scored(self, tokens: list[int], scores: list[TokenScore]) -> list[OutputEvent]:
-        """Feed tokens one by one, each with its score where it is a part of the text."""
+    def _feed_scored(self, tokens: list[int], logprobs: list[TokenLogprobs]) -> list[OutputEvent]:
+        """Feed tokens one by one, each with its log-probabilities where it is a part of the text."""
         events: list[OutputEvent] = []
-        for token, score in zip(tokens, scores, strict=True):
+        for token, found in zip(tokens, logprobs, strict=True):
             was_text = self._parser.in_text
             events += self._parser.feed([token])
             if self._parser.done:
                 break
             if was_text and self._parser.in_text:
-                events.append(ScoredToken(token, score.logprob, score.top))
+                events.append(ScoredToken(token, found.logprob, found.top))
         return events
 
     def close(self) -> None:

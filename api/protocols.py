@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from tokenizers import AddedToken
 
-from ..engine.step import TokenScore
+from ..engine.step import TokenLogprobs
 from ..scheduler.sequence import FinishReason, Request
 from ..scheduler.stats import Stats
 
@@ -64,7 +64,7 @@ class TokenSource(Protocol):
     def first_token_s(self) -> float | None: ...
 
     @property
-    def scores(self) -> list[TokenScore]:
+    def logprobs(self) -> list[TokenLogprobs]:
         """Log-probabilities of the tokens returned last, where the request asks for them."""
 
     async def __anext__(self) -> list[int]:

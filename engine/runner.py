@@ -27,8 +27,8 @@ from .attention.paged import (
     probe,
 )
 from .decode_graphs import DecodeGraphs
+from .logprobs import BatchLogprobs, compute_logprobs
 from .sampler import sample
-from .scores import Scores, score
 from .step import DecodeRow, PrefillChunk, SlotRange, StepFailed, StepPlan, StepResult
 
 
@@ -58,7 +58,7 @@ class Runner:
         self._specs = layers or probe(model)
         self._graphs = None if self._kernels is None else DecodeGraphs(model, self._specs, self._kernels)
         self._in_flight: tuple[StepPlan, mx.array, float] | None = None
-        self._scores: dict[int, Scores] = {}  # by step_id, of steps in flight that have some
+        self._logprobs: dict[int, BatchLogprobs] = {}  # by step_id, of steps in flight that have some
         self._last_read_s = 0.0
         self._pools = self._new_pools()
 
@@ -123,14 +123,14 @@ class Runner:
         sampled = np.array(tokens).tolist()
         by_sequence = {row.seq_id: token for row, token in zip(plan.decode, sampled, strict=True)}
         begun_s, self._last_read_s = max(started_s, self._last_read_s), time.monotonic()
-        scores = self._scores.pop(plan.step_id, None)
+        logprobs = self._logprobs.pop(plan.step_id, None)
         elapsed_s = self._last_read_s - begun_s
-        return StepResult(plan.step_id, by_sequence, elapsed_s, scores.read() if scores else {})
+        return StepResult(plan.step_id, by_sequence, elapsed_s, logprobs.read() if logprobs else {})
 
     def _reset(self) -> None:
         """Forget what is in flight and every KV: arrays of a failed evaluation cannot be trusted."""
         self._in_flight = None
-        self._scores = {}
+        self._logprobs = {}
         self._pools = self._new_pools()
 
     def _written(self) -> list[mx.array]:
@@ -148,15 +148,15 @@ class Runner:
     def _decode(self, plan: StepPlan) -> mx.array:
         logits = self.logits(plan.decode)
         tokens = sample(logits, plan.decode)
-        scores = score(logits, plan.decode, tokens)
-        if scores is not None:
-            self._scores[plan.step_id] = scores
+        logprobs = compute_logprobs(logits, plan.decode, tokens)
+        if logprobs is not None:
+            self._logprobs[plan.step_id] = logprobs
         return tokens
 
     def _scored(self, plan: StepPlan) -> list[mx.array]:
-        """Arrays whose evaluation makes the scores of a step real."""
-        scores = self._scores.get(plan.step_id)
-        return [] if scores is None else scores.arrays()
+        """Arrays whose evaluation makes the log-probabilities of a step real."""
+        logprobs = self._logprobs.get(plan.step_id)
+        return [] if logprobs is None else logprobs.arrays()
 
     def logits(self, rows: list[DecodeRow]) -> mx.array:
         """Feed each row's token and return what follows it, (rows, vocab); lazy. Writes the tokens' KV."""

@@ -103,7 +103,7 @@ NOT_A_NUMBER = -1
 
 
 @dataclass(frozen=True, slots=True)
-class TokenScore(Message):
+class TokenLogprobs(Message):
     """A sampled token's log-probability, and the likeliest tokens in its place with theirs.
 
     Of the model's distribution: before temperature, filters and masks.
@@ -120,7 +120,7 @@ class StepResult(Message):
     step_id: int
     tokens: dict[int, int]  # by seq_id; NOT_A_NUMBER where there is none
     elapsed_s: float  # what the step took, as far as those who wait for its tokens can tell
-    scores: dict[int, TokenScore] = field(default_factory=dict)  # by seq_id, of those that ask
+    logprobs: dict[int, TokenLogprobs] = field(default_factory=dict)  # by seq_id, of those that ask
 
 
 class StepFailed(Exception):

@@ -117,7 +117,7 @@ class SchedulerLoop:
 
     def _publish(self, progress: list[Progress]) -> None:
         for item in progress:
-            self._token_streams[item.sequence].publish(item.tokens, item.scores)
+            self._token_streams[item.sequence].publish(item.tokens, item.logprobs)
 
     def _forget_ended(self) -> None:
         ended = [s for s in self._token_streams if s.status is SequenceStatus.FINISHED]

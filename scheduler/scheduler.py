@@ -109,8 +109,8 @@ class Scheduler:
                 self.counters.refused_tokens += 1
                 continue
             tokens = self._advance(plan.step_id, row, sequence, result.tokens[row.seq_id])
-            score = result.scores.get(row.seq_id)
-            progress.append(Progress(sequence, tokens, [score] if tokens and score else []))
+            found = result.logprobs.get(row.seq_id)
+            progress.append(Progress(sequence, tokens, [found] if tokens and found else []))
         return progress
 
     def _commit(self, step_id: int, sequence: Sequence, num_tokens: int) -> None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from ..cache.blocks import BLOCK_SIZE, BlockTable
 from ..cache.radix import TreePosition
-from ..engine.step import SamplingParams, TokenScore
+from ..engine.step import SamplingParams, TokenLogprobs
 from .constraint import Constraint
 
 FinishReason = Literal["stop", "length", "abort", "error"]
@@ -106,7 +106,7 @@ class Progress:
 
     sequence: Sequence
     tokens: list[int] = field(default_factory=list)
-    scores: list[TokenScore] = field(default_factory=list)  # of the tokens, where they were asked for
+    logprobs: list[TokenLogprobs] = field(default_factory=list)  # of the tokens, where they were asked for
 
 
 def shared_prefix(a: list[int], b: list[int], num_known: int) -> int:

@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from .. import PensieveError
-from ..engine.step import TokenScore
+from ..engine.step import TokenLogprobs
 from .exceptions import EngineFailed
 from .scheduler import Scheduler
 from .sequence import FinishReason, Sequence
@@ -22,9 +22,9 @@ class TokenStream:
         self._sequence = sequence
         self._expected_cached = num_cached
         self._failure: PensieveError = EngineFailed("a step failed while it computed this request")
-        self.scores: list[TokenScore] = []  # of the tokens read last, where they were asked for
+        self.logprobs: list[TokenLogprobs] = []  # of the tokens read last, where they were asked for
         self._unread: list[int] = []
-        self._unread_scores: list[TokenScore] = []
+        self._unread_logprobs: list[TokenLogprobs] = []
         self._news: asyncio.Future[None] | None = None  # what the reader waits for, or did last
 
     @property
@@ -52,7 +52,7 @@ class TokenStream:
             await self._news
         if self._unread:
             tokens, self._unread = self._unread, []
-            self.scores, self._unread_scores = self._unread_scores, []
+            self.logprobs, self._unread_logprobs = self._unread_logprobs, []
             return tokens
         if self.finish_reason == "error":
             raise self._failure
@@ -69,12 +69,12 @@ class TokenStream:
         self._scheduler.end(self._sequence, "error")
         self._wake()
 
-    def publish(self, tokens: list[int], scores: list[TokenScore]) -> None:
+    def publish(self, tokens: list[int], logprobs: list[TokenLogprobs]) -> None:
         """Hand over new tokens, or wake the reader because the sequence has ended. For the loop only."""
         if tokens and self.first_token_s is None:
             self.first_token_s = time.monotonic()
         self._unread += tokens
-        self._unread_scores += scores
+        self._unread_logprobs += logprobs
         self._wake()
 
     def _wake(self) -> None:

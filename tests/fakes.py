@@ -15,7 +15,7 @@ from tokenizers import AddedToken
 
 from pensieve.api.protocols import ToolParser
 from pensieve.engine.served_model import ServedModel
-from pensieve.engine.step import SamplingParams, TokenScore
+from pensieve.engine.step import SamplingParams, TokenLogprobs
 from pensieve.scheduler.counters import Counters
 from pensieve.scheduler.exceptions import EngineFailed
 from pensieve.scheduler.sequence import FinishReason, Request
@@ -148,8 +148,8 @@ class Script:
     num_cached: int = 0
 
 
-def made_up_score(token: int, num_likeliest: int) -> TokenScore:
-    return TokenScore(
+def made_up_logprobs(token: int, num_likeliest: int) -> TokenLogprobs:
+    return TokenLogprobs(
         -0.5 - token / 1000, [((token + i) % 256, -0.25 * (i + 1)) for i in range(num_likeliest)]
     )
 
@@ -169,7 +169,7 @@ class ScriptedTokenStream:
         self._chunks = deque(script.chunks)
         self._room = request.max_tokens
         self._num_likeliest = request.sampling.logprobs
-        self.scores: list[TokenScore] = []
+        self.logprobs: list[TokenLogprobs] = []
         self._cancelled = asyncio.Event()
 
     @property
@@ -186,7 +186,7 @@ class ScriptedTokenStream:
             self._room -= len(tokens)
             self.first_token_s = self.first_token_s or time.monotonic()
             if self._num_likeliest is not None:
-                self.scores = [made_up_score(token, self._num_likeliest) for token in tokens]
+                self.logprobs = [made_up_logprobs(token, self._num_likeliest) for token in tokens]
             return tokens
         return await self._end()
 

@@ -7,7 +7,7 @@ Its KV is in the prefix cache, so that this costs no more than a step or two.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ...engine.step import TokenScore
+from ...engine.step import TokenLogprobs
 from ...scheduler.exceptions import PromptTooLong, QueueFull
 from ...scheduler.sequence import FinishReason, Request
 from ..formats.answer_format import AnswerFormat
@@ -94,7 +94,7 @@ class BudgetedTokenStream:
         return self._first.first_token_s
 
     @property
-    def scores(self) -> list[TokenScore]:
+    def logprobs(self) -> list[TokenLogprobs]:
         return []  # only OpenAI's routes ask for them, and those have no budget
 
     async def __anext__(self) -> list[int]:

@@ -7,7 +7,7 @@ import pytest
 
 from pensieve.api.formats.token_bytes import TokenBytes
 
-from ...fakes import ByteTokenizer, FakeModel, made_up_score
+from ...fakes import ByteTokenizer, FakeModel, made_up_logprobs
 from .. import tokenizers
 from ..conftest import Server, StartServer
 from ..exchange import CALL
@@ -44,7 +44,7 @@ def test_every_token_of_a_chat_has_its_logprob(server: Server, size: int, likeli
     assert server.scheduler.requests[0].sampling.logprobs == (likeliest or 0)
     texts = TokenBytes(server.tokenizer)
     for entry, token in zip(entries, server.tokenizer.encode(TEXT), strict=True):
-        score = made_up_score(token, likeliest or 0)
+        score = made_up_logprobs(token, likeliest or 0)
         assert entry.logprob == pytest.approx(score.logprob)
         assert [top.logprob for top in entry.top_logprobs] == [logprob for _, logprob in score.top]
         assert [bytes(top.bytes) for top in entry.top_logprobs] == [texts.bytes_of(t) for t, _ in score.top]

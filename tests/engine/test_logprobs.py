@@ -8,8 +8,8 @@ import mlx_lm.utils
 import numpy as np
 import pytest
 
+from pensieve.engine.logprobs import compute_logprobs
 from pensieve.engine.runner import Runner
-from pensieve.engine.scores import score
 from pensieve.engine.step import DecodeRow, SamplingParams, StepPlan, StepResult
 from pensieve.scheduler.sequence import Sequence
 
@@ -22,13 +22,13 @@ def row(seq_id: int, logprobs: int | None, temperature: float = 0.0) -> DecodeRo
     return DecodeRow(seq_id, 1, 5, ((0, 6),), SamplingParams(temperature=temperature, logprobs=logprobs))
 
 
-def test_rows_that_ask_are_scored_by_the_softmax_of_their_logits() -> None:
+def test_rows_that_ask_get_the_log_softmax_of_their_logits() -> None:
     logits = mx.random.normal((4, 50), key=mx.random.key(1))
     rows = [row(1, None), row(2, 3), row(3, 0, temperature=1.0), row(4, 20)]
     tokens = mx.array([5, 6, 7, 8])
-    scores = score(logits, rows, tokens)
-    assert scores is not None
-    found = scores.read()
+    batch = compute_logprobs(logits, rows, tokens)
+    assert batch is not None
+    found = batch.read()
     assert sorted(found) == [2, 3, 4]
     plain = np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
     for place, (token, wanted) in {1: (6, 3), 2: (7, 0), 3: (8, 20)}.items():
@@ -40,20 +40,20 @@ def test_rows_that_ask_are_scored_by_the_softmax_of_their_logits() -> None:
 
 
 def test_nothing_is_computed_for_rows_that_do_not_ask() -> None:
-    assert score(mx.zeros((1, 9)), [row(1, None)], mx.array([1])) is None
+    assert compute_logprobs(mx.zeros((1, 9)), [row(1, None)], mx.array([1])) is None
 
 
 def test_a_vocabulary_smaller_than_what_is_asked_for() -> None:
-    scores = score(mx.array([[0.0, 1.0, 2.0]]), [row(1, 20)], mx.array([0]))
-    assert scores is not None
-    assert [token for token, _ in scores.read()[1].top] == [2, 1, 0]
+    batch = compute_logprobs(mx.array([[0.0, 1.0, 2.0]]), [row(1, 20)], mx.array([0]))
+    assert batch is not None
+    assert [token for token, _ in batch.read()[1].top] == [2, 1, 0]
 
 
 class Recorder(Machine):
     """Keeps what the steps report."""
 
     def note(self, result: StepResult | None) -> None:
-        for seq_id, found in (result.scores if result else {}).items():
+        for seq_id, found in (result.logprobs if result else {}).items():
             self.found.setdefault(seq_id, []).append(found)
 
     def run(self) -> None:
