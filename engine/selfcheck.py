@@ -13,10 +13,10 @@ from mlx.utils import tree_flatten
 from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
 
 from ..cache.blocks import BLOCK_SIZE, BlockTable
-from ..cache.kv import MIN_KERNEL_ELEMENTS, ArrayPools, LayerShape
+from ..cache.kv import ArrayPools, LayerShape
 from .attention.array_attention import AttentionParams, attend_arrays
 from .attention.kernels.batch_tables import BatchTables
-from .attention.kernels.paged_kernels import Options, PagedKernels, find_kernels
+from .attention.kernels.paged_kernels import LayerPools, PagedKernels, find_kernels
 from .attention.paged import AttentionSpec, probe
 from .attention.shared_prefixes import shared_prefixes
 from .runner import Runner
@@ -102,9 +102,7 @@ def _layer_disagreement(spec: AttentionSpec, kernels: PagedKernels) -> float:
     mx.eval(ours.arrays(), plain.arrays())  # before the kernels write to them
     expected = attend_arrays(queries.astype(mx.float32), plain.keys[0], plain.values[0], slot_ranges, params)
     batch = BatchTables(slot_ranges, shared_prefixes(slot_ranges))
-    result, _ = kernels.decode(
-        queries, new, (ours.keys[0], ours.values[0]), batch, Options(params, mx.zeros((MIN_KERNEL_ELEMENTS,)))
-    )
+    result, _ = kernels.decode(queries, new, LayerPools.of(ours, 0), batch, params)
     return _largest_distance(result[:, :, 0], expected[:, :, 0]) / KERNEL_TOLERANCE[shape.dtype]
 
 

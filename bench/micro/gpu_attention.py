@@ -18,7 +18,7 @@ from ...cache.blocks import BLOCK_SIZE
 from ...cache.kv import ArrayPools, LayerShape, Pool
 from ...engine.attention.array_attention import AttentionParams, attend_arrays
 from ...engine.attention.kernels.batch_tables import BatchTables
-from ...engine.attention.kernels.paged_kernels import Options, PagedKernels, find_kernels
+from ...engine.attention.kernels.paged_kernels import LayerPools, PagedKernels, find_kernels
 from ...engine.attention.shared_prefixes import shared_prefixes
 from ...engine.step import SlotRange
 
@@ -64,17 +64,16 @@ class Trial:
     @property
     def num_bytes(self) -> int:
         """Of KV that a pass reads, each slot once."""
-        slots = sum(segment.num_slots for segment in shared_prefixes(self.runs))
+        slots = sum(prefix.num_slots for prefix in shared_prefixes(self.runs))
         return LAYERS * slots * self.shape.bytes_per_token
 
     def attend(self) -> list[mx.array]:
         """All layers of a pass."""
         batch, outs = BatchTables(self.runs, shared_prefixes(self.runs)), []
         for layer in range(LAYERS):
-            both = self.pools.keys[layer], self.pools.values[layer]
-            options = Options(self.scoring, self.pools.write_fences[layer])
+            pools = LayerPools.of(self.pools, layer)
             out, self.pools.write_fences[layer] = self.kernels.decode(
-                self.queries, self.new, both, batch, options
+                self.queries, self.new, pools, batch, self.scoring
             )
             outs.append(out)
         return outs

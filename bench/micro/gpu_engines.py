@@ -13,7 +13,8 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from ...cache.blocks import BLOCK_SIZE
 from ...cache.kv import ArrayPools
-from ...engine.attention.kernels.paged_kernels import Options, PagedKernels, find_kernels
+from ...engine.attention.kernels.paged_kernels import LayerPools, PagedKernels, find_kernels
+from ...engine.attention.kernels.tables import LayerKind
 from ...engine.decode_graphs import DecodeGraphs
 from ...engine.runner import Runner
 from ...engine.step import PrefillChunk, SamplingParams, StepPlan, StepResult
@@ -48,9 +49,9 @@ class DecodeFigures:
 class NoAttention(PagedKernels):
     """Passes the queries through, to time the rest of a step."""
 
-    def decode(self, queries: mx.array, new: Any, pools: Any, batch: Any, options: Options) -> Any:
-        batch.get((1, None))
-        return queries, options.after
+    def decode(self, queries: mx.array, new: Any, pools: LayerPools, batch: Any, params: Any) -> Any:
+        batch.get(LayerKind(1))
+        return queries, pools.write_fence
 
 
 class FilledRunner(Runner):

@@ -16,12 +16,12 @@ import mlx.nn as nn
 import numpy as np
 from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
 
-from ...cache.kv import ArrayPools, HostPools, LayerShape, Slots
+from ...cache.kv import MIN_KERNEL_ELEMENTS, ArrayPools, HostPools, LayerShape, Slots
 from ..step import SlotRange
 from .array_attention import AttentionParams, attend_arrays, attend_slice
 from .host_attention import HostAttention
 from .kernels.batch_tables import TableSource
-from .kernels.paged_kernels import Options, PagedKernels, fenced
+from .kernels.paged_kernels import LayerPools, PagedKernels, fenced
 from .shared_prefixes import SharedPrefix, last_slots, shared_prefixes
 
 ATTENTION = "scaled_dot_product_attention"
@@ -41,29 +41,32 @@ class AttentionSpec:
 
 @dataclass(frozen=True)
 class ForwardContext:
-    """One forward pass: where each row stands, what it reads, where the new KV goes."""
+    """One forward pass: where each row stands, which slots it reads, where the new KV is stored.
+
+    slot_ranges: for each row the slots of all its tokens, the new ones included.
+    """
 
     offsets: mx.array  # (rows,) position of each row's first query
     slots: Slots  # (rows * length,) slots of the new tokens, row by row
-    slot_ranges: list[
-        tuple[SlotRange, ...]
-    ]  # for each row the slots of all its tokens, the new ones included
-    samples: bool  # whether anything is read from the model's output; a prefill chunk only leaves KV
+    slot_ranges: list[tuple[SlotRange, ...]]
+    samples: bool  # whether the model's output is used; a prefill chunk only leaves KV
 
     @cached_property
-    def reads(self) -> list[SharedPrefix]:
-        """The rows' slots, those that rows share listed once."""
+    def prefixes(self) -> list[SharedPrefix]:
+        """The rows' slots; those that several rows share are listed once."""
         return shared_prefixes(self.slot_ranges)
 
     def within(self, window: int | None) -> "ForwardContext":
-        """The same without the slots that no query sees under `window`; made once for all layers alike."""
+        """Return the context without the slots that no query sees under `window`.
+
+        It is made once for all layers of the same window.
+        """
         if window is None:
             return self
         if window not in self._within:
             count = window + len(self.slots) // len(self.slot_ranges) - 1
-            self._within[window] = replace(
-                self, slot_ranges=[last_slots(slot_ranges, count) for slot_ranges in self.slot_ranges]
-            )
+            visible = [last_slots(slot_ranges, count) for slot_ranges in self.slot_ranges]
+            self._within[window] = replace(self, slot_ranges=visible)
         return self._within[window]
 
     @cached_property
@@ -72,7 +75,7 @@ class ForwardContext:
 
 
 class PagedLayer:
-    """Stands for one layer's cache during one pass; `attend` is the rest of the attention."""
+    """Stands for one layer's cache during one forward pass, and computes the layer's attention."""
 
     def __init__(self, spec: AttentionSpec, offsets: mx.array) -> None:
         """offsets: (rows,) position of each row's first query."""
@@ -81,33 +84,35 @@ class PagedLayer:
         self.offset = offsets
 
     def make_mask(self, *_: object, **__: object) -> None:
-        """No mask: attention is causal by itself, and knows its window."""
+        """Return no mask: `attend` is causal and applies the layer's window by itself."""
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Pass the new keys and values through, to `attend`."""
+        """Return the new keys and values as they are; the model passes them on to `attend`."""
         return keys, values
 
     def attend(
         self, queries: mx.array, keys: mx.array, values: mx.array, params: AttentionParams
     ) -> mx.array:
-        """Store the new keys and values, both (rows, kv_heads, length, dim), and attend to all of them."""
+        """Store the new keys and values, (rows, kv_heads, length, dim), and attend to all of the rows' KV."""
         raise NotImplementedError
 
 
 class ArrayLayer(PagedLayer):
-    """A layer over MLX pools; lazy."""
+    """A layer over MLX pools, in plain MLX; lazy."""
 
     def __init__(self, spec: AttentionSpec, context: ForwardContext, pools: ArrayPools) -> None:
         super().__init__(spec, context.offsets)
-        self._this = context
+        self._context = context
         self._pools = pools
 
     def attend(
         self, queries: mx.array, keys: mx.array, values: mx.array, params: AttentionParams
     ) -> mx.array:
         pools, layer = self._pools, self._layer
-        pools.write(layer, self._this.slots, _by_head(keys), _by_head(values))
-        return attend_arrays(queries, pools.keys[layer], pools.values[layer], self._this.slot_ranges, params)
+        pools.write(layer, self._context.slots, _by_head(keys), _by_head(values))
+        return attend_arrays(
+            queries, pools.keys[layer], pools.values[layer], self._context.slot_ranges, params
+        )
 
 
 class KernelDecode(PagedLayer):
@@ -129,17 +134,15 @@ class KernelDecode(PagedLayer):
     def attend(
         self, queries: mx.array, keys: mx.array, values: mx.array, params: AttentionParams
     ) -> mx.array:
-        pools, layer = self._pools, self._layer
-        both, options = (pools.keys[layer], pools.values[layer]), Options(params, pools.write_fences[layer])
+        pools = LayerPools.of(self._pools, self._layer)
         queries = queries.astype(keys.dtype)  # some models widen them; the kernels sum in float32 anyway
-        out, pools.write_fences[layer] = self._kernels.decode(
-            queries, (keys, values), both, self._tables, options
-        )
+        out, next_fence = self._kernels.decode(queries, (keys, values), pools, self._tables, params)
+        self._pools.write_fences[self._layer] = next_fence
         return out
 
 
 class KernelPrefill(PagedLayer):
-    """The same for a slice of a prompt."""
+    """A prompt slice's layer over MLX pools that kernels read and write in place; lazy."""
 
     def __init__(
         self,
@@ -149,9 +152,9 @@ class KernelPrefill(PagedLayer):
         pools: ArrayPools,
         kernels: PagedKernels,
     ) -> None:
-        """slots: the slice's, as the kernels take them."""
+        """slots: as `kernel_slots` returns them."""
         super().__init__(spec, context.offsets)
-        self._this = context
+        self._context = context
         self._slots = slots
         self._pools = pools
         self._kernels = kernels
@@ -159,29 +162,27 @@ class KernelPrefill(PagedLayer):
     def attend(
         self, queries: mx.array, keys: mx.array, values: mx.array, params: AttentionParams
     ) -> mx.array:
-        pools, layer = self._pools, self._layer
-        both = pools.keys[layer], pools.values[layer]
-        done = pools.write_fences[layer] = self._kernels.append(
-            (keys, values), both, self._slots, pools.write_fences[layer]
-        )
-        (slot_ranges,) = self._this.within(self.window).slot_ranges
-        k, v = self._kernels.read(both, slot_ranges, done)
-        return attend_slice(fenced(queries, done), k[None], v[None], params)
+        pools = LayerPools.of(self._pools, self._layer)
+        next_fence = self._kernels.append((keys, values), pools, self._slots)
+        self._pools.write_fences[self._layer] = next_fence
+        (slot_ranges,) = self._context.within(self.window).slot_ranges
+        k, v = self._kernels.read(pools._replace(write_fence=next_fence), slot_ranges)
+        return attend_slice(fenced(queries, next_fence), k[None], v[None], params)
 
 
 def kernel_slots(context: ForwardContext) -> mx.array:
-    """Where a prompt's slice is stored; eight or more."""
-    return mx.array(np.resize(context.slots, max(8, len(context.slots))))
+    """Return the slots of a prompt's slice, int32, (max(MIN_KERNEL_ELEMENTS, n),); those after n repeat."""
+    return mx.array(np.resize(context.slots, max(MIN_KERNEL_ELEMENTS, len(context.slots))))
 
 
 class HostLayer(PagedLayer):
-    """A layer over NumPy pools; evaluates what it needs at once."""
+    """A layer over NumPy pools; evaluates its inputs and computes at once."""
 
     def __init__(
         self, spec: AttentionSpec, context: ForwardContext, pools: HostPools, attention: HostAttention
     ) -> None:
         super().__init__(spec, context.offsets)
-        self._this = context
+        self._context = context
         self._pools = pools
         self._attention = attention
 
@@ -189,13 +190,13 @@ class HostLayer(PagedLayer):
         self, queries: mx.array, keys: mx.array, values: mx.array, params: AttentionParams
     ) -> mx.array:
         pools, layer = self._pools, self._layer
-        is_read = self._this.samples or layer + 1 < len(pools.keys)
+        is_read = self._context.samples or layer + 1 < len(pools.keys)
         mx.eval(keys, values, *([queries] if is_read else []))
-        pools.write(layer, self._this.slots, np.asarray(_by_head(keys)), np.asarray(_by_head(values)))
-        if not is_read:  # the last layer of a prefill chunk: its KV is all that is wanted
+        pools.write(layer, self._context.slots, np.asarray(_by_head(keys)), np.asarray(_by_head(values)))
+        if not is_read:  # the last layer of a prefill chunk: only its KV is needed
             return mx.zeros((*queries.shape[:3], values.shape[3]), queries.dtype)
-        k, v, reads = pools.keys[layer], pools.values[layer], self._this.within(self.window).reads
-        return mx.array(self._attention.attend(np.asarray(queries), k, v, reads, params))
+        k, v, prefixes = pools.keys[layer], pools.values[layer], self._context.within(self.window).prefixes
+        return mx.array(self._attention.attend(np.asarray(queries), k, v, prefixes, params))
 
 
 def _by_head(rows: mx.array) -> mx.array:

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from pensieve.engine.decode_graphs import MAX_FAILURES, DecodeGraphs, Graph, Layouts
+from pensieve.engine.decode_graphs import MAX_FAILURES, BatchLayout, DecodeGraphs, Graph
 
 from .attention.compiled import needs_compiler
 from .attention.plain_kernels import PlainKernels, PlainRunner
@@ -14,12 +14,12 @@ from .harness import Machine, Verdict, judge_trees
 def test_graphs_are_compiled_once_for_a_layout_and_used_for_all_batches_of_it(
     model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    traced: list[Layouts] = []
+    traced: list[BatchLayout] = []
     compile_graph = DecodeGraphs._compile
 
-    def note(graphs: DecodeGraphs, layouts: Layouts) -> Graph:
-        traced.append(layouts)
-        return compile_graph(graphs, layouts)
+    def note(graphs: DecodeGraphs, batch_layout: BatchLayout) -> Graph:
+        traced.append(batch_layout)
+        return compile_graph(graphs, batch_layout)
 
     monkeypatch.setattr(DecodeGraphs, "_compile", note)
     machine = Machine(PlainRunner(model, 400, False, PlainKernels()), num_blocks=400)
@@ -29,7 +29,9 @@ def test_graphs_are_compiled_once_for_a_layout_and_used_for_all_batches_of_it(
             machine.add([rng.randrange(512) for _ in range(40)], 40)
         machine.finish()
     assert len(set(traced)) == len(traced), "none is compiled twice"
-    assert {layouts[0][1].num_rows for layouts in traced} <= {1, 2, 3, 4, 6}, "batches of 5 are padded"
+    assert {batch_layout[0].layout.num_rows for batch_layout in traced} <= {1, 2, 3, 4, 6}, (
+        "batches of 5 are padded"
+    )
     assert len(traced) < machine.scheduler.counters.steps / 10
 
 
@@ -40,10 +42,10 @@ def test_a_batch_that_shrinks_is_served_by_the_graph_that_is_there(
     num_traced = 0
     compile_graph = DecodeGraphs._compile
 
-    def count(graphs: DecodeGraphs, layouts: Layouts) -> Graph:
+    def count(graphs: DecodeGraphs, batch_layout: BatchLayout) -> Graph:
         nonlocal num_traced
         num_traced += 1
-        return compile_graph(graphs, layouts)
+        return compile_graph(graphs, batch_layout)
 
     monkeypatch.setattr(DecodeGraphs, "_compile", count)
     verdict, rng = Verdict(), random.Random(5)

@@ -15,11 +15,11 @@ from pensieve.engine.attention import paged
 from pensieve.engine.attention.array_attention import AttentionParams
 from pensieve.engine.attention.host_attention import HostAttention
 from pensieve.engine.attention.kernels.batch_tables import TableSource
-from pensieve.engine.attention.kernels.paged_kernels import Options, PagedKernels
+from pensieve.engine.attention.kernels.paged_kernels import LayerPools, PagedKernels
 from pensieve.engine.selfcheck import disagreement
 
 from ..models import WINDOWED, write_model
-from .attention.plain_kernels import Pair, PlainKernels, PlainRunner, Pools
+from .attention.plain_kernels import Pair, PlainKernels, PlainRunner
 
 BOTH = pytest.mark.parametrize("on_host", [True, False])
 
@@ -88,24 +88,24 @@ def test_the_self_check_sees_a_wrong_window_and_lost_sinks(
 
 class WrongKernels(PlainKernels):
     def decode(
-        self, queries: mx.array, new: Pair, pools: Pools, batch: TableSource, options: Options
+        self, queries: mx.array, new: Pair, pools: LayerPools, batch: TableSource, params: AttentionParams
     ) -> Pair:
-        out, after = super().decode(queries, new, pools, batch, options)
-        return out * 1.5, after
+        out, fence = super().decode(queries, new, pools, batch, params)
+        return out * 1.5, fence
 
 
 class ForgetfulKernels(PlainKernels):
     """Right in each step, but wrong in what they store."""
 
     def decode(
-        self, queries: mx.array, new: Pair, pools: Pools, batch: TableSource, options: Options
+        self, queries: mx.array, new: Pair, pools: LayerPools, batch: TableSource, params: AttentionParams
     ) -> Pair:
-        out, stored = super().decode(queries, new, pools, batch, options)
+        out, stored = super().decode(queries, new, pools, batch, params)
         return out, mx.zeros_like(stored)
 
 
 class BrokenKernels(PlainKernels):
-    def append(self, new: Pair, pools: Pools, slots: mx.array, after: mx.array) -> mx.array:
+    def append(self, new: Pair, pools: LayerPools, slots: mx.array) -> mx.array:
         raise RuntimeError("the compiler is missing")
 
 

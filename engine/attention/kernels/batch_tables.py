@@ -1,4 +1,4 @@
-"""A decode batch's tables on the device: made once a step for all layers that are alike."""
+"""A decode batch's tables on the device: made once a step for all layers of a kind."""
 
 from itertools import accumulate, pairwise
 from typing import Protocol
@@ -7,63 +7,83 @@ import mlx.core as mx
 
 from ...step import SlotRange
 from ..shared_prefixes import SharedPrefix
-from .tables import DecodeTables, LayerKind, Layout, make_tables
+from .tables import (
+    MIN_PARTIAL_ROWS,
+    DecodeTables,
+    LayerKind,
+    Layout,
+    PartialColumn,
+    SplitColumn,
+    make_tables,
+)
 
 
 class DeviceTables:
-    """A batch's tables on the device."""
+    """`DecodeTables` on the device: a batch's tables for one kind of layers.
+
+    shared: of each shared tile the indices of its rows, None for all rows, and its slot range.
+    """
 
     def __init__(self, layout: Layout, flat: mx.array) -> None:
         """flat: all numbers, as `DecodeTables.flat` has them; one transfer instead of several."""
-        rows, self.num_splits = layout.num_rows, layout.num_splits
-        shapes = [(rows, layout.num_columns), (self.num_splits, 4), (rows, 2 + layout.num_picks)]
-        counts = [count for count, _ in layout.shared if count is not None]
+        self.num_splits = layout.num_splits
+        shapes = [
+            (layout.num_rows, layout.num_blocks),
+            (layout.num_splits, len(SplitColumn)),
+            (max(layout.num_rows, MIN_PARTIAL_ROWS), PartialColumn.SHARED + layout.num_shared),
+        ]
+        counts = [tile.num_rows for tile in layout.shared if tile.num_rows is not None]
         ends = list(accumulate([*(a * b for a, b in shapes), *counts], initial=0))
-        table, items, ranges, *some = (flat[start:end] for start, end in pairwise(ends))
-        self.table, self.items, self.ranges = (
-            part.reshape(shape) for part, shape in zip((table, items, ranges), shapes, strict=True)
+        parts = [flat[start:end] for start, end in pairwise(ends)]
+        self.block_table, self.splits, self.row_partials = (
+            part.reshape(shape) for part, shape in zip(parts[:3], shapes, strict=True)
         )
-        indices = iter(some)
-        self.shared = [(None if count is None else next(indices), run) for count, run in layout.shared]
+        rows = iter(parts[3:])
+        self.shared: list[tuple[mx.array | None, SlotRange]] = [
+            (None if tile.num_rows is None else next(rows), tile.slot_range) for tile in layout.shared
+        ]
 
 
 class TableSource(Protocol):
-    """Where a decode batch's tables are found."""
+    """Gives layers the tables of the decode batch."""
 
     def get(self, kind: LayerKind) -> DeviceTables:
-        """The tables of a kind of layers."""
+        """Return the tables for a kind of layers."""
 
 
 class BatchTables:
-    """The tables of one decode batch, made once a step for all layers that are alike."""
+    """The tables of one decode batch, made when a kind of layers first asks for its own."""
 
     def __init__(
-        self, slot_ranges: list[tuple[SlotRange, ...]], reads: list[SharedPrefix], num_rows: int | None = None
+        self,
+        slot_ranges: list[tuple[SlotRange, ...]],
+        prefixes: list[SharedPrefix],
+        num_rows: int | None = None,
     ) -> None:
         """See make_tables."""
-        self.slot_ranges, self._reads = slot_ranges, reads
+        self._slot_ranges, self._prefixes = slot_ranges, prefixes
         self._num_rows = num_rows
         self._laid_out: dict[LayerKind, DecodeTables] = {}
         self._made: dict[LayerKind, DeviceTables] = {}
 
     @property
     def kinds(self) -> tuple[LayerKind, ...]:
-        """What `get` has been asked for, in that order."""
+        """The kinds that `get` has been asked for, in that order."""
         return tuple(self._made)
 
     def layout(self, kind: LayerKind) -> Layout:
-        """The shapes of a kind's tables."""
+        """Return the shapes of a kind's tables."""
         return self._lay_out(kind).layout
 
     def flat(self, kind: LayerKind, layout: Layout) -> mx.array:
-        """All numbers of a kind's tables, in a layout that holds theirs."""
+        """Return all numbers of a kind's tables, padded to `layout`, which must hold the tables' own."""
         tables = self._lay_out(kind)
-        if layout.num_rows != len(tables.table):
-            tables = make_tables(self.slot_ranges, self._reads, *kind, layout.num_rows)
+        if layout.num_rows != len(tables.block_table):
+            tables = make_tables(self._slot_ranges, self._prefixes, kind, layout.num_rows)
         return mx.array(tables.flat if layout == tables.layout else tables.enlarged(layout).flat)
 
     def get(self, kind: LayerKind) -> DeviceTables:
-        """The tables of a kind."""
+        """Return a kind's tables."""
         if kind not in self._made:
             layout = self.layout(kind)
             self._made[kind] = DeviceTables(layout, self.flat(kind, layout))
@@ -71,5 +91,5 @@ class BatchTables:
 
     def _lay_out(self, kind: LayerKind) -> DecodeTables:
         if kind not in self._laid_out:
-            self._laid_out[kind] = make_tables(self.slot_ranges, self._reads, *kind, self._num_rows)
+            self._laid_out[kind] = make_tables(self._slot_ranges, self._prefixes, kind, self._num_rows)
         return self._laid_out[kind]

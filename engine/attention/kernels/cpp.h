@@ -1,5 +1,5 @@
-// What the kernels' bodies need of a language: plain C++, for the tests. A group's threads take turns: what a
-// thread keeps is an array over the threads, and barriers and sums over lanes stand between the turns.
+// The words of the kernels' bodies in plain C++, for the tests. README.md explains each of them.
+// EACH_THREAD runs a group's threads one after another, so that all of them are done before the next block.
 #include <cmath>
 #include <cstdint>
 #include <cstring>

@@ -1,4 +1,4 @@
-// What the kernels' bodies need of a language: CUDA.
+// The words of the kernels' bodies in CUDA. README.md explains each of them.
 #define DEVICE
 #define CALLABLE __device__
 typedef long long INDEX;

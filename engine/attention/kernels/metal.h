@@ -1,4 +1,4 @@
-// What the kernels' bodies need of a language: Metal.
+// The words of the kernels' bodies in Metal. README.md explains each of them.
 #define DEVICE device
 #define CALLABLE
 typedef long INDEX;

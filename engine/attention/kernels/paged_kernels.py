@@ -1,9 +1,9 @@
-"""Paged attention on Metal and CUDA: launches the kernels, and reads what rows share with MLX's matmuls.
+"""Paged attention on Metal and CUDA: launches the kernels, and reads shared tiles with MLX's matmuls.
 
 The kernels write new keys and values into the pools in place. MLX would copy a whole pool instead, whenever
 an earlier step that reads it is still on the device (a buffer in use is not donated), and it does not know of
-these writes. So each layer has a chain of small `done` arrays: every kernel that reads or writes the layer's
-pools takes the last one, and every write makes the next.
+these writes. So each layer has a chain of small arrays, its write fences: every kernel that reads or writes
+the layer's pools takes the last fence, and every write returns the next one.
 """
 
 import hashlib
@@ -11,35 +11,45 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import mlx.core as mx
 
 from ....cache.blocks import BLOCK_SIZE
-from ....cache.kv import Pool
+from ....cache.kv import MIN_KERNEL_ELEMENTS, ArrayPools, Pool
 from ...step import SlotRange
 from ..array_attention import AttentionParams
 from .batch_tables import DeviceTables, TableSource
 from .source import APPEND, COMBINE, GATHER, LOG2_E, SOFTMAX, SPLIT, THREADS, Geometry, Kernel, header
-from .tables import block_table
+from .tables import LayerKind, make_block_table
 
 SHARED_PEAK_MARGIN = 6
 """Keeps the sums of half-precision values, weighted with at most 2^-6, far from overflow."""
 
 CENTRE_KEYS = 32
-"""Keys whose mean is taken off all keys of a shared read."""
+"""Keys of a shared tile whose mean is subtracted from all of its keys."""
 
 DTYPES = (mx.float16, mx.bfloat16, mx.float32)
 
 Launch = Callable[..., list[mx.array]]
 
-Pools = tuple[Pool, Pool]
-"""One layer's keys and values."""
+
+class LayerPools(NamedTuple):
+    """One layer's pools, and the array that orders their readers and writers."""
+
+    keys: Pool
+    values: Pool
+    write_fence: mx.array  # zeros, (MIN_KERNEL_ELEMENTS,), from the kernel that wrote to the pools last
+
+    @classmethod
+    def of(cls, pools: ArrayPools, layer: int) -> "LayerPools":
+        """Return the pools of `layer` as they are now."""
+        return cls(pools.keys[layer], pools.values[layer], pools.write_fences[layer])
 
 
 @dataclass(frozen=True, slots=True)
 class LayerKernels:
-    """The two passes of decode attention, made for layers of one kind."""
+    """The two passes of decode attention, compiled for layers of one geometry, type and scale."""
 
     split: Launch
     combine: Launch
@@ -49,66 +59,66 @@ class PagedKernels:
     """The kernels of one backend; keeps what it has compiled."""
 
     def __init__(self, language: Literal["metal", "cuda"], centres_keys: bool = False) -> None:
-        """centres_keys: shared reads take what the keys have in common off them, which costs time."""
+        """centres_keys: subtract from a shared tile's keys what they have in common, which costs time."""
         self._language = language
         self._centres_keys = centres_keys
         self._launch = cache(self._build)
         self._prepare = cache(self._prepare_layer)
-        self._nothing = mx.zeros((8,))
-        # They stand for parts of shared reads where there are none.
-        self._none_shared = {dtype: mx.zeros((1, 1, 1, 8), dtype) for dtype in DTYPES}
+        self._no_sinks = mx.zeros((MIN_KERNEL_ELEMENTS,))
+        self._no_partials = {dtype: mx.zeros((1, 1, 1, MIN_KERNEL_ELEMENTS), dtype) for dtype in DTYPES}
 
     @property
     def name(self) -> str:
-        """For people to read."""
+        """The backend's name, for people to read."""
         return {"metal": "Metal kernels", "cuda": "CUDA kernels"}[self._language]
 
     def decode(
         self,
         queries: mx.array,
         new: tuple[mx.array, mx.array],
-        pools: Pools,
+        pools: LayerPools,
         batch: TableSource,
-        options: "Options",
+        params: AttentionParams,
     ) -> tuple[mx.array, mx.array]:
-        """Store each row's newest key and value and attend to all of its tokens.
+        """Store each row's newest key and value in the pools, in place, and attend to all of its tokens.
 
-        queries: (rows, num_heads, 1, dim). new: keys and values, (rows, kv_heads, 1, dim). pools: written
-        in place. Returns (rows, num_heads, 1, dim) and a `done`.
+        queries: (rows, num_heads, 1, dim). new: keys and values, (rows, kv_heads, 1, dim).
+        Returns (rows, num_heads, 1, dim) and the next write fence.
         Raises NotImplementedError for a layer that the kernels cannot serve.
         """
         num_rows, num_heads, _, dim = queries.shape
-        num_kv_heads, keys, values = pools[0].shape[0], pools[0], pools[1]
-        if keys.shape != values.shape or num_heads % num_kv_heads:
+        num_kv_heads = pools.keys.shape[0]
+        if pools.keys.shape != pools.values.shape or num_heads % num_kv_heads:
             raise NotImplementedError("keys and values of different sizes, or an uneven number of heads")
-        geometry = Geometry(dim, num_heads // num_kv_heads, queries.dtype.size, keys.packing)
-        sinks = options.params.sinks
-        layer = self._prepare(geometry, queries.dtype, options.params.scale, sinks is not None)
+        geometry = Geometry(dim, num_heads // num_kv_heads, queries.dtype.size, pools.keys.packing)
+        sinks = params.sinks
+        layer = self._prepare(geometry, queries.dtype, params.scale, sinks is not None)
         num_groups = num_kv_heads * geometry.tiles
-        tables = batch.get((num_groups, options.params.window))
-        outs, stats = layer.split(
-            inputs=[queries, *new, keys.rows, values.rows, tables.table, tables.items, options.after],
+        tables = batch.get(LayerKind(num_groups, params.window))
+        rows = pools.keys.rows, pools.values.rows
+        split_outs, split_stats = layer.split(
+            inputs=[queries, *new, *rows, tables.block_table, tables.splits, pools.write_fence],
             grid=(THREADS * tables.num_splits, num_groups, 1),
             output_shapes=[(tables.num_splits, num_heads, dim), (tables.num_splits, num_heads, 2)],
         )
-        extra = self._shared(queries, pools, tables, options)
-        result, done = layer.combine(
+        shared_outs, shared_stats = self._attend_shared(queries, pools, tables, params.scale)
+        result, next_fence = layer.combine(
             inputs=[
-                outs,
-                stats,
-                *extra,
-                tables.ranges,
-                self._nothing if sinks is None else sinks.astype(mx.float32),
+                split_outs,
+                split_stats,
+                shared_outs,
+                shared_stats,
+                tables.row_partials,
+                self._no_sinks if sinks is None else sinks.astype(mx.float32),
             ],
             grid=(THREADS * num_rows, num_heads, 1),
-            output_shapes=[queries.shape, (8,)],
+            output_shapes=[queries.shape, (MIN_KERNEL_ELEMENTS,)],
         )
-        return result, done
+        return result, next_fence
 
     def _prepare_layer(
         self, geometry: Geometry, dtype: mx.Dtype, scale: float, has_sinks: bool
-    ) -> "LayerKernels":
-        """The two passes for layers of one kind."""
+    ) -> LayerKernels:
         dim, group = geometry.dim, geometry.group
         if dtype not in DTYPES or not geometry.is_supported:
             raise NotImplementedError(f"{group} heads of {dim} to a KV head, {dtype}")
@@ -126,34 +136,36 @@ class PagedKernels:
         )
         return LayerKernels(split, combine)
 
-    def _shared(
-        self, queries: mx.array, pools: Pools, tables: DeviceTables, options: "Options"
+    def _attend_shared(
+        self, queries: mx.array, pools: LayerPools, tables: DeviceTables, scale: float
     ) -> tuple[mx.array, mx.array]:
-        """Parts (kv_heads, m, group, dim) and their (peak, mass), for the rows of all shared reads."""
-        if not tables.shared:
-            return self._none_shared[queries.dtype], self._none_shared[mx.float32]
-        queries = fenced(queries, options.after)
-        parts = []
-        for rows, run in tables.shared:
-            mine = queries if rows is None else queries[rows]
-            keys, values = self.read(pools, (run,), options.after)
-            parts.append(self._read_shared(mine, keys, values, options))
-        if len(parts) == 1:
-            return parts[0]
-        return mx.concatenate([out for out, _ in parts], axis=1), mx.concatenate(
-            [stats for _, stats in parts], axis=1
-        )
+        """Return the partials of all shared tiles' rows, tile after tile.
 
-    def _read_shared(
-        self, queries: mx.array, keys: mx.array, values: mx.array, options: "Options"
-    ) -> tuple[mx.array, mx.array]:
-        """Partial softmax of several rows over slots that all of them read.
-
-        queries: (rows, num_heads, 1, dim); they have waited for the pools. keys, values: whole blocks of
-        pools, (kv_heads, length, dim).
-        Returns (kv_heads, rows, group, dim) and the same with 2: base-2 peak and mass.
+        They are sums, (kv_heads, m, group, dim), and the same with 2: peak in base 2, and mass.
         """
-        scale, (num_kv_heads, _, dim) = options.params.scale, keys.shape
+        if not tables.shared:
+            return self._no_partials[queries.dtype], self._no_partials[mx.float32]
+        queries = fenced(queries, pools.write_fence)
+        partials = []
+        for rows, slot_range in tables.shared:
+            reading = queries if rows is None else queries[rows]
+            keys, values = self.read(pools, (slot_range,))
+            partials.append(self._attend_tile(reading, keys, values, scale, pools.write_fence))
+        if len(partials) == 1:
+            return partials[0]
+        outs, stats = ([partial[i] for partial in partials] for i in range(2))
+        return mx.concatenate(outs, axis=1), mx.concatenate(stats, axis=1)
+
+    def _attend_tile(
+        self, queries: mx.array, keys: mx.array, values: mx.array, scale: float, write_fence: mx.array
+    ) -> tuple[mx.array, mx.array]:
+        """Partial softmax of several rows over a shared tile.
+
+        queries: (rows, num_heads, 1, dim), which depend on `write_fence`.
+        keys, values: whole blocks of the pools, (kv_heads, length, dim).
+        Returns (kv_heads, rows, group, dim), and the same with 2: peak in base 2, and mass.
+        """
+        num_kv_heads, _, dim = keys.shape
         num_rows, num_heads = queries.shape[:2]
         group = num_heads // num_kv_heads
         q = queries.reshape(num_rows, num_kv_heads, group, dim).swapaxes(0, 1)
@@ -161,7 +173,7 @@ class PagedKernels:
         q = q.reshape(num_kv_heads, -1, dim) * shrink
         levels = None
         if self._centres_keys:
-            keys, levels = _centred(q, keys, options.after)
+            keys, levels = _centred(q, keys, write_fence)
         scores = q @ keys.swapaxes(1, 2)
         weights, stats = self._launch(SOFTMAX, scale / shrink)(
             inputs=[scores],
@@ -181,51 +193,47 @@ class PagedKernels:
         shape = (num_kv_heads, num_rows, group)
         return (weights @ values).reshape(*shape, dim), stats.reshape(*shape, 2)
 
-    def append(
-        self,
-        new: tuple[mx.array, mx.array],
-        pools: Pools,
-        slots: mx.array,
-        after: mx.array,
-    ) -> mx.array:
-        """Store a slice's keys and values, (1, kv_heads, length, dim), in place; returns a `done`."""
+    def append(self, new: tuple[mx.array, mx.array], pools: LayerPools, slots: mx.array) -> mx.array:
+        """Store a slice's keys and values in the pools, in place; return the next write fence.
+
+        new: (1, kv_heads, length, dim). slots: of each token of the slice, int32, length or more.
+        """
         _, num_kv_heads, length, _ = new[0].shape
-        done: mx.array = self._launch(APPEND, 0.0)(
-            inputs=[*new, pools[0].rows, pools[1].rows, slots, after],
-            template=_head_template(pools[0], new[0].dtype),
+        next_fence: mx.array = self._launch(APPEND, 0.0)(
+            inputs=[*new, pools.keys.rows, pools.values.rows, slots, pools.write_fence],
+            template=_head_template(pools.keys, new[0].dtype),
             grid=(THREADS * length, num_kv_heads, 1),
             threadgroup=(THREADS, 1, 1),
-            output_shapes=[(8,)],
+            output_shapes=[(MIN_KERNEL_ELEMENTS,)],
             output_dtypes=[mx.float32],
         )[0]
-        return done
+        return next_fence
 
-    def read(
-        self, pools: Pools, slot_ranges: tuple[SlotRange, ...], after: mx.array
-    ) -> tuple[mx.array, mx.array]:
-        """A sequence's keys and values, (kv_heads, length, dim): a view where they lie so, else a copy.
+    def read(self, pools: LayerPools, slot_ranges: tuple[SlotRange, ...]) -> tuple[mx.array, mx.array]:
+        """Return a sequence's keys and values, (kv_heads, length, dim).
 
-        runs: all but the first begin with a block.
+        They are views of one slot range whose KV is not quantised, else copies. An operation that reads views
+        must depend on the write fence by itself, see `fenced`.
+        slot_ranges: all but the first begin with a block.
         """
-        if len(slot_ranges) == 1 and pools[0].packing is None:
+        if len(slot_ranges) == 1 and pools.keys.packing is None:
             (first, end), *_ = slot_ranges
-            return pools[0].rows[:, first:end], pools[1].rows[:, first:end]
-        return self.gather(pools, slot_ranges, after)
+            return pools.keys.rows[:, first:end], pools.values.rows[:, first:end]
+        return self.gather(pools, slot_ranges)
 
-    def gather(
-        self, pools: Pools, slot_ranges: tuple[SlotRange, ...], after: mx.array
-    ) -> tuple[mx.array, mx.array]:
+    def gather(self, pools: LayerPools, slot_ranges: tuple[SlotRange, ...]) -> tuple[mx.array, mx.array]:
         """Copy, and unpack, a sequence's keys and values; see `read`."""
-        num_kv_heads, _, dim = pools[0].shape
+        num_kv_heads, _, dim = pools.keys.shape
         length, skipped = sum(end - first for first, end in slot_ranges), slot_ranges[0][0] % BLOCK_SIZE
-        extent = mx.array([length, skipped] + [0] * 6)
+        extent = mx.array([length, skipped] + [0] * (MIN_KERNEL_ELEMENTS - 2))
+        blocks = mx.array(make_block_table([slot_ranges]))
         keys, values = self._launch(GATHER, 0.0)(
-            inputs=[pools[0].rows, pools[1].rows, mx.array(block_table([slot_ranges])), extent, after],
-            template=[*_head_template(pools[0], pools[0].dtype), ("BLOCK", BLOCK_SIZE)],
+            inputs=[pools.keys.rows, pools.values.rows, blocks, extent, pools.write_fence],
+            template=[*_head_template(pools.keys, pools.keys.dtype), ("BLOCK", BLOCK_SIZE)],
             grid=(THREADS * length, num_kv_heads, 1),
             threadgroup=(THREADS, 1, 1),
             output_shapes=[(num_kv_heads, length, dim)] * 2,
-            output_dtypes=[pools[0].dtype] * 2,
+            output_dtypes=[pools.keys.dtype] * 2,
         )
         return keys, values
 
@@ -246,38 +254,33 @@ class PagedKernels:
 
 
 def _head_template(pool: Pool, dtype: mx.Dtype) -> list[tuple[str, Any]]:
-    """What a kernel must know of a pool's rows."""
+    """The constants that describe a pool's rows to a kernel."""
     constants = Geometry(pool.shape[2], 1, dtype.size, pool.packing).constants
     return [("T", dtype), *((name, constants[name]) for name in ("DIM", "BITS", "UNIT", "VECTOR"))]
 
 
-def _centred(queries: mx.array, keys: mx.array, after: mx.array) -> tuple[mx.array, mx.array]:
+def _centred(queries: mx.array, keys: mx.array, write_fence: mx.array) -> tuple[mx.array, mx.array]:
     """Keys less a mean of some of them, and the queries' scores with that mean: (kv_heads, m, 1), float32.
 
     Keys may have so large a part in common (by Qwen2's biases) that scores in half precision, rounded before
     the softmax, would keep nothing of their differences.
     """
-    some = fenced(keys[:, -CENTRE_KEYS:], after)  # and with the mean all keys that it is taken off
+    some = fenced(keys[:, -CENTRE_KEYS:], write_fence)  # `keys - mean` depends on the fence through the mean
     mean = some.astype(mx.float32).mean(axis=1, keepdims=True).astype(keys.dtype)
     levels = queries.astype(mx.float32) @ mean.astype(mx.float32).swapaxes(1, 2)
     return keys - mean, levels
 
 
-def fenced(array: mx.array, done: mx.array) -> mx.array:
-    """`array`, and what is computed from it, not before `done`, which is zeros."""
-    return array + done[:1].astype(array.dtype)  # done[0] would be a kernel of its own
+def fenced(array: mx.array, write_fence: mx.array) -> mx.array:
+    """Make `array` depend on `write_fence` (zeros).
 
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Of one layer: how it weighs its keys, and what to wait for."""
-
-    params: AttentionParams
-    after: mx.array  # the layer's last `done`
+    Nothing computed from the result runs before the kernel that returned `write_fence`.
+    """
+    return array + write_fence[:1].astype(array.dtype)  # write_fence[0] would be a kernel of its own
 
 
 def find_kernels(centres_keys: bool = False) -> PagedKernels | None:
-    """The kernels of MLX's default device, None where it has none; see PagedKernels."""
+    """Return the kernels of MLX's default device, None where it has none; see PagedKernels."""
     if mx.default_device() != mx.Device(mx.gpu):
         return None
     return PagedKernels("metal" if mx.metal.is_available() else "cuda", centres_keys)

@@ -1,4 +1,4 @@
-"""Puts a kernel's text together: prelude, constants, body. Knows nothing of arrays."""
+"""Puts a kernel's text together: constants, prelude, body. Knows nothing of arrays."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -6,7 +6,9 @@ from importlib.resources import files
 from typing import Literal
 
 from ....cache.blocks import BLOCK_SIZE
+from ....cache.kv import MIN_KERNEL_ELEMENTS
 from ....cache.packing import Packing
+from .tables import PartialColumn, SplitColumn
 
 Language = Literal["metal", "cuda", "cpp"]
 Constants = dict[str, int]
@@ -15,17 +17,18 @@ THREADS = 128
 """Threads of a group, in every kernel; the preludes say the same."""
 
 TOKENS = 4
-"""Tokens a team of lanes loads before it uses the first; on an H200 better than two and than eight."""
+"""Tokens that a subgroup loads before it uses the first; on an H200 better than two and than eight."""
 
 MAX_REGISTERS = 64
-"""Floats of queries, and as many of sums, that a thread keeps; more would spill."""
+"""Floats of queries, and as many of sums, that a thread holds; more would spill."""
 
 MAX_HEADS = 8
-"""Query heads of one thread group: more, and a lane would keep scores of several."""
+"""Query heads of one thread group; with more, a lane would keep scores of several heads."""
 
 LOG2_E = 1.4426950408889634
+"""Turns scores into powers of two, which the kernels compute instead of e's."""
 
-# Where a group and a thread stand; MLX declares Metal's names only where the body mentions them.
+# The numbers of a thread group and of a thread; MLX declares Metal's names only where the body mentions them.
 POSITION = {
     "metal": """
         const int GROUP_X = threadgroup_position_in_grid.x, GROUP_Y = threadgroup_position_in_grid.y;
@@ -45,33 +48,47 @@ class Kernel:
     outputs: tuple[str, ...]
 
     def body(self, language: Language) -> str:
-        """The text of the function."""
+        """Return the text of the function."""
         return POSITION[language] + _read(self.name)
 
 
 SPLIT = Kernel(
     "split",
-    ("queries", "new_keys", "new_values", "keys", "values", "table", "items", "after"),
-    ("outs", "stats"),
+    ("queries", "new_keys", "new_values", "keys", "values", "block_table", "splits", "write_fence"),
+    ("split_outs", "split_stats"),
 )
-COMBINE = Kernel("combine", ("outs", "stats", "extra", "extra_stats", "ranges", "sinks"), ("result", "done"))
+COMBINE = Kernel(
+    "combine",
+    ("split_outs", "split_stats", "shared_outs", "shared_stats", "row_partials", "sinks"),
+    ("result", "next_fence"),
+)
 SOFTMAX = Kernel("softmax", ("scores",), ("weights", "stats"))
-APPEND = Kernel("append", ("new_keys", "new_values", "keys", "values", "slots", "after"), ("done",))
-GATHER = Kernel("gather", ("keys", "values", "table", "extent", "after"), ("joined_keys", "joined_values"))
+APPEND = Kernel(
+    "append", ("new_keys", "new_values", "keys", "values", "slots", "write_fence"), ("next_fence",)
+)
+GATHER = Kernel(
+    "gather", ("keys", "values", "block_table", "extent", "write_fence"), ("joined_keys", "joined_values")
+)
 
 
 def header(language: Language) -> str:
-    """The text before the function."""
-    return _read(language) + _read("common")
+    """Return the text before the function."""
+    numbers = {"MIN_KERNEL_ELEMENTS": MIN_KERNEL_ELEMENTS, "SPLIT_COLUMNS": len(SplitColumn)}
+    numbers |= {f"SPLIT_{column.name}": column.value for column in SplitColumn}
+    numbers |= {f"PARTIAL_{column.name}": column.value for column in PartialColumn}
+    defines = "".join(f"#define {name} {number}\n" for name, number in numbers.items())
+    return defines + _read(language) + _read("common")
 
 
 def _read(name: str) -> str:
-    return (files(__package__) / f"{name}.h").read_text(encoding="utf-8")
+    """Return a file's text less its lines of comment: MLX copies the text whenever it queues a kernel."""
+    lines = (files(__package__) / f"{name}.h").read_text(encoding="utf-8").splitlines(keepends=True)
+    return "".join(line for line in lines if not line.lstrip().startswith("//"))
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a group's threads share the work on heads of one size."""
+    """How a thread group divides the work on heads of one size; split.h draws it."""
 
     dim: int
     group: int  # query heads of a KV head
@@ -80,22 +97,23 @@ class Geometry:
 
     @property
     def is_supported(self) -> bool:
+        """Whether the kernels can serve such heads."""
         fits = self.packing is None or self.vector * self.packing.bits >= 8  # whole bytes
         return self.dim <= 256 and self.dim % self.lanes == 0 and 1 <= self.group <= 16 and fits
 
     @property
     def lanes(self) -> int:
-        """Threads that share a token."""
+        """Threads of a subgroup, which share a token."""
         return 8 if self.dim < 128 else 16 if self.dim < 256 else 32
 
     @property
     def width(self) -> int:
-        """Elements of a head that a thread keeps."""
+        """Elements of a head that a lane holds."""
         return self.dim // self.lanes
 
     @property
     def vector(self) -> int:
-        """Elements loaded at a time: up to 16 bytes, before they are packed."""
+        """Elements of a loaded chunk: up to 16 bytes, before they are packed."""
         return next(n for n in (8, 4, 2, 1) if self.width % n == 0 and n * self.itemsize <= 16)
 
     @cached_property
@@ -110,7 +128,7 @@ class Geometry:
 
     @property
     def constants(self) -> Constants:
-        """What the bodies take as compile-time constants."""
+        """The compile-time constants of the bodies."""
         return {
             "DIM": self.dim,
             "GROUP": self.group,

@@ -1,152 +1,187 @@
-"""What the decode kernels are told of a batch: block tables, items of work, ranges. NumPy only.
+"""A decode batch's tables for the kernels: blocks, splits, and which partials a row sums. NumPy only.
 
-    row's tokens:  |--- shared with other rows ---|------ its own ------|newest|
-    read by:        matmuls, once for all rows     items of the kernel
+    row's tokens:  |--- shared with other rows ---|--- the row's alone ---|newest|
+    read by:         matmuls, once for all rows     the kernels, in splits
 
-A row's tokens are cut into items, so that every part of the device has work however uneven the rows are.
+A row's tokens are cut into splits (as in flash-decoding), so that every part of the device has work however
+uneven the rows are. A partial is the softmax over one split or one shared tile; a row's partials are summed.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from enum import IntEnum
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ....cache.blocks import BLOCK_SIZE
+from ....cache.kv import MIN_KERNEL_ELEMENTS
 from ...step import SlotRange
 from ..shared_prefixes import SharedPrefix
 
 Ints = npt.NDArray[np.int32]
 
-LayerKind = tuple[int, int | None]
-"""Layers that can share tables: how many thread groups an item takes, and the window, None for none."""
-
 TARGET_GROUPS = 4096
 """Thread groups that a pass aims at: several for each place on a large GPU, so that they end together."""
 
 MIN_SPLIT = 320
-"""Tokens of an item, at least: starting a group and joining its part cost time as well. Best of 64 to
-512 for one row of 20k on an H200."""
+"""Tokens of a split, at least: starting a thread group and summing its partial cost time as well. Best of 64
+to 512 for one row of 20k on an H200."""
 
 SHARED_TILE = 16384
-"""Slots of a shared read at most; its scores take memory."""
+"""Slots of a shared tile at most; its scores take memory."""
 
 SHARED_ROWS = 3
 SHARED_SLOTS = 16384
-"""A stretch is read with matmuls where its slots times the rows beyond SHARED_ROWS reach SHARED_SLOTS. They
-read at about a third of the kernel's speed and cost a few launches (16 rows x 16k on an H200: 0.08 ms)."""
+"""A slot range is read with matmuls where its slots times the rows beyond SHARED_ROWS reach SHARED_SLOTS.
+They read at a third of the kernel's speed, about, and cost some launches (16 rows x 16k, H200: 0.08 ms)."""
 
 
-@dataclass(frozen=True, slots=True)
-class SharedTile:
-    """A run of slots that several rows read together, every one of them all of it."""
+class SplitColumn(IntEnum):
+    """Columns of `splits`; the kernels call them SPLIT_ROW and so on."""
+
+    ROW = 0
+    FIRST = 1  # the split's first token
+    END = 2  # the token after its last one
+    NEWEST = 3  # the row's newest token, whose KV the kernel stores
+
+
+class PartialColumn(IntEnum):
+    """Columns of `row_partials`; the kernels call them PARTIAL_FIRST_SPLIT and so on."""
+
+    FIRST_SPLIT = 0
+    END_SPLIT = 1  # the split after the row's last one
+    SHARED = 2  # and all columns from here on: indices into the partials of the shared tiles, -1 for none
+
+
+MIN_SPLITS = MIN_KERNEL_ELEMENTS // len(SplitColumn)
+MIN_PARTIAL_ROWS = MIN_KERNEL_ELEMENTS // PartialColumn.SHARED
+
+
+class LayerKind(NamedTuple):
+    """What layers have in common that share their tables."""
+
+    num_groups: int  # thread groups that a split takes
+    window: int | None = None  # tokens that a row sees, its newest included; None for all
+
+
+class SharedTile(NamedTuple):
+    """A slot range that several rows read together, every one of them all of it."""
 
     rows: tuple[int, ...]
-    run: SlotRange
+    slot_range: SlotRange
+
+
+class SharedTileLayout(NamedTuple):
+    """What a compiled graph knows of a shared tile."""
+
+    num_rows: int | None  # None for all rows of the batch
+    slot_range: SlotRange
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The shapes of a batch's tables, coarse, so that a graph made for one batch fits the next.
-
-    shared: for each shared read how many rows it is for, None for all, and the run.
-    """
+    """The shapes of a batch's tables, coarse, so that a graph made for one batch fits the next."""
 
     num_rows: int
-    num_columns: int
+    num_blocks: int  # columns of the block table
     num_splits: int
-    num_picks: int
-    shared: tuple[tuple[int | None, SlotRange], ...]
+    num_shared: int  # columns of `row_partials` for shared partials
+    shared: tuple[SharedTileLayout, ...]
 
     def holds(self, other: "Layout") -> bool:
         """Whether a batch of the other layout can be padded to this one."""
-        mine, others = ((a.num_rows, a.num_columns, a.num_splits, a.num_picks) for a in (self, other))
+        mine, others = ((a.num_rows, a.num_blocks, a.num_splits, a.num_shared) for a in (self, other))
         return self.shared == other.shared and all(a >= b for a, b in zip(mine, others, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeTables:
-    """One batch, as the kernels take it."""
+    """One decode batch, as the kernels of one kind of layers take it."""
 
-    table: Ints  # (rows, blocks) block ids, rows padded with 0
-    items: Ints  # (n, 4): row, first token, end, the row's newest token; padded with empty ones
-    ranges: Ints  # (rows, 2 + k): first item, end, then indices into the shared reads' rows, padded with -1
+    block_table: Ints  # (rows, blocks) block ids, rows padded with 0
+    splits: Ints  # (n, SplitColumn), n >= MIN_SPLITS; padded with empty ones
+    row_partials: Ints  # (max(rows, MIN_PARTIAL_ROWS), PartialColumn.SHARED + k)
     shared: tuple[SharedTile, ...]
 
     @property
     def layout(self) -> Layout:
-        """Their shapes."""
-        num_rows, num_columns = self.table.shape
-        shared = tuple((self._count(read), read.run) for read in self.shared)
-        return Layout(num_rows, num_columns, len(self.items), self.ranges.shape[1] - 2, shared)
+        """The tables' shapes."""
+        num_rows, num_blocks = self.block_table.shape
+        shared = tuple(SharedTileLayout(self._count(tile), tile.slot_range) for tile in self.shared)
+        num_shared = self.row_partials.shape[1] - PartialColumn.SHARED
+        return Layout(num_rows, num_blocks, len(self.splits), num_shared, shared)
 
     @property
     def flat(self) -> Ints:
-        """All numbers, one table after the other, then the rows of the shared reads that are not for all."""
-        some = [np.array(read.rows, np.int32) for read in self.shared if self._count(read) is not None]
-        return np.concatenate([self.table.ravel(), self.items.ravel(), self.ranges.ravel(), *some])
+        """All numbers: table after table, then the rows of each shared tile that not all rows read."""
+        tables = [self.block_table, self.splits, self.row_partials]
+        rows = [np.array(tile.rows, np.int32) for tile in self.shared if self._count(tile) is not None]
+        return np.concatenate([*(table.ravel() for table in tables), *rows])
 
     def enlarged(self, layout: Layout) -> "DecodeTables":
-        """The same with more padding, for a layout that holds theirs and has as many rows."""
-        columns = ((0, 0), (0, layout.num_columns - self.table.shape[1]))
-        picks = ((0, 0), (0, layout.num_picks + 2 - self.ranges.shape[1]))
+        """Return the same tables with more padding, in a layout that holds theirs and has as many rows."""
+        blocks = ((0, 0), (0, layout.num_blocks - self.block_table.shape[1]))
+        shared = ((0, 0), (0, PartialColumn.SHARED + layout.num_shared - self.row_partials.shape[1]))
         return DecodeTables(
-            table=np.pad(self.table, columns),
-            items=_pad(self.items, layout.num_splits),
-            ranges=np.pad(self.ranges, picks, constant_values=-1),
+            block_table=np.pad(self.block_table, blocks),
+            splits=_pad(self.splits, layout.num_splits),
+            row_partials=np.pad(self.row_partials, shared, constant_values=-1),
             shared=self.shared,
         )
 
-    def _count(self, read: SharedTile) -> int | None:
-        return None if len(read.rows) == len(self.table) else len(read.rows)
+    def _count(self, tile: SharedTile) -> int | None:
+        return None if len(tile.rows) == len(self.block_table) else len(tile.rows)
 
 
 def make_tables(
     slot_ranges: list[tuple[SlotRange, ...]],
-    reads: list[SharedPrefix],
-    num_groups: int,
-    window: int | None = None,
+    prefixes: list[SharedPrefix],
+    kind: LayerKind,
     num_rows: int | None = None,
 ) -> DecodeTables:
-    """Lay out a decode batch.
+    """Lay out a decode batch for a kind of layers.
 
     slot_ranges: each row's slots in token order; each range begins with a block.
-    reads: the same slots, as `shared_prefixes` returns them.
-    num_groups: thread groups that one item takes. window: tokens that a row sees, its newest included.
-    num_rows: rows of the batch, if some that nobody reads follow those with runs.
+    prefixes: the same slots, as `shared_prefixes` returns them.
+    num_rows: rows of the tables; those after the batch's own rows are padding. None for no padding.
     The tables' sizes are rounded up, so that few layouts occur.
     """
     num_rows = len(slot_ranges) if num_rows is None else num_rows
     lengths = [sum(end - first for first, end in row) for row in slot_ranges]
-    if window is None:
-        shared, stretches = _share(lengths, reads, num_rows)
+    if kind.window is None:
+        shared, unshared = _share(lengths, prefixes, num_rows)
     else:
-        shared, stretches = (), [[(max(0, length - window), length)] for length in lengths]
-    items, counts = _items(lengths, stretches, num_groups)
+        shared, unshared = (), [[(max(0, length - kind.window), length)] for length in lengths]
+    splits, counts = _split(lengths, unshared, kind.num_groups)
     ends = np.cumsum(counts)
-    ranges = np.stack([ends - counts, ends], axis=1)
+    own = np.stack([ends - counts, ends], axis=1)  # FIRST_SPLIT, END_SPLIT
+    row_partials = np.concatenate([_pad(own, num_rows), _shared_columns(num_rows, shared)], axis=1)
     return DecodeTables(
-        table=_pad(block_table(slot_ranges), num_rows),
-        items=_pad(items, round_up(len(items), 8)),
-        ranges=np.concatenate([_pad(ranges, num_rows), _picks(num_rows, shared)], axis=1).astype(np.int32),
+        block_table=_pad(make_block_table(slot_ranges), num_rows),
+        splits=_pad(splits, round_up(max(len(splits), MIN_SPLITS), 8)),
+        row_partials=_pad(row_partials, max(num_rows, MIN_PARTIAL_ROWS)).astype(np.int32),
         shared=shared,
     )
 
 
 def _pad(rows: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
-    """Append rows of zeros."""
+    """Append rows of zeros until there are `count`."""
     return np.pad(rows, ((0, count - len(rows)), (0, 0)))
 
 
 def round_up(number: int, steps: int) -> int:
-    """The next of a row of numbers that has `steps` (a power of two) between a power of two and the next."""
+    """Round up to one of the numbers that divide each power of two from the next in `steps` (a power of two).
+
+    For 2 steps: 1, 2, 3, 4, 6, 8, 12, 16, 24, ...
+    """
     step = 1 << max(0, (number - 1).bit_length() - steps.bit_length())
     return -(-number // step) * step
 
 
-def block_table(slot_ranges: list[tuple[SlotRange, ...]]) -> Ints:
-    """(rows, blocks): each row's blocks in token order, padded with 0; a power of two columns, 64 or more."""
-    flat = np.array([(row, first, end) for row, mine in enumerate(slot_ranges) for first, end in mine])
+def make_block_table(slot_ranges: list[tuple[SlotRange, ...]]) -> Ints:
+    """Return each row's blocks in token order, padded with 0: (rows, power of two of 64 or more)."""
+    flat = np.array([(row, first, end) for row, ranges in enumerate(slot_ranges) for first, end in ranges])
     row, first, end = flat.T
     first_block = first // BLOCK_SIZE
     owner, offset = _expand(-(-end // BLOCK_SIZE) - first_block)
@@ -157,18 +192,20 @@ def block_table(slot_ranges: list[tuple[SlotRange, ...]]) -> Ints:
     return table
 
 
-def _items(
-    lengths: list[int], stretches: list[list[SlotRange]], num_groups: int
+def _split(
+    lengths: list[int], unshared: list[list[SlotRange]], num_groups: int
 ) -> tuple[Ints, npt.NDArray[np.int64]]:
-    """Cut the rows' own stretches into items; returns them and how many each row has."""
-    flat = np.array([(row, first, end) for row, mine in enumerate(stretches) for first, end in mine])
+    """Cut the rows' unshared stretches of tokens into (splits, number of splits of each row)."""
+    flat = np.array([(row, first, end) for row, stretches in enumerate(unshared) for first, end in stretches])
     row, first, end = flat.T
     size = max(MIN_SPLIT, -(-(int((end - first).sum()) * num_groups) // TARGET_GROUPS // 64) * 64)
     owner, offset = _expand(-(-(end - first) // size))
-    start = first[owner] + offset * size
-    newest = np.array(lengths)[row[owner]] - 1
-    items = np.stack([row[owner], start, np.minimum(start + size, end[owner]), newest], axis=1)
-    return items.astype(np.int32), np.bincount(row[owner], minlength=len(lengths))
+    splits = np.empty((len(owner), len(SplitColumn)), np.int32)
+    splits[:, SplitColumn.ROW] = row[owner]
+    splits[:, SplitColumn.FIRST] = start = first[owner] + offset * size
+    splits[:, SplitColumn.END] = np.minimum(start + size, end[owner])
+    splits[:, SplitColumn.NEWEST] = np.array(lengths)[row[owner]] - 1
+    return splits, np.bincount(row[owner], minlength=len(lengths))
 
 
 def _expand(counts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -178,25 +215,25 @@ def _expand(counts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.N
 
 
 def _share(
-    lengths: list[int], reads: list[SharedPrefix], num_rows: int
+    lengths: list[int], prefixes: list[SharedPrefix], num_rows: int
 ) -> tuple[tuple[SharedTile, ...], list[list[SlotRange]]]:
-    """Divide the rows' tokens into shared reads and each row's own stretches of tokens."""
+    """Divide the rows' tokens into shared tiles (of slots) and each row's unshared stretches (of tokens)."""
     shared: list[SharedTile] = []
-    own: list[list[SlotRange]] = [[] for _ in lengths]
-    done = [0] * len(lengths)
-    for segment in reads:
-        for first, end in segment.slot_ranges:
-            is_shared = (len(segment.rows) - SHARED_ROWS) * (end - first) >= SHARED_SLOTS
+    unshared: list[list[SlotRange]] = [[] for _ in lengths]
+    num_divided = [0] * len(lengths)
+    for prefix in prefixes:
+        for first, end in prefix.slot_ranges:
+            is_shared = (len(prefix.rows) - SHARED_ROWS) * (end - first) >= SHARED_SLOTS
             if is_shared:
-                tiles = range(first, end, SHARED_TILE)
-                rows = tuple(range(num_rows)) if len(segment.rows) == len(lengths) else segment.rows
-                shared += [SharedTile(rows, (at, min(end, at + SHARED_TILE))) for at in tiles]
-            for row in segment.rows:
+                starts = range(first, end, SHARED_TILE)
+                rows = tuple(range(num_rows)) if len(prefix.rows) == len(lengths) else prefix.rows
+                shared += [SharedTile(rows, (start, min(end, start + SHARED_TILE))) for start in starts]
+            for row in prefix.rows:
                 if not is_shared:
-                    _add(own[row], done[row], done[row] + end - first)
-                done[row] += end - first
-    assert done == lengths
-    return tuple(shared), own
+                    _add(unshared[row], num_divided[row], num_divided[row] + end - first)
+                num_divided[row] += end - first
+    assert num_divided == lengths
+    return tuple(shared), unshared
 
 
 def _add(stretches: list[SlotRange], first: int, end: int) -> None:
@@ -206,12 +243,12 @@ def _add(stretches: list[SlotRange], first: int, end: int) -> None:
     stretches.append((first, end))
 
 
-def _picks(num_rows: int, shared: tuple[SharedTile, ...]) -> npt.NDArray[np.int64]:
-    """(rows, k): where each row stands among the rows of all shared reads, one after the other."""
+def _shared_columns(num_rows: int, shared: tuple[SharedTile, ...]) -> npt.NDArray[np.int64]:
+    """(rows, k): each row's places among the rows of all shared tiles, tile after tile; then -1."""
     found: list[list[int]] = [[] for _ in range(num_rows)]
     index = 0
-    for read in shared:
-        for row in read.rows:
+    for tile in shared:
+        for row in tile.rows:
             found[row].append(index)
             index += 1
     width = -(-max(map(len, found)) // 4) * 4

@@ -30,8 +30,8 @@ needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ 
 WATCHED = Path(__file__).with_name("watched.h")
 
 CTYPES = {"float32": "float", "float16": "float16_t", "bfloat16": "bfloat16_t"}
-INTS = ("table", "items", "ranges", "slots", "extent")
-FLOATS = ("outs", "stats", "extra_stats", "sinks", "after", "done")
+INTS = ("block_table", "splits", "row_partials", "slots", "extent")
+FLOATS = ("split_outs", "split_stats", "stats", "shared_stats", "sinks", "write_fence", "next_fence")
 FIXED = dict.fromkeys(INTS, "int") | dict.fromkeys(FLOATS, "float")
 """The types of arguments that are not of the model's type."""
 

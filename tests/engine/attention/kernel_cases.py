@@ -6,8 +6,10 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from pensieve.cache.kv import MIN_KERNEL_ELEMENTS
 from pensieve.engine.attention.kernels.source import COMBINE, SOFTMAX, SPLIT, Geometry
-from pensieve.engine.attention.kernels.tables import DecodeTables
+from pensieve.engine.attention.kernels.tables import DecodeTables, LayerKind, make_tables
+from pensieve.engine.attention.shared_prefixes import shared_prefixes
 from pensieve.engine.step import SlotRange
 
 from .compiled import from_bits, launch, to_bits
@@ -55,7 +57,7 @@ class Case:
         self.new = [self.draw(rng, rows, num_kv_heads, 1, dim) for _ in range(2)]
         self.pools = [self.pack(self.draw(rng, num_kv_heads, NUM_SLOTS, dim)) for _ in range(2)]
         self.scale = dim**-0.5
-        self.sinks = rng.standard_normal(max(8, self.num_heads), dtype=np.float32)
+        self.sinks = rng.standard_normal(max(MIN_KERNEL_ELEMENTS, self.num_heads), dtype=np.float32)
 
     def draw(self, rng: np.random.Generator, *shape: int) -> Any:
         return to_bits(rng.standard_normal(shape, dtype=np.float32), self.dtype)
@@ -75,29 +77,33 @@ class Case:
         array = mx.array(elements)
         return array.view(mx.bfloat16) if self.dtype == "bfloat16" else array
 
+    def lay_out(self, window: int | None = None, num_rows: int | None = None) -> DecodeTables:
+        kind = LayerKind(self.num_kv_heads * self.geometry.tiles, window)
+        return make_tables(self.slot_ranges, shared_prefixes(self.slot_ranges), kind, num_rows)
+
     def compute(self, library: Any, laid_out: DecodeTables) -> Floats:
         """Both passes; the result is (rows, heads, dim)."""
-        dim, num_splits = self.geometry.dim, len(laid_out.items)
+        dim, num_splits = self.geometry.dim, len(laid_out.splits)
         outs = np.full((num_splits, self.num_heads, dim), np.nan, np.float32)
         stats = np.full((num_splits, self.num_heads, 2), np.nan, np.float32)
-        nothing = np.zeros((1, 1, 1, 8), np.float32)
-        extra = self.read_shared(library, laid_out) if laid_out.shared else (nothing, nothing)
-        inputs = [self.queries, *self.new, *self.pools, laid_out.table, laid_out.items, nothing]
+        nothing = np.zeros((1, 1, 1, MIN_KERNEL_ELEMENTS), np.float32)
+        shared = self.read_shared(library, laid_out) if laid_out.shared else (nothing, nothing)
+        inputs = [self.queries, *self.new, *self.pools, laid_out.block_table, laid_out.splits, nothing]
         grid = (num_splits, self.num_kv_heads * self.geometry.tiles)
         launch(library, SPLIT, inputs, [outs, stats], grid)
-        result, done = np.zeros_like(self.queries), np.full(8, 7, np.float32)
-        inputs = [outs, stats, *extra, laid_out.ranges, self.sinks]
-        launch(library, COMBINE, inputs, [result, done], (len(self.queries), self.num_heads))
-        assert not done.any()
+        result, fence = np.zeros_like(self.queries), np.full(MIN_KERNEL_ELEMENTS, 7, np.float32)
+        inputs = [outs, stats, *shared, laid_out.row_partials, self.sinks]
+        launch(library, COMBINE, inputs, [result, fence], (len(self.queries), self.num_heads))
+        assert not fence.any()
         return from_bits(result, self.dtype)[:, :, 0]
 
     def read_shared(self, library: Any, laid_out: DecodeTables) -> tuple[Any, Any]:
         """What matmuls and their softmax hand to the second pass; float32 only."""
         outs, stats = [], []
-        for read in laid_out.shared:
-            rows, group = len(read.rows), self.geometry.group
-            queries = self.queries[list(read.rows)].reshape(rows, self.num_kv_heads, group, -1).swapaxes(0, 1)
-            keys, values = (pool[:, slice(*read.run)] for pool in self.pools)
+        for tile in laid_out.shared:
+            rows, group = len(tile.rows), self.geometry.group
+            queries = self.queries[list(tile.rows)].reshape(rows, self.num_kv_heads, group, -1).swapaxes(0, 1)
+            keys, values = (pool[:, slice(*tile.slot_range)] for pool in self.pools)
             queries = queries.reshape(self.num_kv_heads, rows * group, -1)
             scores = np.ascontiguousarray(queries @ keys.swapaxes(1, 2))
             weights, part = np.empty_like(scores), np.empty((*scores.shape[:2], 2), np.float32)

@@ -5,13 +5,14 @@ import numpy as np
 
 from pensieve.cache.blocks import BLOCK_SIZE
 from pensieve.cache.kv import ArrayPools, Pool
+from pensieve.engine.attention.array_attention import AttentionParams
 from pensieve.engine.attention.kernels.batch_tables import TableSource
-from pensieve.engine.attention.kernels.paged_kernels import Options, PagedKernels
+from pensieve.engine.attention.kernels.paged_kernels import LayerPools, PagedKernels
+from pensieve.engine.attention.kernels.tables import LayerKind, PartialColumn, SplitColumn
 from pensieve.engine.runner import Runner
 from pensieve.engine.step import DecodeRow, SlotRange
 
 Pair = tuple[mx.array, mx.array]
-Pools = tuple[Pool, Pool]
 
 
 def stored(pool: Pool, fresh: mx.array) -> mx.array:
@@ -30,37 +31,43 @@ def stored(pool: Pool, fresh: mx.array) -> mx.array:
 class PlainKernels(PagedKernels):
     """Does in MLX what the kernels do, from the same tables, but for their writes in place.
 
-    A graph that is compiled cannot write to what it is given: what is to be written goes out as `done`.
+    A graph that is compiled cannot write to its inputs: what is to be written goes out as the write fence.
     """
 
     def __init__(self) -> None:
         super().__init__("cuda")
 
     def decode(
-        self, queries: mx.array, new: Pair, pools: Pools, batch: TableSource, options: Options
+        self,
+        queries: mx.array,
+        new: Pair,
+        pools: LayerPools,
+        batch: TableSource,
+        params: AttentionParams,
     ) -> Pair:
-        tables, params = batch.get((1, options.params.window)), options.params
-        newest = tables.items[tables.ranges[:, 0], 3][:, None]
-        slots = (tables.table[:, :, None] * BLOCK_SIZE + mx.arange(BLOCK_SIZE)).reshape(len(newest), -1)
+        tables = batch.get(LayerKind(1, params.window))
+        first_splits = tables.row_partials[: len(queries), PartialColumn.FIRST_SPLIT]
+        newest = tables.splits[first_splits, SplitColumn.NEWEST][:, None]
+        slots = (tables.block_table[:, :, None] * BLOCK_SIZE + mx.arange(BLOCK_SIZE)).reshape(len(newest), -1)
         index = mx.arange(slots.shape[1])[None]
         is_newest, is_seen = index == newest, (index <= newest) & (index > newest - (params.window or 10**6))
         keys, values = (
             mx.where(is_newest[:, None, :, None], stored(pool, fresh), pool[:, slots].swapaxes(0, 1))
-            for pool, fresh in zip(pools, new, strict=True)
+            for pool, fresh in zip(pools[:2], new, strict=True)
         )
         out = mx.fast.scaled_dot_product_attention(
             queries, keys, values, scale=params.scale, mask=is_seen[:, None, None], sinks=params.sinks
         )
         return out, mx.stack(list(new))
 
-    def append(self, new: Pair, pools: Pools, slots: mx.array, after: mx.array) -> mx.array:
-        for pool, fresh in zip(pools, new, strict=True):
+    def append(self, new: Pair, pools: LayerPools, slots: mx.array) -> mx.array:
+        for pool, fresh in zip(pools[:2], new, strict=True):
             pool[:, slots[: fresh.shape[2]]] = fresh[0]
-        return after
+        return pools.write_fence
 
-    def gather(self, pools: Pools, slot_ranges: tuple[SlotRange, ...], after: mx.array) -> Pair:
+    def gather(self, pools: LayerPools, slot_ranges: tuple[SlotRange, ...]) -> Pair:
         keys, values = (
-            mx.concatenate([pool[:, first:end] for first, end in slot_ranges], axis=1) for pool in pools
+            mx.concatenate([pool[:, first:end] for first, end in slot_ranges], axis=1) for pool in pools[:2]
         )
         return keys, values
 
@@ -74,8 +81,8 @@ class PlainRunner(Runner):
         if self._kernels is None:
             return logits
         slots = np.array([row.slot_ranges[-1][1] - 1 for row in rows], np.int32)
-        for layer, done in enumerate(pools.write_fences):
-            keys, values = done[:, : len(rows), :, 0].swapaxes(1, 2)
+        for layer, written in enumerate(pools.write_fences):
+            keys, values = written[:, : len(rows), :, 0].swapaxes(1, 2)
             pools.write(layer, slots, keys, values)
             pools.write_fences[layer] = mx.zeros((8,))
         return logits

@@ -1,6 +1,6 @@
 """The kernels' text in C++ that watches shared memory: a race on a GPU is a number here.
 
-Plain C++ hides it, as a group's threads take turns.
+Plain C++ hides it, as a group's threads run one after another.
 """
 
 from pathlib import Path
@@ -10,8 +10,6 @@ import pytest
 
 from pensieve.engine.attention.kernels import source, tables
 from pensieve.engine.attention.kernels.source import Geometry
-from pensieve.engine.attention.kernels.tables import make_tables
-from pensieve.engine.attention.shared_prefixes import shared_prefixes
 
 from .compiled import build, needs_compiler, races
 from .kernel_cases import Case
@@ -28,9 +26,7 @@ def meet(folder: Path, monkeypatch: pytest.MonkeyPatch, geometry: Geometry) -> i
     case = Case(geometry, "float32", [40, 300, 7])
     case.slot_ranges = [((0, 160), (1024, 1064)), ((0, 160), (1088, 1388)), ((2048, 2055),)]
     library = build(folder, geometry, "float32", case.scale, has_sinks=True, watched=True)
-    result = case.compute(
-        library, make_tables(case.slot_ranges, shared_prefixes(case.slot_ranges), 2 * geometry.tiles)
-    )
+    result = case.compute(library, case.lay_out())
     np.testing.assert_allclose(result, case.expect(None, sinks=True), rtol=1e-3, atol=1e-4)
     return races(library)
 

@@ -6,12 +6,13 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from pensieve.cache.kv import MIN_KERNEL_ELEMENTS
 from pensieve.cache.packing import Packing
 from pensieve.engine.attention.kernels import tables
 from pensieve.engine.attention.kernels.paged_kernels import _centred
 from pensieve.engine.attention.kernels.source import APPEND, GATHER, Geometry
-from pensieve.engine.attention.kernels.tables import block_table, make_tables
-from pensieve.engine.attention.shared_prefixes import last_slots, shared_prefixes
+from pensieve.engine.attention.kernels.tables import SplitColumn, make_block_table
+from pensieve.engine.attention.shared_prefixes import last_slots
 
 from .compiled import build, launch, needs_compiler
 from .kernel_cases import Case
@@ -24,9 +25,7 @@ SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 def check(folder: Path, case: Case, window: int | None = None, sinks: bool = False) -> None:
     library = build(folder, case.geometry, case.dtype, case.scale, sinks)
-    laid_out = make_tables(
-        case.slot_ranges, shared_prefixes(case.slot_ranges), case.num_kv_heads * case.geometry.tiles, window
-    )
+    laid_out = case.lay_out(window)
     result = case.compute(library, laid_out)
     for new, pool in zip(case.new, case.pools, strict=True):
         newest = [slot_ranges[-1][1] - 1 for slot_ranges in case.slot_ranges]
@@ -68,7 +67,7 @@ def test_quantised_pools_do_not_hide_what_is_no_number(tmp_path: Path, broken: f
     case = Case(Geometry(64, 2, 4, Packing(64, 8, 4)), "float32", [90, 600])
     case.new[0][0, 1, 0, 40] = broken
     library = build(tmp_path, case.geometry, case.dtype, case.scale)
-    result = case.compute(library, make_tables(case.slot_ranges, shared_prefixes(case.slot_ranges), 2))
+    result = case.compute(library, case.lay_out())
     assert np.isnan(result[0, 2:]).all(), "all heads of the KV head that it came with"
     assert np.isfinite(result[0, :2]).all()
     assert np.isfinite(result[1]).all()
@@ -96,15 +95,15 @@ def test_shared_stretches_are_read_apart_and_joined(tmp_path: Path, monkeypatch:
     case = Case(Geometry(64, 4, 4), "float32", [40, 300, 7])
     head, more = ((0, 160), (320, 448)), ((640, 736),)
     case.slot_ranges = [(*head, *more, (1024, 1064)), (*head, *more, (1088, 1388)), (*head, (2048, 2055))]
-    laid_out = make_tables(case.slot_ranges, shared_prefixes(case.slot_ranges), 2)
-    assert [(read.rows, read.run) for read in laid_out.shared] == [
+    laid_out = case.lay_out()
+    assert [tuple(tile) for tile in laid_out.shared] == [
         ((0, 1, 2), (0, 96)),
         ((0, 1, 2), (96, 160)),
         ((0, 1, 2), (320, 416)),
         ((0, 1, 2), (416, 448)),
         ((0, 1), (640, 736)),
     ]
-    assert laid_out.items[:, 1].min() >= 288, "the kernel does not read the head"
+    assert laid_out.splits[:, SplitColumn.FIRST].min() >= 288, "the kernel does not read the head"
     check(tmp_path, case)
 
 
@@ -115,7 +114,7 @@ def test_what_all_keys_have_in_common_costs_shared_scores_no_precision(dtype: mx
     queries, keys = (rng.standard_normal((2, count, 128), dtype=np.float32) for count in (8, 512))
     queries[..., 5], keys[..., 5] = 40, 40 + 0.1 * keys[..., 5]
     q, k = mx.array(queries * 0.125).astype(dtype), mx.array(keys).astype(dtype)
-    centred, levels = _centred(q, k, mx.zeros((8,)))
+    centred, levels = _centred(q, k, mx.zeros((MIN_KERNEL_ELEMENTS,)))
     scores = q @ centred.swapaxes(1, 2)
     exact = np.array(q.astype(mx.float32)) @ np.array(k.astype(mx.float32)).swapaxes(1, 2)
     assert np.abs(exact).max() > 150
@@ -128,9 +127,7 @@ def test_nan_in_the_pool_shows(tmp_path: Path) -> None:
     case = Case(Geometry(64, 2, 4), "float32", [90, 600])
     library = build(tmp_path, case.geometry, case.dtype, case.scale)
     case.pools[0][:, case.slot_ranges[0][0][0]] = np.nan
-    laid_out = make_tables(
-        case.slot_ranges, shared_prefixes(case.slot_ranges), case.num_kv_heads * case.geometry.tiles
-    )
+    laid_out = case.lay_out()
     result = case.compute(library, laid_out)
     assert np.isnan(result[0]).all()
     assert not np.isnan(result[1]).any()
@@ -139,17 +136,10 @@ def test_nan_in_the_pool_shows(tmp_path: Path) -> None:
 def test_rows_that_pad_the_batch_disturb_nothing(tmp_path: Path) -> None:
     case = Case(Geometry(64, 2, 4), "float32", [90, 600, 1])
     library = build(tmp_path, case.geometry, case.dtype, case.scale)
-    laid_out = make_tables(
-        case.slot_ranges, shared_prefixes(case.slot_ranges), case.num_kv_heads * case.geometry.tiles
-    )
+    laid_out = case.lay_out()
     alone = case.compute(library, laid_out)
     case.queries = np.concatenate([case.queries, np.ones_like(case.queries[:1])])
-    padded = make_tables(
-        case.slot_ranges,
-        shared_prefixes(case.slot_ranges),
-        case.num_kv_heads * case.geometry.tiles,
-        num_rows=4,
-    )
+    padded = case.lay_out(num_rows=4)
     result = case.compute(library, padded)
     assert (result[:3] == alone).all()
     assert not result[3].any()
@@ -162,11 +152,11 @@ def test_a_slice_is_appended_and_gathered_through_the_blocks(tmp_path: Path, pac
     slots = np.concatenate([np.arange(first, end, dtype=np.int32) for first, end in case.slot_ranges[0]])
     rng = np.random.default_rng(1)
     new = [case.draw(rng, 1, 2, 100, 80) for _ in range(2)]
-    done, nothing = np.full(8, 7, np.float32), np.zeros(8, np.float32)
-    launch(library, APPEND, [*new, *case.pools, slots[-100:].copy(), nothing], [done], (100, 2))
-    assert not done.any()
+    fence, nothing = (np.full(MIN_KERNEL_ELEMENTS, fill, np.float32) for fill in (7, 0))
+    launch(library, APPEND, [*new, *case.pools, slots[-100:].copy(), nothing], [fence], (100, 2))
+    assert not fence.any()
     joined = [np.zeros((1, 2, 333, 80), np.float16) for _ in range(2)]
-    table = make_tables(case.slot_ranges, shared_prefixes(case.slot_ranges), 1).table
+    table = case.lay_out().block_table
     extent = np.array([333, 0, 0, 0, 0, 0, 0, 0], np.int32)
     launch(library, GATHER, [*case.pools, table, extent, nothing], joined, (333, 2))
     for part, pool, fresh in zip(joined, case.pools, new, strict=True):
@@ -184,7 +174,7 @@ def test_the_end_of_a_sequence_is_gathered_from_inside_a_block(tmp_path: Path) -
     launch(
         library,
         GATHER,
-        [*case.pools, block_table([slot_ranges]), extent, np.zeros(8, np.float32)],
+        [*case.pools, make_block_table([slot_ranges]), extent, np.zeros(MIN_KERNEL_ELEMENTS, np.float32)],
         joined,
         (120, 2),
     )
