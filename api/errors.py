@@ -28,7 +28,6 @@ from starlette.responses import JSONResponse
 
 from .. import PensieveError
 from ..scheduler.exceptions import EngineDown, EngineFailed, PromptTooLong, QueueFull, Stopping
-from .prompt.template import TemplateError, TemplateTooSlow
 
 UNAVAILABLE = 503  # also the answer of /health while the engine is down
 
@@ -47,7 +46,7 @@ MAX_RETRY_AFTER_S = 60.0  # Claude Code gives up at once when it is told to wait
 logger = logging.getLogger(__name__)
 
 
-class ApiError(Exception):
+class ApiError(PensieveError):
     """An answer that is an error. `reason` is a bounded word for the metrics."""
 
     status: ClassVar[int] = 500
@@ -135,11 +134,6 @@ def api_error(error: Exception) -> ApiError:
             return Overloaded(message, reason="stopping", headers={"retry-after": "10"})
         case EngineDown() | EngineFailed():
             return EngineError(f"the engine failed: {error}", reason="engine")
-        case TemplateError():
-            message = f"the model's chat template cannot render this conversation: {error}"
-            return InvalidRequest(message, reason="template")
-        case TemplateTooSlow():
-            return InvalidRequest(str(error), reason="template")
         case ValidationError():
             return InvalidRequest(_first_problem(error), reason="invalid")
         case ClientDisconnect():
@@ -186,7 +180,7 @@ def add_error_handlers(app: FastAPI, rejected: Callable[[ApiError], None]) -> No
             rejected(problem)
         return error_response(problem, request.url.path, request.state.request_id)
 
-    for kind in (ApiError, PensieveError, ValidationError, HTTPException, ClientDisconnect):
+    for kind in (PensieveError, ValidationError, HTTPException, ClientDisconnect):
         app.add_exception_handler(kind, handle_error)
 
 

@@ -8,7 +8,7 @@ from collections import abc
 from dataclasses import dataclass
 from typing import Any
 
-from ... import PensieveError
+from ..errors import InvalidRequest
 from ..formats.tool_calls.tool_format import describe_tools, native_format
 from ..protocols import TemplateMessage, Tokenizer
 from .template_messages import (
@@ -48,12 +48,20 @@ LIMIT_S = 5.0
 """For one rendering; a conversation of 70,000 tokens takes some 10 ms."""
 
 
-class TemplateError(PensieveError):
-    """The template refuses the conversation, or stumbles over it."""
+class TemplateError(InvalidRequest):
+    """The template refuses the conversation, or fails on it."""
+
+    def __init__(self, problem: str) -> None:
+        message = f"the model's chat template cannot render this conversation: {problem}"
+        super().__init__(message, reason="template")
 
 
-class TemplateTooSlow(PensieveError):
-    """The template does not come to an end."""
+class TemplateTooSlow(InvalidRequest):
+    """Rendering takes longer than the limit."""
+
+    def __init__(self, problem: str) -> None:
+        message = f"the model's chat template does not come to an end: {problem}"
+        super().__init__(message, reason="template")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +187,7 @@ class ChatTemplate:
         try:
             return str(run_limited(render, self._limit_s))
         except TimeIsUp as error:
-            raise TemplateTooSlow(f"the model's chat template does not come to an end: {error}") from error
+            raise TemplateTooSlow(str(error)) from error
         except Exception as error:
             # A template is the model's code: what it raises is its refusal of this conversation.
             raise TemplateError(str(error)[:300]) from error
