@@ -16,11 +16,11 @@ from ...cache.kv import ArrayPools
 from ...engine.attention.kernels.paged_kernels import LayerPools, PagedKernels, find_kernels
 from ...engine.attention.kernels.tables import LayerKind
 from ...engine.decode_graphs import DecodeGraphs
-from ...engine.runner import Runner
-from ...engine.step import PrefillChunk, SamplingParams, StepPlan, StepResult
+from ...engine.step import PrefillChunk, SamplingParams
 from ...scheduler.config import SchedulerConfig
 from ...scheduler.scheduler import Scheduler
 from ...scheduler.sequence import Request
+from .bare_engine import BareEngine, TimedRunner
 
 ROOM = 320
 """Tokens that each sequence may grow by while it is measured."""
@@ -54,11 +54,10 @@ class NoAttention(PagedKernels):
         return queries, pools.write_fence
 
 
-class FilledRunner(Runner):
+class FilledRunner(TimedRunner):
     """Holds random KV everywhere and prefills only when told to."""
 
     prefills = False
-    build_s = wait_s = 0.0
 
     def fill(self) -> None:
         """Give every slot random keys and values."""
@@ -72,49 +71,28 @@ class FilledRunner(Runner):
         if self.prefills:
             super().prefill(chunk)
 
-    def _forward(self, plan: StepPlan) -> mx.array:
-        started = time.perf_counter()
-        tokens = super()._forward(plan)
-        self.build_s += time.perf_counter() - started
-        return tokens
-
-    def _read(self, plan: StepPlan, tokens: mx.array, started_s: float) -> StepResult:
-        started = time.perf_counter()
-        result = super()._read(plan, tokens, started_s)
-        self.wait_s += time.perf_counter() - started
-        return result
-
     def skip_attention(self) -> None:
         """From now on, leave it out."""
         self._graphs = DecodeGraphs(self._model, self._specs, NoAttention("cuda"))
 
 
-class Pensieve:
+class Pensieve(BareEngine):
     """Scheduler and runner without the asyncio loop."""
 
     name = "Pensieve"
+    runner: FilledRunner
 
     def __init__(self, model: Any, num_tokens: int, step_tokens: int) -> None:
         num_blocks = -(-num_tokens // BLOCK_SIZE) + 8
-        self.runner = FilledRunner(model, num_blocks, on_host=False, kernels=find_kernels())
-        self.runner.fill()
-        self.scheduler = Scheduler(
-            SchedulerConfig(max_batch=64, step_tokens=step_tokens), num_blocks, 1_000_000
-        )
-        self.plan_s = 0.0
+        runner = FilledRunner(model, num_blocks, on_host=False, kernels=find_kernels())
+        runner.fill()
+        config = SchedulerConfig(max_batch=64, step_tokens=step_tokens)
+        super().__init__(runner, Scheduler(config, num_blocks, 1_000_000))
 
     def add(self, length: int, shared: int, index: int) -> Any:
         """Queue a sequence of a context's length; all share their first tokens, as far as wanted."""
         prompt = [7] * shared + [index + 100] * (length - shared)
         return self.scheduler.add(Request(prompt, SamplingParams(), ROOM))
-
-    def step(self) -> None:
-        started = time.perf_counter()
-        plan = self.scheduler.schedule()
-        self.plan_s += time.perf_counter() - started
-        result = self.runner.drain() if plan is None else self.runner.step(plan)
-        if result is not None:
-            self.scheduler.update(result)
 
     def measure(self, case: DecodeCase, steps: int) -> DecodeFigures:
         """Decode `case`, let one sequence leave and one join, then take the step apart."""
@@ -207,7 +185,7 @@ def warm_up(step: Callable[[], Any]) -> None:
         step()
 
 
-def slowest(step: Callable[[], Any], count: int) -> float:
+def slowest(step: Callable[[], object], count: int) -> float:
     """The slowest of a few steps, in milliseconds."""
     times = []
     for _ in range(count):
@@ -241,8 +219,7 @@ def prefill_rates(model: Any, length: int = 16_384, chunk: int = 2048) -> tuple[
                 machine.step()
             rates.append(length / (time.perf_counter() - started))
             machine.scheduler.end(sequence, "abort")
-            while machine.scheduler.has_work:
-                machine.step()
+            machine.finish()
         del machine
     with clean_memory():
         for _ in range(2):

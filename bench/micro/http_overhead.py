@@ -27,10 +27,11 @@ from ..fleet import Record, play
 from ..random_model import write_model
 from ..servers import SERVERS, client, install, running
 from ..trace import Trace, make_trace
+from .bare_engine import BareEngine
 from .gpu import SHAPES, write_random_model
 
 
-class BareEngine:
+class InProcessModel:
     """A model in this process, without a server around it."""
 
     def __init__(self, folder: Path) -> None:
@@ -41,16 +42,17 @@ class BareEngine:
 
     def rate(self, trace: Trace) -> float:
         """Tokens/s of the trace's first turns, all at once."""
-        scheduler = Scheduler(SchedulerConfig(), self._served.num_blocks, self._served.num_kv_tokens)
+        served = self._served
+        scheduler = Scheduler(SchedulerConfig(), served.num_blocks, served.num_kv_tokens)
+        engine = BareEngine(self._runner, scheduler)
         times: dict[int, list[float]] = {}
         for prompt in self._prompts(trace):
             sequence = scheduler.add(Request(prompt, SamplingParams(), trace.output_tokens))
             times[sequence.seq_id] = []
         while scheduler.has_work:
-            plan = scheduler.schedule()
-            result = self._runner.drain() if plan is None else self._runner.step(plan)
+            stepped = engine.step()
             now_s = time.perf_counter()
-            for progress in scheduler.update(result) if result else []:
+            for progress in stepped.progress:
                 times[progress.sequence.seq_id] += [now_s] * len(progress.tokens)
         return joint_rate(list(times.values()))
 
@@ -115,7 +117,7 @@ def main(arguments: abc.Sequence[str] | None = None) -> None:
         place = Path(folder) / "model"
         new = write_random_model(place, options.shape) if options.shape else write_model(place)
         model = options.model or new
-        engine = BareEngine(model)
+        engine = InProcessModel(model)
         engine.rate(trace)  # the first run compiles
         pairs = [(engine.rate(trace), http_rate(trace, model)) for _ in range(options.repeat)]
     for name, rates in zip(("bare engine", "through HTTP"), zip(*pairs, strict=True), strict=True):

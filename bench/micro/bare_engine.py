@@ -1,0 +1,73 @@
+"""The scheduler and the runner in one thread, without HTTP, event loop or a process of the engine's own."""
+
+import time
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+
+from ...cache.blocks import BLOCK_SIZE
+from ...engine.attention.paged import probe
+from ...engine.runner import Runner
+from ...engine.selfcheck import usable_kernels
+from ...engine.step import StepPlan, StepResult
+from ...scheduler.scheduler import Scheduler
+from ...scheduler.sequence import Progress
+
+
+class TimedRunner(Runner):
+    """A runner that adds up the host's time.
+
+    build_s: seconds in which forward passes were built, or computed where NumPy attends.
+    wait_s: seconds of waiting for sampled tokens.
+    """
+
+    build_s = wait_s = 0.0
+
+    def _forward(self, plan: StepPlan) -> mx.array:
+        started_s = time.perf_counter()
+        tokens = super()._forward(plan)
+        self.build_s += time.perf_counter() - started_s
+        return tokens
+
+    def _read(self, plan: StepPlan, tokens: mx.array, started_s: float) -> StepResult:
+        begun_s = time.perf_counter()
+        result = super()._read(plan, tokens, started_s)
+        self.wait_s += time.perf_counter() - begun_s
+        return result
+
+
+def timed_runner(model: Any, vocab_size: int, num_tokens: int, kv_bits: int) -> TimedRunner:
+    """Return a runner as the server would make it, with room for the KV of `num_tokens` tokens."""
+    on_host = mx.default_device().type == mx.cpu
+    kernels = None if on_host else usable_kernels(model, vocab_size, kv_bits)
+    return TimedRunner(model, -(-num_tokens // BLOCK_SIZE), on_host, kernels, probe(model, kv_bits))
+
+
+class SteppedOnce(NamedTuple):
+    """One turn of the loop: the step that was queued, the result that came, and its progress."""
+
+    plan: StepPlan | None
+    result: StepResult | None
+    progress: list[Progress]
+
+
+class BareEngine:
+    """A scheduler over a runner, stepped by hand. plan_s: seconds that planning has taken."""
+
+    def __init__(self, runner: Runner, scheduler: Scheduler) -> None:
+        self.runner = runner
+        self.scheduler = scheduler
+        self.plan_s = 0.0
+
+    def step(self) -> SteppedOnce:
+        """Plan a step, queue it, and take the oldest result that is ready."""
+        started_s = time.perf_counter()
+        plan = self.scheduler.schedule()
+        self.plan_s += time.perf_counter() - started_s
+        result = self.runner.drain() if plan is None else self.runner.step(plan)
+        return SteppedOnce(plan, result, [] if result is None else self.scheduler.update(result))
+
+    def finish(self) -> None:
+        """Step until every sequence has ended and no result is to come."""
+        while self.scheduler.has_work:
+            self.step()
