@@ -33,7 +33,7 @@ class BlockAllocator:
         """Blocks that some sequence holds; free + cached + held = all."""
         return self.num_blocks - self.num_free - self.num_cached
 
-    def refs(self, block: int) -> int:
+    def ref_count(self, block: int) -> int:
         """How many holders `block` has, the prefix tree included; 0 when it is free."""
         return self._refs[block]
 

@@ -98,7 +98,7 @@ class RadixTree:
                 continue  # no longer a leaf, or gone
             if node.last_used != last_used:
                 self._push(node)
-            elif self._allocator.refs(node.block) > 1:
+            elif self._allocator.ref_count(node.block) > 1:
                 held.append(node)
             else:
                 self._remove(node)

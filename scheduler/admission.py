@@ -1,18 +1,25 @@
-"""Which of the waiting sequences start to run."""
+"""Which waiting sequences start to run."""
+
+import logging
 
 from .counters import Counters
 from .kv_cache_manager import KVCacheManager
 from .queues import RequestQueues
 from .recovery import Recovery
-from .sequence import PrefixWait, Sequence, shared_prefix
+from .sequence import PrefixWait, Sequence, shared_prefix_length
 from .step_budget import StepBudget
+
+logger = logging.getLogger(__name__)
 
 MAX_LOOKUPS = 8
 """Waiting sequences looked up in the prefix tree in one step: 100,000 tokens take milliseconds each."""
 
 
 class Admission:
-    """First come, first served; but who shares a prefix that is being computed lets others go before."""
+    """First come, first served.
+
+    A sequence whose prefix another one is computing is skipped until that prefix is cached.
+    """
 
     def __init__(
         self,
@@ -31,42 +38,63 @@ class Admission:
     def admit(self, step_id: int, budget: StepBudget) -> None:
         """Let waiting sequences run from step `step_id` on, while batch, budget and memory have room."""
         num_lookups = 0
-        for sequence in self._recovery.candidates():
+        for sequence in self._candidates():
             if len(self._queues.running) >= self._max_batch or budget.num_tokens <= 0:
                 return
-            if sequence.num_pending or (sequence.prefix_wait and not sequence.prefix_wait.is_over):
+            if sequence.num_pending_tokens or (sequence.prefix_wait and not sequence.prefix_wait.is_over):
                 continue
             num_lookups += 1
             if num_lookups > MAX_LOOKUPS:
                 return
             if self._waits_for_prefix(sequence):
                 continue
-            if not self._kv_cache.allocate(sequence, self._num_promised()):
-                return  # a smaller one behind it must not starve it
+            if not self._kv_cache.allocate(sequence, watermark=self._watermark()):
+                return  # a smaller sequence later in the queue must not starve this one
             self._queues.start(sequence)
-            sequence.first_step = step_id
-            self._count(sequence)
+            sequence.first_kv_step = step_id
+            self._record(sequence)
 
-    def _num_promised(self) -> int:
-        """Blocks that running prefills will still take."""
-        return sum(s.table.num_missing(len(s.tokens)) for s in self._queues.running if s.is_prefilling)
+    def _candidates(self) -> list[Sequence]:
+        """Return the sequences that may start, in order: those of the queue.
+
+        The exception is a failed step's sequences: while any of them is isolated, each runs alone.
+        """
+        if self._recovery.isolated:
+            return [] if self._queues.running else self._recovery.isolated[:1]
+        return list(self._queues.waiting)
+
+    def _watermark(self) -> int:
+        """Return how many blocks must stay available: those that running prefills will still take."""
+        return sum(s.block_table.num_missing(len(s.tokens)) for s in self._queues.running if s.is_prefilling)
 
     def _waits_for_prefix(self, sequence: Sequence) -> bool:
         """Whether a running sequence is computing a prefix that `sequence` shares and the tree lacks."""
-        num_matched = self._kv_cache.num_matched(sequence.tokens)
+        num_cached = self._kv_cache.num_cached_tokens(sequence.tokens)
         for producer in self._queues.running:
-            if not producer.is_prefilling and producer.num_committed >= producer.num_prompt_tokens - 1:
+            if not producer.is_prefilling and producer.num_committed_tokens >= producer.num_prompt_tokens - 1:
                 continue
-            num_shared = shared_prefix(sequence.tokens, producer.tokens, num_matched)
-            if num_shared > max(num_matched, producer.num_committed):
+            num_shared = shared_prefix_length(sequence.tokens, producer.tokens, num_cached)
+            if num_shared > max(num_cached, producer.num_committed_tokens):
                 self._counters.prefix_waits += sequence.prefix_wait is None
                 sequence.prefix_wait = PrefixWait(producer, num_shared)
+                logger.debug("%s waits for %s to compute %d shared tokens", sequence, producer, num_shared)
                 return True
         return False
 
-    def _count(self, sequence: Sequence) -> None:
+    def _record(self, sequence: Sequence) -> None:
+        """Count the admission of `sequence`, and log it."""
         self._counters.prefix_cache_queries += len(sequence.tokens)
-        self._counters.prefix_cache_hits += sequence.num_computed
-        if sequence.num_cached is None:
+        self._counters.prefix_cache_hits += sequence.num_computed_tokens
+        if sequence.num_cached_tokens is None:
             self._counters.prompt_tokens += sequence.num_prompt_tokens
-            sequence.num_cached = sequence.num_computed
+            sequence.num_cached_tokens = sequence.num_computed_tokens
+        logger.debug(
+            "%s is admitted to step %d, %d steps after its arrival: %d prompt tokens, "
+            "%d tokens in all, %d cached",
+            sequence,
+            sequence.first_kv_step,
+            sequence.first_kv_step - sequence.arrival_step,
+            sequence.num_prompt_tokens,
+            len(sequence.tokens),
+            sequence.num_computed_tokens,
+        )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class SchedulerConfig:
-    """How much one step may do, and how much may wait."""
+    """The limits of a step and of the queue."""
 
     max_batch: int = field(default=32, metadata={"help": "sequences decoded together"})
     step_tokens: int = field(

@@ -1,4 +1,4 @@
-"""What a request's tokens must conform to, as the scheduler sees it. It knows no grammar and no text."""
+"""The constraint on a request's tokens, as the scheduler sees it: it knows no grammar and no text."""
 
 import logging
 from collections import abc
@@ -8,29 +8,29 @@ logger = logging.getLogger(__name__)
 
 
 class Constraint(Protocol):
-    """The state of one request's answer: `accept()` is called for each sampled token, in order.
+    """The state of one request's answer. The scheduler calls `accept()` for each sampled token, in order.
 
-    A step may be planned before the token of the step before is known, and so before its mask is: then the
-    token is sampled without one, and thrown away if it is not accepted. Tokens that were accepted stay, also
-    when their sequence is preempted or its step fails.
+    A step may be planned before the token of the step before is known, and so before its mask is: the token
+    is then sampled without a mask, and thrown away if the constraint does not accept it. Accepted tokens
+    stay, also when their sequence is preempted or its step fails.
     """
 
     def mask(self) -> bytes | None:
         """Return a bit for each token that may come next, lowest first; None while every token may."""
 
     def accept(self, token: int) -> bool:
-        """Take the next token. False when it may not come; it will be sampled again, with a mask."""
+        """Take the next token. Returns False when it may not come; it will be sampled again, with a mask."""
 
     def resumed(self, tokens: abc.Sequence[int]) -> "Constraint":
-        """Make the constraint of a request that goes on with an answer that begins with `tokens`."""
+        """Return the constraint of a request that continues an answer that begins with `tokens`."""
 
 
 class ConstraintFailed(Exception):
-    """A constraint raised, or leaves no token that it would accept: sampling again would never end."""
+    """A constraint raised, or accepts no token at all: sampling again would never end."""
 
 
 def allowed_tokens(constraint: Constraint | None) -> bytes | None:
-    """The mask for the next token. A constraint that raises allows nothing, which `is_accepted` ends."""
+    """Return the mask for the next token. A constraint that raises allows none, and `is_accepted` ends it."""
     try:
         return None if constraint is None else constraint.mask()
     except Exception:  # one request's grammar must not end the others
@@ -39,8 +39,9 @@ def allowed_tokens(constraint: Constraint | None) -> bytes | None:
 
 
 def is_accepted(constraint: Constraint | None, token: int, allowed: bytes | None) -> bool:
-    """Hand a sampled token to the constraint. allowed: the mask that it was sampled with, if any.
+    """Hand a sampled token to the constraint and return whether it accepts the token.
 
+    allowed: the mask that the token was sampled with, None for none.
     Raises ConstraintFailed.
     """
     if constraint is None:

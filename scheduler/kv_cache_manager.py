@@ -1,48 +1,64 @@
-"""Where sequences have their KV: in blocks they hold, full ones of which the prefix tree keeps for others."""
+"""KV memory as sequences use it: the blocks that they hold, and the tree of prefixes that they share."""
+
+import logging
 
 from ..cache.blocks import BLOCK_SIZE, BlockAllocator
 from ..cache.radix import RadixTree
 from .counters import Counters
 from .sequence import Sequence
 
+logger = logging.getLogger(__name__)
+
 
 class KVCacheManager:
-    """Block allocator and prefix tree, as sequences use them.
+    """Block allocator and prefix tree.
 
-    It evicts what nobody holds, but takes nothing from a sequence: who gives way is the caller's to say.
+    The manager evicts blocks that only the tree holds, but takes no block from a sequence: its caller decides
+    which sequence is preempted.
     """
 
     def __init__(self, num_blocks: int, counters: Counters) -> None:
-        self._counters = counters
         self.allocator = BlockAllocator(num_blocks)
         self.tree = RadixTree(self.allocator)
+        self._counters = counters
 
-    def num_matched(self, tokens: list[int]) -> int:
-        """How many first tokens of `tokens` have their KV cached now."""
+    def num_cached_tokens(self, tokens: list[int]) -> int:
+        """Return how many of the first `tokens` have their KV cached now."""
         return len(self.tree.match(tokens)) * BLOCK_SIZE
 
-    def allocate(self, sequence: Sequence, num_promised: int) -> bool:
-        """Give `sequence`, which holds nothing, its cached prefix, if the rest of its tokens will fit too.
+    def allocate(self, sequence: Sequence, watermark: int) -> bool:
+        """Give `sequence`, which holds no blocks, its cached prefix, if the rest of its tokens will fit too.
 
-        num_promised: blocks that could be had, but that others are going to need.
+        watermark: blocks, free or evictable, that must stay available to other sequences.
+        Returns False, allocating nothing, when the tokens do not fit.
         """
-        num_available = self.allocator.num_free + self.allocator.num_cached - num_promised
-        if sequence.num_refused is not None and num_available <= sequence.num_refused:
-            return False  # no better than the last time, which spares the search
+        num_available = self.allocator.num_free + self.allocator.num_cached - watermark
+        refused_at = sequence.num_available_at_refusal
+        if refused_at is not None and num_available <= refused_at:
+            return False  # no more blocks than at the last refusal, which spares the lookup
         cached = self.tree.match(sequence.tokens)
-        num_available -= sum(self.allocator.refs(block) == 1 for block in cached)  # not to be evicted for it
-        if sequence.table.num_missing(len(sequence.tokens)) - len(cached) > num_available:
-            sequence.num_refused = num_available
+        num_available -= sum(
+            self.allocator.ref_count(block) == 1 for block in cached
+        )  # not to be evicted for it
+        num_missing = sequence.block_table.num_missing(len(sequence.tokens)) - len(cached)
+        if num_missing > num_available:
+            sequence.num_available_at_refusal = num_available
+            logger.debug(
+                "%s waits for memory: %d blocks missing, %d available", sequence, num_missing, num_available
+            )
             return False
         self.allocator.share(cached)
-        sequence.table.extend(cached)
-        sequence.num_computed = sequence.num_committed = len(cached) * BLOCK_SIZE
-        sequence.num_refused = None
+        sequence.block_table.extend(cached)
+        sequence.num_computed_tokens = sequence.num_committed_tokens = len(cached) * BLOCK_SIZE
+        sequence.num_available_at_refusal = None
         return True
 
     def reserve(self, sequence: Sequence, num_tokens: int) -> bool:
-        """Make sure that `sequence` has blocks for `num_tokens`. False when others hold too many for that."""
-        table = sequence.table
+        """Make sure that `sequence` has blocks for `num_tokens`, evicting cached blocks if need be.
+
+        Returns False when other sequences hold too many blocks.
+        """
+        table = sequence.block_table
         missing = table.num_missing(num_tokens)
         if missing <= 0:
             return True
@@ -54,25 +70,33 @@ class KVCacheManager:
         return True
 
     def commit(self, sequence: Sequence, num_tokens: int) -> None:
-        """The KV of a sequence's first `num_tokens` tokens is written: cache the blocks that are full."""
+        """Note that the KV of the first `num_tokens` tokens is written, and cache the full blocks."""
         num_full = num_tokens // BLOCK_SIZE
-        if num_full > sequence.num_committed // BLOCK_SIZE:
-            blocks = sequence.table.blocks[:num_full]
+        if num_full > sequence.num_committed_tokens // BLOCK_SIZE:
+            blocks = sequence.block_table.blocks[:num_full]
             sequence.tree_position = self.tree.insert(sequence.tokens, blocks, sequence.tree_position)
-        sequence.num_committed = num_tokens
+        sequence.num_committed_tokens = num_tokens
 
     def free(self, sequence: Sequence) -> None:
-        """Take all that `sequence` holds; what it settled stays cached."""
-        sequence.num_computed = sequence.num_committed = 0
+        """Free the sequence's blocks. Blocks already in the prefix tree stay cached."""
+        sequence.num_computed_tokens = sequence.num_committed_tokens = 0
         sequence.tree_position = None
-        self.allocator.release(sequence.table.clear())
+        self.allocator.release(sequence.block_table.clear())
 
     def reset_prefix_cache(self) -> None:
-        """Forget all that is cached: some of it may be wrong, and would poison whoever shares it."""
+        """Empty the prefix tree. Blocks that sequences hold stay theirs."""
         self.tree.clear()
 
     def _evict(self, count: int) -> int:
         """Free up to `count` blocks that only the prefix tree holds. Returns how many were freed."""
+        num_free = self.allocator.num_free
         num_evicted = self.tree.evict(count)
         self._counters.evictions += num_evicted
+        logger.debug(
+            "%d of %d blocks are evicted: %d free before, %d after",
+            num_evicted,
+            count,
+            num_free,
+            self.allocator.num_free,
+        )
         return num_evicted

@@ -23,7 +23,7 @@ MAX_FAILURES = 5
 
 
 class SchedulerLoop:
-    """Owns the scheduler and drives the engine; `submit()` is its front, `run()` its task."""
+    """Owns the scheduler and drives the engine. Callers `submit()` requests; the task `run()` steps."""
 
     def __init__(self, engine: Engine, config: SchedulerConfig, num_blocks: int, max_context: int) -> None:
         self._engine = engine
@@ -32,7 +32,7 @@ class SchedulerLoop:
         self._arrived = asyncio.Event()
         self._step_started_s: float | None = None
         self._num_failures = 0
-        self._down: EngineDown | None = None
+        self._down: EngineDown | None = None  # why no request is taken any more
 
     @property
     def max_context(self) -> int:
@@ -48,14 +48,22 @@ class SchedulerLoop:
             raise self._down
         if len(request.prompt) >= self.max_context:
             raise PromptTooLong(len(request.prompt), self.max_context - 1)
-        if len(self._scheduler.queues.waiting) >= self._scheduler.config.max_waiting:
+        if self._scheduler.is_full:
             raise QueueFull(retry_after_s=10)
-        num_cached = self._scheduler.kv_cache.num_matched(request.prompt)
+        num_cached_tokens = self._scheduler.num_cached_tokens(request.prompt)
         sequence = self._scheduler.add(request)
-        token_stream = TokenStream(self._scheduler, sequence, num_cached)
+        token_stream = TokenStream(self._scheduler, sequence, num_cached_tokens)
         self._token_streams[sequence] = token_stream
         self._arrived.set()
         return token_stream
+
+    def stats(self) -> Stats:
+        """Take a snapshot of the scheduler, its counters, and the step under way."""
+        started = self._step_started_s
+        return self._scheduler.stats(
+            current_step_s=0.0 if started is None else time.monotonic() - started,
+            engine_error=None if self._down is None else str(self._down),
+        )
 
     async def run(self) -> None:
         """Step until cancelled or until the engine is given up; every request then ends with an answer."""
@@ -75,7 +83,7 @@ class SchedulerLoop:
             self._token_streams.clear()
 
     async def _idle(self) -> None:
-        """Wait for a request, or for the engine's end: whoever comes next must not wait for its start."""
+        """Wait for a request, or for the engine's loss: the next request must not wait for its new start."""
         self._forget_ended()
         self._arrived.clear()
         waits = [asyncio.ensure_future(self._arrived.wait()), asyncio.ensure_future(self._engine.lost())]
@@ -105,12 +113,12 @@ class SchedulerLoop:
 
     def _recover(self, error: StepFailed, plan: StepPlan | None) -> None:
         self._num_failures += 1
-        self._publish(self._scheduler.fail(unbegun=plan if isinstance(error, EngineLost) else None))
+        self._publish(self._scheduler.fail(not_started=plan if isinstance(error, EngineLost) else None))
         if self._num_failures >= MAX_FAILURES:
             self._down = EngineDown(f"{self._num_failures} steps failed one after another: {error}")
 
     def _mark_admitted(self) -> None:
-        for sequence in self._scheduler.queues.running:
+        for sequence in self._scheduler.running:
             token_stream = self._token_streams[sequence]
             if token_stream.admitted_s is None:
                 token_stream.admitted_s = time.monotonic()
@@ -123,11 +131,3 @@ class SchedulerLoop:
         ended = [s for s in self._token_streams if s.status is SequenceStatus.FINISHED]
         for sequence in ended:
             del self._token_streams[sequence]
-
-    def stats(self) -> Stats:
-        """Take a snapshot of the scheduler, its counters, and the step under way."""
-        started = self._step_started_s
-        return self._scheduler.stats(
-            current_step_s=0.0 if started is None else time.monotonic() - started,
-            engine_error=None if self._down is None else str(self._down),
-        )

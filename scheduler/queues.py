@@ -1,4 +1,4 @@
-"""Who waits and who runs. It knows neither steps nor why anybody is moved."""
+"""The waiting and the running sequences. The queues know neither steps nor why a sequence is moved."""
 
 from collections import deque
 
@@ -17,7 +17,7 @@ class RequestQueues:
         self._num_added = 0
 
     def add(self, request: Request, max_length: int) -> Sequence:
-        """Queue a new sequence as the last."""
+        """Queue a new sequence as the last one."""
         self._num_added += 1
         sequence = Sequence(self._num_added, request, max_length)
         self.waiting.append(sequence)
@@ -25,20 +25,20 @@ class RequestQueues:
         return sequence
 
     def start(self, sequence: Sequence) -> None:
-        """Let a waiting sequence run; its cached prefix is attached already."""
+        """Let a waiting sequence run; it holds the blocks of its cached prefix already."""
         self.waiting.remove(sequence)
         self.running.append(sequence)
         sequence.status = SequenceStatus.RUNNING
 
     def requeue(self, sequence: Sequence) -> None:
-        """Take a running sequence's blocks and queue it again, first in line; it loses time, not tokens."""
+        """Preempt a running sequence: free its blocks and queue it as the first one. It keeps its tokens."""
         self.running.remove(sequence)
         self.waiting.appendleft(sequence)
         sequence.status = SequenceStatus.WAITING
         self._kv_cache.free(sequence)
 
     def end(self, sequence: Sequence, reason: FinishReason) -> None:
-        """Take a sequence off, and its blocks."""
+        """Remove a sequence and free its blocks."""
         (self.running if sequence.status is SequenceStatus.RUNNING else self.waiting).remove(sequence)
         sequence.status = SequenceStatus.FINISHED
         sequence.finish_reason = reason

@@ -1,5 +1,6 @@
-"""What becomes of sequences after a step has failed."""
+"""What becomes of sequences after a failed step."""
 
+import logging
 from collections.abc import Iterable
 
 from ..engine.step import StepPlan
@@ -7,50 +8,53 @@ from .kv_cache_manager import KVCacheManager
 from .queues import RequestQueues
 from .sequence import Sequence, SequenceStatus
 
+logger = logging.getLogger(__name__)
+
 
 class Recovery:
-    """Starts everybody anew, and tries the sequences of a failed step one at a time, to find the culprit."""
+    """Computes every sequence anew, and isolates those of the failed step, to find the one that fails it."""
 
     def __init__(self, queues: RequestQueues, kv_cache: KVCacheManager) -> None:
+        self.isolated: list[
+            Sequence
+        ] = []  # run alone, the first one first; no other runs while there are any
         self._queues = queues
         self._kv_cache = kv_cache
-        self._suspects: list[Sequence] = []
 
-    def start_anew(self) -> None:
-        """Trust nothing computed so far: every sequence waits to be computed from its tokens."""
+    def requeue_all(self) -> None:
+        """Trust no KV computed so far: every running sequence waits to be computed from its tokens."""
         for sequence in self._queues.by_id.values():
-            sequence.num_pending = 0
+            sequence.num_pending_tokens = 0
         for sequence in reversed(list(self._queues.running)):
             self._queues.requeue(sequence)
+            logger.debug("%s waits again: a step failed", sequence)
         self._kv_cache.reset_prefix_cache()
 
-    def suspect(self, failed: Iterable[StepPlan]) -> Sequence | None:
-        """Try the sequences of `failed` steps one at a time from now on, in the order of their arrival.
+    def isolate(self, failed: Iterable[StepPlan]) -> Sequence | None:
+        """Let the sequences of the `failed` steps run alone from now on, one at a time, oldest first.
 
-        Returns the one that was alone in them and a suspect already: the culprit, the caller's to end.
-        Who fails alone for the first time is tried again: an engine may also die of what others do.
+        Returns the culprit, for the caller to end: a sequence isolated before that was alone in these steps.
+        A sequence that fails alone for the first time is tried again: an engine may also die of other causes.
         """
         involved = {seq_id for plan in failed for seq_id in plan.seq_ids}
         alive = [sequence for seq_id, sequence in self._queues.by_id.items() if seq_id in involved]
-        if len(alive) == len(involved) == 1 and alive[0] in self._suspects:
+        if len(alive) == len(involved) == 1 and alive[0] in self.isolated:
             return alive[0]
-        self._suspects += [sequence for sequence in alive if sequence not in self._suspects]
+        self.isolated += [sequence for sequence in alive if sequence not in self.isolated]
         return None
 
-    def candidates(self) -> list[Sequence]:
-        """Who may start to run, in order: all that wait, or a suspect alone while there are any."""
-        if not self._suspects:
-            return list(self._queues.waiting)
-        return [] if self._queues.running else self._suspects[:1]
+    def clear(self, sequence: Sequence) -> None:
+        """Clear an isolated sequence of suspicion, since it got a token.
 
-    def acquit(self, sequence: Sequence) -> None:
-        """It got a token: a suspect that does so is innocent, and waits until the others have been tried."""
-        if sequence in self._suspects:
-            self._suspects.remove(sequence)
-            if self._suspects and sequence.status is SequenceStatus.RUNNING:
+        It waits until the other isolated sequences have run.
+        """
+        if sequence in self.isolated:
+            self.isolated.remove(sequence)
+            if self.isolated and sequence.status is SequenceStatus.RUNNING:
                 self._queues.requeue(sequence)
+                logger.debug("%s waits again: %d others are still to run alone", sequence, len(self.isolated))
 
     def forget(self, sequence: Sequence) -> None:
-        """It has ended: nothing is left to try."""
-        if sequence in self._suspects:
-            self._suspects.remove(sequence)
+        """Isolate `sequence` no longer: it is about to end."""
+        if sequence in self.isolated:
+            self.isolated.remove(sequence)

@@ -1,20 +1,20 @@
-"""Who runs in the next step, and what its result means. Plain Python: no await, no arrays, no clock.
+"""Plans steps and takes their results. Plain Python: no await, no arrays, no clock.
 
 `schedule()` plans a step, `update()` takes its result. Several steps may be planned before the first result
-comes: a sequence then decodes a token that is still on the device, and one that turns out to have ended is
-ignored in the steps already planned. That is safe because steps run in the order of their plans: a freed
-block is written by its old owner before a new one can write to it.
+comes: a sequence then decodes a token that is still on the device, and steps already planned may hold rows of
+a sequence that has ended, which `update()` ignores. That is safe because steps run in the order of their
+plans: a freed block is written by its old owner before a new one can write to it.
 
-    Scheduler            the face; what a step's result means
-    ├── Planner          what the next step computes, and who is preempted for it
-    │   └── Admission    which waiting sequences start to run
-    ├── Recovery         what follows a failed step
-    ├── Roster           state: who waits and who runs
-    └── Memory           state: blocks and the prefix tree
+    Scheduler            the face; takes the steps' results
+    ├── Planner          plans a step, and preempts where memory runs short
+    │   └── Admission    lets waiting sequences run
+    ├── Recovery         starts anew after a failed step
+    ├── RequestQueues    state: the waiting and the running sequences
+    └── KVCacheManager   state: blocks and the prefix tree
 """
 
 import logging
-from collections import deque
+from collections import abc, deque
 from dataclasses import replace
 
 from ..cache.blocks import BLOCK_SIZE
@@ -39,24 +39,38 @@ class Scheduler:
     """Plans steps and takes their results. Sequences may be added and ended between any two calls."""
 
     def __init__(self, config: SchedulerConfig, num_blocks: int, max_context: int) -> None:
-        self.config = config
         self.max_context = min(max_context, num_blocks * BLOCK_SIZE)
         self.counters = Counters()
         self.kv_cache = KVCacheManager(num_blocks, self.counters)
         self.queues = RequestQueues(self.kv_cache)
-        self._pace = PrefillPacer(config.itl_target_ms / 1000, config.step_tokens)
+        self.config = config
+        self._pacer = PrefillPacer(config.itl_target_ms / 1000, config.step_tokens)
         self._recovery = Recovery(self.queues, self.kv_cache)
         admission = Admission(config.max_batch, self.queues, self.kv_cache, self._recovery, self.counters)
         self._planner = Planner(self.queues, self.kv_cache, admission, self.counters)
-        self._planned: deque[StepPlan] = deque()  # whose results have not come
+        self._in_flight: deque[StepPlan] = deque()  # planned steps whose results have not come, oldest first
 
     @property
     def has_work(self) -> bool:
         """Whether any sequence has not ended, or any result is to come."""
-        return bool(self.queues.by_id or self._planned)
+        return bool(self.queues.by_id or self._in_flight)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many sequences wait as are allowed to."""
+        return len(self.queues.waiting) >= self.config.max_waiting
+
+    @property
+    def running(self) -> abc.Sequence[Sequence]:
+        """The running sequences, in order of admission."""
+        return self.queues.running
+
+    def num_cached_tokens(self, prompt: list[int]) -> int:
+        """Return how many of the first tokens of `prompt` have their KV cached now."""
+        return self.kv_cache.num_cached_tokens(prompt)
 
     def stats(self, current_step_s: float, engine_error: str | None) -> Stats:
-        """Take a snapshot; `current_step_s` and `engine_error` are what the loop alone knows."""
+        """Take a snapshot. The caller gives two of its fields: the scheduler has no clock and no engine."""
         allocator = self.kv_cache.allocator
         return Stats(
             num_running=len(self.queues.running),
@@ -71,30 +85,48 @@ class Scheduler:
         )
 
     def add(self, request: Request) -> Sequence:
-        """Queue a request that fits: `len(prompt) < max_context` is the caller's to check."""
+        """Queue a request. The caller has checked that it fits: `len(prompt) < max_context`."""
         assert len(request.prompt) < self.max_context
-        return self.queues.add(request, min(len(request.prompt) + request.max_tokens, self.max_context))
+        max_length = min(len(request.prompt) + request.max_tokens, self.max_context)
+        sequence = self.queues.add(request, max_length)
+        sequence.arrival_step = self.counters.steps + 1
+        return sequence
+
+    def end(self, sequence: Sequence, reason: FinishReason) -> None:
+        """End `sequence`, waiting or running, if it has not ended; steps already planned ignore it."""
+        if sequence.status is not SequenceStatus.FINISHED:
+            self._recovery.forget(sequence)
+            self.queues.end(sequence, reason)
+
+    def reset_prefix_cache(self) -> None:
+        """Forget every cached prefix; running sequences keep their blocks."""
+        self.kv_cache.reset_prefix_cache()
 
     def schedule(self) -> StepPlan | None:
         """Plan the next step.
 
-        None when nothing can be computed before a result of a planned step arrives, or at all.
+        Returns None when nothing can be computed before a result of a planned step arrives, or at all.
         """
         step_id = self.counters.steps + 1
         budget = StepBudget(self.config.step_tokens, step_id)
-        plan = self._planner.plan(step_id, budget, self._pace)
+        plan = self._planner.plan(step_id, budget, self._pacer)
         if not plan.num_tokens:
             return None
         self.counters.steps += 1
-        self._planned.append(plan)
+        self._in_flight.append(plan)
+        if logger.isEnabledFor(logging.DEBUG):
+            slices = {chunk.seq_id: len(chunk.tokens) for chunk in plan.prefill}
+            logger.debug(
+                "step %d: %d decode rows, slice tokens by sequence %s", step_id, len(plan.decode), slices
+            )
         return plan
 
     def update(self, result: StepResult) -> list[Progress]:
-        """Take the result of the oldest planned step; returns what it brought to each sequence."""
-        plan = self._planned.popleft()
+        """Take the result of the oldest planned step. Returns the progress of the decoded sequences."""
+        plan = self._in_flight.popleft()
         assert plan.step_id == result.step_id, "results come in the order of their plans"
         if plan.decode:
-            self._pace.note(plan.num_tokens - len(plan.decode), result.elapsed_s)
+            self._pacer.record(plan.num_tokens - len(plan.decode), result.elapsed_s)
         by_id = self.queues.by_id
         for chunk in plan.prefill:
             self.counters.computed_tokens += len(chunk.tokens)
@@ -105,7 +137,7 @@ class Scheduler:
             sequence = by_id.get(row.seq_id)
             if sequence is None:
                 continue  # it has ended since
-            if plan.step_id < sequence.first_sample:
+            if plan.step_id < sequence.first_sample_step:
                 self.counters.refused_tokens += 1
                 continue
             tokens = self._advance(plan.step_id, row, sequence, result.tokens[row.seq_id])
@@ -113,16 +145,31 @@ class Scheduler:
             progress.append(Progress(sequence, tokens, [found] if tokens and found else []))
         return progress
 
+    def fail(self, not_started: StepPlan | None = None) -> list[Progress]:
+        """Compute every sequence anew: a planned step failed, and no result of a planned step will come.
+
+        not_started: a plan that the engine lost before it began; the plans before it may be the cause.
+        Returns the progress of the sequence that the failure ended, if any.
+        """
+        self.counters.failed_steps += 1
+        self._recovery.requeue_all()
+        culprit = self._recovery.isolate(plan for plan in self._in_flight if plan is not not_started)
+        self._in_flight.clear()
+        if culprit is None:
+            return []
+        self.end(culprit, "error")
+        return [Progress(culprit)]
+
     def _commit(self, step_id: int, sequence: Sequence, num_tokens: int) -> None:
         """Step `step_id` has written the KV of `num_tokens` tokens; void if `sequence` was requeued since."""
-        if sequence.status is SequenceStatus.RUNNING and step_id >= sequence.first_step:
+        if sequence.status is SequenceStatus.RUNNING and step_id >= sequence.first_kv_step:
             self.kv_cache.commit(sequence, num_tokens)
 
     def _advance(self, step_id: int, row: DecodeRow, sequence: Sequence, token: int) -> list[int]:
-        """Append a sampled token, or end the sequence on it. Returns what its reader gets: no stop token."""
-        sequence.num_pending -= 1
+        """Append a sampled token, or end the sequence on it. Returns the reader's tokens: no stop token."""
+        sequence.num_pending_tokens -= 1
         if token == NOT_A_NUMBER:
-            self.kv_cache.reset_prefix_cache()
+            self.kv_cache.reset_prefix_cache()  # cached KV may be the cause, and would spread
             self.end(sequence, "error")
             return []
         try:
@@ -132,9 +179,9 @@ class Scheduler:
             self.end(sequence, "error")
             return []
         if accepted:
-            # No sooner: where a sample is refused, the slot is written anew and must be nobody else's.
+            # Not before the token is accepted: a refused token's slot is written again, so not to be shared.
             self._commit(step_id, sequence, len(sequence.tokens))
-        self._recovery.acquit(sequence)
+        self._recovery.clear(sequence)
         if not accepted:
             self._sample_again(sequence)
             return []
@@ -148,29 +195,9 @@ class Scheduler:
         return [token]
 
     def _sample_again(self, sequence: Sequence) -> None:
-        """The sample is refused: decode its position anew; steps queued behind it are void for `sequence`."""
+        """Decode the last position anew: its sample is refused. Queued steps are void for `sequence`."""
         self.counters.refused_tokens += 1
-        sequence.num_pending = 0
-        sequence.first_sample = self.counters.steps + 1
+        sequence.num_pending_tokens = 0
+        sequence.first_sample_step = self.counters.steps + 1
         if sequence.status is SequenceStatus.RUNNING:
-            sequence.num_computed = len(sequence.tokens) - 1
-
-    def end(self, sequence: Sequence, reason: FinishReason) -> None:
-        """End `sequence` wherever it is, if it has not ended; steps already planned ignore it."""
-        if sequence.status is not SequenceStatus.FINISHED:
-            self._recovery.forget(sequence)
-            self.queues.end(sequence, reason)
-
-    def fail(self, unbegun: StepPlan | None = None) -> list[Progress]:
-        """A planned step failed, and no result will come. Returns the progress of who ended by it.
-
-        unbegun: a plan that the engine did not live to see; those before it may still be the cause.
-        """
-        self.counters.failed_steps += 1
-        self._recovery.start_anew()
-        culprit = self._recovery.suspect(plan for plan in self._planned if plan is not unbegun)
-        self._planned.clear()
-        if culprit is None:
-            return []
-        self.end(culprit, "error")
-        return [Progress(culprit)]
+            sequence.num_computed_tokens = len(sequence.tokens) - 1

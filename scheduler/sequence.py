@@ -1,4 +1,4 @@
-"""A request, its state, and what a step brings to it."""
+"""A request, the sequence that answers it, and the progress that one step makes with the sequence."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -13,6 +13,8 @@ FinishReason = Literal["stop", "length", "abort", "error"]
 
 
 class SequenceStatus(Enum):
+    """Where a sequence is: in the queue, in the batch, or done."""
+
     WAITING = "waiting"
     RUNNING = "running"
     FINISHED = "finished"
@@ -20,13 +22,13 @@ class SequenceStatus(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a caller asks for: continue `prompt` until a stop token or `max_tokens`.
+    """A caller's request: continue `prompt` until a stop token or `max_tokens`.
 
     prompt: token ids, at least one, each below the vocabulary's size.
     session: groups the requests of one client session; None for a lone request.
-    constraint: what the sampled tokens must conform to. It is told of each of them, so no two requests share
-    one; None lets the model write what it will.
-    request_id: names the request in log lines, as the API's does in its answer.
+    constraint: decides which tokens may be sampled. It is told of each of them, so no two requests share one;
+    None allows every token.
+    request_id: the API's id of the request, for log lines.
     """
 
     prompt: list[int]
@@ -40,80 +42,87 @@ class Request:
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """A request on its way. No prefill or decode phase exists: `num_computed` catches up with the tokens.
+    """A request's tokens and blocks. It has no phases: `num_computed_tokens` catches up with the tokens.
 
         tokens:   |------- prompt -------|-- sampled, known --|-- pending --|
-        KV:       |== settled ==|== computed in steps queued =|
+        KV:       |== committed ==|== computed in queued steps ==|
 
     Source of the view: vLLM v1's scheduler.
     """
 
     seq_id: int
     request: Request
-    max_length: int  # tokens that it may come to, its prompt included
+    max_length: int  # tokens at which it ends, the prompt included
     tokens: list[int] = field(init=False)
     status: SequenceStatus = SequenceStatus.WAITING
     finish_reason: FinishReason | None = None
-    table: BlockTable = field(default_factory=BlockTable)
-    num_computed: int = 0  # tokens whose KV is written, or will be by a step that is queued
-    num_committed: int = 0  # tokens whose KV is written by a step that has ended well
-    num_pending: int = 0  # tokens that queued steps sample, not yet known here
-    first_step: int = 0  # the step it was planned in after its last admission; KV of older ones is void
-    first_sample: int = 0  # samples of older steps are void: they follow a token that was refused
-    num_cached: int | None = None  # prompt tokens found in the prefix tree at the first admission
+    block_table: BlockTable = field(default_factory=BlockTable)
+    num_computed_tokens: int = 0  # tokens whose KV is written, or will be by a queued step
+    num_committed_tokens: int = 0  # tokens whose KV is written by a step that has ended well
+    num_pending_tokens: int = 0  # tokens that queued steps sample, not yet known here
+    arrival_step: int = 0  # the first step that could have admitted it
+    first_kv_step: int = 0  # the first step after its last admission; KV of older steps is void
+    first_sample_step: int = 0  # samples of older steps are void: they follow a refused token
+    num_cached_tokens: int | None = None  # prompt tokens found in the prefix tree at the first admission
     prefix_wait: "PrefixWait | None" = None
-    num_refused: int | None = None  # blocks that were to be had when it was last refused for want of them
-    tree_position: TreePosition | None = None  # how far its blocks are in the prefix tree
+    num_available_at_refusal: int | None = None  # blocks available when it was last refused for lack of them
+    tree_position: TreePosition | None = None  # where its committed prefix ends in the prefix tree
 
     def __post_init__(self) -> None:
         assert self.request.prompt, "a prompt has at least one token"
         self.tokens = list(self.request.prompt)
 
+    def __str__(self) -> str:
+        request_id = self.request.request_id
+        return f"sequence {self.seq_id} ({request_id})" if request_id else f"sequence {self.seq_id}"
+
     @property
     def num_prompt_tokens(self) -> int:
+        """The prompt's length."""
         return len(self.request.prompt)
 
     @property
-    def num_to_prefill(self) -> int:
+    def num_prefill_tokens(self) -> int:
         """Tokens to compute before the next one can be sampled; the last known token is left to decode."""
-        return max(0, len(self.tokens) - 1 - self.num_computed)
+        return max(0, len(self.tokens) - 1 - self.num_computed_tokens)
 
     @property
     def is_prefilling(self) -> bool:
-        """Whether there are any."""
-        return len(self.tokens) - 1 > self.num_computed
+        """Whether `num_prefill_tokens` is above 0."""
+        return len(self.tokens) - 1 > self.num_computed_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class PrefixWait:
-    """A waiting sequence leaves the first `num_tokens` of its prompt to `producer`, running now."""
+    """A waiting sequence leaves the first `num_tokens` of its prompt to `producer`, a running sequence."""
 
     producer: Sequence
     num_tokens: int
 
     @property
     def is_over(self) -> bool:
-        """Whether the shared part is in the tree, or will not come."""
+        """Whether the producer has committed the shared prefix, or will not: it no longer runs."""
         return (
             self.producer.status is not SequenceStatus.RUNNING
-            or self.producer.num_committed >= self.num_tokens
+            or self.producer.num_committed_tokens >= self.num_tokens
         )
 
 
 @dataclass(slots=True)
 class Progress:
-    """What one step brought to one sequence."""
+    """The tokens that one step added to one sequence."""
 
     sequence: Sequence
     tokens: list[int] = field(default_factory=list)
-    logprobs: list[TokenLogprobs] = field(default_factory=list)  # of the tokens, where they were asked for
+    logprobs: list[TokenLogprobs] = field(default_factory=list)  # of `tokens`, if the request asks for them
 
 
-def shared_prefix(a: list[int], b: list[int], num_known: int) -> int:
-    """Full blocks that `a` and `b` share and that neither has last, in tokens; 0 if no more than `num_known`.
+def shared_prefix_length(a: list[int], b: list[int], num_known: int) -> int:
+    """Return how many tokens the full blocks that `a` and `b` begin with have; 0 if no more than `num_known`.
 
-    The last token of a prompt is left to decode, so a block that it fills comes later than the others.
-    num_known: a multiple of the block size; most pairs that differ do so right behind it.
+    The block that a prompt's last token fills does not count: that token is left to decode, so that its block
+    is cached later than the others.
+    num_known: a multiple of the block size; most pairs that differ do so in the block that follows it.
     """
     low, high = num_known // BLOCK_SIZE, (min(len(a), len(b)) - 1) // BLOCK_SIZE
     next_block = slice(num_known, num_known + BLOCK_SIZE)

@@ -45,9 +45,11 @@ class Stepper:
         raise AssertionError("the scheduler makes no progress")
 
     def _check(self) -> None:
-        """What is held is exactly what the running sequences hold, and nothing is settled uncomputed."""
+        """Every held block is held by a running sequence, and every committed token is computed."""
         queues = self.scheduler.queues
-        held = {block for sequence in queues.running for block in sequence.table.blocks}
+        held = {block for sequence in queues.running for block in sequence.block_table.blocks}
         assert self.scheduler.kv_cache.allocator.num_held == len(held)
-        assert not any(sequence.table.blocks for sequence in queues.waiting)
-        assert all(sequence.num_committed <= sequence.num_computed for sequence in queues.running)
+        assert not any(sequence.block_table.blocks for sequence in queues.waiting)
+        assert all(
+            sequence.num_committed_tokens <= sequence.num_computed_tokens for sequence in queues.running
+        )

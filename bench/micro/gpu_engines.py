@@ -97,7 +97,7 @@ class Pensieve(BareEngine):
     def measure(self, case: DecodeCase, steps: int) -> DecodeFigures:
         """Decode `case`, let one sequence leave and one join, then take the step apart."""
         sequences = [self.add(length, case.shared, i) for i, length in enumerate(case.lengths)]
-        while any(s.num_to_prefill or not s.table.blocks for s in sequences):
+        while any(s.num_prefill_tokens or not s.block_table.blocks for s in sequences):
             self.step()
         mx.reset_peak_memory()
         step_ms = self.timed(steps)
@@ -212,7 +212,7 @@ def prefill_rates(model: Any, length: int = 16_384, chunk: int = 2048) -> tuple[
         machine.runner.prefills = True
         rates = []
         for index in (1, 2):  # the first one warms up
-            machine.scheduler.kv_cache.tree.clear()
+            machine.scheduler.reset_prefix_cache()
             sequence = machine.add(length, 0, index)
             started = time.perf_counter()
             while len(sequence.tokens) == sequence.num_prompt_tokens:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from pensieve.cache.blocks import BLOCK_SIZE, BlockAllocator, BlockTable, OutOfBlocks
 
 
-def test_a_lone_sequence_is_one_run() -> None:
+def test_a_lone_sequence_is_one_slot_range() -> None:
     allocator = BlockAllocator(64)
     blocks = allocator.allocate(4)
     for _ in range(10):
@@ -54,11 +54,11 @@ def test_no_block_is_ever_lost_or_handed_out_twice(steps: list[tuple[int, bool, 
         taken = [block for blocks in held for block in blocks]
         assert len(taken) == len(set(taken)) == allocator.num_held
         assert allocator.num_free == 40 - len(taken)
-        assert all(allocator.refs(block) == (block in taken) for block in range(40))
+        assert all(allocator.ref_count(block) == (block in taken) for block in range(40))
 
 
 @given(st.lists(st.integers(0, 99), min_size=1, max_size=20, unique=True), st.data())
-def test_runs_cover_the_slots_in_token_order(blocks: list[int], data: st.DataObject) -> None:
+def test_slot_ranges_cover_the_slots_in_token_order(blocks: list[int], data: st.DataObject) -> None:
     table = BlockTable()
     table.extend(blocks)
     num_tokens = data.draw(st.integers(1, table.num_slots))

@@ -120,7 +120,7 @@ def test_an_insert_goes_on_from_where_the_last_one_ended() -> None:
     assert tree.match([*prompt(1, 2, 3), 0]) == blocks
 
 
-def test_a_mark_whose_node_is_gone_is_void() -> None:
+def test_a_position_whose_node_is_gone_is_void() -> None:
     """A twin's block was in the tree in place of ours, and has been evicted: begin at the root again."""
     allocator = BlockAllocator(16)
     tree = RadixTree(allocator)

@@ -148,11 +148,11 @@ def test_a_step_reads_scattered_blocks_as_well_as_one_run(folder: Path) -> None:
             machine.step()
         for sequence in small[::2]:
             machine.scheduler.end(sequence, "abort")
-        machine.scheduler.kv_cache.tree.clear()
+        machine.scheduler.reset_prefix_cache()
         large = machine.add([rng.randrange(VOCAB) for _ in range(600)], 20)
-        while not large.table.blocks or large.num_to_prefill:
+        while not large.block_table.blocks or large.num_prefill_tokens:
             machine.step()
-        assert len(large.table.slot_ranges(600)) > 3
+        assert len(large.block_table.slot_ranges(600)) > 3
         machine.finish()
         verdict.judge(model, large)
     assert verdict.wrong == 0

@@ -13,30 +13,30 @@ def sequence_of(tokens: list[int]) -> Sequence:
 def committed(kv_cache: KVCacheManager, tokens: list[int]) -> Sequence:
     """A sequence that holds blocks for `tokens`, with the KV of all of them written."""
     sequence = sequence_of(tokens)
-    assert kv_cache.allocate(sequence, num_promised=0)
+    assert kv_cache.allocate(sequence, watermark=0)
     assert kv_cache.reserve(sequence, len(tokens))
     kv_cache.commit(sequence, len(tokens))
     return sequence
 
 
-def test_what_one_has_settled_is_attached_to_the_next() -> None:
+def test_blocks_that_one_sequence_has_committed_are_allocated_to_the_next() -> None:
     kv_cache, tokens = KVCacheManager(8, Counters()), prompt_of(1, 100)
     first = committed(kv_cache, tokens)
     second = sequence_of(tokens)
-    assert kv_cache.allocate(second, num_promised=0)
-    assert second.table.blocks == first.table.blocks[:3]
-    assert second.num_computed == second.num_committed == 3 * BLOCK_SIZE
+    assert kv_cache.allocate(second, watermark=0)
+    assert second.block_table.blocks == first.block_table.blocks[:3]
+    assert second.num_computed_tokens == second.num_committed_tokens == 3 * BLOCK_SIZE
 
 
-def test_what_is_promised_to_others_is_not_to_be_had_and_a_prefix_is_not_evicted_for_its_own_end() -> None:
+def test_the_watermark_stays_available_and_a_prefix_is_not_evicted_for_its_own_end() -> None:
     kv_cache, tokens = KVCacheManager(8, Counters()), prompt_of(1, 3 * BLOCK_SIZE)
     kv_cache.free(committed(kv_cache, tokens))
     longer = sequence_of(tokens + prompt_of(2, 4 * BLOCK_SIZE))
     assert kv_cache.allocator.num_free == 5
-    assert not kv_cache.allocate(longer, num_promised=2)
-    assert not longer.table.blocks
-    assert kv_cache.allocate(longer, num_promised=1)
-    assert len(longer.table.blocks) == 3
+    assert not kv_cache.allocate(longer, watermark=2)
+    assert not longer.block_table.blocks
+    assert kv_cache.allocate(longer, watermark=1)
+    assert len(longer.block_table.blocks) == 3
 
 
 def test_a_sequence_that_was_refused_is_looked_up_again_only_when_there_is_more() -> None:
@@ -45,15 +45,15 @@ def test_a_sequence_that_was_refused_is_looked_up_again_only_when_there_is_more(
         committed(kv_cache, prompt_of(1, 5 * BLOCK_SIZE)),
         sequence_of(prompt_of(2, 4 * BLOCK_SIZE)),
     )
-    assert not kv_cache.allocate(refused, num_promised=0)
-    assert refused.num_refused == 3
-    assert not kv_cache.allocate(refused, num_promised=0)
+    assert not kv_cache.allocate(refused, watermark=0)
+    assert refused.num_available_at_refusal == 3
+    assert not kv_cache.allocate(refused, watermark=0)
     kv_cache.free(holder)
-    assert kv_cache.allocate(refused, num_promised=0)
-    assert refused.num_refused is None
+    assert kv_cache.allocate(refused, watermark=0)
+    assert refused.num_available_at_refusal is None
 
 
-def test_reserving_evicts_what_nobody_holds_and_takes_nothing_from_a_sequence() -> None:
+def test_reserving_evicts_blocks_that_no_sequence_holds_and_takes_none_from_a_sequence() -> None:
     counters = Counters()
     kv_cache = KVCacheManager(8, counters)
     kv_cache.free(committed(kv_cache, prompt_of(1, 4 * BLOCK_SIZE)))
@@ -62,13 +62,13 @@ def test_reserving_evicts_what_nobody_holds_and_takes_nothing_from_a_sequence() 
     assert kv_cache.reserve(grower, 4 * BLOCK_SIZE)
     assert counters.evictions == 4
     assert not kv_cache.reserve(grower, 5 * BLOCK_SIZE)
-    assert (len(holder.table.blocks), len(grower.table.blocks)) == (4, 4)
+    assert (len(holder.block_table.blocks), len(grower.block_table.blocks)) == (4, 4)
 
 
-def test_nothing_is_matched_any_more_after_distrust() -> None:
+def test_nothing_is_matched_after_a_reset_of_the_prefix_cache() -> None:
     kv_cache, tokens = KVCacheManager(8, Counters()), prompt_of(1, 100)
     holder = committed(kv_cache, tokens)
     kv_cache.reset_prefix_cache()
-    assert kv_cache.num_matched(tokens) == 0
+    assert kv_cache.num_cached_tokens(tokens) == 0
     kv_cache.free(holder)
     assert kv_cache.allocator.num_free == 8

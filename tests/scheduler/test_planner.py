@@ -36,10 +36,10 @@ def test_the_oldest_prefill_always_advances() -> None:
     for i in range(12):
         for j in range(3):
             driver.scheduler.add(request(prompt_of(100 + 3 * i + j, 60), max_tokens=1))
-        before = oldest.num_computed
+        before = oldest.num_computed_tokens
         driver.step()
         driver.step()
-        assert oldest.num_computed - before >= 12
+        assert oldest.num_computed_tokens - before >= 12
 
 
 @pytest.mark.parametrize("lag", [0, 1])
@@ -59,7 +59,7 @@ def test_preempted_prompts_of_one_token_wait_without_blocks(lag: int) -> None:
     sequences = [driver.scheduler.add(request([i], max_tokens=100)) for i in range(6)]
     for _ in range(3000):
         driver.step()
-        assert not any(sequence.table.blocks for sequence in driver.scheduler.queues.waiting)
+        assert not any(sequence.block_table.blocks for sequence in driver.scheduler.queues.waiting)
     assert driver.scheduler.counters.preemptions > 0
     for i, sequence in enumerate(sequences):
         assert sequence.tokens == spell([i], 100)

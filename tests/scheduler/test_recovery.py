@@ -51,7 +51,7 @@ def test_who_kills_the_engine_between_two_steps_is_found(position: int) -> None:
             is_dead, num_deaths = False, num_deaths + 1
             assert num_deaths < 5
             driver.runner = OracleRunner(100 * BLOCK_SIZE, 1)
-            driver.scheduler.fail(unbegun=plan)
+            driver.scheduler.fail(not_started=plan)
             continue
         result = driver.runner.drain() if plan is None else driver.runner.step(plan)
         is_dead = plan is not None and any(r.seq_id == bad and r.position >= position for r in plan.decode)
@@ -68,7 +68,7 @@ def test_who_was_alone_in_a_step_that_failed_once_loses_nothing() -> None:
     assert sequence.tokens == spell(prompt_of(1, 40), 30)
 
 
-def test_the_others_go_on_when_a_suspect_is_cancelled() -> None:
+def test_the_others_go_on_when_an_isolated_sequence_is_cancelled() -> None:
     driver = Driver(num_blocks=100)
     sequences = [driver.scheduler.add(request(prompt_of(i, 40), max_tokens=30)) for i in range(4)]
     driver.runner = OracleRunner(100 * BLOCK_SIZE, 0, lambda plan: plan.step_id == 9)

@@ -38,7 +38,7 @@ def test_a_second_turn_computes_only_what_is_new(lag: int) -> None:
     second = driver.scheduler.add(request([*first.tokens, 7, 8, 9], max_tokens=5))
     driver.finish()
     assert driver.scheduler.counters.computed_tokens - computed < 2 * BLOCK_SIZE
-    assert second.num_cached == len(first.tokens) // BLOCK_SIZE * BLOCK_SIZE
+    assert second.num_cached_tokens == len(first.tokens) // BLOCK_SIZE * BLOCK_SIZE
     assert second.tokens == spell([*first.tokens, 7, 8, 9], 5)
 
 
@@ -116,14 +116,14 @@ def test_a_sequence_whose_logits_are_not_numbers_ends_with_an_error() -> None:
     assert other.finish_reason is None
 
 
-def test_a_result_from_before_a_preemption_settles_nothing() -> None:
+def test_a_result_from_before_a_preemption_commits_nothing() -> None:
     """Its KV lies in blocks that were given back, and what holds the tokens now is still to be written."""
     driver = Driver(lag=1)
     sequence = driver.scheduler.add(request(prompt_of(1, 300)))
     driver.step()
     driver.scheduler.queues.requeue(sequence)
     driver.step()
-    assert sequence.num_computed == 64
-    assert sequence.num_committed == 0
+    assert sequence.num_computed_tokens == 64
+    assert sequence.num_committed_tokens == 0
     driver.finish()
     assert sequence.tokens == spell(prompt_of(1, 300), 4)
