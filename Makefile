@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 # The stamps are older than these when dependencies may have changed.
 SOURCES := pyproject.toml Makefile
 
-.PHONY: install run test bench lint format
+.PHONY: install run test test-all bench lint format
 .DEFAULT_GOAL := install
 
 install: $(VENV)/.installed
@@ -19,8 +19,12 @@ install: $(VENV)/.installed
 run: $(VENV)/.installed
 	$(BIN)/pensieve serve --model "$(MODEL)" --port "$(PORT)" $(ARGS)
 
+# A sample of the tests; test-all runs every test in full.
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(ARGS)
+
+test-all: $(VENV)/.installed-dev
+	PENSIEVE_TESTS=all $(BIN)/python -m pytest $(ARGS)
 
 # Installs the peers from PyPI into ~/.cache/pensieve-bench and takes from several minutes to half an hour.
 bench: $(VENV)/.installed

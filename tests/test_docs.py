@@ -52,11 +52,11 @@ def test_linked_documents_exist() -> None:
 
 
 def test_make_targets_of_the_documents_exist() -> None:
-    targets = set(re.findall(r"^([a-z]+):", read("Makefile"), flags=re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", read("Makefile"), flags=re.MULTILINE))
     named = {
         target
         for name in ("README.md", "CONTRIBUTING.md")
-        for target in re.findall(r"^make ([a-z]+)", read(name), flags=re.MULTILINE)
+        for target in re.findall(r"^make ([a-z-]+)", read(name), flags=re.MULTILINE)
     }
     assert named
     assert named <= targets

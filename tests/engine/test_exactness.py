@@ -20,6 +20,7 @@ from pensieve.engine.selfcheck import reference_caches
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.config import SchedulerConfig
 
+from ..budget import sampled, trials
 from ..models import WINDOWED, write_model
 from ..scheduler.residues import Residues
 from .harness import TIE, Machine, Verdict, grow_tree
@@ -45,17 +46,17 @@ def load(folder: Path, model_type: str) -> Any:
 @pytest.mark.parametrize(
     ("model_type", "on_host", "num_trees"),
     [
-        ("llama", True, 500),
-        ("llama", False, 60),
-        ("qwen3", True, 60),
-        ("phi3", True, 60),
-        ("phi3", False, 30),
-        ("gemma3_text", True, 100),
-        ("gemma3_text", False, 30),
-        ("gpt_oss", True, 60),
-        ("gpt_oss", False, 20),
-        ("demo", True, 500),
-        ("demo", False, 20),
+        ("llama", True, trials(40, 500)),
+        ("llama", False, trials(6, 60)),
+        ("qwen3", True, trials(8, 60)),
+        ("phi3", True, trials(8, 60)),
+        ("phi3", False, trials(4, 30)),
+        ("gemma3_text", True, trials(12, 100)),
+        ("gemma3_text", False, trials(4, 30)),
+        ("gpt_oss", True, trials(8, 60)),
+        ("gpt_oss", False, trials(4, 20)),
+        ("demo", True, trials(8, 500)),
+        ("demo", False, trials(3, 20)),
     ],
 )
 def test_every_token_of_random_conversation_trees_is_exact(
@@ -78,18 +79,18 @@ def test_every_token_of_random_conversation_trees_is_exact(
 def test_tokens_stay_exact_when_memory_is_short(folder: Path, on_host: bool) -> None:
     model, rng, verdict = load(folder, "llama"), random.Random(7), Verdict()
     machine = Machine(Runner(model, 13, on_host), num_blocks=13, max_context=300)
-    for _ in range(40):
+    for _ in range(trials(7, 40)):
         prompts = [[rng.randrange(VOCAB) for _ in range(rng.randint(1, 120))] for _ in range(6)]
         started = [machine.add(prompt, rng.randint(1, 60)) for prompt in prompts]
         machine.finish()
         for sequence in started:
             verdict.judge(model, sequence)
     assert verdict.wrong == 0
-    assert machine.scheduler.counters.preemptions > 10
+    assert machine.scheduler.counters.preemptions > trials(4, 10)
     assert machine.scheduler.counters.evictions > 10
 
 
-@pytest.mark.parametrize(("on_host", "num_trees"), [(True, 60), (False, 30)])
+@pytest.mark.parametrize(("on_host", "num_trees"), [(True, trials(10, 60)), (False, trials(6, 30))])
 def test_constrained_tokens_are_exact_among_free_ones(folder: Path, on_host: bool, num_trees: int) -> None:
     """Without NumPy, steps are planned one ahead: masks are unknown then, and samples are thrown away."""
     model, rng, verdict = load(folder, "llama"), random.Random(9), Verdict()
@@ -100,7 +101,7 @@ def test_constrained_tokens_are_exact_among_free_ones(folder: Path, on_host: boo
     print(f"{verdict}, {machine.scheduler.counters}")
     assert verdict.wrong == 0
     assert verdict.tokens > 20 * num_trees
-    assert (machine.scheduler.counters.refused_tokens > 100) == (not on_host)
+    assert (machine.scheduler.counters.refused_tokens > 3 * num_trees) == (not on_host)
 
 
 @pytest.mark.parametrize("on_host", [True, False])
@@ -159,7 +160,9 @@ def test_a_step_reads_scattered_blocks_as_well_as_one_run(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("on_host", [True, False])
-@pytest.mark.parametrize("model_type", sorted(set(WINDOWED) - {"plamo3"}))
+@pytest.mark.parametrize(
+    "model_type", sampled(sorted(set(WINDOWED) - {"plamo3"}), ["gemma3_text", "gpt_oss"])
+)
 def test_prompts_longer_than_a_window_continue_as_on_mlx_lms_own_caches(
     tmp_path: Path, model_type: str, on_host: bool
 ) -> None:
@@ -197,11 +200,12 @@ def test_quantised_kv_is_as_exact(folder: Path, model_type: str, kv_bits: int, o
     layers, rng = probe(model, kv_bits), random.Random(kv_bits)
     verdict = Verdict(tie=0.01)  # a neighbouring code moves logits by more than rounding
     machine = Machine(Runner(model, 400, on_host, layers=layers), num_blocks=400)
-    for _ in range(40 if on_host else 10):
+    num_trees = trials(6, 40) if on_host else trials(3, 10)
+    for _ in range(num_trees):
         for sequence in grow_tree(machine, rng, VOCAB, num_requests=4):
             verdict.judge(model, sequence, reference_caches(model, layers))
     assert verdict.wrong == 0
-    assert verdict.tokens > 150
+    assert verdict.tokens > 15 * num_trees
     assert verdict.ties <= verdict.tokens / 200
     assert machine.scheduler.counters.prefix_cache_hits > machine.scheduler.counters.prefix_cache_queries / 10
 
@@ -236,7 +240,7 @@ def test_long_prompts_over_many_query_heads_are_exact(tmp_path: Path) -> None:
     rng, verdict = random.Random(11), Verdict()
     config = SchedulerConfig(max_batch=8, step_tokens=512)
     machine = Machine(Runner(model, 400, True), num_blocks=400, config=config)
-    for _ in range(5):
+    for _ in range(trials(1, 5)):
         prompts = [[rng.randrange(VOCAB) for _ in range(rng.randint(700, 2500))] for _ in range(3)]
         started = [machine.add(prompt, 8) for prompt in prompts]
         machine.finish()

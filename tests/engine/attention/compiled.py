@@ -1,9 +1,15 @@
-"""The kernels' own text, compiled with the C++ compiler and called through ctypes."""
+"""The kernels' own text, compiled with the C++ compiler and called through ctypes.
+
+What has been compiled is kept for the next run, in pytest's cache folder.
+"""
 
 import ctypes
+import hashlib
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -23,9 +29,15 @@ from pensieve.engine.attention.kernels.source import (
     header,
 )
 
+from ...budget import EVERYTHING
+
 Array = npt.NDArray[Any]
 
 needs_compiler = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+
+LIBRARIES = Path(__file__).parents[3] / ".pytest_cache" / "d" / "kernels"
+FLAGS = ["-std=c++17", "-O2" if EVERYTHING else "-O0", "-Wall", "-Werror", "-Wno-unused", "-shared", "-fPIC"]
+"""Without optimisation the compiler takes less than half the time."""
 
 WATCHED = Path(__file__).with_name("watched.h")
 
@@ -37,7 +49,7 @@ FIXED = dict.fromkeys(INTS, "int") | dict.fromkeys(FLOATS, "float")
 
 
 def build(
-    folder: Path, geometry: Geometry, dtype: str, scale: float, has_sinks: bool = False, watched: bool = False
+    geometry: Geometry, dtype: str, scale: float, has_sinks: bool = False, watched: bool = False
 ) -> ctypes.CDLL:
     """Compile all kernels for one layer's geometry.
 
@@ -49,30 +61,44 @@ def build(
     text += "".join(f"constexpr int {name} = {value};\n" for name, value in constants.items())
     text += f"const float SCALE = {scale * LOG2_E!r};\n"
     text += "".join(_function(kernel, stored) for kernel in (SPLIT, COMBINE, SOFTMAX, APPEND, GATHER))
-    return _compile(folder, "kernels", text)
+    return _compile(text)
 
 
 def races(library: ctypes.CDLL) -> int:
-    """How often two threads of a group have touched the same shared memory without a barrier between."""
+    """How often two threads of a group have touched the same shared memory without a barrier between.
+
+    Counts from the first load of the library in this process.
+    """
     count: int = library.races()
     return count
 
 
-def compile_kernel(folder: Path, kernel: Kernel, constants: dict[str, int], scale: float) -> ctypes.CDLL:
+def compile_kernel(kernel: Kernel, constants: dict[str, int], scale: float) -> ctypes.CDLL:
     """Compile one kernel for float32 with the constants that it is launched with."""
     text = header("cpp") + "typedef float T;\n"
     text += "".join(f"constexpr int {name} = {value};\n" for name, value in constants.items())
     text += f"const float SCALE = {scale * LOG2_E!r};\n" + _function(kernel, "T")
-    name = f"{kernel.name}{len(list(folder.iterdir()))}"
-    return _compile(folder, name, text)
+    return _compile(text)
 
 
-def _compile(folder: Path, name: str, text: str) -> ctypes.CDLL:
-    source, library = folder / f"{name}.cpp", folder / f"{name}.so"
-    source.write_text(text)
-    flags = ["-std=c++17", "-O2", "-Wall", "-Werror", "-Wno-unused", "-shared", "-fPIC"]
-    subprocess.run(["c++", *flags, "-o", library, source], check=True)
+def _compile(text: str) -> ctypes.CDLL:
+    """Load the library of a text; compile it unless a run before, or another process, has done so."""
+    key = hashlib.sha256("\n".join([_compiler(), *FLAGS, text]).encode()).hexdigest()
+    library = LIBRARIES / f"{key}.so"
+    if not library.exists():
+        LIBRARIES.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=LIBRARIES) as folder:
+            source, compiled = Path(folder, "kernels.cpp"), Path(folder, "kernels.so")
+            source.write_text(text)
+            subprocess.run(["c++", *FLAGS, "-o", compiled, source], check=True)
+            compiled.replace(library)  # at once, so that no process loads a part of it
     return ctypes.CDLL(str(library))
+
+
+@cache
+def _compiler() -> str:
+    """The compiler's version and target."""
+    return subprocess.run(["c++", "-v"], capture_output=True, text=True, check=True).stderr
 
 
 def _function(kernel: Kernel, stored: str) -> str:

@@ -1,6 +1,5 @@
 """The kernels' own text behind the runner, on the CPU: each launch evaluates its inputs and calls C++."""
 
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -15,10 +14,8 @@ from .compiled import compile_kernel, launch
 class CppKernels(PagedKernels):
     """As on a GPU, pools are written in place. Only float32."""
 
-    def __init__(self, folder: Path, centres_keys: bool = False) -> None:
-        """folder: an empty one, for what is compiled."""
+    def __init__(self, centres_keys: bool = False) -> None:
         super().__init__("cuda", centres_keys)
-        self._folder = folder
 
     def _build(self, kernel: Kernel, scale: float) -> Launch:
         libraries: dict[str, Any] = {}
@@ -33,7 +30,7 @@ class CppKernels(PagedKernels):
             constants = {name: int(value) for name, value in template if not isinstance(value, mx.Dtype)}
             key = repr(constants)
             if key not in libraries:
-                libraries[key] = compile_kernel(self._folder, kernel, constants, scale)
+                libraries[key] = compile_kernel(kernel, constants, scale)
             mx.eval(inputs)
             views = [np.asarray(array) for array in inputs]
             arrays = [

@@ -1,6 +1,6 @@
 """The kernels' text, run by the C++ compiler, against attention written out in NumPy."""
 
-from pathlib import Path
+from itertools import product
 
 import mlx.core as mx
 import numpy as np
@@ -14,6 +14,7 @@ from pensieve.engine.attention.kernels.source import APPEND, GATHER, Geometry
 from pensieve.engine.attention.kernels.tables import SplitColumn, make_block_table
 from pensieve.engine.attention.shared_prefixes import last_slots
 
+from ...budget import sampled
 from .compiled import build, launch, needs_compiler
 from .kernel_cases import Case
 
@@ -23,8 +24,8 @@ ROUNDING = {"float32": 2e-5, "float16": 2e-3, "bfloat16": 1e-2}
 SIZES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
-def check(folder: Path, case: Case, window: int | None = None, sinks: bool = False) -> None:
-    library = build(folder, case.geometry, case.dtype, case.scale, sinks)
+def check(case: Case, window: int | None = None, sinks: bool = False) -> None:
+    library = build(case.geometry, case.dtype, case.scale, sinks)
     laid_out = case.lay_out(window)
     result = case.compute(library, laid_out)
     for new, pool in zip(case.new, case.pools, strict=True):
@@ -35,59 +36,65 @@ def check(folder: Path, case: Case, window: int | None = None, sinks: bool = Fal
     assert error < ROUNDING[case.dtype]
 
 
-@pytest.mark.parametrize("dim", [16, 32, 64, 80, 96, 128, 256])
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-def test_every_head_size_and_type_is_exact(tmp_path: Path, dim: int, dtype: str) -> None:
-    check(tmp_path, Case(Geometry(dim, 4, SIZES[dtype]), dtype, [1, 2, 31, 33, 700, 257]))
+@pytest.mark.parametrize(
+    ("dim", "dtype"),
+    sampled(
+        product([16, 32, 64, 80, 96, 128, 256], ["float32", "float16", "bfloat16"]),
+        kept=[(16, "bfloat16"), (64, "float16"), (80, "float32"), (128, "bfloat16"), (256, "float32")],
+    ),
+)
+def test_every_head_size_and_type_is_exact(dim: int, dtype: str) -> None:
+    check(Case(Geometry(dim, 4, SIZES[dtype]), dtype, [1, 2, 31, 33, 700, 257]))
 
 
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize(
     ("dim", "dtype"),
-    [
-        (16, "float32"),
-        (64, "bfloat16"),
-        (80, "float16"),
-        (96, "bfloat16"),
-        (128, "bfloat16"),
-        (128, "float16"),
-        (256, "float32"),
-    ],
+    sampled(
+        [
+            (16, "float32"),
+            (64, "bfloat16"),
+            (80, "float16"),
+            (96, "bfloat16"),
+            (128, "bfloat16"),
+            (128, "float16"),
+            (256, "float32"),
+        ],
+        kept=[(64, "bfloat16"), (80, "float16"), (96, "bfloat16")],
+    ),
 )
-def test_quantised_pools_are_written_and_read_to_the_bit(
-    tmp_path: Path, dim: int, dtype: str, bits: int
-) -> None:
+def test_quantised_pools_are_written_and_read_to_the_bit(dim: int, dtype: str, bits: int) -> None:
     packing = Packing(dim, bits, SIZES[dtype])
     case = Case(Geometry(dim, 4, SIZES[dtype], packing), dtype, [1, 2, 31, 33, 700, 257])
-    check(tmp_path, case, sinks=dim == 64, window=100 if dim == 96 else None)
+    check(case, sinks=dim == 64, window=100 if dim == 96 else None)
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
-def test_quantised_pools_do_not_hide_what_is_no_number(tmp_path: Path, broken: float) -> None:
+def test_quantised_pools_do_not_hide_what_is_no_number(broken: float) -> None:
     case = Case(Geometry(64, 2, 4, Packing(64, 8, 4)), "float32", [90, 600])
     case.new[0][0, 1, 0, 40] = broken
-    library = build(tmp_path, case.geometry, case.dtype, case.scale)
+    library = build(case.geometry, case.dtype, case.scale)
     result = case.compute(library, case.lay_out())
     assert np.isnan(result[0, 2:]).all(), "all heads of the KV head that it came with"
     assert np.isfinite(result[0, :2]).all()
     assert np.isfinite(result[1]).all()
 
 
-@pytest.mark.parametrize("group", [1, 2, 3, 5, 7, 8, 12, 16])
-def test_every_group_of_query_heads_is_exact(tmp_path: Path, group: int) -> None:
-    check(tmp_path, Case(Geometry(128, group, 4), "float32", [300, 1, 64]))
+@pytest.mark.parametrize("group", sampled([1, 2, 3, 5, 7, 8, 12, 16], kept=[1, 5, 8, 16]))
+def test_every_group_of_query_heads_is_exact(group: int) -> None:
+    check(Case(Geometry(128, group, 4), "float32", [300, 1, 64]))
 
 
 @pytest.mark.parametrize("window", [1, 5, 100, 5000])
-def test_a_window_hides_older_tokens(tmp_path: Path, window: int) -> None:
-    check(tmp_path, Case(Geometry(64, 2, 4), "float32", [1, 90, 600]), window=window)
+def test_a_window_hides_older_tokens(window: int) -> None:
+    check(Case(Geometry(64, 2, 4), "float32", [1, 90, 600]), window=window)
 
 
-def test_sinks_take_their_share(tmp_path: Path) -> None:
-    check(tmp_path, Case(Geometry(64, 8, 4), "float32", [1, 90, 600]), sinks=True)
+def test_sinks_take_their_share() -> None:
+    check(Case(Geometry(64, 8, 4), "float32", [1, 90, 600]), sinks=True)
 
 
-def test_shared_stretches_are_read_apart_and_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shared_stretches_are_read_apart_and_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     """All rows share a head, two of them share more, and a third is alone with a short tail."""
     monkeypatch.setattr(tables, "SHARED_ROWS", 1)
     monkeypatch.setattr(tables, "SHARED_SLOTS", 64)
@@ -104,7 +111,7 @@ def test_shared_stretches_are_read_apart_and_joined(tmp_path: Path, monkeypatch:
         ((0, 1), (640, 736)),
     ]
     assert laid_out.splits[:, SplitColumn.FIRST].min() >= 288, "the kernel does not read the head"
-    check(tmp_path, case)
+    check(case)
 
 
 @pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
@@ -122,10 +129,10 @@ def test_what_all_keys_have_in_common_costs_shared_scores_no_precision(dtype: mx
     assert np.abs(rounded - exact).max() < 0.05
 
 
-def test_nan_in_the_pool_shows(tmp_path: Path) -> None:
+def test_nan_in_the_pool_shows() -> None:
     """It must reach the logits: a sequence over broken KV is to end, and its blocks to leave the tree."""
     case = Case(Geometry(64, 2, 4), "float32", [90, 600])
-    library = build(tmp_path, case.geometry, case.dtype, case.scale)
+    library = build(case.geometry, case.dtype, case.scale)
     case.pools[0][:, case.slot_ranges[0][0][0]] = np.nan
     laid_out = case.lay_out()
     result = case.compute(library, laid_out)
@@ -133,9 +140,9 @@ def test_nan_in_the_pool_shows(tmp_path: Path) -> None:
     assert not np.isnan(result[1]).any()
 
 
-def test_rows_that_pad_the_batch_disturb_nothing(tmp_path: Path) -> None:
+def test_rows_that_pad_the_batch_disturb_nothing() -> None:
     case = Case(Geometry(64, 2, 4), "float32", [90, 600, 1])
-    library = build(tmp_path, case.geometry, case.dtype, case.scale)
+    library = build(case.geometry, case.dtype, case.scale)
     laid_out = case.lay_out()
     alone = case.compute(library, laid_out)
     case.queries = np.concatenate([case.queries, np.ones_like(case.queries[:1])])
@@ -146,9 +153,9 @@ def test_rows_that_pad_the_batch_disturb_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("packing", [None, Packing(80, 8, 2), Packing(80, 4, 2)])
-def test_a_slice_is_appended_and_gathered_through_the_blocks(tmp_path: Path, packing: Packing | None) -> None:
+def test_a_slice_is_appended_and_gathered_through_the_blocks(packing: Packing | None) -> None:
     case = Case(Geometry(80, 1, 2, packing), "float16", [333])
-    library = build(tmp_path, case.geometry, case.dtype, case.scale)
+    library = build(case.geometry, case.dtype, case.scale)
     slots = np.concatenate([np.arange(first, end, dtype=np.int32) for first, end in case.slot_ranges[0]])
     rng = np.random.default_rng(1)
     new = [case.draw(rng, 1, 2, 100, 80) for _ in range(2)]
@@ -164,9 +171,9 @@ def test_a_slice_is_appended_and_gathered_through_the_blocks(tmp_path: Path, pac
         assert (part[:, :, -100:] == case.unpack(case.pack(fresh))).all()
 
 
-def test_the_end_of_a_sequence_is_gathered_from_inside_a_block(tmp_path: Path) -> None:
+def test_the_end_of_a_sequence_is_gathered_from_inside_a_block() -> None:
     case = Case(Geometry(16, 1, 4), "float32", [333])
-    library = build(tmp_path, case.geometry, case.dtype, case.scale)
+    library = build(case.geometry, case.dtype, case.scale)
     slot_ranges = last_slots(case.slot_ranges[0], 120)
     assert slot_ranges[0][0] % 32
     joined = [np.zeros((1, 2, 120, 16), np.float32) for _ in range(2)]
