@@ -2,23 +2,25 @@
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
+from ..scheduler.constraint import Constraint
 from ..scheduler.sequence import Request
 from .answer import Answer
+from .answer_options import AnswerOptions, answer_options
 from .errors import ClientGone, prompt_too_long
 from .formats.answer_format import AnswerFormat
 from .formats.detokenizer import Detokenizer
+from .formats.tool_calls.tool_format import template_tool
 from .grammar.answer_constraint import AnswerConstraint
 from .output.parser import OutputParser
 from .output.thinking_budget import BudgetedTokenStream, ThinkingBudget
-from .prompt.prompt import Prompt
 from .protocols import TokenSource
 from .request_record import RequestRecord
-from .schema import CountTokensRequest, GenerationRequest, MessagesRequest, sampling_params
+from .schema import GenerationRequest, MessagesRequest, sampling_params
 from .services import Services
 from .stream import AnswerStream, BodyBuilder, StreamWriter, until_disconnect, whole_message
 
@@ -30,7 +32,7 @@ class PreparedRequest:
     """A request that is ready for the scheduler."""
 
     request: Request
-    grammar: AnswerFormat
+    answer_format: AnswerFormat
     new_detokenizer: Callable[[], Detokenizer]
     started_s: float  # time.monotonic() when the request came in
     budget: ThinkingBudget | None = None  # of the model's thoughts
@@ -43,45 +45,60 @@ class Pipeline:
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    async def build(self, body: CountTokensRequest) -> Prompt:
-        """Build a conversation's prompt and note how long it took."""
-        prompt = await self._services.prompts.build(body)
-        self._services.metrics.prompt_built(prompt.template_s, prompt.tokenize_s)
-        return prompt
-
     async def conversation(
-        self, http: HttpRequest, body: MessagesRequest, started_s: float
+        self, http: HttpRequest, body: MessagesRequest, started_s: float, logprobs: int | None = None
     ) -> PreparedRequest:
-        """Prepare a conversation."""
-        rules = (
-            await self._services.constraint_factory.rules(body) if self._services.constraint_factory else None
-        )
-        prompt = await self.build(body)
-        grammar = AnswerFormat(
-            stop_sequences=body.stop_sequences or (),
-            tool_format=prompt.tool_format,
-            tools=prompt.tools,
-            thinking=self._services.model_format.thinking,
+        """Prepare a conversation.
+
+        logprobs: how many likeliest tokens to score beside each; None asks for no log-probabilities.
+        """
+        options, model_format = answer_options(body), self._services.model_format
+        factory = self._services.constraint_factory
+        spec = await factory.spec(options) if factory else None
+        prompt = await self._services.prompts.build(body, options)
+        self._services.metrics.prompt_built(prompt.template_s, prompt.tokenize_s)
+        answer_format = AnswerFormat(
+            stop_sequences=options.stop_sequences,
+            tool_format=model_format.tool_calls if options.may_call else None,
+            tools=[template_tool(tool) for tool in options.tools],
+            thinking=model_format.thinking,
             starts_thinking=prompt.starts_thinking,
-            one_call=body.tool_choice is not None and body.tool_choice.disable_parallel_tool_use,
-            is_value=rules is not None and body.answer_schema is not None and not body.must_call,
+            one_call=options.one_call,
+            is_value=spec is not None and options.answer_schema is not None and not options.must_call,
         )
-        request = self._scheduled(http, body, prompt.tokens)
-        is_cut = request.max_tokens < body.max_tokens
-        if rules is not None:
-            rules = replace(rules, starts_thinking=prompt.starts_thinking)
-            request = replace(request, constraint=AnswerConstraint(rules))
-        new_detokenizer = self._services.model_format.new_message_detokenizer
-        return PreparedRequest(request, grammar, new_detokenizer, started_s, prompt.budget, is_cut)
+        constraint = AnswerConstraint(spec, prompt.starts_thinking) if spec else None
+        request = self._request(http, body, prompt.tokens, logprobs, constraint)
+        return PreparedRequest(
+            request,
+            answer_format,
+            model_format.new_message_detokenizer,
+            started_s,
+            budget=self._thinking_budget(options, prompt.starts_thinking),
+            is_cut=request.max_tokens < body.max_tokens,
+        )
 
     async def raw(
-        self, http: HttpRequest, body: GenerationRequest, prompt: str | list[int], started_s: float
+        self,
+        http: HttpRequest,
+        body: GenerationRequest,
+        prompt: str | list[int],
+        started_s: float,
+        logprobs: int | None = None,
     ) -> PreparedRequest:
-        """Prepare a prompt that is taken as it is."""
+        """Prepare a prompt that is taken as it is. logprobs: as in `conversation`."""
         tokens = await self._services.prompts.tokens(prompt)
-        grammar = AnswerFormat(stop_sequences=body.stop_sequences or ())
-        new_detokenizer = self._services.model_format.new_detokenizer
-        return PreparedRequest(self._scheduled(http, body, tokens), grammar, new_detokenizer, started_s)
+        answer_format = AnswerFormat(stop_sequences=body.stop_sequences or ())
+        request = self._request(http, body, tokens, logprobs)
+        return PreparedRequest(request, answer_format, self._services.model_format.new_detokenizer, started_s)
+
+    def _thinking_budget(self, options: AnswerOptions, is_open: bool) -> ThinkingBudget | None:
+        """Bound the thoughts as the request asks, where the model has tags around them."""
+        num_tokens, model_format = options.thinking.num_tokens, self._services.model_format
+        if num_tokens is None or model_format.thinking is None:
+            return None
+        return ThinkingBudget(
+            num_tokens, model_format.thinking, is_open, model_format.new_message_detokenizer
+        )
 
     def stream(self, prepared: PreparedRequest, writer: StreamWriter) -> Response:
         """Answer as a stream."""
@@ -103,13 +120,20 @@ class Pipeline:
         token_stream: TokenSource = (
             submit(prepared.request)
             if prepared.budget is None
-            else BudgetedTokenStream(submit, prepared.request, prepared.budget, prepared.grammar)
+            else BudgetedTokenStream(submit, prepared.request, prepared.budget, prepared.answer_format)
         )
-        parser = OutputParser(prepared.new_detokenizer(), prepared.grammar)
+        parser = OutputParser(prepared.new_detokenizer(), prepared.answer_format)
         record = RequestRecord(prepared.request, token_stream, self._services.metrics, prepared.started_s)
         return Answer(token_stream, parser, record, prepared.is_cut)
 
-    def _scheduled(self, http: HttpRequest, body: GenerationRequest, tokens: list[int]) -> Request:
+    def _request(
+        self,
+        http: HttpRequest,
+        body: GenerationRequest,
+        tokens: list[int],
+        logprobs: int | None,
+        constraint: Constraint | None = None,
+    ) -> Request:
         """Make the scheduler's request; `max_tokens` is cut to what the context leaves."""
         model = self._services.model
         room = model.max_context - len(tokens)
@@ -119,9 +143,10 @@ class Pipeline:
         session = http.headers.get("x-claude-code-session-id")
         return Request(
             prompt=tokens,
-            sampling=sampling_params(body, model.default_sampling, model.vocab_size, seed),
+            sampling=sampling_params(body, model.default_sampling, model.vocab_size, seed, logprobs),
             max_tokens=min(body.max_tokens, room),
             stop_token_ids=model.eos_token_ids,
             session=session[:MAX_SESSION_CHARS] if session else None,
+            constraint=constraint,
             request_id=http.scope["state"]["request_id"],
         )

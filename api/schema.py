@@ -227,27 +227,17 @@ class MessagesRequest(CountTokensRequest, GenerationRequest):
     """Body of `/v1/messages`."""
 
     @property
-    def must_call(self) -> bool:
-        """Whether the answer must be a call of a tool."""
-        return self.tool_choice is not None and self.tool_choice.type in ("any", "tool")
-
-    @property
-    def answer_schema(self) -> dict[str, Any] | None:
-        """The schema that the answer must conform to, if it must."""
-        wanted = self.output_config.format if self.output_config else None
-        return wanted.json_schema if wanted is not None else None
-
-    @property
     def omits_thoughts(self) -> bool:
         """Whether the client wants to see no more of thoughts than that there are some."""
         return self.thinking is not None and self.thinking.display == "omitted"
 
 
 def sampling_params(
-    request: GenerationRequest, default: SamplingParams, vocab_size: int, seed: int
+    request: GenerationRequest, default: SamplingParams, vocab_size: int, seed: int, logprobs: int | None
 ) -> SamplingParams:
     """Merge a request's sampling fields with the model's defaults; `seed` serves if none was asked for.
 
+    logprobs: how many likeliest tokens to score beside each; None asks for no log-probabilities.
     A top_k that reaches the vocabulary's size keeps every token, which is what 0 says.
     """
     top_k = default.top_k if request.top_k is None else request.top_k
@@ -257,4 +247,5 @@ def sampling_params(
         top_k=top_k if top_k < vocab_size else 0,
         min_p=default.min_p if request.min_p is None else request.min_p,
         seed=seed if request.seed is None else request.seed,
+        logprobs=logprobs,
     )

@@ -35,7 +35,6 @@ class ConstraintSpec:
     call_marks: tuple[bytes, bytes] = (b"", b"")
     answer: Grammar | None = None
     think: tuple[bytes, bytes] | None = None
-    starts_thinking: bool = False
     may_think: bool = False
 
 
@@ -60,17 +59,19 @@ class State:
 class AnswerConstraint:
     """The constraint of one request."""
 
-    def __init__(self, rules: ConstraintSpec) -> None:
-        self._rules = rules
+    def __init__(self, spec: ConstraintSpec, starts_thinking: bool = False) -> None:
+        """starts_thinking: the prompt has opened the model's thoughts."""
+        self._spec = spec
+        self._starts_thinking = starts_thinking
         self._refused: set[int] = set()  # at the present position
         self._mask: bytes | None = None  # of the present position, once it was asked for
-        self._state = State(is_thinking=rules.starts_thinking, owes=rules.answer is not None)
-        if rules.answer is not None and not rules.starts_thinking:
-            self._state = State(is_fresh=True, matcher=rules.answer.begin(), frees=rules.answer.frees)
+        self._state = State(is_thinking=starts_thinking, owes=spec.answer is not None)
+        if spec.answer is not None and not starts_thinking:
+            self._state = State(is_fresh=True, matcher=spec.answer.begin(), frees=spec.answer.frees)
 
     def resumed(self, tokens: abc.Sequence[int]) -> "AnswerConstraint":
         """Make the constraint of an answer that begins with `tokens`."""
-        constraint = AnswerConstraint(self._rules)
+        constraint = AnswerConstraint(self._spec, self._starts_thinking)
         for token in tokens:
             if not constraint.accept(token):
                 constraint._give_up("what was written for the model does not conform")
@@ -88,7 +89,7 @@ class AnswerConstraint:
         """Take the next token; False when it may not come."""
         state = self._after(token)
         self._mask = None
-        if state is None and self._rules.vocabulary.knows(token):
+        if state is None and self._spec.vocabulary.knows(token):
             self._refused.add(token)
             if self.mask() is None:  # nothing else may come either: the grammar has been given up
                 state = self._after(token)
@@ -99,7 +100,7 @@ class AnswerConstraint:
         return state is not None
 
     def _compute_mask(self) -> bytes | None:
-        matcher, vocabulary = self._state.matcher, self._rules.vocabulary
+        matcher, vocabulary = self._state.matcher, self._spec.vocabulary
         mask = bytearray(vocabulary.all_tokens if matcher is None else matcher.compute_bitmask())
         for token in self._refused:
             mask[token // 8] &= ~(1 << token % 8)
@@ -119,14 +120,14 @@ class AnswerConstraint:
 
     def _opening_thought(self) -> int | None:
         """Return the token that opens thoughts, where the answer may still begin with them."""
-        rules = self._rules
-        if not self._state.is_fresh or rules.think is None or not rules.may_think:
+        spec = self._spec
+        if not self._state.is_fresh or spec.think is None or not spec.may_think:
             return None
-        return rules.vocabulary.special_tokens.get(rules.think[0].decode())
+        return spec.vocabulary.special_tokens.get(spec.think[0].decode())
 
     def _after(self, token: int) -> State | None:
         """Return the state behind `token`, None when it may not come."""
-        state, vocabulary = self._state, self._rules.vocabulary
+        state, vocabulary = self._state, self._spec.vocabulary
         if state.matcher is None:
             return self._after_free(state, token)
         if token == self._opening_thought():
@@ -141,32 +142,32 @@ class AnswerConstraint:
         read = state.tail + vocabulary.text(token)
         if state.frees and state.matcher.is_accepting():
             return self._freed(read)
-        tail = _last(read, len(self._rules.call_marks[1]) - 1) if state.frees else b""
+        tail = _last(read, len(self._spec.call_marks[1]) - 1) if state.frees else b""
         return replace(state, is_fresh=False, tail=tail)
 
     def _after_free(self, state: State, token: int) -> State | None:
         """As `_after`, where no grammar holds."""
-        rules, vocabulary = self._rules, self._rules.vocabulary
+        spec, vocabulary = self._spec, self._spec.vocabulary
         if state.owes and token in vocabulary.eos_ids:
             return None  # the answer may not end within thoughts, before what it must hold
-        mark = rules.call_marks[0]
+        mark = spec.call_marks[0]
         if (
-            rules.call is not None
+            spec.call is not None
             and not state.is_thinking
             and token == vocabulary.special_tokens.get(mark.decode())
         ):
-            return self._begin(rules.call, mark)
+            return self._begin(spec.call, mark)
         return self._watch(state, vocabulary.text(token))
 
     def _freed(self, read: bytes) -> State:
         """Go on with free text behind the end mark, and with what of it is in the same token."""
-        beyond = read.partition(self._rules.call_marks[1])[2]
+        beyond = read.partition(self._spec.call_marks[1])[2]
         # The token is allowed; if it goes on with the mark of what is no call, that is read with care.
         return self._watch(State(), beyond) or State()
 
     def _watch(self, state: State, text: bytes) -> State | None:
         """Look for marks in free text, and begin what they begin."""
-        rules, unread = self._rules, state.tail + text
+        spec, unread = self._spec, state.tail + text
         while True:
             marks = self._marks(state)
             found = find_first(unread, marks)
@@ -175,30 +176,30 @@ class AnswerConstraint:
                 return state if tail == state.tail else replace(state, tail=tail)
             place, mark = found
             unread = unread[place + len(mark) :]
-            if not state.is_thinking and mark == rules.call_marks[0]:
+            if not state.is_thinking and mark == spec.call_marks[0]:
                 begun = unread.lstrip()[:1]
                 if not begun:  # what follows will tell whether it is a call, or text that speaks of the mark
                     return replace(state, tail=mark + unread[:MAX_SPACE])
-                if self._begin(rules.call, mark + begun) is not None:
-                    return self._begin(rules.call, mark + unread)
+                if self._begin(spec.call, mark + begun) is not None:
+                    return self._begin(spec.call, mark + unread)
                 state = replace(state, tail=b"")
                 continue
             state = replace(state, is_thinking=not state.is_thinking)
             if state.owes and not state.is_thinking:
-                return self._begin(rules.answer, unread)
+                return self._begin(spec.answer, unread)
 
     def _marks(self, state: State) -> list[bytes]:
         """List the marks that end free text, or thoughts."""
-        rules = self._rules
+        spec = self._spec
         if state.is_thinking:
-            return [rules.think[1]] if rules.think else []
-        call = [rules.call_marks[0]] if rules.call is not None else []
-        return [*call, rules.think[0]] if rules.think else call
+            return [spec.think[1]] if spec.think else []
+        call = [spec.call_marks[0]] if spec.call is not None else []
+        return [*call, spec.think[0]] if spec.think else call
 
     def _begin(self, grammar: Grammar | None, text: bytes) -> State | None:
         """Begin a grammar of which `text` has been written; None when it does not begin so."""
         assert grammar is not None
-        matcher, tokens = grammar.begin(), self._rules.vocabulary.spell(text)
+        matcher, tokens = grammar.begin(), self._spec.vocabulary.spell(text)
         if matcher.try_consume_tokens(tokens) < len(tokens):
             return None
         return State(matcher=matcher, frees=grammar.frees)

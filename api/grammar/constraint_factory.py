@@ -2,11 +2,11 @@
 
 from collections.abc import Collection
 
+from ..answer_options import AnswerOptions
 from ..errors import InvalidRequest
 from ..formats.model_format import ModelFormat
 from ..formats.thinking_tags import ThinkingTags
-from ..formats.tool_calls.tool_format import ToolFormat, head_tools
-from ..schema import AssistantMessage, MessagesRequest, Tool
+from ..formats.tool_calls.tool_format import ToolFormat
 from .answer_constraint import ConstraintSpec
 from .answer_grammar import call_format
 from .grammar_cache import GrammarCache, GrammarKey
@@ -42,20 +42,19 @@ class ConstraintFactory:
         """Whether calls can be kept to their tools' schemas: there is a grammar of the model's format."""
         return self._tool_format is not None
 
-    async def rules(self, body: MessagesRequest) -> ConstraintSpec | None:
+    async def spec(self, options: AnswerOptions) -> ConstraintSpec | None:
         """Return what the answer must conform to, None when that is nothing.
 
         Raises InvalidRequest for a schema that cannot be enforced, or is too large to be.
         """
-        tool_format = self._tool_format
-        tools = _callable_tools(body) if tool_format is not None else ()
-        schema = body.answer_schema
+        tool_format, schema = self._tool_format, options.answer_schema
+        tools = options.callable_tools if tool_format is not None else ()
         if schema is None and not tools:
             return None
         call = await self._grammars.get(GrammarKey(tools, tool_format, None)) if tools else None
-        answer = call if tools and body.must_call else None
+        answer = call if options.must_call else None
         if answer is None and schema is not None:
-            if isinstance(body.messages[-1], AssistantMessage):
+            if options.continues_answer:
                 raise InvalidRequest("output_config.format: the last message must be the user's")
             answer = await self._grammars.get(GrammarKey(tools, tool_format, schema))
         marks = (tool_format.start.encode(), tool_format.end.encode()) if tool_format else (b"", b"")
@@ -65,14 +64,5 @@ class ConstraintFactory:
             call_marks=marks,
             answer=answer,
             think=self._think,
-            may_think=body.thinking is None or body.thinking.type != "disabled",
+            may_think=not options.thinking.forbidden,
         )
-
-
-def _callable_tools(body: MessagesRequest) -> tuple[Tool, ...]:
-    """List the tools that may be called: none, all, or the one that must be."""
-    choice = body.tool_choice
-    if (choice is not None and choice.type == "none") or not head_tools(body.tools or ()):
-        return ()
-    only = choice.name if choice is not None and choice.type == "tool" else None
-    return tuple(tool for tool in body.tools or () if only in (None, tool.name))

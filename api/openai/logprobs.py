@@ -1,18 +1,10 @@
 """OpenAI's words for log-probabilities: the model's own, before temperature, filters and constraints."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 from ..formats.model_format import ModelFormat
 from ..formats.output_events import ScoredToken
-from ..pipeline import PreparedRequest
-
-
-def with_logprobs(prepared: PreparedRequest, num_likeliest: int | None) -> PreparedRequest:
-    """Ask for the log-probabilities of a job's tokens and of so many likeliest; None asks for none."""
-    sampling = replace(prepared.request.sampling, logprobs=num_likeliest)
-    return replace(prepared, request=replace(prepared.request, sampling=sampling))
 
 
 class ChatLogprobs:

@@ -13,7 +13,7 @@ from ..pipeline import Pipeline
 from ..services import Services
 from .chat import messages_request
 from .chunks import ChatBodyBuilder, ChatStreamWriter, CompletionBodyBuilder, CompletionStreamWriter
-from .logprobs import ChatLogprobs, CompletionLogprobs, with_logprobs
+from .logprobs import ChatLogprobs, CompletionLogprobs
 from .requests import ChatRequest, CompletionRequest
 
 
@@ -36,8 +36,9 @@ class OpenAIApi:
         started_s = time.monotonic()
         body = await read_body(request, ChatRequest)
         check_model(body.model, self._services.model.name)
-        prepared = await self._pipeline.conversation(request, messages_request(body), started_s)
-        prepared = with_logprobs(prepared, body.num_likeliest)
+        prepared = await self._pipeline.conversation(
+            request, messages_request(body), started_s, body.num_likeliest
+        )
         logprobs = ChatLogprobs(self._services.model_format) if body.logprobs else None
         if body.stream:
             return self._pipeline.stream(prepared, ChatStreamWriter(body.model, body.include_usage, logprobs))
@@ -48,8 +49,9 @@ class OpenAIApi:
         started_s = time.monotonic()
         body = await read_body(request, CompletionRequest)
         check_model(body.model, self._services.model.name)
-        prepared = await self._pipeline.raw(request, body.token_stream(), body.prompt, started_s)
-        prepared = with_logprobs(prepared, body.logprobs)
+        prepared = await self._pipeline.raw(
+            request, body.token_stream(), body.prompt, started_s, body.logprobs
+        )
         logprobs = CompletionLogprobs(self._services.model_format) if body.logprobs is not None else None
         if body.stream:
             return self._pipeline.stream(

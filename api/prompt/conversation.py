@@ -6,6 +6,7 @@ that grows: that is what makes the KV cache of earlier turns usable.
 
 from collections import abc
 
+from ..answer_options import AnswerOptions
 from ..formats.readers.call_reader import dump
 from ..formats.thinking_signature import unseal
 from ..formats.tool_calls.tool_format import describe_loaded
@@ -65,13 +66,13 @@ def template_messages(request: CountTokensRequest) -> list[TemplateMessage]:
     return messages
 
 
-def closing_instruction(request: CountTokensRequest) -> str:
-    """Put into words what tool_choice and output_config ask for; empty when they ask for nothing.
+def closing_instruction(options: AnswerOptions) -> str:
+    """Put into words what a request asks of its answer; empty when it asks for nothing.
 
-    It stands at the end of the prompt, so that it spoils no prefix. Where decoding is constrained as well
-    (`rules.py`), a model that knows what is wanted does better.
+    The instruction stands at the end of the prompt, so that it spoils no prefix. A model that is told what is
+    wanted does better, also where `grammar/constraint_factory.py` constrains decoding.
     """
-    parts = [_tool_choice_rule(request), _format_rule(request)]
+    parts = [_tool_choice_rule(options), _format_rule(options)]
     return "\n".join(part for part in parts if part)
 
 
@@ -160,20 +161,18 @@ def _without_billing(text: str) -> str:
     return text.partition("\n")[2] if text.startswith(BILLING_MARK) else text
 
 
-def _tool_choice_rule(request: CountTokensRequest) -> str:
-    choice = request.tool_choice
-    if choice is None or choice.type == "auto" or not request.tools:
-        return ""
-    if choice.type == "none":
+def _tool_choice_rule(options: AnswerOptions) -> str:
+    if options.forbids_calls:
         return "Answer in plain text, without calling a tool."
-    if choice.type == "any":
-        return "Your answer must be a call of one of the tools."
-    return f"Your answer must be a call of the tool {choice.name}."
-
-
-def _format_rule(request: CountTokensRequest) -> str:
-    wanted = request.output_config.format if request.output_config else None
-    if wanted is None or wanted.type != "json_schema":
+    if not options.must_call:
         return ""
-    schema = dump(wanted.json_schema)
+    if options.called_tool is None:
+        return "Your answer must be a call of one of the tools."
+    return f"Your answer must be a call of the tool {options.called_tool}."
+
+
+def _format_rule(options: AnswerOptions) -> str:
+    if options.answer_schema is None:
+        return ""
+    schema = dump(options.answer_schema)
     return f"Answer with one JSON value that conforms to this JSON schema, and with nothing else: {schema}"

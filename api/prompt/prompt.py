@@ -2,27 +2,24 @@
 
 import asyncio
 import time
-from collections import abc
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ...engine.served_model import ServedModel
+from ..answer_options import AnswerOptions, answer_options
 from ..config import MediaPolicy
 from ..errors import InvalidRequest
 from ..formats.model_format import ModelFormat
-from ..formats.tool_calls.tool_format import ToolFormat, head_tools, template_tool
-from ..output.thinking_budget import ThinkingBudget
+from ..formats.tool_calls.tool_format import head_tools
 from ..protocols import TemplateMessage, Tokenizer
 from ..schema import CountTokensRequest
 from .conversation import closing_instruction, hoist_system, system_text, template_messages
 from .media import refuse_media
 from .special_tokens import SpecialTokens
 from .template import ChatTemplate
-from .thinking import ThinkingOptions
 
-A = TypeVar("A")
 R = TypeVar("R")
 
 
@@ -31,10 +28,7 @@ class Prompt:
     """What goes to the scheduler, and what is needed to read the answer."""
 
     tokens: list[int]
-    tool_format: ToolFormat | None  # None: no calls are expected
-    tools: abc.Sequence[dict[str, Any]]  # all tools of the request, as mlx-lm's parsers want them
     starts_thinking: bool  # the template has opened the model's thoughts already
-    budget: ThinkingBudget | None  # of its thoughts
     template_s: float
     tokenize_s: float
 
@@ -64,51 +58,45 @@ class PromptBuilder:
         self._builders = ThreadPoolExecutor(NUM_BUILDERS, "prompt")
         self._counter = ThreadPoolExecutor(1, "count")
 
-    async def build(self, request: CountTokensRequest) -> Prompt:
+    async def build(self, request: CountTokensRequest, options: AnswerOptions) -> Prompt:
         """Build a request's prompt in a thread. Raises InvalidRequest, TemplateError or TemplateTooSlow."""
-        return await _run(self._builders, self.build_now, request)
+        return await _run(self._builders, lambda: self.build_now(request, options))
 
     async def count(self, request: CountTokensRequest) -> int:
         """Count the tokens of a request's prompt, one request at a time. Raises what `build` raises."""
-        prompt = await _run(self._counter, self.build_now, request)
+        options = answer_options(request)
+        prompt = await _run(self._counter, lambda: self.build_now(request, options))
         return len(prompt.tokens)
 
-    def build_now(self, request: CountTokensRequest) -> Prompt:
+    def build_now(self, request: CountTokensRequest, options: AnswerOptions) -> Prompt:
         """Build a request's prompt. Tokenising releases the GIL, rendering does not."""
-        _check_tool_choice(request)
         if self._images == "refuse":
             refuse_media(request.messages)
         started = time.perf_counter()
         request = hoist_system(request)
-        content = (system_text(request.system), _with_instruction(request), head_tools(request.tools or []))
+        content = (
+            system_text(request.system),
+            _with_instruction(request, options),
+            head_tools(options.tools),
+        )
         (system, messages, tools), separator = self._special_tokens.escape(content)
-        rendered = self._template.render(system, messages, tools, _thinking(request))
-        text = self._without_thinking(rendered) if _forbids_thinking(request) else rendered
+        rendered = self._template.render(system, messages, tools, options.thinking)
+        text = self._without_thinking(rendered) if options.thinking.forbidden else rendered
         rendered_at = time.perf_counter()
         tokens = self._special_tokens.encode(text, separator)
         self._check_tokens(tokens)
         return Prompt(
             tokens=tokens,
-            tool_format=self._format.tool_calls if tools and _may_call(request) else None,
-            tools=[template_tool(tool) for tool in request.tools or []],
             starts_thinking=self._format.starts_thinking(text),
-            budget=self._budget(request, self._format.starts_thinking(text)),
             template_s=rendered_at - started,
             tokenize_s=time.perf_counter() - rendered_at,
         )
 
-    def _budget(self, request: CountTokensRequest, is_open: bool) -> ThinkingBudget | None:
-        """Bound the thoughts as the request asks, where the model has marks around them."""
-        num_tokens = request.thinking.budget_tokens if request.thinking else None
-        if num_tokens is None or self._format.thinking is None:
-            return None
-        return ThinkingBudget(
-            num_tokens, self._format.thinking, is_open, self._format.new_message_detokenizer
-        )
-
     async def tokens(self, prompt: str | list[int]) -> list[int]:
         """Tokenise a prompt that is the whole of what the model reads: its marks are meant as such."""
-        tokens = await _run(self._builders, self._encode, prompt) if isinstance(prompt, str) else prompt
+        tokens = (
+            await _run(self._builders, lambda: self._encode(prompt)) if isinstance(prompt, str) else prompt
+        )
         self._check_tokens(tokens)
         return tokens
 
@@ -128,42 +116,15 @@ class PromptBuilder:
         return text + thinking.closing if thinking and self._format.starts_thinking(text) else text
 
 
-async def _run(executor: Executor, function: Callable[[A], R], argument: A) -> R:
-    return await asyncio.get_running_loop().run_in_executor(executor, function, argument)
+async def _run(executor: Executor, function: Callable[[], R]) -> R:
+    return await asyncio.get_running_loop().run_in_executor(executor, function)
 
 
-def _with_instruction(request: CountTokensRequest) -> list[TemplateMessage]:
+def _with_instruction(request: CountTokensRequest, options: AnswerOptions) -> list[TemplateMessage]:
     """Add what the request asks for in fields to what it asks for in words."""
     messages = template_messages(request)
-    instruction = closing_instruction(request)
+    instruction = closing_instruction(options)
     if instruction:
         place = len(messages) - (messages[-1]["role"] == "assistant") if messages else 0
         messages.insert(place, {"role": "system", "content": instruction})
     return messages
-
-
-def _check_tool_choice(request: CountTokensRequest) -> None:
-    choice = request.tool_choice
-    if choice is None or choice.type in ("auto", "none"):
-        return
-    names = {tool.name for tool in request.tools or []}
-    if not names:
-        raise InvalidRequest(f"tool_choice: type {choice.type!r} needs tools")
-    if choice.type == "tool" and choice.name not in names:
-        raise InvalidRequest("tool_choice.name: no such tool in tools")
-
-
-def _thinking(request: CountTokensRequest) -> ThinkingOptions:
-    wanted = request.thinking is not None and request.thinking.type != "disabled"
-    effort = request.output_config.effort if request.output_config else None
-    return ThinkingOptions(wanted, effort, request.thinking.budget_tokens if request.thinking else None)
-
-
-def _forbids_thinking(request: CountTokensRequest) -> bool:
-    """Left out is not forbidden: models that always think are better than those that cannot."""
-    return request.thinking is not None and request.thinking.type == "disabled"
-
-
-def _may_call(request: CountTokensRequest) -> bool:
-    """With tool_choice none the tools are still shown, as the cached prefix begins with them."""
-    return request.tool_choice is None or request.tool_choice.type != "none"

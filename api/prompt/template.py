@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import InvalidRequest
 from ..formats.tool_calls.tool_format import describe_tools, native_format
 from ..protocols import TemplateMessage, Tokenizer
+from ..thinking_options import ThinkingOptions
 from .template_messages import (
     merge_users,
     model_turn,
@@ -19,7 +20,7 @@ from .template_messages import (
     with_text_arguments,
     without_tools,
 )
-from .thinking import NO_THINKING_FEATURES, ThinkingFeatures, ThinkingOptions, find_thinking_features
+from .thinking import NO_THINKING_FEATURES, ThinkingFeatures, find_thinking_features
 from .time_limit import TimeIsUp, run_limited
 
 SYSTEM, USER, ANSWER, LATER, RESULT, THOUGHT = (

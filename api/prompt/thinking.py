@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ..thinking_options import ThinkingOptions
+
 # What templates call the switch; how much thinking they can be asked for; and how many tokens of it.
 SWITCH_NAMES = ("enable_thinking", "thinking")
 EFFORT, EFFORT_NAMES = "reasoning_effort", ("none", "low", "medium", "high")
@@ -17,15 +19,6 @@ MORE = {
 
 Render = Callable[[dict[str, Any]], str | None]
 """Renders a conversation with settings; None where the template refuses them."""
-
-
-@dataclass(frozen=True, slots=True)
-class ThinkingOptions:
-    """What a request says about thinking."""
-
-    wanted: bool = False
-    effort: str | None = None
-    num_tokens: int | None = None  # at most
 
 
 @dataclass(frozen=True, slots=True)

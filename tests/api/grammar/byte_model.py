@@ -38,7 +38,7 @@ def make_tokenizer(special: bool = False) -> Any:
 
 
 class Model:
-    """A vocabulary with tokens that hold more than a mark's end, and the rules of one tool."""
+    """A vocabulary with tokens that hold more than a mark's end, and the spec of one tool."""
 
     def __init__(self) -> None:
         tokenizer = make_tokenizer()
@@ -51,7 +51,7 @@ class Model:
             GrammarKey(tuple(tools), self.format if tools else None, schema)
         )
 
-    def rules(self, **settings: Any) -> ConstraintSpec:
+    def spec(self, **settings: Any) -> ConstraintSpec:
         grammar = self.grammar()
         if settings.pop("forced", False):
             settings["answer"] = grammar
@@ -73,6 +73,6 @@ def write(constraint: AnswerConstraint, text: str) -> None:
     """Write text in single bytes; every one must be allowed by the mask, and accepted."""
     for byte in text.encode():
         mask = constraint.mask()
-        token = constraint._rules.vocabulary.ids_of_bytes[byte]
+        token = constraint._spec.vocabulary.ids_of_bytes[byte]
         assert mask is None or mask[token // 8] >> token % 8 & 1, f"{chr(byte)!r} in {text!r}"
         assert constraint.accept(token), f"{chr(byte)!r} in {text!r}"

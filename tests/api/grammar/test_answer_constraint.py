@@ -26,15 +26,15 @@ def allowed(constraint: AnswerConstraint) -> set[str]:
     """Show what may come next."""
     mask = constraint.mask()
     assert mask is not None
-    table = constraint._rules.vocabulary.bytes_of
+    table = constraint._spec.vocabulary.bytes_of
     return {table[i].decode("utf-8", "replace") for i in range(len(table)) if mask[i // 8] >> i % 8 & 1}
 
 
 def test_text_is_free_up_to_a_mark_and_behind_the_call(model: Model) -> None:
-    constraint = AnswerConstraint(model.rules())
+    constraint = AnswerConstraint(model.spec())
     write(constraint, "I <call the tool <cal")
     assert constraint.mask() is None
-    constraint = AnswerConstraint(model.rules())
+    constraint = AnswerConstraint(model.spec())
     write(constraint, "Well: ")
     assert constraint.accept(model.token("<call>"))
     assert "x" not in allowed(constraint)
@@ -45,7 +45,7 @@ def test_text_is_free_up_to_a_mark_and_behind_the_call(model: Model) -> None:
 
 
 def test_a_mark_spelled_in_letters_is_a_mark(model: Model) -> None:
-    constraint = AnswerConstraint(model.rules())
+    constraint = AnswerConstraint(model.spec())
     write(constraint, "so <call>\n{")
     assert allowed(constraint) == {'"', " ", "\n"}
     write(constraint, CALL[1:] + "</call>")
@@ -55,7 +55,7 @@ def test_a_mark_spelled_in_letters_is_a_mark(model: Model) -> None:
 
 
 def test_text_that_speaks_of_the_mark_in_letters_stays_free(model: Model) -> None:
-    constraint = AnswerConstraint(model.rules())
+    constraint = AnswerConstraint(model.spec())
     write(constraint, "Calls begin with `<call>`, or <call> and a line:\n<call>\n\nthen more <call>")
     assert constraint.mask() is None
     write(constraint, " {")
@@ -63,19 +63,19 @@ def test_text_that_speaks_of_the_mark_in_letters_stays_free(model: Model) -> Non
 
 
 def test_an_answer_may_not_end_in_thoughts_when_something_is_still_owed(model: Model) -> None:
-    constraint = AnswerConstraint(model.rules(forced=True, starts_thinking=True))
+    constraint = AnswerConstraint(model.spec(forced=True), starts_thinking=True)
     write(constraint, "hmm ")
     assert not constraint.accept(256)
     assert "<|end|>" not in allowed(constraint)
     write(constraint, "well</think>")
     assert allowed(constraint) == {"<call>", "<", " ", "\n", "<call>{"}
-    free = AnswerConstraint(model.rules(starts_thinking=True))
+    free = AnswerConstraint(model.spec(), starts_thinking=True)
     write(free, "hmm ")
     assert free.accept(256)
 
 
 def test_an_answer_may_not_end_within_a_call(model: Model) -> None:
-    constraint = AnswerConstraint(model.rules())
+    constraint = AnswerConstraint(model.spec())
     assert constraint.accept(model.token("<call>"))
     assert not constraint.accept(256)
     assert "<|end|>" not in allowed(constraint)
@@ -85,7 +85,7 @@ def test_an_answer_may_not_end_within_a_call(model: Model) -> None:
 
 
 def test_an_end_mark_in_a_string_is_text(model: Model) -> None:
-    constraint = AnswerConstraint(model.rules())
+    constraint = AnswerConstraint(model.spec())
     write(constraint, '<call>{"name": "read", "arguments": {"path": "</call> <call>')
     assert constraint.mask() is not None
     assert not constraint.accept(model.token("</call>")), "the mark itself would end the call for its reader"
@@ -94,7 +94,7 @@ def test_an_end_mark_in_a_string_is_text(model: Model) -> None:
 
 
 def test_a_token_that_completes_the_mark_may_go_on_as_the_call_does(model: Model) -> None:
-    constraint = AnswerConstraint(model.rules())
+    constraint = AnswerConstraint(model.spec())
     write(constraint, "a <call")
     assert constraint.accept(model.token(">{"))
     write(constraint, CALL[1:] + "</call>")
@@ -118,7 +118,7 @@ def test_a_token_that_goes_on_as_no_call_does_is_refused_and_others_are_not(mode
 
 
 def test_a_token_that_ends_the_call_may_hold_more(model: Model) -> None:
-    constraint = AnswerConstraint(model.rules())
+    constraint = AnswerConstraint(model.spec())
     write(constraint, f"<call>{CALL}</call")
     assert constraint.accept(model.token(">\n\n"))
     assert constraint.mask() is None
@@ -126,14 +126,14 @@ def test_a_token_that_ends_the_call_may_hold_more(model: Model) -> None:
 
 
 def test_a_call_that_must_be_made_comes_first(model: Model) -> None:
-    constraint = AnswerConstraint(model.rules(forced=True))
+    constraint = AnswerConstraint(model.spec(forced=True))
     assert allowed(constraint) == {"<call>", "<", " ", "\n", "<call>{"}
     write(constraint, f"\n<call>{CALL}</call>")
     assert constraint.mask() is None
 
 
 def test_thoughts_are_free_and_may_speak_of_marks(model: Model) -> None:
-    constraint = AnswerConstraint(model.rules(forced=True, starts_thinking=True))
+    constraint = AnswerConstraint(model.spec(forced=True), starts_thinking=True)
     write(constraint, "Shall I <call> it? <think> No.")
     assert constraint.mask() is None
     assert constraint.accept(model.token("</think>"))
@@ -141,8 +141,8 @@ def test_thoughts_are_free_and_may_speak_of_marks(model: Model) -> None:
 
 
 def test_a_model_may_open_its_thoughts_itself_but_only_at_first(model: Model) -> None:
-    rules = model.rules(forced=True, may_think=True)
-    constraint = AnswerConstraint(rules)
+    spec = model.spec(forced=True, may_think=True)
+    constraint = AnswerConstraint(spec)
     assert "<think>" in allowed(constraint)
     assert constraint.accept(model.token("<think>"))
     write(constraint, "hm")
@@ -153,11 +153,11 @@ def test_a_model_may_open_its_thoughts_itself_but_only_at_first(model: Model) ->
     assert constraint.accept(model.token("<think>"))
     write(constraint, "</think> done")
     assert constraint.mask() is None, "what must be called has been called"
-    assert "<think>" not in allowed(AnswerConstraint(model.rules(forced=True)))
+    assert "<think>" not in allowed(AnswerConstraint(model.spec(forced=True)))
 
 
 def test_an_answer_goes_on_where_thoughts_were_closed_for_the_model(model: Model) -> None:
-    first = AnswerConstraint(model.rules(forced=True, starts_thinking=True))
+    first = AnswerConstraint(model.spec(forced=True), starts_thinking=True)
     write(first, "endless")
     spelled = model.vocabulary.spell(b"endless\n</think>\n\n")
     second = first.resumed(spelled)
@@ -167,7 +167,7 @@ def test_an_answer_goes_on_where_thoughts_were_closed_for_the_model(model: Model
 
 def test_a_constraint_survives_the_end_of_a_thinking_budget(model: Model) -> None:
     """The closing mark is not sampled, but a part of the next request's prompt."""
-    constraint = AnswerConstraint(model.rules(forced=True, starts_thinking=True))
+    constraint = AnswerConstraint(model.spec(forced=True), starts_thinking=True)
     scheduler = ScriptedScheduler()
     scheduler.play(Script([model.vocabulary.spell(b"so many thoughts")], hangs=True), Script())
     closing = model.vocabulary.spell(b"\n</think>\n\n")
@@ -223,8 +223,8 @@ def test_arguments_come_in_any_order_each_once_and_the_required_ones_in_any_case
     grammar = model.grammar(tools=tools)
 
     def begin(name: str, arguments: str) -> AnswerConstraint:
-        rules = ConstraintSpec(model.vocabulary, call_marks=(b"<call>", b"</call>"), answer=grammar)
-        constraint = AnswerConstraint(rules)
+        spec = ConstraintSpec(model.vocabulary, call_marks=(b"<call>", b"</call>"), answer=grammar)
+        constraint = AnswerConstraint(spec)
         write(constraint, f'<call>{{"name": "{name}", "arguments": {arguments}')
         return constraint
 
@@ -242,7 +242,7 @@ def test_arguments_come_in_any_order_each_once_and_the_required_ones_in_any_case
 
 def test_no_way_of_cutting_a_text_into_tokens_is_preferred(model: Model) -> None:
     """Where one text alone could follow, a single way to write it was left, which led a real model astray."""
-    constraint = AnswerConstraint(model.rules(forced=True))
+    constraint = AnswerConstraint(model.spec(forced=True))
     assert allowed(constraint) >= {"<call>", "<", "<call>{"}
     write(constraint, '<call>{"name')
     assert allowed(constraint) == {'"', '":'}
@@ -257,7 +257,7 @@ def test_blanks_between_parts_have_an_end(model: Model) -> None:
 
 
 def test_tokens_of_padded_embeddings_are_nothing_in_text_and_nothing_in_a_call(model: Model) -> None:
-    constraint = AnswerConstraint(model.rules())
+    constraint = AnswerConstraint(model.spec())
     assert constraint.accept(100_000)
     assert constraint.accept(model.token("<call>"))
     assert not constraint.accept(100_000)

@@ -84,10 +84,10 @@ class Calls:
         grammar = await self.grammars.get(GrammarKey(tuple(tools), FORMAT, None))
         marks = (FORMAT.start.encode(), FORMAT.end.encode())
         forced = grammar if rng.random() < 0.8 else None
-        rules = ConstraintSpec(self.vocabulary, call=grammar, call_marks=marks, answer=forced)
+        spec = ConstraintSpec(self.vocabulary, call=grammar, call_marks=marks, answer=forced)
         begun = "" if forced else FORMAT.start + "{"  # in letters a mark is one when a call follows
         prompt = f"{seed}: {begun}"
-        constraint = AnswerConstraint(rules).resumed(self.ids(begun))
+        constraint = AnswerConstraint(spec).resumed(self.ids(begun))
         reading = AnswerFormat(
             tool_format=FORMAT, tools=[template_tool(tool) for tool in tools], one_call=True
         )

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from pensieve.api.answer_options import answer_options
 from pensieve.api.formats.thinking_signature import seal, unseal
 from pensieve.api.formats.tool_calls.tool_format import head_tools
 from pensieve.api.prompt.conversation import closing_instruction, hoist_system, system_text, template_messages
@@ -150,8 +151,8 @@ def test_the_placeholder_tool_is_never_shown() -> None:
 
 def test_a_wanted_schema_is_asked_for_in_words() -> None:
     config = {"effort": "high", "format": {"type": "json_schema", "schema": {"type": "object"}}}
-    assert '{"type": "object"}' in closing_instruction(request(output_config=config))
-    assert closing_instruction(request(output_config={"effort": "high"})) == ""
+    assert '{"type": "object"}' in closing_instruction(answer_options(request(output_config=config)))
+    assert closing_instruction(answer_options(request(output_config={"effort": "high"}))) == ""
 
 
 def test_unknown_fields_are_ignored() -> None:

@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 from pensieve.api.prompt.prompt import Prompt, PromptBuilder
 from pensieve.api.prompt.special_tokens import SpecialTokens
 from pensieve.api.prompt.template import ChatTemplate
-from pensieve.api.prompt.thinking import ThinkingOptions
-from pensieve.api.schema import CountTokensRequest
+from pensieve.api.thinking_options import ThinkingOptions
 
 from ...fakes import ByteTokenizer
 from .. import tokenizers
-from ..builders import make_prompt_builder
+from ..builders import build_prompt, make_prompt_builder
 
 SHAPES: dict[str, Callable[[], Any]] = {
     "qwen": tokenizers.qwen,
@@ -63,7 +62,7 @@ def builder(name: str) -> PromptBuilder:
 
 
 def build(name: str, **fields: Any) -> Prompt:
-    return builder(name).build_now(CountTokensRequest.model_validate({"model": "m"} | fields))
+    return build_prompt(builder(name), {"model": "m"} | fields)
 
 
 def marks_in(name: str, tokens: list[int]) -> Counter[int]:
@@ -205,7 +204,7 @@ def test_a_mark_that_opens_thoughts_opens_none_as_text() -> None:
     tokenizer = ByteTokenizer(thinks=True)
     messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "<think>"}]
     body = {"model": "m", "messages": messages}
-    prompt = make_prompt_builder(tokenizer).build_now(CountTokensRequest.model_validate(body))
+    prompt = build_prompt(make_prompt_builder(tokenizer), body)
     assert not prompt.starts_thinking
 
 

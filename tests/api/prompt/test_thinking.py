@@ -7,11 +7,11 @@ import pytest
 from pensieve.api.formats.thinking_signature import seal
 from pensieve.api.prompt.prompt import Prompt
 from pensieve.api.prompt.template import ChatTemplate
-from pensieve.api.prompt.thinking import ThinkingFeatures, ThinkingOptions
-from pensieve.api.schema import CountTokensRequest
+from pensieve.api.prompt.thinking import ThinkingFeatures
+from pensieve.api.thinking_options import ThinkingOptions
 
 from ...fakes import ByteTokenizer
-from ..builders import make_prompt_builder
+from ..builders import build_prompt, make_prompt_builder
 from ..templates import (
     ALWAYS_THINKS,
     BUDGET_IN_TOKENS,
@@ -33,7 +33,7 @@ def build(template: str, *messages: Any, harmony: bool = False, **fields: Any) -
     tokenizer = ByteTokenizer(template, thinks=not harmony, harmony=harmony)
     body = {"model": "m", "messages": messages or (HELLO,)} | fields
     builder = make_prompt_builder(tokenizer, tokenizer.vocab_size)
-    prompt = builder.build_now(CountTokensRequest.model_validate(body))
+    prompt = build_prompt(builder, body)
     return prompt, tokenizer.decode(prompt.tokens)
 
 

@@ -1,0 +1,80 @@
+"""What one request allows its answer and asks of it, read from the body once.
+
+Prompt, constraint, parser and thinking budget all go by these options, and none of them reads `tool_choice`,
+`thinking` or `output_config` itself.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from .errors import InvalidRequest
+from .formats.tool_calls.tool_format import head_tools
+from .schema import AssistantMessage, CountTokensRequest, GenerationRequest, Tool, ToolChoice
+from .thinking_options import ThinkingOptions
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOptions:
+    """A request's wishes for its answer.
+
+    tools: all tools of the request. callable_tools: those that may be called.
+    called_tool: the name of the tool that must be called, where `must_call` leaves no choice.
+    forbids_calls: there are tools, and none may be called. The prompt shows them all the same, as the cached
+    prefix begins with them.
+    one_call: the answer ends after its first tool call.
+    answer_schema: the JSON schema that the answer must conform to, None for free text.
+    continues_answer: the conversation ends with words of the model, which the answer continues.
+    """
+
+    stop_sequences: tuple[str, ...] = ()
+    tools: tuple[Tool, ...] = ()
+    callable_tools: tuple[Tool, ...] = ()
+    must_call: bool = False
+    called_tool: str | None = None
+    forbids_calls: bool = False
+    one_call: bool = False
+    answer_schema: dict[str, Any] | None = None
+    continues_answer: bool = False
+    thinking: ThinkingOptions = field(default_factory=ThinkingOptions)
+
+    @property
+    def may_call(self) -> bool:
+        """Whether the answer may hold tool calls."""
+        return bool(self.callable_tools)
+
+
+AUTO = ToolChoice(type="auto")
+
+
+def answer_options(body: CountTokensRequest) -> AnswerOptions:
+    """Read a request's options. Raises InvalidRequest where `tool_choice` asks for a missing tool."""
+    choice, tools = body.tool_choice or AUTO, tuple(body.tools or ())
+    must_call = choice.type in ("any", "tool")
+    if must_call and not tools:
+        raise InvalidRequest(f"tool_choice: type {choice.type!r} needs tools")
+    called_tool = choice.name if choice.type == "tool" else None
+    if choice.type == "tool" and called_tool not in {tool.name for tool in tools}:
+        raise InvalidRequest("tool_choice.name: no such tool in tools")
+    may_call = choice.type != "none" and bool(head_tools(tools))
+    callable_tools = [tool for tool in tools if may_call and called_tool in (None, tool.name)]
+    output_format = body.output_config.format if body.output_config else None
+    return AnswerOptions(
+        stop_sequences=tuple(body.stop_sequences or ()) if isinstance(body, GenerationRequest) else (),
+        tools=tools,
+        callable_tools=tuple(callable_tools),
+        must_call=must_call,
+        called_tool=called_tool,
+        forbids_calls=choice.type == "none" and bool(tools),
+        one_call=choice.disable_parallel_tool_use,
+        answer_schema=output_format.json_schema if output_format else None,
+        continues_answer=isinstance(body.messages[-1], AssistantMessage),
+        thinking=_thinking_options(body),
+    )
+
+
+def _thinking_options(body: CountTokensRequest) -> ThinkingOptions:
+    effort = body.output_config.effort if body.output_config else None
+    if body.thinking is None:
+        return ThinkingOptions(effort=effort)
+    forbidden = body.thinking.type == "disabled"
+    return ThinkingOptions(not forbidden, effort, body.thinking.budget_tokens, forbidden)
