@@ -2,7 +2,7 @@
 # Only a Python with venv and pip is assumed. uv is used where it is installed.
 
 MODEL ?= demo
-PORT ?= 7777
+PORT ?=
 ARGS ?=
 
 VENV := .venv
@@ -17,7 +17,7 @@ SOURCES := pyproject.toml Makefile
 install: $(VENV)/.installed
 
 run: $(VENV)/.installed
-	$(BIN)/pensieve serve --model "$(MODEL)" --port "$(PORT)" $(ARGS)
+	$(BIN)/pensieve serve --model "$(MODEL)" $(if $(PORT),--port "$(PORT)") $(ARGS)
 
 # A sample of the tests; test-all runs every test in full.
 test: $(VENV)/.installed-dev

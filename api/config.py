@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from ..defaults import DEFAULT_PORT
+
 MediaPolicy = Literal["note", "refuse"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -12,7 +14,7 @@ class ServerConfig:
     """Where to listen and whom to serve."""
 
     host: str = field(default="127.0.0.1", metadata={"help": "address to listen on"})
-    port: int = field(default=7777, metadata={"help": "port to listen on"})
+    port: int = field(default=DEFAULT_PORT, metadata={"help": "port to listen on"})
     api_key: str | None = field(
         default=None,
         metadata={

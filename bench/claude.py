@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..defaults import DEFAULT_URL, LOCAL_KEY
+
 TOOLS = "Bash,Read,Edit"
 FILE_NAMES = ("notes.txt", "config.ini", "todo.md", "settings.cfg", "report.txt", "names.csv")
 
@@ -92,7 +94,7 @@ class Session:
             "HOME": str(self.home),
             "TERM": "xterm",
             "ANTHROPIC_BASE_URL": self.url,
-            "ANTHROPIC_API_KEY": "pensieve-local-key",
+            "ANTHROPIC_API_KEY": LOCAL_KEY,
             "DISABLE_TELEMETRY": "1",
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
             "CLAUDE_CODE_MAX_RETRIES": "1",
@@ -212,7 +214,7 @@ def main(arguments: abc.Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--url", default="http://127.0.0.1:7777")
+    parser.add_argument("--url", default=DEFAULT_URL)
     parser.add_argument(
         "--claude", default=os.environ.get("PENSIEVE_CLAUDE", "claude"), help="the client's path"
     )

@@ -8,6 +8,8 @@ import urllib.parse
 from dataclasses import dataclass
 from typing import Any
 
+from ..defaults import LOCAL_KEY
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -25,7 +27,7 @@ def stream(url: str, body: dict[str, Any], timeout_s: float = 600) -> Timing:
     """POST `body` to /v1/messages as a stream and time it. Raises RuntimeError on any error."""
     address = urllib.parse.urlsplit(url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=timeout_s)
-    headers = {"content-type": "application/json", "x-api-key": "pensieve-local-key"}
+    headers = {"content-type": "application/json", "x-api-key": LOCAL_KEY}
     started = time.perf_counter()
     connection.request("POST", "/v1/messages", json.dumps({**body, "stream": True}), headers)
     response = connection.getresponse()

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from ..defaults import DEFAULT_URL, LOCAL_KEY
+
 ProtocolName = Literal["anthropic", "openai"]
 
 
@@ -57,13 +59,13 @@ class TraceConfig:
 class BenchConfig:
     """Whom to ask, and where the report goes."""
 
-    url: str = field(default="http://127.0.0.1:7777", metadata={"help": "the server, without a path"})
+    url: str = field(default=DEFAULT_URL, metadata={"help": "the server, without a path"})
     protocol: ProtocolName = field(
         default="anthropic",
         metadata={"help": "/v1/messages or /v1/chat/completions", "choices": get_args(ProtocolName)},
     )
     model: str = field(default="claude-bench", metadata={"help": "model named in the requests"})
-    api_key: str = field(default="pensieve-local-key", metadata={"help": "key sent to the server"})
+    api_key: str = field(default=LOCAL_KEY, metadata={"help": "key sent to the server"})
     timeout_s: float = field(default=600.0, metadata={"help": "a request that takes longer is an error"})
     json: str | None = field(default=None, metadata={"help": "file for the report and every request's times"})
     plot: str | None = field(default=None, metadata={"help": "file for a plot (SVG)"})

@@ -10,6 +10,7 @@ import random
 import statistics
 import string
 
+from ..defaults import DEFAULT_URL
 from .client import Timing, spread, stream
 
 
@@ -18,7 +19,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--url", default="http://127.0.0.1:7777")
+    parser.add_argument("--url", default=DEFAULT_URL)
     parser.add_argument("--characters", type=int, default=10_000, help="length of the first prompt")
     parser.add_argument("--new", type=int, default=250, help="characters that the second turn adds")
     parser.add_argument("--repeat", type=int, default=5)

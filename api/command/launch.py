@@ -12,24 +12,15 @@ import time
 import urllib.error
 import urllib.request
 from collections import abc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from ... import PensieveError
 from ..config import ServerConfig
-
-# Any key is accepted on loopback, but Claude Code wants one.
-LOCAL_KEY = "pensieve-local-key"
-
-MAX_OUTPUT_TOKENS = 8192
+from .client_environment import API_KEY, RunningServer, base_url, client_environment
 
 CLIENT = "claude"
 CLIENT_VARIABLE = "PENSIEVE_CLAUDE"  # names the client where it is not on the path
-
-# With this key as well, the client would ask which of the two to use.
-UNWANTED = "ANTHROPIC_API_KEY"
 
 PROBE_S = 5.0
 STOP_S = 10.0  # the server ends its answers sooner
@@ -42,15 +33,6 @@ PERMISSION_NOTE = (
 
 class LaunchError(PensieveError):
     """The client or the server is not to be had."""
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A server that answers."""
-
-    url: str
-    model: str
-    max_context: int
 
 
 def launch(config: ServerConfig, serve_flags: abc.Sequence[str], arguments: abc.Sequence[str]) -> int:
@@ -74,9 +56,9 @@ def print_environment(config: ServerConfig) -> None:
     running = find_server(config)
     if running is None:
         raise LaunchError(f"no server answers at {_url(config)}: start one with `pensieve serve`")
-    print(f"unset {UNWANTED}")
+    print(f"unset {API_KEY}")
     known = {name: value for name, value in os.environ.items() if name == "NO_PROXY"}
-    for name, value in environment(running, config.api_key, known).items():
+    for name, value in client_environment(running, config.api_key, known).items():
         print(f"export {name}={shlex.quote(value)}")
 
 
@@ -91,41 +73,7 @@ def find_client() -> str:
     return path
 
 
-def environment(running: Running, api_key: str | None, inherited: Mapping[str, str]) -> dict[str, str]:
-    """What the client is to find: the user's own settings stay, but for those that lead to the server."""
-    aliases = ("OPUS", "SONNET", "HAIKU", "FABLE")
-    needed = {
-        "ANTHROPIC_BASE_URL": running.url,
-        "ANTHROPIC_AUTH_TOKEN": api_key or LOCAL_KEY,
-        "ANTHROPIC_MODEL": running.model,
-        **{f"ANTHROPIC_DEFAULT_{alias}_MODEL": running.model for alias in aliases},
-        "NO_PROXY": ",".join(filter(None, (inherited.get("NO_PROXY"), urlsplit(running.url).hostname))),
-    }
-    preferred = {
-        "CLAUDE_CODE_MAX_CONTEXT_TOKENS": str(running.max_context),
-        "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(output_tokens(running.max_context)),
-        # These two differ between folders and sessions, at the head of a prompt that all could share.
-        "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
-        "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",
-        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
-        "CLAUDE_CODE_GATEWAY_HINT_HEADERS": "1",
-    }
-    kept = {name: value for name, value in inherited.items() if name != UNWANTED}
-    return preferred | kept | needed
-
-
-def base_url(host: str, port: int) -> str:
-    """Where a client on this machine finds the server."""
-    everywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
-    return f"http://{everywhere.get(host, f'[{host}]' if ':' in host else host)}:{port}"
-
-
-def output_tokens(max_context: int) -> int:
-    """How long answers may be, so that most of the context is left to what they are about."""
-    return min(MAX_OUTPUT_TOKENS, max_context // 4)
-
-
-def find_server(config: ServerConfig) -> Running | None:
+def find_server(config: ServerConfig) -> RunningServer | None:
     """Ask the server at the configured address who it is; None when nobody listens. Raises LaunchError."""
     url = _url(config)
     # A proxy could not reach this machine.
@@ -133,7 +81,7 @@ def find_server(config: ServerConfig) -> Running | None:
     try:
         with opener.open(f"{url}/health", timeout=PROBE_S) as response:
             health = json.load(response)
-        return Running(url, str(health["model"]), int(health["max_context"]))
+        return RunningServer(url, str(health["model"]), int(health["max_context"]))
     except urllib.error.HTTPError as error:
         raise LaunchError(f"the server at {url} cannot answer requests (status {error.code})") from error
     except urllib.error.URLError as error:
@@ -145,7 +93,7 @@ def find_server(config: ServerConfig) -> Running | None:
 
 
 @contextmanager
-def started_server(config: ServerConfig, flags: abc.Sequence[str]) -> Iterator[Running]:
+def started_server(config: ServerConfig, flags: abc.Sequence[str]) -> Iterator[RunningServer]:
     """Run `pensieve serve` meanwhile. Raises LaunchError when it does not start."""
     process = subprocess.Popen(
         # -P: in the user's folder may lie files that are named like modules.
@@ -185,7 +133,7 @@ class _Output(threading.Thread):
                 print(line, end="", file=sys.stderr, flush=True)
 
 
-def _wait_for_server(config: ServerConfig, process: subprocess.Popen[str], output: _Output) -> Running:
+def _wait_for_server(config: ServerConfig, process: subprocess.Popen[str], output: _Output) -> RunningServer:
     while process.poll() is None:
         running = find_server(config)
         if running is not None:
@@ -195,10 +143,12 @@ def _wait_for_server(config: ServerConfig, process: subprocess.Popen[str], outpu
     raise LaunchError(f"the server did not start: {output.last_line.removeprefix('pensieve: ')}")
 
 
-def _run_client(client: str, arguments: abc.Sequence[str], running: Running, config: ServerConfig) -> int:
+def _run_client(
+    client: str, arguments: abc.Sequence[str], server: RunningServer, config: ServerConfig
+) -> int:
     if sys.stderr.isatty() and "--permission-mode" not in arguments:
         print(PERMISSION_NOTE, file=sys.stderr, flush=True)
-    settings = environment(running, config.api_key, os.environ)
+    settings = client_environment(server, config.api_key, os.environ)
     # Ctrl-C reaches the client as well, which knows what to do; a handler, unlike SIG_IGN, is not inherited.
     signal.signal(signal.SIGINT, lambda *_: None)
     try:

@@ -1,11 +1,12 @@
 """What the server tells the user at its start: the plan, and how to point Claude Code here."""
 
+from ...defaults import DEFAULT_PORT, LOCAL_KEY
 from ...engine.loading.build import PlannedModel
 from ...engine.loading.memory_plan import gigabytes
 from ...engine.served_model import ServedModel
 from ..config import ServerConfig
 from ..grammar.constraint_factory import ConstraintFactory
-from .launch import LOCAL_KEY, base_url, output_tokens
+from .client_environment import API_KEY, BASE_URL, base_url, context_limits
 
 # Claude Code's own prompt with all its tools is 49,000 characters.
 ROOMY_CONTEXT = 24_000
@@ -44,15 +45,13 @@ def describe_calls(constraint_factory: ConstraintFactory | None) -> str:
 def describe_client(model: ServedModel, config: ServerConfig, port: int) -> str:
     """The lines to paste, so that Claude Code uses this server. port: the one really listened on."""
     key = LOCAL_KEY if config.api_key is None else "(your --api-key)"
-    flags = f" --port {port}" if port != ServerConfig().port else ""
+    flags = f" --port {port}" if port != DEFAULT_PORT else ""
     flags += " --api-key KEY" if config.api_key is not None else ""
+    variables = {BASE_URL: base_url(config.host, port), API_KEY: key, **context_limits(model.max_context)}
     lines = [
         f"Ready. `pensieve claude{flags}` in another terminal starts Claude Code on it; or paste there:",
         "",
-        f"  export ANTHROPIC_BASE_URL={base_url(config.host, port)}",
-        f"  export ANTHROPIC_API_KEY={key}",
-        f"  export CLAUDE_CODE_MAX_CONTEXT_TOKENS={model.max_context}",
-        f"  export CLAUDE_CODE_MAX_OUTPUT_TOKENS={output_tokens(model.max_context)}",
+        *(f"  export {name}={value}" for name, value in variables.items()),
         "  claude",
     ]
     if model.max_context < ROOMY_CONTEXT:

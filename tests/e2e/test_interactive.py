@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pensieve.api.command.launch import Running, environment
+from pensieve.api.command.client_environment import RunningServer, client_environment
 from pensieve.scheduler.sequence import Request
 
 from ..api.conftest import Server, running, wait_until
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is no
 
 
 @contextmanager
-def session(claude: str, folder: Path, server: Running, *flags: str) -> Iterator[Terminal]:
+def session(claude: str, folder: Path, server: RunningServer, *flags: str) -> Iterator[Terminal]:
     """A user with a project of one file, whose client asks before each action."""
     project = folder / "project"
     project.mkdir()
@@ -32,7 +32,7 @@ def session(claude: str, folder: Path, server: Running, *flags: str) -> Iterator
         "HOME": str(make_home(folder, project)),
         "TERM": "xterm-256color",
         "DISABLE_TELEMETRY": "1",
-        **environment(server, None, {}),
+        **client_environment(server, None, {}),
     }
     with Terminal([claude, "--permission-mode", "manual", *flags], project, variables) as terminal:
         terminal.wait_for("manual mode on")
@@ -46,7 +46,7 @@ def num_running(url: str) -> int:
 
 def test_a_tool_call_and_the_context(server: str, claude: str, tmp_path: Path) -> None:
     """With the demo model."""
-    with session(claude, tmp_path, Running(server, "demo", 32_768), "--bare") as terminal:
+    with session(claude, tmp_path, RunningServer(server, "demo", 32_768), "--bare") as terminal:
         terminal.say("Run the command `echo plum` and report its output.")
         terminal.wait_for("● plum")
         terminal.say("/context")
@@ -55,7 +55,7 @@ def test_a_tool_call_and_the_context(server: str, claude: str, tmp_path: Path) -
 
 
 def test_an_interrupt_cancels_the_sequence(server: str, claude: str, tmp_path: Path) -> None:
-    with session(claude, tmp_path, Running(server, "demo", 32_768), "--bare") as terminal:
+    with session(claude, tmp_path, RunningServer(server, "demo", 32_768), "--bare") as terminal:
         terminal.say("Count from 1 to 900.")
         terminal.wait_for("1, 2, 3")
         terminal.press("Escape")
@@ -120,7 +120,7 @@ def test_two_subagents_at_once_then_compact(claude: str, tmp_path: Path) -> None
     server = Server(model=FakeModel(max_context=400_000), tokenizer=tokenizer, scheduler=model)
     with (
         running(server),
-        session(claude, tmp_path, Running(server.url, server.model.name, 300_000)) as terminal,
+        session(claude, tmp_path, RunningServer(server.url, server.model.name, 300_000)) as terminal,
     ):
         terminal.say("Ask two agents.")
         terminal.wait_for('Agent "task ONE" finished')

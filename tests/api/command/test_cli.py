@@ -17,7 +17,7 @@ import pytest
 
 from pensieve import __version__
 from pensieve.api.command.cli import UsageError, make_parser, read_settings, unsupported
-from pensieve.api.command.launch import base_url
+from pensieve.api.command.client_environment import base_url
 from pensieve.api.config import ServerConfig
 from pensieve.engine.config import EngineConfig
 from pensieve.scheduler.config import SchedulerConfig

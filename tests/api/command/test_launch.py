@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from pensieve.api.command.cli import split_client_arguments
-from pensieve.api.command.launch import Running, environment, find_server
+from pensieve.api.command.client_environment import RunningServer, client_environment
+from pensieve.api.command.launch import find_server
 from pensieve.api.config import ServerConfig
 
 from ..conftest import Server, StartServer
@@ -102,8 +103,8 @@ def test_print_env_is_what_a_shell_can_read(server: Server, told: Path) -> None:
     shell = {"PATH": os.environ["PATH"], "ANTHROPIC_API_KEY": "old"}
     done = subprocess.run(["sh", "-c", script], env=shell, capture_output=True, text=True, check=True)
     found = dict(line.split("=", 1) for line in done.stdout.split("\0") if line)
-    running = Running(server.url, server.model.name, 100_000)
-    assert environment(running, None, {}).items() <= found.items()
+    running = RunningServer(server.url, server.model.name, 100_000)
+    assert client_environment(running, None, {}).items() <= found.items()
     assert "ANTHROPIC_API_KEY" not in found
 
 
