@@ -1,7 +1,7 @@
-"""Paged attention in MLX: queries against the runs of slots that hold their sequence's keys and values.
+"""Paged attention in MLX: queries against the slot ranges that hold their sequence's keys and values.
 
-Runs on every device and is the reference for the others. Causal: of a row's queries the last one sees all of
-the row's slots, the one before it all but the last, and so on. Knows nothing of sequences or models.
+Runs on every device and is the reference for the others. Causal: a row's last query sees all of the row's
+slots, the query before it all but the last slot, and so on. Knows nothing of sequences or models.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class AttentionParams:
 
     scale: float
     window: int | None = None  # tokens that a query sees, itself included; None for all
-    sinks: mx.array | None = None  # (num_heads,) a score that each head gives to nothing
+    sinks: mx.array | None = None  # (num_heads,) a score that each head gives to no token
 
 
 def attend_arrays(
@@ -32,10 +32,10 @@ def attend_arrays(
     slot_ranges: list[tuple[SlotRange, ...]],
     params: AttentionParams,
 ) -> mx.array:
-    """Attend each row to its own slots.
+    """Attend each row to its slots.
 
     queries: (rows, num_heads, length, key_dim). keys, values: pools of one layer, (num_kv_heads, slots, dim).
-    runs: for each row the slots of its tokens, in order; under a window the first ones may be left out.
+    slot_ranges: for each row the slots of its tokens, in order; slots outside the window may be left out.
     Returns (rows, num_heads, length, value_dim).
     """
     rows = [_attend_row(queries[i : i + 1], keys, values, row, params) for i, row in enumerate(slot_ranges)]
@@ -43,7 +43,7 @@ def attend_arrays(
 
 
 def attend_slice(queries: mx.array, keys: mx.array, values: mx.array, params: AttentionParams) -> mx.array:
-    """Attend a slice of one row to keys and values in token order, of which the slice's own are the last.
+    """Attend a slice of one row to keys and values in token order; the slice's tokens are the last ones.
 
     queries: (1, num_heads, length, key_dim). keys, values: (1, num_kv_heads, tokens, dim).
     Returns (1, num_heads, length, value_dim).
@@ -71,8 +71,8 @@ def _attend(
 
 def _window_mask(length: int, total: int, window: int) -> mx.array:
     """(length, total): which of `total` keys each of the last `length` tokens sees."""
-    behind = mx.arange(total - length, total)[:, None] - mx.arange(total)
-    return (behind >= 0) & (behind < window)
+    age = mx.arange(total - length, total)[:, None] - mx.arange(total)
+    return (age >= 0) & (age < window)
 
 
 def _attend_row(
@@ -82,8 +82,8 @@ def _attend_row(
     if params.window is not None:
         slot_ranges = last_slots(slot_ranges, params.window + length - 1)
     if length == 1 and len(slot_ranges) > 1:
-        return _attend_runs(queries, keys, values, slot_ranges, params)
-    # One run is a view. A prefill chunk's runs are copied together: little beside what it computes.
+        return _attend_ranges(queries, keys, values, slot_ranges, params)
+    # One range is a view. Several are copied together: little work beside a prefill chunk's.
     k = _join([keys[:, first:end] for first, end in slot_ranges])
     v = _join([values[:, first:end] for first, end in slot_ranges])
     return attend_slice(queries, k[None], v[None], params)
@@ -93,10 +93,10 @@ def _join(parts: list[mx.array]) -> mx.array:
     return parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=1)
 
 
-def _attend_runs(
+def _attend_ranges(
     queries: mx.array, keys: Pool, values: Pool, slot_ranges: tuple[SlotRange, ...], params: AttentionParams
 ) -> mx.array:
-    """One query over several runs, without copying them: the scores are joined instead."""
+    """Attend one query to several ranges, without copying them: the scores are joined instead."""
     _, num_heads, _, dim = queries.shape
     q = (queries * params.scale).reshape(keys.shape[0], -1, dim)  # (kv_heads, group, dim)
     scores = [q @ keys[:, first:end].swapaxes(1, 2) for first, end in slot_ranges]

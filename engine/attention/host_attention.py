@@ -1,7 +1,7 @@
 """Paged attention in NumPy, for MLX's CPU device, where it is several times faster than MLX's own.
 
-Online softmax over tiles of keys (Milakov & Gimelshein 2018; FlashAttention, Dao et al. 2022). A stretch of
-slots that several rows share is one matmul for all of them.
+Online softmax over tiles of keys (Milakov & Gimelshein 2018; FlashAttention, Dao et al. 2022). Slots that
+several rows share take one matmul for all of these rows.
 """
 
 from collections import deque
@@ -20,32 +20,37 @@ Floats = npt.NDArray[np.float32]
 Index = slice | npt.NDArray[np.int64]
 
 QUERY_TILE = 1024
-"""Queries, over the heads of a group, attended at a time."""
+"""Queries attended at a time, counted over the query heads of a KV head."""
 
 SCORES_TILE = 512 * QUERY_TILE
-"""Scores computed at a time: 2 MB, to stay in the cache."""
+"""Scores computed at a time: 2 MB, to stay in the processor's cache."""
 
 UNPACKED_TILE = 2048
 """Slots of quantised KV unpacked at a time: 1 MB of heads of 128."""
 
 SMALL_SCORES = 20_000
-"""Scores of one KV head below which another thread costs more than it saves."""
+"""Scores of one KV head below which other threads cost more than they save."""
 
 
 class HostAttention:
-    """Attends with several heads at a time: NumPy works without the GIL, on one core for each call."""
+    """Attends with several heads at a time: NumPy computes without the GIL, on one core a call."""
 
     def __init__(self, num_threads: int) -> None:
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="attention")
 
     def attend(
-        self, queries: Floats, keys: Pool, values: Pool, reads: list[SharedPrefix], params: AttentionParams
+        self,
+        queries: Floats,
+        keys: Pool,
+        values: Pool,
+        prefixes: list[SharedPrefix],
+        params: AttentionParams,
     ) -> Floats:
         """Attend to paged KV.
 
         queries: (rows, num_heads, length, key_dim); one row where length > 1, causal over its last slots.
-        keys, values: pools of one layer, (num_kv_heads, slots, dim). reads: what the rows see; under a window
-        nothing older than the row's first query sees.
+        keys, values: pools of one layer, (num_kv_heads, slots, dim).
+        prefixes: the rows' slots; under a window, none older than the row's first query sees.
         Returns (rows, num_heads, length, value_dim).
         """
         num_rows, num_heads, length, dim = queries.shape
@@ -62,17 +67,17 @@ class HostAttention:
             softmax = Softmax(
                 grouped[:, head, tile], values.shape[2], None if sinks is None else sinks[head, tile]
             )
-            sight = (
-                None if length == 1 else Sight.of(np.arange(num_queries)[tile], length, reads, params.window)
-            )
-            for segment in reads:
-                softmax.add(segment, keys.head(head), values.head(head), sight)
+            visible = None
+            if length > 1:
+                visible = VisibleSlots.of(np.arange(num_queries)[tile], length, prefixes, params.window)
+            for prefix in prefixes:
+                softmax.add(prefix, keys.head(head), values.head(head), visible)
             out[:, head, tile] = softmax.result()
 
         tasks = [(head, start) for head in range(num_kv_heads) for start in range(0, num_queries, QUERY_TILE)]
-        num_scores = sum(len(segment.rows) * segment.num_slots for segment in reads) * num_queries
-        run = map if num_scores < SMALL_SCORES else self._threads.map
-        deque(run(attend_head, tasks), maxlen=0)
+        num_scores = sum(len(prefix.rows) * prefix.num_slots for prefix in prefixes) * num_queries
+        map_tasks = map if num_scores < SMALL_SCORES else self._threads.map
+        deque(map_tasks(attend_head, tasks), maxlen=0)
         return out.reshape(num_rows, num_heads, length, -1)
 
 
@@ -84,27 +89,27 @@ def _sinks_by_query(params: AttentionParams, num_kv_heads: int, length: int) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
-    """Which of a row's slots, numbered in token order, each query of a slice sees: `first`, not `end`."""
+class VisibleSlots:
+    """The slots that each query of a slice sees, of the row's slots numbered in token order."""
 
     first: npt.NDArray[np.int64]
-    end: npt.NDArray[np.int64]
+    end: npt.NDArray[np.int64]  # the number after the last visible slot
 
     @classmethod
     def of(
-        cls, queries: npt.NDArray[np.int64], length: int, reads: list[SharedPrefix], window: int | None
-    ) -> "Sight":
-        """queries: their numbers over the heads of a group, `length` of each head."""
-        total = sum(segment.num_slots for segment in reads)
+        cls, queries: npt.NDArray[np.int64], length: int, prefixes: list[SharedPrefix], window: int | None
+    ) -> "VisibleSlots":
+        """queries: their numbers, counted head after head, with `length` queries a head."""
+        total = sum(prefix.num_slots for prefix in prefixes)
         end = queries % length - length + 1 + total
         return cls(end - (window or total), end)
 
     def hides_all(self, first: int, end: int) -> bool:
-        """Whether no query sees any of these slots."""
+        """Whether no query sees any of the slots from `first` to `end`."""
         return bool(first >= self.end.max() or end <= self.first.min())
 
     def hide(self, scores: Floats, first: int) -> None:
-        """Mask, in place, what a query does not see; the first column is slot `first`."""
+        """Mask, in place, the scores of slots that a query does not see; the first column is slot `first`."""
         end = first + scores.shape[1]
         index = np.arange(first, end)
         if end > self.end.min():
@@ -114,7 +119,7 @@ class Sight:
 
 
 class Softmax:
-    """The running softmax of one KV head: each query's peak score, mass and weighted values."""
+    """The running softmax of one KV head: each query's peak score, mass and weighted sum of values."""
 
     def __init__(self, queries: Floats, value_dim: int, sinks: Floats | None = None) -> None:
         """queries: (rows, queries of a row, key_dim), scaled. sinks: (queries of a row,)"""
@@ -123,39 +128,39 @@ class Softmax:
         self._peak = np.full((*shape, 1), -1e30, np.float32)
         self._mass = np.zeros((*shape, 1), np.float32)
         self._out = np.zeros((*shape, value_dim), np.float32)
-        self._done = 0  # slots added; only counted, and only of use, where there is one row
+        self._num_added = 0  # slots; of use only where there is one row
         if sinks is not None:
             self._peak[:] = sinks[:, None]
             self._mass[:] = 1
 
-    def add(self, segment: SharedPrefix, keys: Pool, values: Pool, sight: Sight | None) -> None:
-        """Let the segment's rows attend to its slots.
+    def add(self, prefix: SharedPrefix, keys: Pool, values: Pool, visible: VisibleSlots | None) -> None:
+        """Let the prefix's rows attend to its slots.
 
-        keys, values: one head's, (slots, dim). sight: of a slice's queries; None where all see all.
+        keys, values: one head's, (slots, dim). visible: to a slice's queries; None where all see all slots.
         """
-        all_rows = len(segment.rows) == len(self._queries)
-        rows: Index = np.s_[:] if all_rows else np.array(segment.rows)
+        all_rows = len(prefix.rows) == len(self._queries)
+        rows: Index = np.s_[:] if all_rows else np.array(prefix.rows)
         queries = self._queries[rows].reshape(-1, self._queries.shape[2])
         state = [a[rows].reshape(len(queries), -1) for a in (self._peak, self._mass, self._out)]
         most = SCORES_TILE if keys.packing is None else len(queries) * UNPACKED_TILE
-        for tile, size in _tiles(segment.slot_ranges, max(1, min(most, SCORES_TILE) // len(queries))):
-            first, self._done = self._done, self._done + size
-            if sight is not None and sight.hides_all(first, self._done):
+        for tile, size in _tiles(prefix.slot_ranges, max(1, min(most, SCORES_TILE) // len(queries))):
+            first, self._num_added = self._num_added, self._num_added + size
+            if visible is not None and visible.hides_all(first, self._num_added):
                 continue
             scores = queries @ keys[tile].T
-            if sight is not None:
-                sight.hide(scores, first)
+            if visible is not None:
+                visible.hide(scores, first)
             _absorb(state, scores, values[tile])
         for array, part in zip((self._peak, self._mass, self._out), state, strict=True):
             array[rows] = part.reshape(array[rows].shape)
 
     def result(self) -> Floats:
-        """(rows, queries of a row, value_dim)"""
+        """Return the attention's output, (rows, queries of a row, value_dim)."""
         return np.divide(self._out, self._mass, dtype=np.float32)
 
 
 def _absorb(state: list[Floats], scores: Floats, values: Floats) -> None:
-    """Add a tile of scores, which are overwritten, to (peak, mass, out) in place."""
+    """Add a tile of scores to (peak, mass, out), in place; overwrites the scores."""
     peak, mass, out = state
     new_peak = np.maximum(peak, scores.max(axis=1, keepdims=True))
     scores -= new_peak
@@ -169,7 +174,10 @@ def _absorb(state: list[Floats], scores: Floats, values: Floats) -> None:
 
 
 def _tiles(slot_ranges: tuple[SlotRange, ...], size: int) -> list[tuple[Index, int]]:
-    """Cut runs into indices of at most `size` slots, and how many. Views, but small runs are gathered."""
+    """Cut slot ranges into (index, number of slots), at most `size` slots each.
+
+    An index is a slice, so that it reads a view; but several small ranges are gathered by one array of slots.
+    """
     tiles: list[tuple[Index, int]] = []
     small: list[npt.NDArray[np.int64]] = []
     for first, end in slot_ranges:

@@ -1,8 +1,8 @@
-"""How an mlx-lm model, unchanged, comes to attend to paged KV.
+"""Lets an unchanged mlx-lm model attend to paged KV.
 
 Every mlx-lm model calls `scaled_dot_product_attention` as a name of its own module, with its cache object as
-an argument. `install()` puts a dispatcher in that name's place; a `PagedLayer` in the cache's place then gets
-the new keys and values together with the queries, and answers for the whole attention.
+an argument. `install()` puts a dispatcher in that name's place. A `PagedLayer` in the cache's place then gets
+the new keys and values together with the queries, and computes the whole attention.
 """
 
 import sys
@@ -29,7 +29,7 @@ ATTENTION = "scaled_dot_product_attention"
 
 @dataclass(frozen=True, slots=True)
 class AttentionSpec:
-    """What one attention layer of a model asks of its cache."""
+    """What one attention layer of a model asks of its cache, in every forward pass."""
 
     layer: int
     shape: LayerShape
@@ -250,7 +250,7 @@ def probe(model: nn.Module, kv_bits: int = 16) -> list[AttentionSpec]:
 
 
 def install(model: nn.Module) -> None:
-    """Let the modules that `model` is made of attend through a PagedLayer where they are given one.
+    """Let the Python modules of `model`'s layers attend through a PagedLayer, where that is their cache.
 
     Changes the name `scaled_dot_product_attention` in those modules, once; other caches work as before.
     """

@@ -1,8 +1,8 @@
 """Which slots several rows of a batch read together.
 
-Rows that share a prefix hold the same blocks for it. Such a stretch is read once a step for all of them, and
-the rest row by row; the parts are merged by their softmax sums. Sharing nests: all sessions share the tools,
-the subagents of one session share more.
+Rows that share a prefix hold the same blocks for it. These blocks are read once a step for all of the rows,
+the others row by row; the results are merged by their softmax sums. Sharing nests: all sessions share the
+tools, the subagents of one session share more.
 Source of the idea: Hydragen (Juravsky et al. 2024), cascade attention in FlashInfer.
 """
 
@@ -13,18 +13,19 @@ from ..step import SlotRange
 
 @dataclass(frozen=True, slots=True)
 class SharedPrefix:
-    """A stretch of slots, in token order, and the rows that read all of it."""
+    """Slots, in token order, that all of `rows` read; `rows` may be one row."""
 
     slot_ranges: tuple[SlotRange, ...]
     rows: tuple[int, ...]
 
     @property
     def num_slots(self) -> int:
+        """How many slots there are."""
         return sum(end - first for first, end in self.slot_ranges)
 
 
 def last_slots(slot_ranges: tuple[SlotRange, ...], count: int) -> tuple[SlotRange, ...]:
-    """The last `count` slots of `slot_ranges`, all of them where there are fewer."""
+    """Return the last `count` slots of `slot_ranges`; all of them where there are fewer."""
     kept: list[SlotRange] = []
     for first, end in reversed(slot_ranges):
         if count <= 0:
@@ -35,26 +36,27 @@ def last_slots(slot_ranges: tuple[SlotRange, ...], count: int) -> tuple[SlotRang
 
 
 def shared_prefixes(rows: list[tuple[SlotRange, ...]]) -> list[SharedPrefix]:
-    """Split the rows' runs so that each stretch is listed once, with every row that reads it.
+    """Divide the rows' slots so that each slot is listed once, with all rows that read it.
 
-    rows: each row's slots in token order. A row's segments, in the order returned, cover its slots in order.
+    rows: each row's slots in token order. The prefixes that a row reads, in the order returned, cover its
+    slots in token order.
     """
     found: list[SharedPrefix] = []
-    pending = [
-        (tuple(range(len(rows))), [list(reversed(slot_ranges)) for slot_ranges in rows])
-    ]  # next run last
+    # Rows that have shared all slots so far; and of each row the ranges that follow, the next one last.
+    pending = [(tuple(range(len(rows))), [list(reversed(slot_ranges)) for slot_ranges in rows])]
     while pending:
         indices, rests = pending.pop()
         for group in _by_next_slot(indices, rests).values():
             slot_ranges = _take_common([rests[indices.index(row)] for row in group])
             found.append(SharedPrefix(slot_ranges, group))
-            going_on = tuple(row for row in group if rests[indices.index(row)])
-            if going_on:
-                pending.append((going_on, [rests[indices.index(row)] for row in going_on]))
+            unfinished = tuple(row for row in group if rests[indices.index(row)])
+            if unfinished:
+                pending.append((unfinished, [rests[indices.index(row)] for row in unfinished]))
     return found
 
 
 def _by_next_slot(indices: tuple[int, ...], rests: list[list[SlotRange]]) -> dict[int, tuple[int, ...]]:
+    """The rows, grouped by the slot that they read next."""
     groups: dict[int, tuple[int, ...]] = {}
     for row, rest in zip(indices, rests, strict=True):
         groups[rest[-1][0]] = (*groups.get(rest[-1][0], ()), row)
@@ -62,7 +64,7 @@ def _by_next_slot(indices: tuple[int, ...], rests: list[list[SlotRange]]) -> dic
 
 
 def _take_common(rests: list[list[SlotRange]]) -> tuple[SlotRange, ...]:
-    """Take from each of `rests`, which begin with the same slot, what all of them have in common."""
+    """Remove the slots that all of `rests` begin with, at least one, and return them."""
     common: list[SlotRange] = []
     while all(rests) and len({rest[-1][0] for rest in rests}) == 1:
         first, end = rests[0][-1][0], min(rest[-1][1] for rest in rests)

@@ -5,7 +5,7 @@ from pensieve.engine.attention.shared_prefixes import SharedPrefix, last_slots, 
 from pensieve.engine.step import SlotRange
 
 
-def test_rows_that_share_nothing_are_segments_of_their_own() -> None:
+def test_rows_that_share_nothing_are_listed_apart() -> None:
     assert shared_prefixes([((0, 10),), ((32, 40), (64, 70))]) == [
         SharedPrefix(((0, 10),), (0,)),
         SharedPrefix(((32, 40), (64, 70)), (1,)),
@@ -15,7 +15,7 @@ def test_rows_that_share_nothing_are_segments_of_their_own() -> None:
 def test_a_shared_prefix_is_listed_once() -> None:
     found = shared_prefixes([((0, 64), (128, 130)), ((0, 70),), ((0, 64), (96, 97))])
     assert found[0] == SharedPrefix(((0, 64),), (0, 1, 2))
-    assert sorted(found[1:], key=lambda segment: segment.rows) == [
+    assert sorted(found[1:], key=lambda prefix: prefix.rows) == [
         SharedPrefix(((128, 130),), (0,)),
         SharedPrefix(((64, 70),), (1,)),
         SharedPrefix(((96, 97),), (2,)),
@@ -31,7 +31,7 @@ def test_sharing_nests() -> None:
     assert len(found) == 5
 
 
-def test_the_last_slots_may_begin_inside_a_run() -> None:
+def test_the_last_slots_may_begin_inside_a_range() -> None:
     slot_ranges = ((64, 96), (0, 40), (128, 130))
     assert last_slots(slot_ranges, 2) == ((128, 130),)
     assert last_slots(slot_ranges, 12) == ((30, 40), (128, 130))
@@ -41,7 +41,7 @@ def test_the_last_slots_may_begin_inside_a_run() -> None:
 
 
 def joined(slot_ranges: list[SlotRange]) -> tuple[SlotRange, ...]:
-    """Runs that touch are one run, as in a block table."""
+    """Join ranges that touch, as a block table does."""
     found: list[SlotRange] = []
     for first, end in slot_ranges:
         if found and found[-1][1] == first:
@@ -66,8 +66,12 @@ def test_each_row_is_covered_in_order_and_shared_slots_are_read_once(
     for row, slot_ranges in enumerate(rows):
         expected = [slot for first, end in slot_ranges for slot in range(first, end)]
         covered = [
-            s for seg in found if row in seg.rows for first, end in seg.slot_ranges for s in range(first, end)
+            s
+            for prefix in found
+            if row in prefix.rows
+            for first, end in prefix.slot_ranges
+            for s in range(first, end)
         ]
         assert covered == expected
-    read = [slot for segment in found for first, end in segment.slot_ranges for slot in range(first, end)]
+    read = [slot for prefix in found for first, end in prefix.slot_ranges for slot in range(first, end)]
     assert len(read) == len(set(read))
