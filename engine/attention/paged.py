@@ -108,6 +108,7 @@ class ArrayLayer(PagedLayer):
     def attend(
         self, queries: mx.array, keys: mx.array, values: mx.array, params: AttentionParams
     ) -> mx.array:
+        """Store the new keys and values, and attend in plain MLX; see PagedLayer."""
         pools, layer = self._pools, self._layer
         pools.write(layer, self._context.slots, _by_head(keys), _by_head(values))
         return attend_arrays(
@@ -134,6 +135,7 @@ class KernelDecode(PagedLayer):
     def attend(
         self, queries: mx.array, keys: mx.array, values: mx.array, params: AttentionParams
     ) -> mx.array:
+        """Attend by the kernels, which store the new keys and values as well; see PagedLayer."""
         pools = LayerPools.of(self._pools, self._layer)
         queries = queries.astype(keys.dtype)  # some models widen them; the kernels sum in float32 anyway
         out, next_fence = self._kernels.decode(queries, (keys, values), pools, self._tables, params)
@@ -162,6 +164,7 @@ class KernelPrefill(PagedLayer):
     def attend(
         self, queries: mx.array, keys: mx.array, values: mx.array, params: AttentionParams
     ) -> mx.array:
+        """Store the new keys and values by a kernel, and attend with MLX's own attention; see PagedLayer."""
         pools = LayerPools.of(self._pools, self._layer)
         next_fence = self._kernels.append((keys, values), pools, self._slots)
         self._pools.write_fences[self._layer] = next_fence
@@ -189,6 +192,7 @@ class HostLayer(PagedLayer):
     def attend(
         self, queries: mx.array, keys: mx.array, values: mx.array, params: AttentionParams
     ) -> mx.array:
+        """Store the new keys and values, and attend in NumPy; see PagedLayer."""
         pools, layer = self._pools, self._layer
         is_read = self._context.samples or layer + 1 < len(pools.keys)
         mx.eval(keys, values, *([queries] if is_read else []))

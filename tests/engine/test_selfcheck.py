@@ -35,16 +35,16 @@ def test_the_self_check_sees_a_wrong_attention(model: Any, monkeypatch: pytest.M
     """Forget the last token of every decode row: the check must notice."""
     honest = HostAttention.attend
 
-    def forgetful(self: Any, queries: Any, keys: Any, values: Any, reads: Any, params: Any) -> Any:
+    def forgetful(self: Any, queries: Any, keys: Any, values: Any, prefixes: Any, params: Any) -> Any:
         if queries.shape[2] == 1:
-            reads = [
-                replace(
-                    seg,
-                    slot_ranges=(*seg.slot_ranges[:-1], (seg.slot_ranges[-1][0], seg.slot_ranges[-1][1] - 1)),
-                )
-                for seg in reads
+            prefixes = [
+                replace(prefix, slot_ranges=last_slot_forgotten(prefix.slot_ranges)) for prefix in prefixes
             ]
-        return honest(self, queries, keys, values, reads, params)
+        return honest(self, queries, keys, values, prefixes, params)
+
+    def last_slot_forgotten(slot_ranges: Any) -> Any:
+        *others, (first, end) = slot_ranges
+        return (*others, (first, end - 1))
 
     monkeypatch.setattr(HostAttention, "attend", forgetful)
     assert disagreement(model, 512, on_host=True) > 1

@@ -1,4 +1,4 @@
-"""The kernels' own text behind the runner, on the CPU: each launch evaluates its inputs and calls C++."""
+"""The kernels' own text under the runner, on the CPU: each launch evaluates its inputs and calls C++."""
 
 from typing import Any
 

@@ -17,10 +17,10 @@ from .naive import attend
 ATTENTION = HostAttention(num_threads=2)
 
 
-def attend_paged(queries: Any, pool: Any, reads: list[SharedPrefix], params: AttentionParams) -> Any:
+def attend_paged(queries: Any, pool: Any, prefixes: list[SharedPrefix], params: AttentionParams) -> Any:
     """pool: keys and values, (2, num_kv_heads, num_slots, dim)."""
     keys, values = (Pool(rows, rows.shape[-1], None, np.float32) for rows in pool)
-    return ATTENTION.attend(queries, keys, values, reads, params)
+    return ATTENTION.attend(queries, keys, values, prefixes, params)
 
 
 @pytest.mark.parametrize("group", [1, 2, 3, 4, 8])
@@ -64,8 +64,8 @@ def test_a_slice_under_a_window_sees_what_is_near(window: int) -> None:
     for start, length in [(0, 300), (343, 257), (100, 1500), (1500, 2)]:
         queries = rng.standard_normal((1, 8, length, 16), dtype=np.float32)
         slot_ranges = split(start + length)
-        reads = shared_prefixes([last_slots(tuple(slot_ranges), window + length - 1)])
-        found = attend_paged(queries, pool, reads, AttentionParams(0.25, window, mx.array(sinks)))
+        prefixes = shared_prefixes([last_slots(tuple(slot_ranges), window + length - 1)])
+        found = attend_paged(queries, pool, prefixes, AttentionParams(0.25, window, mx.array(sinks)))
         expected = attend(queries[0], pool[0], pool[1], slot_ranges, 0.25, window, sinks)
         np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=2e-6)
 
@@ -81,8 +81,8 @@ def test_rows_under_a_window_share_what_both_still_see(window: int) -> None:
     ]
     queries = rng.standard_normal((len(rows), 8, 1, 16), dtype=np.float32)
     sinks = rng.standard_normal(8, dtype=np.float32)
-    reads = shared_prefixes([last_slots(slot_ranges, window) for slot_ranges in rows])
-    found = attend_paged(queries, pool, reads, AttentionParams(0.25, window, mx.array(sinks)))
+    prefixes = shared_prefixes([last_slots(slot_ranges, window) for slot_ranges in rows])
+    found = attend_paged(queries, pool, prefixes, AttentionParams(0.25, window, mx.array(sinks)))
     for row, slot_ranges in enumerate(rows):
         expected = attend(queries[row], pool[0], pool[1], list(slot_ranges), 0.25, window, sinks)
         np.testing.assert_allclose(found[row], expected, rtol=1e-4, atol=2e-6)

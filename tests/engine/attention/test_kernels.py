@@ -94,7 +94,7 @@ def test_sinks_take_their_share() -> None:
     check(Case(Geometry(64, 8, 4), "float32", [1, 90, 600]), sinks=True)
 
 
-def test_shared_stretches_are_read_apart_and_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shared_tiles_are_read_apart_and_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     """All rows share a head, two of them share more, and a third is alone with a short tail."""
     monkeypatch.setattr(tables, "SHARED_ROWS", 1)
     monkeypatch.setattr(tables, "SHARED_SLOTS", 64)

@@ -32,7 +32,7 @@ def test_the_way_to_the_kernels_is_exact(tmp_path: Path, model_type: str) -> Non
 
 
 def share_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a few short rows share their reads."""
+    """Let a few short rows share tiles."""
     sizes = {"SHARED_ROWS": 1, "SHARED_SLOTS": 64, "SHARED_TILE": 96, "MIN_SPLIT": 64}
     for name, value in sizes.items():
         monkeypatch.setattr(tables, name, value)
@@ -60,7 +60,7 @@ def judge_stems(model: Any, runner: Runner, max_tokens: int) -> Verdict:
 
 @needs_compiler
 @pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "gpt_oss", "qwen2"])
-def test_the_kernels_text_behind_the_runner_is_exact(
+def test_the_kernels_text_under_the_runner_is_exact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_type: str
 ) -> None:
     """In C++, which cannot be a part of a compiled graph."""
@@ -84,7 +84,7 @@ def test_the_kernels_of_this_device_are_exact(tmp_path: Path, model_type: str) -
 
 @needs_gpu
 @pytest.mark.parametrize("model_type", ["llama", "gemma3_text"])
-def test_shared_reads_in_compiled_graphs_are_exact(
+def test_shared_tiles_in_compiled_graphs_are_exact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_type: str
 ) -> None:
     share_early(monkeypatch)
