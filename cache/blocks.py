@@ -1,6 +1,6 @@
-"""KV blocks: which are free, who holds the others, and the runs of slots that a sequence's blocks form.
+"""KV blocks: which are free, how many holders the others have, and the slot ranges of a sequence's blocks.
 
-Knows nothing of tokens or arrays. A block is `block_size` consecutive slots of the KV pools.
+This module knows neither tokens nor arrays. A block is `BLOCK_SIZE` consecutive slots of the KV pools.
 """
 
 BLOCK_SIZE = 32
@@ -12,17 +12,17 @@ class OutOfBlocks(Exception):
 
 
 class BlockAllocator:
-    """Reference-counted blocks, handed out so that a sequence stays a few contiguous runs.
+    """Reference-counted blocks, handed out so that a sequence stays in a few contiguous slot ranges.
 
     Free blocks are kept as maximal intervals `[start, end)`. A growing sequence takes the block after its
-    last one while that is free; a new run starts inside the largest interval, leaving half of the spare
-    room to whoever grows up to it from below.
+    last one while that is free; a new slot range starts inside the largest interval, leaving half of the
+    spare room to the sequence that grows towards it from below.
     """
 
     def __init__(self, num_blocks: int) -> None:
         self.num_blocks = num_blocks
         self.num_free = num_blocks
-        self.num_cached = 0  # held by the prefix tree alone
+        self.num_cached = 0  # held by the prefix tree alone, so evictable
         self._in_tree = bytearray(num_blocks)
         self._refs = [0] * num_blocks
         self._end_of = {0: num_blocks}  # free interval's start -> its end
@@ -34,14 +34,14 @@ class BlockAllocator:
         return self.num_blocks - self.num_free - self.num_cached
 
     def ref_count(self, block: int) -> int:
-        """How many holders `block` has, the prefix tree included; 0 when it is free."""
+        """Return how many holders `block` has, the prefix tree included; 0 when it is free."""
         return self._refs[block]
 
     def allocate(self, count: int, after: int | None = None, room: int = 0) -> list[int]:
-        """Take `count` free blocks, each with one reference.
+        """Take and return `count` free blocks, each with one holder.
 
-        after: the sequence's last block; its successors are preferred.
-        room: blocks that the sequence is expected to need in all, as a hint for where to start a run.
+        after: the sequence's last block; the blocks that follow it are preferred.
+        room: blocks that the sequence is expected to need, as a hint for where to start a slot range.
         Raises OutOfBlocks, changing nothing, when fewer than `count` are free.
         """
         if count > self.num_free:
@@ -62,7 +62,7 @@ class BlockAllocator:
             self._refs[block] += 1
 
     def release(self, blocks: list[int]) -> None:
-        """Drop one holder of each of `blocks`; those without another become free."""
+        """Drop one holder of each of `blocks`; a block without any other becomes free."""
         for block in blocks:
             assert self._refs[block] > 0, f"block {block} is free already"
             self._refs[block] -= 1
@@ -122,35 +122,35 @@ class BlockAllocator:
 class BlockTable:
     """A sequence's blocks in token order."""
 
-    __slots__ = ("_runs", "blocks")
+    __slots__ = ("_slot_ranges", "blocks")
 
     def __init__(self) -> None:
         self.blocks: list[int] = []
-        self._runs: list[list[int]] = []  # maximal [first, end) ranges of slots, in token order
+        self._slot_ranges: list[list[int]] = []  # maximal [first, end), in token order
 
     @property
     def num_slots(self) -> int:
-        """Tokens that fit into the blocks held."""
+        """How many tokens fit into the blocks."""
         return len(self.blocks) * BLOCK_SIZE
 
     def num_missing(self, num_tokens: int) -> int:
-        """Blocks to be added before `num_tokens` fit; negative where there are more than it takes."""
+        """Return how many more blocks `num_tokens` need; negative when the table has more than they need."""
         return -(-num_tokens // BLOCK_SIZE) - len(self.blocks)
 
     def extend(self, blocks: list[int]) -> None:
         """Append `blocks`, in token order."""
         for block in blocks:
             first = block * BLOCK_SIZE
-            if self._runs and self._runs[-1][1] == first:
-                self._runs[-1][1] += BLOCK_SIZE
+            if self._slot_ranges and self._slot_ranges[-1][1] == first:
+                self._slot_ranges[-1][1] += BLOCK_SIZE
             else:
-                self._runs.append([first, first + BLOCK_SIZE])
+                self._slot_ranges.append([first, first + BLOCK_SIZE])
         self.blocks += blocks
 
     def slot_ranges(self, num_tokens: int) -> tuple[tuple[int, int], ...]:
-        """The slots of the first `num_tokens` tokens, at least one, in order, as ranges `(first, end)`."""
+        """Return the slot ranges `(first, end)` of the first `num_tokens` tokens, at least one, in order."""
         slot_ranges = []
-        for first, end in self._runs:
+        for first, end in self._slot_ranges:
             if first + num_tokens <= end:
                 slot_ranges.append((first, first + num_tokens))
                 return tuple(slot_ranges)
@@ -159,6 +159,6 @@ class BlockTable:
         raise AssertionError("the table is too short")
 
     def clear(self) -> list[int]:
-        """Forget all blocks and return them, for their release."""
-        blocks, self.blocks, self._runs = self.blocks, [], []
+        """Remove all blocks from the table and return them, for their release."""
+        blocks, self.blocks, self._slot_ranges = self.blocks, [], []
         return blocks

@@ -1,6 +1,6 @@
-"""The prefix tree: which token prefixes have their KV in which blocks.
+"""The prefix tree: it finds the blocks that hold the KV of a token prefix.
 
-A radix tree whose every edge is one full block of tokens, so that a node never has to be split. Its keys are
+It is a radix tree whose every edge is one full block of tokens, so that no node is ever split. Its keys are
 the tokens themselves, never a hash of them: two prompts cannot be mistaken for one another.
 Source of the idea: RadixAttention (SGLang, Zheng et al. 2023), at block grain as in vLLM's prefix caching.
 """
@@ -15,7 +15,7 @@ Edge = tuple[int, ...]
 
 
 class Node:
-    """One cached block: the tokens on the way from the root spell its prefix."""
+    """One cached block. The edges from the root to the node spell the prefix that the block ends."""
 
     __slots__ = ("block", "children", "edge", "last_used", "parent")
 
@@ -28,14 +28,14 @@ class Node:
 
 
 class TreePosition(NamedTuple):
-    """Where a prefix ends in the tree. A node that was evicted since has no parent: the mark is void then."""
+    """The last node of a prefix. The position is void once that node is evicted and has no parent."""
 
     node: Node
     num_blocks: int
 
 
 class RadixTree:
-    """Cached prefixes. The tree holds one reference to each of its blocks; evict() frees unused leaves."""
+    """Cached prefixes. The tree holds each of its blocks; evict() frees leaves without other holders."""
 
     def __init__(self, allocator: BlockAllocator) -> None:
         self.num_blocks = 0
@@ -47,10 +47,10 @@ class RadixTree:
         self._num_pushed = 0
 
     def match(self, tokens: abc.Sequence[int]) -> list[int]:
-        """Blocks of the longest cached prefix of `tokens`, marked as just used.
+        """Return the blocks of the longest cached prefix of `tokens`, and note that they were used now.
 
-        The caller must share() them before anything is evicted. At least one token is left uncached, so that
-        a step has something to sample from.
+        The caller must share() them before the next eviction. At least one token is left uncached, so that a
+        step has logits to sample from.
         """
         self._clock += 1
         node, blocks = self._root, []
@@ -64,12 +64,13 @@ class RadixTree:
         return blocks
 
     def insert(
-        self, tokens: abc.Sequence[int], blocks: abc.Sequence[int], position: "TreePosition | None" = None
-    ) -> "TreePosition":
+        self, tokens: abc.Sequence[int], blocks: abc.Sequence[int], position: TreePosition | None = None
+    ) -> TreePosition:
         """Remember that `blocks` hold the KV of the first `len(blocks)` full blocks of `tokens`.
 
-        Prefixes that are known keep the block they have; the tree adds a reference to each new one.
-        mark: what an earlier insert of a prefix of `tokens` returned; the walk then begins there.
+        A prefix that is cached already keeps its block; the tree becomes a holder of each new prefix's block.
+        position: returned by an earlier insert of a prefix of `tokens`; the walk then begins there.
+        Returns the position of the whole prefix.
         """
         self._clock += 1
         if position is None or position.node.parent is None:
@@ -86,7 +87,7 @@ class RadixTree:
         return TreePosition(node, len(blocks))
 
     def evict(self, count: int) -> int:
-        """Free up to `count` blocks that nobody else holds, least recently used leaves first.
+        """Free up to `count` blocks without other holders, least recently used leaves first.
 
         Returns how many were freed.
         """
@@ -108,7 +109,7 @@ class RadixTree:
         return freed
 
     def clear(self) -> None:
-        """Forget everything and drop the tree's references."""
+        """Remove every node; blocks without other holders become free."""
         stack = [self._root]
         while stack:
             node = stack.pop()
@@ -133,7 +134,7 @@ class RadixTree:
         parent = node.parent
         del parent.children[node.edge]
         node.parent = None
-        parent.last_used = max(parent.last_used, node.last_used)  # whoever used the node used its prefix
+        parent.last_used = max(parent.last_used, node.last_used)  # a use of the node was a use of its prefix
         self.num_blocks -= 1
         self._allocator.leave_tree(node.block)
         if not parent.children and parent is not self._root:

@@ -1,4 +1,4 @@
-"""What the scheduler has done so far, for /health and /metrics."""
+"""Counters of the scheduler's work, for /health and /metrics."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What a caller of the scheduler's loop may get instead of tokens.
+"""The errors that a caller of the scheduler's loop may get instead of tokens.
 
 PensieveError
 ├── PromptTooLong    the prompt can never fit

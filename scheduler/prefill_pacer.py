@@ -6,7 +6,7 @@ MIN_TOKENS = 32
 """Prompt tokens a step computes in any case: a prefill must advance even where decoding alone is slow."""
 
 MAX_SLOWDOWN = 2
-"""A step may take this many times what decoding alone takes, where that is more than the target."""
+"""A step may take this many times as long as decoding alone, where that is longer than the target."""
 
 MAX_MIXED_STEPS = 16
 """Mixed steps after which one is kept free of prompts, to learn anew how long decoding alone takes."""

@@ -1,4 +1,4 @@
-"""What becomes of sequences after a failed step."""
+"""Recovery of the sequences from a failed step."""
 
 import logging
 from collections.abc import Iterable

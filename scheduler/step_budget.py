@@ -1,4 +1,4 @@
-"""The tokens that one step may still compute. A budget lives for one step."""
+"""The token budget of one step."""
 
 from .sequence import Sequence
 

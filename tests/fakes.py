@@ -1,4 +1,4 @@
-"""Stand-ins for model, tokenizer and scheduler: a test says what they answer and reads what was asked."""
+"""Stand-ins for model, tokenizer and scheduler. A test sets their answers and reads the requests they got."""
 
 import asyncio
 import json
@@ -81,12 +81,12 @@ class ByteTokenizer:
         self.think_start = "<think>" if thinks else None
         self.think_end = "</think>" if thinks else None
         self.eos_token_ids = {IM_END}
-        self._marks = SPECIAL_TOKENS + (HARMONY_TOKENS if harmony else ())
-        self.vocab_size = 256 + len(self._marks)
+        self._special_tokens = SPECIAL_TOKENS + (HARMONY_TOKENS if harmony else ())
+        self.vocab_size = 256 + len(self._special_tokens)
         self.added_tokens_decoder = {
-            256 + i: AddedToken(token, special=True) for i, token in enumerate(self._marks)
+            256 + i: AddedToken(token, special=True) for i, token in enumerate(self._special_tokens)
         }
-        self._special = re.compile("(" + "|".join(map(re.escape, self._marks)) + ")")
+        self._pattern = re.compile("(" + "|".join(map(re.escape, self._special_tokens)) + ")")
 
     def apply_chat_template(
         self, conversation: abc.Sequence[Mapping[str, Any]], /, *, tokenize: bool, **kwargs: Any
@@ -99,15 +99,18 @@ class ByteTokenizer:
 
     def encode(self, text: str, /, *, add_special_tokens: bool = False) -> list[int]:
         tokens: list[int] = []
-        for part in self._special.split(text):
-            if part in self._marks:
-                tokens.append(256 + self._marks.index(part))
+        for part in self._pattern.split(text):
+            if part in self._special_tokens:
+                tokens.append(256 + self._special_tokens.index(part))
             else:
                 tokens += part.encode()
         return tokens
 
     def decode(self, token_ids: list[int], /) -> str:
-        parts = [bytes([token]) if token < 256 else self._marks[token - 256].encode() for token in token_ids]
+        parts = [
+            bytes([token]) if token < 256 else self._special_tokens[token - 256].encode()
+            for token in token_ids
+        ]
         return b"".join(parts).decode("utf-8", "replace")
 
 
@@ -138,7 +141,7 @@ class FakeModel(ServedModel):
 
 @dataclass(frozen=True)
 class Script:
-    """What one request is answered with."""
+    """The answer to one request."""
 
     chunks: abc.Sequence[abc.Sequence[int]] = ()
     delay_s: float = 0.0  # before each chunk
@@ -155,7 +158,7 @@ def made_up_logprobs(token: int, num_likeliest: int) -> TokenLogprobs:
 
 
 class ScriptedTokenStream:
-    """Plays a script."""
+    """A `TokenStream` that plays a script."""
 
     def __init__(self, request: Request, script: Script) -> None:
         self.num_prompt_tokens = len(request.prompt)
@@ -229,7 +232,7 @@ class ScriptedScheduler:
     token_streams: list[ScriptedTokenStream] = field(default_factory=list)
 
     def play(self, *scripts: Script) -> None:
-        """Set what the next requests are answered with."""
+        """Set the answers to the next requests."""
         self.scripts = deque(scripts)
 
     def reset(self) -> None:

@@ -7,7 +7,7 @@ from pensieve.scheduler.scheduler import Scheduler
 
 
 class StepRunner(Protocol):
-    """What computes the steps: an `engine.runner.Runner`, or an oracle."""
+    """The engine's side: an `engine.runner.Runner`, or an oracle."""
 
     def step(self, plan: StepPlan) -> StepResult | None: ...
 

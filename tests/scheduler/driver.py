@@ -1,4 +1,4 @@
-"""What the tests of this folder share: a scheduler over an oracle, requests and prompts."""
+"""Shared by the tests of this folder: a scheduler over an oracle, requests and prompts."""
 
 import random
 

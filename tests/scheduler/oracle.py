@@ -1,4 +1,4 @@
-"""A runner without a model: its KV slots hold token ids, and the next token is a hash of what they spell.
+"""A runner without a model: its KV slots hold token ids, and the next token is a hash of those.
 
 A sequence that reads a wrong, stale or unwritten slot gets other tokens than `spell()` says.
 """
@@ -13,7 +13,7 @@ VOCAB = 1000
 
 
 def next_token(tokens: list[int]) -> int:
-    """What the make-believe model says after `tokens`."""
+    """Return the token that the make-believe model samples after `tokens`."""
     return hash(tuple(tokens)) % VOCAB
 
 

@@ -14,7 +14,7 @@ from .residues import Residues
 
 
 def spell_within(prompt: list[int], count: int, seed: int) -> list[int]:
-    """What a constrained sequence must come to: every token drawn with its mask known."""
+    """Return the tokens of a constrained sequence whose every token is drawn with its mask known."""
     constraint, tokens = Residues(seed), list(prompt)
     for _ in range(count):
         tokens.append(nearest(next_token(tokens), constraint.mask()))

@@ -18,7 +18,7 @@ NUM_BLOCKS = 64
 
 
 class OracleEngine:
-    """An OracleRunner behind the asyncio interface; every step takes a turn of the event loop."""
+    """An OracleRunner with the asyncio interface of an engine; every step takes a turn of the event loop."""
 
     def __init__(self, lag: int, breaks: Callable[[StepPlan], bool]) -> None:
         self.runner = OracleRunner(NUM_BLOCKS * BLOCK_SIZE, lag, breaks)

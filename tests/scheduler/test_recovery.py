@@ -27,7 +27,7 @@ def test_a_step_that_fails_costs_its_culprit_alone(lag: int, position: int) -> N
             assert sequence.tokens == spell(prompt_of(i, 40), 30)
 
 
-def test_a_fault_that_passes_costs_nobody_in_company() -> None:
+def test_a_fault_that_passes_costs_no_sequence_of_its_step() -> None:
     driver = Driver(num_blocks=100)
     sequences = [driver.scheduler.add(request(prompt_of(i, 40), max_tokens=30)) for i in range(4)]
     driver.runner = OracleRunner(100 * BLOCK_SIZE, 0, lambda plan: plan.step_id == 9)
@@ -37,10 +37,10 @@ def test_a_fault_that_passes_costs_nobody_in_company() -> None:
 
 
 @pytest.mark.parametrize("position", [41, 50])
-def test_who_kills_the_engine_between_two_steps_is_found(position: int) -> None:
-    """One step ahead, it is gone before the next plan: not that one is to blame, but those before it.
+def test_a_sequence_that_kills_the_engine_between_two_steps_is_found(position: int) -> None:
+    """One step ahead, the engine is lost before the next plan begins, so the cause is in the plans before it.
 
-    Nobody was blamed once, and the engine was started anew for ever.
+    Once no plan was taken for the cause, and the engine was started anew for ever.
     """
     driver = Driver(num_blocks=100, lag=1)
     sequences = [driver.scheduler.add(request(prompt_of(i, 40), max_tokens=30)) for i in range(3)]
@@ -60,7 +60,7 @@ def test_who_kills_the_engine_between_two_steps_is_found(position: int) -> None:
     assert [sequence.finish_reason for sequence in sequences] == ["length", "error", "length"]
 
 
-def test_who_was_alone_in_a_step_that_failed_once_loses_nothing() -> None:
+def test_a_sequence_alone_in_a_step_that_failed_once_loses_nothing() -> None:
     driver = Driver(num_blocks=100)
     sequence = driver.scheduler.add(request(prompt_of(1, 40), max_tokens=30))
     driver.runner = OracleRunner(100 * BLOCK_SIZE, 0, lambda plan: plan.step_id == 9)

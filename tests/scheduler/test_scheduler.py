@@ -117,7 +117,7 @@ def test_a_sequence_whose_logits_are_not_numbers_ends_with_an_error() -> None:
 
 
 def test_a_result_from_before_a_preemption_commits_nothing() -> None:
-    """Its KV lies in blocks that were given back, and what holds the tokens now is still to be written."""
+    """Its KV lies in freed blocks; the KV in the sequence's new blocks is still to be written."""
     driver = Driver(lag=1)
     sequence = driver.scheduler.add(request(prompt_of(1, 300)))
     driver.step()
