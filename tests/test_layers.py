@@ -1,6 +1,7 @@
 """Imports point one way, and each library is known in one place only."""
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,30 @@ def test_what_decides_is_free_of_arrays(path: Path) -> None:
 
 
 def test_no_module_imports_itself_through_others() -> None:
-    graph = {relative(path)[:-3].replace("/", "."): imports(path) for path in SOURCES}
+    check_no_cycle({relative(path)[:-3].replace("/", "."): imports(path) for path in SOURCES})
+
+
+def test_no_folder_imports_itself_through_others() -> None:
+    """A folder of a package, with all that it holds, counts as one; a file at a package's top as well."""
+    graph: dict[str, set[str]] = {}
+    for path in SOURCES:
+        module = relative(path)[:-3].replace("/", ".")
+        imported = {folder(name) for name in imports(path) if "." in name}
+        graph.setdefault(folder(module), set()).update(imported - {folder(module)})
+    check_no_cycle(graph)
+
+
+def folder(module: str) -> str:
+    return ".".join(module.split(".")[:2])
+
+
+def test_no_two_files_share_a_name() -> None:
+    """A file is found by its name alone. Each package may have its settings in a config.py."""
+    names = Counter(path.name for path in SOURCES)
+    assert {name for name, count in names.items() if count > 1} <= {"__init__.py", "config.py"}
+
+
+def check_no_cycle(graph: dict[str, set[str]]) -> None:
     done: set[str] = set()
 
     def visit(module: str, above: tuple[str, ...]) -> None:

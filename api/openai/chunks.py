@@ -17,7 +17,7 @@ from ..formats.output_events import (
     ToolCallStart,
 )
 from ..message_events import compact_json
-from .logprobs import ChatLogprobs, CompletionLogprobs, Logprobs
+from .logprob_bodies import ChatLogprobs, CompletionLogprobs, Logprobs
 
 FINISH_REASONS: dict[StopReason, str] = {
     "end_turn": "stop",

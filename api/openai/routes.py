@@ -13,7 +13,7 @@ from ..pipeline import Pipeline
 from ..services import Services
 from .chat import messages_request
 from .chunks import ChatBodyBuilder, ChatStreamWriter, CompletionBodyBuilder, CompletionStreamWriter
-from .logprobs import ChatLogprobs, CompletionLogprobs
+from .logprob_bodies import ChatLogprobs, CompletionLogprobs
 from .requests import ChatRequest, CompletionRequest
 
 
