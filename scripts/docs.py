@@ -38,6 +38,7 @@ MACS = [(16, 2 / 3), (32, 2 / 3), (64, 3 / 4), (128, 3 / 4)]
 
 
 def flags_table(configs: Iterable[type[Any]]) -> str:
+    """Return a table of all fields of the config classes, as flags."""
     rows = ["| flag | default | meaning |", "| --- | --- | --- |"]
     for config in configs:
         for field in dataclasses.fields(config):
@@ -47,6 +48,7 @@ def flags_table(configs: Iterable[type[Any]]) -> str:
 
 
 def memory_table() -> str:
+    """Return a table of how many tokens of KV each model leaves room for on each Mac."""
     head = (
         "| model, 4-bit | weights | KV a token | " + " | ".join(f"{size} GB Mac" for size, _ in MACS) + " |"
     )
@@ -60,6 +62,7 @@ def memory_table() -> str:
 
 
 def describe(model: Description) -> ModelInfo:
+    """Return the facts of a 4-bit model that the memory plan needs."""
     name, billions, layers, kv_heads, head_dim, context = model
     config = {"num_hidden_layers": layers, "num_key_value_heads": kv_heads, "head_dim": head_dim}
     return ModelInfo(
@@ -79,6 +82,7 @@ def describe(model: Description) -> ModelInfo:
 
 
 def tokens_that_fit(info: ModelInfo, available: float) -> str:
+    """Return the tokens of KV beside the model's weights in `available` bytes, in thousands, or "none"."""
     device = Device("metal", "a Mac", int(available), int(available))
     try:
         plan = make_plan(info, EngineConfig(), device)
@@ -98,13 +102,14 @@ def render(text: str, names: Iterable[str] = ("flags", "memory")) -> str:
 
 
 def make_table(name: str) -> str:
-    """The table of that name."""
+    """Return the table called `name`."""
     if name == "memory":
         return memory_table()
     return flags_table(CONFIGS if name == "flags" else BENCH_CONFIGS)
 
 
 def main() -> int:
+    """Write all tables; with --check, return 1 when a document differs from the code."""
     differ = False
     for path, names in DOCUMENTS.items():
         text = path.read_text(encoding="utf-8")

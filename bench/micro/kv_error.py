@@ -21,8 +21,9 @@ import numpy as np
 
 from ...engine.attention.paged import probe
 from ...engine.selfcheck import reference_caches
-from ...scripts.demo_model.corpus import standard_library
-from ...scripts.demo_model.evaluate import MODEL_FOLDER, message
+from ...scripts.demo_model import MODEL_FOLDER
+from ...scripts.demo_model.corpus import standard_library, text_lines
+from ...scripts.demo_model.evaluate import message
 from ...scripts.demo_model.tasks import Tasks
 from ...scripts.demo_model.words import Words
 
@@ -67,8 +68,7 @@ class Error:
 def conversation(tokenizer: Any, num_tokens: int) -> list[int]:
     """Tokens of made-up sessions as the demo model is trained for, in the model's chat template."""
     rng = random.Random(7)
-    lines = [line for text in standard_library(50) for line in text.split("\n") if line.strip()]
-    tasks = Tasks(rng, Words(rng, lines))
+    tasks = Tasks(rng, Words(rng, text_lines(standard_library(50))))
     messages: list[Any] = []
     ids: list[int] = []
     while len(ids) < num_tokens:

@@ -140,7 +140,7 @@ class Measurement:
         Without rows, one session only brings the shared prefix into the cache.
         """
         work, self._recorder.part = self._workload, "sweep"
-        engine = self._engine(rows + 1, work.step_tokens + rows, UNCUT_MS)
+        engine = self._engine(rows + 1, max(work.step_tokens, rows + 2), UNCUT_MS)
         max_tokens = work.sweep_tokens if rows else 1
         sessions = [self._add(engine, work.shared_tokens, max_tokens) for _ in range(max(1, rows))]
         while any(len(session.tokens) == session.num_prompt_tokens for session in sessions):

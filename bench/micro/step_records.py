@@ -109,7 +109,7 @@ class RecordedEngine(BareEngine):
 HEAD = ("step", "steps", "first ms", "median ms", "range ms", "prompt tokens/s", "host %")
 
 
-def describe(records: abc.Sequence[StepRecord], depth: int, least: int = 2) -> str:
+def describe(records: abc.Sequence[StepRecord], depth: int, least: int = 3) -> str:
     """Return a table, a line for each kind of step, number of rows, slice length and depth of the slice.
 
     depth: slices whose starts lie within the same `depth` tokens share a line.

@@ -1,15 +1,16 @@
-"""Text at hand: what the tokenizer learns its words from and what distracts the model in training.
+"""Gathers text at hand, from which the tokenizer learns its words and which distracts the model in training.
 
-Nothing is downloaded. Documentation under /usr/share/doc, the standard library, and the docstrings and
-package descriptions of whatever is installed beside it; two machines make two corpora, and the model hardly
-minds.
+    python -m pensieve.scripts.demo_model.corpus --out corpus.txt
+
+Nothing is downloaded. The text is documentation in /usr/share/doc, the standard library, and docstrings and
+descriptions of installed packages. Two machines make different corpora, which hardly changes the model.
 """
 
 import argparse
 import ast
 import random
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 PROSE_SUFFIXES = {".txt", ".md", ".rst"}
@@ -17,7 +18,7 @@ MAX_FILE_BYTES = 200_000
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, or nothing where it is not UTF-8 or too large to be worth it."""
+    """Return the text of a file, or "" for a file that is not UTF-8 or larger than MAX_FILE_BYTES."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             return ""
@@ -59,6 +60,11 @@ def standard_library(limit: int) -> list[str]:
     return [text for path in sorted(root.glob("*.py"))[:limit] if (text := read_text(path))]
 
 
+def text_lines(documents: Iterable[str]) -> list[str]:
+    """Return the lines of all documents that are not blank."""
+    return [line for text in documents for line in text.split("\n") if line.strip()]
+
+
 def collect(code_bytes: int, prose_bytes: int, seed: int = 0) -> list[str]:
     """Documents in random order: docstrings and prose up to `prose_bytes`, sources up to `code_bytes`."""
     stdlib = list(python_files(Path(sysconfig.get_path("stdlib"))))
@@ -83,7 +89,9 @@ def take(documents: list[str], num_bytes: int, rng: random.Random) -> list[str]:
 
 def main() -> None:
     """Write the corpus as one file, documents separated by form feeds."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--code-bytes", type=int, default=4_000_000)
     parser.add_argument("--prose-bytes", type=int, default=14_000_000)

@@ -1,5 +1,7 @@
 """Judges the shipped model, through mlx-lm and greedily, on instances that training never saw.
 
+    python -m pensieve.scripts.demo_model.evaluate --lengths 300 4000 --count 16
+
 An instance is right only if every step of its turn is, character for character: each call and each answer.
 Each row of the table is a prompt length: a random system prompt and tool schemas of so many tokens go before.
 """
@@ -16,13 +18,13 @@ import mlx.core as mx
 import mlx_lm
 from mlx_lm.models.cache import make_prompt_cache, trim_prompt_cache
 
-from pensieve.scripts.demo_model.corpus import standard_library
+from pensieve.scripts.demo_model import MODEL_FOLDER
+from pensieve.scripts.demo_model.corpus import standard_library, text_lines
 from pensieve.scripts.demo_model.distractors import Distractors
 from pensieve.scripts.demo_model.rows import call_text
 from pensieve.scripts.demo_model.tasks import Call, Result, Say, Step, Tasks, Turn
 from pensieve.scripts.demo_model.words import Words
 
-MODEL_FOLDER = Path(__file__).parents[2] / "engine" / "demo" / "model"
 KINDS = ("run", "read", "edit", "say", "count", "talk")
 INSTANCES_A_PROMPT = 5
 Message = dict[str, Any]
@@ -38,7 +40,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """The first step of an instance that is wrong."""
+    """An instance's first wrong step."""
 
     request: str
     wanted: str
@@ -121,7 +123,7 @@ def setting_of(rng: random.Random, lines: abc.Sequence[str], judge: Judge, num_t
 def faults(
     judge: Judge, lines: abc.Sequence[str], kind: str, length: int, options: argparse.Namespace
 ) -> list[Fault]:
-    """The instances of a task that go wrong behind prompts of a length."""
+    """Return the faults of a task's instances after prompts of `length` tokens."""
     rng = random.Random(f"{options.seed} {kind} {length}")
     found = []
     for index in range(options.count):
@@ -136,7 +138,9 @@ def faults(
 
 def main() -> None:
     """Print how many instances are right for each task and prompt length."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", type=Path, default=MODEL_FOLDER)
     parser.add_argument("--lengths", type=int, nargs="+", default=[300, 4000, 16000])
     parser.add_argument("--kinds", nargs="+", default=list(KINDS))
@@ -145,7 +149,7 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="print each instance that failed")
     options = parser.parse_args()
     judge = Judge(options.model)
-    lines = [line for text in standard_library(200) for line in text.split("\n") if line.strip()]
+    lines = text_lines(standard_library(200))
     print("| prompt tokens | " + " | ".join(options.kinds) + " |\n|" + " --- |" * (len(options.kinds) + 1))
     for length in options.lengths:
         rows = [faults(judge, lines, kind, length, options) for kind in options.kinds]

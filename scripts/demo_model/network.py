@@ -15,6 +15,9 @@ import torch.nn.functional as F  # type: ignore[import-not-found]
 from safetensors.torch import load_file, save_file  # type: ignore[import-not-found, unused-ignore]
 
 Weights = dict[str, Any]
+Tensors = tuple[Any, ...]
+BEFORE_ATTENTION = ("attention_norm", "q", "k", "v")
+AFTER_ATTENTION = ("o", "mlp_norm", "gate", "up", "down")
 EPSILON = 1e-5
 HF_NAMES = {
     "q": "self_attn.q_proj",
@@ -45,10 +48,11 @@ class Shape:
 
 
 def init_weights(shape: Shape, spaced: list[tuple[int, int]], device: str) -> Weights:
-    """Random weights. `spaced` pairs tokens that begin with a space with the same tokens without one.
+    """Return random weights.
 
-    Such a pair starts from one vector and differs by one that all pairs share, so that copying a word from
-    the middle of a sentence to the beginning of a string is learned once, not for each word.
+    spaced: pairs of a token that begins with a space and the same token without it. The two start from one
+    vector and differ by a vector that all pairs share. So copying a word from the middle of a sentence to the
+    beginning of a string is learned once, not for each word.
     """
     layers, hidden, inner = shape.num_hidden_layers, shape.hidden_size, shape.intermediate_size
     queries, keys = shape.num_attention_heads * shape.head_dim, shape.num_key_value_heads * shape.head_dim
@@ -94,8 +98,13 @@ def rotate(x: Any, cos: Any, sin: Any) -> Any:
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
-def project(x: Any, norm: Any, q: Any, k: Any, v: Any, cos: Any, sin: Any) -> tuple[Any, Any, Any]:
-    """Queries, keys and values (T, heads, 64) of the residual stream x (T, hidden)."""
+def project(x: Any, weights: Tensors, angles: Tensors) -> Tensors:
+    """Return queries, keys and values (T, heads, 64) of the residual stream x (T, hidden).
+
+    weights: of the norm, queries, keys and values. angles: cosines and sines, each (T, 32).
+    """
+    norm, q, k, v = weights
+    cos, sin = angles
     normed = rms_norm(x, norm)
     queries = rotate(F.linear(normed, q).unflatten(-1, (-1, 64)), cos, sin)
     keys = rotate(F.linear(normed, k).unflatten(-1, (-1, 64)), cos, sin)
@@ -103,8 +112,12 @@ def project(x: Any, norm: Any, q: Any, k: Any, v: Any, cos: Any, sin: Any) -> tu
     return queries.bfloat16(), keys.bfloat16(), values.bfloat16()
 
 
-def finish(x: Any, attended: Any, o: Any, norm: Any, gate: Any, up: Any, down: Any) -> Any:
-    """Add the attention's output and then the MLP's to the residual stream."""
+def finish(x: Any, attended: Any, weights: Tensors) -> Any:
+    """Add the attention's output and then the MLP's to the residual stream.
+
+    weights: of the attention's output, then of the MLP's norm, gate, up and down projections.
+    """
+    o, norm, gate, up, down = weights
     x = x + F.linear(attended.to(x.dtype), o)
     normed = rms_norm(x, norm)
     return x + F.linear(F.silu(F.linear(normed, gate)) * F.linear(normed, up), down)
@@ -125,14 +138,16 @@ class Network:
         """The last layer's normed output (B * L, hidden) for tokens (B, L)."""
         rows, length = tokens.shape
         w = self.weights
-        cos, sin = (table[:length].repeat(rows, 1) for table in self.tables)
+        angles = tuple(table[:length].repeat(rows, 1) for table in self.tables)
         x = w["embedding"][tokens.flatten()]
         for i in range(self.shape.num_hidden_layers):
-            q, k, v = self.project(x, w["attention_norm"][i], w["q"][i], w["k"][i], w["v"][i], cos, sin)
-            q, k, v = (part.unflatten(0, (rows, length)).transpose(1, 2) for part in (q, k, v))
+            before, after = (tuple(w[n][i] for n in names) for names in (BEFORE_ATTENTION, AFTER_ATTENTION))
+            q, k, v = (
+                part.unflatten(0, (rows, length)).transpose(1, 2) for part in self.project(x, before, angles)
+            )
             attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
             attended = attended.transpose(1, 2).reshape(rows * length, -1)
-            x = self.finish(x, attended, w["o"][i], w["mlp_norm"][i], w["gate"][i], w["up"][i], w["down"][i])
+            x = self.finish(x, attended, after)
         return rms_norm(x, w["norm"])
 
     def loss(self, tokens: Any, places: Any, targets: Any, weights: Any) -> tuple[Any, Any]:

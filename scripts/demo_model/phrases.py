@@ -1,5 +1,4 @@
-"""The phrases that requests for the three tools are made of, one a line; a phrase written twice is drawn
-twice as often."""
+"""The phrases of requests for the three tools, one a line; a phrase written twice is drawn twice as often."""
 
 
 def phrases(text: str) -> tuple[str, ...]:

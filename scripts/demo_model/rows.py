@@ -1,5 +1,4 @@
-"""Rows of tokens for training: conversations behind distracting prefixes, with the assistant's tokens
-marked.
+"""Rows of tokens for training: conversations after distracting prefixes, with the assistant's tokens marked.
 
 The tokens are those that the chat template renders (a test compares them). Long distracting passages are
 drawn from pools that were tokenized once, since tokenizing would else cost more than training.

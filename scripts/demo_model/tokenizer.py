@@ -1,5 +1,7 @@
 """Trains the demo model's byte-level BPE so that copying is nearly token for token.
 
+    python -m pensieve.scripts.demo_model.tokenizer --corpus corpus.txt
+
 Digits stand alone, escapes are one token, and words are cut the same way with and without a space before
 them: BPE first learns words alone; the merges of a space with a frequent first piece come last in rank, so
 " command" is one token and "command" another, and what follows either is the same. That is what lets a tiny
@@ -17,10 +19,11 @@ from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from pensieve.scripts.demo_model import MODEL_FOLDER
+from pensieve.scripts.demo_model.corpus import text_lines
 from pensieve.scripts.demo_model.tasks import Result, Say, Tasks
 from pensieve.scripts.demo_model.words import Words
 
-MODEL_FOLDER = Path(__file__).parents[2] / "engine" / "demo" / "model"
 PIECES = r"""\\\\["nrt]|\\["\\nrt]|{word}|[0-9]| +|\n|\t|[^A-Za-z0-9 \n\t]"""
 CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TAGS = ("<tool_call>", "</tool_call>")
@@ -105,13 +108,14 @@ def write_config(folder: Path) -> None:
 
 def main() -> None:
     """Train on a corpus (see corpus.py) and write the tokenizer's two files."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=MODEL_FOLDER)
     options = parser.parse_args()
     documents = options.corpus.read_text(encoding="utf-8").split("\f")
-    lines = [line for text in documents for line in text.split("\n") if line.strip()]
-    tokenizer = train([*documents, *conversations(lines, num_turns=8000)])
+    tokenizer = train([*documents, *conversations(text_lines(documents), num_turns=8000)])
     tokenizer.save(str(options.out / "tokenizer.json"))
     write_config(options.out)
     print(f"{tokenizer.get_vocab_size()} tokens")

@@ -1,5 +1,6 @@
-"""Trains the demo model on synthetic conversations. Run by hand, with PyTorch, best on a GPU: see
-README.md.
+"""Trains the demo model on synthetic conversations: by hand, with PyTorch, best on a GPU.
+
+    python -m pensieve.scripts.demo_model.train --corpus corpus.txt --seed 1 --steps 8879
 
 Short rows first, half of them random tokens that repeat, until copying has formed; then longer and longer
 ones. The optimizer is Muon for the matrices (Jordan et al. 2024) and AdamW for the rest.
@@ -20,10 +21,11 @@ import numpy as np
 import torch  # type: ignore[import-not-found]
 from tokenizers import Tokenizer
 
+from pensieve.scripts.demo_model import MODEL_FOLDER
+from pensieve.scripts.demo_model.corpus import text_lines
 from pensieve.scripts.demo_model.network import Network, Shape, Weights, export, init_weights, load_weights
 from pensieve.scripts.demo_model.rows import Pools, RowMaker
 
-MODEL_FOLDER = Path(__file__).parents[2] / "engine" / "demo" / "model"
 MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
 MUON_LR, ADAM_LR, MOMENTUM, WEIGHT_DECAY = 0.02, 2e-3, 0.95, 0.01
 WARMUP_STEPS, FLAT_SHARE, LAST_LR, RESUMED_LR = 100, 0.25, 0.01, 0.3
@@ -31,11 +33,11 @@ WARMUP_STEPS, FLAT_SHARE, LAST_LR, RESUMED_LR = 100, 0.25, 0.01, 0.3
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """Up to which share of the steps a mix of row lengths holds, and the share of repeated random tokens."""
+    """A part of the training, with its mix of row lengths."""
 
-    until: float
-    lengths: dict[int, float]
-    repeats: float
+    until: float  # the share of all steps at which the phase ends
+    lengths: dict[int, float]  # weight of each row length
+    repeats: float  # share of rows that are repeated random tokens
 
 
 PHASES = (
@@ -48,7 +50,7 @@ PHASES = (
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a worker is to make: a batch of rows of one length, fixed by its seed."""
+    """A batch for a worker to make: rows of one length, fixed by the seed."""
 
     seed: int
     length: int
@@ -68,7 +70,7 @@ class Batches:
         self.pools = Pools(tokenizer, lines, seed, pool_size)
 
     def make(self, order: Order) -> Arrays:
-        """Tokens (B, L), and for all N predictions: the flat place, the token to predict, and its weight."""
+        """Return tokens (B, L), and for all N predictions the flat place, the token and its weight."""
         maker = RowMaker(self.tokenizer, self.pools, self.lines, order.seed)
         num_repeats = round(order.repeats * order.num_rows)
         rows = [maker.repeats(order.length) for _ in range(num_repeats)]
@@ -100,7 +102,7 @@ class Batches:
 
 
 def orders(seed: int, num_steps: int, batch_tokens: int, phases: abc.Sequence[Phase]) -> Iterator[Order]:
-    """The batch of every step."""
+    """Yield the batch of every step."""
     rng = random.Random(seed)
     for step in range(num_steps):
         phase = next(phase for phase in phases if step < phase.until * num_steps)
@@ -109,7 +111,7 @@ def orders(seed: int, num_steps: int, batch_tokens: int, phases: abc.Sequence[Ph
 
 
 def rate(step: int, num_steps: int) -> float:
-    """The learning rates' factor: warm up, hold, fall in a line."""
+    """Return the learning rates' factor: it rises in the warm-up, holds, then falls linearly."""
     if step < WARMUP_STEPS:
         return (step + 1) / WARMUP_STEPS
     falling = (step / num_steps - FLAT_SHARE) / (1 - FLAT_SHARE)
@@ -117,7 +119,7 @@ def rate(step: int, num_steps: int) -> float:
 
 
 def orthogonalize(matrices: Any) -> Any:
-    """The nearest orthogonal matrices, roughly, of a stack (N, R, C): five Newton-Schulz steps in bf16."""
+    """Return roughly the nearest orthogonal matrices of a stack (N, R, C): 5 Newton-Schulz steps in bf16."""
     x = matrices.bfloat16()
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
@@ -195,7 +197,7 @@ def on_device(arrays: Arrays, device: str) -> Arrays:
 
 
 def learn(network: Network, optimizer: Optimizer, arrays: Arrays, factor: float) -> tuple[Any, Any]:
-    """One step; its loss and accuracy."""
+    """Train one step; return its loss and accuracy."""
     device = network.device
     with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
         loss, accuracy = network.loss(*on_device(arrays, device))
@@ -233,7 +235,9 @@ def run(options: argparse.Namespace, batches: Batches) -> None:
 
 def main() -> None:
     """Read the options, the tokenizer and the corpus, and train."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=MODEL_FOLDER)
     parser.add_argument("--steps", type=int, default=10000)
@@ -250,10 +254,8 @@ def main() -> None:
     parser.add_argument("--save-every", type=int, default=1000)
     options = parser.parse_args()
     tokenizer = Tokenizer.from_file(str(MODEL_FOLDER / "tokenizer.json"))
-    text = options.corpus.read_text(encoding="utf-8").replace("\f", "\n")
-    batches = Batches(
-        tokenizer, [line for line in text.split("\n") if line.strip()], options.seed, options.pool_size
-    )
+    lines = text_lines(options.corpus.read_text(encoding="utf-8").split("\f"))
+    batches = Batches(tokenizer, lines, options.seed, options.pool_size)
     batches.start_workers(options.workers)
     run(options, batches)
 

@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from pensieve.scripts.demo_model.evaluate import MODEL_FOLDER, Judge, setting_of
+from pensieve.scripts.demo_model import MODEL_FOLDER
+from pensieve.scripts.demo_model.evaluate import Judge, setting_of
 from pensieve.scripts.demo_model.tasks import Call, Result, Say, Turn
 
 LINES = ["def main() -> None:", "    return None", "A line of prose, which ends here.", "x = 1  # one"]

@@ -9,8 +9,9 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from pensieve.scripts.demo_model import MODEL_FOLDER
 from pensieve.scripts.demo_model.distractors import Distractors
-from pensieve.scripts.demo_model.evaluate import MODEL_FOLDER, message
+from pensieve.scripts.demo_model.evaluate import message
 from pensieve.scripts.demo_model.rows import Renderer, Row
 from pensieve.scripts.demo_model.tasks import Tasks
 from pensieve.scripts.demo_model.words import Words

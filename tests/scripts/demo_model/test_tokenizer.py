@@ -5,7 +5,7 @@ import random
 import pytest
 from tokenizers import Tokenizer
 
-from pensieve.scripts.demo_model.evaluate import MODEL_FOLDER
+from pensieve.scripts.demo_model import MODEL_FOLDER
 from pensieve.scripts.demo_model.tokenizer import CONTROL, TAGS
 from pensieve.scripts.demo_model.words import Words
 
