@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import InvalidRequest
-from .formats.tool_calls.tool_format import head_tools
+from .formats.tool_calls.template_tools import head_tools
 from .schema import AssistantMessage, CountTokensRequest, GenerationRequest, Tool, ToolChoice
 from .thinking_options import ThinkingOptions
 

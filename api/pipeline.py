@@ -14,7 +14,7 @@ from .answer_options import AnswerOptions, answer_options
 from .errors import ClientGone, prompt_too_long
 from .formats.answer_format import AnswerFormat
 from .formats.detokenizer import Detokenizer
-from .formats.tool_calls.tool_format import template_tool
+from .formats.tool_calls.template_tools import template_tool
 from .grammar.answer_constraint import AnswerConstraint
 from .output.parser import OutputParser
 from .output.thinking_budget import BudgetedTokenStream, ThinkingBudget

@@ -8,7 +8,8 @@ from . import harmony
 from .detokenizer import Detokenizer, detokenizer_factory
 from .thinking_tags import ThinkingTags, find_thinking_tags
 from .token_bytes import TokenBytes
-from .tool_calls.tool_format import ToolFormat, native_format, plain_format
+from .tool_calls.plain_format import plain_format
+from .tool_calls.tool_format import ToolFormat, native_format
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from ..formats.model_format import ModelFormat
 from ..formats.thinking_tags import ThinkingTags
 from ..formats.tool_calls.tool_format import ToolFormat
 from .answer_constraint import ConstraintSpec
-from .answer_grammar import call_format
 from .grammar_cache import GrammarCache, GrammarKey
 from .vocabulary import Vocabulary, make_vocabulary
 
@@ -33,7 +32,7 @@ class ConstraintFactory:
         self, vocabulary: Vocabulary, tool_format: ToolFormat, thinking: ThinkingTags | None
     ) -> None:
         self._vocabulary = vocabulary
-        self._tool_format = tool_format if call_format(tool_format) else None
+        self._tool_format = tool_format if tool_format.is_constrained else None
         self._think = (thinking.start.encode(), thinking.end.encode()) if thinking else None
         self._grammars = GrammarCache(vocabulary)
 

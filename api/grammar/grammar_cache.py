@@ -11,7 +11,9 @@ from typing import Any
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 from ..errors import InvalidRequest
+from ..formats.grammars.callable_tool import CallableTool
 from ..formats.grammars.json_schema import (
+    SchemaError,
     SchemaTooLarge,
     any_arguments,
     arguments_schema,
@@ -20,9 +22,10 @@ from ..formats.grammars.json_schema import (
     structure_only,
 )
 from ..formats.grammars.lark import Lark
-from ..formats.tool_calls.tool_format import PLACEHOLDER_TOOL, ToolFormat
+from ..formats.tool_calls.template_tools import PLACEHOLDER_TOOL
+from ..formats.tool_calls.tool_format import ToolFormat
 from ..schema import Tool
-from .answer_grammar import CallableTool, CallFormat, call_format, call_grammar, value_grammar
+from .answer_grammar import call_grammar, value_grammar
 from .deep_stack import on_deep_stack
 from .vocabulary import Vocabulary
 
@@ -98,6 +101,8 @@ class GrammarCache:
         try:
             async with self._turns:
                 grammar = await asyncio.to_thread(on_deep_stack, lambda: self.compile(wanted))
+        except SchemaError as error:
+            raise InvalidRequest(str(error), reason="schema") from error
         finally:
             del self._compiling[key]
         self._kept[key] = grammar
@@ -114,38 +119,38 @@ class GrammarCache:
             del self._kept[key], self._used_s[key]
 
     def compile(self, wanted: GrammarKey) -> Grammar:
-        """Compile in this thread, whose stack must be deep; others run meanwhile. Raises InvalidRequest."""
-        calls = call_format(wanted.tool_format) if wanted.tool_format else None
+        """Compile in this thread, whose stack must be deep; others run meanwhile. Raises SchemaError."""
+        calls = wanted.tool_format if wanted.tool_format and wanted.tool_format.is_constrained else None
         tools = [tool for tool in wanted.tools if tool.name != PLACEHOLDER_TOOL] if calls else []
         schema = None if wanted.schema is None else exact_schema(wanted.schema)
         problem = "" if schema is None else self._problem(f"start: %json {dump_schema(schema)}")
         if problem:
-            raise InvalidRequest(f"the JSON schema cannot be enforced: {problem}", reason="schema")
+            raise SchemaError(f"the JSON schema cannot be enforced: {problem}")
         text = self._text(calls, [self._callable(calls, tool) for tool in tools] if calls else [], schema)
         if len(text) > MAX_GRAMMAR_CHARS:  # rather many tools with loose arguments than none
             text = self._text(calls, [CallableTool(tool.name, any_arguments()) for tool in tools], schema)
         return self._compiled(text, frees=schema is None and calls is not None and bool(calls.end))
 
     def _text(
-        self, calls: CallFormat | None, tools: list[CallableTool], schema: dict[str, Any] | None
+        self, tool_format: ToolFormat | None, tools: list[CallableTool], schema: dict[str, Any] | None
     ) -> str:
         """Write the grammar of calls, or of a value that conforms to a schema."""
         lark = Lark(self._vocabulary.special_tokens)
         if schema is not None:
-            return value_grammar(lark, dump_schema(schema), calls if tools else None, tools)
-        assert calls is not None, "there must be something to conform to"
-        return call_grammar(lark, calls, tools)
+            return value_grammar(lark, dump_schema(schema), tool_format if tools else None, tools)
+        assert tool_format is not None, "there must be something to conform to"
+        return call_grammar(lark, tool_format, tools)
 
-    def _callable(self, calls: CallFormat, tool: Tool) -> CallableTool:
+    def _callable(self, tool_format: ToolFormat, tool: Tool) -> CallableTool:
         """Take as much of a tool's schema as can be compiled, so that the tool can be called in any case."""
         for rewrite in (arguments_schema, structure_only):
             try:
                 found = CallableTool(tool.name, rewrite(tool.input_schema))
-                if not self._problem(call_grammar(Lark({}), calls, [found])):
+                if not self._problem(call_grammar(Lark({}), tool_format, [found])):
                     return found
             except SchemaTooLarge:
                 raise
-            except InvalidRequest:
+            except SchemaError:
                 continue
         return CallableTool(tool.name, any_arguments())
 
@@ -162,7 +167,7 @@ class GrammarCache:
         matcher = LLMatcher(self._vocabulary.compiler, text, limits=LIMITS, log_level=0)
         if matcher.is_error():
             problem = _first_line(matcher.get_error())
-            raise InvalidRequest(f"the JSON schemas cannot be enforced: {problem}", reason="schema")
+            raise SchemaError(f"the JSON schemas cannot be enforced: {problem}")
         return Grammar(text, frees, matcher)
 
 

@@ -11,7 +11,7 @@ from ..formats.answer_format import AnswerFormat
 from ..formats.detokenizer import Detokenizer
 from ..formats.output_events import OutputEvent, TextDelta, ThinkingDelta, ToolCallEnd, ToolCallStart
 from ..formats.readers.call_reader import ParseResult
-from ..formats.readers.tool_call_body import Passage
+from ..formats.readers.tool_call_body import ToolCallBody
 from ..formats.tag_search import find_first, overlap
 
 SPACE = " \t\r\n"
@@ -36,7 +36,7 @@ class OutputParser:
         self._mode = Mode.THINKING if grammar.starts_thinking else Mode.TEXT
         self._buffer = ""  # text not yet looked through
         self._space = ""  # trailing space of the open block, shown only if more of the block follows
-        self._passage: Passage | None = None  # what stands behind a call's start mark
+        self._body: ToolCallBody | None = None  # what stands behind a call's start mark
         self._block: type[OutputEvent] | None = None  # kind of the block that is open
         self._events: list[OutputEvent] = []
 
@@ -105,14 +105,14 @@ class OutputParser:
         """Change the mode at a mark."""
         grammar = self._grammar
         if self._mode is Mode.CALL:
-            assert self._passage is not None, "a call has a passage"
-            self._follow(self._passage, self._passage.meet_mark())
+            assert self._body is not None, "a call has a body"
+            self._follow(self._body, self._body.add_end_tag())
         elif self._mode is Mode.THINKING:
             # Even empty thoughts are a block to what follows them.
             self._mode, self._space, self._block = Mode.TEXT, "", ThinkingDelta
         elif grammar.tool_format and mark == grammar.tool_format.start:
             self._mode = Mode.CALL
-            self._passage = grammar.tool_format.passage(grammar.tools)
+            self._body = grammar.tool_format.body(grammar.tools)
         elif grammar.thinking and mark == grammar.thinking.start:
             self._mode, self._space = Mode.THINKING, ""
         else:
@@ -120,8 +120,8 @@ class OutputParser:
             self.stop_sequence, self.done = mark, True
 
     def _emit(self, text: str) -> None:
-        if self._passage is not None:
-            self._follow(self._passage, self._passage.add(text))
+        if self._body is not None:
+            self._follow(self._body, self._body.add(text))
         elif self._mode is Mode.THINKING:
             self._emit_in_block(ThinkingDelta, text)
         else:
@@ -148,40 +148,40 @@ class OutputParser:
             events = events[: ends[0]]
         self._events += events
 
-    def _follow(self, passage: Passage, events: list[OutputEvent]) -> None:
-        """Show what a passage has brought, and go on behind it when it is over."""
+    def _follow(self, body: ToolCallBody, events: list[OutputEvent]) -> None:
+        """Show what a body has brought, and go on behind it when it is over."""
         self._show_calls(events)
         if self.done:
             self.results.append("ok")
-        elif passage.is_over:
-            self._end_passage(passage)
+        elif body.is_over:
+            self._end_body(body)
 
-    def _end_passage(self, passage: Passage) -> None:
-        """Go on behind a passage. What holds no call is text again."""
+    def _end_body(self, body: ToolCallBody) -> None:
+        """Go on behind a body. What holds no call is text again."""
         tool_format = self._grammar.tool_format
-        assert tool_format is not None, "a passage has a format"
-        self._mode, self._passage = Mode.TEXT, None
-        reading = passage.end()
-        self._show_calls(reading.events)
-        self.results.append(reading.result)
-        if reading.text:
-            end = tool_format.end if passage.is_over else ""
-            self._emit_in_block(TextDelta, tool_format.start + reading.text + end)
-        rest = reading.rest
-        if passage.is_over:  # what stands before the mark is of no interest, unless it was another call's
+        assert tool_format is not None, "a body has a format"
+        self._mode, self._body = Mode.TEXT, None
+        result = body.result()
+        self._show_calls(result.events)
+        self.results.append(result.result)
+        if result.text:
+            end = tool_format.end if body.is_over else ""
+            self._emit_in_block(TextDelta, tool_format.start + result.text + end)
+        rest = result.unread
+        if body.is_over:  # what stands before the mark is of no interest, unless it was another call's
             place = rest.find(tool_format.start)
             rest = rest[place:] + tool_format.end if place >= 0 else ""
-        self._buffer = rest + passage.behind + self._buffer
+        self._buffer = rest + body.remainder + self._buffer
 
     def _end(self) -> None:
         """Deal with what is open at the end of the answer."""
-        while not self.done and (self._buffer or self._passage is not None):
+        while not self.done and (self._buffer or self._body is not None):
             self._scan()
             text, self._buffer = self._buffer, ""
             self._emit(text)
-            if self._passage is not None and not self.done:
-                self._show_calls(self._passage.meet_end())
-                self._end_passage(self._passage)
+            if self._body is not None and not self.done:
+                self._show_calls(self._body.end_answer())
+                self._end_body(self._body)
         if self._mode is Mode.TEXT and not self.done:
             self._flush_space()
 

@@ -7,9 +7,9 @@ that grows: that is what makes the KV cache of earlier turns usable.
 from collections import abc
 
 from ..answer_options import AnswerOptions
-from ..formats.readers.call_reader import dump
+from ..formats.json_text import dump
 from ..formats.thinking_signature import unseal
-from ..formats.tool_calls.tool_format import describe_loaded
+from ..formats.tool_calls.plain_format import describe_loaded
 from ..protocols import TemplateMessage
 from ..schema import (
     AssistantMessage,

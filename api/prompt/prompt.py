@@ -12,7 +12,7 @@ from ..answer_options import AnswerOptions, answer_options
 from ..config import MediaPolicy
 from ..errors import InvalidRequest
 from ..formats.model_format import ModelFormat
-from ..formats.tool_calls.tool_format import head_tools
+from ..formats.tool_calls.template_tools import head_tools
 from ..protocols import TemplateMessage, Tokenizer
 from ..schema import CountTokensRequest
 from .conversation import closing_instruction, hoist_system, system_text, template_messages

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InvalidRequest
-from ..formats.tool_calls.tool_format import describe_tools, native_format
+from ..formats.tool_calls.plain_format import describe_tools
+from ..formats.tool_calls.tool_format import native_format
 from ..protocols import TemplateMessage, Tokenizer
 from ..thinking_options import ThinkingOptions
 from .template_messages import (

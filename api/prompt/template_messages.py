@@ -3,7 +3,7 @@
 import json
 from collections import abc
 
-from ..formats.tool_calls.tool_format import plain_call, plain_result
+from ..formats.tool_calls.plain_format import plain_call, plain_result
 from ..protocols import TemplateMessage
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import mlx.core as mx
 
-from pensieve.api.formats.tool_calls.tool_format import plain_format
+from pensieve.api.formats.tool_calls.plain_format import plain_format
 from pensieve.api.grammar.answer_constraint import AnswerConstraint, ConstraintSpec
 from pensieve.api.grammar.grammar_cache import GrammarCache, GrammarKey
 from pensieve.api.grammar.vocabulary import Vocabulary, make_vocabulary

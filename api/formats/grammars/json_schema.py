@@ -1,9 +1,9 @@
-"""A client's JSON schemas, made ready for the grammar compiler: bounded, and with what it knows.
+"""Rewrites a client's JSON schemas for the grammar compiler: bounded, and with the keywords it implements.
 
-What llguidance does not implement is refused in a schema that the client wants an answer to conform to, and
-left out of a tool's: a tool with a rule too many must still be callable, and its own program checks the rule.
+A keyword that llguidance does not implement is refused in the schema of an answer, and left out of a tool's:
+the tool must still be callable, and its own program checks its arguments.
 
-    kept        what KEPT lists, in the schema's order, which is the order in which properties are written
+    kept        keywords in KEPT, in the schema's order, which is the order in which properties are written
     left out    annotations and unknown keywords, which JSON Schema says to ignore; formats other than FORMATS
     of tools    UNSUPPORTED is left out as well; `oneOf` is read as `anyOf`
     of answers  UNSUPPORTED is refused; `oneOf` is taken where its branches exclude one another
@@ -13,18 +13,18 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ...errors import InvalidRequest
+Schema = dict[str, Any]
 
 MAX_DEPTH = 50  # schemas within schemas
 MAX_PARTS = 20_000  # schemas and enumerated values
 MAX_SQUARES = 2_000_000  # of properties an object: optional ones cost the compiler time by their square
 MAX_CHARS = 256 * 1024  # as JSON, annotations left out
 
-# Numbers without a bound get this one, and with it no exponent: 1e999 is JSON, but a number to no reader.
+# The bound of numbers without one. A bound also rules out exponents: 1e999 is JSON, but no reader's number.
 LARGEST = 1e18
 NUMBER = {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
 
-# Stands where a schema says nothing; what llguidance would write there may hold such numbers.
+# Replaces schemas that allow any value, because what llguidance takes for any value includes such numbers.
 ANY_NAME = "any-value"
 ANY = {"$ref": f"#/$defs/{ANY_NAME}"}
 ANY_VALUE = {
@@ -62,29 +62,29 @@ OPTIONS = {"whitespace_pattern": r"[ \n]{1,8}"}
 
 
 def exact_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Rewrite the schema of an answer. Raises InvalidRequest for what cannot be enforced to the letter."""
+    """Rewrite the schema of an answer. Raises SchemaError for a keyword that cannot be enforced."""
     return _Rewriter(KEPT, exact=True).rewrite(schema)
 
 
 def arguments_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Rewrite the schema of a tool's arguments. Raises InvalidRequest for one that is too large."""
+    """Rewrite the schema of a tool's arguments. Raises SchemaError for one that is malformed or too large."""
     return _of_object(_Rewriter(KEPT).rewrite(schema))
 
 
 def structure_only(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """As `arguments_schema`, for a schema that the compiler does not take: without bounds and patterns."""
+    """Rewrite as `arguments_schema` does, without bounds and patterns, at which the compiler may fail."""
     return _of_object(_Rewriter(STRUCTURE).rewrite(schema))
 
 
 def any_arguments() -> dict[str, Any]:
-    """Return the schema of arguments of which nothing is known but that they are an object."""
+    """Return the schema of any arguments."""
     return {"type": "object"}
 
 
 def dump_schema(schema: Mapping[str, Any], escapes: str | None = None) -> str:
-    """Write a schema for the compiler, with its options. Raises InvalidRequest when that is too long.
+    """Write a schema and the compiler's options as JSON. Raises SchemaTooLarge when the text is too long.
 
-    escapes: the letters that may follow a backslash in strings, where not all of JSON's may.
+    escapes: the letters that may follow a backslash in strings; None for all of JSON's.
     """
     options = OPTIONS if escapes is None else OPTIONS | {"json_allowed_escapes": escapes}
     text = json.dumps({**schema, "x-guidance": options}, ensure_ascii=False)
@@ -94,23 +94,27 @@ def dump_schema(schema: Mapping[str, Any], escapes: str | None = None) -> str:
 
 
 def _of_object(schema: dict[str, Any]) -> dict[str, Any]:
-    """Make a schema of a tool say that arguments are an object, whatever else it says."""
+    """Return a tool's schema with the type `object`, and only that where the schema names another type."""
     if schema.setdefault("type", "object") != "object":
         return {"type": "object"}
     return schema
 
 
-class SchemaTooLarge(InvalidRequest):
-    """A schema, or all of them together, are more than will be compiled."""
+class SchemaError(ValueError):
+    """A JSON schema cannot be enforced."""
+
+
+class SchemaTooLarge(SchemaError):
+    """A schema, or all schemas of a request together, are more than the compiler is given."""
 
     def __init__(self) -> None:
-        super().__init__("the JSON schema is too large or too deep", reason="schema")
+        super().__init__("the JSON schema is too large or too deep")
 
 
 class _Rewriter:
-    """Copies one schema; what it has copied so far is counted.
+    """Copies one schema and counts its parts.
 
-    keywords: those to keep. exact: refuse what else would limit the values that conform.
+    keywords: the keywords to keep. exact: refuse the others that limit which values conform.
     """
 
     def __init__(self, keywords: frozenset[str], *, exact: bool = False) -> None:
@@ -122,7 +126,7 @@ class _Rewriter:
         self._has_intersections = False
 
     def rewrite(self, schema: Any) -> dict[str, Any]:
-        """Copy an object that is a schema."""
+        """Copy a schema."""
         self._has_intersections = '"allOf"' in json.dumps(schema)
         kept = self._copy(schema, 0, filled=True)
         if not self._num_filled:
@@ -130,12 +134,12 @@ class _Rewriter:
         return kept | {"$defs": {**kept.get("$defs", {}), ANY_NAME: ANY_VALUE}}
 
     def _copy(self, schema: Any, depth: int, filled: bool) -> dict[str, Any]:
-        """filled: say of what nothing is said that it may be any value."""
+        """Copy a schema within a schema. filled: write ANY where the schema allows any value."""
         self._count(1)
         if depth > MAX_DEPTH:
             raise SchemaTooLarge
         if not isinstance(schema, Mapping):
-            raise InvalidRequest("a JSON schema must be an object, true or false", reason="schema")
+            raise SchemaError("a JSON schema must be an object, true or false")
         kept = {
             key: self._value(key, value, depth, filled and not self._meets(schema, key))
             for key, value in schema.items()
@@ -146,13 +150,13 @@ class _Rewriter:
         return self._fill(_bounded(kept)) if filled else _bounded(kept)
 
     def _meets(self, schema: Mapping[str, Any], key: str) -> bool:
-        """Whether what stands under `key` is taken together with something else, to a schema of both."""
+        """Whether the compiler intersects the schemas under `key` with others; then ANY would not compile."""
         if key in ("$defs", "definitions"):
             return self._has_intersections  # which may be of definitions
         return key == "allOf" or (key in ("anyOf", "oneOf") and "type" in schema)
 
     def _fill(self, schema: dict[str, Any]) -> dict[str, Any]:
-        """Put any value where a schema leaves open what may stand there."""
+        """Write ANY where a schema does not say which values may stand."""
         more: dict[str, Any] = {}
         if _is_kind(schema, "object") and schema.get("additionalProperties", True) is True:
             more["additionalProperties"] = ANY
@@ -165,7 +169,7 @@ class _Rewriter:
 
     def _keeps(self, key: str, value: Any) -> bool:
         if self._exact and key in UNSUPPORTED and value is not False:
-            raise InvalidRequest(f"the JSON schema's {key!r} is not supported", reason="schema")
+            raise SchemaError(f"the JSON schema's {key!r} is not supported")
         if key == "format":
             return value in FORMATS if isinstance(value, str) else False
         if key == "$schema":
@@ -196,7 +200,7 @@ class _Rewriter:
 
 
 def _bounded(schema: dict[str, Any]) -> dict[str, Any]:
-    """Bound numbers that have no bound of their own."""
+    """Bound a schema's numbers, unless it bounds them itself."""
     if not _is_kind(schema, "number") or schema.keys() & (BOUNDS | {"enum", "const", "multipleOf"}):
         return schema
     return {**NUMBER, **schema}

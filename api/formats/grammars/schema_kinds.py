@@ -1,21 +1,19 @@
-"""Which kinds of values a schema leaves possible, as far as that shows without trying values."""
+"""The types of values that a schema allows, as far as its keywords show them."""
 
 from typing import Any
 
-from .json_schema import BOUNDS, NUMBER
-
-Schema = dict[str, Any]
+from .json_schema import BOUNDS, NUMBER, Schema
 
 SCALARS = frozenset({"integer", "number", "boolean", "null"})
 KINDS = SCALARS | {"string", "array", "object"}
 
-MAX_DEPTH = 8  # of references and branches; below it every kind is possible
+MAX_DEPTH = 8  # of references and branches; below it every type counts as possible
 
 _NAMES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
 
 
 def possible_kinds(schema: Any, depth: int = 0) -> frozenset[str]:
-    """List the types that values of a schema may have."""
+    """Return the types that values of a schema may have."""
     if not isinstance(schema, dict) or depth > MAX_DEPTH:
         return KINDS if schema is not False else frozenset()
     kinds = KINDS
@@ -37,7 +35,7 @@ def possible_kinds(schema: Any, depth: int = 0) -> frozenset[str]:
 
 
 def resolve(schema: Schema) -> Schema:
-    """Follow a reference to a definition; the same schema where there is none."""
+    """Return the definition that a schema refers to; the schema itself where it refers to none."""
     for key in ("$defs", "definitions"):
         name = schema.get("$ref", "").removeprefix(f"#/{key}/")
         if name in schema.get(key, {}):
@@ -47,7 +45,7 @@ def resolve(schema: Schema) -> Schema:
 
 
 def listed_values(schema: Schema) -> list[Any] | None:
-    """List the values that a schema lists, None when it does not."""
+    """Return the values of a schema's `enum` or `const`, None when it has neither."""
     if "const" in schema:
         return [schema["const"]]
     values = schema.get("enum")
@@ -55,19 +53,19 @@ def listed_values(schema: Schema) -> list[Any] | None:
 
 
 def branches(schema: Schema) -> list[Schema]:
-    """List the branches of a schema that its type leaves possible, without what stands beside them."""
+    """List the branches of a schema's `anyOf` that its type allows, without the keywords beside `anyOf`."""
     kinds = possible_kinds(schema)
     parts = [_inside(schema, part) for part in schema["anyOf"] if isinstance(part, dict)]
     return [part for part in parts if possible_kinds(part) & kinds]
 
 
 def text_schemas(schema: Schema) -> list[Schema]:
-    """List what a schema says of its texts, once for each branch that has some."""
+    """List the flat branches of a schema that allow strings."""
     return [part for part in flat_branches(schema) if "string" in possible_kinds(part)]
 
 
 def flat_branches(schema: Schema, depth: int = 0) -> list[Schema]:
-    """List the branches of a schema, and instead of one that has branches itself, those."""
+    """List the branches of a schema, with branches of branches in place of these; itself if it has none."""
     schema = resolve(schema)
     if "anyOf" not in schema:
         return [schema]
@@ -77,7 +75,7 @@ def flat_branches(schema: Schema, depth: int = 0) -> list[Schema]:
 
 
 def scalar_schema(schema: Schema) -> Schema | None:
-    """Reduce a schema without branches to the values that are neither texts nor hold others."""
+    """Reduce a schema without branches to its numbers, booleans and null; None when it allows none."""
     kinds = possible_kinds(schema) & SCALARS
     values = listed_values(schema)
     if values is not None:
@@ -88,7 +86,7 @@ def scalar_schema(schema: Schema) -> Schema | None:
 
 
 def _inside(schema: Schema, part: Any) -> Any:
-    """Give a part the definitions that it may refer to."""
+    """Return a part of a schema with the definitions that it may refer to."""
     if not isinstance(part, dict):
         return part
     return part | {key: schema[key] for key in ("$defs", "definitions") if key in schema}

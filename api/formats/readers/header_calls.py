@@ -1,4 +1,4 @@
-"""Calls whose name stands in front of the JSON of their arguments, as Mistral and Kimi K2 write them."""
+"""Calls with a header that holds their name, before the JSON of their arguments."""
 
 import re
 from collections import abc
@@ -6,31 +6,33 @@ from typing import Any
 
 from ...protocols import ToolParser
 from ..output_events import OutputEvent
-from .call_reader import Reading, tool_names
-from .json_calls import TokenReader
+from .call_reader import BodyResult, tool_names
+from .json_calls import StreamedJsonCalls
 from .json_reader import JsonError, JsonReader, Token
 from .whole_calls import WholeCalls
 
-MAX_HEAD = 300
+MAX_HEADER = 300  # characters
 
 
-class HeadedCalls(TokenReader):
-    """Calls as a head that names the tool, then a JSON object; what has no such head is read at its end."""
+class HeaderCalls(StreamedJsonCalls):
+    """Reads a header that names the tool, then a JSON object. A body without headers is parsed at its end."""
 
     def __init__(
-        self, parser: ToolParser, tools: abc.Sequence[dict[str, Any]], has_end: bool, head: re.Pattern[str]
+        self, header: re.Pattern[str], parser: ToolParser, tools: abc.Sequence[dict[str, Any]], has_end: bool
     ) -> None:
-        """head: matches a head, in at most MAX_HEAD characters; its first group is the name."""
+        """header: matches a header, in at most MAX_HEADER characters; its first group is the tool's name."""
         super().__init__(tool_names(tools))
-        self._head = head
+        self._header = header
         self._whole = WholeCalls(parser, tools, has_end)
-        self._is_list: bool | None = None  # of JSON calls, as older models write; None before it has begun
+        self._is_list: bool | None = None  # a list of JSON calls, as older models write; None before the body
 
     def add(self, text: str) -> list[OutputEvent]:
+        """Take text and return the events that have become certain."""
         self._whole.add(text)
         return super().add(text)
 
-    def end(self, complete: bool) -> Reading:
+    def end(self, complete: bool) -> BodyResult:
+        """End the body; without any header, mlx-lm's parser reads it."""
         if not self._num_calls and not self._writer.is_open:
             return self._whole.end(complete)
         return super().end(complete)
@@ -39,10 +41,10 @@ class HeadedCalls(TokenReader):
         if self._is_list is None and (start := self._unread.lstrip()):
             self._is_list = start.startswith("[")
         if self._is_list:
-            return False  # a string in it may speak of heads
-        match = self._head.search(self._unread)
+            return False  # a string in the list may hold text that looks like a header
+        match = self._header.search(self._unread)
         if match is None:
-            self._unread = self._unread[-MAX_HEAD:]
+            self._unread = self._unread[-MAX_HEADER:]
             return False
         self._unread = self._unread[match.end() :]
         self._writer.start(match[1])

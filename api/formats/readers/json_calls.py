@@ -1,6 +1,6 @@
-"""Calls written in JSON, whose arguments go to the client token by token.
+"""Calls written in JSON, whose arguments are sent to the client token by token.
 
-Small faults are put right on the way; see `json_reader.py`.
+Small faults are repaired on the way; see `json_reader.py`.
 """
 
 import json
@@ -8,71 +8,76 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from ..output_events import OutputEvent
-from .call_reader import CallWriter, Reading, broken_call
+from .call_reader import BodyResult
+from .call_writer import CallWriter
 from .json_reader import JsonError, JsonReader, Kind, Token
+from .parsed_calls import broken_call
 
 ARGUMENT_KEYS = ("arguments", "parameters", "input")
 
 
-class TokenReader:
-    """What readers of JSON have in common."""
+class StreamedJsonCalls:
+    """The common part of readers that send JSON as it comes: how a body is begun, ended and repaired."""
 
     def __init__(self, names: Collection[str]) -> None:
         self._names = names  # of the request's tools
-        self._texts: list[str] = []  # of the passage
+        self._texts: list[str] = []  # of the body
         self._writer = CallWriter(names)
         self._json: JsonReader | None = None  # of the value that is open
-        self._unread = ""  # what no value has taken
+        self._unread = ""  # text that belongs to no value yet
         self._is_broken = False
-        self._is_mended = False
-        self._has_arguments = False  # the open call's are whole
+        self._is_repaired = False
+        self._has_arguments = False  # the open call has all of its arguments
         self._num_calls = 0
-        self._shown_until = 0  # the place in the passage behind the last call that was shown
+        self._sent_until = 0  # end in the body of the last call that was sent
 
     def add(self, text: str) -> list[OutputEvent]:
+        """Take text and return the events that have become certain."""
         self._texts.append(text)
         self._unread += text
         self._try(self._read)
         return self._writer.take()
 
-    def scout(self) -> JsonReader | None:
+    def lookahead(self) -> JsonReader | None:
+        """Return a copy of the JSON reader if the text so far ends within a JSON string, else None."""
         in_string = not self._is_broken and self._json is not None and self._json.in_string
         return self._json.fork() if in_string and self._json is not None else None
 
-    def end(self, complete: bool) -> Reading:
+    def end(self, complete: bool) -> BodyResult:
+        """End the body, with the brackets put in that are missing where it is `complete`."""
         if complete:
             self._try(self._close_brackets)
-        reading = self._end(complete)
-        return replace(reading, events=[*self._writer.take(), *reading.events])
+        end = self._end(complete)
+        return replace(end, events=[*self._writer.take(), *end.events])
 
-    def _end(self, complete: bool) -> Reading:
-        if self._writer.is_shown:
-            return self._end_shown()
-        later, is_whole = self._writer.take_later(), bool(self._num_calls) and not self._is_open
+    def _end(self, complete: bool) -> BodyResult:
+        if self._writer.is_sent:
+            return self._end_sent()
+        deferred, is_whole = self._writer.take_deferred(), bool(self._num_calls) and not self._is_open
         if is_whole and not self._is_broken:
-            return Reading("repaired" if self._is_mended else "ok", later)
-        if is_whole and not later:  # something stands behind the calls
-            return Reading("repaired", rest=self._rest())
-        text = "".join(self._texts)[self._shown_until :]
-        return broken_call(text, self._names) if complete else Reading("failed", text=text)
+            return BodyResult("repaired" if self._is_repaired else "ok", deferred)
+        if is_whole and not deferred:  # some text follows the calls
+            return BodyResult("repaired", unread=self._all_unread())
+        text = "".join(self._texts)[self._sent_until :]
+        return broken_call(text, self._names) if complete else BodyResult("failed", text=text)
 
     @property
     def _is_open(self) -> bool:
         """Whether a call has begun and not ended."""
         return self._writer.is_open
 
-    def _end_shown(self) -> Reading:
-        """End a call that the client has seen begin and not end."""
+    def _end_sent(self) -> BodyResult:
+        """End a call whose beginning was sent to the client."""
         if self._has_arguments:
             self._writer.end()
-            return Reading("repaired", rest=self._rest())
+            return BodyResult("repaired", unread=self._all_unread())
         if self._is_broken:
-            self._writer.break_off(self._rest(), "".join(self._texts)[self._shown_until :])
+            self._writer.break_off(self._all_unread(), "".join(self._texts)[self._sent_until :])
         else:
             self._writer.cut()
-        return Reading("failed")
+        return BodyResult("failed")
 
-    def _rest(self) -> str:
+    def _all_unread(self) -> str:
         return (self._json.unread if self._json else "") + self._unread
 
     def _try(self, action: Callable[[], None]) -> None:
@@ -101,7 +106,7 @@ class TokenReader:
 
     def _end_value(self) -> None:
         assert self._json is not None, "a value has ended"
-        self._is_mended |= self._json.is_mended
+        self._is_repaired |= self._json.is_repaired
         self._unread = self._json.unread
         self._json = None
 
@@ -109,26 +114,26 @@ class TokenReader:
         self._writer.end()
         self._num_calls += 1
         self._has_arguments = False
-        if not self._writer.waits:
-            self._shown_until = sum(map(len, self._texts)) - len(self._rest())
+        if not self._writer.has_deferred:
+            self._sent_until = sum(map(len, self._texts)) - len(self._all_unread())
 
     def _begin(self) -> bool:
-        """Begin the next value in what is unread; false when none begins there. Raises JsonError."""
+        """Begin the next value in the unread text; False when none begins there. Raises JsonError."""
         raise NotImplementedError
 
     def _take(self, token: Token) -> None:
-        """Take a token of the open value. Raises JsonError when it is no part of a call."""
+        """Take a token of the open value. Raises JsonError when the token is no part of a call."""
         raise NotImplementedError
 
 
-class JsonCalls(TokenReader):
-    """Calls as JSON objects with a name and arguments, in either order: one, several, or a list of them."""
+class JsonCalls(StreamedJsonCalls):
+    """Reads calls that are JSON objects of a name and arguments, in either order: one, several, or a list."""
 
     def __init__(self, names: Collection[str]) -> None:
         super().__init__(names)
         self._depth: int | None = None  # of the open call's object
-        self._key = ""  # the member that is being read
-        self._name: list[str] = []  # parts of the name
+        self._key = ""  # of the property that is being read
+        self._name: list[str] = []  # parts of the tool's name
         self._quoted: list[str] = []  # parts of arguments that are written as a string
 
     @property
@@ -139,7 +144,7 @@ class JsonCalls(TokenReader):
         surplus = " \t\r\n,}]" if self._num_calls else " \t\r\n"
         text = self._unread.lstrip(surplus)
         skipped = self._unread[: len(self._unread) - len(text)]
-        self._is_mended |= bool(skipped.strip())
+        self._is_repaired |= bool(skipped.strip())
         self._unread = text
         if text and text[0] not in "{[":
             raise JsonError("no call")
@@ -181,7 +186,7 @@ class JsonCalls(TokenReader):
             self._writer.start(json.loads("".join(self._name)))
 
     def _take_argument(self, token: Token) -> None:
-        assert self._depth is not None, "a member is part of a call"
+        assert self._depth is not None, "a property is part of a call"
         is_top = token.depth == self._depth + 1
         if is_top and token.kind is Kind.STRING:
             self._quoted.append(token.text)
@@ -195,10 +200,10 @@ class JsonCalls(TokenReader):
             self._has_arguments = True
 
     def _take_quoted(self, text: str) -> None:
-        """Read arguments that are JSON within a string of JSON."""
+        """Read arguments that are written as JSON within a JSON string."""
         reader = JsonReader()
         tokens = [*reader.read(text), *reader.close()]
         if tokens[0].text != "{" or reader.unread.strip():
             raise JsonError("arguments that are no object")
-        self._is_mended |= reader.is_mended
+        self._is_repaired |= reader.is_repaired
         self._writer.write("".join(token.written for token in tokens))

@@ -1,6 +1,6 @@
-"""JSON that is read while it is written: the tokens of one value, whose text comes in pieces of any size.
+"""Reads JSON while it is written: the tokens of one value, whose text comes in pieces of any size.
 
-What has been read is always the beginning of valid JSON, so that it can be passed on at once.
+The tokens that have been read are always the beginning of valid JSON, so they can be passed on at once.
 """
 
 import copy
@@ -14,7 +14,7 @@ from enum import Enum
 SPACE = re.compile(r"[ \t\r\n]*")
 WORD = re.compile(r'[^\s{}\[\]:,"]+')
 NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
-PLAIN = re.compile(r'[^"\\\x00-\x1f]+')  # what strings hold as it is
+PLAIN = re.compile(r'[^"\\\x00-\x1f]+')  # characters that need no escape in a string
 ESCAPE = re.compile(r'\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})')
 HIGH, LOW = re.compile(r"\\u[dD][89abAB]"), re.compile(r"\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 UNFINISHED_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?\Z")
@@ -29,6 +29,8 @@ class JsonError(ValueError):
 
 
 class Kind(Enum):
+    """The kind of a token."""
+
     OPEN = "open"
     CLOSE = "close"
     KEY = "key"
@@ -38,41 +40,41 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token, with space taken out."""
+    """A token of JSON, without space."""
 
     kind: Kind
     text: str
-    depth: int  # objects and arrays around it
-    comma: str = ""  # before it
+    depth: int  # number of objects and arrays around the token
+    comma: str = ""  # that stands before the token
     ends_value: bool = False
 
     @property
     def written(self) -> str:
-        """The token with what stands around it."""
+        """The token with its comma or colon."""
         return self.comma + self.text + (": " if self.kind is Kind.KEY else "")
 
 
 class Place(Enum):
-    """What may come next."""
+    """The part of JSON that may come next."""
 
     VALUE = "a value"
-    FIRST = "what comes first in an object or array, or its end"
-    NEXT = "what comes behind a comma"
+    FIRST = "the first entry of an object or array, or its end"
+    NEXT = "the entry after a comma"
     COLON = "a colon"
     AFTER = "a comma, or the end of an object or array"
 
 
 class JsonReader:
-    """Reads one value. Small faults are put right: raw line breaks in strings, a comma before a bracket."""
+    """Reads one value and repairs small faults: raw line breaks in strings, a comma before a bracket."""
 
     def __init__(self) -> None:
         self.is_done = False
-        self.is_mended = False
-        self.num_tokens = 0  # read so far; a string counts when it is closed
+        self.is_repaired = False
+        self.num_tokens = 0  # read so far; a string counts once it is closed
         self.in_string = False
         self._text = ""
-        self._start = 0  # of what is not read yet
-        self._closers: list[str] = []  # of what is open
+        self._start = 0  # in _text, of the part that is not read yet
+        self._closers: list[str] = []  # the brackets that are to be closed
         self._place = Place.VALUE
         self._comma = ""
         self._key: list[str] | None = None  # the parts of a key whose colon has not come
@@ -80,13 +82,13 @@ class JsonReader:
 
     @property
     def unread(self) -> str:
-        """What was taken and is in no token yet."""
+        """The text that was taken and is in no token yet."""
         return self._comma + "".join(self._key or ()) + self._text[self._start :]
 
     def read(self, text: str) -> Iterator[Token]:
-        """Take more text and yield the tokens that are whole. Raises JsonError behind the last good one.
+        """Take more text and yield the complete tokens. Raises JsonError after the last valid token.
 
-        Once the value `is_done`, what follows it is `unread`.
+        Once the value `is_done`, the text after it is `unread`.
         """
         self._text = self._text[self._start :] + text
         self._start = 0
@@ -99,21 +101,21 @@ class JsonReader:
                 return
 
     def fork(self) -> "JsonReader":
-        """Make a second reader that has read the same."""
+        """Return a copy of the reader, which goes on by itself."""
         other = copy.copy(self)
         other._closers = [*self._closers]
         other._key = None if self._key is None else [*self._key]
         return other
 
     def close(self) -> Iterator[Token]:
-        """The text ends here: yield the brackets that are missing. Raises JsonError if more is."""
+        """End the text and yield the missing brackets. Raises JsonError when more is missing."""
         self._is_over = True
         if not self.in_string:
-            yield from self.read("")  # a word that only the end ends
+            yield from self.read("")  # a number at the end of the text is complete now
         if self.in_string or self._place not in (Place.AFTER, Place.FIRST):
             raise JsonError("the text ends too early")
         while self._closers:
-            self.is_mended = True
+            self.is_repaired = True
             yield self._close(self._closers[-1])
 
     def _read_token(self) -> Token | None:
@@ -160,7 +162,7 @@ class JsonReader:
     def _close(self, char: str) -> Token:
         if self._place in (Place.VALUE, Place.COLON) or self._closers[-1] != char:
             raise JsonError(f"{char} in the wrong place")
-        self.is_mended |= self._place is Place.NEXT
+        self.is_repaired |= self._place is Place.NEXT
         self._comma = ""
         self._closers.pop()
         self._end_value()
@@ -172,7 +174,7 @@ class JsonReader:
         if match is None:
             raise JsonError("no value")
         if match.end() == len(self._text) and not self._is_over:
-            return None  # it may go on
+            return None  # the word may go on
         if not _is_word(match[0]):
             raise JsonError("a word that is no value")
         self._start = match.end()
@@ -192,7 +194,7 @@ class JsonReader:
         return Token(Kind.STRING, '"', len(self._closers), self._take_comma())
 
     def _read_string(self) -> Token | None:
-        """Read as much of a string as is there."""
+        """Read the part of a string that has come."""
         parts = list(self._string_parts())
         if self._key is not None:
             self._key += parts
@@ -201,7 +203,7 @@ class JsonReader:
         return Token(Kind.STRING, "".join(parts), len(self._closers), ends_value=not self.in_string)
 
     def _string_parts(self) -> Iterator[str]:
-        """Yield the parts that are there; a fault is raised when nothing good stands before it."""
+        """Yield the parts that have come. Raises JsonError for a fault that no valid part precedes."""
         before = self._start
         while self.in_string:
             try:
@@ -215,7 +217,7 @@ class JsonReader:
             yield part
 
     def _string_part(self) -> str:
-        """Read a part of a string that is whole; empty when there is none."""
+        """Read a complete part of a string; empty when there is none."""
         plain = PLAIN.match(self._text, self._start)
         if plain is not None:
             self._start = plain.end()
@@ -229,7 +231,7 @@ class JsonReader:
             return self._read_escape()
         elif char:
             self._start += 1
-            self.is_mended = True
+            self.is_repaired = True
             return json.dumps(char)[1:-1]
         return char
 

@@ -6,17 +6,19 @@ from dataclasses import replace
 from typing import Any
 
 from ...protocols import ToolParser
+from ..json_text import is_json
 from ..output_events import OutputEvent
-from .call_reader import ParseResult, Reading, is_json, tool_names, whole_calls
+from .call_reader import BodyResult, ParseResult, tool_names
 from .json_calls import JsonCalls
 from .json_reader import JsonReader
+from .parsed_calls import call_events
 
 
 class WholeCalls:
-    """Shows calls at the end of their passage, as it knows nothing of their format."""
+    """Returns the events of all calls at the end of the body."""
 
-    def __init__(self, parser: ToolParser, tools: abc.Sequence[dict[str, Any]], has_end: bool = True) -> None:
-        """has_end: the format has an end mark, without which a passage was cut off."""
+    def __init__(self, parser: ToolParser, tools: abc.Sequence[dict[str, Any]], has_end: bool) -> None:
+        """has_end: the format has an end tag; a body without it was cut off."""
         self._parser = parser
         self._has_end = has_end
         self._tools = tools
@@ -24,30 +26,33 @@ class WholeCalls:
         self._texts: list[str] = []
 
     def add(self, text: str) -> list[OutputEvent]:
+        """Keep the text for the end."""
         self._texts.append(text)
         return []
 
-    def scout(self) -> JsonReader | None:
+    def lookahead(self) -> JsonReader | None:
+        """Return None: an end tag always ends the body."""
         return None
 
-    def end(self, complete: bool) -> Reading:
+    def end(self, complete: bool) -> BodyResult:
+        """Parse the body, with mlx-lm's parser or else as JSON."""
         text = "".join(self._texts)
         if not complete and (self._has_end or _is_broken_list(text)):
-            # Parsers are generous: they would make a call of what had come by then.
-            return Reading("failed", text=text)
+            # Parsers are generous: they would make a call of the part that had come by then.
+            return BodyResult("failed", text=text)
         try:
-            return Reading("ok", whole_calls(self._parser(text, self._tools)))
+            return BodyResult("ok", call_events(self._parser(text, self._tools)))
         except Exception:
             # mlx-lm's parsers raise whatever the text makes them stumble over.
-            return self._end_as_json(text) if complete else Reading("failed", text=text)
+            return self._end_as_json(text) if complete else BodyResult("failed", text=text)
 
-    def _end_as_json(self, text: str) -> Reading:
-        """Read a passage as JSON: some models fall back to it."""
+    def _end_as_json(self, text: str) -> BodyResult:
+        """Read the body as JSON: some models fall back to it."""
         reader = JsonCalls(self._names)
         events = reader.add(text)
-        reading = reader.end(complete=True)
-        result: ParseResult = "failed" if reading.result == "failed" else "repaired"
-        return replace(reading, events=[*events, *reading.events], result=result)
+        end = reader.end(complete=True)
+        result: ParseResult = "failed" if end.result == "failed" else "repaired"
+        return replace(end, events=[*events, *end.events], result=result)
 
 
 def _is_broken_list(text: str) -> bool:

@@ -1,8 +1,8 @@
-"""The grammar of Gemma 4's calls: `call:read{path:<|"|>a.py<|"|>,limit:5}`.
+"""Gemma 4's calls: `call:read{path:<|"|>a.py<|"|>,limit:5}`.
 
-A value is JSON in other words: strings stand between marks of their own, in which nothing is escaped, and
-names stand bare. mlx-lm's parser takes such names only where no space is around them. A name that is more
-than letters stands in quotes, as JSON has it.
+A value is JSON with two differences: strings stand between `<|"|>` tags, without escapes, and names stand
+without quotes. mlx-lm's parser takes such names only without space around them. A name that is more than
+letters stands in quotes, as in JSON.
 """
 
 import json
@@ -11,25 +11,25 @@ from collections import abc
 from collections.abc import Callable
 from typing import Any
 
+from ..grammars.callable_tool import CallableTool
 from ..grammars.free_text import text_until
-from ..grammars.json_schema import NAMING, dump_schema
+from ..grammars.json_schema import NAMING, Schema, dump_schema
 from ..grammars.lark import Lark, literal
-from ..grammars.properties import any_order, listed_members
+from ..grammars.properties import any_order, listed_properties
 from ..grammars.schema_kinds import SCALARS, branches, listed_values, possible_kinds, resolve, scalar_schema
-
-Schema = dict[str, Any]
+from ..readers.whole_calls import WholeCalls
+from .call_syntax import CallSyntax
 
 BARE = re.compile(r"\w+")
 NAME = re.compile(r'[^"\\{},:<\x00-\x1f]+')
 QUOTE = '<|"|>'
-NEVER = ("\x00", "<tool_call|>")  # mlx-lm's parser puts the one in place of strings; the other ends a passage
+NEVER = ("\x00", "<tool_call|>")  # mlx-lm's parser replaces strings by the first; the second ends the body
 ITEM_END = ' "," '
-ANY_NAME = r"/[a-zA-Z0-9_]{1,64}/"  # of a member that the schema does not name
+ANY_NAME = r"/[a-zA-Z0-9_]{1,64}/"  # of a property that the schema does not name
 
 
-def gemma4_calls(lark: Lark, tools: abc.Sequence[tuple[str, Schema]]) -> str:
-    """Define the rule for a call."""
-    calls = [f"{literal(f'call:{name}')} {_Values(lark).rule(schema)}" for name, schema in tools]
+def _define_rule(lark: Lark, tools: abc.Sequence[CallableTool]) -> str:
+    calls = [f"{literal(f'call:{tool.name}')} {_Values(lark).rule(tool.schema)}" for tool in tools]
     return lark.one_of(calls)
 
 
@@ -38,7 +38,7 @@ class _Values:
 
     def __init__(self, lark: Lark) -> None:
         self._lark = lark
-        self._rule_of: dict[str, str] = {}  # by reference, "" of any value: both may hold themselves
+        self._rule_of: dict[str, str] = {}  # by reference, "" for any value; both may contain themselves
 
     def rule(self, schema: Schema) -> str:
         """Define the rule for a value and return its name."""
@@ -52,7 +52,7 @@ class _Values:
         return self._rule_of[key]
 
     def _forms(self, schema: Schema) -> list[str]:
-        """List the bodies of a value; of what is said beside branches, only the types are kept to."""
+        """List the forms of a value, as the bodies of rules. Beside `anyOf`, only `type` is enforced."""
         kinds = possible_kinds(schema)
         values = listed_values(schema)
         if values is not None:
@@ -69,18 +69,18 @@ class _Values:
         return [*forms, self._lark.json(dump_schema(scalars))] if scalars else forms or ['"null"']
 
     def _constant(self, value: Any) -> str:
-        mark = self._lark.mark(QUOTE)
+        quote = self._lark.tag(QUOTE)
         if isinstance(value, str):
-            return f"{mark} {literal(value)} {mark}" if value else f"{mark} {mark}"
+            return f"{quote} {literal(value)} {quote}" if value else f"{quote} {quote}"
         if isinstance(value, list):
             return f'"[" {ITEM_END.join(map(self._constant, value))} "]"'
         if isinstance(value, dict):
-            members = [f"{_key(name)} {self._constant(part)}" for name, part in value.items()]
-            return f'"{{" {ITEM_END.join(members)} "}}"'
+            properties = [f"{_key(name)} {self._constant(part)}" for name, part in value.items()]
+            return f'"{{" {ITEM_END.join(properties)} "}}"'
         return literal(json.dumps(value))
 
     def _text(self, schema: Schema) -> str:
-        return f"{self._lark.mark(QUOTE)} {text_until(self._lark, schema, QUOTE, never=NEVER)}"
+        return f"{self._lark.tag(QUOTE)} {text_until(self._lark, schema, QUOTE, never=NEVER)}"
 
     def _list(self, schema: Schema) -> str:
         first = [part if isinstance(part, dict) else {} for part in schema.get("prefixItems", ())]
@@ -93,29 +93,29 @@ class _Values:
         return f'"[" {_repeated(_with(self, schema, items), least, most)} "]"'
 
     def _object(self, schema: Schema) -> str:
-        listed = listed_members(schema, NAME.fullmatch) | {"additionalProperties": False}
+        listed = listed_properties(schema, NAME.fullmatch) | {"additionalProperties": False}
         if listed["properties"]:
-            some = any_order(self._lark, listed, self._member, separator=literal(","), end=literal("}"))
+            some = any_order(self._lark, listed, self._property, separator=literal(","), end=literal("}"))
             return f'"{{" {some}'
         more = schema.get("additionalProperties", {})
         if more is False or schema.get("maxProperties") == 0:
             return '"{" "}"'
-        member = self._lark.new(f'{ANY_NAME} ":" {_with(self, schema, more)}')
+        entry = self._lark.new(f'{ANY_NAME} ":" {_with(self, schema, more)}')
         least, most = schema.get("minProperties", 0), schema.get("maxProperties")
-        return f'"{{" {_repeated(member, least, most)} "}}"'
+        return f'"{{" {_repeated(entry, least, most)} "}}"'
 
-    def _member(self, lark: Lark, name: str, schema: Schema) -> str:
+    def _property(self, lark: Lark, name: str, schema: Schema) -> str:
         return f"{_key(name)} {self.rule(schema)}"
 
 
 def _with(values: _Values, schema: Schema, part: Any) -> str:
-    """Define the rule for a part of a schema, with the definitions that it may refer to."""
+    """Define the rule for a part of `schema`, with the definitions that the part may refer to."""
     definitions = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
     return values.rule((part if isinstance(part, dict) else {}) | definitions)
 
 
 def _repeated(item: str, least: int, most: int | None) -> str:
-    """Write so many items with commas between them."""
+    """Write `least` to `most` items with commas between them."""
     more = f'("," {item}){{{max(least - 1, 0)},{"" if most is None else most - 1}}}'
     return f"{item} {more}" if least else f"({item} {more})?"
 
@@ -126,7 +126,10 @@ def _key(name: str) -> str:
 
 def _is_sayable(value: Any) -> bool:
     if isinstance(value, str):
-        return not any(mark in value for mark in (QUOTE, *NEVER))
+        return not any(tag in value for tag in (QUOTE, *NEVER))
     if isinstance(value, dict):
         return all(NAME.fullmatch(name) and _is_sayable(part) for name, part in value.items())
     return all(map(_is_sayable, value)) if isinstance(value, list) else True
+
+
+GEMMA4 = CallSyntax("gemma4", WholeCalls, _define_rule)

@@ -1,7 +1,8 @@
-"""The grammar of calls in Python's words: `[read(path="a.py", limit=5), list()]`.
+"""Calls in Python's syntax: `[read(path="a.py", limit=5), list()]`.
 
-mlx-lm has Python read them. A value is JSON, without the escapes that Python reads otherwise; `True`, `False`
-and `None` are also taken where they stand alone. Names that Python does not take for one cannot be written.
+mlx-lm's parser reads them with Python's. A value is JSON, without the escapes that mean something else in
+Python; `True`, `False` and `None` are allowed as whole values. A parameter whose name is no Python identifier
+cannot be written.
 """
 
 import keyword
@@ -9,33 +10,33 @@ from collections import abc
 from typing import Any
 from unicodedata import is_normalized
 
-from ..grammars.json_schema import dump_schema
+from ..grammars.callable_tool import CallableTool
+from ..grammars.json_schema import Schema, dump_schema
 from ..grammars.lark import Lark, literal
-from ..grammars.properties import any_order, listed_members
-from ..grammars.without_tags import without_marks
-
-Schema = dict[str, Any]
+from ..grammars.properties import any_order, listed_properties
+from ..grammars.without_tags import without_tags
+from ..readers.whole_calls import WholeCalls
+from .call_syntax import CallSyntax
 
 END = "<|tool_call_end|>"
 ESCAPES = '"\\bfnrt'  # `\/` is two characters to Python, and `\ud83d` half of one
 WORDS = {"boolean": '"True" | "False"', "null": '"None"'}
 
 
-def pythonic_calls(lark: Lark, tools: abc.Sequence[tuple[str, Schema]]) -> str:
-    """Define the rule for a list of calls."""
-    call = lark.one_of([_call(lark, name, listed_members(schema, _is_name)) for name, schema in tools])
+def _define_rule(lark: Lark, tools: abc.Sequence[CallableTool]) -> str:
+    call = lark.one_of([_call(lark, tool.name, listed_properties(tool.schema, _is_name)) for tool in tools])
     return lark.new(f'"[" {call} (COMMA {call})* "]"')
 
 
 def _call(lark: Lark, name: str, schema: Schema) -> str:
     if not schema["properties"]:
         return literal(f"{name}()")
-    members = schema | {"additionalProperties": False}
-    return f"{literal(f'{name}(')} {any_order(lark, members, _member, separator='COMMA', end=literal(')'))}"
+    closed = schema | {"additionalProperties": False}
+    return f"{literal(f'{name}(')} {any_order(lark, closed, _property, separator='COMMA', end=literal(')'))}"
 
 
-def _member(lark: Lark, name: str, schema: Schema) -> str:
-    values = [lark.json(dump_schema(without_marks(schema, (END,)), ESCAPES))]
+def _property(lark: Lark, name: str, schema: Schema) -> str:
+    values = [lark.json(dump_schema(without_tags(schema, (END,)), ESCAPES))]
     values += [WORDS[kind] for kind in sorted(_kinds(schema)) if kind in WORDS]
     return f"{literal(f'{name}=')} ({' | '.join(values)})"
 
@@ -45,10 +46,13 @@ def _is_name(name: str) -> bool:
 
 
 def _kinds(schema: Any) -> set[str]:
-    """List the types of which a schema takes every value."""
+    """Return the types of which a schema allows every value."""
     if not isinstance(schema, dict) or schema.keys() & {"enum", "const", "allOf", "$ref"}:
         return set()
     kinds = schema.get("type")
     if "anyOf" in schema:
         return set() if kinds else {kind for part in schema["anyOf"] for kind in _kinds(part)}
     return set(kinds) if isinstance(kinds, list) else {str(kinds)}
+
+
+PYTHONIC = CallSyntax("pythonic", WholeCalls, _define_rule)

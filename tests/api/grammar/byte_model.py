@@ -44,7 +44,7 @@ class Model:
         tokenizer = make_tokenizer()
         known = read_vocabulary(tokenizer, {256}, MARKS)
         self.vocabulary: Vocabulary = with_tokens(known, [text.encode() for text in MERGED])
-        self.format = ToolFormat("<call>", "</call>", lambda text, _: json.loads(text))
+        self.format = ToolFormat.of_parser("<call>", "</call>", lambda text, _: json.loads(text))
 
     def grammar(self, schema: dict[str, Any] | None = None, tools: abc.Sequence[Tool] = (READ,)) -> Grammar:
         return GrammarCache(self.vocabulary).compile(

@@ -61,7 +61,7 @@ def test_few_grammars_are_kept_when_they_are_large(model: Model, monkeypatch: py
 
 def test_the_start_says_whether_calls_are_kept_to_their_schemas(model: Model) -> None:
     assert describe_calls(ConstraintFactory(model.vocabulary, model.format, None)).startswith("calls    kept")
-    other = ToolFormat("<call>", "</call>", lambda text, _: {"name": text, "arguments": {}})
+    other = ToolFormat.of_parser("<call>", "</call>", lambda text, _: {"name": text, "arguments": {}})
     assert "no grammar" in describe_calls(ConstraintFactory(model.vocabulary, other, None))
     assert "tokens" in describe_calls(None)
 

@@ -20,7 +20,8 @@ import pytest
 
 from pensieve.api.formats.answer_format import AnswerFormat
 from pensieve.api.formats.output_events import ToolCallEnd, ToolCallStart, call_input
-from pensieve.api.formats.tool_calls.tool_format import plain_format, template_tool
+from pensieve.api.formats.tool_calls.plain_format import plain_format
+from pensieve.api.formats.tool_calls.template_tools import template_tool
 from pensieve.api.grammar.answer_constraint import AnswerConstraint, ConstraintSpec
 from pensieve.api.grammar.grammar_cache import GrammarCache, GrammarKey
 from pensieve.api.grammar.vocabulary import Vocabulary

@@ -20,7 +20,8 @@ from pensieve.api.formats.answer_format import AnswerFormat
 from pensieve.api.formats.detokenizer import Detokenizer, WindowDetokenizer
 from pensieve.api.formats.output_events import TextDelta, call_input
 from pensieve.api.formats.thinking_tags import ThinkingTags
-from pensieve.api.formats.tool_calls.tool_format import ToolFormat, plain_format
+from pensieve.api.formats.tool_calls.plain_format import plain_format
+from pensieve.api.formats.tool_calls.tool_format import ToolFormat
 from pensieve.api.message_events import MessageBodyBuilder, MessageStreamWriter
 from pensieve.api.metrics import Metrics
 from pensieve.api.openai.chunks import ChatBodyBuilder, ChatStreamWriter
@@ -60,7 +61,8 @@ def formats() -> dict[str, ToolFormat]:
     known = {"plain": plain_format()}
     for name in BODIES:
         module = importlib.import_module(f"mlx_lm.tool_parsers.{name}")
-        known[name] = ToolFormat(module.tool_call_start, module.tool_call_end, module.parse_tool_call)
+        tags = (module.tool_call_start, module.tool_call_end)
+        known[name] = ToolFormat.of_parser(*tags, module.parse_tool_call)
     return known
 
 

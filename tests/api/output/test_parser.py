@@ -20,7 +20,8 @@ from pensieve.api.formats.output_events import (
 )
 from pensieve.api.formats.tag_search import overlap
 from pensieve.api.formats.thinking_tags import ThinkingTags
-from pensieve.api.formats.tool_calls.tool_format import ToolFormat, plain_format
+from pensieve.api.formats.tool_calls.plain_format import plain_format
+from pensieve.api.formats.tool_calls.tool_format import ToolFormat
 from pensieve.api.output.parser import OutputParser
 
 from ...fakes import ByteTokenizer
@@ -143,7 +144,7 @@ def test_space_before_a_call_is_no_block() -> None:
         ('{"name": "Bash", "arguments": {"command": "{[\\""', {"command": '{["'}),
     ],
 )
-def test_small_faults_of_a_call_are_mended(inner: str, arguments: dict[str, str]) -> None:
+def test_small_faults_of_a_call_are_repaired(inner: str, arguments: dict[str, str]) -> None:
     parser, events = parse(f"<tool_call>{inner}</tool_call>", TOOLS)
     assert shape(events) == [("Bash", arguments)]
     assert parser.results == ["repaired"]
@@ -185,7 +186,7 @@ def test_a_format_without_end_mark_lasts_to_the_end() -> None:
     def parser(text: str, _tools: object) -> list[dict[str, Any]]:
         return [{"name": name, "arguments": {}} for name in text.split()]
 
-    grammar = AnswerFormat(tool_format=ToolFormat("[CALLS]", "", parser))
+    grammar = AnswerFormat(tool_format=ToolFormat.of_parser("[CALLS]", "", parser))
     assert shape(parse("Go. [CALLS]a b", grammar)[1]) == [TextDelta("Go."), ("a", {}), ("b", {})]
 
 

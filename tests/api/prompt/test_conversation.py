@@ -6,7 +6,7 @@ import pytest
 
 from pensieve.api.answer_options import answer_options
 from pensieve.api.formats.thinking_signature import seal, unseal
-from pensieve.api.formats.tool_calls.tool_format import head_tools
+from pensieve.api.formats.tool_calls.template_tools import head_tools
 from pensieve.api.prompt.conversation import closing_instruction, hoist_system, system_text, template_messages
 from pensieve.api.schema import CountTokensRequest
 

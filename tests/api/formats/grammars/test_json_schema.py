@@ -2,12 +2,12 @@ from typing import Any
 
 import pytest
 
-from pensieve.api.errors import InvalidRequest
 from pensieve.api.formats.grammars.json_schema import (
     ANY,
     ANY_NAME,
     ANY_VALUE,
     UNSUPPORTED,
+    SchemaError,
     arguments_schema,
     dump_schema,
     exact_schema,
@@ -45,7 +45,7 @@ def test_a_client_cannot_set_the_compilers_options() -> None:
 @pytest.mark.parametrize("keyword", sorted(UNSUPPORTED))
 def test_what_cannot_be_enforced_is_refused_of_an_answer_and_left_out_of_a_tool(keyword: str) -> None:
     inner = {"type": "string", keyword: {"a": {}}}
-    with pytest.raises(InvalidRequest, match="schema"):
+    with pytest.raises(SchemaError, match="schema"):
         exact_schema(record(a=inner))
     assert arguments_schema(record(a=inner)) == record(a={"type": "string"})
 
@@ -82,7 +82,7 @@ def test_only_structure_is_left_of_a_schema_that_does_not_compile() -> None:
 
 @pytest.mark.parametrize("part", [5, "string", None, [1]])
 def test_what_is_no_schema_is_refused(part: Any) -> None:
-    with pytest.raises(InvalidRequest, match="schema must be"):
+    with pytest.raises(SchemaError, match="schema must be"):
         exact_schema({"properties": {"a": part}})
 
 

@@ -41,7 +41,7 @@ def test_a_value_comes_out_as_it_went_in(value: Any, size: int, ascii_only: bool
     text = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
     written, reader = read(f" {text} ,", size)
     assert json.loads(written) == value
-    assert (reader.is_done, reader.is_mended) == (True, False)
+    assert (reader.is_done, reader.is_repaired) == (True, False)
     assert reader.unread.strip() == ","
 
 
@@ -69,9 +69,9 @@ def test_what_is_passed_on_begins_json_whatever_comes(text: str, size: int) -> N
     ],
 )
 @pytest.mark.parametrize("size", [1, 4, 99])
-def test_small_faults_are_mended_on_the_way(text: str, written: str, size: int) -> None:
+def test_small_faults_are_repaired_on_the_way(text: str, written: str, size: int) -> None:
     result, reader = read(text, size)
-    assert (result, reader.is_done, reader.is_mended) == (written, True, True)
+    assert (result, reader.is_done, reader.is_repaired) == (written, True, True)
 
 
 @pytest.mark.parametrize("size", [1, 3, 99])
@@ -113,7 +113,7 @@ def test_missing_brackets_are_put_in_at_the_end_and_no_more(text: str, closing: 
             list(reader.close())
     else:
         assert "".join(token.written for token in reader.close()) == closing
-        assert reader.is_mended
+        assert reader.is_repaired
 
 
 def test_a_fork_reads_on_by_itself() -> None:

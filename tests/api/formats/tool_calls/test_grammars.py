@@ -11,15 +11,16 @@ import jsonschema
 import numpy as np
 import pytest
 
-from pensieve.api.formats.tool_calls.tool_format import ToolFormat, template_tool
-from pensieve.api.grammar.answer_grammar import SYNTAXES, call_format
+from pensieve.api.formats.tool_calls.registry import SYNTAXES
+from pensieve.api.formats.tool_calls.template_tools import template_tool
+from pensieve.api.formats.tool_calls.tool_format import ToolFormat
 from pensieve.api.grammar.grammar_cache import GrammarCache, GrammarKey
 from pensieve.api.grammar.vocabulary import Vocabulary, make_vocabulary
 from pensieve.api.schema import Tool
 
 from ....schemas import SCHEMAS
 
-FORMATS = [*SYNTAXES, "json_tools", "laguna"]
+FORMATS = [name for name, syntax in SYNTAXES.items() if syntax.define_rule] + ["laguna"]
 SPECIAL = (
     "<end>",
     "<tool_call>",
@@ -91,7 +92,7 @@ def module(name: str) -> Any:
 
 def tool_format(name: str) -> ToolFormat:
     parsers = module(name)
-    return ToolFormat(parsers.tool_call_start, parsers.tool_call_end, parsers.parse_tool_call)
+    return ToolFormat.of_parser(parsers.tool_call_start, parsers.tool_call_end, parsers.parse_tool_call)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["in letters", "tokens of their own"])
@@ -126,7 +127,7 @@ def draw(vocabulary: Vocabulary, grammar: Any, rng: random.Random) -> str:
 @pytest.mark.parametrize("name", FORMATS)
 def test_calls_drawn_from_the_grammar_are_read_and_valid(vocabulary: Vocabulary, name: str) -> None:
     calls, rng, num_read = tool_format(name), random.Random(1), 0
-    assert call_format(calls) is not None
+    assert calls.is_constrained
     grammars = GrammarCache(vocabulary)
     names = [tool for tool in SCHEMAS if tool not in UNSAYABLE.get(name, ())]
     for tool_name in names:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pensieve.api.formats.answer_format import AnswerFormat
-from pensieve.api.formats.tool_calls.tool_format import template_tool
+from pensieve.api.formats.tool_calls.template_tools import template_tool
 from pensieve.api.grammar.grammar_cache import GrammarCache, GrammarKey
 from pensieve.api.grammar.vocabulary import make_vocabulary
 from pensieve.api.schema import Tool

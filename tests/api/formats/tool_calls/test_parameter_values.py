@@ -17,15 +17,15 @@ def xml(key: str, value: str) -> str:
     return f"<parameter={key}>\n{value}\n</parameter>\n"
 
 
-def pair(key: str, value: str, mark: str = "") -> str:
-    return f"<{mark}arg_key>{key}</{mark}arg_key>\n<{mark}arg_value>{value}</{mark}arg_value>\n"
+def pair(key: str, value: str, prefix: str = "") -> str:
+    return f"<{prefix}arg_key>{key}</{prefix}arg_key>\n<{prefix}arg_value>{value}</{prefix}arg_value>\n"
 
 
-def param(key: str, value: str, mark: str = "parameter") -> str:
-    return f'<{mark} name="{key}">{value}</{mark}>'
+def param(key: str, value: str, prefix: str = "parameter") -> str:
+    return f'<{prefix} name="{key}">{value}</{prefix}>'
 
 
-FORMS: dict[str, tuple[str, Callable[[str, str], str], str]] = {  # head, member, end
+FORMS: dict[str, tuple[str, Callable[[str, str], str], str]] = {  # head, parameter, end
     "qwen3_coder": ("\n<function=t>\n", xml, "</function>\n"),
     "glm47": ("t\n", pair, ""),
     "longcat": ("t\n", lambda key, value: pair(key, value, "longcat_"), ""),
@@ -50,11 +50,11 @@ def form(parser: str, **properties: Any) -> AnswerFormat:
     return AnswerFormat(tool_format=grammar(parser).tool_format, tools=[tool])
 
 
-def call(parser: str, *members: tuple[str, str]) -> str:
-    head, member, end = FORMS[parser]
-    marks = grammar(parser).tool_format
-    assert marks is not None
-    return marks.start + head + "".join(member(*pair) for pair in members) + end + marks.end
+def call(parser: str, *parameters: tuple[str, str]) -> str:
+    head, parameter, end = FORMS[parser]
+    calls = grammar(parser).tool_format
+    assert calls is not None
+    return calls.start + head + "".join(parameter(*pair) for pair in parameters) + end + calls.end
 
 
 def read(text: str, grammar: AnswerFormat) -> tuple[list[str], list[Any]]:
@@ -94,15 +94,15 @@ def test_space_around_a_text_is_a_part_of_it(parser: str, text: str) -> None:
     assert (results, calls) == (["ok"], [("t", {"a": text, "b": "x"})])
 
 
-def test_several_calls_of_one_passage_keep_their_own_texts() -> None:
-    head, member, end = FORMS["minimax_m2"]
-    text = "".join(head + member("a", value) + end for value in (" one", "two "))
+def test_several_calls_of_one_body_keep_their_own_texts() -> None:
+    head, parameter, end = FORMS["minimax_m2"]
+    text = "".join(head + parameter("a", value) + end for value in (" one", "two "))
     text = f"<minimax:tool_call>{text}</minimax:tool_call>"
     _, calls = read(text, form("minimax_m2", a={"type": "string"}))
     assert calls == [("t", {"a": " one"}), ("t", {"a": "two "})]
 
 
-def test_the_marks_that_minicpm_puts_around_a_text_are_no_part_of_it() -> None:
+def test_the_tags_that_minicpm_puts_around_a_text_are_no_part_of_it() -> None:
     text = call("minicpm5", ("a", "<![CDATA[ x < y\n]]>"))
     assert read(text, form("minicpm5", a={"type": "string"}))[1] == [("t", {"a": " x < y\n"})]
 

@@ -1,4 +1,4 @@
-"""Calls that are shown while they are written, in every format that mlx-lm reads."""
+"""Calls that are sent while they are written, in every format that mlx-lm reads."""
 
 import importlib
 import json
@@ -20,7 +20,8 @@ from pensieve.api.formats.output_events import (
     ToolCallEnd,
     ToolCallStart,
 )
-from pensieve.api.formats.tool_calls.tool_format import ToolFormat, plain_format
+from pensieve.api.formats.tool_calls.plain_format import plain_format
+from pensieve.api.formats.tool_calls.tool_format import ToolFormat
 
 from ...output.test_parser import parse, shape
 
@@ -82,14 +83,14 @@ STREAMED = [name for name in BODIES if name not in ("pythonic", "gemma4")]
 
 def tool_format(parser: str) -> ToolFormat:
     module = importlib.import_module(f"mlx_lm.tool_parsers.{parser}")
-    return ToolFormat(module.tool_call_start, module.tool_call_end, module.parse_tool_call)
+    return ToolFormat.of_parser(module.tool_call_start, module.tool_call_end, module.parse_tool_call)
 
 
 def grammar(parser: str, **options: Any) -> AnswerFormat:
     return AnswerFormat(tool_format=tool_format(parser), tools=[WRITE, READ], **options)
 
 
-def passage(parser: str, name: str = "Write") -> str:
+def call_text(parser: str, name: str = "Write") -> str:
     form = grammar(parser).tool_format
     assert form is not None
     return f"{form.start}{BODIES[parser](name)}{form.end}"
@@ -106,14 +107,14 @@ def fragments(events: list[OutputEvent]) -> list[str]:
 @pytest.mark.parametrize("parser", BODIES)
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_a_call_is_read_as_mlx_lm_reads_it(parser: str, size: int) -> None:
-    answer, events = parse(f"So: {passage(parser)}", grammar(parser), size)
+    answer, events = parse(f"So: {call_text(parser)}", grammar(parser), size)
     assert shape(events) == [TextDelta("So:"), ("Write", INPUT)]
     assert answer.results == ["ok"]
 
 
 @pytest.mark.parametrize("parser", STREAMED)
-def test_the_name_and_the_arguments_are_shown_before_the_call_ends(parser: str) -> None:
-    whole = passage(parser)
+def test_the_name_and_the_arguments_are_sent_before_the_call_ends(parser: str) -> None:
+    whole = call_text(parser)
     early = whole[: whole.rindex("two") + 3] if parser in ("json_tools", "mistral", "kimi_k2") else whole
     early = early[: early.rindex("3")] if early is whole else early
     _, events = parse(early, grammar(parser))
@@ -124,8 +125,8 @@ def test_the_name_and_the_arguments_are_shown_before_the_call_ends(parser: str) 
 
 
 @pytest.mark.parametrize("parser", STREAMED)
-def test_a_call_of_an_unknown_tool_is_not_shown_before_its_end(parser: str) -> None:
-    whole = passage(parser, "Delete")
+def test_a_call_of_an_unknown_tool_is_not_sent_before_its_end(parser: str) -> None:
+    whole = call_text(parser, "Delete")
     ((name, arguments),) = parse_calls(whole, grammar(parser))
     assert (name, arguments | {"times": 3}) == ("Delete", INPUT)  # without a schema, 3 may be text
     cut = whole[: whole.rindex("3")]
@@ -135,7 +136,7 @@ def test_a_call_of_an_unknown_tool_is_not_shown_before_its_end(parser: str) -> N
 @pytest.mark.parametrize("parser", BODIES)
 def test_a_call_that_is_cut_off_anywhere_is_never_whole(parser: str) -> None:
     """glm47's parser reads half a call without complaint; it would run with what had come by then."""
-    whole = passage(parser)
+    whole = call_text(parser)
     form = grammar(parser).tool_format
     assert form is not None
     end = whole.rindex("3") - 1
@@ -177,7 +178,7 @@ def test_without_an_end_mark_a_list_counts_if_it_is_whole() -> None:
 
 
 @pytest.mark.parametrize("parser", ["minimax_m2", "muse_spark", "kimi_k2", "mistral"])
-def test_several_calls_in_one_passage_are_shown_one_by_one(parser: str) -> None:
+def test_several_calls_in_one_body_are_sent_one_by_one(parser: str) -> None:
     form = grammar(parser).tool_format
     assert form is not None
     text = form.start + BODIES[parser]("Write") + BODIES[parser]("Read") + form.end
@@ -192,7 +193,7 @@ def test_several_calls_in_one_passage_are_shown_one_by_one(parser: str) -> None:
 
 @pytest.mark.parametrize("separator", ["", "\n", ", "])
 @pytest.mark.parametrize("brackets", ["[]", ""])
-def test_several_json_calls_in_one_passage(separator: str, brackets: str) -> None:
+def test_several_json_calls_in_one_body(separator: str, brackets: str) -> None:
     body = BODIES["json_tools"]
     separator = ", " if brackets else separator
     calls = f"{body('Write')}{separator}{body('Read')}"
@@ -275,11 +276,11 @@ def test_a_long_argument_is_read_in_time_that_grows_with_its_length() -> None:
 @pytest.mark.parametrize("parser", BODIES)
 @settings(deadline=None)
 @given(seed=st.integers(0, 2**32))
-def test_what_is_shown_does_not_depend_on_how_the_tokens_come(parser: str, seed: int) -> None:
+def test_what_is_sent_does_not_depend_on_how_the_tokens_come(parser: str, seed: int) -> None:
     """Calls whole and broken: pieces of them are dropped, doubled and cut off."""
     rng = random.Random(seed)
     text = "".join(
-        passage(parser, rng.choice(["Write", "Read", "Delete"])) + "\n" for _ in range(rng.randint(1, 2))
+        call_text(parser, rng.choice(["Write", "Read", "Delete"])) + "\n" for _ in range(rng.randint(1, 2))
     )
     for _ in range(rng.randint(0, 3)):
         start, length = rng.randrange(len(text)), rng.randint(0, 12)
@@ -294,6 +295,6 @@ def test_what_is_shown_does_not_depend_on_how_the_tokens_come(parser: str, seed:
     assert one.results == other.results
 
 
-def test_the_plain_format_is_shown_as_it_comes() -> None:
-    _, events = parse(passage("json_tools"), AnswerFormat(tool_format=plain_format(), tools=[WRITE]))
+def test_the_plain_format_is_sent_as_it_comes() -> None:
+    _, events = parse(call_text("json_tools"), AnswerFormat(tool_format=plain_format(), tools=[WRITE]))
     assert len(fragments(events)) > 10

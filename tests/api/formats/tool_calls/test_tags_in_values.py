@@ -1,11 +1,11 @@
-"""Marks in the values of calls that are not JSON: the grammar allows none that would end a value early."""
+"""Tags in the values of calls that are not JSON: the grammar allows none that would end a value early."""
 
 import json
 from typing import Any
 
 import pytest
 
-from pensieve.api.formats.grammars.without_tags import without_marks
+from pensieve.api.formats.grammars.without_tags import without_tags
 from pensieve.api.grammar.grammar_cache import GrammarCache, GrammarKey
 from pensieve.api.grammar.vocabulary import Vocabulary, make_vocabulary
 from pensieve.api.schema import Tool
@@ -15,21 +15,21 @@ from .test_parameter_values import FORMS, call
 
 TEXT = {"type": "string"}
 LIST = {"type": "array", "items": TEXT}
-MARKS = {  # that end a value, a passage or a call
+TAGS = {  # that end a value, a body or a call
     "qwen3_coder": ("</parameter>", "</tool_call>"),
     "glm47": ("</arg_value>", "</tool_call>"),
     "longcat": ("</longcat_arg_value>", "</longcat_tool_call>"),
     "minimax_m2": ("</parameter>", "</minimax:tool_call>", "</invoke>"),
     "minicpm5": ("</param>", "</function>"),
 }
-CASES = [(parser, mark) for parser, marks in MARKS.items() for mark in marks]
+CASES = [(parser, tag) for parser, tags in TAGS.items() for tag in tags]
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["in letters", "tokens of their own"])
 def tokens(request: pytest.FixtureRequest) -> Vocabulary:
-    marks = {text: 256 + i for i, text in enumerate(SPECIAL)} if request.param else {"<end>": 256}
+    special_tokens = {text: 256 + i for i, text in enumerate(SPECIAL)} if request.param else {"<end>": 256}
     bytes_of = [bytes([byte]) for byte in range(256)] + [text.encode() for text in SPECIAL]
-    vocabulary = make_vocabulary(bytes_of, marks, {256})
+    vocabulary = make_vocabulary(bytes_of, special_tokens, {256})
     assert vocabulary is not None
     return vocabulary
 
@@ -43,31 +43,31 @@ def takes(vocabulary: Vocabulary, parser: str, schema: Any, value: str) -> bool:
     return bool(matcher.try_consume_tokens(text) == len(text) and matcher.is_accepting())
 
 
-@pytest.mark.parametrize(("parser", "mark"), CASES)
-def test_no_text_holds_a_mark_that_ends_it(tokens: Vocabulary, parser: str, mark: str) -> None:
+@pytest.mark.parametrize(("parser", "tag"), CASES)
+def test_no_text_holds_a_tag_that_ends_it(tokens: Vocabulary, parser: str, tag: str) -> None:
     """Such a call was valid by its grammar, and was read cut off or without the parameter."""
-    assert takes(tokens, parser, TEXT, f"one <{mark[:-1]} two")
-    assert not takes(tokens, parser, TEXT, f"one {mark} two")
-    assert not takes(tokens, parser, TEXT | {"enum": ["x", f"one {mark} two"]}, f"one {mark} two")
+    assert takes(tokens, parser, TEXT, f"one <{tag[:-1]} two")
+    assert not takes(tokens, parser, TEXT, f"one {tag} two")
+    assert not takes(tokens, parser, TEXT | {"enum": ["x", f"one {tag} two"]}, f"one {tag} two")
 
 
-@pytest.mark.parametrize(("parser", "mark"), CASES)
-def test_no_string_of_json_holds_a_mark_that_ends_it(tokens: Vocabulary, parser: str, mark: str) -> None:
-    """A list of texts was cut off at the mark and handed over as a text."""
-    assert takes(tokens, parser, LIST, json.dumps([f"one <{mark[:-1]} </div> <", "two"]))
-    assert not takes(tokens, parser, LIST, json.dumps([f"one {mark} two"]))
-    assert not takes(tokens, parser, {"type": "object"}, json.dumps({f"one {mark}": 2}))
-    assert not takes(tokens, parser, {"type": "object"}, json.dumps({"one": [{"two": mark}]}))
+@pytest.mark.parametrize(("parser", "tag"), CASES)
+def test_no_string_of_json_holds_a_tag_that_ends_it(tokens: Vocabulary, parser: str, tag: str) -> None:
+    """A list of texts was cut off at the tag and handed over as a text."""
+    assert takes(tokens, parser, LIST, json.dumps([f"one <{tag[:-1]} </div> <", "two"]))
+    assert not takes(tokens, parser, LIST, json.dumps([f"one {tag} two"]))
+    assert not takes(tokens, parser, {"type": "object"}, json.dumps({f"one {tag}": 2}))
+    assert not takes(tokens, parser, {"type": "object"}, json.dumps({"one": [{"two": tag}]}))
 
 
 def test_what_a_schema_says_of_strings_still_holds() -> None:
     schema = {"type": "string", "pattern": "^a", "allOf": [{"maxLength": 5}]}
-    kept = without_marks(schema, ["</a>"])
+    kept = without_tags(schema, ["</a>"])
     assert kept["pattern"] == "^a"
     assert kept["allOf"][0]["maxLength"] == 5
-    assert without_marks({"const": "</a>"}, ["</a>"]) == {"const": "</a>"}, "something must be left to write"
-    assert without_marks(schema, []) == schema
+    assert without_tags({"const": "</a>"}, ["</a>"]) == {"const": "</a>"}, "something must be left to write"
+    assert without_tags(schema, []) == schema
 
 
 def test_every_format_of_text_is_tried() -> None:
-    assert FORMS.keys() - {"muse_spark"} == MARKS.keys()
+    assert FORMS.keys() - {"muse_spark"} == TAGS.keys()

@@ -1,0 +1,56 @@
+"""Calls as mlx-lm's parsers return them: one call or a list, each with a name and arguments."""
+
+import json
+import re
+from collections.abc import Collection
+from typing import Any
+
+from ..json_text import dump
+from ..output_events import ArgumentsDelta, OutputEvent, ToolCallEnd, ToolCallStart, unparsed
+from .call_reader import BodyResult
+
+NAME = re.compile(r'"name"\s*:\s*"([^"\\]+)"')
+
+
+def clean(arguments: Any) -> Any:
+    """Refuse values that JSON lacks, and replace lone surrogates, which UTF-8 lacks.
+
+    Raises ValueError or TypeError.
+    """
+    text = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+    return json.loads(text.encode("utf-8", "replace"))
+
+
+def call_entries(parsed: Any) -> list[tuple[str, dict[str, Any]]]:
+    """List the names and arguments that a parser returned. Raises ValueError or TypeError."""
+    entries = parsed if isinstance(parsed, list) else [parsed]
+    if not entries:
+        raise ValueError("no call")
+    return [_entry(entry) for entry in entries]
+
+
+def call_events(parsed: Any) -> list[OutputEvent]:
+    """Make events of what a parser returned. Raises ValueError or TypeError when it is no call."""
+    events: list[OutputEvent] = []
+    for name, arguments in call_entries(parsed):
+        events += [ToolCallStart(name), ArgumentsDelta(dump(arguments)), ToolCallEnd()]
+    return events
+
+
+def broken_call(text: str, names: Collection[str]) -> BodyResult:
+    """Hand over a call that no parser can read, if it names one of `names`; else the call is text."""
+    name = NAME.search(text)
+    if name is None or name[1] not in names:
+        return BodyResult("failed", text=text)
+    return BodyResult("failed", [ToolCallStart(name[1]), ArgumentsDelta(dump(unparsed(text))), ToolCallEnd()])
+
+
+def _entry(entry: Any) -> tuple[str, dict[str, Any]]:
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or not entry["name"]:
+        raise ValueError("a call needs a name")
+    arguments = entry.get("arguments", entry.get("parameters", entry.get("input", {})))
+    if isinstance(arguments, str):
+        arguments = json.loads(arguments)
+    if not isinstance(arguments, dict):
+        raise ValueError("arguments must be an object")
+    return entry["name"], clean(arguments)

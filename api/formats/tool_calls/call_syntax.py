@@ -1,0 +1,25 @@
+"""The object that each format's file makes: how calls are read, and how they are constrained."""
+
+from collections import abc
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..grammars.callable_tool import CallableTool
+from ..grammars.lark import Lark
+from ..readers.call_reader import MakeReader
+
+DefineRule = Callable[[Lark, abc.Sequence[CallableTool]], str]
+"""Defines the rule for the text between a call's tags and returns the rule's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallSyntax:
+    """One format of tool calls.
+
+    module: the name of the mlx-lm module whose parser reads the format.
+    define_rule: None where calls are not constrained.
+    """
+
+    module: str
+    make_reader: MakeReader
+    define_rule: DefineRule | None = None

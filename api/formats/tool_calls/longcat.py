@@ -1,0 +1,20 @@
+"""LongCat's calls: as GLM's, with tags of other names; a call without parameters is JSON."""
+
+from functools import partial
+
+from ..grammars.parameter_syntax import ParameterSyntax, named_text
+from ..readers.parameter_calls import ParameterCalls
+from .call_syntax import CallSyntax
+from .glm47 import key_value_patterns
+
+SYNTAX = ParameterSyntax(
+    head="NAME\n",
+    key="<longcat_arg_key>KEY</longcat_arg_key>\n<longcat_arg_value>",
+    close="</longcat_arg_value>\n",
+    end="",
+    is_text=named_text,
+    bare='{"name": "NAME", "arguments": {}}',
+    body_end="</longcat_tool_call>",
+)
+
+LONGCAT = CallSyntax("longcat", partial(ParameterCalls, key_value_patterns("longcat_")), SYNTAX.rule)

@@ -1,0 +1,19 @@
+"""A request's tools in the form that chat templates and mlx-lm's parsers read."""
+
+from collections import abc
+from typing import Any
+
+from ...schema import Tool
+
+PLACEHOLDER_TOOL = "DeferredToolPlaceholder"  # the client sends it to switch a beta on; never to be called
+
+
+def template_tool(tool: Tool) -> dict[str, Any]:
+    """Convert a tool."""
+    function = {"name": tool.name, "description": tool.description or "", "parameters": tool.input_schema}
+    return {"type": "function", "function": function}
+
+
+def head_tools(tools: abc.Sequence[Tool]) -> list[dict[str, Any]]:
+    """List the tools to show at the head of the prompt: those that are not loaded later."""
+    return [template_tool(tool) for tool in tools if not tool.defer_loading and tool.name != PLACEHOLDER_TOOL]
