@@ -8,9 +8,7 @@ get one form of header, and what is for the user loses all of it.
 Source of the format: OpenAI's guide to it, developers.openai.com/cookbook/articles/openai-harmony.
 """
 
-import json
 import re
-from typing import Any
 
 from ..protocols import Tokenizer
 from .detokenizer import Detokenizer
@@ -21,7 +19,6 @@ CALL_START = f"{CHANNEL}commentary to=functions."
 CLOSING = f"{END}{START}assistant"  # ends a thought and lets the model choose what comes next
 
 RECIPIENT = re.compile(r"to=functions\.([\w.-]+)")
-HEAD = re.compile(r"([\w.-]+)<\|message\|>")
 MAX_HEADER = 500  # its end mark included
 
 
@@ -29,14 +26,6 @@ def is_harmony(tokenizer: Tokenizer) -> bool:
     """Whether a tokenizer has the marks of this format."""
     marks = {token.content for token in tokenizer.added_tokens_decoder.values()}
     return marks >= {START, CHANNEL, MESSAGE, END, CALL}
-
-
-def parse_call(text: str, _tools: Any = None) -> dict[str, Any]:
-    """Parse a call as HarmonyText writes it, without its marks. Raises ValueError."""
-    head = HEAD.match(text)
-    if head is None:
-        raise ValueError("no call")
-    return {"name": head[1], "arguments": json.loads(text[head.end() :])}
 
 
 class HarmonyText:

@@ -8,7 +8,7 @@ from .call_syntax import CallSyntax
 from .function_gemma import FUNCTION_GEMMA
 from .gemma4 import GEMMA4
 from .glm47 import GLM47
-from .harmony import HARMONY
+from .harmony_calls import HARMONY_CALLS
 from .json_tools import JSON_TOOLS
 from .kimi_k2 import KIMI_K2
 from .kimi_k3 import KIMI_K3
@@ -25,7 +25,7 @@ SYNTAXES = {
     for syntax in (
         JSON_TOOLS,
         MISTRAL,
-        HARMONY,
+        HARMONY_CALLS,
         KIMI_K2,
         KIMI_K3,
         QWEN3_CODER,

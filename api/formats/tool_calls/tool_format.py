@@ -9,6 +9,7 @@ from .. import harmony
 from ..grammars.callable_tool import CallableTool
 from ..grammars.lark import Lark
 from ..readers.tool_call_body import ToolCallBody
+from . import harmony_calls
 from .call_syntax import CallSyntax
 from .registry import find_syntax
 
@@ -50,7 +51,7 @@ class ToolFormat:
 def native_format(tokenizer: Tokenizer) -> ToolFormat | None:
     """Return the format that the model was trained on, None when mlx-lm has no parser for it."""
     if harmony.is_harmony(tokenizer):
-        return ToolFormat.of_parser(harmony.CALL_START, harmony.CALL, harmony.parse_call)
+        return ToolFormat.of_parser(harmony.CALL_START, harmony.CALL, harmony_calls.parse_call)
     if not tokenizer.has_tool_calling or not tokenizer.tool_call_start or tokenizer.tool_parser is None:
         return None
     return ToolFormat.of_parser(
