@@ -58,7 +58,24 @@ def test_the_self_check_agrees_on_quantised_kv(
     tmp_path: Path, model_type: str, kv_bits: int, on_host: bool
 ) -> None:
     model = mlx_lm.utils.load_model(write_model(tmp_path / model_type, model_type))[0]
-    assert disagreement(model, 512, on_host, kv_bits=kv_bits) < 0.1
+    assert disagreement(model, 512, on_host, kv_bits=kv_bits) < 1
+
+
+@BOTH
+def test_a_code_that_rounds_the_other_way_is_no_disagreement(
+    model: Any, monkeypatch: pytest.MonkeyPatch, on_host: bool
+) -> None:
+    """Keys that differ in their last bits, as BLAS kernels compute them, were called wrong on some CPUs."""
+    honest, is_first = Pool.__setitem__, iter([True])
+
+    def rounded(pool: Pool, index: Any, elements: Any) -> None:
+        honest(pool, index, elements)
+        if next(is_first, False):
+            slot = int(index[1][0])
+            pool.rows[0, slot, 0] = pool.rows[0, slot, 0] ^ 1
+
+    monkeypatch.setattr(Pool, "__setitem__", rounded)
+    assert 0.001 < disagreement(model, 512, on_host, kv_bits=8) < 1
 
 
 @BOTH
