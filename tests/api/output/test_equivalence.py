@@ -6,7 +6,6 @@ PENSIEVE_RANDOM_ANSWERS says how many random answers are tried; 10,000 take half
 import asyncio
 import importlib
 import json
-import os
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -31,12 +30,13 @@ from pensieve.api.stream import BodyBuilder
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.sequence import FinishReason, Request
 
+from ...budget import trials
 from ...fakes import ByteTokenizer, FakeModel, Script, ScriptedScheduler, ScriptedTokenStream
 from .. import tokenizers
 from ..builders import make_detokenizer_factory
 from ..formats.tool_calls.test_readers import BODIES, READ, WRITE
 
-NUM_ANSWERS = int(os.environ.get("PENSIEVE_RANDOM_ANSWERS", "600"))
+NUM_ANSWERS = trials(240, 600, "PENSIEVE_RANDOM_ANSWERS")
 STOPS = ("STOP", "ST", "\n\n.", "</tool", "ß")
 FINISHES: list[FinishReason] = ["stop", "length"]
 

@@ -18,6 +18,7 @@ from pensieve.api.grammar.grammar_cache import GrammarCache, GrammarKey
 from pensieve.api.grammar.vocabulary import Vocabulary, make_vocabulary
 from pensieve.api.schema import Tool
 
+from ....budget import trials
 from ....schemas import SCHEMAS
 
 FORMATS = [name for name, syntax in SYNTAXES.items() if syntax.define_rule] + ["laguna"]
@@ -130,6 +131,8 @@ def test_calls_drawn_from_the_grammar_are_read_and_valid(vocabulary: Vocabulary,
     assert calls.is_constrained
     grammars = GrammarCache(vocabulary)
     names = [tool for tool in SCHEMAS if tool not in UNSAYABLE.get(name, ())]
+    step = trials(3, 1)
+    names = names[FORMATS.index(name) % step :: step]
     for tool_name in names:
         tool = Tool(name=tool_name, input_schema=SCHEMAS[tool_name])
         grammar = grammars.compile(GrammarKey((tool,), calls, None))
@@ -144,7 +147,7 @@ def test_calls_drawn_from_the_grammar_are_read_and_valid(vocabulary: Vocabulary,
                 assert call["name"] == tool_name
                 jsonschema.validate(call["arguments"], SCHEMAS[tool_name])
                 num_read += 1
-    assert num_read > len(names)
+    assert num_read > trials(len(names) // 2, len(names))
 
 
 ODD: list[dict[str, Any]] = [
