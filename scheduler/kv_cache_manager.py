@@ -37,9 +37,8 @@ class KVCacheManager:
         if refused_at is not None and num_available <= refused_at:
             return False  # no more blocks than at the last refusal, which spares the lookup
         cached = self.tree.match(sequence.tokens)
-        num_available -= sum(
-            self.allocator.ref_count(block) == 1 for block in cached
-        )  # not to be evicted for it
+        # Cached blocks that are its prefix cannot be evicted for the rest of it.
+        num_available -= sum(self.allocator.ref_count(block) == 1 for block in cached)
         num_missing = sequence.block_table.num_missing(len(sequence.tokens)) - len(cached)
         if num_missing > num_available:
             sequence.num_available_at_refusal = num_available

@@ -42,7 +42,7 @@ class Request:
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """A request's tokens and blocks. It has no phases: `num_computed_tokens` catches up with the tokens.
+    """A request's tokens and blocks. No prefill or decode phase: `num_computed_tokens` catches up.
 
         tokens:   |------- prompt -------|-- sampled, known --|-- pending --|
         KV:       |== committed ==|== computed in queued steps ==|
@@ -118,11 +118,11 @@ class Progress:
 
 
 def shared_prefix_length(a: list[int], b: list[int], num_known: int) -> int:
-    """Return how many tokens the full blocks that `a` and `b` begin with have; 0 if no more than `num_known`.
+    """Return the length in tokens of the full blocks that `a` and `b` share; 0 if it is at most `num_known`.
 
-    The block that a prompt's last token fills does not count: that token is left to decode, so that its block
-    is cached later than the others.
-    num_known: a multiple of the block size; most pairs that differ do so in the block that follows it.
+    A block that the last token of `a` or `b` fills does not count: that token is left to decode, so that its
+    block is cached later than the others.
+    num_known: a multiple of the block size; most pairs that differ do so in the block after it.
     """
     low, high = num_known // BLOCK_SIZE, (min(len(a), len(b)) - 1) // BLOCK_SIZE
     next_block = slice(num_known, num_known + BLOCK_SIZE)

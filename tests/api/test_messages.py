@@ -195,6 +195,12 @@ def test_the_session_header_reaches_the_scheduler(server: Server) -> None:
     assert server.scheduler.requests[0].stop_token_ids == frozenset({257})
 
 
+def test_the_scheduler_knows_a_request_by_the_id_that_the_client_gets(server: Server) -> None:
+    body = {"model": "default", "max_tokens": 5, "messages": HELLO}
+    response = server.http().post("/v1/messages", json=body)
+    assert server.scheduler.requests[0].request_id == response.headers["request-id"] != ""
+
+
 def test_a_last_assistant_message_is_continued(server: Server) -> None:
     messages: list[MessageParam] = [*HELLO, {"role": "assistant", "content": "Once upon"}]
     server.sdk().messages.create(model="default", max_tokens=9, messages=messages)
