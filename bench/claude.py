@@ -1,9 +1,9 @@
-"""Does the real Claude Code complete tasks against a server? Strictly judged, instance by instance.
+"""Counts how many tasks the real Claude Code completes against a server.
 
     python -m pensieve.bench.claude --url http://127.0.0.1:7777 --claude PATH --task run --count 20
 
-Every instance is drawn anew from the seed, has a folder, a home and a session of its own, and is right only
-when the tool call, the answer and the files are exactly as asked. Prints how many were right.
+Every instance of a task is drawn from the seed and has a folder, a home and a session of its own. An instance
+is right only when the tool call, the answer and the files are exactly as asked.
 """
 
 import argparse
@@ -30,12 +30,12 @@ FILE_NAMES = ("notes.txt", "config.ini", "todo.md", "settings.cfg", "report.txt"
 
 
 class ClientFailed(Exception):
-    """Claude Code ended with an error or not at all."""
+    """Claude Code ended with an error, or did not end in time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What one run of the client brought."""
+    """One run's answer and tool calls."""
 
     text: str
     calls: list[tuple[str, dict[str, Any]]]  # tool name and input, in order
@@ -43,7 +43,7 @@ class Reply:
 
 @dataclass(slots=True)
 class Session:
-    """One user: a project folder, a home, and the client in it. A context manager that removes both."""
+    """A client with a project folder and a home. As a context manager it removes both folders."""
 
     url: str
     claude: str
@@ -88,7 +88,7 @@ class Session:
         return read_events(done.stdout, done.stderr)
 
     def environment(self) -> dict[str, str]:
-        """Nothing of ours but the path: the client must find everything in the two variables."""
+        """Return the client's variables: of this process only PATH, and the server's address and key."""
         return {
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
@@ -121,16 +121,19 @@ class Draw:
     rng: random.Random
 
     def word(self) -> str:
+        """Draw three to nine letters."""
         return "".join(self.rng.choices(string.ascii_lowercase, k=self.rng.randint(3, 9)))
 
     def phrase(self, least: int = 2, most: int = 5) -> str:
+        """Draw `least` to `most` words."""
         return " ".join(self.word() for _ in range(self.rng.randint(least, most)))
 
     def lines(self) -> list[str]:
+        """Draw the two to eight lines of a file."""
         return [self.phrase() for _ in range(self.rng.randint(2, 8))]
 
     def command(self) -> str:
-        """A harmless command that prints something."""
+        """Draw a harmless command that prints something."""
         options = (
             f"echo {self.phrase()}",
             f"echo '{self.phrase()}'",
@@ -143,7 +146,7 @@ class Draw:
 
 
 def run_task(session: Session, draw: Draw, go_on: bool = False) -> bool:
-    """Run a command and report its output."""
+    """Ask for a command's output. True if the client ran exactly that command and answered its output."""
     command = draw.command()
     output = subprocess.run(
         ["bash", "-c", command], capture_output=True, text=True, check=True
@@ -157,7 +160,7 @@ def run_task(session: Session, draw: Draw, go_on: bool = False) -> bool:
 
 
 def read_task(session: Session, draw: Draw, go_on: bool = False) -> bool:
-    """Read a file and quote its first line."""
+    """Ask for a file's first line. True if the client read exactly that file and answered with the line."""
     path, lines = write_file(session, draw)
     form = draw.rng.choice(("Read the file {} and quote its first line.", "What is the first line of {}?"))
     reply = session.ask(form.format(path), go_on)
@@ -166,7 +169,7 @@ def read_task(session: Session, draw: Draw, go_on: bool = False) -> bool:
 
 
 def edit_task(session: Session, draw: Draw, go_on: bool = False) -> bool:
-    """Replace a text in a file; the file must then be right to the byte."""
+    """Ask to replace a text in a file. True if the file is then right to the byte."""
     path, lines = write_file(session, draw)
     old, new = draw.rng.choice(lines).split()[0], draw.word()
     before = path.read_text()
@@ -178,7 +181,7 @@ def edit_task(session: Session, draw: Draw, go_on: bool = False) -> bool:
 
 
 def three_turns(session: Session, draw: Draw, go_on: bool = False) -> bool:
-    """Run, read and edit in one conversation."""
+    """Run, read and edit in one conversation. True if all three are right."""
     return (
         run_task(session, draw, go_on)
         and read_task(session, draw, go_on=True)
@@ -187,6 +190,7 @@ def three_turns(session: Session, draw: Draw, go_on: bool = False) -> bool:
 
 
 def write_file(session: Session, draw: Draw) -> tuple[Path, list[str]]:
+    """Write a random file into the session's project; return its path and lines."""
     path, lines = session.project / draw.rng.choice(FILE_NAMES), draw.lines()
     path.write_text("\n".join(lines) + "\n")
     return path, lines
@@ -198,7 +202,7 @@ TASKS: dict[str, Task] = {"run": run_task, "read": read_task, "edit": edit_task,
 
 
 def attempt(task: Task, session: Session, seed: str) -> tuple[bool, float]:
-    """Whether one instance was right, and how long it took in seconds; a client that fails is wrong."""
+    """Play one instance; return whether it was right (not if the client fails) and its seconds."""
     started = time.perf_counter()
     with session:
         try:

@@ -1,4 +1,4 @@
-"""A minimal Messages API client that times its stream. Speaks HTTP like any other client."""
+"""A minimal client of the Messages API that times its stream."""
 
 import http.client
 import json
@@ -52,7 +52,7 @@ def stream(url: str, body: dict[str, Any], timeout_s: float = 600) -> Timing:
 
 
 def read_metric(url: str, name: str) -> float:
-    """The sum over all labels of one Prometheus metric of the server."""
+    """Return a Prometheus metric of the server, summed over all its labels."""
     address = urllib.parse.urlsplit(url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=10)
     connection.request("GET", "/metrics")
@@ -62,5 +62,5 @@ def read_metric(url: str, name: str) -> float:
 
 
 def spread(values: list[float]) -> str:
-    """Median and range, for people."""
+    """Return the median and range as text."""
     return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"

@@ -2,8 +2,8 @@
 
     python -m pensieve.bench.compare --repeat 3
 
-Every server starts anew for every repetition, answers one short request, and then meets the fleet. With
---repeat, the servers take turns, so that a busy spell of the machine does not hit one of them alone.
+Each server is started anew for each repetition, answers one short request, and then serves the fleet. With
+--repeat the servers take turns, so that a busy spell of the machine does not hit one of them alone.
 """
 
 import argparse
@@ -34,18 +34,18 @@ WARM_UP = TraceConfig(sessions=1, turns=1, system_chars=40, tools=0, turn_chars=
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One server's run of the trace."""
+    """One server's figures for one run of the trace."""
 
     title: str
     summary: Summary
     peak_bytes: int
-    cpu_s: float  # of the server while it met the fleet; other work on the machine does not count
+    cpu_s: float  # of the server while it served the fleet; other work on the machine does not count
     outputs_differ: int  # answers whose length is not the one asked for
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A figure of the table."""
+    """A column of the table."""
 
     title: str
     value: Callable[[Measurement], float | None]
@@ -53,7 +53,7 @@ class Column:
 
 
 def first_token(turn: int) -> Callable[[Measurement], float | None]:
-    """The median time to the first token of a turn."""
+    """Return the figure of a turn's median time to the first token."""
 
     def value(measurement: Measurement) -> float | None:
         times = measurement.summary.ttft_by_turn_s.get(str(turn))
@@ -63,7 +63,7 @@ def first_token(turn: int) -> Callable[[Measurement], float | None]:
 
 
 def columns(turns: int) -> list[Column]:
-    """The table's figures."""
+    """Return the table's columns for conversations of `turns` turns."""
     return [
         Column("wall s", lambda m: m.summary.wall_s),
         *(Column(f"TTFT {turn} s", first_token(turn)) for turn in range(1, turns + 1)),
@@ -78,7 +78,7 @@ def columns(turns: int) -> list[Column]:
 
 
 def measure(spec: ServerSpec, trace: TraceConfig, cache: Path) -> Measurement:
-    """Start a server, play the trace, stop it. Raises ServerFailed."""
+    """Start a server, play the trace and stop the server; return the figures. Raises ServerFailed."""
     commands = install(spec, cache)
     model = write_model(cache / "model")
     log = cache / "runs" / f"{spec.name}.log"
@@ -101,7 +101,7 @@ def measure(spec: ServerSpec, trace: TraceConfig, cache: Path) -> Measurement:
 def compare(
     specs: abc.Sequence[ServerSpec], trace: TraceConfig, repeat: int, cache: Path
 ) -> dict[str, list[Measurement]]:
-    """Measure all servers `repeat` times in turn; one that fails is reported and left out from then on."""
+    """Measure all servers `repeat` times in turn. A server that fails is reported and left out then."""
     measurements: dict[str, list[Measurement]] = {spec.name: [] for spec in specs}
     failed: set[str] = set()
     for _ in range(repeat):
@@ -119,13 +119,13 @@ def compare(
 
 
 def brief(measurement: Measurement) -> str:
-    """One line about one run."""
+    """Return a measurement as one line."""
     figures = [f"{column.title} {show(column.value(measurement))}" for column in columns(3)]
     return f"{measurement.title}: {', '.join(figures)}"
 
 
 def describe(measurements: dict[str, list[Measurement]], turns: int) -> str:
-    """The table: medians, with the range where there are several; below, Pensieve against the best peer."""
+    """Return the table: medians, with ranges of several runs, and Pensieve's share of the best peer's."""
     shown = columns(turns)
     head = ["median (range)", *(column.title for column in shown)]
     rows = [[runs[0].title, *(cell(column, runs) for column in shown)] for runs in measurements.values()]
@@ -134,7 +134,7 @@ def describe(measurements: dict[str, list[Measurement]], turns: int) -> str:
 
 
 def cell(column: Column, runs: abc.Sequence[Measurement]) -> str:
-    """A figure's median, and its range."""
+    """Return a column's median over a server's runs, with the range when the runs differ."""
     values = [value for run in runs if (value := column.value(run)) is not None]
     if not values:
         return "-"
@@ -143,7 +143,7 @@ def cell(column: Column, runs: abc.Sequence[Measurement]) -> str:
 
 
 def ratio(column: Column, measurements: dict[str, list[Measurement]]) -> float | None:
-    """Pensieve's median by the smallest median of a peer."""
+    """Return Pensieve's median divided by the smallest median of a peer, or None where there is no ratio."""
     medians = {}
     for name, runs in measurements.items():
         values = [value for run in runs if (value := column.value(run)) is not None]
@@ -156,10 +156,12 @@ def ratio(column: Column, measurements: dict[str, list[Measurement]]) -> float |
 
 
 def show(value: float | None) -> str:
+    """Return a figure as text: whole numbers in full, seconds rounded."""
     return str(value) if isinstance(value, int) else seconds(value)
 
 
 def say(text: str) -> None:
+    """Print a line at once."""
     print(text, flush=True)
 
 
@@ -191,7 +193,7 @@ def main(arguments: abc.Sequence[str] | None = None) -> int:
 def as_json(
     started: dict[str, Any], trace: TraceConfig, measurements: dict[str, list[Measurement]]
 ) -> dict[str, Any]:
-    """All figures and their conditions."""
+    """Return all figures and their conditions, ready for JSON."""
     runs = {name: [asdict(run) for run in runs] for name, runs in measurements.items()}
     return {"conditions": started, "trace": asdict(trace), "servers": runs}
 

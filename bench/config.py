@@ -1,4 +1,4 @@
-"""What a fleet does and where its report goes; `pensieve bench` makes a flag of each field."""
+"""Settings of a fleet and its report; `pensieve bench` makes a flag of each field."""
 
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -10,7 +10,7 @@ ProtocolName = Literal["anthropic", "openai"]
 
 @dataclass(frozen=True, slots=True)
 class TraceConfig:
-    """The fleet. The same values give the same requests, to the character."""
+    """What a fleet sends. The same values give the same requests, to the character."""
 
     sessions: int = field(default=8, metadata={"help": "Claude Code sessions at once"})
     turns: int = field(default=3, metadata={"help": "requests of a session, one after the other"})
@@ -57,7 +57,7 @@ class TraceConfig:
 
 @dataclass(frozen=True, slots=True)
 class BenchConfig:
-    """Whom to ask, and where the report goes."""
+    """The server to measure, and the report's files."""
 
     url: str = field(default=DEFAULT_URL, metadata={"help": "the server, without a path"})
     protocol: ProtocolName = field(

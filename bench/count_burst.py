@@ -1,10 +1,10 @@
-"""What a burst of count_tokens does to a running stream, against a server that runs already.
+"""Measures how a burst of count_tokens delays a running stream of a server.
 
     python -m pensieve.bench.count_burst http://127.0.0.1:7777
 
-Fifty requests of a prompt of Claude Code's size come at once while an answer is streamed, as an editor's
-extension sends them at its start. Printed are the gaps between the stream's pieces before and during the
-burst, and how long it took: first of fifty new prompts that share all but their last words, then of the same.
+Fifty counts of a prompt of Claude Code's size are asked for at once while an answer is streamed, as an
+editor's extension does when it starts. Printed are the gaps between the stream's pieces before and during the
+burst, and the burst's seconds: for fifty new prompts with different last words, then for the same again.
 """
 
 import argparse
@@ -32,7 +32,7 @@ QUESTION = {"role": "user", "content": "Count from 1 to 900."}
 
 
 def prompt(seed: int, num_chars: int) -> bytes:
-    """A conversation with tools, as long as Claude Code's first; seeds share all but their last words."""
+    """Return a request's body with tools. Prompts of two seeds differ in their last words alone."""
     rng = random.Random(1)
     schema = {"type": "object", "properties": {"path": {"type": "string", "description": words(rng, 60)}}}
     text = words(rng, num_chars // 20)
@@ -44,7 +44,7 @@ def prompt(seed: int, num_chars: int) -> bytes:
 
 
 def listen(url: str, output: Pieces) -> None:
-    """Stream one answer after another, in a process of its own; send each piece's answer and time."""
+    """Stream answers one after another for ever; put each piece's answer and time in `output`."""
     address = urllib.parse.urlsplit(url)
     body = {"model": "claude-x", "max_tokens": 6000, "stream": True, "messages": [QUESTION]}
     for answer in itertools.count():
@@ -56,7 +56,7 @@ def listen(url: str, output: Pieces) -> None:
 
 
 async def burst(url: str, bodies: list[bytes]) -> list[tuple[float, int]]:
-    """Count prompts, all at once: seconds and tokens of each."""
+    """Ask for all prompts' counts at once; return the seconds and the tokens of each."""
     limits = httpx.Limits(max_connections=len(bodies))
     async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as client:
 
@@ -70,7 +70,7 @@ async def burst(url: str, bodies: list[bytes]) -> list[tuple[float, int]]:
 
 
 def gaps(pieces: list[tuple[int, float]], begin_s: float, end_s: float) -> dict[str, float]:
-    """Milliseconds between the pieces of an answer, in a period."""
+    """Return percentiles of the milliseconds between an answer's pieces from `begin_s` to `end_s`."""
     inside = [(answer, moment) for answer, moment in pieces if begin_s <= moment <= end_s]
     found = sorted(1000 * (b[1] - a[1]) for a, b in itertools.pairwise(inside) if a[0] == b[0])
     if not found:
@@ -85,7 +85,7 @@ def gaps(pieces: list[tuple[int, float]], begin_s: float, end_s: float) -> dict[
 
 
 def measure(url: str, name: str, bodies: list[bytes]) -> dict[str, Any]:
-    """Stream, wait, count, and report."""
+    """Send the burst while an answer streams; return its figures, ready for JSON."""
     heard: Pieces = multiprocessing.Queue()
     listener = multiprocessing.Process(target=listen, args=(url, heard))
     listener.start()
@@ -110,7 +110,7 @@ def measure(url: str, name: str, bodies: list[bytes]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure both bursts and print a line of JSON for each."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

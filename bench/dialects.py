@@ -1,4 +1,4 @@
-"""The two APIs that the fleet speaks: a conversation to a request, events to text and usage."""
+"""The two APIs that the fleet speaks: a conversation becomes a request, events become text and usage."""
 
 import json
 from collections import abc
@@ -20,14 +20,14 @@ class ChatMessage:
 
 @dataclass(frozen=True, slots=True)
 class TokenUsage:
-    """A request's tokens as the server counts them; None is what it does not say."""
+    """A request's tokens as the server counts them; None for a number that the server does not report."""
 
-    prompt: int | None = None  # with those from the cache
+    prompt: int | None = None  # cached tokens included
     cached: int | None = None
     output: int | None = None
 
     def updated(self, later: "TokenUsage") -> "TokenUsage":
-        """What a later event says replaces what an earlier one said."""
+        """Return these numbers, replaced by those that a later event reports."""
         return TokenUsage(
             self.prompt if later.prompt is None else later.prompt,
             self.cached if later.cached is None else later.cached,
@@ -37,7 +37,7 @@ class TokenUsage:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What one event brings."""
+    """One event's text and numbers."""
 
     text: str = ""
     usage: TokenUsage = TokenUsage()
@@ -49,16 +49,16 @@ class Api(Protocol):
 
     @property
     def path(self) -> str:
-        """Path of the endpoint."""
+        """The endpoint's path."""
 
     def headers(self, api_key: str) -> dict[str, str]:
-        """Headers of every request."""
+        """Return the headers of every request."""
 
     def body(self, trace: Trace, model: str, history: abc.Sequence[ChatMessage]) -> dict[str, Any]:
-        """The request for the next answer."""
+        """Return the body of the request for the next answer."""
 
     def read(self, event: Event) -> Delta:
-        """Understand one event. Raises RequestFailed when it is an error."""
+        """Return what an event brings. Raises RequestFailed for an error event."""
 
 
 class Anthropic:
@@ -67,9 +67,11 @@ class Anthropic:
     path = "/v1/messages"
 
     def headers(self, api_key: str) -> dict[str, str]:
+        """See Api."""
         return {"x-api-key": api_key, "anthropic-version": "2023-06-01"}
 
     def body(self, trace: Trace, model: str, history: abc.Sequence[ChatMessage]) -> dict[str, Any]:
+        """See Api."""
         tools = [
             {"name": tool.name, "description": tool.description, "input_schema": tool.schema}
             for tool in trace.tools
@@ -84,6 +86,7 @@ class Anthropic:
         } | ({"tools": tools} if tools else {})
 
     def read(self, event: Event) -> Delta:
+        """See Api."""
         data = _parse(event)
         match data.get("type"):
             case "error":
@@ -101,9 +104,8 @@ class Anthropic:
         usage = usage or {}
         cached, output = usage.get("cache_read_input_tokens"), usage.get("output_tokens")
         if not usage.get("input_tokens") and not cached:
-            return TokenUsage(
-                output=output
-            )  # some servers know the prompt's length only at the end, or say it once
+            # Some servers know the prompt's length only at the end, or report it once.
+            return TokenUsage(output=output)
         parts = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
         return TokenUsage(sum(usage.get(part) or 0 for part in parts), cached, output)
 
@@ -114,9 +116,11 @@ class OpenAI:
     path = "/v1/chat/completions"
 
     def headers(self, api_key: str) -> dict[str, str]:
+        """See Api."""
         return {"authorization": f"Bearer {api_key}"}
 
     def body(self, trace: Trace, model: str, history: abc.Sequence[ChatMessage]) -> dict[str, Any]:
+        """See Api."""
         messages = [{"role": message.role, "content": message.text} for message in history]
         return {
             "model": model,
@@ -128,6 +132,7 @@ class OpenAI:
         } | ({"tools": [_function(tool) for tool in trace.tools]} if trace.tools else {})
 
     def read(self, event: Event) -> Delta:
+        """See Api."""
         if event.data == "[DONE]":
             return Delta(is_end=True)
         data = _parse(event)
@@ -140,7 +145,7 @@ class OpenAI:
 
 
 def make_api(name: ProtocolName) -> Api:
-    """The API of that name."""
+    """Return the API called `name`."""
     return Anthropic() if name == "anthropic" else OpenAI()
 
 

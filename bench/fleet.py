@@ -1,4 +1,4 @@
-"""Plays a trace against a server, all sessions at once, and notes when everything came."""
+"""Plays a trace against a server, all sessions at once, and records when each piece of each answer came."""
 
 import asyncio
 import time
@@ -25,8 +25,8 @@ class Record:
     turn: int  # from 1, within its conversation
     agent: Literal["main", "subagent"]
     start_s: float
-    previous_prompt: int | None  # prompt tokens of the conversation's request before
-    end_s: float = 0.0  # this and the times below count from sending the request
+    previous_prompt: int | None  # prompt tokens of the conversation's previous request
+    end_s: float = 0.0  # this time and those of the pieces count from sending the request
     delta_s: list[float] = field(default_factory=list)  # when each piece of text came
     usage: TokenUsage = field(default_factory=TokenUsage)
     outcome: Outcome = "error"
@@ -34,18 +34,18 @@ class Record:
 
     @property
     def first_s(self) -> float | None:
-        """Time to the first token."""
+        """Time to the first token; None when none came."""
         return self.delta_s[0] if self.delta_s else None
 
     @property
     def num_output(self) -> int:
-        """Tokens as the server counts them; pieces of text where it does not say, as after a cancel."""
+        """Output tokens as the server counts them, or else pieces of text, as after a cancel."""
         return self.usage.output if self.usage.output and self.outcome == "done" else len(self.delta_s)
 
 
 @dataclass(frozen=True, slots=True)
 class PlayedTrace:
-    """A played trace."""
+    """A played trace: a record of each request, in the order of their starts."""
 
     records: list[Record]
     wall_s: float
@@ -53,7 +53,7 @@ class PlayedTrace:
 
 @dataclass(slots=True)
 class _Conversation:
-    """A history that grows. Subagents have one of their own."""
+    """A history that grows with each turn. A subagent has a conversation of its own."""
 
     session: int
     agent: Literal["main", "subagent"]
@@ -63,7 +63,7 @@ class _Conversation:
 
 
 async def play(trace: Trace, config: BenchConfig, progress: Callable[[Record], None]) -> PlayedTrace:
-    """Play all sessions to their end; `progress` is told of each request that ended."""
+    """Play all sessions to their end; call `progress` with the record of each request that has ended."""
     fleet = _Fleet(trace, config, progress)
     async with asyncio.TaskGroup() as group:
         for index, plan in enumerate(trace.sessions):
@@ -84,7 +84,7 @@ class _Fleet:
         self._start_s = time.perf_counter()
 
     async def session(self, index: int, plan: SessionPlan) -> None:
-        """One user: turns one after the other, subagents beside them."""
+        """Play one session: its turns one after the other, its subagents beside them."""
         await asyncio.sleep(plan.start_s)
         main = _Conversation(index, "main")
         async with asyncio.TaskGroup() as group:
@@ -117,7 +117,7 @@ class _Fleet:
         self._progress(record)
 
     async def _request(self, record: Record, history: list[ChatMessage], cancel_after_s: float | None) -> str:
-        """Make one request and fill in its record; return the text that came. Its failure is a record too."""
+        """Make one request and fill in its record, also when the request fails; return the text that came."""
         config, pieces = self._config, list[str]()
         call = HttpRequest(
             config.url.rstrip("/") + self._api.path,

@@ -1,4 +1,4 @@
-"""`pensieve bench`: plays a fleet against a server that runs already, and reports."""
+"""`pensieve bench`: plays a fleet against a running server and reports."""
 
 import asyncio
 import sys
@@ -16,11 +16,11 @@ from .trace import make_trace
 
 
 class BenchFailed(PensieveError):
-    """No request could be answered."""
+    """No request was answered."""
 
 
 def bench(trace_config: TraceConfig, config: BenchConfig) -> None:
-    """Play the fleet, print the figures and write the files that are asked for. Raises BenchFailed."""
+    """Play the fleet, print the figures and write the files that `config` names. Raises BenchFailed."""
     run = play_trace(trace_config, config, "fleet")
     summary = summarise(run)
     has_failed = summary.errors == summary.requests

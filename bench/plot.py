@@ -1,6 +1,6 @@
-"""Draws a run as SVG: each request on its own line, waiting and answering; below, times to the first token.
+"""Draws a played trace as SVG: a bar for each request's wait and answer, then the times to the first token.
 
-Plain text, so that neither a plotting library nor a browser's script is needed.
+The SVG is written as text, so that neither a plotting library nor a browser's script is needed.
 """
 
 from collections import abc
@@ -23,7 +23,7 @@ COLOURS = {
 
 
 def plot(run: PlayedTrace, title: str) -> str:
-    """Draw the run; return the SVG's text."""
+    """Return the SVG's text."""
     records = sorted(run.records, key=lambda record: (record.session, record.start_s))
     chart_top = TOP + ROW * len(records) + GAP
     parts = [
@@ -65,7 +65,7 @@ def _timeline(records: abc.Sequence[Record], wall_s: float) -> Iterable[str]:
 
 
 def _first_tokens(records: abc.Sequence[Record], top: float) -> Iterable[str]:
-    """The share of requests whose first token came within a time, a line for each state of the cache."""
+    """Draw the share of requests whose first token came within a time, a line for each state of the cache."""
     largest = max((record.first_s or 0.0 for record in records), default=0.0)
     yield _text(LEFT - 8, top + 8, "100 %", anchor="end")
     yield _text(LEFT - 8, top + CHART, "0 %", anchor="end")
@@ -101,7 +101,7 @@ def _text(x: float, y: float, text: str, anchor: str = "start", size: int = 11) 
 
 
 def _box(area: tuple[float, float, float, float], colour: str, title: str = "") -> str:
-    """A rectangle; area is x, y, width, height. The title shows under the pointer."""
+    """Return a rectangle. area: x, y, width, height. The title shows under the pointer."""
     x, y, width, height = area
     place = f'x="{x:.1f}" y="{y:.1f}" width="{max(width, 0.5):.1f}" height="{height:.1f}" fill="{colour}"'
     return f"<rect {place}><title>{escape(title)}</title></rect>" if title else f"<rect {place}/>"

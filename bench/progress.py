@@ -1,4 +1,4 @@
-"""A progress bar for a person who waits."""
+"""A progress bar of the requests that have ended."""
 
 import time
 from typing import TextIO
@@ -9,7 +9,7 @@ WIDTH = 30
 
 
 class ProgressBar:
-    """Call it with every request that ended. Shows nothing where nobody looks, as in a pipe."""
+    """Called with the record of each request that has ended. Prints nothing unless `output` is a terminal."""
 
     def __init__(self, name: str, total: int, output: TextIO) -> None:
         self._name = name
@@ -21,13 +21,14 @@ class ProgressBar:
         self._show()
 
     def __call__(self, record: Record) -> None:
+        """Count the request and redraw the bar."""
         self._num_ended += 1
         self._num_tokens += record.num_output
         self._num_errors += record.outcome == "error"
         self._show()
 
     def close(self) -> None:
-        """Leave the line."""
+        """End the bar's line."""
         if self._shows:
             print(file=self._output)
 

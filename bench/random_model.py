@@ -1,11 +1,11 @@
-"""Writes the random model that the comparison serves: nothing to download, the same bytes from the same seed.
+"""Writes the random model that the comparison serves, the same bytes from the same seed, without a download.
 
     python -m pensieve.bench.random_model FOLDER
 
-A qwen3 of six million parameters in float32. Every server must generate the same number of tokens, so it can
-never end an answer by itself: its output rows for the special tokens are zero, and of eight thousand others
-some logit is always above zero. The rows of single bytes are zero as well, so that answers are ASCII and
-each token is text at once; no server then holds half a character back.
+A qwen3 of six million parameters in float32. Every server must generate the same number of tokens, so the
+model never ends an answer: its output rows for the special tokens are zero, and of eight thousand other
+logits some is always above zero. The rows of single bytes are zero too, so that answers are ASCII and each
+token is text at once: no server holds half a character back.
 """
 
 import argparse
@@ -71,7 +71,7 @@ CONFIG: dict[str, Any] = {
 
 
 def write_model(folder: Path, seed: int = 0) -> Path:
-    """Write config, tokenizer and weights into `folder`, unless a model is there already."""
+    """Write config, tokenizer and weights into `folder`, unless it holds a model; return the folder."""
     weights = folder / "model.safetensors"
     if not weights.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ def write_model(folder: Path, seed: int = 0) -> Path:
 
 
 def random_weights(seed: int) -> dict[str, Array]:
-    """The weights by their names in mlx-lm; norms are one."""
+    """Return the weights by their names in mlx-lm; norms are one."""
     rng = np.random.default_rng(seed)
     hidden, inner = CONFIG["hidden_size"], CONFIG["intermediate_size"]
     head = CONFIG["head_dim"]
@@ -136,7 +136,7 @@ def write_tokenizer(folder: Path) -> None:
 
 
 def make_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Return token ids and merges. A word's own tokens are what the model says, so that histories match."""
+    """Return token ids and merges. Words are tokens, so that an answer's text has the answer's tokens."""
     merges = list(itertools.product(CONSONANTS, VOWELS))
     syllables = ["".join(pair) for pair in merges]
     merges += [("Ġ", syllable) for syllable in syllables]

@@ -1,4 +1,4 @@
-"""A run for people, and a run with its conditions for machines."""
+"""A played trace as text for people, and with its conditions as JSON for programs."""
 
 import datetime
 import importlib.metadata
@@ -20,7 +20,7 @@ PACKAGES = ("pensieve", "mlx", "mlx-lm", "numpy")
 
 
 def conditions() -> dict[str, Any]:
-    """What the figures depend on: command, code, machine and versions."""
+    """Return the conditions of the figures: command, code, machine and versions."""
     arguments = [Path(sys.argv[0]).name, *sys.argv[1:]]
     return {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -35,7 +35,7 @@ def conditions() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The code's commit, with a mark when files differ from it; None outside of a repository."""
+    """Return the code's commit, marked "-dirty" when files differ from it; None outside of a repository."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
@@ -44,7 +44,7 @@ def commit() -> str | None:
 
 
 def processor() -> str:
-    """The processor's name, as far as the system tells it."""
+    """Return the processor's name, as far as the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -54,11 +54,12 @@ def processor() -> str:
 
 
 def memory_gb() -> float:
-    """The machine's memory in GB of 10^9 bytes."""
+    """Return the machine's memory in GB of 10^9 bytes."""
     return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
 
 
 def installed_version(name: str) -> str | None:
+    """Return a package's version, or None if it is not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
@@ -66,7 +67,7 @@ def installed_version(name: str) -> str | None:
 
 
 def report(run: PlayedTrace, settings: dict[str, Any]) -> dict[str, Any]:
-    """Everything about a run, ready for JSON. settings: the configs that made it."""
+    """Return a played trace with its conditions, ready for JSON. settings: the configs that made it."""
     return {
         "conditions": conditions(),
         "settings": settings,
@@ -82,11 +83,12 @@ def _request(record: Record) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: object) -> None:
+    """Write a file of indented JSON."""
     path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 def describe(summary: Summary) -> str:
-    """A run as a few lines and a table of times."""
+    """Return the figures as a few lines and a table of times."""
     rows = [("time to first token", summary.ttft_s)]
     rows += [(f"  turn {turn}", times) for turn, times in summary.ttft_by_turn_s.items()]
     rows += [(f"  {state}", times) for state, times in summary.ttft_by_cache_s.items()]
@@ -111,14 +113,14 @@ def _row(name: str, times: Percentiles) -> list[str]:
 
 
 def seconds(value: float | None) -> str:
-    """Three significant digits, more or less."""
+    """Return seconds with about three significant digits, or "-" for None."""
     if value is None:
         return "-"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 1 else f"{value:.4f}"
 
 
 def table(head: abc.Sequence[str], rows: abc.Sequence[abc.Sequence[str]]) -> str:
-    """Columns of equal width, the first to the left."""
+    """Return rows of text with columns of equal width, the first one aligned left, the others right."""
     cells = [list(head), *map(list, rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     lines = []

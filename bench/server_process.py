@@ -1,4 +1,4 @@
-"""A server as a child process: its memory while it runs, and its end."""
+"""A server as a child process: samples its memory, counts its processor time, and ends it."""
 
 import os
 import signal
@@ -16,9 +16,9 @@ STOP_S = 20
 
 
 class ServerProcess:
-    """A child process and its own children. A context manager: at the end none of them is left.
+    """A child process and its own children. As a context manager it ends all of them.
 
-    peak_bytes: most resident memory of all of them together, sampled; pages that they share count for each.
+    peak_bytes: most resident memory of the processes together, sampled; shared pages count for each process.
     """
 
     def __init__(self, command: abc.Sequence[str], environment: Mapping[str, str], log: Path) -> None:
@@ -51,15 +51,15 @@ class ServerProcess:
 
     @property
     def is_running(self) -> bool:
-        """Whether the server itself still runs."""
+        """Whether the child process runs; its own children do not count."""
         return self._process.poll() is None
 
     def cpu_s(self) -> float:
-        """Processor time so far, of all cores and of its children."""
+        """Return the seconds of processor time so far, of all cores and of the children."""
         return tree_usage(self._process.pid).cpu_s
 
     def last_words(self) -> str:
-        """The end of what it printed."""
+        """Return the end of the server's output."""
         return self.log.read_text(encoding="utf-8", errors="replace")[-1000:].strip()
 
     def _signal(self, number: signal.Signals) -> None:
@@ -75,7 +75,7 @@ class ServerProcess:
 
 @dataclass(frozen=True, slots=True)
 class ResourceUsage:
-    """What a process, or a tree of them, has taken."""
+    """Memory and processor time of a process, or of a tree of processes."""
 
     resident_bytes: int = 0
     cpu_s: float = 0.0
@@ -85,7 +85,7 @@ class ResourceUsage:
 
 
 def tree_usage(root: int) -> ResourceUsage:
-    """Resident memory and processor time of a process and its living descendants."""
+    """Return the resources of a process and its living descendants together."""
     usages, children = read_processes(list_processes())
     total, waiting = ResourceUsage(), [root]
     while waiting:
@@ -96,7 +96,7 @@ def tree_usage(root: int) -> ResourceUsage:
 
 
 def list_processes() -> Iterable[str]:
-    """A line for each process: its id, its parent's id, its resident memory in KiB, its processor time."""
+    """Return a line for each process: its id, its parent's id, resident memory in KiB, processor time."""
     if Path("/proc/self/status").exists():
         return [line for folder in Path("/proc").glob("[0-9]*") if (line := _proc_line(folder))]
     command = ["ps", "-axo", "pid=,ppid=,rss=,time="]
@@ -104,7 +104,7 @@ def list_processes() -> Iterable[str]:
 
 
 def _proc_line(folder: Path) -> str | None:
-    """Read what `ps` would say; None when the process has ended. Bare containers have no `ps`."""
+    """Return a process's line as `ps` prints it (bare containers have no `ps`); None when it has ended."""
     try:
         # The name, in parentheses, may hold spaces: count the fields after it.
         fields = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
@@ -116,7 +116,7 @@ def _proc_line(folder: Path) -> str | None:
 
 
 def read_processes(lines: Iterable[str]) -> tuple[dict[int, ResourceUsage], dict[int, list[int]]]:
-    """What each process takes, and children by parent."""
+    """Return the resources of each process, and the children of each parent."""
     usages: dict[int, ResourceUsage] = {}
     children: dict[int, list[int]] = {}
     for line in lines:
@@ -127,7 +127,7 @@ def read_processes(lines: Iterable[str]) -> tuple[dict[int, ResourceUsage], dict
 
 
 def read_time(text: str) -> float:
-    """Seconds of `12.5`, `3:12.5` or `1:03:12`."""
+    """Return the seconds of a time like `12.5`, `3:12.5` or `1:03:12`."""
     seconds = 0.0
     for part in text.split(":"):
         seconds = 60 * seconds + float(part)
@@ -135,7 +135,7 @@ def read_time(text: str) -> float:
 
 
 def free_port() -> int:
-    """A port that nobody listens on right now."""
+    """Return a port on which no process listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

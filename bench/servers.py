@@ -1,7 +1,7 @@
-"""The servers that are compared: how each is installed, started and asked. No flags that favour one.
+"""The compared servers: how each is installed, started and asked. No flag favours one of them.
 
-Each peer has an environment of its own in a cache folder and a new home folder for every start, because some
-keep their prompt cache there.
+Each peer has an environment of its own in a cache folder, and a new home folder for every start, because some
+peers keep their prompt cache in it.
 """
 
 import ctypes.util
@@ -37,10 +37,11 @@ class ServerSpec:
     name: str
     protocol: ProtocolName
     arguments: Callable[[str, int], list[str]]  # of the model folder and the port
-    version: str = ""  # on PyPI; none for Pensieve, which is here
+    version: str = ""  # on PyPI; empty for Pensieve, which is installed already
 
     @property
     def title(self) -> str:
+        """Name and version."""
         return f"{self.name} {self.version}".strip()
 
 
@@ -75,7 +76,7 @@ SERVERS = (
 
 
 def install(spec: ServerSpec, cache: Path) -> Path:
-    """Return the folder of the server's commands, made if need be. Raises ServerFailed."""
+    """Install the server if it is not yet; return the folder of its commands. Raises ServerFailed."""
     if not spec.version:
         return Path(sys.executable).parent
     folder = cache / f"{spec.name}-{spec.version}"
@@ -92,7 +93,7 @@ def install(spec: ServerSpec, cache: Path) -> Path:
 
 
 def mlx_backend() -> str:
-    """The backend that this machine's Pensieve uses too."""
+    """Return the MLX backend that Pensieve's own environment has."""
     return next(
         (name for name in ("cuda12", "cuda13") if installed_version(f"mlx-{name[:4]}-{name[4:]}")), "cpu"
     )
@@ -107,7 +108,7 @@ def _run(command: list[str]) -> None:
 
 @contextmanager
 def running(spec: ServerSpec, commands: Path, model: Path, log: Path) -> Iterator[tuple[ServerProcess, str]]:
-    """Start a server, wait until it answers, and end it. Yields it and its URL. Raises ServerFailed."""
+    """Start a server, wait until it answers, yield its process and URL, and end it. Raises ServerFailed."""
     port = free_port()
     program, *arguments = spec.arguments(str(model), port)
     home = log.parent / f"home-{spec.name}"
@@ -122,7 +123,7 @@ def running(spec: ServerSpec, commands: Path, model: Path, log: Path) -> Iterato
 
 
 def environment(spec: ServerSpec, commands: Path, home: Path) -> dict[str, str]:
-    """Variables of a server: nothing of the user's settings, no network, and OpenBLAS for all on Linux."""
+    """Return a server's variables: none of the user's settings, no network, and OpenBLAS on Linux."""
     kept = {key: os.environ[key] for key in ("LANG", "TMPDIR", "LD_LIBRARY_PATH") if key in os.environ}
     variables = {
         **kept,
@@ -154,7 +155,7 @@ def wait_until_ready(url: str, server: ServerProcess) -> None:
 
 
 def model_name(spec: ServerSpec, url: str, model: Path) -> str:
-    """What requests call the model: mlx_lm.server loads whatever they name, the others have one."""
+    """Return the model's name in requests. mlx_lm.server loads what they name; others have one model."""
     if spec.protocol == "openai":
         return str(model)
     with urllib.request.urlopen(f"{url}/v1/models", timeout=30) as answer:
@@ -163,5 +164,5 @@ def model_name(spec: ServerSpec, url: str, model: Path) -> str:
 
 
 def client(spec: ServerSpec, url: str, model: Path) -> BenchConfig:
-    """How the fleet reaches a running server."""
+    """Return the fleet's settings for a running server."""
     return BenchConfig(url=url, protocol=spec.protocol, model=model_name(spec, url, model))

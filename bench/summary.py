@@ -1,4 +1,4 @@
-"""Figures from a played trace: percentiles, groups, fairness. Pure arithmetic."""
+"""Figures of a played trace: percentiles, groups, fairness. Pure arithmetic."""
 
 import math
 from collections import abc
@@ -17,7 +17,7 @@ HIT_SHARE = 0.95  # of what the conversation sent before; blocks and the answer'
 
 @dataclass(frozen=True, slots=True)
 class Percentiles:
-    """Of `count` values; None where there are none."""
+    """Percentiles of `count` values; None when there are no values."""
 
     count: int
     p50: float | None
@@ -28,7 +28,7 @@ class Percentiles:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The figures of one run. Times are seconds."""
+    """The figures of a played trace. Times are seconds."""
 
     wall_s: float
     requests: int
@@ -42,7 +42,7 @@ class Summary:
     cached_tokens: int
     fairness: float  # Jain's index over sessions' tokens/s: 1 is even, 1/sessions is one session alone
     ttft_s: Percentiles
-    ttft_by_turn_s: dict[str, Percentiles]  # of the sessions themselves; subagents apart
+    ttft_by_turn_s: dict[str, Percentiles]  # of the sessions' own turns, without subagents
     ttft_by_cache_s: dict[str, Percentiles]
     inter_token_s: Percentiles
     end_to_end_s: Percentiles
@@ -50,7 +50,7 @@ class Summary:
 
 
 def percentile(values: abc.Sequence[float], share: float) -> float | None:
-    """The value below which `share` of the values lie, between neighbours by proportion."""
+    """Return the value below which `share` of the values lie, interpolated between neighbours."""
     if not values:
         return None
     ordered = sorted(values)
@@ -60,22 +60,22 @@ def percentile(values: abc.Sequence[float], share: float) -> float | None:
 
 
 def percentiles(values: Iterable[float | None]) -> Percentiles:
-    """Percentiles of those values that exist."""
+    """Return the percentiles of the values that are not None."""
     known = [value for value in values if value is not None]
     p50, p95, p99, largest = (percentile(known, share) for share in (0.5, 0.95, 0.99, 1.0))
     return Percentiles(len(known), p50, p95, p99, largest)
 
 
 def jain(rates: abc.Sequence[float]) -> float:
-    """Jain's fairness index, from 1/n to 1; 1 for nothing. Source: Jain, Chiu and Hawe 1984."""
+    """Return Jain's fairness index, from 1/n to 1; 1 for no rates. Source: Jain, Chiu and Hawe 1984."""
     squares = sum(rate * rate for rate in rates)
     return sum(rates) ** 2 / (len(rates) * squares) if squares else 1.0
 
 
 def cache_state(record: Record) -> CacheState:
-    """How much of what could be reused was: nothing, a part, or all that the conversation had sent before.
+    """Return how much of the prompt came from the cache: nothing, a part, or all that was sent before.
 
-    A conversation's first request has sent nothing before: it is partial at best, by what others sent.
+    A conversation's first request has nothing sent before: it is partial at best, by other sessions' prompts.
     """
     cached = record.usage.cached
     if cached is None:
@@ -86,7 +86,7 @@ def cache_state(record: Record) -> CacheState:
 
 
 def summarise(run: PlayedTrace) -> Summary:
-    """All figures of a run. Times to the first token are of every request that got one."""
+    """Return all figures. Times to the first token are of every request that got one."""
     records = run.records
     done = [record for record in records if record.outcome == "done"]
     errors = [record.error or "" for record in records if record.outcome == "error"]
@@ -114,12 +114,12 @@ def summarise(run: PlayedTrace) -> Summary:
 
 
 def gaps(record: Record) -> list[float]:
-    """Times between the pieces of an answer."""
+    """Return the times between an answer's pieces."""
     return [later - earlier for earlier, later in pairwise(record.delta_s)]
 
 
 def session_rates(records: abc.Sequence[Record]) -> list[float]:
-    """Each session's output tokens by the time that its requests took; tools' time does not count."""
+    """Return each session's output tokens a second of its requests; time between requests does not count."""
     rates = []
     for session in sorted({record.session for record in records}):
         own = [record for record in records if record.session == session]
@@ -128,6 +128,6 @@ def session_rates(records: abc.Sequence[Record]) -> list[float]:
 
 
 def first_token_by(records: abc.Sequence[Record], key: Callable[[Record], str]) -> dict[str, Percentiles]:
-    """Times to the first token in groups."""
+    """Return the times to the first token, grouped by `key`."""
     names = sorted({key(record) for record in records})
     return {name: percentiles(record.first_s for record in records if key(record) == name) for name in names}

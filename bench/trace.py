@@ -1,8 +1,8 @@
-"""What every session of a fleet will send and when, drawn from one seed before anything is sent.
+"""Draws the requests of all sessions of a fleet, and their times, from one seed before any is sent.
 
 A session is a Claude Code conversation: tools and system prompt that all sessions share, then turns that
 append to one history. A subagent is a second conversation with the same tools and system prompt and a
-briefing that all subagents of its session share; it runs beside its session. Knows nothing of protocols.
+briefing that all subagents of its session share; it runs beside its session. This module knows no API.
 """
 
 import json
@@ -16,17 +16,17 @@ from .filler_words import word, words
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One request: text that is appended to the history, and what happens around it."""
+    """One request: the text that it appends to the history, its time, and the subagent that it starts."""
 
     text: str
     gap_s: float  # from the answer before, while tools run
-    cancel_after_s: float | None  # from sending it; None: the answer is read to its end
+    cancel_after_s: float | None  # seconds after sending; None: the answer is read to its end
     subagent: "tuple[Turn, ...]"  # turns of the subagent that starts with this request, often none
 
 
 @dataclass(frozen=True, slots=True)
 class SessionPlan:
-    """One user's turns."""
+    """A session's start, seconds after the fleet's, and its turns."""
 
     start_s: float
     turns: tuple[Turn, ...]
@@ -34,14 +34,14 @@ class SessionPlan:
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
-    """A tool as the client declares it."""
+    """A tool as a request declares it."""
 
     name: str
     description: str
 
     @property
     def schema(self) -> dict[str, Any]:
-        """JSON schema of its input."""
+        """JSON schema of the tool's input."""
         properties = {"path": {"type": "string"}, "text": {"type": "string"}}
         return {"type": "object", "properties": properties, "required": ["path"]}
 
@@ -62,7 +62,7 @@ class Trace:
 
 
 def make_trace(config: TraceConfig) -> Trace:
-    """Draw a fleet. A session's draws do not depend on how many others there are."""
+    """Draw a fleet. A session's requests do not depend on the number of sessions."""
     rng = random.Random(f"{config.seed} head")
     tools = make_tools(rng, config.tools, config.system_chars * 2 // 3)
     taken = sum(len(json.dumps([tool.name, tool.description, tool.schema])) for tool in tools)
@@ -72,12 +72,12 @@ def make_trace(config: TraceConfig) -> Trace:
 
 
 def make_tools(rng: random.Random, count: int, length: int) -> tuple[ToolSpec, ...]:
-    """Tools of about `length` characters together."""
+    """Draw `count` tools of about `length` characters together."""
     return tuple(ToolSpec(f"{word(rng)}_{index}", words(rng, length // count)) for index in range(count))
 
 
 class _Drawer:
-    """Draws one session."""
+    """Draws one session's turns and those of its subagents."""
 
     def __init__(self, config: TraceConfig, index: int) -> None:
         self._config = config

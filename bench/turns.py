@@ -1,4 +1,4 @@
-"""How long until the first token: a cold prompt against the next turn of the same conversation.
+"""Times the first token of a cold prompt against that of the conversation's next turn.
 
     python -m pensieve.bench.turns --url http://127.0.0.1:7777 --characters 10000 --repeat 5
 
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def two_turns(url: str, rng: random.Random, length: int, new: int) -> tuple[Timing, Timing]:
-    """One conversation: a fresh prompt, then a short addition to it."""
+    """Play one conversation: a new prompt of `length` characters, then `new` more; return both timings."""
     messages = [{"role": "user", "content": words(rng, length)}]
     cold = stream(url, {"model": "claude-bench", "max_tokens": 8, "messages": messages})
     messages += [
@@ -45,7 +45,7 @@ def two_turns(url: str, rng: random.Random, length: int, new: int) -> tuple[Timi
 
 
 def words(rng: random.Random, length: int) -> str:
-    """About `length` characters of random words."""
+    """Draw about `length` characters of random words."""
     text = ""
     while len(text) < length:
         text += "".join(rng.choices(string.ascii_lowercase, k=rng.randint(2, 9))) + " "
@@ -53,7 +53,7 @@ def words(rng: random.Random, length: int) -> str:
 
 
 def report(name: str, timings: list[Timing]) -> None:
-    """Print one row: time to first token, and how many tokens were computed."""
+    """Print one row: time to the first token, and tokens computed and cached."""
     fresh = statistics.median(timing.input_tokens for timing in timings)
     cached = statistics.median(timing.cached_tokens for timing in timings)
     seconds = spread([timing.first_token_s for timing in timings])

@@ -1,6 +1,6 @@
 """One streamed HTTP request over asyncio, and its server-sent events. Knows nothing of the events' meaning.
 
-Its own few lines of HTTP/1.1, because the load generator shares the machine with the server: a client
+The few lines of HTTP/1.1 are its own, because the load generator shares the machine with the server: a client
 library took as much time for an event as the server did.
 """
 
@@ -16,7 +16,7 @@ READ_BYTES = 2**16
 
 
 class RequestFailed(Exception):
-    """The server refused, broke off or answered something that is no stream of events."""
+    """The server refused, broke off, or sent an answer that is no stream of events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Event:
 
 
 class EventParser:
-    """Server-sent events from bytes that come in any pieces. Comments are skipped."""
+    """Parses server-sent events from bytes in pieces of any size. Comments are skipped."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -36,7 +36,7 @@ class EventParser:
         self._data: list[str] = []
 
     def feed(self, chunk: bytes) -> list[Event]:
-        """Take the next bytes; return the events that they complete."""
+        """Parse the next bytes; return the events that are complete with them."""
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         events = []
         for line in lines:
@@ -60,14 +60,14 @@ class EventParser:
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """A POST to be made."""
+    """A POST with a JSON body."""
 
     url: str
     headers: Mapping[str, str]
     body: Mapping[str, Any]
 
     def encode(self) -> bytes:
-        """The request as it goes over the wire."""
+        """Return the request's bytes."""
         address = urllib.parse.urlsplit(self.url)
         content = json.dumps(self.body).encode()
         headers = {
@@ -82,7 +82,7 @@ class HttpRequest:
 
 
 async def stream_events(call: HttpRequest) -> AsyncGenerator[Event, None]:
-    """Make the request and yield its events. Close it early and the connection is dropped.
+    """Make the request and yield its events. Closing this generator drops the connection.
 
     Raises RequestFailed.
     """
@@ -96,7 +96,7 @@ async def stream_events(call: HttpRequest) -> AsyncGenerator[Event, None]:
 
 @asynccontextmanager
 async def _connect(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Connect; what goes wrong inside is told as RequestFailed."""
+    """Connect. Errors of the block become RequestFailed."""
     address = urllib.parse.urlsplit(url)
     try:
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
@@ -137,7 +137,7 @@ async def _chunks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
 
 
 async def _plain(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> AsyncIterator[bytes]:
-    """Until its stated length, or until the server closes."""
+    """Yield a body's bytes up to its stated length, or until the server closes."""
     left = int(headers.get("content-length", 2**62))
     while left and (chunk := await reader.read(min(left, READ_BYTES))):
         left -= len(chunk)

@@ -3,11 +3,11 @@
     python -m pensieve.bench.micro.gpu [--shape NAME] [--steps N] [--only NAME]
 
 Real model shapes with random bf16 weights; nothing is downloaded. Contexts are filled with random keys and
-values instead of being prefilled; prefill is timed by itself. The byte limit is what a step must read,
-weights and KV, at the bandwidth of a large copy, measured first. Of our own step it also says where the
-host's time goes: `plan` (scheduler), `build` (Python and the compiled graph), `queue` (MLX hands it to the
-device, and waits there when much is queued), `wait` (for the sampled tokens); and what a step takes without
-the next one queued (`serial`) and without attention (`rest`).
+values instead of being prefilled; prefill is timed by itself. The byte limit is the time to read a step's
+weights and KV at the bandwidth of a large copy, which is measured first. For Pensieve's step the line has the
+host's time: `plan` (scheduler), `build` (Python and the compiled graph), `queue` (MLX hands the operations to
+the device, and waits there when many are queued), `wait` (for the sampled tokens); and the step's time
+without the next step queued (`serial`) and without attention (`rest`).
 """
 
 import argparse
@@ -52,7 +52,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 MAX_CONTEXT = 8192
-"""Of written models: the KV pools of two processes must fit into one GPU."""
+"""Context length of written models, such that the KV pools of two processes fit into one GPU."""
 
 CASES: dict[str, list[DecodeCase]] = {
     "qwen3-4b": [
@@ -68,7 +68,7 @@ CASES: dict[str, list[DecodeCase]] = {
 
 
 def random_model(config: dict[str, Any]) -> Any:
-    """The named architecture in bf16 with random weights, made on the device."""
+    """Return a model with random bf16 weights, made on the device. config: as in a config.json."""
     module = importlib.import_module(f"mlx_lm.models.{config['model_type']}")
     model = module.Model(module.ModelArgs.from_dict(config))
     model.update(
@@ -79,7 +79,7 @@ def random_model(config: dict[str, Any]) -> Any:
 
 
 def write_random_model(folder: Path, shape: str) -> Path:
-    """Write such a model, but for its vocabulary, with the comparison's tokenizer; it ends no answer."""
+    """Write a random model of `shape` with the comparison's tokenizer; it never ends an answer."""
     folder.mkdir()
     ours = {key: CONFIG[key] for key in ("architectures", "vocab_size", "bos_token_id", "eos_token_id")}
     config = SHAPES[shape] | ours | {"max_position_embeddings": MAX_CONTEXT, "tie_word_embeddings": False}
@@ -92,7 +92,7 @@ def write_random_model(folder: Path, shape: str) -> Path:
 
 
 def copy_bytes_per_s() -> float:
-    """Bandwidth of a large copy, bytes read and written."""
+    """Return the bandwidth of a large copy, in bytes read and written a second."""
     source = mx.random.normal((1 << 30,), mx.bfloat16)
     mx.eval(source)
     best = 1e9
@@ -104,19 +104,20 @@ def copy_bytes_per_s() -> float:
 
 
 def limit_ms(case: DecodeCase, weight_bytes: int, token_bytes: int, bytes_per_s: float) -> float:
-    """What a step must read, at a copy's bandwidth."""
+    """Return the milliseconds in which a step's weights and KV are read at a copy's bandwidth."""
     tokens = sum(case.lengths) - case.shared * (len(case.lengths) - 1)
     return 1e3 * (weight_bytes + tokens * token_bytes) / bytes_per_s
 
 
 def weight_bytes(model: Any) -> int:
+    """Return the bytes of all weights."""
     sizes: list[int] = []
     tree_map(lambda p: sizes.append(p.nbytes), model.parameters())
     return sum(sizes)
 
 
 def describe(name: str, result: DecodeFigures, limit: float) -> str:
-    """One line of the table."""
+    """Return one line of the table. limit: milliseconds of the byte limit."""
     join, leave = ("-" if value is None else f"{value:.1f}" for value in (result.join_ms, result.leave_ms))
     notes = " ".join(f"{key} {value:.2f}" for key, value in result.notes.items())
     return (

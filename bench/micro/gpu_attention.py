@@ -1,10 +1,10 @@
-"""Decode attention alone on a GPU, by what KV is kept in: 16, 8 and 4 bits.
+"""Decode attention alone on a GPU, with KV of 16, 8 and 4 bits.
 
     python -m pensieve.bench.micro.gpu_attention [--kv-heads 8] [--group 4] [--dim 128] [--kv-bits 16 8 4]
 
-Random queries and KV in bf16, as many layers as a Qwen3-4B has, each with its own pools: no cache holds
-them. Milliseconds for all layers, the newest token's storing included; in brackets the bytes of KV read, a
-second. `distance` is the largest of any row to plain MLX in float32: a fast kernel may be wrong.
+Queries and KV are random bf16. There are as many layers as a Qwen3-4B has, each with pools of its own, so
+that no cache holds them all. Milliseconds are of all layers and include storing the newest token; in brackets
+are the bytes of KV read a second. `distance` is a row's largest relative distance to plain MLX in float32.
 """
 
 import argparse
@@ -27,14 +27,14 @@ LAYERS = 36
 
 @dataclass(frozen=True)
 class AttentionCase:
-    """A batch: rows of one length that share nothing."""
+    """A batch of rows of one length that share no KV."""
 
     name: str
     num_rows: int
     length: int
 
     def runs(self) -> list[tuple[SlotRange, ...]]:
-        """Each row's slots."""
+        """Return each row's slots."""
         step = -(-self.length // BLOCK_SIZE) * BLOCK_SIZE
         return [((row * step, row * step + self.length),) for row in range(self.num_rows)]
 
@@ -47,7 +47,7 @@ CASES = [
 
 
 class Trial:
-    """One case with one kind of KV."""
+    """One case with one precision of KV."""
 
     def __init__(self, case: AttentionCase, shape: LayerShape, group: int, kernels: PagedKernels) -> None:
         self.runs, self.shape, self.kernels = case.runs(), shape, kernels
@@ -63,12 +63,12 @@ class Trial:
 
     @property
     def num_bytes(self) -> int:
-        """Of KV that a pass reads, each slot once."""
+        """Bytes of KV that a pass reads, each slot counted once."""
         slots = sum(prefix.num_slots for prefix in shared_prefixes(self.runs))
         return LAYERS * slots * self.shape.bytes_per_token
 
     def attend(self) -> list[mx.array]:
-        """All layers of a pass."""
+        """Return the outputs of all layers of a pass; lazy."""
         batch, outs = BatchTables(self.runs, shared_prefixes(self.runs)), []
         for layer in range(LAYERS):
             pools = LayerPools.of(self.pools, layer)
@@ -79,7 +79,7 @@ class Trial:
         return outs
 
     def distance(self) -> float:
-        """To plain MLX, of the first layer's rows, once the kernels have stored what is new."""
+        """Return the largest relative distance to plain MLX of the first layer's rows, new tokens stored."""
         out = self.attend()[0]
         mx.eval(out, self.pools.write_fences)
         keys, values = self.pools.keys[0], self.pools.values[0]
@@ -88,7 +88,7 @@ class Trial:
         return float((np.linalg.norm(mine - theirs, axis=-1) / np.linalg.norm(theirs, axis=-1)).max())
 
     def milliseconds(self, repeat: int = 7) -> float:
-        """The median of some passes, beyond what building their graphs takes: three in a graph less one."""
+        """Return the median time of a pass: half of what three passes in a graph take beyond one."""
         times = []
         for _ in range(repeat):
             few, many = (self.timed(count) for count in (1, 3))
@@ -96,7 +96,7 @@ class Trial:
         return float(np.median(times))
 
     def timed(self, count: int) -> float:
-        """Milliseconds of `count` passes, one after the other on the device, built before."""
+        """Return the milliseconds of `count` passes in a row on the device, without building them."""
         outs = [out for _ in range(count) for out in self.attend()]
         mx.synchronize()
         started = time.perf_counter()
@@ -105,17 +105,18 @@ class Trial:
 
 
 def normal(*shape: int) -> mx.array:
+    """Return random bf16 numbers."""
     return mx.random.normal(shape, mx.bfloat16)
 
 
 def fill(pool: Pool) -> None:
-    """Give every slot random elements."""
+    """Fill every slot with random elements."""
     pool[:] = normal(*pool.shape)
     mx.eval(pool.rows)
 
 
 def main() -> None:
-    """Print a line for each case and kind of KV."""
+    """Print a line for each case and precision of KV."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

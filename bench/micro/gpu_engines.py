@@ -28,7 +28,7 @@ ROOM = 320
 
 @dataclass(frozen=True)
 class DecodeCase:
-    """A batch that decodes: context lengths, and how many of the tokens all of them share."""
+    """A batch that decodes: context lengths, and the number of tokens that all contexts share."""
 
     name: str
     lengths: list[int]
@@ -37,7 +37,7 @@ class DecodeCase:
 
 @dataclass
 class DecodeFigures:
-    """Milliseconds and bytes; None where not measured."""
+    """One engine's milliseconds and bytes; None for a time that was not measured."""
 
     step_ms: float
     peak_bytes: int
@@ -47,37 +47,38 @@ class DecodeFigures:
 
 
 class NoAttention(PagedKernels):
-    """Passes the queries through, to time the rest of a step."""
+    """Returns the queries as the attention's output, to time the rest of a step."""
 
     def decode(self, queries: mx.array, new: Any, pools: LayerPools, batch: Any, params: Any) -> Any:
+        """Store nothing and return the queries."""
         batch.get(LayerKind(1))
         return queries, pools.write_fence
 
 
 class FilledRunner(TimedRunner):
-    """Holds random KV everywhere and prefills only when told to."""
+    """A runner with random KV in all slots. It skips prefill while `prefills` is false."""
 
     prefills = False
 
     def fill(self) -> None:
-        """Give every slot random keys and values."""
+        """Fill every slot with random keys and values."""
         assert isinstance(self._pools, ArrayPools)
         for pool in self._pools.keys + self._pools.values:
             pool[:] = mx.random.normal(pool.shape, mx.bfloat16)
             mx.eval(pool.rows)
 
     def prefill(self, chunk: PrefillChunk) -> None:
-        """As Runner, when told to."""
+        """Prefill as Runner does, unless `prefills` is false."""
         if self.prefills:
             super().prefill(chunk)
 
     def skip_attention(self) -> None:
-        """From now on, leave it out."""
+        """Leave attention out of all later steps."""
         self._graphs = DecodeGraphs(self._model, self._specs, NoAttention("cuda"))
 
 
 class Pensieve(BareEngine):
-    """Scheduler and runner without the asyncio loop."""
+    """Pensieve's scheduler and runner over random KV."""
 
     name = "Pensieve"
     runner: FilledRunner
@@ -90,12 +91,12 @@ class Pensieve(BareEngine):
         super().__init__(runner, Scheduler(config, num_blocks, 1_000_000))
 
     def add(self, length: int, shared: int, index: int) -> Any:
-        """Queue a sequence of a context's length; all share their first tokens, as far as wanted."""
+        """Queue a sequence of `length` tokens; all sequences have the same first `shared` tokens."""
         prompt = [7] * shared + [index + 100] * (length - shared)
         return self.scheduler.add(Request(prompt, SamplingParams(), ROOM))
 
     def measure(self, case: DecodeCase, steps: int) -> DecodeFigures:
-        """Decode `case`, let one sequence leave and one join, then take the step apart."""
+        """Decode `case`, let one sequence leave and one join, then time the parts of a step."""
         sequences = [self.add(length, case.shared, i) for i, length in enumerate(case.lengths)]
         while any(s.num_prefill_tokens or not s.block_table.blocks for s in sequences):
             self.step()
@@ -114,13 +115,13 @@ class Pensieve(BareEngine):
         return DecodeFigures(step_ms, peak, join_ms, leave_ms, notes)
 
     def shares(self, step_ms: float, steps: int) -> dict[str, float]:
-        """Where the host's time of a step went, in milliseconds."""
+        """Return the milliseconds of each part of the host's time in a step."""
         spent = {"plan": self.plan_s, "build": self.runner.build_s, "wait": self.runner.wait_s}
         shares = {name: 1e3 * seconds / steps for name, seconds in spent.items()}
         return shares | {"queue": step_ms - sum(shares.values())}
 
     def timed(self, steps: int, drains: bool = False) -> float:
-        """Milliseconds of a step, after a warm-up."""
+        """Return the milliseconds of a step, after a warm-up. drains: wait for each step before the next."""
         warm_up(self.step)
         self.runner.build_s = self.runner.wait_s = self.plan_s = 0.0
         started = time.perf_counter()
@@ -140,7 +141,7 @@ class MlxLm:
         self.model = model
 
     def filled_cache(self, length: int) -> list[Any]:
-        """A cache that holds random KV."""
+        """Return mlx-lm's caches with `length` tokens of random KV."""
         caches = make_prompt_cache(self.model)
         args = self.model.args
         heads = args.num_key_value_heads
@@ -180,13 +181,14 @@ class MlxLm:
         return result
 
 
-def warm_up(step: Callable[[], Any]) -> None:
+def warm_up(step: Callable[[], object]) -> None:
+    """Make the first steps, which compile."""
     for _ in range(4):
         step()
 
 
 def slowest(step: Callable[[], object], count: int) -> float:
-    """The slowest of a few steps, in milliseconds."""
+    """Return the milliseconds of the slowest of `count` steps."""
     times = []
     for _ in range(count):
         started = time.perf_counter()
@@ -197,7 +199,7 @@ def slowest(step: Callable[[], object], count: int) -> float:
 
 @contextmanager
 def clean_memory() -> Iterator[None]:
-    """Return to the device what the block leaves behind."""
+    """Free the memory that the block used and MLX keeps."""
     try:
         yield
     finally:
@@ -206,7 +208,7 @@ def clean_memory() -> Iterator[None]:
 
 
 def prefill_rates(model: Any, length: int = 16_384, chunk: int = 2048) -> tuple[float, float]:
-    """Tokens/s of one prompt's prefill: Pensieve, mlx-lm."""
+    """Return the tokens/s of one prompt's prefill in Pensieve and in mlx-lm."""
     with clean_memory():
         machine = Pensieve(model, length + 2 * chunk, chunk)
         machine.runner.prefills = True

@@ -1,10 +1,11 @@
-"""What HTTP costs: tokens/s of a batch through `pensieve serve` and of the bare engine loop, in turn.
+"""The cost of HTTP: tokens/s of a batch through `pensieve serve` and of the bare engine loop, in turn.
 
     python -m pensieve.bench.micro.http_overhead --batch 16 --repeat 3
     python -m pensieve.bench.micro.http_overhead --shape qwen3-4b      # on a GPU
 
-Both serve the same prompts. Counted is the time in which all sequences decode together: from the last first
-token to the first end. The bare loop is scheduler and engine in one thread, without tokenizer or event loop.
+Both serve the same prompts. Only the time in which all sequences decode together counts: from the last
+sequence's first token to the first sequence's end. The bare loop is scheduler and engine in one thread,
+without tokenizer or event loop.
 """
 
 import argparse
@@ -41,7 +42,7 @@ class InProcessModel:
         self._tokenizer = load_tokenizer(planned.info)
 
     def rate(self, trace: Trace) -> float:
-        """Tokens/s of the trace's first turns, all at once."""
+        """Return the tokens/s of the trace's first turns, all queued at once."""
         served = self._served
         scheduler = Scheduler(SchedulerConfig(), served.num_blocks, served.num_kv_tokens)
         engine = BareEngine(self._runner, scheduler)
@@ -67,7 +68,7 @@ class InProcessModel:
 
 
 def http_rate(trace: Trace, folder: Path) -> float:
-    """Tokens/s of the same requests through a new server."""
+    """Return the tokens/s of the same requests through a new server."""
     spec = SERVERS[0]
     with tempfile.TemporaryDirectory() as logs:
         log = Path(logs) / "log"
@@ -77,13 +78,13 @@ def http_rate(trace: Trace, folder: Path) -> float:
 
 
 def no_progress(_: Record) -> None:
-    """A pipe needs no progress bar."""
+    """Show no progress bar."""
 
 
 def joint_rate(times: abc.Sequence[abc.Sequence[float]]) -> float:
-    """Tokens/s between the last sequence's first token and the first sequence's last one.
+    """Return the tokens/s between the last sequence's first token and the first sequence's last token.
 
-    times: when each sequence's tokens came. Raises ValueError when they never ran together.
+    times: when each sequence's tokens came. Raises ValueError when the sequences never ran together.
     """
     start, end = max(own[0] for own in times), min(own[-1] for own in times)
     if end <= start:

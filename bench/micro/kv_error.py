@@ -1,11 +1,11 @@
-"""What quantised KV costs in precision: logits with 8 and 4 bits of KV beside those with the model's type.
+"""The cost of quantised KV in precision: logits with 8 and 4 bits of KV beside those with the model's type.
 
     python -m pensieve.bench.micro.kv_error [FOLDER] [--text FILE] [--tokens N] [--dtype TYPE] [--beside TYPE]
 
 The model reads the same tokens each time (teacher-forced), in one forward pass on mlx-lm's caches, whose keys
-and values are quantised as the pools do it. The text is the demo model's kind of conversations in the
-model's own chat template, or a file. `typical` is the root mean square over all logits; `same token` says how
-often the most likely next token is the same.
+and values are quantised as the pools quantise them. The text is conversations of the demo model's kind in the
+model's own chat template, or a file. `typical` is the root mean square over all logits; `same token` is the
+share of positions with the same most likely next token. Runs from a clone: it draws on scripts/demo_model.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from ...scripts.demo_model.tasks import Tasks
 from ...scripts.demo_model.words import Words
 
 CHUNK = 256
-"""Tokens of a forward pass: the logits of many positions take memory."""
+"""Tokens of a forward pass, few because the logits of many positions take memory."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class KVPrecision:
 
 @dataclass
 class Error:
-    """How far logits are from those with KV in the model's own type."""
+    """The distance of logits to those with KV in the model's own type."""
 
     largest: float = 0.0
     sum_of_squares: float = 0.0
@@ -51,7 +51,7 @@ class Error:
     num_same: int = 0  # positions with the same most likely token
 
     def add(self, logits: Any, exact: Any) -> None:
-        """Compare some positions' logits, (positions, vocab)."""
+        """Add some positions' logits, (positions, vocab), beside the exact ones."""
         difference = logits - exact
         self.largest = max(self.largest, float(np.abs(difference).max()))
         self.sum_of_squares += float((difference.astype(np.float64) ** 2).sum())
@@ -66,7 +66,7 @@ class Error:
 
 
 def conversation(tokenizer: Any, num_tokens: int) -> list[int]:
-    """Tokens of made-up sessions as the demo model is trained for, in the model's chat template."""
+    """Return tokens of sessions as the demo model is trained for, in the model's chat template."""
     rng = random.Random(7)
     tasks = Tasks(rng, Words(rng, text_lines(standard_library(50))))
     messages: list[Any] = []
@@ -79,7 +79,7 @@ def conversation(tokenizer: Any, num_tokens: int) -> list[int]:
 
 
 def logits_in_chunks(run: KVPrecision, tokens: list[int]) -> Iterator[Any]:
-    """Logits of all positions, (up to CHUNK, vocab) at a time."""
+    """Yield the logits of all positions, (up to CHUNK, vocab) at a time."""
     caches = reference_caches(run.model, probe(run.model, run.kv_bits))
     for start in range(0, len(tokens), CHUNK):
         logits = run.model(mx.array([tokens[start : start + CHUNK]]), cache=caches)[0]
@@ -87,7 +87,7 @@ def logits_in_chunks(run: KVPrecision, tokens: list[int]) -> Iterator[Any]:
 
 
 def compare(runs: list[KVPrecision], tokens: list[int]) -> list[Error]:
-    """Each run beside the first."""
+    """Return each precision's error beside the first one's logits."""
     errors = [Error() for _ in runs]
     for parts in zip(*(logits_in_chunks(run, tokens) for run in runs), strict=True):
         for error, logits in zip(errors, parts, strict=True):
@@ -96,14 +96,14 @@ def compare(runs: list[KVPrecision], tokens: list[int]) -> list[Error]:
 
 
 def describe(run: KVPrecision, error: Error) -> str:
-    """A row of the table."""
+    """Return a row of the table."""
     size = sum(facts.shape.bytes_per_token for facts in probe(run.model, run.kv_bits))
     agree = f"{100 * error.num_same / error.num_positions:.2f} %"
     return f"| {run.name} | {size:,} | {error.largest:.3f} | {error.typical:.4f} | {agree} |"
 
 
 def parse() -> argparse.Namespace:
-    """The command's arguments."""
+    """Read the command's arguments."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -116,7 +116,7 @@ def parse() -> argparse.Namespace:
 
 
 def load(folder: Path, dtype: str | None) -> tuple[Any, Any]:
-    """A model, cast if wanted, and its tokenizer."""
+    """Load a model and its tokenizer. dtype: the type to cast to; None keeps the model's own."""
     loaded: Any = mlx_lm.load(str(folder))
     if dtype:
         loaded[0].set_dtype(getattr(mx, dtype))

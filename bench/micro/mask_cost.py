@@ -1,9 +1,9 @@
-"""What keeping calls to their schemas costs: compiling, a mask, a token, and sampling with masks.
+"""The cost of keeping tool calls to their schemas: compiling, a mask, a token, and sampling with masks.
 
     python -m pensieve.bench.micro.mask_cost
 
-The tools are Claude Code's in shape. A call is written a token at a time, and each token's mask is asked for;
-one step ahead, that is needed only behind a token that was refused. Vocabularies are random words.
+The tools have the shape of Claude Code's. A call is written a token at a time, and a mask is computed for
+each token; a server that is one step ahead needs it only after a refused token. Vocabularies: random words.
 """
 
 import argparse
@@ -46,7 +46,7 @@ NAMES = ("command", "file_path", "old_string", "new_string", "pattern", "descrip
 
 
 def words(rng: random.Random, count: int) -> list[bytes]:
-    """Make different words of two to nine letters, half of them behind a space."""
+    """Make different words of two to nine letters, half of them after a space."""
     found: dict[bytes, None] = {}
     while len(found) < count:
         word = "".join(rng.choice("etaoinshrdlucmfwypvbgkqjxz") for _ in range(rng.randint(2, 9)))

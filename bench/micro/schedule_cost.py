@@ -1,11 +1,12 @@
-"""What planning a step and taking its result costs a decoding row, in microseconds of the event loop.
+"""The cost of planning a step and taking its result, in microseconds of the event loop a decoding row.
 
     python -m pensieve.bench.micro.schedule_cost
 
-The sequences only decode and their tokens are made up: `Scheduler` is timed alone. Printed is the best of
-several rounds, each long enough that blocks fill and go to the prefix tree.
+The sequences only decode, and their tokens are made up: `Scheduler` is timed alone. Printed is the best of
+--rounds rounds. A round is long enough that blocks fill and go to the prefix tree.
 """
 
+import argparse
 import time
 from dataclasses import dataclass, field
 
@@ -14,14 +15,13 @@ from ...scheduler.config import SchedulerConfig
 from ...scheduler.scheduler import Scheduler
 from ...scheduler.sequence import Request
 
-NUM_ROUNDS = 9
 ROUND_STEPS = 200
 CONTEXT = 300
 
 
 @dataclass
 class Batch:
-    """Sequences that decode. lag: steps that are planned before a result comes."""
+    """Sequences that decode. lag: steps planned before the first result comes."""
 
     num_rows: int
     lag: int
@@ -38,7 +38,7 @@ class Batch:
             pass
 
     def step(self) -> int:
-        """Plan a step and take a result; returns how many rows it decodes."""
+        """Plan a step and take a result; return the number of rows in the plan."""
         started_s = time.perf_counter()
         plan = self._scheduler.schedule()
         self.schedule_s += time.perf_counter() - started_s
@@ -53,7 +53,7 @@ class Batch:
         return len(plan.decode)
 
     def time_round(self) -> tuple[float, float]:
-        """Microseconds a row: planned, taken."""
+        """Return the microseconds a row of planning, and of taking results."""
         self.schedule_s = self.update_s = 0.0
         for _ in range(ROUND_STEPS):
             self.step()
@@ -62,10 +62,16 @@ class Batch:
 
 
 def main() -> None:
+    """Print a line for each batch and lag."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=9)
+    options = parser.parse_args()
     for num_rows in (16, 32):
         for lag in (0, 1):
             batch = Batch(num_rows, lag)
-            schedule, update = min((batch.time_round() for _ in range(NUM_ROUNDS)), key=sum)
+            schedule, update = min((batch.time_round() for _ in range(options.rounds)), key=sum)
             print(f"{num_rows} rows, {lag} ahead: {schedule:.2f} to plan + {update:.2f} to take a row")
 
 

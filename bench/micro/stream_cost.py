@@ -1,10 +1,10 @@
-"""What one streamed token costs the event loop: CPU time from a step's result to the clients' sockets.
+"""The cost of a streamed token: the event loop's CPU time from a step's result to the clients' sockets.
 
     python -m pensieve.bench.micro.stream_cost --batch 16 --repeat 5
     python -m pensieve.bench.micro.stream_cost --protocol openai --tools 0
 
-The app and the scheduler's loop are the real ones, the clients are `pensieve bench` in a process of its own,
-and the model only sleeps. Counted is the CPU time of the loop's thread while all sequences decode together.
+The app and the scheduler's loop are the server's, the clients are `pensieve bench` in a process of its own,
+and the model only sleeps. The figure is the CPU time of the loop's thread while all sequences decode.
 """
 
 import argparse
@@ -59,7 +59,7 @@ MODEL = ServedModel(
 
 
 class SleepingEngine:
-    """Says random words, each step in `step_s`."""
+    """An engine that sleeps for `step_s` each step and samples random words."""
 
     def __init__(self, step_s: float) -> None:
         self.marks: list[StepStart] = []
@@ -67,15 +67,15 @@ class SleepingEngine:
         self._rng = random.Random(0)
 
     async def step(self, plan: StepPlan) -> StepResult:
-        """Sleep on another thread, as a device computes."""
+        """Sleep on another thread, as a device computes; return random tokens."""
         self.marks.append((len(plan.decode), time.thread_time()))
         return await asyncio.get_running_loop().run_in_executor(None, self._sleep, plan)
 
     async def drain(self) -> None:
-        """Nothing is ever in flight."""
+        """Return None: no step is ever in flight."""
 
     async def lost(self) -> None:
-        """Never."""
+        """Wait for ever: this engine is never lost."""
         await asyncio.Event().wait()
 
     def _sleep(self, plan: StepPlan) -> StepResult:
@@ -86,7 +86,10 @@ class SleepingEngine:
 
 
 def cost_us(marks: abc.Sequence[StepStart], batch: int) -> float:
-    """CPU time of a token while the whole batch decodes. Raises ValueError when it never did."""
+    """Return the CPU time of a token, in microseconds, while the whole batch decodes.
+
+    Raises ValueError when the whole batch never decoded together.
+    """
     times = [cpu_s for num_rows, cpu_s in marks if num_rows == batch]
     if len(times) < 2:
         raise ValueError("the sequences never ran together: give more --tokens")
@@ -94,7 +97,7 @@ def cost_us(marks: abc.Sequence[StepStart], batch: int) -> float:
 
 
 def load_tokenizer() -> Any:
-    """Make the benchmark's tokenizer, a byte-level one like most models'."""
+    """Make the comparison's tokenizer, a byte-level one like most models'."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_json(folder / "config.json", CONFIG)
@@ -117,7 +120,7 @@ async def serving(app: Any, loop: SchedulerLoop) -> AsyncIterator[int]:
 
 
 async def play(port: int, options: argparse.Namespace) -> None:
-    """Let a fleet ask for one answer each."""
+    """Run a fleet of which each session asks for one answer."""
     flags = {
         "url": f"http://127.0.0.1:{port}",
         "protocol": options.protocol,
@@ -136,7 +139,7 @@ async def play(port: int, options: argparse.Namespace) -> None:
 
 
 async def measure(options: argparse.Namespace) -> list[float]:
-    """Microseconds of CPU a token, of each run."""
+    """Return the microseconds of CPU a token of each run."""
     engine = SleepingEngine(options.step_ms / 1000)
     loop = SchedulerLoop(engine, SchedulerConfig(max_batch=options.batch), NUM_BLOCKS, MAX_CONTEXT)
     costs = []
