@@ -1,4 +1,4 @@
-"""One answer on its way: tokens from the scheduler to pieces of text and tool calls, with its accounts."""
+"""One answer: the scheduler's tokens as output events, with its usage and its stop reason."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Literal
 
 from ..engine.step import TokenLogprobs
 from .formats.output_events import OutputEvent, ScoredToken
-from .metrics import FinishedReason
+from .metrics import Outcome
 from .output.parser import OutputParser
 from .protocols import TokenSource
 from .request_record import RequestRecord
@@ -16,16 +16,16 @@ StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "mod
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of a request. The prompt's length is input plus cache read plus cache creation."""
+    """Tokens of a request. Input, cache read and cache creation add up to the prompt."""
 
-    input_tokens: int  # prompt tokens that were not in the cache
+    input_tokens: int  # prompt tokens that were not in the prefix cache
     cache_read_input_tokens: int
-    output_tokens: int  # all that were sampled, marks and the stop token among them
-    cache_creation_input_tokens: int = 0  # what is computed is cached anyway, and not told apart
+    output_tokens: int  # all sampled tokens, those of tags and the stop token included
+    cache_creation_input_tokens: int = 0  # every computed token is cached, so they are counted as input
 
 
 class Answer:
-    """Iterate over it for lists of pieces, and `close()` it in a `finally`."""
+    """Iterates over lists of output events. Call `close()` in a `finally`."""
 
     def __init__(
         self,
@@ -34,24 +34,24 @@ class Answer:
         record: RequestRecord,
         is_cut: bool = False,
     ) -> None:
-        """is_cut: the context leaves less room than the client has allowed."""
+        """is_cut: the context leaves room for fewer tokens than the client's max_tokens."""
         self._token_stream = token_stream
         self._parser = parser
         self._record = record
         self._is_cut = is_cut
-        self._outcome: FinishedReason = "abort"  # until it ends otherwise
+        self._outcome: Outcome = "abort"  # unless it ends otherwise
         self._ended = False
 
     @property
     def usage(self) -> Usage:
-        """The account so far; the cached part is a look-ahead until the request is admitted."""
+        """The usage so far; its cached part is a forecast until the request is admitted."""
         cached = self._token_stream.num_cached_tokens
         return Usage(self._token_stream.num_prompt_tokens - cached, cached, self._record.num_generated)
 
     @property
     def stop_reason(self) -> StopReason:
-        """Why it ended. Only after its end."""
-        reasons: dict[FinishedReason, StopReason] = {
+        """Why the answer ended; valid only after its end."""
+        reasons: dict[Outcome, StopReason] = {
             "length": "model_context_window_exceeded" if self._is_cut else "max_tokens",
             "tool_use": "tool_use",
             "stop_sequence": "stop_sequence",
@@ -60,14 +60,14 @@ class Answer:
 
     @property
     def stop_sequence(self) -> str | None:
-        """The stop sequence that ended it, if one did."""
+        """The stop sequence that ended the answer, if one did."""
         return self._parser.stop_sequence
 
     def __aiter__(self) -> AsyncIterator[list[OutputEvent]]:
         return self
 
     async def __anext__(self) -> list[OutputEvent]:
-        """Return the next pieces, perhaps none. Raises EngineFailed."""
+        """Return the next output events, perhaps none. Raises EngineFailed or EngineDown."""
         if self._ended:
             raise StopAsyncIteration
         try:
@@ -95,7 +95,7 @@ class Answer:
         return events
 
     def close(self) -> None:
-        """End the request within one step, whatever state it is in, and close its record."""
+        """End the request, in whatever state it is, and close its record. Further calls do nothing."""
         self._token_stream.cancel()
         self._record.close(self._outcome, self._parser.results)
 
@@ -104,10 +104,10 @@ class Answer:
         events = self._parser.finish()
         self._outcome = self._why()
         if self._token_stream.finish_reason == "stop":
-            self._record.num_generated += 1  # the stop token: sampled, but not among the tokens read
+            self._record.num_generated += 1  # the stop token is sampled, but is not among the tokens read
         return events
 
-    def _why(self) -> FinishedReason:
+    def _why(self) -> Outcome:
         if self._parser.stop_sequence is not None:
             return "stop_sequence"
         if not self._parser.done and self._token_stream.finish_reason == "length":

@@ -1,4 +1,4 @@
-"""Reads and checks the bodies of requests."""
+"""Reads and validates the bodies of requests."""
 
 import asyncio
 from typing import TypeVar
@@ -9,16 +9,16 @@ from starlette.requests import Request as HttpRequest
 from .errors import InvalidRequest
 from .schema import Wire
 
-LARGE_BODY_BYTES = 64 * 1024  # parsing less takes no longer than handing it to a thread
+LARGE_BODY_BYTES = 64 * 1024  # a smaller body is parsed in less time than a thread takes to start on it
 
 Body = TypeVar("Body", bound=Wire)
 
 
 async def read_body(request: HttpRequest, kind: type[Body]) -> Body:
-    """Read and check a request's body, large ones off the event loop.
+    """Read and validate a request's body; a large one is parsed in a thread.
 
-    Raises InvalidRequest for what is no JSON (NaN, bad UTF-8 and nesting past 200 levels are none here), and
-    pydantic's ValidationError for JSON of another form.
+    Raises InvalidRequest for text that is not JSON (NaN, bad UTF-8 and nesting past 200 levels are refused as
+    well), and pydantic's ValidationError for JSON that is not of the given kind.
     """
     raw = await request.body()
     if len(raw) < LARGE_BODY_BYTES:
@@ -27,7 +27,7 @@ async def read_body(request: HttpRequest, kind: type[Body]) -> Body:
 
 
 def parse_body(raw: bytes, kind: type[Body]) -> Body:
-    """Check a body; see `read_body`."""
+    """Parse and validate a body. Raises what `read_body` raises."""
     try:
         content = from_json(raw, allow_inf_nan=False)
     except ValueError as error:

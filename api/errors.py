@@ -1,16 +1,16 @@
-"""Failures as clients see them; the only file that knows HTTP status codes.
+"""Failures as clients see them; the only file that maps failures to HTTP status codes.
 
     ApiError
     ├── InvalidRequest      400  the request cannot be served as it is
     ├── Unauthenticated     401  no key, or a wrong one
-    ├── Forbidden           403  a host or origin that is not ours
+    ├── Forbidden           403  a foreign host name or origin
     ├── NotFound            404  no such route or model
     ├── MethodNotAllowed    405
     ├── TooLarge            413  the body exceeds the limit
     ├── WrongMediaType      415
-    ├── ClientGone          499  nobody is left to read the answer
-    ├── EngineError         500  the engine failed, or a bug of ours
-    └── Overloaded          529  the queue is full; try again later
+    ├── ClientGone          499  the client has closed the connection
+    ├── EngineError         500  the engine failed, or the server has a bug
+    └── Overloaded          529  the queue is full, or the server is stopping
 
 Bodies have the shape of Anthropic's API: `{"type": "error", "error": {"type", "message"}, "request_id"}`; on
 OpenAI's routes that of OpenAI's: `{"error": {"message", "type", "param", "code"}}`.
@@ -33,7 +33,7 @@ UNAVAILABLE = 503  # also the answer of /health while the engine is down
 
 OPENAI_PATHS = ("/v1/chat/completions", "/v1/completions")
 
-# Our words for the metrics, and what OpenAI's clients look for.
+# From an error's reason to the code that OpenAI's clients look for.
 OPENAI_CODES = {
     "prompt_too_long": "context_length_exceeded",
     "model": "model_not_found",
@@ -47,7 +47,10 @@ logger = logging.getLogger(__name__)
 
 
 class ApiError(PensieveError):
-    """An answer that is an error. `reason` is a bounded word for the metrics."""
+    """An error that is answered with a status; the base of those below.
+
+    reason: label of the metrics, one of a small set of words.
+    """
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "api_error"
@@ -62,64 +65,84 @@ class ApiError(PensieveError):
 
 
 class InvalidRequest(ApiError):
+    """The request cannot be served as it is."""
+
     status = 400
     type = "invalid_request_error"
 
 
 class Unauthenticated(ApiError):
+    """The request has no key, or a wrong one."""
+
     status = 401
     type = "authentication_error"
 
 
 class Forbidden(ApiError):
+    """The request names a foreign host or origin."""
+
     status = 403
     type = "permission_error"
 
 
 class NotFound(ApiError):
+    """No route or model has the name."""
+
     status = 404
     type = "not_found_error"
 
 
 class MethodNotAllowed(ApiError):
+    """The route does not take the method."""
+
     status = 405
     type = "invalid_request_error"
 
 
 class TooLarge(ApiError):
+    """The body exceeds the limit."""
+
     status = 413
     type = "request_too_large"
 
 
 class WrongMediaType(ApiError):
+    """The body is not announced as JSON."""
+
     status = 415
     type = "invalid_request_error"
 
 
 class ClientGone(ApiError):
+    """The client has closed the connection before its answer."""
+
     status = 499
     type = "api_error"
 
 
 class EngineError(ApiError):
+    """The engine failed, or the server has a bug."""
+
     status = 500
     type = "api_error"
 
 
 class Overloaded(ApiError):
+    """The server takes no request now, but will later."""
+
     status = 529
     type = "overloaded_error"
 
 
 def prompt_too_long(num_tokens: int, max_tokens: int) -> InvalidRequest:
-    """Say that a prompt does not fit; Claude Code compacts the conversation on exactly this text."""
+    """Return the error of a prompt that does not fit; Claude Code compacts the conversation on this text."""
     return InvalidRequest(
         f"prompt is too long: {num_tokens} tokens > {max_tokens} maximum", reason="prompt_too_long"
     )
 
 
 def api_error(error: Exception) -> ApiError:
-    """Translate any exception; what is not foreseen becomes a 500 that tells nothing of our insides."""
+    """Translate any exception. An unforeseen one becomes a 500 that tells nothing of the server's inside."""
     match error:
         case ApiError():
             return error
@@ -145,31 +168,31 @@ def api_error(error: Exception) -> ApiError:
 
 
 def error_body(error: ApiError, request_id: str) -> dict[str, object]:
-    """Build the JSON of an error, for a response or for an event of a stream."""
+    """Return an error's JSON in Anthropic's form, for a response or for an event of a stream."""
     problem = {"type": error.type, "message": error.message}
     return {"type": "error", "error": problem, "request_id": request_id}
 
 
 def openai_error_body(error: ApiError) -> dict[str, object]:
-    """Build the JSON of an error as OpenAI's clients read it."""
+    """Return an error's JSON in OpenAI's form."""
     kind = "server_error" if error.status >= 500 else error.type
     code = OPENAI_CODES.get(error.reason)
     return {"error": {"message": error.message, "type": kind, "param": None, "code": code}}
 
 
 def error_response(error: ApiError, path: str, request_id: str) -> JSONResponse:
-    """Build the whole response of an error, in the words of the API that `path` belongs to."""
+    """Return an error's response, in the form of the API that `path` belongs to."""
     if path not in OPENAI_PATHS:
         return JSONResponse(error_body(error, request_id), status_code=error.status, headers=error.headers)
-    # 529 is Anthropic's own.
+    # 529 is a status of Anthropic's API only.
     status = UNAVAILABLE if isinstance(error, Overloaded) else error.status
     return JSONResponse(openai_error_body(error), status_code=status, headers=error.headers)
 
 
 def add_error_handlers(app: FastAPI, rejected: Callable[[ApiError], None]) -> None:
-    """Answer every foreseen exception of a route; the middleware answers the rest.
+    """Answer every foreseen exception of a route; RequestContext answers the others.
 
-    rejected: told of each request that is refused.
+    rejected: called for each refused request.
     """
 
     async def handle_error(request: Request, error: Exception) -> JSONResponse:
@@ -185,7 +208,7 @@ def add_error_handlers(app: FastAPI, rejected: Callable[[ApiError], None]) -> No
 
 
 def _from_http(error: HTTPException) -> ApiError:
-    """Translate what the router raises by itself: unknown routes and methods."""
+    """Translate an exception of the router: unknown routes and methods."""
     if error.status_code == MethodNotAllowed.status:
         return MethodNotAllowed("method not allowed", reason="route", headers=error.headers)
     if error.status_code == NotFound.status:
@@ -198,7 +221,7 @@ def _from_http(error: HTTPException) -> ApiError:
 
 
 def _first_problem(error: ValidationError) -> str:
-    """Say in one line where the body is wrong, without quoting what was sent."""
+    """Return one line that says where the body is wrong and quotes nothing of it."""
     problem = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(str(part) for part in _wire_path(problem["loc"]))
     text = problem["msg"].removeprefix("Value error, ")
@@ -206,5 +229,5 @@ def _first_problem(error: ValidationError) -> str:
 
 
 def _wire_path(loc: tuple[int | str, ...]) -> list[int | str]:
-    """Drop the names of a union's branches, which are no part of the body, from an error's location."""
+    """Remove the names of a union's branches, which are not in the body, from an error's location."""
     return [part for i, part in enumerate(loc) if i < 2 or loc[i - 2] not in ("messages", "content")]

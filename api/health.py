@@ -9,13 +9,13 @@ from .services import Services
 
 
 class HealthApi:
-    """The routes for those who watch the server."""
+    """The routes that tell how the server is."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
 
     def router(self) -> APIRouter:
-        """List the routes."""
+        """Return the routes."""
         router = APIRouter()
         router.add_api_route("/", self.root, methods=["GET", "HEAD"], response_model=None)
         router.add_api_route("/health", self.health, methods=["GET", "HEAD"], response_model=None)
@@ -23,11 +23,11 @@ class HealthApi:
         return router
 
     async def root(self) -> Response:
-        """Say who is here; some clients ask before they start."""
+        """Return the server's name and version, which some clients ask for before they start."""
         return JSONResponse({"name": "pensieve", "version": __version__})
 
     async def health(self) -> Response:
-        """Tell whether requests can be answered, and what is going on."""
+        """Return the server's state, with status 503 when the engine is down."""
         stats = self._services.scheduler.stats()
         healthy = stats.engine_error is None
         body = {
@@ -43,6 +43,6 @@ class HealthApi:
         return JSONResponse(body) if healthy else JSONResponse(body, status_code=UNAVAILABLE)
 
     async def metrics(self) -> Response:
-        """Write the metrics for Prometheus."""
+        """Return the metrics in Prometheus's text format."""
         text, media_type = self._services.metrics.render()
         return Response(text, media_type=media_type)

@@ -1,4 +1,4 @@
-"""Pieces of an answer to the events of a stream, or to the content of one message. No I/O."""
+"""An answer's output events in Anthropic's form: the events of a stream, or one message. No I/O."""
 
 import json
 import secrets
@@ -24,17 +24,17 @@ compact_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encod
 
 
 def new_message_id() -> str:
-    """Make an id in the style of Anthropic's."""
+    """Return a random id in the style of Anthropic's."""
     return f"msg_{secrets.token_hex(12)}"
 
 
 def sse(data: Mapping[str, object]) -> str:
-    """Write one event. Claude Code ignores data without an `event:` line."""
+    """Return one server-sent event. Claude Code ignores data without an `event:` line."""
     return f"event: {data['type']}\ndata: {compact_json(data)}\n\n"
 
 
 def message_body(message_id: str, model: str, content: list[dict[str, Any]], usage: Usage) -> dict[str, Any]:
-    """Build a message as it is before its end is known."""
+    """Return a message without its stop reason."""
     return {
         "id": message_id,
         "type": "message",
@@ -48,39 +48,39 @@ def message_body(message_id: str, model: str, content: list[dict[str, Any]], usa
 
 
 class MessageStreamWriter:
-    """Writes the events of one stream, each block between its start and its stop.
+    """Writes the events of one stream, each content block between its start and its stop.
 
-    omit_thoughts: show no more of them than that there are some.
+    omit_thoughts: thinking blocks come without their text, which their signature holds.
     """
 
     def __init__(self, model: str, omit_thoughts: bool = False) -> None:
         self._model = model
         self._omit_thoughts = omit_thoughts
-        self._omitted: list[str] = []  # thoughts of the open block
+        self._omitted: list[str] = []  # text of the open thinking block
         self._index = -1  # of the block written last
-        self._open: type[OutputEvent] | None = None  # what opened the block that is open
+        self._open: type[OutputEvent] | None = None  # the event that opened the open block
 
     def start(self, usage: Usage) -> str:
-        """Write message_start, with what is known of the usage."""
+        """Return message_start; its usage is a forecast."""
         message = message_body(new_message_id(), self._model, [], usage)
         return sse({"type": "message_start", "message": message})
 
     def events(self, events: Iterable[OutputEvent]) -> str:
-        """Write the next parts of the answer."""
+        """Return the stream's events for the answer's next output events."""
         return "".join(self._event(event) for event in events)
 
     def end(self, answer: Answer) -> str:
-        """Close the last block and write message_delta, with the exact usage, and message_stop."""
+        """Return the end of the last block, message_delta with the exact usage, and message_stop."""
         delta = {"stop_reason": answer.stop_reason, "stop_sequence": answer.stop_sequence}
         ending = {"type": "message_delta", "delta": delta, "usage": asdict(answer.usage)}
         return self._close() + sse(ending) + sse({"type": "message_stop"})
 
     def ping(self) -> str:
-        """Write a ping."""
+        """Return a ping."""
         return sse({"type": "ping"})
 
     def error(self, problem: ApiError, request_id: str) -> str:
-        """Write an error event."""
+        """Return an error event."""
         return sse(error_body(problem, request_id))
 
     def _event(self, event: OutputEvent) -> str:
@@ -94,7 +94,7 @@ class MessageStreamWriter:
             case ToolCallEnd():
                 return self._close()
             case ScoredToken():
-                return ""  # not of this API
+                return ""  # this API has no log-probabilities
 
     def _words(self, event: TextDelta | ThinkingDelta) -> str:
         start = "" if self._open is type(event) else self._close() + self._start(event)
@@ -111,7 +111,7 @@ class MessageStreamWriter:
         return sse({"type": "content_block_start", "index": self._index, "content_block": empty})
 
     def _delta(self, kind: str, key: str, text: str) -> str:
-        # As sse() would, but put together by hand: there is one of these for each token.
+        # The same text as sse() returns, at less cost: there is one delta for each token.
         delta = f'{{"type":"{kind}","{key}":{compact_json(text)}}}'
         data = f'{{"type":"content_block_delta","index":{self._index},"delta":{delta}}}'
         return f"event: content_block_delta\ndata: {data}\n\n"
@@ -130,7 +130,7 @@ class MessageStreamWriter:
 
 
 def empty_block(event: TextDelta | ThinkingDelta | ToolCallStart) -> dict[str, Any]:
-    """Build the block that a piece opens, before anything is in it."""
+    """Return the content block that an output event opens, still empty."""
     match event:
         case TextDelta():
             return {"type": "text", "text": ""}
@@ -141,17 +141,17 @@ def empty_block(event: TextDelta | ThinkingDelta | ToolCallStart) -> dict[str, A
 
 
 class MessageBodyBuilder:
-    """Gathers the content of a message that is sent whole; its blocks equal those of the stream."""
+    """Builds a message that is sent whole; its blocks equal those of the stream."""
 
     def __init__(self, model: str, omit_thoughts: bool = False) -> None:
         self._model = model
         self._omit_thoughts = omit_thoughts
         self._blocks: list[dict[str, Any]] = []
         self._open: type[OutputEvent] | None = None
-        self._arguments: list[str] = []  # fragments of the open call's
+        self._arguments: list[str] = []  # fragments of the open call's JSON
 
     def add(self, events: Iterable[OutputEvent]) -> None:
-        """Take the next parts of the answer."""
+        """Take the answer's next output events."""
         for event in events:
             match event:
                 case ToolCallStart():
@@ -162,14 +162,14 @@ class MessageBodyBuilder:
                     self._blocks[-1]["input"] = call_input(self._arguments)
                     self._arguments = []
                 case ScoredToken():
-                    pass  # not of this API
+                    pass  # this API has no log-probabilities
                 case TextDelta() | ThinkingDelta():
                     if self._open is not type(event):
                         self._start(event)
                     self._fill(self._blocks[-1], event)
 
     def message(self, answer: Answer) -> dict[str, Any]:
-        """Build the message, at the answer's end."""
+        """Return the message of the ended answer."""
         for block in self._blocks if self._omit_thoughts else ():
             if block["type"] == "thinking":
                 block |= {"thinking": "", "signature": seal(block["thinking"])}

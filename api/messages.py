@@ -16,7 +16,7 @@ from .services import Services
 
 
 class MessagesApi:
-    """The two routes that take a conversation."""
+    """The two routes of Anthropic's API that take a conversation."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -24,7 +24,7 @@ class MessagesApi:
         self._counts = Counts()
 
     def router(self) -> APIRouter:
-        """List the routes."""
+        """Return the routes."""
         router = APIRouter()
         router.add_api_route("/v1/messages", self.create, methods=["POST"], response_model=None)
         router.add_api_route(
@@ -45,7 +45,7 @@ class MessagesApi:
         )
 
     async def count_tokens(self, request: HttpRequest) -> Response:
-        """Count a conversation's prompt, tools and system text included."""
+        """Count the tokens of a conversation's prompt, tools and system text included."""
         started_s = time.monotonic()
         num_tokens = await self._counts.get(await request.body(), lambda: self._count(request))
         self._services.metrics.tokens_counted(time.monotonic() - started_s)

@@ -1,4 +1,4 @@
-"""Prometheus metrics: what the API measures itself, and the scheduler's counters read from its snapshots.
+"""Prometheus metrics: those that the API measures, and the scheduler's counters, read from its snapshots.
 
 Names follow the field's (vLLM, SGLang) under `pensieve_`. Labels are bounded: no session, no prompt text.
 """
@@ -20,7 +20,7 @@ from .errors import ApiError
 from .formats.readers.call_reader import ParseResult
 from .protocols import TokenSource
 
-FinishedReason = Literal["stop", "length", "tool_use", "stop_sequence", "abort", "error"]
+Outcome = Literal["stop", "length", "tool_use", "stop_sequence", "abort", "error"]
 
 # fmt: off
 TTFT_S = (.001, .005, .01, .02, .04, .06, .08, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640,
@@ -59,7 +59,7 @@ class Metrics:
             "time_to_first_token_seconds", "From the request's arrival", TTFT_S, "cache"
         )
         itl = self._histogram("inter_token_latency_seconds", "Between two tokens", ITL_S)
-        self._itl = itl.labels(self._model)  # looked up once: it is told of every token
+        self._itl = itl.labels(self._model)  # looked up once, because it is used for every token
         self._tpot = self._histogram("request_time_per_output_token_seconds", "Mean of a request", TPOT_S)
         self._e2e = self._histogram("e2e_request_latency_seconds", "From arrival to the last token", E2E_S)
         self._queue = self._histogram("request_queue_time_seconds", "From arrival to admission", E2E_S)
@@ -84,41 +84,39 @@ class Metrics:
         return generate_latest(self.registry), CONTENT_TYPE_LATEST
 
     def response(self, method: str, path: str, status: int) -> None:
-        """Count a response; path is a route's template, never what the client sent."""
+        """Count a response; path is a route's template, never the client's path."""
         self._http.labels(method if method in METHODS else "other", path, status).inc()
 
     def rejected(self, error: ApiError) -> None:
-        """Count a refused request of the messages routes."""
+        """Count a refused request."""
         self._rejected.labels(error.status, error.reason).inc()
 
     def prompt_built(self, template_s: float, tokenize_s: float) -> None:
-        """Note how long the stages before the queue took."""
+        """Observe the times that rendering and tokenising a prompt took."""
         self._stage.labels(self._model, "template").observe(template_s)
         self._stage.labels(self._model, "tokenize").observe(tokenize_s)
 
     def tokens_counted(self, elapsed_s: float) -> None:
-        """Note how long a count_tokens request took."""
+        """Observe the time that a count_tokens request took."""
         self._count.labels(self._model).observe(elapsed_s)
 
     def first_token(self, token_stream: TokenSource, elapsed_s: float) -> None:
-        """Note the time to the first token, elapsed_s after the request came in."""
+        """Observe a request's first token, elapsed_s after the request came in."""
         share = token_stream.num_cached_tokens / token_stream.num_prompt_tokens
         cache = "hit" if share >= 0.9 else "partial" if share else "cold"
         self._ttft.labels(self._model, cache).observe(elapsed_s)
 
     def next_tokens(self, num_tokens: int, elapsed_s: float) -> None:
-        """Note that num_tokens came elapsed_s after those before them."""
+        """Observe num_tokens tokens that came elapsed_s after the tokens before them."""
         for _ in range(num_tokens):
             self._itl.observe(elapsed_s / num_tokens)
 
     def tool_call(self, result: ParseResult) -> None:
-        """Count a passage that the model marked as a call."""
+        """Count a tool call by what became of it."""
         self._tool_calls.labels(result).inc()
 
-    def ended(
-        self, token_stream: TokenSource, num_tokens: int, reason: FinishedReason, elapsed_s: float
-    ) -> None:
-        """Note all that is known of a request at its end, elapsed_s after it came in."""
+    def ended(self, token_stream: TokenSource, num_tokens: int, reason: Outcome, elapsed_s: float) -> None:
+        """Observe an ended request, elapsed_s after it came in; num_tokens were sampled."""
         model, now = self._model, time.monotonic()
         self._finished.labels(reason).inc()
         if reason == "abort":

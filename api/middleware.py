@@ -1,6 +1,6 @@
-"""What every request passes before its route: an id, the guard at the door, and the limit of its body.
+"""The ASGI middleware before every route: it gives a request its id, guards the server, and limits the body.
 
-All three are plain ASGI: nothing is buffered, streams and disconnects pass through.
+None of the three buffers anything: streams and disconnects pass through.
 """
 
 import hmac
@@ -32,13 +32,14 @@ logger = logging.getLogger(__name__)
 
 
 class RequestContext:
-    """Gives each request an id, counts its response, and answers what nothing else has caught."""
+    """Gives each request an id, counts its response, and answers exceptions that no handler has caught."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; its id is `scope["state"]["request_id"]`, and a header of the response."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -58,7 +59,7 @@ class RequestContext:
         except Exception as error:
             problem = _translate(error, request_id)
             if status is not None:
-                raise  # the answer is under way: the server breaks the connection, which the client sees
+                raise  # the response has begun: uvicorn breaks the connection, which the client notices
             self._metrics.rejected(problem)
             await error_response(problem, scope["path"], request_id)(scope, receive, send_with_id)
         finally:
@@ -70,16 +71,17 @@ class RequestContext:
 
 
 class Guard:
-    """Refuses strangers: foreign host names and origins, wrong keys, bodies that a web form could send."""
+    """Refuses foreign host names and origins, wrong keys, and bodies that a web form could send."""
 
     def __init__(self, app: ASGIApp, config: ServerConfig) -> None:
         self._app = app
         self._key = config.api_key.encode() if config.api_key is not None else None
-        # A name that resolves to this machine is how a web page reaches a local server (DNS rebinding).
-        # Elsewhere any name may be ours, and a key is required anyway.
+        # A web page reaches a local server by a name that resolves to this machine (DNS rebinding). A server
+        # for other machines may have any name, and a key is required anyway.
         self._names = LOOPBACK_NAMES | {config.host} if config.is_loopback else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on. Raises Forbidden, Unauthenticated or WrongMediaType."""
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             self._check_host(headers)
@@ -100,20 +102,21 @@ class Guard:
             return
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         offered = [headers.get("x-api-key", ""), bearer.strip() if scheme.lower() == "bearer" else ""]
-        # Header values are latin-1 here: back to the bytes that were sent. All are compared, at one speed.
+        # Header values are decoded as latin-1. Both keys are compared, so that the time taken tells nothing.
         matches = [hmac.compare_digest(key.encode("latin-1"), self._key) for key in offered]
         if not any(matches):
             raise Unauthenticated("invalid API key", reason="key", headers={"x-should-retry": "false"})
 
 
 class BodyLimit:
-    """Refuses bodies above the limit before they are read in, whether they announce their length or not."""
+    """Refuses a body above the limit before it is in memory, whether or not it announces its length."""
 
     def __init__(self, app: ASGIApp, max_bytes: int = MAX_BODY_BYTES) -> None:
         self._app = app
         self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request on. Raises TooLarge."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -143,7 +146,7 @@ def _check_media_type(headers: Headers, method: str) -> None:
 
 
 def _host_name(host: str) -> str:
-    """Cut the port off a Host header; brackets of an IPv6 address stay."""
+    """Return a Host header without its port; an IPv6 address keeps its brackets."""
     if host.startswith("["):
         return host.partition("]")[0] + "]"
     return host.partition(":")[0].lower()

@@ -1,4 +1,4 @@
-"""`GET /v1/models`: the served model under its own name and under one that Claude Code lists."""
+"""`GET /v1/models`: the served model, by its own name and by an alias that Claude Code lists."""
 
 import re
 from typing import Any
@@ -9,17 +9,17 @@ from ..engine.served_model import ServedModel
 from .errors import NotFound
 from .services import Services
 
-UNKNOWN_DATE = "1970-01-01T00:00:00Z"  # what Anthropic's API says when a release date is unknown
+UNKNOWN_DATE = "1970-01-01T00:00:00Z"  # Anthropic's API says this of an unknown release date
 
 
 class ModelsApi:
-    """The routes that tell what is served."""
+    """The routes that describe the served model."""
 
     def __init__(self, services: Services) -> None:
         self._model = services.model
 
     def router(self) -> APIRouter:
-        """List the routes."""
+        """Return the routes."""
         router = APIRouter()
         router.add_api_route("/v1/models", self.list_models, methods=["GET"], response_model=None)
         # Names of hub models hold a slash.
@@ -34,13 +34,13 @@ class ModelsApi:
         return {"object": "list", "data": entries} | page
 
     async def get_model(self, name: str) -> dict[str, Any]:
-        """Describe the model under any name that it answers to."""
+        """Describe the model by any name that it answers to. Raises NotFound."""
         check_model(name, self._model.name)
         return describe(self._model, name)
 
 
 def alias(served: str) -> str:
-    """Make a name with `claude` in it: Claude Code's model picker shows no others."""
+    """Return a name that begins with `claude-`: Claude Code's model picker shows no others."""
     slug = re.sub(r"[^a-z0-9]+", "-", served.rpartition("/")[2].lower()).strip("-")
     return slug if slug.startswith("claude-") else f"claude-{slug}"
 
@@ -48,7 +48,7 @@ def alias(served: str) -> str:
 def check_model(name: str, served: str) -> None:
     """Raise NotFound unless `name` means the served model.
 
-    Claude Code asks for models of its own as well, so every `claude-…` is taken.
+    Claude Code also asks for Anthropic's models, so every `claude-…` means the served one.
     """
     known = name in (served, served.rpartition("/")[2], "default")
     if not known and not name.lower().startswith("claude-"):
@@ -58,7 +58,7 @@ def check_model(name: str, served: str) -> None:
 
 
 def describe(model: ServedModel, name: str) -> dict[str, Any]:
-    """Describe the model under one of its names, in Anthropic's words and in OpenAI's."""
+    """Describe the model by one of its names, with Anthropic's fields and OpenAI's."""
     return {
         "type": "model",
         "id": name,

@@ -18,50 +18,74 @@ ToolParser = Callable[..., Any]
 
 
 class Tokenizer(Protocol):
-    """mlx-lm's TokenizerWrapper, as far as it is used here."""
+    """The part of mlx-lm's TokenizerWrapper that the API uses."""
 
     @property
-    def has_tool_calling(self) -> bool: ...
+    def has_tool_calling(self) -> bool:
+        """Whether mlx-lm knows how the model writes tool calls."""
+
     @property
-    def tool_call_start(self) -> str | None: ...
+    def tool_call_start(self) -> str | None:
+        """The tag that begins a tool call."""
+
     @property
     def tool_call_end(self) -> str | None:
-        """Empty where a call lasts until the end of the answer."""
+        """The tag that ends a tool call; empty where a call lasts until the end of the answer."""
 
     @property
-    def tool_parser(self) -> ToolParser | None: ...
+    def tool_parser(self) -> ToolParser | None:
+        """mlx-lm's parser of the text between the two tags."""
+
     @property
-    def think_start(self) -> str | None: ...
+    def think_start(self) -> str | None:
+        """The tag that begins thoughts."""
+
     @property
-    def think_end(self) -> str | None: ...
+    def think_end(self) -> str | None:
+        """The tag that ends thoughts."""
+
     @property
     def added_tokens_decoder(self) -> Mapping[int, AddedToken]:
-        """Tokens beside the vocabulary, by id: the special ones and other marks."""
+        """Tokens added to the vocabulary, by id: special tokens, and other tags."""
 
     def apply_chat_template(
         self, conversation: abc.Sequence[Mapping[str, Any]], /, *, tokenize: bool, **kwargs: Any
-    ) -> Any: ...
-    def encode(self, text: str, /, *, add_special_tokens: bool) -> list[int]: ...
-    def decode(self, token_ids: list[int], /) -> str: ...
+    ) -> Any:
+        """Render a conversation with the model's template, to text or to token ids."""
+
+    def encode(self, text: str, /, *, add_special_tokens: bool) -> list[int]:
+        """Tokenise a text; add_special_tokens: with the tokens that begin and end a text."""
+
+    def decode(self, token_ids: list[int], /) -> str:
+        """Return the text of some tokens."""
 
 
 class TokenSource(Protocol):
     """A request's tokens as they are computed: the scheduler's TokenStream, or one with a thinking budget."""
 
     @property
-    def num_prompt_tokens(self) -> int: ...
+    def num_prompt_tokens(self) -> int:
+        """Tokens of the prompt."""
+
     @property
     def num_cached_tokens(self) -> int:
         """Prompt tokens found in the prefix cache: a forecast until the request is admitted."""
 
     @property
-    def finish_reason(self) -> FinishReason | None: ...
+    def finish_reason(self) -> FinishReason | None:
+        """Why the request ended, None while it runs."""
+
     @property
-    def arrival_s(self) -> float: ...
+    def arrival_s(self) -> float:
+        """time.monotonic() when the request was queued."""
+
     @property
-    def admitted_s(self) -> float | None: ...
+    def admitted_s(self) -> float | None:
+        """time.monotonic() when the request first got a place in a step, None before."""
+
     @property
-    def first_token_s(self) -> float | None: ...
+    def first_token_s(self) -> float | None:
+        """time.monotonic() when the first token was there, None before."""
 
     @property
     def logprobs(self) -> list[TokenLogprobs]:
@@ -80,4 +104,5 @@ class SchedulerInterface(Protocol):
     def submit(self, request: Request) -> TokenSource:
         """Queue a request. Raises PromptTooLong, QueueFull or EngineDown."""
 
-    def stats(self) -> Stats: ...
+    def stats(self) -> Stats:
+        """Return a snapshot of the scheduler's state and counters."""

@@ -7,7 +7,7 @@ The line is one per finished request, at level info, in logfmt:
 
 prompt, cached and generated are tokens. queue runs from arrival to admission, or to the end of a request
 that was never admitted; ttft from arrival to the first token; rate counts the tokens after the first one.
-outcome is a FinishedReason. `-` is written for what there is not. Refused requests have no line; no prompt
+outcome is a Outcome. `-` is written for what there is not. Refused requests have no line; no prompt
 text is logged.
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Iterable
 
 from ..scheduler.sequence import Request
 from .formats.readers.call_reader import ParseResult
-from .metrics import FinishedReason, Metrics
+from .metrics import Metrics, Outcome
 from .protocols import TokenSource
 
 MAX_LOGGED_CHARS = 64  # of a word that the client chose
@@ -52,7 +52,7 @@ class RequestRecord:
             self._metrics.next_tokens(num_tokens, now - self._last_tokens_s)
         self._last_tokens_s = now
 
-    def close(self, outcome: FinishedReason, calls: Iterable[ParseResult]) -> None:
+    def close(self, outcome: Outcome, calls: Iterable[ParseResult]) -> None:
         """Write metrics and log line of the ended request; only the first call does anything.
 
         calls: what became of each of its tool calls.
@@ -66,7 +66,7 @@ class RequestRecord:
             self._metrics.tool_call(result)
         logger.info("%s", self._line(outcome))
 
-    def _line(self, outcome: FinishedReason) -> str:
+    def _line(self, outcome: Outcome) -> str:
         token_stream, now = self._token_stream, time.monotonic()
         admitted_s, first_s = token_stream.admitted_s, token_stream.first_token_s
         decode_s = 0.0 if first_s is None else now - first_s

@@ -1,4 +1,4 @@
-"""The wire's types, named as in the Anthropic SDK: what a request may hold.
+"""The types of a request's body, named as in the Anthropic SDK.
 
 Fields that are not listed are ignored, as are all betas: the client sends more than a local model can
 use (`cache_control`, `context_management`, `safeguards`, …). Content blocks of an unknown type are
@@ -12,35 +12,41 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, fi
 from ..engine.step import SamplingParams
 
 MAX_STOP_SEQUENCES = 64
-MAX_STOP_CHARS = 256  # each; the scan for stops looks at this much text again for every token
+MAX_STOP_CHARS = 256  # each; the search for stop sequences reads this much text again for every token
 
 ToolName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,128}$")]
 
 
 class Wire(BaseModel):
-    """A part of a request; unknown fields are ignored."""
+    """Base of all parts of a request; unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
 
 class TextBlock(Wire):
+    """A text."""
+
     type: Literal["text"]
     text: str
 
 
 class ThinkingBlock(Wire):
+    """The model's thoughts in an earlier answer."""
+
     type: Literal["thinking"]
     thinking: str
     signature: str | None = None  # may hold thoughts that the client had omitted
 
 
 class RedactedThinkingBlock(Wire):
-    """Another server's encrypted thoughts: accepted, of no use here."""
+    """Another server's encrypted thoughts: accepted and ignored."""
 
     type: Literal["redacted_thinking"]
 
 
 class ToolUseBlock(Wire):
+    """A tool call in an earlier answer."""
+
     type: Literal["tool_use"]
     id: str
     name: str
@@ -48,40 +54,40 @@ class ToolUseBlock(Wire):
 
 
 class ToolReferenceBlock(Wire):
-    """Stands for the schema of a tool that the client loaded late."""
+    """The place in a tool result where the schema of a deferred tool is shown."""
 
     type: Literal["tool_reference"]
     tool_name: str
 
 
 class MediaSource(Wire):
-    """Where a picture comes from; it is never fetched, nor looked at."""
+    """Where a picture or sound comes from; it is never fetched."""
 
     media_type: str | None = Field(default=None, max_length=100)
 
 
 class MediaBlock(Wire):
-    """What a model that reads text cannot read. OpenAI's clients alone send sounds."""
+    """A picture or sound, which a text model cannot read. Only OpenAI's clients send sounds."""
 
     type: Literal["image", "audio"]
     source: MediaSource = MediaSource()
 
 
 class SearchResultBlock(Wire):
-    """A passage that a tool found; only its text is used."""
+    """A text that a search found; only its content is used."""
 
     type: Literal["search_result"]
     content: list[TextBlock] = []
 
 
 class ToolChangeBlock(Wire):
-    """A change of the tool set in mid-conversation; the tools are read from `tools` alone."""
+    """A change of the tool set in mid-conversation: ignored, because `tools` lists all tools."""
 
     type: Literal["tool_addition", "tool_removal"]
 
 
 def one_block(content: object) -> object:
-    """Read a plain string as one text block: the client switches between the two forms."""
+    """Turn a plain string into one text block: clients use both forms."""
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
@@ -90,6 +96,8 @@ def _no_blocks(content: object) -> object:
 
 
 class DocumentSource(Wire):
+    """Where a document comes from: a text, content blocks, or a PDF, which is never fetched."""
+
     type: str  # "text" and "content" hold text; "base64", "url" and "file" are PDFs
     media_type: str | None = Field(default=None, max_length=100)
     data: str | None = None
@@ -101,6 +109,8 @@ class DocumentSource(Wire):
 
 
 class DocumentBlock(Wire):
+    """A document, with an optional title."""
+
     type: Literal["document"]
     source: DocumentSource
     title: str | None = None
@@ -113,6 +123,8 @@ ResultBlock = Annotated[
 
 
 class ToolResultBlock(Wire):
+    """The result of a tool call."""
+
     type: Literal["tool_result"]
     tool_use_id: str
     content: Annotated[list[ResultBlock], FailFast(), BeforeValidator(_no_blocks)] = []
@@ -129,18 +141,22 @@ AssistantBlock = Annotated[
 
 
 class UserMessage(Wire):
+    """A message of the user, with the results of tool calls."""
+
     role: Literal["user"]
     content: Annotated[list[UserBlock], FailFast(), BeforeValidator(one_block)]
 
 
 class SystemMessage(Wire):
-    """A system text in the middle of the conversation; it stays where it stands."""
+    """A system text in the middle of the conversation."""
 
     role: Literal["system"]
     content: Annotated[list[SystemBlock], FailFast(), BeforeValidator(one_block)]
 
 
 class AssistantMessage(Wire):
+    """An earlier answer of the model."""
+
     role: Literal["assistant"]
     content: Annotated[list[AssistantBlock], FailFast(), BeforeValidator(one_block)]
 
@@ -154,7 +170,9 @@ class Tool(Wire):
     name: ToolName
     description: str | None = None
     input_schema: dict[str, Any]
-    defer_loading: bool = False  # its schema is shown where a tool_reference names it, not at the head
+    defer_loading: bool = (
+        False  # its schema is shown where a tool_reference names it, not at the head of the prompt
+    )
 
 
 def _client_tool(tool: object) -> object:
@@ -165,29 +183,37 @@ def _client_tool(tool: object) -> object:
 
 
 class ToolChoice(Wire):
+    """Whether the answer may or must call tools."""
+
     type: Literal["auto", "any", "tool", "none"]
     name: str | None = None  # set for type "tool"
     disable_parallel_tool_use: bool = False
 
 
 class ThinkingConfig(Wire):
-    type: str  # "enabled", "adaptive", "disabled", and what comes later
+    """Whether the model is to think before it answers."""
+
+    type: str  # "enabled", "adaptive", "disabled", or a later version's type
     budget_tokens: int | None = Field(default=None, ge=1)  # for type "enabled"
-    display: str | None = None  # "omitted": the client wants no thoughts; anything else shows them
+    display: str | None = None  # "omitted" leaves the thoughts out of the answer; any other value shows them
 
 
 class OutputFormat(Wire):
+    """The JSON schema of the answer."""
+
     type: Literal["json_schema"]
     json_schema: dict[str, Any] = Field(default={}, alias="schema")
 
 
 class OutputConfig(Wire):
+    """The answer's format, and the effort of its thinking."""
+
     format: OutputFormat | None = None
     effort: str | None = Field(default=None, max_length=20)  # of thinking, where the template knows efforts
 
 
 class CountTokensRequest(Wire):
-    """The part of a request that makes its prompt: body of `/v1/messages/count_tokens`."""
+    """The fields of a request that its prompt is made of: the body of `/v1/messages/count_tokens`."""
 
     model: str = Field(min_length=1, max_length=500)
     messages: Annotated[list[Message], FailFast()] = Field(min_length=1)
@@ -210,7 +236,7 @@ StopSequence = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 
 
 class GenerationRequest(Wire):
-    """The part of a request that says how to answer, whatever the prompt."""
+    """The fields of a request that say how to sample, the same in all APIs."""
 
     model: str = Field(min_length=1, max_length=500)
     max_tokens: int = Field(ge=1)  # cut to what fits the context
@@ -228,17 +254,17 @@ class MessagesRequest(CountTokensRequest, GenerationRequest):
 
     @property
     def omits_thoughts(self) -> bool:
-        """Whether the client wants to see no more of thoughts than that there are some."""
+        """Whether thinking blocks come without their text."""
         return self.thinking is not None and self.thinking.display == "omitted"
 
 
 def sampling_params(
     request: GenerationRequest, default: SamplingParams, vocab_size: int, seed: int, logprobs: int | None
 ) -> SamplingParams:
-    """Merge a request's sampling fields with the model's defaults; `seed` serves if none was asked for.
+    """Merge a request's sampling fields with the model's defaults; `seed` is used where the request has none.
 
     logprobs: how many likeliest tokens to score beside each; None asks for no log-probabilities.
-    A top_k that reaches the vocabulary's size keeps every token, which is what 0 says.
+    A top_k of at least the vocabulary's size keeps every token, as 0 does.
     """
     top_k = default.top_k if request.top_k is None else request.top_k
     return SamplingParams(

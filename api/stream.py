@@ -1,4 +1,4 @@
-"""Answers to HTTP: as server-sent events or whole, and cancelled as soon as the client has gone."""
+"""Sends answers over HTTP, as server-sent events or whole, and cancels them when the client disconnects."""
 
 import asyncio
 import logging
@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-SENDS_A_TURN = 32
-"""After so many a stream lets others run: where neither client nor tokens are slow, it would never wait."""
+SENDS_BEFORE_YIELD = 32
+"""Sends after which a stream yields to other tasks; with fast client and tokens it would never wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,38 +32,39 @@ class KeepAlive:
 
 
 class StreamWriter(Protocol):
-    """Writes one answer as server-sent events, in the words of one API."""
+    """Writes one answer as server-sent events, in the form of one API."""
 
     def start(self, usage: Usage) -> str:
-        """Write what comes before the first token."""
+        """Return the events that come before the first token."""
 
     def events(self, events: Iterable[OutputEvent]) -> str:
-        """Write the next parts of the answer."""
+        """Return the stream's events for the answer's next output events; empty where there are none."""
 
     def end(self, answer: Answer) -> str:
-        """Write what comes after the last."""
+        """Return the events that end the stream of an ended answer."""
 
     def ping(self) -> str:
-        """Write what means nothing, but shows that somebody is there."""
+        """Return an event that means nothing and shows that the server is alive."""
 
     def error(self, problem: ApiError, request_id: str) -> str:
-        """Write that the answer will not be completed."""
+        """Return the event that tells of an answer's failure."""
 
 
 class BodyBuilder(Protocol):
-    """Gathers an answer that is sent whole, in the words of one API."""
+    """Builds the body of an answer that is sent whole, in the form of one API."""
 
     def add(self, events: Iterable[OutputEvent]) -> None:
-        """Take the next parts of the answer."""
+        """Take the answer's next output events."""
 
     def message(self, answer: Answer) -> dict[str, Any]:
-        """Build the message, at the answer's end."""
+        """Return the body of the ended answer."""
 
 
 class AnswerStream(Response):
-    """Streams an answer. The request is queued when the response is sent, so that nothing can lose it.
+    """Streams an answer.
 
-    start: queues the request; what it raises is answered with an ordinary error response.
+    The request is queued when the response is sent, so that no answer is made that is never sent and closed.
+    start: queues the request; an exception that it raises is answered with an ordinary error response.
     """
 
     media_type = "text/event-stream"
@@ -76,6 +77,7 @@ class AnswerStream(Response):
         self._keep_alive = keep_alive
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Queue the request, send its answer, and close it however it ends."""
         answer = self._start()
         try:
             await until_disconnect(receive, self._stream(answer, send, scope["state"]["request_id"]))
@@ -91,10 +93,10 @@ class AnswerStream(Response):
         try:
             await _send_answer(answer, writer, output)
         except Exception as error:
-            # The status is sent already: an event is the only way left to tell the client.
+            # The status has been sent: only an event can tell the client.
             problem = api_error(error)
             if isinstance(problem, EngineError):
-                known = isinstance(error, PensieveError)  # then its cause was logged where it arose
+                known = isinstance(error, PensieveError)  # its cause was logged where it was raised
                 logger.error("request %s failed: %s", request_id, error, exc_info=not known)
             await output.send(writer.error(problem, request_id))
         finally:
@@ -103,7 +105,7 @@ class AnswerStream(Response):
 
 
 class EventSender:
-    """Sends text to one client, and pings while there is none."""
+    """Sends a stream's text to one client, and pings while there is no text."""
 
     def __init__(self, send: Send, ping: str, keep_alive: KeepAlive) -> None:
         self._send = send
@@ -113,17 +115,17 @@ class EventSender:
         self._last_sent_s = time.monotonic()
 
     async def send(self, text: str) -> None:
-        """Send text, and wait while the client is slow."""
+        """Send text. Waits while the client is slow to read."""
         self._num_sent += 1
         self._last_sent_s = time.monotonic()
         await self._send({"type": "http.response.body", "body": text.encode(), "more_body": True})
-        if self._num_sent % SENDS_A_TURN == 0:
+        if self._num_sent % SENDS_BEFORE_YIELD == 0:
             await asyncio.sleep(0)
 
     async def ping(self) -> None:
         """Send pings until cancelled."""
         while True:
-            # message_start alone does not tell the client that anybody works on its request.
+            # The first ping is early: message_start alone does not show that the request is being worked on.
             patience_s = self._keep_alive.first_s if self._num_sent == 1 else self._keep_alive.interval_s
             wait_s = self._last_sent_s + patience_s - time.monotonic()
             if wait_s > 0:
@@ -140,7 +142,7 @@ async def _send_answer(answer: Answer, writer: StreamWriter, output: EventSender
 
 
 async def whole_message(answer: Answer, writer: BodyBuilder) -> dict[str, Any]:
-    """Wait for an answer's end and build the message."""
+    """Wait for an answer's end and return its body."""
     async for events in answer:
         writer.add(events)
         await asyncio.sleep(0)
@@ -148,7 +150,10 @@ async def whole_message(answer: Answer, writer: BodyBuilder) -> dict[str, Any]:
 
 
 async def until_disconnect(receive: Receive, work: Awaitable[T]) -> T | None:
-    """Do the work, but stop it when the client leaves; None then. The request's body must be read already."""
+    """Return the work's result, or cancel it and return None when the client disconnects first.
+
+    The request's body must have been read.
+    """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_disconnected(receive))
     try:

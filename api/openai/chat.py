@@ -1,4 +1,4 @@
-"""A chat in OpenAI's form to the request that everything behind the routes knows."""
+"""Translates a chat of OpenAI's API to a MessagesRequest, which all later stages read."""
 
 import json
 import re
@@ -48,7 +48,10 @@ ALL_THAT_FITS = 2**31  # max_tokens is cut to what the context leaves
 
 
 def messages_request(chat: ChatRequest) -> MessagesRequest:
-    """Translate a chat. Raises InvalidRequest for system texts alone, and for arguments that are no JSON."""
+    """Translate a chat.
+
+    Raises InvalidRequest for a chat of system texts alone, and for call arguments that are not JSON.
+    """
     turns = list(chat.messages)
     head: list[TextBlock] = []
     while turns and isinstance(turns[0], SystemTurn):
@@ -121,7 +124,7 @@ def _block(part: UserPart) -> TextBlock | MediaBlock | DocumentBlock:
 
 
 def _media_type(url: str) -> str | None:
-    """Read the type out of a picture that is its own URL."""
+    """Return the media type of a picture that is sent as a data: URL."""
     found = re.match(r"data:([\w.+-]+/[\w.+-]+)[;,]", url[:100])
     return found[1] if found else None
 

@@ -1,4 +1,4 @@
-"""Pieces of an answer in the words of OpenAI's API: chunks of a stream, or one completion. No I/O."""
+"""An answer's output events in OpenAI's form: chunks of a stream, or one completion. No I/O."""
 
 import secrets
 import time
@@ -32,12 +32,12 @@ DONE = "data: [DONE]\n\n"
 
 
 def chunk_text(chunk: Mapping[str, object]) -> str:
-    """Write one chunk of a stream."""
+    """Return one chunk as a server-sent event."""
     return f"data: {compact_json(chunk)}\n\n"
 
 
 def usage_body(usage: Usage) -> dict[str, Any]:
-    """Count as this API does: the prompt is whole, and its cached part is told apart."""
+    """Return the usage in this API's form, in which prompt_tokens includes the prompt's cached part."""
     prompt = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
     return {
         "prompt_tokens": prompt,
@@ -48,7 +48,7 @@ def usage_body(usage: Usage) -> dict[str, Any]:
 
 
 class Envelope:
-    """What surrounds every choice of one answer."""
+    """The fields around the choices of one answer: id, object, created, model."""
 
     def __init__(self, kind: str, prefix: str, model: str) -> None:
         self._fields = {
@@ -59,43 +59,44 @@ class Envelope:
         }
 
     def body(self, *choices: dict[str, Any], usage: Usage | None = None) -> dict[str, Any]:
-        """Put choices into it, and the usage where it is known."""
+        """Return the fields with some choices, and with the usage where it is known."""
         body = self._fields | {"choices": list(choices)}
         return body if usage is None else body | {"usage": usage_body(usage)}
 
 
 class ChunkWriter:
-    """The part of a stream that both routes have in common."""
+    """The part of a stream writer that both routes share."""
 
     def __init__(self, envelope: Envelope, include_usage: bool, logprobs: Logprobs | None) -> None:
         self._envelope = envelope
         self._include_usage = include_usage
         self._logprobs = logprobs
-        self._scores: list[ScoredToken] = []  # of text that is on its way
-        # What chunks have in common is written once. With usage asked for, it is null in all but the last.
+        self._scores: list[ScoredToken] = []  # of tokens whose text has not been written yet
+        # The fields that all chunks share are written once. Where usage is asked for, it is null in all but
+        # the last chunk.
         common = envelope.body() | ({"usage": None} if include_usage else {})
         self._head, _, self._tail = chunk_text(common).rpartition("[]")
 
     def ping(self) -> str:
-        """Write a comment."""
+        """Return a comment."""
         return PING
 
     def error(self, problem: ApiError, request_id: str) -> str:
-        """Write an error in place of a chunk; the stream ends without its last line."""
+        """Return an error in place of a chunk; the stream ends without its last line."""
         return chunk_text(openai_error_body(problem))
 
     def scored(self, **choice: Any) -> str:
-        """Write a chunk of text, or none, with the scores that are there."""
+        """Return a chunk with the log-probabilities of the tokens since the last such chunk."""
         scores, self._scores = self._scores, []
         return self.chunk(logprobs=self._logprobs.body(scores) if self._logprobs else None, **choice)
 
     def chunk(self, **choice: Any) -> str:
-        """Write a chunk with one choice."""
+        """Return a chunk with one choice."""
         choice = {"index": 0, "logprobs": None, "finish_reason": None} | choice
         return f"{self._head}[{compact_json(choice)}]{self._tail}"
 
     def last(self, usage: Usage) -> str:
-        """Write what comes after the last choice."""
+        """Return the usage, if it is wanted, and the line that ends the stream."""
         return (chunk_text(self._envelope.body(usage=usage)) if self._include_usage else "") + DONE
 
 
@@ -107,17 +108,17 @@ class ChatStreamWriter(ChunkWriter):
         self._num_calls = 0
 
     def start(self, _usage: Usage) -> str:
-        """Write the chunk that names the speaker."""
+        """Return the chunk that names the role."""
         return self.chunk(delta={"role": "assistant", "content": ""})
 
     def events(self, events: Iterable[OutputEvent]) -> str:
-        """Write the next parts of the answer."""
+        """Return the chunks for the answer's next output events."""
         events = list(events)
         self._scores += scores_of(events)
         return "".join(self._event(event) for event in events)
 
     def end(self, answer: Answer) -> str:
-        """Write why it ended, the usage if it is wanted, and the last line."""
+        """Return the chunk with the finish reason, the usage if it is wanted, and the last line."""
         ending = self.scored(delta={"content": ""}) if self._scores else ""
         ending += self.chunk(delta={}, finish_reason=FINISH_REASONS[answer.stop_reason])
         return ending + self.last(answer.usage)
@@ -141,7 +142,7 @@ class ChatStreamWriter(ChunkWriter):
 
 
 class ChatBodyBuilder:
-    """Gathers a chat's answer that is sent whole."""
+    """Builds a chat's answer that is sent whole."""
 
     def __init__(self, model: str, logprobs: ChatLogprobs | None = None) -> None:
         self._envelope = Envelope("chat.completion", "chatcmpl", model)
@@ -152,7 +153,7 @@ class ChatBodyBuilder:
         self._calls: list[dict[str, Any]] = []
 
     def add(self, events: Iterable[OutputEvent]) -> None:
-        """Take the next parts of the answer."""
+        """Take the answer's next output events."""
         for event in events:
             match event:
                 case TextDelta():
@@ -169,7 +170,7 @@ class ChatBodyBuilder:
                     pass
 
     def message(self, answer: Answer) -> dict[str, Any]:
-        """Build the completion, at the answer's end."""
+        """Return the completion of the ended answer."""
         text = "".join(self._texts)
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
         if self._thoughts:
@@ -183,30 +184,30 @@ class ChatBodyBuilder:
 
 
 class CompletionStreamWriter(ChunkWriter):
-    """Writes the chunks of a bare completion."""
+    """Writes the chunks of a completion."""
 
     def __init__(self, model: str, include_usage: bool, logprobs: CompletionLogprobs | None = None) -> None:
         super().__init__(Envelope("text_completion", "cmpl", model), include_usage, logprobs)
 
     def start(self, _usage: Usage) -> str:
-        """Write an empty chunk, so that the client sees an answer begin."""
+        """Return an empty chunk, which shows the client that the answer begins."""
         return self.chunk(text="")
 
     def events(self, events: Iterable[OutputEvent]) -> str:
-        """Write the next parts of the answer."""
+        """Return the chunks for the answer's next output events."""
         events = list(events)
         self._scores += scores_of(events)
         return "".join(self.scored(text=event.text) for event in events if isinstance(event, TextDelta))
 
     def end(self, answer: Answer) -> str:
-        """Write why it ended, the usage if it is wanted, and the last line."""
+        """Return the chunk with the finish reason, the usage if it is wanted, and the last line."""
         ending = self.scored(text="") if self._scores else ""
         ending += self.chunk(text="", finish_reason=FINISH_REASONS[answer.stop_reason])
         return ending + self.last(answer.usage)
 
 
 class CompletionBodyBuilder:
-    """Gathers a bare completion that is sent whole."""
+    """Builds a completion that is sent whole."""
 
     def __init__(self, model: str, logprobs: CompletionLogprobs | None = None) -> None:
         self._envelope = Envelope("text_completion", "cmpl", model)
@@ -215,13 +216,13 @@ class CompletionBodyBuilder:
         self._texts: list[str] = []
 
     def add(self, events: Iterable[OutputEvent]) -> None:
-        """Take the next parts of the answer."""
+        """Take the answer's next output events."""
         events = list(events)
         self._scores += scores_of(events)
         self._texts += [event.text for event in events if isinstance(event, TextDelta)]
 
     def message(self, answer: Answer) -> dict[str, Any]:
-        """Build the completion, at the answer's end."""
+        """Return the completion of the ended answer."""
         reason = FINISH_REASONS[answer.stop_reason]
         logprobs = self._logprobs.body(self._scores) if self._logprobs else None
         choice = {"index": 0, "text": "".join(self._texts), "logprobs": logprobs, "finish_reason": reason}
@@ -229,10 +230,10 @@ class CompletionBodyBuilder:
 
 
 def scores_of(events: Iterable[OutputEvent]) -> list[ScoredToken]:
-    """Pick the scores of an answer's pieces."""
+    """Return the scored tokens among some output events."""
     return [event for event in events if isinstance(event, ScoredToken)]
 
 
 def call_body(call: ToolCallStart, arguments: str) -> dict[str, Any]:
-    """Write a tool call; this API wants the arguments as text."""
+    """Return a tool call in this API's form, with its arguments as text."""
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}

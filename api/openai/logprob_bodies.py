@@ -1,4 +1,4 @@
-"""OpenAI's words for log-probabilities: the model's own, before temperature, filters and constraints."""
+"""Log-probabilities in OpenAI's form: the model's own, before temperature, filters and constraints."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,13 +8,13 @@ from ..formats.output_events import ScoredToken
 
 
 class ChatLogprobs:
-    """Those of a chat: for each token its text and bytes, and the likeliest beside it."""
+    """Log-probabilities of a chat: each token's text, bytes and likeliest alternatives."""
 
     def __init__(self, model_format: ModelFormat) -> None:
         self._bytes_of = model_format.token_bytes.bytes_of
 
     def body(self, scores: Iterable[ScoredToken]) -> dict[str, Any]:
-        """Write the scores of some tokens."""
+        """Return the log-probabilities of some tokens."""
         return {"content": [self._entry(score) for score in scores], "refusal": None}
 
     def _entry(self, score: ScoredToken) -> dict[str, Any]:
@@ -28,7 +28,7 @@ class ChatLogprobs:
 
 
 class CompletionLogprobs:
-    """Those of a bare completion: lists side by side, and where in the text each token begins."""
+    """Log-probabilities of a completion: parallel lists, with the offset in the text of each token."""
 
     def __init__(self, model_format: ModelFormat) -> None:
         self._bytes_of = model_format.token_bytes.bytes_of
@@ -36,7 +36,7 @@ class CompletionLogprobs:
         self._offset = 0
 
     def body(self, scores: Iterable[ScoredToken]) -> dict[str, Any]:
-        """Write the scores of the next tokens."""
+        """Return the log-probabilities of the next tokens."""
         tokens, logprobs, likeliest, offsets = [], [], [], []
         for score in scores:
             tokens.append(self._name(score.token))
@@ -52,7 +52,7 @@ class CompletionLogprobs:
         }
 
     def _name(self, token: int) -> str:
-        """The token's text; of bytes that are a part of a character, their values."""
+        """Return the token's text, or the values of its bytes where they are a part of a character."""
         content = self._bytes_of(token)
         try:
             return content.decode()
@@ -64,5 +64,5 @@ Logprobs = ChatLogprobs | CompletionLogprobs
 
 
 def finite(logprob: float) -> float:
-    """JSON has no infinity; OpenAI's own stand-in for it."""
+    """Return OpenAI's stand-in for minus infinity, which JSON does not have; any other value as it is."""
     return max(logprob, -9999.0)

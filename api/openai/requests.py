@@ -1,4 +1,4 @@
-"""OpenAI's wire types, as far as a local model can serve them.
+"""The types of a request's body in OpenAI's API, as far as a local model can serve them.
 
 Fields that are not listed are ignored. Those that would change the answer and cannot be honoured are refused.
 """
@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, FailFast, Field, field_validator, model_va
 from ..schema import MAX_STOP_SEQUENCES, GenerationRequest, StopSequence, ToolName, Wire, one_block
 
 REFUSED: dict[str, tuple[object, ...]] = {
-    # A field that would change the answer, and its values that ask for nothing.
+    # A field that would change the answer, and the values of it that change nothing.
     "n": (1,),
     "best_of": (1,),
     "frequency_penalty": (0,),
@@ -27,33 +27,47 @@ REFUSED: dict[str, tuple[object, ...]] = {
 
 
 class TextPart(Wire):
+    """A text."""
+
     type: Literal["text"]
     text: str
 
 
 class ImageUrl(Wire):
+    """Where a picture comes from."""
+
     url: str  # of the picture, or the picture itself as a data: URL; never fetched
 
 
 class ImagePart(Wire):
+    """A picture."""
+
     type: Literal["image_url"]
     image_url: ImageUrl
 
 
 class AudioPart(Wire):
+    """A sound."""
+
     type: Literal["input_audio"]
 
 
 class File(Wire):
+    """What is known of a file."""
+
     filename: str | None = None
 
 
 class FilePart(Wire):
+    """A file."""
+
     type: Literal["file"]
     file: File
 
 
 class RefusalPart(Wire):
+    """The model's refusal in an earlier answer."""
+
     type: Literal["refusal"]
     refusal: str
 
@@ -68,27 +82,37 @@ AssistantPart = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
 
 
 class SystemTurn(Wire):
+    """A system message, by its old or its new role."""
+
     role: Literal["system", "developer"]
     content: Texts
 
 
 class UserTurn(Wire):
+    """A message of the user."""
+
     role: Literal["user"]
     content: Annotated[list[UserPart], FailFast(), BeforeValidator(one_block)]
 
 
 class Function(Wire):
+    """A called function's name, and its arguments as JSON text."""
+
     name: str
     arguments: str
 
 
 class FunctionCall(Wire):
+    """A tool call in an earlier answer."""
+
     id: str
     type: Literal["function"] = "function"
     function: Function
 
 
 class AssistantTurn(Wire):
+    """An earlier answer of the model."""
+
     role: Literal["assistant"]
     content: Annotated[list[AssistantPart], FailFast(), BeforeValidator(_no_parts)] = Field(default=[])
     tool_calls: list[FunctionCall] | None = Field(default=None, fail_fast=True)
@@ -96,6 +120,8 @@ class AssistantTurn(Wire):
 
 
 class ToolTurn(Wire):
+    """The result of a tool call."""
+
     role: Literal["tool"]
     tool_call_id: str
     content: Annotated[list[UserPart], FailFast(), BeforeValidator(_no_parts)]
@@ -105,35 +131,49 @@ Turn = Annotated[SystemTurn | UserTurn | AssistantTurn | ToolTurn, Field(discrim
 
 
 class FunctionSpec(Wire):
+    """A tool's name, description and schema."""
+
     name: ToolName
     description: str | None = None
     parameters: dict[str, Any] | None = None
 
 
 class FunctionTool(Wire):
+    """A tool that the client runs."""
+
     type: Literal["function"]
     function: FunctionSpec
 
 
 class FunctionName(Wire):
+    """A tool's name."""
+
     name: str
 
 
 class NamedChoice(Wire):
+    """The one tool that the answer must call."""
+
     type: Literal["function"]
     function: FunctionName
 
 
 class JsonSchema(Wire):
+    """The JSON schema of the answer."""
+
     json_schema: dict[str, Any] = Field(default={}, alias="schema")
 
 
 class ResponseFormat(Wire):
+    """The answer's format."""
+
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
 
 
 class StreamOptions(Wire):
+    """What a stream is to hold beside the answer."""
+
     include_usage: bool = False
 
 
@@ -146,7 +186,7 @@ def _none_for_false(number: object) -> object:
 
 
 class OpenAIRequest(Wire):
-    """What both routes' bodies share."""
+    """The fields that the bodies of both routes share."""
 
     model: str = Field(min_length=1, max_length=500)
     stream: bool | None = None
@@ -164,7 +204,7 @@ class OpenAIRequest(Wire):
     @model_validator(mode="before")
     @classmethod
     def _refuse(cls, body: object) -> object:
-        """Refuse what cannot be honoured, by its field's name."""
+        """Refuse a field that cannot be honoured, by its name."""
         for name, harmless in REFUSED.items() if isinstance(body, dict) else ():
             value = body.get(name) if isinstance(body, dict) else None
             if value is not None and value not in harmless:
@@ -177,7 +217,7 @@ class OpenAIRequest(Wire):
         return self.stream_options is not None and self.stream_options.include_usage
 
     def generation_fields(self, max_tokens: int) -> dict[str, Any]:
-        """List the fields of our own request that say how to sample."""
+        """Return the fields of a GenerationRequest."""
         return {
             "model": self.model,
             "max_tokens": max_tokens,
@@ -212,12 +252,12 @@ class ChatRequest(OpenAIRequest):
 
     @property
     def num_likeliest(self) -> int | None:
-        """How many likeliest tokens are wanted beside each; None where no log-probabilities are."""
+        """How many of the likeliest tokens to return beside each token; None for no log-probabilities."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
 
 class CompletionRequest(OpenAIRequest):
-    """Body of `/v1/completions`: the prompt is the whole of what the model reads, as text or as token ids."""
+    """Body of `/v1/completions`: the prompt goes to the model as it is, as text or as token ids."""
 
     prompt: str | list[int]
     logprobs: Annotated[int | None, BeforeValidator(_none_for_false)] = Field(
@@ -233,6 +273,6 @@ class CompletionRequest(OpenAIRequest):
             return prompt[0]
         return prompt
 
-    def token_stream(self) -> GenerationRequest:
-        """Translate to our own request. OpenAI's default length is 16 tokens."""
+    def generation_request(self) -> GenerationRequest:
+        """Translate to a GenerationRequest. OpenAI's default length is 16 tokens."""
         return GenerationRequest(**self.generation_fields(self.max_tokens or 16))

@@ -18,14 +18,14 @@ from .requests import ChatRequest, CompletionRequest
 
 
 class OpenAIApi:
-    """The same answers, in the words of another API."""
+    """The two routes of OpenAI's API that generate."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self._pipeline = Pipeline(services)
 
     def router(self) -> APIRouter:
-        """List the routes."""
+        """Return the routes."""
         router = APIRouter()
         for path, endpoint in zip(OPENAI_PATHS, (self.chat, self.complete), strict=True):
             router.add_api_route(path, endpoint, methods=["POST"], response_model=None)
@@ -45,12 +45,12 @@ class OpenAIApi:
         return await self._pipeline.whole(request, prepared, ChatBodyBuilder(body.model, logprobs))
 
     async def complete(self, request: HttpRequest) -> Response:
-        """Go on from a prompt that is taken as it is."""
+        """Continue a prompt that goes to the model as it is."""
         started_s = time.monotonic()
         body = await read_body(request, CompletionRequest)
         check_model(body.model, self._services.model.name)
         prepared = await self._pipeline.raw(
-            request, body.token_stream(), body.prompt, started_s, body.logprobs
+            request, body.generation_request(), body.prompt, started_s, body.logprobs
         )
         logprobs = CompletionLogprobs(self._services.model_format) if body.logprobs is not None else None
         if body.stream:
