@@ -1,8 +1,9 @@
-"""The KV arrays: one pool of keys and one of values for each attention layer.
+"""The KV arrays: one pool of keys and one pool of values for each attention layer.
 
 A pool holds floats of the shape `(num_kv_heads, num_slots, head_dim)`; slot `s` belongs to block
-`s // BLOCK_SIZE`. It is allocated once and written in place. Where KV is kept in the model's own type, a
-contiguous run of slots is a view of it; where it is quantised (`packing.py`), reading one unpacks it.
+`s // BLOCK_SIZE`. A pool is allocated once and written in place. Where KV keeps the model's own type, a
+contiguous range of slots is a view of the pool; where KV is quantised (`packing.py`), reading a range
+restores it.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .blocks import BLOCK_SIZE
-from .packing import Packing
+from .packing import Packing, find_packing, row_bytes
 
 Slots = npt.NDArray[np.int32]
 
@@ -33,38 +34,38 @@ class LayerShape:
     """What one attention layer keeps for each token."""
 
     num_kv_heads: int
-    key_dim: int
+    key_dim: int  # elements of a head's keys
     value_dim: int
-    dtype: mx.Dtype
-    kv_bits: int = 16  # 8 or 4 where KV is quantised
+    dtype: mx.Dtype  # the model's type
+    kv_bits: int  # of an element as it is kept: UNQUANTISED, 8 or 4
 
     def packing(self, dim: int) -> Packing | None:
-        """How heads of `dim` elements are kept; None for as they are. Raises ValueError, see Packing."""
-        return None if self.kv_bits == 16 else Packing(dim, self.kv_bits, self.dtype.size)
+        """Return how heads of `dim` elements are quantised, or None. Raises ValueError, see Packing."""
+        return find_packing(dim, self.kv_bits, self.dtype.size)
 
     @property
     def bytes_per_token(self) -> int:
-        return self.num_kv_heads * sum(self._row_bytes(dim) for dim in (self.key_dim, self.value_dim))
-
-    def _row_bytes(self, dim: int) -> int:
-        packing = self.packing(dim)
-        return dim * self.dtype.size if packing is None else packing.row_bytes
+        """Bytes that one token's keys and values take. Raises ValueError, see Packing."""
+        dims = self.key_dim, self.value_dim
+        return self.num_kv_heads * sum(row_bytes(dim, self.kv_bits, self.dtype.size) for dim in dims)
 
 
 class Pool:
-    """One layer's keys or values: floats to those who index it, `rows` as they are stored."""
+    """One layer's keys or values: indexing gives and takes floats, `rows` is what is stored."""
 
     def __init__(self, rows: Any, dim: int, packing: Packing | None, dtype: Any) -> None:
-        """rows: (num_kv_heads, num_slots, dim) floats or (num_kv_heads, num_slots, row_bytes) bytes.
+        """Wrap an array of MLX or NumPy.
 
-        dtype: the floats' type, MLX's or NumPy's as the rows are.
+        rows: (num_kv_heads, num_slots, dim) floats, or (num_kv_heads, num_slots, row_bytes) bytes.
+        packing: how the rows are quantised, None for floats.
+        dtype: type of the floats, of the module that the rows belong to.
         """
         self.rows, self.packing, self.dtype = rows, packing, dtype
         self.shape = (*rows.shape[:-1], dim)
         self._xp: Any = mx if isinstance(rows, mx.array) else np
 
     def head(self, head: int) -> "Pool":
-        """One head's, (num_slots, dim)."""
+        """Return the pool of one head, (num_slots, dim)."""
         return Pool(self.rows[head], self.shape[-1], self.packing, self.dtype)
 
     def __getitem__(self, index: Any) -> Any:
@@ -76,7 +77,7 @@ class Pool:
 
 
 class ArrayPools:
-    """Pools as MLX arrays, on whatever device MLX uses."""
+    """The pools of all layers as MLX arrays, on the device that MLX uses."""
 
     def __init__(self, shapes: list[LayerShape], num_blocks: int) -> None:
         self.keys = [_zeros(shape, shape.key_dim, num_blocks) for shape in shapes]
@@ -89,7 +90,7 @@ class ArrayPools:
     def of(
         cls, shapes: list[LayerShape], arrays: list[mx.array], write_fences: list[mx.array]
     ) -> "ArrayPools":
-        """Make pools that consist of these arrays, in the order of `arrays()`."""
+        """Make pools that consist of `arrays`, which are in the order of `arrays()`."""
         pools, rows = cls([], 0), iter(arrays)
         pools.keys = [_pool(next(rows), shape, shape.key_dim) for shape in shapes]
         pools.values = [_pool(next(rows), shape, shape.value_dim) for shape in shapes]
@@ -103,7 +104,7 @@ class ArrayPools:
         self.values[layer][:, index] = values
 
     def arrays(self) -> list[mx.array]:
-        """Every pool; evaluating them makes the writes so far real."""
+        """Return every pool's rows, all keys before all values; evaluating them carries out the writes."""
         return [pool.rows for pool in self.keys + self.values]
 
 
@@ -118,9 +119,9 @@ def _zeros(shape: LayerShape, dim: int, num_blocks: int) -> Pool:
 
 
 class HostPools:
-    """Pools as NumPy arrays, for MLX's CPU device, where NumPy attends several times faster than MLX.
+    """The pools of all layers as float32 arrays of NumPy, for MLX's CPU device.
 
-    Pages that were never written take no memory.
+    NumPy attends several times faster there than MLX. Pages that were never written take no memory.
     """
 
     def __init__(self, shapes: list[LayerShape], num_blocks: int) -> None:
@@ -135,6 +136,7 @@ class HostPools:
 
 
 def _untouched(shape: LayerShape, dim: int, num_blocks: int) -> Pool:
+    """Make a pool of zeros whose pages are not touched."""
     packing = shape.packing(dim)
     width, dtype = (dim, np.float32) if packing is None else (packing.row_bytes, np.uint8)
     size = (shape.num_kv_heads, num_blocks * BLOCK_SIZE, width)
@@ -143,8 +145,11 @@ def _untouched(shape: LayerShape, dim: int, num_blocks: int) -> Pool:
 
 
 def _pages(num_bytes: int) -> mmap.mmap:
-    """Memory in small pages. NumPy's own are huge: sequences lie far apart, so that each of them would first
-    have 2 MB of zeros written for every head of every layer."""
+    """Map memory in small pages.
+
+    NumPy asks for huge pages. Sequences lie far apart in a pool, so that a new sequence would first have 2 MB
+    of zeros written for every head of every layer.
+    """
     pages = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):  # Linux
         with contextlib.suppress(OSError):  # a kernel without huge pages refuses it

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from ..cache.packing import UNQUANTISED
+
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
@@ -21,7 +23,7 @@ class EngineConfig:
     )
 
     kv_bits: int = field(
-        default=16,
+        default=UNQUANTISED,
         metadata={
             "help": "16 keeps KV in the model's own type; 8 or 4 quantises it, so that more tokens fit"
         },
@@ -34,5 +36,5 @@ class EngineConfig:
             raise ValueError("--max-context must be at least 256 tokens")
         if self.kv_cache_gb is not None and not 0 < self.kv_cache_gb < 1e5:
             raise ValueError("--kv-cache-gb must be above 0")
-        if self.kv_bits not in (16, 8, 4):
+        if self.kv_bits not in (UNQUANTISED, 8, 4):
             raise ValueError("--kv-bits must be 16, 8 or 4")

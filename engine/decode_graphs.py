@@ -9,7 +9,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import mlx.core as mx
 
@@ -17,7 +17,7 @@ from ..cache.kv import ArrayPools
 from .attention.kernels.batch_tables import BatchTables, DeviceTables, TableSource
 from .attention.kernels.paged_kernels import PagedKernels
 from .attention.kernels.tables import LayerKind, Layout, round_up
-from .attention.paged import AttentionSpec, KernelDecode
+from .attention.paged import KernelDecode, PagedModel
 from .attention.shared_prefixes import shared_prefixes
 from .step import SlotRange
 
@@ -71,9 +71,8 @@ class GraphEntry:
 class DecodeGraphs:
     """A model's decode passes through the kernels, compiled for layouts that come again."""
 
-    def __init__(self, model: Any, layers: list[AttentionSpec], kernels: PagedKernels) -> None:
-        self._model = model
-        self._layers = layers
+    def __init__(self, paged: PagedModel, kernels: PagedKernels) -> None:
+        self._paged = paged
         self._kernels = kernels
         self._kinds: tuple[LayerKind, ...] = ()  # that the layers have asked for
         self._entries: OrderedDict[BatchLayout, GraphEntry] = OrderedDict()
@@ -143,7 +142,7 @@ class DecodeGraphs:
             arrays: list[mx.array],
             write_fences: list[mx.array],
         ) -> tuple[mx.array, list[mx.array]]:
-            pools = ArrayPools.of([spec.shape for spec in self._layers], arrays, write_fences)
+            pools = ArrayPools.of([spec.shape for spec in self._paged.layers], arrays, write_fences)
             return self._forward(
                 inputs, offsets, TracedTables(batch_layout, flats), pools
             ), pools.write_fences
@@ -153,8 +152,8 @@ class DecodeGraphs:
     def _forward(
         self, inputs: mx.array, offsets: mx.array, tables: TableSource, pools: ArrayPools
     ) -> mx.array:
-        layers = [KernelDecode(spec, offsets, pools, self._kernels, tables) for spec in self._layers]
-        logits: mx.array = self._model(inputs, cache=layers)
+        layers = [KernelDecode(spec, offsets, pools, self._kernels, tables) for spec in self._paged.layers]
+        logits: mx.array = self._paged.model(inputs, cache=layers)
         return logits.squeeze(1)
 
 

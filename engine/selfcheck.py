@@ -14,10 +14,11 @@ from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
 
 from ..cache.blocks import BLOCK_SIZE, BlockTable
 from ..cache.kv import ArrayPools, LayerShape
+from ..cache.packing import UNQUANTISED
 from .attention.array_attention import AttentionParams, attend_arrays
 from .attention.kernels.batch_tables import BatchTables
 from .attention.kernels.paged_kernels import LayerPools, PagedKernels, find_kernels
-from .attention.paged import AttentionSpec, probe
+from .attention.paged import AttentionSpec, PagedModel
 from .attention.shared_prefixes import shared_prefixes
 from .runner import Runner
 from .step import DecodeRow, PrefillChunk, SamplingParams, SlotRange
@@ -25,7 +26,7 @@ from .step import DecodeRow, PrefillChunk, SamplingParams, SlotRange
 logger = logging.getLogger(__name__)
 
 KEY_PROJECTION = re.compile(r"k_proj|qkv|query_key_value|c_attn|key")
-"""What the module that makes keys is called in mlx-lm's models."""
+"""Names of the module that makes keys, in mlx-lm's models."""
 
 TOLERANCE = {mx.float32: 1e-3, mx.float16: 0.03, mx.bfloat16: 0.1}
 """How far logits may lie apart by rounding alone, relative to their size."""
@@ -40,49 +41,53 @@ PROMPTS = [([5, 2, 3], 91), ([7], 5)]
 """Blocks, out of order, and tokens of the prompts tried; in the short one every token counts."""
 
 TRIAL_WINDOW = 24
-"""The window of layers that have one, in the trial: their own may be longer than what is quickly tried."""
+"""In the trial, the window of layers that have one: their own may be longer than the prompts tried."""
 
 KERNEL_TOLERANCE = {mx.float32: 2e-3, mx.float16: 5e-3, mx.bfloat16: 2e-2}
 """How far one layer's attention may lie apart; matmuls over shared slots round scores to the model's type."""
 
 TRIAL_LENGTHS, TRIAL_STEPS = [70, 5, 33, 64, 2, 47], 32
-"""Tokens of the rows that are decoded together for so many steps."""
+"""Tokens of the rows that are decoded together, and the number of steps."""
 
-MAX_DRIFT = 0.3
+MAX_MISMATCH = 0.3
 """Share of logits that may lie further apart: in half precision a model chooses other experts (0.11 seen)."""
 
 SHARED, OWN = 4096, [1, 31, 64, 65, 100, 700, 1500, 33]
-"""Tokens that the rows of a trial of the kernels share, and that each has to itself."""
+"""Tokens that the rows of a trial of the kernels share, and that each row has to itself."""
 
 
-def usable_kernels(model: nn.Module, vocab_size: int, kv_bits: int = 16) -> PagedKernels | None:
-    """The device's attention kernels, if they compute what plain MLX computes; else None, with a warning."""
-    kernels = find_kernels(centres_keys=_has_key_bias(model))
+def usable_kernels(paged: PagedModel) -> PagedKernels | None:
+    """Return the device's attention kernels if they compute what plain MLX computes.
+
+    Else warn and return None.
+    """
+    kernels = find_kernels(centres_keys=_has_key_bias(paged.model))
     if kernels is None:
         return None
     try:
-        distance = disagreement(model, vocab_size, on_host=False, kernels=kernels, kv_bits=kv_bits)
-        distance = max(distance, kernel_disagreement(model, kernels, kv_bits))
-        distance = max(distance, drift(model, vocab_size, kernels, kv_bits) / MAX_DRIFT)
-    except Exception as error:  # whatever a compiler or driver raises
-        logger.warning("attention kernels cannot be used here, plain MLX is used instead: %s", error)
+        error = logits_error(paged, on_host=False, kernels=kernels)
+        error = max(error, attention_error(paged, kernels))
+        error = max(error, logits_mismatch(paged, kernels) / MAX_MISMATCH)
+    except Exception as exception:  # all that a compiler or driver raises
+        logger.warning("attention kernels cannot be used here, plain MLX is used instead: %s", exception)
         return None
-    if not distance <= 1:  # not >: NaN must fail
+    if not error <= 1:  # not >: NaN must fail
         logger.warning("attention kernels compute wrongly here, plain MLX is used instead")
         return None
     return kernels
 
 
-def kernel_disagreement(model: nn.Module, kernels: PagedKernels, kv_bits: int = 16) -> float:
-    """Distance between kernels and plain MLX on random data in the model's shapes; up to 1 is agreement.
+def attention_error(paged: PagedModel, kernels: PagedKernels) -> float:
+    """Return the distance between kernels and plain MLX on random data in the model's shapes.
 
-    Long and short rows that share a prefix, so that all that a step may need is compiled here already.
+    Up to 1 is rounding. Long and short rows share a prefix, so that every kernel that a step may need is
+    compiled here already.
     """
-    kinds = {replace(spec, layer=0) for spec in probe(model, kv_bits)}
-    return max(_layer_disagreement(spec, kernels) for spec in kinds)
+    kinds = {replace(spec, layer=0) for spec in paged.layers}
+    return max(_layer_error(spec, kernels) for spec in kinds)
 
 
-def _layer_disagreement(spec: AttentionSpec, kernels: PagedKernels) -> float:
+def _layer_error(spec: AttentionSpec, kernels: PagedKernels) -> float:
     shape = spec.shape
     starts = list(accumulate((-(-own // BLOCK_SIZE) * BLOCK_SIZE for own in OWN), initial=SHARED + 64))
     slot_ranges: list[tuple[SlotRange, ...]] = [
@@ -110,100 +115,90 @@ def _layer_disagreement(spec: AttentionSpec, kernels: PagedKernels) -> float:
 
 
 def _has_key_bias(model: nn.Module) -> bool:
-    """Whether keys are made with a bias, which all of them then have in common."""
+    """Return whether keys are made with a bias, which all keys then have in common."""
     parameters: Any = tree_flatten(model.parameters())
     return any(path.endswith(".bias") and KEY_PROJECTION.search(path) for path, _ in parameters)
 
 
-def disagreement(
-    model: nn.Module,
-    vocab_size: int,
-    on_host: bool,
-    kernels: PagedKernels | None = None,
-    kv_bits: int = 16,
-) -> float:
-    """Distance between paged and plain logits relative to their size, and to what rounding allows.
+def logits_error(paged: PagedModel, on_host: bool, kernels: PagedKernels | None = None) -> float:
+    """Return the distance between paged and plain logits, relative to their size and to the tolerance.
 
     The prompts are prefilled in two slices each and decoded together, with windows shorter than the longer
-    one. Where KV is quantised, it is so on mlx-lm's side as well. Up to 1 is agreement.
-    Raises whatever the model raises when it cannot work on paged KV.
+    one. Where KV is quantised, it is quantised on mlx-lm's side as well. Up to 1 is rounding.
+    Raises what the model raises when it cannot work on paged KV.
     """
-    layers = [_narrowed(spec) for spec in probe(model, kv_bits)]
-    runner = Runner(model, num_blocks=8, on_host=on_host, kernels=kernels, layers=layers)
+    paged = replace(paged, layers=[_with_trial_window(spec) for spec in paged.layers])
+    runner = Runner(paged, num_blocks=8, on_host=on_host, kernels=kernels)
     rows, expected = [], []
     for seq_id, (blocks, length) in enumerate(PROMPTS):
         table = BlockTable()
         table.extend(blocks)
-        tokens = [(seq_id + 7919 * i) % vocab_size for i in range(length)]
+        tokens = [(seq_id + 7919 * i) % paged.vocab_size for i in range(length)]
         cut, last = length // 2, length - 1
         runner.prefill(PrefillChunk(seq_id, tokens[:cut], 0, table.slot_ranges(cut)))
         runner.prefill(PrefillChunk(seq_id, tokens[cut:last], cut, table.slot_ranges(last)))
         rows.append(DecodeRow(seq_id, tokens[last], last, table.slot_ranges(last + 1), SamplingParams()))
-        expected.append(model(mx.array([tokens]), cache=reference_caches(model, layers))[0, -1])
+        expected.append(paged.model(mx.array([tokens]), cache=reference_caches(paged))[0, -1])
     plain = mx.stack(expected)
     # Three times: the third time, where there are kernels, the pass is a compiled graph.
     largest = max(_largest_distance(runner.logits(rows), plain) for _ in range(3))
-    return largest / _tolerance(plain.dtype, kv_bits)
+    return largest / _tolerance(paged, plain.dtype)
 
 
-def _tolerance(dtype: mx.Dtype, kv_bits: int) -> float:
+def _tolerance(paged: PagedModel, dtype: mx.Dtype) -> float:
+    """Return how far logits of type `dtype` may lie apart."""
     is_tf32 = dtype == mx.float32 and mx.default_device() == mx.Device(mx.gpu)
-    return max(TF32_TOLERANCE if is_tf32 else TOLERANCE[dtype], QUANTISED_TOLERANCE.get(kv_bits, 0.0))
+    of_codes = QUANTISED_TOLERANCE.get(paged.layers[0].shape.kv_bits, 0.0)
+    return max(TF32_TOLERANCE if is_tf32 else TOLERANCE[dtype], of_codes)
 
 
-def drift(model: nn.Module, vocab_size: int, kernels: PagedKernels, kv_bits: int = 16) -> float:
-    """Share of logits that kernels and plain MLX do not agree on while several rows are decoded for a while.
+def logits_mismatch(paged: PagedModel, kernels: PagedKernels) -> float:
+    """Decode several rows for many steps; return the share of logits where kernels and plain MLX differ.
 
-    Nothing is read before the end, as in serving: what one step writes in place the next must find.
+    Nothing is read before the end, as in serving: what one step writes in place the next step must find.
     """
-    plain, ours = (_decoded(model, vocab_size, None, kv_bits), _decoded(model, vocab_size, kernels, kv_bits))
-    agrees = _distances(ours, plain) <= _tolerance(plain.dtype, kv_bits)  # NaN does not agree
+    plain, ours = _trial_logits(paged, None), _trial_logits(paged, kernels)
+    agrees = _distances(ours, plain) <= _tolerance(paged, plain.dtype)  # NaN does not agree
     return float((~agrees).mean())
 
 
-def _decoded(model: nn.Module, vocab_size: int, kernels: PagedKernels | None, kv_bits: int) -> mx.array:
-    """Logits of each row and step, (steps, rows, vocab), on tokens that are given."""
+def _trial_logits(paged: PagedModel, kernels: PagedKernels | None) -> mx.array:
+    """Decode given tokens; return the logits of each step and row, (steps, rows, vocab)."""
     num_rows, size = len(TRIAL_LENGTHS), max(TRIAL_LENGTHS) + TRIAL_STEPS
     blocks = -(-size // BLOCK_SIZE)
-    runner = Runner(model, num_rows * blocks, on_host=False, kernels=kernels, layers=probe(model, kv_bits))
+    runner = Runner(paged, num_rows * blocks, on_host=False, kernels=kernels)
     tables = [BlockTable() for _ in TRIAL_LENGTHS]
-    tokens = [[(row + 7919 * i) % vocab_size for i in range(size)] for row in range(num_rows)]
+    tokens = [[(row + 7919 * i) % paged.vocab_size for i in range(size)] for row in range(num_rows)]
     for row, (table, length) in enumerate(zip(tables, TRIAL_LENGTHS, strict=True)):
         table.extend([row + num_rows * i for i in range(blocks)])
-        cuts = [0, length // 2, length - 1]
-        for start, end in pairwise(cuts):
+        for start, end in pairwise([0, length // 2, length - 1]):
             if end > start:
                 runner.prefill(PrefillChunk(row, tokens[row][start:end], start, table.slot_ranges(end)))
     steps = []
     for step in range(TRIAL_STEPS):
-        places = [(row, length + step) for row, length in enumerate(TRIAL_LENGTHS)]
-        steps.append(
-            runner.logits(
-                [
-                    DecodeRow(
-                        row, tokens[row][end - 1], end - 1, tables[row].slot_ranges(end), SamplingParams()
-                    )
-                    for row, end in places
-                ]
-            )
-        )
+        ends = [(row, length + step) for row, length in enumerate(TRIAL_LENGTHS)]
+        rows = [
+            DecodeRow(row, tokens[row][end - 1], end - 1, tables[row].slot_ranges(end), SamplingParams())
+            for row, end in ends
+        ]
+        steps.append(runner.logits(rows))
         mx.async_eval(steps[-1])
     return mx.stack(steps)
 
 
-def _narrowed(spec: AttentionSpec) -> AttentionSpec:
+def _with_trial_window(spec: AttentionSpec) -> AttentionSpec:
     return spec if spec.window is None else replace(spec, window=TRIAL_WINDOW)
 
 
-class _NarrowCache(RotatingKVCache):
-    """mlx-lm's cache with a window of its own choice."""
+class _WindowCache(RotatingKVCache):
+    """mlx-lm's cache, whose mask has the cache's window and not the model's."""
 
     def make_mask(self, N: int, window_size: int | None = None, return_array: bool = False) -> Any:
         return super().make_mask(N, self.max_size, return_array)
 
 
-class _RoundTrip:
-    """Another cache, but what goes in is quantised and restored on the way."""
+class _QuantisingCache:
+    """Another cache; what goes in is quantised and restored before."""
 
     def __init__(self, cache: Any, shape: LayerShape) -> None:
         self._cache, self._shape = cache, shape
@@ -212,25 +207,25 @@ class _RoundTrip:
         return getattr(self._cache, name)
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> Any:
-        return self._cache.update_and_fetch(self._lossy(keys), self._lossy(values))
+        return self._cache.update_and_fetch(self._restored(keys), self._restored(values))
 
-    def _lossy(self, elements: mx.array) -> mx.array:
+    def _restored(self, elements: mx.array) -> mx.array:
         packing = self._shape.packing(elements.shape[-1])
         assert packing is not None
         restored: mx.array = packing.unpack(mx, packing.pack(mx, elements), elements.dtype)
         return restored
 
 
-def reference_caches(model: nn.Module, layers: list[AttentionSpec]) -> list[Any]:
-    """mlx-lm's own, with the trial's windows and the pools' precision."""
-    narrow = cast(Any, _NarrowCache)
+def reference_caches(paged: PagedModel) -> list[Any]:
+    """Make mlx-lm's own caches, with the windows and the precision of `paged.layers`."""
+    window_cache = cast(Any, _WindowCache)
     caches = [
-        cache if spec.window is None else narrow(spec.window)
-        for cache, spec in zip(make_prompt_cache(model), layers, strict=True)
+        cache if spec.window is None else window_cache(spec.window)
+        for cache, spec in zip(make_prompt_cache(paged.model), paged.layers, strict=True)
     ]
-    if layers[0].shape.kv_bits == 16:
+    if paged.layers[0].shape.kv_bits == UNQUANTISED:
         return caches
-    return [_RoundTrip(cache, spec.shape) for cache, spec in zip(caches, layers, strict=True)]
+    return [_QuantisingCache(cache, spec.shape) for cache, spec in zip(caches, paged.layers, strict=True)]
 
 
 def _largest_distance(a: mx.array, b: mx.array) -> float:
@@ -238,5 +233,6 @@ def _largest_distance(a: mx.array, b: mx.array) -> float:
 
 
 def _distances(a: mx.array, b: mx.array) -> Any:
+    """Return the distances of vectors along the last axis, relative to the size of those in `b`."""
     x, y = np.array(a.astype(mx.float32)), np.array(b.astype(mx.float32))
     return np.linalg.norm(x - y, axis=-1) / np.linalg.norm(y, axis=-1)

@@ -75,9 +75,10 @@ def describe(model: Description) -> ModelInfo:
         dtype="float16",
         quantization="4-bit",
         num_layers=layers,
-        kv_bytes_per_token=kv_bytes_per_token(config, item_bytes=2),
+        kv_bytes_per_token=kv_bytes_per_token(config, item_bytes=2, kv_bits=EngineConfig().kv_bits),
         eos_token_ids=frozenset(),
         default_sampling=SamplingParams(),
+        kv_bits=EngineConfig().kv_bits,
     )
 
 

@@ -1,13 +1,13 @@
 """The scheduler and the runner in one thread, without HTTP, event loop or a process of the engine's own."""
 
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import mlx.core as mx
 
 from ...cache.blocks import BLOCK_SIZE
-from ...engine.attention.paged import probe
-from ...engine.runner import Runner
+from ...engine.attention.paged import PagedModel
+from ...engine.runner import Runner, Sampled, StepInFlight
 from ...engine.selfcheck import usable_kernels
 from ...engine.step import StepPlan, StepResult
 from ...scheduler.scheduler import Scheduler
@@ -23,24 +23,24 @@ class TimedRunner(Runner):
 
     build_s = wait_s = 0.0
 
-    def _forward(self, plan: StepPlan) -> mx.array:
+    def _forward(self, plan: StepPlan) -> Sampled:
         started_s = time.perf_counter()
-        tokens = super()._forward(plan)
+        sampled = super()._forward(plan)
         self.build_s += time.perf_counter() - started_s
-        return tokens
+        return sampled
 
-    def _read(self, plan: StepPlan, tokens: mx.array, started_s: float) -> StepResult:
+    def _read(self, step: StepInFlight) -> StepResult:
         begun_s = time.perf_counter()
-        result = super()._read(plan, tokens, started_s)
+        result = super()._read(step)
         self.wait_s += time.perf_counter() - begun_s
         return result
 
 
-def timed_runner(model: Any, vocab_size: int, num_tokens: int, kv_bits: int) -> TimedRunner:
+def timed_runner(paged: PagedModel, num_tokens: int) -> TimedRunner:
     """Return a runner as the server would make it, with room for the KV of `num_tokens` tokens."""
     on_host = mx.default_device().type == mx.cpu
-    kernels = None if on_host else usable_kernels(model, vocab_size, kv_bits)
-    return TimedRunner(model, -(-num_tokens // BLOCK_SIZE), on_host, kernels, probe(model, kv_bits))
+    kernels = None if on_host else usable_kernels(paged)
+    return TimedRunner(paged, -(-num_tokens // BLOCK_SIZE), on_host, kernels)
 
 
 class SteppedOnce(NamedTuple):

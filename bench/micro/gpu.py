@@ -144,8 +144,8 @@ def main() -> None:
             num_tokens = sum(case.lengths) - case.shared * (len(case.lengths) - 1)
             num_tokens += ROOM * (len(case.lengths) + 1)
             ours = Pensieve(model, num_tokens, step_tokens=500_000)
-            limit = limit_ms(case, weights, ours.runner.kv_bytes_per_token, bytes_per_s)
-            kv_bytes = num_tokens * ours.runner.kv_bytes_per_token
+            limit = limit_ms(case, weights, ours.kv_bytes_per_token, bytes_per_s)
+            kv_bytes = num_tokens * ours.kv_bytes_per_token
             print(f"{case.name}: byte limit {limit:.2f} ms, KV {kv_bytes / 1e9:.1f} GB")
             if options.only in (None, "pensieve"):
                 print(describe(ours.name, ours.measure(case, options.steps), limit), flush=True)

@@ -13,8 +13,10 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from ...cache.blocks import BLOCK_SIZE
 from ...cache.kv import ArrayPools
+from ...cache.packing import UNQUANTISED
 from ...engine.attention.kernels.paged_kernels import LayerPools, PagedKernels, find_kernels
 from ...engine.attention.kernels.tables import LayerKind
+from ...engine.attention.paged import probe
 from ...engine.decode_graphs import DecodeGraphs
 from ...engine.step import PrefillChunk, SamplingParams
 from ...scheduler.config import SchedulerConfig
@@ -74,7 +76,7 @@ class FilledRunner(TimedRunner):
 
     def skip_attention(self) -> None:
         """Leave attention out of all later steps."""
-        self._graphs = DecodeGraphs(self._model, self._specs, NoAttention("cuda"))
+        self._graphs = DecodeGraphs(self._paged, NoAttention("cuda"))
 
 
 class Pensieve(BareEngine):
@@ -85,7 +87,9 @@ class Pensieve(BareEngine):
 
     def __init__(self, model: Any, num_tokens: int, step_tokens: int) -> None:
         num_blocks = -(-num_tokens // BLOCK_SIZE) + 8
-        runner = FilledRunner(model, num_blocks, on_host=False, kernels=find_kernels())
+        paged = probe(model, UNQUANTISED)
+        self.kv_bytes_per_token = paged.kv_bytes_per_token
+        runner = FilledRunner(paged, num_blocks, on_host=False, kernels=find_kernels())
         runner.fill()
         config = SchedulerConfig(max_batch=64, step_tokens=step_tokens)
         super().__init__(runner, Scheduler(config, num_blocks, 1_000_000))

@@ -19,6 +19,7 @@ import mlx.core as mx
 import mlx_lm
 import numpy as np
 
+from ...cache.packing import UNQUANTISED
 from ...engine.attention.paged import probe
 from ...engine.selfcheck import reference_caches
 from ...scripts.demo_model import MODEL_FOLDER
@@ -80,7 +81,7 @@ def conversation(tokenizer: Any, num_tokens: int) -> list[int]:
 
 def logits_in_chunks(run: KVPrecision, tokens: list[int]) -> Iterator[Any]:
     """Yield the logits of all positions, (up to CHUNK, vocab) at a time."""
-    caches = reference_caches(run.model, probe(run.model, run.kv_bits))
+    caches = reference_caches(probe(run.model, run.kv_bits))
     for start in range(0, len(tokens), CHUNK):
         logits = run.model(mx.array([tokens[start : start + CHUNK]]), cache=caches)[0]
         yield np.array(logits.astype(mx.float32))
@@ -97,7 +98,7 @@ def compare(runs: list[KVPrecision], tokens: list[int]) -> list[Error]:
 
 def describe(run: KVPrecision, error: Error) -> str:
     """Return a row of the table."""
-    size = sum(facts.shape.bytes_per_token for facts in probe(run.model, run.kv_bits))
+    size = probe(run.model, run.kv_bits).kv_bytes_per_token
     agree = f"{100 * error.num_same / error.num_positions:.2f} %"
     return f"| {run.name} | {size:,} | {error.largest:.3f} | {error.typical:.4f} | {agree} |"
 
@@ -131,12 +132,12 @@ def main() -> None:
         tokens = conversation(tokenizer, options.tokens)
     else:
         tokens = tokenizer.encode(options.text.read_text(encoding="utf-8"))[: options.tokens]
-    own = str(probe(model)[0].shape.dtype).removeprefix("mlx.core.")
-    runs = [KVPrecision(own, model, 16), KVPrecision("8 bits", model, 8), KVPrecision("4 bits", model, 4)]
+    own = str(probe(model, UNQUANTISED).layers[0].shape.dtype).removeprefix("mlx.core.")
+    kinds = {own: UNQUANTISED, "8 bits": 8, "4 bits": 4}
+    runs = [KVPrecision(name, model, kv_bits) for name, kv_bits in kinds.items()]
     if options.beside:
-        runs.append(
-            KVPrecision(f"({options.beside}, the whole model)", load(options.model, options.beside)[0], 16)
-        )
+        other = load(options.model, options.beside)[0]
+        runs.append(KVPrecision(f"({options.beside}, the whole model)", other, UNQUANTISED))
     print(f"{options.model.resolve().name}: {len(tokens)} tokens")
     print("| KV | bytes a token | largest difference of a logit | typical | same token |")
     print("| --- | --: | --: | --: | --: |")

@@ -25,13 +25,14 @@ from collections import abc
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 
 from ...cache.blocks import BLOCK_SIZE
+from ...engine.attention.paged import PagedModel, probe
 from ...engine.loading.hub import resolve
-from ...engine.loading.loader import compute_dtype, inspect, load
+from ...engine.loading.loader import compute_dtype, load
+from ...engine.loading.model_info import read_model_info
 from ...engine.step import SamplingParams
 from ...scheduler.config import SchedulerConfig
 from ...scheduler.scheduler import Scheduler
@@ -165,18 +166,18 @@ class Measurement:
             engine.step()
 
 
-def load_model(name: str | None, shape: str | None) -> tuple[Any, int]:
-    """Load the model that the command names; return it and the size of its vocabulary."""
+def load_model(name: str | None, shape: str | None, kv_bits: int) -> PagedModel:
+    """Load the model that the command names."""
     if shape is not None:
         model = random_model(SHAPES[shape])
         if compute_dtype() is not None:
             model.set_dtype(mx.float32)
-        return model, SHAPES[shape]["vocab_size"]
+        return probe(model, kv_bits)
     with tempfile.TemporaryDirectory() as folder:
         path = write_model(Path(folder) / "model") if name is None else resolve(name, print)
-        loaded = load(inspect(path, name or "random", compute_dtype()))
-        mx.eval(loaded.model.parameters())
-    return loaded.model, loaded.info.vocab_size
+        paged = load(read_model_info(path, name or "random", compute_dtype(), kv_bits)).paged
+        mx.eval(paged.model.parameters())
+    return paged
 
 
 def parse(arguments: abc.Sequence[str] | None) -> tuple[argparse.Namespace, Workload]:
@@ -211,10 +212,10 @@ def parse(arguments: abc.Sequence[str] | None) -> tuple[argparse.Namespace, Work
 def main(arguments: abc.Sequence[str] | None = None) -> None:
     """Measure, print the tables and write the records."""
     options, workload = parse(arguments)
-    model, vocab_size = load_model(options.model, options.shape)
-    runner = timed_runner(model, vocab_size, workload.num_kv_tokens, options.kv_bits)
+    paged = load_model(options.model, options.shape, options.kv_bits)
+    runner = timed_runner(paged, workload.num_kv_tokens)
     recorder = Recorder(runner, options.seconds)
-    measurement = Measurement(recorder, workload, vocab_size)
+    measurement = Measurement(recorder, workload, paged.vocab_size)
     figures: dict[str, float] = {}
     try:
         figures = measurement.play_fleet()
@@ -222,7 +223,7 @@ def main(arguments: abc.Sequence[str] | None = None) -> None:
             measurement.sweep(rows)
     except TimeIsUp:
         print(f"stopped after {options.seconds:g} s: kinds of steps may be missing, or have few steps")
-    print(f"attention: {runner.backend}, {runner.kv_bytes_per_token} bytes of KV a token\n")
+    print(f"attention: {runner.attention_backend}, {paged.kv_bytes_per_token} bytes of KV a token\n")
     print("fleet: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
     print(describe_kinds([record for record in recorder.records if record.part == "fleet"]) + "\n")
     swept = [record for record in recorder.records if record.part == "sweep"]

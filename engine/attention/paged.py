@@ -209,20 +209,35 @@ def _by_head(rows: mx.array) -> mx.array:
     return rows.swapaxes(0, 1).reshape(num_heads, -1, dim)
 
 
+@dataclass(frozen=True, slots=True)
+class PagedModel:
+    """An mlx-lm model that attends to paged KV, and what a run of it has shown."""
+
+    model: nn.Module
+    layers: list[AttentionSpec]
+    vocab_size: int  # size of the logits' last axis
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Bytes that one token's KV takes over all layers. Raises ValueError, see Packing."""
+        return sum(spec.shape.bytes_per_token for spec in self.layers)
+
+
 class _Probe:
     """A cache that notes what its layer asks of it."""
 
     offset = 0
 
-    def __init__(self, layer: int, model_cache: Any) -> None:
+    def __init__(self, layer: int, model_cache: Any, kv_bits: int) -> None:
         """model_cache: the cache that the model itself would use."""
         self._layer = layer
+        self._kv_bits = kv_bits
         rotates = isinstance(model_cache, RotatingKVCache)
         self._rotation: int | None = model_cache.max_size if rotates else None
         self.spec: AttentionSpec | None = None
 
     def make_mask(self, *_: object, window_size: int | None = None, **__: object) -> int | None:
-        """The window stands for the mask; a cache that rotates is one as well."""
+        """Return the window in place of a mask; a cache that rotates has a window as well."""
         return window_size or self._rotation
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
@@ -231,26 +246,29 @@ class _Probe:
     def attend(
         self, queries: mx.array, keys: mx.array, values: mx.array, params: AttentionParams
     ) -> mx.array:
-        shape = LayerShape(keys.shape[1], keys.shape[3], values.shape[3], keys.dtype)
+        shape = LayerShape(keys.shape[1], keys.shape[3], values.shape[3], keys.dtype, self._kv_bits)
         window = params.window or self._rotation
         has_sinks = params.sinks is not None
         self.spec = AttentionSpec(self._layer, shape, queries.shape[1], params.scale, window, has_sinks)
         return mx.zeros((*queries.shape[:3], values.shape[3]), queries.dtype)
 
 
-def probe(model: nn.Module, kv_bits: int = 16) -> list[AttentionSpec]:
-    """What each layer of `model` asks of its cache; computes nothing, but installs the dispatcher.
+def probe(model: nn.Module, kv_bits: int) -> PagedModel:
+    """Let `model` attend through PagedLayers, and run it on two tokens to see what it is made of.
 
-    kv_bits: to be kept of each element of KV.
-    Raises ValueError when a cache's layer does not attend to keys and values of its own.
+    Attention gives zeros in that run; all else is computed, so that weights of wrong shapes raise here.
+
+    kv_bits: to be kept of each element of KV, see EngineConfig.
+    Raises ValueError when a layer does not attend to keys and values of its own.
     """
     install(model)
-    probes = [_Probe(layer, cache) for layer, cache in enumerate(make_prompt_cache(model))]
-    model(mx.zeros((1, 2), mx.int32), cache=probes)
-    if any(probe.spec is None for probe in probes):
+    probes = [_Probe(layer, cache, kv_bits) for layer, cache in enumerate(make_prompt_cache(model))]
+    logits = model(mx.zeros((1, 2), mx.int32), cache=probes)
+    layers = [probe.spec for probe in probes if probe.spec is not None]
+    if len(layers) < len(probes):
         raise ValueError("a layer keeps no keys and values")
-    found = [probe.spec for probe in probes if probe.spec is not None]
-    return [replace(spec, shape=replace(spec.shape, kv_bits=kv_bits)) for spec in found]
+    mx.eval(logits)
+    return PagedModel(model, layers, logits.shape[-1])
 
 
 def install(model: nn.Module) -> None:

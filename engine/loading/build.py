@@ -5,18 +5,16 @@ The functions run in the engine's process; the server's process imports them to 
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from .. import SYSTEM_BLAS
-from ..attention.paged import probe
 from ..blas import describe_blas
 from ..config import EngineConfig
 from ..runner import Runner
-from ..selfcheck import disagreement, usable_kernels
+from ..selfcheck import logits_error, usable_kernels
 from ..served_model import ServedModel
-from .loader import compute_dtype, load
+from .loader import LoadedModel, compute_dtype, load
 from .memory_plan import MemoryPlan, bound_buffer_cache, find_device, make_plan
-from .model_info import ModelInfo, inspect
+from .model_info import ModelInfo, read_model_info
 from .weights import ModelError
 
 
@@ -31,7 +29,7 @@ class PlannedModel:
 
 def plan_model(path: Path, config: EngineConfig) -> PlannedModel:
     """Find out what the model in `path` is, and what fits on this device. Raises ModelError."""
-    info = inspect(path, config.model.rstrip("/"), compute_dtype(), config.kv_bits)
+    info = read_model_info(path, config.model.rstrip("/"), compute_dtype(), config.kv_bits)
     return PlannedModel(info, make_plan(info, config, find_device()), describe_blas(SYSTEM_BLAS))
 
 
@@ -41,21 +39,20 @@ def build(planned: PlannedModel, config: EngineConfig) -> tuple[Runner, ServedMo
     loaded = load(planned.info)
     # The device as it was found first: a second build must come to the same plan.
     memory = make_plan(loaded.info, config, planned.memory.device)
-    runner = _build_runner(loaded.model, loaded.info, memory)
-    return runner, _describe(loaded.info, memory, runner.backend)
+    runner = _build_runner(loaded, memory)
+    return runner, _describe(loaded.info, memory, runner.attention_backend)
 
 
-def _build_runner(model: Any, info: ModelInfo, memory: MemoryPlan) -> Runner:
+def _build_runner(loaded: LoadedModel, memory: MemoryPlan) -> Runner:
     """Check paged attention against mlx-lm's own on this model and device, then allocate the KV pools."""
-    on_host, kv_bits = memory.device.kind == "cpu", info.kv_bits
+    paged, name, on_host = loaded.paged, loaded.info.name, memory.device.kind == "cpu"
     try:
-        distance = disagreement(model, info.vocab_size, on_host, kv_bits=kv_bits)
-    except (NotImplementedError, ValueError) as error:
-        raise ModelError(f"{info.name} needs {error}; not supported yet") from error
-    if not distance <= 1:  # not >: NaN must fail
-        raise ModelError(f"{info.name} computes wrongly on paged KV; not supported yet")
-    kernels = None if on_host else usable_kernels(model, info.vocab_size, kv_bits)
-    return Runner(model, memory.num_blocks, on_host, kernels, probe(model, kv_bits))
+        error = logits_error(paged, on_host)
+    except (NotImplementedError, ValueError) as exception:
+        raise ModelError(f"{name} needs {exception}; not supported yet") from exception
+    if not error <= 1:  # not >: NaN must fail
+        raise ModelError(f"{name} computes wrongly on paged KV; not supported yet")
+    return Runner(paged, memory.num_blocks, on_host, None if on_host else usable_kernels(paged))
 
 
 def _describe(info: ModelInfo, memory: MemoryPlan, attention: str) -> ServedModel:

@@ -1,6 +1,6 @@
 """Loads a model folder into MLX with mlx-lm. Everything here runs in the engine's process.
 
-Code that comes with a model is never executed: `model_info.inspect` has refused what needs it, and
+Code that comes with a model is never executed: `read_model_info` has refused what needs it, and
 `trust_remote_code` stays off.
 """
 
@@ -13,17 +13,16 @@ import mlx_lm.utils
 from mlx.utils import tree_flatten, tree_map
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
-from .model_info import DTYPE_BYTES, ModelInfo, inspect, row_bytes
+from ..attention.paged import PagedModel, probe
+from .model_info import ModelInfo, cannot_quantise
 from .weights import ModelError, first_line
-
-__all__ = ["LoadedModel", "ModelError", "ModelInfo", "compute_dtype", "inspect", "load"]
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
     """A model ready to run."""
 
-    model: Any  # an mlx.nn.Module, whose methods carry no types
+    paged: PagedModel
     info: ModelInfo
 
 
@@ -36,7 +35,7 @@ def compute_dtype() -> str | None:
 
 
 def load(info: ModelInfo) -> LoadedModel:
-    """Load and check the weights that `info` describes; the info returned is corrected.
+    """Load and check the weights that `info` describes; correct `info` by what the model shows.
 
     Raises ModelError, one line.
     """
@@ -45,7 +44,8 @@ def load(info: ModelInfo) -> LoadedModel:
     _check_attention(model)
     _cast(model, info.dtype)
     _check_finite(info, model)
-    return LoadedModel(model, _probe(info, model))
+    paged = _probe(info, model)
+    return LoadedModel(paged, _correct(info, paged))
 
 
 def _load_model(info: ModelInfo) -> Any:
@@ -105,23 +105,23 @@ def _is_finite(array: mx.array) -> bool:
     return bool(mx.all(mx.isfinite(extremes)).item())
 
 
-def _probe(info: ModelInfo, model: Any) -> ModelInfo:
-    """Run two tokens, to learn what the config only suggests: the logits' size and the KV's true size."""
-    caches = make_prompt_cache(model)
+def _probe(info: ModelInfo, model: Any) -> PagedModel:
     try:
-        logits = model(mx.array([[0, 0]]), cache=caches)
-        mx.eval(logits)
+        return probe(model, info.kv_bits)
     except Exception as error:  # shapes that do not fit show only here
         raise ModelError(f"{info.path} cannot be run: {first_line(error)}") from error
-    # All are (1, heads, tokens, head size); some models' values differ in size from their keys.
-    shapes = [array.shape for cache in caches for array in (cache.keys, cache.values)]
-    item_bytes = DTYPE_BYTES[info.dtype]
+
+
+def _correct(info: ModelInfo, paged: PagedModel) -> ModelInfo:
+    """Replace what the config only suggests, such as the KV's size, by what the model has shown."""
+    try:
+        kv_bytes_per_token = paged.kv_bytes_per_token
+    except ValueError as error:
+        raise cannot_quantise(error) from error
     return replace(
         info,
-        vocab_size=logits.shape[-1],
-        num_layers=len(caches),
-        kv_bytes_per_token=sum(
-            heads * row_bytes(dim, item_bytes, info.kv_bits) for _, heads, _, dim in shapes
-        ),
-        eos_token_ids=frozenset(token for token in info.eos_token_ids if token < logits.shape[-1]),
+        vocab_size=paged.vocab_size,
+        num_layers=len(paged.layers),
+        kv_bytes_per_token=kv_bytes_per_token,
+        eos_token_ids=frozenset(token for token in info.eos_token_ids if token < paged.vocab_size),
     )

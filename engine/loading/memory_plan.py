@@ -13,6 +13,7 @@ from typing import Literal
 import mlx.core as mx
 
 from ...cache.blocks import BLOCK_SIZE
+from ...cache.packing import UNQUANTISED
 from ..config import EngineConfig
 from .model_info import ModelInfo
 from .weights import ModelError
@@ -125,7 +126,7 @@ def _shortage(info: ModelInfo, config: EngineConfig, device: Device, wanted: int
     helps = ["a smaller --max-context"] if config.max_context is not None else []
     helps += ["a larger --kv-cache-gb"] if config.kv_cache_gb is not None else []
     # 8 bits take 9/16 of half precision, scales included.
-    helps += ["--kv-bits 8"] if info.kv_bits == 16 and missing < kv_bytes * 7 / 16 else []
+    helps += ["--kv-bits 8"] if info.kv_bits == UNQUANTISED and missing < kv_bytes * 7 / 16 else []
     helps += ["a smaller model"] if info.quantization else ["a 4-bit model"]
     return (
         f"not enough memory: {gigabytes(int(missing / share) + below_zero)} missing. {info.name} takes "

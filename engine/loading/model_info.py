@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...cache.packing import Packing
+from ...cache.packing import UNQUANTISED, row_bytes
 from ..step import SamplingParams
 from .weights import ITEM_BYTES, ModelError, TensorHeader, first_line, read_json, read_weights
 
@@ -40,15 +40,15 @@ class ModelInfo:
     kv_bytes_per_token: int
     eos_token_ids: frozenset[int]
     default_sampling: SamplingParams  # for requests that say nothing: greedy unless the model asks otherwise
-    kv_bits: int = 16  # 8 or 4 where KV is quantised
+    kv_bits: int  # of an element of KV: UNQUANTISED, 8 or 4
 
     @property
     def kv_type(self) -> str:
         """What KV is kept in, for people to read."""
-        return self.dtype if self.kv_bits == 16 else f"{self.kv_bits}-bit"
+        return self.dtype if self.kv_bits == UNQUANTISED else f"{self.kv_bits}-bit"
 
 
-def inspect(path: Path, name: str, dtype: str | None = None, kv_bits: int = 16) -> ModelInfo:
+def read_model_info(path: Path, name: str, dtype: str | None, kv_bits: int) -> ModelInfo:
     """Read config, weight headers and tokenizer of a model folder, and check that they belong together.
 
     dtype: what floating-point weights will be cast to; None keeps the checkpoint's.
@@ -82,7 +82,7 @@ def inspect(path: Path, name: str, dtype: str | None = None, kv_bits: int = 16) 
     )
 
 
-def kv_bytes_per_token(config: dict[str, Any], item_bytes: int, kv_bits: int = 16) -> int:
+def kv_bytes_per_token(config: dict[str, Any], item_bytes: int, kv_bits: int) -> int:
     """Bytes that one token's keys and values take over all layers of an ordinary attention model.
 
     Raises ModelError for heads that cannot be quantised.
@@ -90,17 +90,16 @@ def kv_bytes_per_token(config: dict[str, Any], item_bytes: int, kv_bits: int = 1
     heads = int(config.get("num_attention_heads") or 1)
     kv_heads = int(config.get("num_key_value_heads") or heads)
     head_dim = int(config.get("head_dim") or int(config.get("hidden_size") or 0) // heads)
-    return int(config["num_hidden_layers"]) * kv_heads * 2 * row_bytes(head_dim, item_bytes, kv_bits)
-
-
-def row_bytes(dim: int, item_bytes: int, kv_bits: int) -> int:
-    """Bytes that one head's keys, or values, of a token take. Raises ModelError, as above."""
-    if kv_bits == 16:
-        return dim * item_bytes
     try:
-        return Packing(dim, kv_bits, item_bytes).row_bytes
+        head_bytes = row_bytes(head_dim, kv_bits, item_bytes)
     except ValueError as error:
-        raise ModelError(f"{error}: leave --kv-bits at 16") from error
+        raise cannot_quantise(error) from error
+    return int(config["num_hidden_layers"]) * kv_heads * 2 * head_bytes
+
+
+def cannot_quantise(error: ValueError) -> ModelError:
+    """Make the user's error of a Packing's."""
+    return ModelError(f"{error}: leave --kv-bits at {UNQUANTISED}")
 
 
 def _refuse_code(path: Path, config: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ def resident_bytes() -> int:
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc")
 def test_a_token_far_from_others_takes_little_memory() -> None:
     """NumPy asks for huge pages: a new sequence had 2 MB cleared for every head of every layer."""
-    pools = HostPools([LayerShape(8, 64, 64, mx.float32)] * 8, 4000)
+    pools = HostPools([LayerShape(8, 64, 64, mx.float32, 16)] * 8, 4000)
     before = resident_bytes()
     for layer in range(8):
         row = np.ones((8, 1, 64), np.float32)

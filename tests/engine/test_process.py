@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import mlx_lm.utils
 import pytest
 
+from pensieve.engine.attention.paged import probe
 from pensieve.engine.loading.weights import ModelError
 from pensieve.engine.process import EngineProcess
 from pensieve.engine.runner import Runner
@@ -219,7 +220,7 @@ def test_a_failed_step_says_why(engine: EngineProcess, tmp_path: Path) -> None:
 
 def test_an_empty_plan_costs_nothing(tmp_path: Path) -> None:
     model: Any = mlx_lm.utils.load_model(write_model(tmp_path))[0]
-    result = Runner(model, 20, on_host=True).step(StepPlan(1))
+    result = Runner(probe(model, 16), 20, on_host=True).step(StepPlan(1))
     assert result is not None
     assert result.tokens == {}
 

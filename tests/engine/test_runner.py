@@ -7,7 +7,8 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from pensieve.engine.runner import Runner
+from pensieve.engine.attention.paged import probe
+from pensieve.engine.runner import Runner, Sampled
 from pensieve.engine.step import StepFailed, StepPlan
 from pensieve.scheduler.sequence import Sequence
 
@@ -21,19 +22,19 @@ class Broken(Runner):
 
     bad_token = 511
 
-    def _forward(self, plan: StepPlan) -> mx.array:
-        tokens = super()._forward(plan)
+    def _forward(self, plan: StepPlan) -> Sampled:
+        sampled = super()._forward(plan)
         fed = [row.token for row in plan.decode] + [token for chunk in plan.prefill for token in chunk.tokens]
         if self.bad_token in fed:
             raise RuntimeError("[metal] injected")
-        return tokens
+        return sampled
 
 
 @BOTH
 def test_neighbours_of_a_failed_step_stay_exact(model: Any, on_host: bool) -> None:
     """Dropping the bad row and going on corrupted every neighbour in a trial with mlx-lm's own generator."""
     rng, verdict = random.Random(1), Verdict()
-    machine = Machine(Broken(model, 100, on_host), num_blocks=100)
+    machine = Machine(Broken(probe(model, 16), 100, on_host), num_blocks=100)
     good: list[Sequence] = []
     for i in range(8):
         prompt = [rng.randrange(500) for _ in range(rng.randint(20, 80))]
@@ -65,7 +66,7 @@ class Poisoned(Runner):
 
 @BOTH
 def test_not_a_number_ends_one_sequence_and_leaves_the_others_exact(model: Any, on_host: bool) -> None:
-    machine, verdict = Machine(Poisoned(model, 100, on_host), num_blocks=100), Verdict()
+    machine, verdict = Machine(Poisoned(probe(model, 16), 100, on_host), num_blocks=100), Verdict()
     sequences = [machine.add([i, 3, 5] * 7, 20) for i in range(4)]
     machine.finish()
     assert [s.finish_reason for s in sequences] == ["length", "error", "length", "length"]
@@ -75,7 +76,7 @@ def test_not_a_number_ends_one_sequence_and_leaves_the_others_exact(model: Any, 
 
 
 def test_plans_can_cross_a_process_border(model: Any) -> None:
-    machine = Machine(Runner(model, 20, True), num_blocks=20)
+    machine = Machine(Runner(probe(model, 16), 20, True), num_blocks=20)
     machine.add([1, 2, 3] * 30, 4)
     plan = machine.scheduler.schedule()
     assert plan is not None

@@ -16,7 +16,8 @@ from pensieve.engine.attention.array_attention import AttentionParams
 from pensieve.engine.attention.host_attention import HostAttention
 from pensieve.engine.attention.kernels.batch_tables import TableSource
 from pensieve.engine.attention.kernels.paged_kernels import LayerPools, PagedKernels
-from pensieve.engine.selfcheck import disagreement
+from pensieve.engine.attention.paged import probe
+from pensieve.engine.selfcheck import logits_error
 
 from ..models import WINDOWED, write_model
 from .attention.plain_kernels import Pair, PlainKernels, PlainRunner
@@ -28,7 +29,7 @@ BOTH = pytest.mark.parametrize("on_host", [True, False])
 @pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3", "phi3", "mixtral", *WINDOWED])
 def test_the_self_check_agrees_on_sound_models(tmp_path: Path, model_type: str, on_host: bool) -> None:
     model = mlx_lm.utils.load_model(write_model(tmp_path / model_type, model_type))[0]
-    assert disagreement(model, 512, on_host) < 0.1
+    assert logits_error(probe(model, 16), on_host) < 0.1
 
 
 def test_the_self_check_sees_a_wrong_attention(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,7 +48,7 @@ def test_the_self_check_sees_a_wrong_attention(model: Any, monkeypatch: pytest.M
         return (*others, (first, end - 1))
 
     monkeypatch.setattr(HostAttention, "attend", forgetful)
-    assert disagreement(model, 512, on_host=True) > 1
+    assert logits_error(probe(model, 16), on_host=True) > 1
 
 
 # Not gpt_oss: where the order of a sum changes a code, the random router may choose another expert.
@@ -58,7 +59,7 @@ def test_the_self_check_agrees_on_quantised_kv(
     tmp_path: Path, model_type: str, kv_bits: int, on_host: bool
 ) -> None:
     model = mlx_lm.utils.load_model(write_model(tmp_path / model_type, model_type))[0]
-    assert disagreement(model, 512, on_host, kv_bits=kv_bits) < 1
+    assert logits_error(probe(model, kv_bits), on_host) < 1
 
 
 @BOTH
@@ -75,7 +76,7 @@ def test_a_code_that_rounds_the_other_way_is_no_disagreement(
             pool.rows[0, slot, 0] = pool.rows[0, slot, 0] ^ 1
 
     monkeypatch.setattr(Pool, "__setitem__", rounded)
-    assert 0.001 < disagreement(model, 512, on_host, kv_bits=8) < 1
+    assert 0.001 < logits_error(probe(model, 8), on_host) < 1
 
 
 @BOTH
@@ -83,7 +84,7 @@ def test_the_self_check_sees_wrong_codes(model: Any, monkeypatch: pytest.MonkeyP
     """A scale that is off by one part in fifty, in what is read from the pools."""
     honest = Pool.__getitem__
     monkeypatch.setattr(Pool, "__getitem__", lambda pool, index: honest(pool, index) * 1.02)
-    assert disagreement(model, 512, on_host, kv_bits=8) > 1
+    assert logits_error(probe(model, 8), on_host) > 1
 
 
 @BOTH
@@ -100,7 +101,7 @@ def test_the_self_check_sees_a_wrong_window_and_lost_sinks(
         )
 
     monkeypatch.setattr(paged, "AttentionParams", forgetful)
-    assert disagreement(model, 512, on_host) > 1
+    assert logits_error(probe(model, 16), on_host) > 1
 
 
 class WrongKernels(PlainKernels):
@@ -130,7 +131,7 @@ def test_kernels_that_agree_are_used(model: Any, monkeypatch: pytest.MonkeyPatch
     kernels = PlainKernels()
     monkeypatch.setattr(selfcheck, "find_kernels", lambda **_: kernels)
     monkeypatch.setattr(selfcheck, "Runner", PlainRunner)
-    assert selfcheck.usable_kernels(model, 512) is kernels
+    assert selfcheck.usable_kernels(probe(model, 16)) is kernels
 
 
 @pytest.mark.parametrize(
@@ -151,13 +152,13 @@ def test_kernels_that_fail_are_left_out_with_a_warning(
     monkeypatch.setattr(selfcheck, "find_kernels", lambda **_: kernels)
     monkeypatch.setattr(selfcheck, "Runner", PlainRunner)
     with caplog.at_level(logging.WARNING):
-        assert selfcheck.usable_kernels(model, 512) is None
+        assert selfcheck.usable_kernels(probe(model, 16)) is None
     assert reason in caplog.text
 
 
 def test_without_a_gpu_there_are_no_kernels_to_check(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selfcheck, "find_kernels", lambda **_: None)
-    assert selfcheck.usable_kernels(model, 512) is None
+    assert selfcheck.usable_kernels(probe(model, 16)) is None
 
 
 def test_kernels_serve_models_with_windows_and_sinks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,4 +166,4 @@ def test_kernels_serve_models_with_windows_and_sinks(tmp_path: Path, monkeypatch
     kernels = PlainKernels()
     monkeypatch.setattr(selfcheck, "find_kernels", lambda **_: kernels)
     monkeypatch.setattr(selfcheck, "Runner", PlainRunner)
-    assert selfcheck.usable_kernels(model, 512) is kernels
+    assert selfcheck.usable_kernels(probe(model, 16)) is kernels

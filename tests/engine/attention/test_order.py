@@ -18,6 +18,7 @@ from pensieve.cache.kv import ArrayPools
 from pensieve.engine.attention.kernels import tables
 from pensieve.engine.attention.kernels.paged_kernels import Launch, PagedKernels
 from pensieve.engine.attention.kernels.source import Kernel
+from pensieve.engine.attention.paged import probe
 from pensieve.engine.runner import Runner
 from pensieve.engine.step import DecodeRow, PrefillChunk, SamplingParams
 
@@ -111,7 +112,8 @@ def test_whatever_reads_a_pool_waits_for_its_last_write(
     for name, value in {"SHARED_ROWS": 1, "SHARED_SLOTS": 32}.items():
         monkeypatch.setattr(tables, name, value)
     model = mlx_lm.utils.load_model(write_model(tmp_path / model_type, model_type))[0]
-    runner = Runner(model, 16, on_host=False, kernels=NotedKernels(centres_keys=model_type == "qwen2"))
+    kernels = NotedKernels(centres_keys=model_type == "qwen2")
+    runner = Runner(probe(model, 16), 16, on_host=False, kernels=kernels)
     pools, rows = runner._pools, []
     assert isinstance(pools, ArrayPools)
     mx.eval(pools.arrays())

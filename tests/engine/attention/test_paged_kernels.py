@@ -10,6 +10,7 @@ import pytest
 from pensieve.engine import decode_graphs, selfcheck
 from pensieve.engine.attention.kernels import tables
 from pensieve.engine.attention.kernels.paged_kernels import find_kernels
+from pensieve.engine.attention.paged import probe
 from pensieve.engine.runner import Runner
 
 from ...budget import trials
@@ -26,7 +27,7 @@ needs_gpu = pytest.mark.skipif(find_kernels() is None, reason="no GPU")
 def test_the_way_to_the_kernels_is_exact(tmp_path: Path, model_type: str) -> None:
     model = mlx_lm.utils.load_model(write_model(tmp_path, model_type))[0]
     num_trees = trials(3, 12)
-    verdict = judge_trees(model, PlainRunner(model, 400, False, PlainKernels()), num_trees)
+    verdict = judge_trees(model, PlainRunner(probe(model, 16), 400, False, PlainKernels()), num_trees)
     assert verdict.wrong == 0
     assert verdict.tokens > 15 * num_trees
 
@@ -67,7 +68,7 @@ def test_the_kernels_text_under_the_runner_is_exact(
     monkeypatch.setattr(decode_graphs, "MAX_FAILURES", 0)
     share_early(monkeypatch)
     model = mlx_lm.utils.load_model(write_model(tmp_path / model_type, model_type))[0]
-    runner = Runner(model, 400, False, CppKernels(centres_keys=model_type == "qwen2"))
+    runner = Runner(probe(model, 16), 400, False, CppKernels(centres_keys=model_type == "qwen2"))
     assert judge_stems(model, runner, max_tokens=12).wrong == 0
     assert judge_trees(model, runner, 2).wrong == 0
 
@@ -76,8 +77,8 @@ def test_the_kernels_text_under_the_runner_is_exact(
 @pytest.mark.parametrize("model_type", ["llama", "phi3", "gemma3_text"])
 def test_the_kernels_of_this_device_are_exact(tmp_path: Path, model_type: str) -> None:
     model = mlx_lm.utils.load_model(write_model(tmp_path / model_type, model_type))[0]
-    assert selfcheck.usable_kernels(model, 512) is not None
-    verdict = judge_trees(model, Runner(model, 400, False, find_kernels()), 30)
+    assert selfcheck.usable_kernels(probe(model, 16)) is not None
+    verdict = judge_trees(model, Runner(probe(model, 16), 400, False, find_kernels()), 30)
     # Where MLX multiplies in tf32, near ties change places in the reference as well.
     assert verdict.wrong <= verdict.tokens / 100
 
@@ -89,5 +90,5 @@ def test_shared_tiles_in_compiled_graphs_are_exact(
 ) -> None:
     share_early(monkeypatch)
     model = mlx_lm.utils.load_model(write_model(tmp_path / model_type, model_type))[0]
-    verdict = judge_stems(model, Runner(model, 400, False, find_kernels()), max_tokens=40)
+    verdict = judge_stems(model, Runner(probe(model, 16), 400, False, find_kernels()), max_tokens=40)
     assert verdict.wrong <= verdict.tokens / 100

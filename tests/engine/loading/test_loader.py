@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from pensieve.engine.loading import loader
 from pensieve.engine.loading.loader import LoadedModel, compute_dtype, load
-from pensieve.engine.loading.model_info import inspect
+from pensieve.engine.loading.model_info import ModelInfo, read_model_info
 from pensieve.engine.loading.tokenizer import load_tokenizer
 from pensieve.engine.loading.weights import ModelError
 from pensieve.engine.step import SamplingParams
@@ -30,8 +30,12 @@ def folder(tmp_path: Path, tiny_model: Path) -> Path:
     return shutil.copytree(tiny_model, tmp_path / "model")
 
 
+def read_info(folder: Path, dtype: str | None = None, kv_bits: int = 16) -> ModelInfo:
+    return read_model_info(folder, "tiny", dtype, kv_bits)
+
+
 def open_model(folder: Path) -> LoadedModel:
-    return load(inspect(folder, "tiny", compute_dtype()))
+    return load(read_info(folder, compute_dtype()))
 
 
 @pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen2", "qwen3", "phi3"])
@@ -45,7 +49,7 @@ def test_ordinary_models_load(tmp_path: Path, model_type: str) -> None:
 
 
 def test_what_is_read_agrees_with_what_is_loaded(tiny_model: Path) -> None:
-    info = inspect(tiny_model, "tiny", compute_dtype())
+    info = read_info(tiny_model, compute_dtype())
     assert open_model(tiny_model).info == info
     assert info.weight_bytes == sum(array.nbytes for array in load_file(tiny_model / WEIGHTS).values())
 
@@ -53,41 +57,41 @@ def test_what_is_read_agrees_with_what_is_loaded(tiny_model: Path) -> None:
 def test_the_true_kv_size_wins_over_the_configs(folder: Path) -> None:
     """qwen2 has no head_dim of its own and ignores the config's."""
     write_model(folder, "qwen2", head_dim=32)
-    info = inspect(folder, "tiny", "float32")
+    info = read_info(folder, "float32")
     assert load(info).info.kv_bytes_per_token == info.kv_bytes_per_token // 2
 
 
 @pytest.mark.parametrize(("kv_bits", "expected"), [(8, 32 + 8), (4, 16 + 8)])
 def test_quantised_kv_is_sized_with_its_scales(tiny_model: Path, kv_bits: int, expected: int) -> None:
-    info = inspect(tiny_model, "tiny", "float32", kv_bits)
+    info = read_info(tiny_model, "float32", kv_bits)
     assert info.kv_bytes_per_token == 3 * 2 * 2 * expected
     assert load(info).info == info
     assert info.kv_type == f"{kv_bits}-bit"
-    assert inspect(tiny_model, "tiny", "float32").kv_type == "float32"
+    assert read_info(tiny_model, "float32").kv_type == "float32"
 
 
 def test_heads_that_cannot_be_quantised_are_refused(tmp_path: Path) -> None:
     folder = write_model(tmp_path, head_dim=24)
-    assert load(inspect(folder, "tiny", "float32")).info.kv_bits == 16
+    assert load(read_info(folder, "float32")).info.kv_bits == 16
     with pytest.raises(ModelError, match="heads of a multiple of 16 elements, not 24: leave --kv-bits at 16"):
-        inspect(folder, "tiny", "float32", kv_bits=8)
+        read_info(folder, "float32", kv_bits=8)
 
 
 def test_half_precision_is_computed_in_float32_on_the_cpu(folder: Path) -> None:
     weights = {name: array.astype(np.float16) for name, array in load_file(folder / WEIGHTS).items()}
     save_file(weights, folder / WEIGHTS)
-    assert inspect(folder, "tiny").dtype == "float16"
+    assert read_info(folder).dtype == "float16"
     if compute_dtype() is None:
         pytest.skip("MLX computes on a GPU here")
     loaded = open_model(folder)
     assert loaded.info.dtype == "float32"
     assert loaded.info.weight_bytes == 2 * sum(array.nbytes for array in weights.values())
-    assert loaded.model.model.embed_tokens.weight.dtype == mx.float32
+    assert loaded.paged.model.model.embed_tokens.weight.dtype == mx.float32
 
 
 def test_a_quantised_model_is_described(folder: Path) -> None:
     edit(folder / "config.json", quantization={"bits": 4, "group_size": 64})
-    assert inspect(folder, "tiny").quantization == "4-bit"
+    assert read_info(folder).quantization == "4-bit"
 
 
 def test_sharded_weights_load(folder: Path) -> None:
@@ -98,14 +102,14 @@ def test_sharded_weights_load(folder: Path) -> None:
 def test_end_tokens_come_from_every_file(folder: Path) -> None:
     edit(folder / "config.json", eos_token_id=7)
     edit(folder / "generation_config.json", eos_token_id=[8, 9, 100_000])
-    assert inspect(folder, "tiny").eos_token_ids == {7, 8, 9, 258}
+    assert read_info(folder).eos_token_ids == {7, 8, 9, 258}
 
 
 def test_a_turn_end_that_only_the_template_knows_ends_an_answer(folder: Path) -> None:
     """Old conversions of Phi-3 name <|endoftext|> alone, and would go on as the user after <|end|>."""
     edit(folder / "config.json", eos_token_id=256)
     edit(folder / "tokenizer_config.json", eos_token="<|endoftext|>")
-    assert 258 in inspect(folder, "tiny").eos_token_ids
+    assert 258 in read_info(folder).eos_token_ids
 
 
 @pytest.mark.parametrize(
@@ -125,7 +129,7 @@ def test_sampling_is_greedy_unless_the_model_asks(
     folder: Path, generation: dict[str, Any], sampling: SamplingParams
 ) -> None:
     edit(folder / "generation_config.json", **generation)
-    assert inspect(folder, "tiny").default_sampling == sampling
+    assert read_info(folder).default_sampling == sampling
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -173,10 +177,11 @@ LOAD = """
 import sys
 from pathlib import Path
 from pensieve import PensieveError
-from pensieve.engine.loading.loader import inspect, load
+from pensieve.engine.loading.loader import load
+from pensieve.engine.loading.model_info import read_model_info
 from pensieve.engine.loading.tokenizer import load_tokenizer
 try:
-    load_tokenizer(load(inspect(Path(sys.argv[1]), "tiny")).info)
+    load_tokenizer(load(read_model_info(Path(sys.argv[1]), "tiny", None, 16)).info)
 except PensieveError as error:
     print("refused:", error)
 """

@@ -27,6 +27,7 @@ PHI_3 = ModelInfo(
     kv_bytes_per_token=393_216,
     eos_token_ids=frozenset(),
     default_sampling=SamplingParams(),
+    kv_bits=16,
 )
 TOY = replace(PHI_3, name="toy", weight_bytes=4_000_000, kv_bytes_per_token=2048, context_length=8192)
 
@@ -82,7 +83,7 @@ def test_more_kv_than_the_device_can_spare_is_refused() -> None:
 def test_quantised_kv_holds_more_tokens(kv_bits: int, factor: float) -> None:
     """Scales included: an element takes 9 or 5 bits."""
     config = {"num_hidden_layers": 32, "num_key_value_heads": 32, "head_dim": 96}
-    assert kv_bytes_per_token(config, 2) == PHI_3.kv_bytes_per_token
+    assert kv_bytes_per_token(config, 2, 16) == PHI_3.kv_bytes_per_token
     smaller = replace(PHI_3, kv_bits=kv_bits, kv_bytes_per_token=kv_bytes_per_token(config, 2, kv_bits))
     made = plan(smaller, mac(11.4))
     assert made.num_kv_tokens == pytest.approx(factor * plan(PHI_3, mac(11.4)).num_kv_tokens, rel=0.01)
