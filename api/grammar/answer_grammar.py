@@ -12,7 +12,7 @@ TEXT = r"/(?s:.*)/"
 
 def call_grammar(lark: Lark, tool_format: ToolFormat, tools: abc.Sequence[CallableTool]) -> str:
     """Write the grammar of a call, and of free text after it where the format ends calls with a tag."""
-    call = tool_format.rule(lark, tools)
+    call = tool_format.define_rule(lark, tools)
     lark.rules(PUNCTUATION | {"TEXT": TEXT})
     lark.rule("start", f"SPACE {call}{' TEXT' if tool_format.end else ''}")
     return str(lark)
@@ -27,6 +27,6 @@ def value_grammar(
     if tool_format is None:
         lark.rule("start", f"SPACE {value}")
     else:
-        call = tool_format.rule(lark, tools)
+        call = tool_format.define_rule(lark, tools)
         lark.rule("start", f"SPACE ({value} | {call} (SPACE {call})*)")
     return str(lark)

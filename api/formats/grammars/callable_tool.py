@@ -1,7 +1,8 @@
 """A tool that a grammar lets the model call."""
 
 from dataclasses import dataclass
-from typing import Any
+
+from .json_schema import Schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -9,4 +10,4 @@ class CallableTool:
     """A tool's name and the schema of its arguments, rewritten for the grammar compiler."""
 
     name: str
-    schema: dict[str, Any]
+    schema: Schema

@@ -61,22 +61,22 @@ FORMATS = frozenset(
 OPTIONS = {"whitespace_pattern": r"[ \n]{1,8}"}
 
 
-def exact_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+def exact_schema(schema: Mapping[str, Any]) -> Schema:
     """Rewrite the schema of an answer. Raises SchemaError for a keyword that cannot be enforced."""
     return _Rewriter(KEPT, exact=True).rewrite(schema)
 
 
-def arguments_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+def arguments_schema(schema: Mapping[str, Any]) -> Schema:
     """Rewrite the schema of a tool's arguments. Raises SchemaError for one that is malformed or too large."""
     return _of_object(_Rewriter(KEPT).rewrite(schema))
 
 
-def structure_only(schema: Mapping[str, Any]) -> dict[str, Any]:
+def structure_only(schema: Mapping[str, Any]) -> Schema:
     """Rewrite as `arguments_schema` does, without bounds and patterns, at which the compiler may fail."""
     return _of_object(_Rewriter(STRUCTURE).rewrite(schema))
 
 
-def any_arguments() -> dict[str, Any]:
+def any_arguments() -> Schema:
     """Return the schema of any arguments."""
     return {"type": "object"}
 
@@ -93,7 +93,7 @@ def dump_schema(schema: Mapping[str, Any], escapes: str | None = None) -> str:
     return text
 
 
-def _of_object(schema: dict[str, Any]) -> dict[str, Any]:
+def _of_object(schema: Schema) -> Schema:
     """Return a tool's schema with the type `object`, and only that where the schema names another type."""
     if schema.setdefault("type", "object") != "object":
         return {"type": "object"}
@@ -125,7 +125,7 @@ class _Rewriter:
         self._num_filled = 0
         self._has_intersections = False
 
-    def rewrite(self, schema: Any) -> dict[str, Any]:
+    def rewrite(self, schema: Any) -> Schema:
         """Copy a schema."""
         self._has_intersections = '"allOf"' in json.dumps(schema)
         kept = self._copy(schema, 0, filled=True)
@@ -133,7 +133,7 @@ class _Rewriter:
             return kept
         return kept | {"$defs": {**kept.get("$defs", {}), ANY_NAME: ANY_VALUE}}
 
-    def _copy(self, schema: Any, depth: int, filled: bool) -> dict[str, Any]:
+    def _copy(self, schema: Any, depth: int, filled: bool) -> Schema:
         """Copy a schema within a schema. filled: write ANY where the schema allows any value."""
         self._count(1)
         if depth > MAX_DEPTH:
@@ -155,9 +155,9 @@ class _Rewriter:
             return self._has_intersections  # which may be of definitions
         return key == "allOf" or (key in ("anyOf", "oneOf") and "type" in schema)
 
-    def _fill(self, schema: dict[str, Any]) -> dict[str, Any]:
+    def _fill(self, schema: Schema) -> Schema:
         """Write ANY where a schema does not say which values may stand."""
-        more: dict[str, Any] = {}
+        more: Schema = {}
         if _is_kind(schema, "object") and schema.get("additionalProperties", True) is True:
             more["additionalProperties"] = ANY
         if _is_kind(schema, "array") and schema.get("items", True) is True:
@@ -199,7 +199,7 @@ class _Rewriter:
             raise SchemaTooLarge
 
 
-def _bounded(schema: dict[str, Any]) -> dict[str, Any]:
+def _bounded(schema: Schema) -> Schema:
     """Bound a schema's numbers, unless it bounds them itself."""
     if not _is_kind(schema, "number") or schema.keys() & (BOUNDS | {"enum", "const", "multipleOf"}):
         return schema

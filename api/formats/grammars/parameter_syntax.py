@@ -50,7 +50,7 @@ class ParameterSyntax:
         tags = [self.close.strip(), self.end if self.repeats else "", self.body_end]
         return [tag for tag in tags if tag]
 
-    def rule(self, lark: Lark, tools: abc.Sequence[CallableTool]) -> str:
+    def define_rule(self, lark: Lark, tools: abc.Sequence[CallableTool]) -> str:
         """Define the rule for a call of one of the tools, or for several where a body may hold them."""
         call = lark.one_of(
             [self._call(lark, tool.name, listed_properties(tool.schema, NAME.fullmatch)) for tool in tools]

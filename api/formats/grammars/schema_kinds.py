@@ -27,10 +27,12 @@ def possible_kinds(schema: Any, depth: int = 0) -> frozenset[str]:
     if resolved is not schema:
         kinds &= possible_kinds(resolved, depth + 1)
     for part in schema.get("allOf", ()):
-        kinds &= possible_kinds(_inside(schema, part), depth + 1)
+        kinds &= possible_kinds(with_definitions(schema, part), depth + 1)
     branches = schema.get("anyOf")
     if branches:
-        kinds &= frozenset().union(*(possible_kinds(_inside(schema, part), depth + 1) for part in branches))
+        kinds &= frozenset().union(
+            *(possible_kinds(with_definitions(schema, part), depth + 1) for part in branches)
+        )
     return kinds
 
 
@@ -44,6 +46,13 @@ def resolve(schema: Schema) -> Schema:
     return schema
 
 
+def with_definitions(schema: Schema, part: Any) -> Any:
+    """Return a part of `schema` with the definitions that the part may refer to."""
+    if not isinstance(part, dict):
+        return part
+    return part | {key: schema[key] for key in ("$defs", "definitions") if key in schema}
+
+
 def listed_values(schema: Schema) -> list[Any] | None:
     """Return the values of a schema's `enum` or `const`, None when it has neither."""
     if "const" in schema:
@@ -55,7 +64,7 @@ def listed_values(schema: Schema) -> list[Any] | None:
 def branches(schema: Schema) -> list[Schema]:
     """List the branches of a schema's `anyOf` that its type allows, without the keywords beside `anyOf`."""
     kinds = possible_kinds(schema)
-    parts = [_inside(schema, part) for part in schema["anyOf"] if isinstance(part, dict)]
+    parts = [with_definitions(schema, part) for part in schema["anyOf"] if isinstance(part, dict)]
     return [part for part in parts if possible_kinds(part) & kinds]
 
 
@@ -83,10 +92,3 @@ def scalar_schema(schema: Schema) -> Schema | None:
         return {"enum": scalars} if scalars else None
     bounds = {key: schema[key] for key in BOUNDS | {"multipleOf"} if key in schema}
     return {**(bounds or NUMBER), "type": sorted(kinds)} if kinds else None
-
-
-def _inside(schema: Schema, part: Any) -> Any:
-    """Return a part of a schema with the definitions that it may refer to."""
-    if not isinstance(part, dict):
-        return part
-    return part | {key: schema[key] for key in ("$defs", "definitions") if key in schema}

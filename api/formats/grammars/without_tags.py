@@ -5,12 +5,12 @@ import re
 from collections import abc
 from typing import Any
 
-from .json_schema import LISTS, MAPS, SCHEMAS
+from .json_schema import LISTS, MAPS, SCHEMAS, Schema
 
 BRANCHES = frozenset({"$ref", "anyOf", "allOf", "oneOf"})
 
 
-def without_tags(schema: dict[str, Any], tags: abc.Sequence[str]) -> dict[str, Any]:
+def without_tags(schema: Schema, tags: abc.Sequence[str]) -> Schema:
     """Rewrite a schema so that no string and no key in its values holds a tag.
 
     tags: each begins with a character that it holds once, and that other tags hold only at their beginning.
@@ -42,7 +42,7 @@ def _part(key: str, value: Any, tags: abc.Sequence[str]) -> Any:
     return _copy(value, tags) if key in SCHEMAS else value
 
 
-def _has_others(schema: dict[str, Any], tags: abc.Sequence[str]) -> bool:
+def _has_others(schema: Schema, tags: abc.Sequence[str]) -> bool:
     """Whether the schema has values without tags: some value must be left to write."""
     values = [schema["const"]] if "const" in schema else schema.get("enum")
     if not isinstance(values, list):

@@ -7,8 +7,8 @@ from typing import Any
 from ...protocols import ToolParser
 from ..output_events import OutputEvent
 from .call_reader import BodyResult, tool_names
-from .json_calls import StreamedJsonCalls
 from .json_reader import JsonError, JsonReader, Token
+from .streamed_json_calls import StreamedJsonCalls
 from .whole_calls import WholeCalls
 
 MAX_HEADER = 300  # characters

@@ -85,7 +85,7 @@ class ParameterCalls(WholeCalls):
         try:
             calls = self._read(body)
         except Exception:
-            # mlx-lm's parsers raise whatever the text makes them stumble over.
+            # mlx-lm's parsers raise exceptions of any type for text that is no call.
             return False
         last = len(self._sent) - 1
         if last >= len(calls) or (last >= 0 and not self._sent[last].keys() <= calls[last][1].keys()):

@@ -43,7 +43,7 @@ class WholeCalls:
         try:
             return BodyResult("ok", call_events(self._parser(text, self._tools)))
         except Exception:
-            # mlx-lm's parsers raise whatever the text makes them stumble over.
+            # mlx-lm's parsers raise exceptions of any type for text that is no call.
             return self._end_as_json(text) if complete else BodyResult("failed", text=text)
 
     def _end_as_json(self, text: str) -> BodyResult:

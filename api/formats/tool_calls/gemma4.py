@@ -16,7 +16,15 @@ from ..grammars.free_text import text_until
 from ..grammars.json_schema import NAMING, Schema, dump_schema
 from ..grammars.lark import Lark, literal
 from ..grammars.properties import any_order, listed_properties
-from ..grammars.schema_kinds import SCALARS, branches, listed_values, possible_kinds, resolve, scalar_schema
+from ..grammars.schema_kinds import (
+    SCALARS,
+    branches,
+    listed_values,
+    possible_kinds,
+    resolve,
+    scalar_schema,
+    with_definitions,
+)
 from ..readers.whole_calls import WholeCalls
 from .call_syntax import CallSyntax
 
@@ -56,7 +64,7 @@ class _Values:
         kinds = possible_kinds(schema)
         values = listed_values(schema)
         if values is not None:
-            return [self._constant(value) for value in values if _is_sayable(value)] or ['"null"']
+            return [self._constant(value) for value in values if _can_write(value)] or ['"null"']
         if "anyOf" in schema:
             return [self.rule(part) for part in branches(schema)] or ['"null"']
         writers: dict[str, Callable[[Schema], str]] = {
@@ -87,10 +95,10 @@ class _Values:
         least, most = schema.get("minItems", 0), schema.get("maxItems")
         items = schema.get("items", {})
         if first:
-            return f'"[" {ITEM_END.join(_with(self, schema, part) for part in first)} "]"'
+            return f'"[" {ITEM_END.join(self._part(schema, part) for part in first)} "]"'
         if most == 0 or items is False:
             return '"[" "]"'
-        return f'"[" {_repeated(_with(self, schema, items), least, most)} "]"'
+        return f'"[" {_repeated(self._part(schema, items), least, most)} "]"'
 
     def _object(self, schema: Schema) -> str:
         listed = listed_properties(schema, NAME.fullmatch) | {"additionalProperties": False}
@@ -100,18 +108,16 @@ class _Values:
         more = schema.get("additionalProperties", {})
         if more is False or schema.get("maxProperties") == 0:
             return '"{" "}"'
-        entry = self._lark.new(f'{ANY_NAME} ":" {_with(self, schema, more)}')
+        entry = self._lark.new(f'{ANY_NAME} ":" {self._part(schema, more)}')
         least, most = schema.get("minProperties", 0), schema.get("maxProperties")
         return f'"{{" {_repeated(entry, least, most)} "}}"'
 
+    def _part(self, schema: Schema, part: Any) -> str:
+        """Define the rule for a part of `schema`; a part that is no object allows any value."""
+        return self.rule(with_definitions(schema, part if isinstance(part, dict) else {}))
+
     def _property(self, lark: Lark, name: str, schema: Schema) -> str:
         return f"{_key(name)} {self.rule(schema)}"
-
-
-def _with(values: _Values, schema: Schema, part: Any) -> str:
-    """Define the rule for a part of `schema`, with the definitions that the part may refer to."""
-    definitions = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
-    return values.rule((part if isinstance(part, dict) else {}) | definitions)
 
 
 def _repeated(item: str, least: int, most: int | None) -> str:
@@ -124,12 +130,12 @@ def _key(name: str) -> str:
     return literal(f"{name}:" if BARE.fullmatch(name) else f'"{name}":')
 
 
-def _is_sayable(value: Any) -> bool:
+def _can_write(value: Any) -> bool:
     if isinstance(value, str):
         return not any(tag in value for tag in (QUOTE, *NEVER))
     if isinstance(value, dict):
-        return all(NAME.fullmatch(name) and _is_sayable(part) for name, part in value.items())
-    return all(map(_is_sayable, value)) if isinstance(value, list) else True
+        return all(NAME.fullmatch(name) and _can_write(part) for name, part in value.items())
+    return all(map(_can_write, value)) if isinstance(value, list) else True
 
 
 GEMMA4 = CallSyntax("gemma4", WholeCalls, _define_rule)

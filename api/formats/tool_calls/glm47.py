@@ -27,4 +27,4 @@ SYNTAX = ParameterSyntax(
     body_end="</tool_call>",
 )
 
-GLM47 = CallSyntax("glm47", partial(ParameterCalls, key_value_patterns()), SYNTAX.rule)
+GLM47 = CallSyntax("glm47", partial(ParameterCalls, key_value_patterns()), SYNTAX.define_rule)

@@ -17,4 +17,4 @@ SYNTAX = ParameterSyntax(
     body_end="</longcat_tool_call>",
 )
 
-LONGCAT = CallSyntax("longcat", partial(ParameterCalls, key_value_patterns("longcat_")), SYNTAX.rule)
+LONGCAT = CallSyntax("longcat", partial(ParameterCalls, key_value_patterns("longcat_")), SYNTAX.define_rule)

@@ -24,4 +24,4 @@ SYNTAX = ParameterSyntax(
     body_end="</function>",
 )
 
-MINICPM5 = CallSyntax("minicpm5", partial(ParameterCalls, PATTERNS), SYNTAX.rule)
+MINICPM5 = CallSyntax("minicpm5", partial(ParameterCalls, PATTERNS), SYNTAX.define_rule)

@@ -25,4 +25,4 @@ SYNTAX = ParameterSyntax(
     body_end="</minimax:tool_call>",
 )
 
-MINIMAX_M2 = CallSyntax("minimax_m2", partial(ParameterCalls, PATTERNS), SYNTAX.rule)
+MINIMAX_M2 = CallSyntax("minimax_m2", partial(ParameterCalls, PATTERNS), SYNTAX.define_rule)

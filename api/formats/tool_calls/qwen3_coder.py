@@ -22,4 +22,4 @@ SYNTAX = ParameterSyntax(
     body_end="</tool_call>",
 )
 
-QWEN3_CODER = CallSyntax("qwen3_coder", partial(ParameterCalls, PATTERNS), SYNTAX.rule)
+QWEN3_CODER = CallSyntax("qwen3_coder", partial(ParameterCalls, PATTERNS), SYNTAX.define_rule)

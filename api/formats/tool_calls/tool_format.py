@@ -40,7 +40,7 @@ class ToolFormat:
         """Begin to read a call, after its start tag. `tools` are the request's."""
         return ToolCallBody(self.syntax.make_reader(self.parser, tools, bool(self.end)), self.end)
 
-    def rule(self, lark: Lark, tools: abc.Sequence[CallableTool]) -> str:
+    def define_rule(self, lark: Lark, tools: abc.Sequence[CallableTool]) -> str:
         """Define the grammar's rule for a call with its tags, and return the rule's name."""
         assert self.syntax.define_rule is not None, "the format is constrained"
         body = self.syntax.define_rule(lark, tools)

@@ -25,25 +25,25 @@ def entry(name: str, **more: Any) -> dict[str, Any]:
     return {"name": name, "arguments": INPUT, **more}
 
 
-def takes(text: str, marks: dict[str, int]) -> bool:
+def takes(text: str, tags: dict[str, int]) -> bool:
     bytes_of = [bytes([byte]) for byte in range(256)] + [b"<end>", b"[TOOL_CALLS]"]
-    vocabulary = make_vocabulary(bytes_of, {"<end>": 256, **marks}, {256})
+    vocabulary = make_vocabulary(bytes_of, {"<end>": 256, **tags}, {256})
     assert vocabulary is not None
     matcher = GrammarCache(vocabulary).compile(GrammarKey(TOOLS, FORMAT, None)).begin()
-    start = [marks[FORMAT.start]] if marks else list(FORMAT.start.encode())
+    start = [tags[FORMAT.start]] if tags else list(FORMAT.start.encode())
     tokens = start + list(text.encode())
     return bool(matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting())
 
 
-@pytest.mark.parametrize("marks", [{}, {"[TOOL_CALLS]": 257}], ids=["in letters", "a token of its own"])
+@pytest.mark.parametrize("tags", [{}, {"[TOOL_CALLS]": 257}], ids=["in letters", "a token of its own"])
 @pytest.mark.parametrize(
     "calls", [[entry("read", **ID)], [entry("read")], [entry("read"), entry("list", **ID)]]
 )
-def test_a_list_of_json_calls_is_allowed_and_read(calls: list[Any], marks: dict[str, int]) -> None:
+def test_a_list_of_json_calls_is_allowed_and_read(calls: list[Any], tags: dict[str, int]) -> None:
     """Older models were made to write heads, of which they know nothing."""
     text = json.dumps(calls)
-    assert takes(text, marks)
-    assert takes(f" {text}", marks)
+    assert takes(text, tags)
+    assert takes(f" {text}", tags)
     reading = AnswerFormat(tool_format=FORMAT, tools=[template_tool(tool) for tool in TOOLS])
     for size in (1, 1000):
         answer, events = parse(FORMAT.start + text, reading, size)

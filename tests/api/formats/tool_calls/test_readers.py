@@ -39,17 +39,17 @@ def xml(name: str) -> str:
     return f"\n<function={name}>\n{values}</function>\n"
 
 
-def pairs(name: str, mark: str = "") -> str:
+def pairs(name: str, prefix: str = "") -> str:
     values = (
-        f"<{mark}arg_key>{k}</{mark}arg_key>\n<{mark}arg_value>{v}</{mark}arg_value>"
+        f"<{prefix}arg_key>{k}</{prefix}arg_key>\n<{prefix}arg_value>{v}</{prefix}arg_value>"
         for k, v in INPUT.items()
     )
     return "\n".join([name, *values]) + "\n"
 
 
-def invoke(name: str, mark: str = "") -> str:
-    values = (f'<{mark}parameter name="{k}">{v}</{mark}parameter>' for k, v in INPUT.items())
-    return "\n".join([f'<{mark}invoke name="{name}">', *values, f"</{mark}invoke>"])
+def invoke(name: str, prefix: str = "") -> str:
+    values = (f'<{prefix}parameter name="{k}">{v}</{prefix}parameter>' for k, v in INPUT.items())
+    return "\n".join([f'<{prefix}invoke name="{name}">', *values, f"</{prefix}invoke>"])
 
 
 def kimi(name: str) -> str:
@@ -266,7 +266,7 @@ def test_models_of_other_formats_may_fall_back_to_json() -> None:
 
 
 def test_a_long_argument_is_read_in_time_that_grows_with_its_length() -> None:
-    """Once each end mark in a file had the whole call looked through again."""
+    """Once each end tag in a file had the whole call looked through again."""
     text = "x </tool_call> \\n" * 20_000
     call = f'<tool_call>{{"name": "Write", "arguments": {{"text": "{text}"}}}}</tool_call>'
     _, events = parse(call, grammar("json_tools"), size=64)
