@@ -4,11 +4,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Literal
 
-from ..engine.step import TokenLogprobs
-from .formats.output_events import OutputEvent, ScoredToken
+from .formats.output_events import OutputEvent
 from .metrics import Outcome
-from .output.parser import OutputParser
-from .protocols import TokenSource
+from .output.answer_reader import AnswerReader
 from .request_record import RequestRecord
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
@@ -29,14 +27,13 @@ class Answer:
 
     def __init__(
         self,
-        token_stream: TokenSource,
-        parser: OutputParser,
+        reader: AnswerReader,
         record: RequestRecord,
         is_cut: bool = False,
     ) -> None:
         """is_cut: the context leaves room for fewer tokens than the client's max_tokens."""
-        self._token_stream = token_stream
-        self._parser = parser
+        self._reader = reader
+        self._token_stream, self._parser = reader.token_stream, reader.parser
         self._record = record
         self._is_cut = is_cut
         self._outcome: Outcome = "abort"  # unless it ends otherwise
@@ -71,28 +68,14 @@ class Answer:
         if self._ended:
             raise StopAsyncIteration
         try:
-            tokens = await self._token_stream.__anext__()
+            num_tokens, events = await self._reader.read()
         except StopAsyncIteration:
             return self._finish()
         except Exception:
             self._outcome = "error"
             raise
-        self._record.generated(len(tokens))
-        logprobs = self._token_stream.logprobs
-        events = self._feed_scored(tokens, logprobs) if logprobs else self._parser.feed(tokens)
+        self._record.generated(num_tokens)
         return events + self._finish() if self._parser.done else events
-
-    def _feed_scored(self, tokens: list[int], logprobs: list[TokenLogprobs]) -> list[OutputEvent]:
-        """Feed tokens one by one, each with its log-probabilities where it is a part of the text."""
-        events: list[OutputEvent] = []
-        for token, found in zip(tokens, logprobs, strict=True):
-            was_text = self._parser.in_text
-            events += self._parser.feed([token])
-            if self._parser.done:
-                break
-            if was_text and self._parser.in_text:
-                events.append(ScoredToken(token, found.logprob, found.top))
-        return events
 
     def close(self) -> None:
         """End the request, in whatever state it is, and close its record. Further calls do nothing."""

@@ -16,9 +16,10 @@ from .formats.answer_format import AnswerFormat
 from .formats.detokenizer import Detokenizer
 from .formats.tool_calls.template_tools import template_tool
 from .grammar.answer_constraint import AnswerConstraint
+from .output.answer_reader import AnswerReader
 from .output.parser import OutputParser
-from .output.thinking_budget import BudgetedTokenStream, ThinkingBudget
-from .protocols import TokenSource
+from .output.resumable_stream import ResumableTokenStream
+from .output.thinking_budget import BudgetedReader, ThinkingBudget
 from .request_record import RequestRecord
 from .schema import GenerationRequest, MessagesRequest, sampling_params
 from .services import Services
@@ -73,7 +74,7 @@ class Pipeline:
             answer_format,
             model_format.new_message_detokenizer,
             started_s,
-            budget=self._thinking_budget(options, prompt.starts_thinking),
+            budget=self._thinking_budget(options),
             is_cut=request.max_tokens < body.max_tokens,
         )
 
@@ -91,14 +92,12 @@ class Pipeline:
         request = self._request(http, body, tokens, logprobs)
         return PreparedRequest(request, answer_format, self._services.model_format.new_detokenizer, started_s)
 
-    def _thinking_budget(self, options: AnswerOptions, is_open: bool) -> ThinkingBudget | None:
+    def _thinking_budget(self, options: AnswerOptions) -> ThinkingBudget | None:
         """Bound the thoughts as the request asks, where the model has tags around them."""
-        num_tokens, model_format = options.thinking.num_tokens, self._services.model_format
-        if num_tokens is None or model_format.thinking is None:
+        num_tokens, tags = options.thinking.num_tokens, self._services.model_format.thinking
+        if num_tokens is None or tags is None:
             return None
-        return ThinkingBudget(
-            num_tokens, model_format.thinking, is_open, model_format.new_message_detokenizer
-        )
+        return ThinkingBudget(num_tokens, tags.closing_tokens)
 
     def stream(self, prepared: PreparedRequest, writer: StreamWriter) -> Response:
         """Answer as a stream."""
@@ -117,14 +116,15 @@ class Pipeline:
 
     def _start(self, prepared: PreparedRequest) -> Answer:
         submit = self._services.scheduler.submit
-        token_stream: TokenSource = (
-            submit(prepared.request)
-            if prepared.budget is None
-            else BudgetedTokenStream(submit, prepared.request, prepared.budget, prepared.answer_format)
-        )
         parser = OutputParser(prepared.new_detokenizer(), prepared.answer_format)
-        record = RequestRecord(prepared.request, token_stream, self._services.metrics, prepared.started_s)
-        return Answer(token_stream, parser, record, prepared.is_cut)
+        if prepared.budget is None:
+            reader = AnswerReader(submit(prepared.request), parser)
+        else:
+            token_stream = ResumableTokenStream(submit, prepared.request)
+            reader = BudgetedReader(token_stream, parser, prepared.budget)
+        metrics = self._services.metrics
+        record = RequestRecord(prepared.request, reader.token_stream, metrics, prepared.started_s)
+        return Answer(reader, record, prepared.is_cut)
 
     def _request(
         self,

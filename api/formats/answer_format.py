@@ -4,16 +4,19 @@ from collections import abc
 from dataclasses import dataclass
 from typing import Any
 
+from .tag_follower import AnswerTags
 from .thinking_tags import ThinkingTags
 from .tool_calls.tool_format import ToolFormat
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerFormat:
-    """What can occur in an answer beside plain text.
+    """How one answer is marked, and where the parser ends it.
 
     thinking: None for a model that has no tags for its thoughts.
-    is_value: the text is kept to a schema; once it has begun, marks are a part of its strings.
+    starts_thinking: the prompt has opened the model's thoughts.
+    one_call: the answer ends after its first tool call.
+    is_value: the text is constrained to a schema; once it has begun, tags are part of its strings.
     """
 
     stop_sequences: abc.Sequence[str] = ()
@@ -21,10 +24,20 @@ class AnswerFormat:
     tools: abc.Sequence[dict[str, Any]] = ()
     thinking: ThinkingTags | None = None
     starts_thinking: bool = False
-    one_call: bool = False  # end the answer after its first tool call
+    one_call: bool = False
     is_value: bool = False
 
     @property
     def is_plain(self) -> bool:
         """Whether nothing but text can occur, so that no space need be held back."""
         return self.tool_format is None and self.thinking is None
+
+    @property
+    def tags(self) -> AnswerTags[str]:
+        """The tags to follow."""
+        call, thinking = self.tool_format, self.thinking
+        return AnswerTags(
+            call=(call.start, call.end) if call else None,
+            thinking=(thinking.start, thinking.end) if thinking else None,
+            stop_sequences=self.stop_sequences,
+        )

@@ -21,6 +21,9 @@ class Detokenizer(Protocol):
     def flush(self) -> str:
         """Return what was held back; nothing may be added afterwards."""
 
+    def copy(self) -> "Detokenizer":
+        """Make a detokenizer that goes on from here by itself."""
+
 
 class ByteDetokenizer:
     """Decodes tokens whose bytes are known, in time linear in their number."""
@@ -41,6 +44,12 @@ class ByteDetokenizer:
 
     def flush(self) -> str:
         return self._decoder.decode(b"", final=True)
+
+    def copy(self) -> "ByteDetokenizer":
+        """Make a detokenizer that goes on from here by itself."""
+        twin = ByteDetokenizer(self._token_bytes, self._strip_space)
+        twin._decoder.setstate(self._decoder.getstate())
+        return twin
 
 
 class WindowDetokenizer:
@@ -63,6 +72,12 @@ class WindowDetokenizer:
 
     def flush(self) -> str:
         return self._take(final=True)
+
+    def copy(self) -> "WindowDetokenizer":
+        """Make a detokenizer that goes on from here by itself."""
+        twin = WindowDetokenizer(self._decode)
+        twin._shown, twin._pending = list(self._shown), list(self._pending)
+        return twin
 
     def _take(self, final: bool) -> str:
         text = self._decode(self._shown + self._pending)

@@ -45,6 +45,12 @@ class HarmonyText:
         text, self._text = self._take() + self._text, ""
         return text
 
+    def copy(self) -> "HarmonyText":
+        """Make a detokenizer that goes on from here by itself."""
+        twin = HarmonyText(self._inner.copy())
+        twin._text, twin._end = self._text, self._end
+        return twin
+
     def _take(self) -> str:
         """Return what is certain."""
         parts: list[str] = []

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+from collections import abc
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -51,6 +52,22 @@ class ScoredToken:
 
 OutputEvent = TextDelta | ThinkingDelta | ToolCallStart | ArgumentsDelta | ToolCallEnd | ScoredToken
 """Texts that follow one another belong to one block, and so do thoughts."""
+
+
+def join_deltas(events: abc.Sequence[OutputEvent]) -> list[OutputEvent]:
+    """Join the deltas of one kind that follow one another."""
+    joined: list[OutputEvent] = []
+    for event in events:
+        last = joined[-1] if joined else None
+        if isinstance(event, TextDelta) and isinstance(last, TextDelta):
+            joined[-1] = TextDelta(last.text + event.text)
+        elif isinstance(event, ThinkingDelta) and isinstance(last, ThinkingDelta):
+            joined[-1] = ThinkingDelta(last.text + event.text)
+        elif isinstance(event, ArgumentsDelta) and isinstance(last, ArgumentsDelta):
+            joined[-1] = ArgumentsDelta(last.json + event.json)
+        else:
+            joined.append(event)
+    return joined
 
 
 def unparsed(raw: str) -> dict[str, Any]:

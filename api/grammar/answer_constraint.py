@@ -1,59 +1,60 @@
-"""Keeps an answer to its grammar: a `scheduler.constraint.Constraint` over the sampled tokens.
+"""Constrains an answer to its grammar: a `scheduler.constraint.Constraint` over the sampled tokens.
 
-Thoughts and text are free, and only watched for the marks that `OutputParser` reads by. Behind the mark of a
-call a grammar says what may come, up to the call's end; where the whole answer must conform to something, it
-does so from the answer's beginning, or from the end of the thoughts.
+Thoughts and text are free: the constraint only follows their tags, as `OutputParser` does. After a call's
+start tag a grammar says which tokens may come, up to the call's end. Where the whole answer must conform to a
+grammar, it does so from the answer's beginning, or from the end of the thoughts.
 """
 
 import logging
 from collections import abc
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from llguidance import LLMatcher
 
-from ..formats.tag_search import find_first, overlap
+from ..formats.tag_follower import AnswerTags, Mode, TagFollower
 from .grammar_cache import Grammar
 from .vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
-MAX_SPACE = 4  # between a mark and its call
+MAX_SPACE = 4  # between a start tag and its call
 
 
 @dataclass(frozen=True, slots=True)
 class ConstraintSpec:
     """What one request's answer must conform to.
 
-    call: what follows when the mark of a call has been written, from the mark on; None for no calls.
-    answer: what the answer is to begin with, behind the thoughts; None where text is free.
-    think: the marks around thoughts, None for a model without.
+    call: the grammar of a call and what follows it, from the start tag on; None where calls are not
+    constrained, and then `tags` has no tags of calls.
+    answer: the grammar that the answer begins with, after the thoughts; None where text is free.
     may_think: the model may open its thoughts itself, before the answer.
     """
 
     vocabulary: Vocabulary
     call: Grammar | None = None
-    call_marks: tuple[bytes, bytes] = (b"", b"")
     answer: Grammar | None = None
-    think: tuple[bytes, bytes] | None = None
+    tags: AnswerTags[bytes] = field(default_factory=AnswerTags)
     may_think: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class AnswerState:
     """Where in its answer the model is.
 
-    tail: the last bytes, as far as a mark may begin in them.
-    owes: what the answer is to begin with has not begun.
-    matcher: of the grammar that holds now, None while anything may come.
-    frees: that grammar is left for free text where it may end.
+    mode: thoughts, or free text while there is no matcher.
+    partial_tag: the last bytes, as far as a tag may begin in them.
+    at_start: the answer has not begun, and thoughts may come before it.
+    awaits_answer: thoughts come before the required answer.
+    matcher: of the grammar that holds now, None while every token may come.
+    continues_as_text: free text follows the text of that grammar.
     """
 
-    tail: bytes = b""
-    is_fresh: bool = False
-    is_thinking: bool = False
-    owes: bool = False
+    mode: Mode = Mode.TEXT
+    partial_tag: bytes = b""
+    at_start: bool = False
+    awaits_answer: bool = False
     matcher: LLMatcher | None = None
-    frees: bool = False
+    continues_as_text: bool = False
 
 
 class AnswerConstraint:
@@ -65,9 +66,12 @@ class AnswerConstraint:
         self._starts_thinking = starts_thinking
         self._refused: set[int] = set()  # at the present position
         self._mask: bytes | None = None  # of the present position, once it was asked for
-        self._state = State(is_thinking=starts_thinking, owes=spec.answer is not None)
-        if spec.answer is not None and not starts_thinking:
-            self._state = State(is_fresh=True, matcher=spec.answer.begin(), frees=spec.answer.frees)
+        if starts_thinking:
+            self._state = AnswerState(Mode.THINKING, awaits_answer=spec.answer is not None)
+        elif spec.answer is not None:
+            self._state = replace(_begun(spec.answer, spec.answer.begin()), at_start=True)
+        else:
+            self._state = AnswerState()
 
     def resumed(self, tokens: abc.Sequence[int]) -> "AnswerConstraint":
         """Make the constraint of an answer that begins with `tokens`."""
@@ -87,12 +91,12 @@ class AnswerConstraint:
 
     def accept(self, token: int) -> bool:
         """Take the next token; False when it may not come."""
-        state = self._after(token)
+        state = self._state_after(token)
         self._mask = None
         if state is None and self._spec.vocabulary.knows(token):
             self._refused.add(token)
             if self.mask() is None:  # nothing else may come either: the grammar has been given up
-                state = self._after(token)
+                state = self._state_after(token)
         if state is not None:
             self._state = state
             self._refused.clear()
@@ -113,96 +117,91 @@ class AnswerConstraint:
         return bytes(mask)
 
     def _give_up(self, problem: str) -> None:
-        """Let the rest of the answer be free: one that must be read with care is better than none."""
+        """Let the rest of the answer be free: an answer that must be read with care is better than none."""
         logger.warning("an answer is not constrained any more: %s", problem.partition("\n")[0])
-        self._state = State()
+        self._state = AnswerState()
         self._refused.clear()
 
     def _opening_thought(self) -> int | None:
         """Return the token that opens thoughts, where the answer may still begin with them."""
         spec = self._spec
-        if not self._state.is_fresh or spec.think is None or not spec.may_think:
+        if not self._state.at_start or spec.tags.thinking is None or not spec.may_think:
             return None
-        return spec.vocabulary.special_tokens.get(spec.think[0].decode())
+        return spec.vocabulary.special_tokens.get(spec.tags.thinking[0].decode())
 
-    def _after(self, token: int) -> State | None:
-        """Return the state behind `token`, None when it may not come."""
+    def _state_after(self, token: int) -> AnswerState | None:
+        """Return the state after `token`, None when the token may not come."""
         state, vocabulary = self._state, self._spec.vocabulary
         if state.matcher is None:
             return self._after_free(state, token)
         if token == self._opening_thought():
-            return State(is_thinking=True, owes=True)
+            return AnswerState(Mode.THINKING, awaits_answer=True)
         is_taken = vocabulary.knows(token) and state.matcher.try_consume_tokens([token])
         if state.matcher.is_error():
             self._give_up(state.matcher.get_error())
-            return self._watch(self._state, vocabulary.text(token))
+            return self._follow(self._state, vocabulary.text(token))
         if not is_taken:
             # A grammar that is complete takes no token any more, not even one that ends the answer.
             return state if state.matcher.is_stopped() and token in vocabulary.eos_ids else None
-        read = state.tail + vocabulary.text(token)
-        if state.frees and state.matcher.is_accepting():
-            return self._freed(read)
-        tail = _last(read, len(self._spec.call_marks[1]) - 1) if state.frees else b""
-        return replace(state, is_fresh=False, tail=tail)
+        if not state.continues_as_text:
+            return replace(state, at_start=False)
+        return self._after_call(state, state.partial_tag + vocabulary.text(token))
 
-    def _after_free(self, state: State, token: int) -> State | None:
-        """As `_after`, where no grammar holds."""
+    def _after_free(self, state: AnswerState, token: int) -> AnswerState | None:
+        """Return the state after a token of free text or thoughts, None when the token may not come."""
         spec, vocabulary = self._spec, self._spec.vocabulary
-        if state.owes and token in vocabulary.eos_ids:
+        if state.awaits_answer and token in vocabulary.eos_ids:
             return None  # the answer may not end within thoughts, before what it must hold
-        mark = spec.call_marks[0]
-        if (
-            spec.call is not None
-            and not state.is_thinking
-            and token == vocabulary.special_tokens.get(mark.decode())
-        ):
-            return self._begin(spec.call, mark)
-        return self._watch(state, vocabulary.text(token))
+        if spec.tags.call and state.mode is Mode.TEXT:
+            tag = spec.tags.call[0]
+            if token == vocabulary.special_tokens.get(tag.decode()):
+                return self._begin(spec.call, tag)
+        return self._follow(state, vocabulary.text(token))
 
-    def _freed(self, read: bytes) -> State:
-        """Go on with free text behind the end mark, and with what of it is in the same token."""
-        beyond = read.partition(self._spec.call_marks[1])[2]
-        # The token is allowed; if it goes on with the mark of what is no call, that is read with care.
-        return self._watch(State(), beyond) or State()
+    def _after_call(self, state: AnswerState, text: bytes) -> AnswerState:
+        """Return the state after a token of a call. text: of that token and the last ones before it."""
+        assert state.matcher is not None
+        end = self._end_tag()
+        if not state.matcher.is_accepting():
+            return replace(state, at_start=False, partial_tag=_last(text, len(end) - 1))
+        # The token may come; if text after the call begins a call that is none, it is read with care.
+        return self._follow(AnswerState(), text.partition(end)[2]) or AnswerState()
 
-    def _watch(self, state: State, text: bytes) -> State | None:
-        """Look for marks in free text, and begin what they begin."""
-        spec, unread = self._spec, state.tail + text
+    def _end_tag(self) -> bytes:
+        assert self._spec.tags.call is not None, "calls have tags"
+        return self._spec.tags.call[1]
+
+    def _follow(self, state: AnswerState, text: bytes) -> AnswerState | None:
+        """Follow the tags of thoughts and free text, and begin the grammars that they begin."""
+        spec, follower = self._spec, TagFollower(self._spec.tags, state.mode, state.partial_tag + text)
         while True:
-            marks = self._marks(state)
-            found = find_first(unread, marks)
-            if found is None:
-                tail = _last(unread, overlap(unread, marks))
-                return state if tail == state.tail else replace(state, tail=tail)
-            place, mark = found
-            unread = unread[place + len(mark) :]
-            if not state.is_thinking and mark == spec.call_marks[0]:
-                begun = unread.lstrip()[:1]
-                if not begun:  # what follows will tell whether it is a call, or text that speaks of the mark
-                    return replace(state, tail=mark + unread[:MAX_SPACE])
-                if self._begin(spec.call, mark + begun) is not None:
-                    return self._begin(spec.call, mark + unread)
-                state = replace(state, tail=b"")
-                continue
-            state = replace(state, is_thinking=not state.is_thinking)
-            if state.owes and not state.is_thinking:
-                return self._begin(spec.answer, unread)
+            _, tag = follower.take()
+            if tag is None:
+                if (follower.mode, follower.unread) == (state.mode, state.partial_tag):
+                    return state
+                return replace(state, mode=follower.mode, partial_tag=follower.unread)
+            follower.cross(tag)
+            if follower.mode is Mode.CALL:
+                begun = follower.unread.lstrip()[:1]
+                if not begun:  # the next text tells whether this is a call, or text that mentions the tag
+                    return replace(state, mode=Mode.TEXT, partial_tag=tag + follower.unread[:MAX_SPACE])
+                if self._begin(spec.call, tag + begun) is not None:
+                    return self._begin(spec.call, tag + follower.unread)
+                follower.end_call(b"")
+            elif follower.mode is Mode.TEXT and state.awaits_answer:
+                return self._begin(spec.answer, follower.unread)
 
-    def _marks(self, state: State) -> list[bytes]:
-        """List the marks that end free text, or thoughts."""
-        spec = self._spec
-        if state.is_thinking:
-            return [spec.think[1]] if spec.think else []
-        call = [spec.call_marks[0]] if spec.call is not None else []
-        return [*call, spec.think[0]] if spec.think else call
-
-    def _begin(self, grammar: Grammar | None, text: bytes) -> State | None:
+    def _begin(self, grammar: Grammar | None, text: bytes) -> AnswerState | None:
         """Begin a grammar of which `text` has been written; None when it does not begin so."""
         assert grammar is not None
         matcher, tokens = grammar.begin(), self._spec.vocabulary.spell(text)
         if matcher.try_consume_tokens(tokens) < len(tokens):
             return None
-        return State(matcher=matcher, frees=grammar.frees)
+        return _begun(grammar, matcher)
+
+
+def _begun(grammar: Grammar, matcher: LLMatcher) -> AnswerState:
+    return AnswerState(matcher=matcher, continues_as_text=grammar.continues_as_text)
 
 
 def _last(text: bytes, count: int) -> bytes:

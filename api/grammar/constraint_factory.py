@@ -5,6 +5,7 @@ from collections.abc import Collection
 from ..answer_options import AnswerOptions
 from ..errors import InvalidRequest
 from ..formats.model_format import ModelFormat
+from ..formats.tag_follower import AnswerTags
 from ..formats.thinking_tags import ThinkingTags
 from ..formats.tool_calls.tool_format import ToolFormat
 from .answer_constraint import ConstraintSpec
@@ -33,7 +34,9 @@ class ConstraintFactory:
     ) -> None:
         self._vocabulary = vocabulary
         self._tool_format = tool_format if tool_format.is_constrained else None
-        self._think = (thinking.start.encode(), thinking.end.encode()) if thinking else None
+        pair = (thinking.start.encode(), thinking.end.encode()) if thinking else None
+        self._tags = AnswerTags(thinking=pair)
+        self._call_tags = AnswerTags((tool_format.start.encode(), tool_format.end.encode()), pair)
         self._grammars = GrammarCache(vocabulary)
 
     @property
@@ -56,12 +59,10 @@ class ConstraintFactory:
             if options.continues_answer:
                 raise InvalidRequest("output_config.format: the last message must be the user's")
             answer = await self._grammars.get(GrammarKey(tools, tool_format, schema))
-        marks = (tool_format.start.encode(), tool_format.end.encode()) if tool_format else (b"", b"")
         return ConstraintSpec(
             vocabulary=self._vocabulary,
             call=call,
-            call_marks=marks,
             answer=answer,
-            think=self._think,
+            tags=self._call_tags if tools else self._tags,
             may_think=not options.thinking.forbidden,
         )

@@ -47,11 +47,11 @@ LIMITS = LLParserLimits(
 class Grammar:
     """A compiled grammar.
 
-    frees: where it may end, the answer is free text again; else only the end of the answer may follow.
+    continues_as_text: free text follows where the grammar may end, else only the end of the answer.
     """
 
     text: str
-    frees: bool
+    continues_as_text: bool
     start: LLMatcher
 
     def begin(self) -> LLMatcher:
@@ -129,7 +129,9 @@ class GrammarCache:
         text = self._text(calls, [self._callable(calls, tool) for tool in tools] if calls else [], schema)
         if len(text) > MAX_GRAMMAR_CHARS:  # rather many tools with loose arguments than none
             text = self._text(calls, [CallableTool(tool.name, any_arguments()) for tool in tools], schema)
-        return self._compiled(text, frees=schema is None and calls is not None and bool(calls.end))
+        return self._compiled(
+            text, continues_as_text=schema is None and calls is not None and bool(calls.end)
+        )
 
     def _text(
         self, tool_format: ToolFormat | None, tools: list[CallableTool], schema: dict[str, Any] | None
@@ -161,14 +163,14 @@ class GrammarCache:
             matcher.compute_bitmask()
         return _first_line(matcher.get_error())
 
-    def _compiled(self, text: str, *, frees: bool) -> Grammar:
+    def _compiled(self, text: str, *, continues_as_text: bool) -> Grammar:
         if len(text) > MAX_GRAMMAR_CHARS:
             raise SchemaTooLarge
         matcher = LLMatcher(self._vocabulary.compiler, text, limits=LIMITS, log_level=0)
         if matcher.is_error():
             problem = _first_line(matcher.get_error())
             raise SchemaError(f"the JSON schemas cannot be enforced: {problem}")
-        return Grammar(text, frees, matcher)
+        return Grammar(text, continues_as_text, matcher)
 
 
 class _Bytes:

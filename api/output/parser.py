@@ -1,65 +1,67 @@
 """Token ids to text, thinking and tool calls: a state machine without I/O.
 
-What it is fed in pieces of any size, it gives back the same: text is held back only while it could be the
-beginning of a mark (`<tool_call>`, `</think>`, a stop sequence) or space before one.
+The events join to the same answer whatever the sizes of the chunks that are fed: text is held back only while
+it could be the beginning of a tag (`<tool_call>`, `</think>`, a stop sequence) or space before a tag.
 """
 
-from collections import abc
-from enum import Enum
+import copy
 
 from ..formats.answer_format import AnswerFormat
 from ..formats.detokenizer import Detokenizer
 from ..formats.output_events import OutputEvent, TextDelta, ThinkingDelta, ToolCallEnd, ToolCallStart
 from ..formats.readers.call_reader import ParseResult
 from ..formats.readers.tool_call_body import ToolCallBody
-from ..formats.tag_search import find_first, overlap
+from ..formats.tag_follower import Mode, TagFollower
 
 SPACE = " \t\r\n"
 
 
-class Mode(Enum):
-    TEXT = "text"
-    THINKING = "thinking"
-    CALL = "call"
-
-
 class OutputParser:
-    """Reads one answer. Once `done`, the rest of what is sampled is of no interest."""
+    """Reads one answer. Once `done`, the rest of the sampled tokens is ignored."""
 
-    def __init__(self, detokenizer: Detokenizer, grammar: AnswerFormat) -> None:
+    def __init__(self, detokenizer: Detokenizer, answer_format: AnswerFormat) -> None:
         self.done = False
-        self.stop_sequence: str | None = None  # the one that was met
+        self.stop_sequence: str | None = None  # the one that ended the answer
         self.has_calls = False
-        self.results: list[ParseResult] = []  # what became of each marked call
+        self.results: list[ParseResult] = []  # of each call between tags
         self._detokenizer = detokenizer
-        self._grammar = grammar
-        self._mode = Mode.THINKING if grammar.starts_thinking else Mode.TEXT
-        self._buffer = ""  # text not yet looked through
+        self._format = answer_format
+        self._tags = answer_format.tags
+        mode = Mode.THINKING if answer_format.starts_thinking else Mode.TEXT
+        self._follower = TagFollower(self._tags, mode, "")
         self._space = ""  # trailing space of the open block, shown only if more of the block follows
-        self._body: ToolCallBody | None = None  # what stands behind a call's start mark
+        self._body: ToolCallBody | None = None  # of the call that is open
         self._block: type[OutputEvent] | None = None  # kind of the block that is open
         self._events: list[OutputEvent] = []
 
     @property
     def in_text(self) -> bool:
-        """Whether what comes next is text, neither thought nor call."""
-        return self._mode is Mode.TEXT
+        """Whether the next token is text, not part of thoughts or a call."""
+        return self._follower.mode is Mode.TEXT
 
     @property
     def in_thoughts(self) -> bool:
-        """Whether what comes next is thought."""
-        return self._mode is Mode.THINKING
+        """Whether the next token is part of thoughts."""
+        return self._follower.mode is Mode.THINKING
+
+    def leaves_thoughts(self, token: int) -> bool:
+        """Whether `token` would end the thoughts that are open. Does not take the token."""
+        trial = copy.copy(self)
+        trial._detokenizer, trial._follower = self._detokenizer.copy(), self._follower.copy()
+        trial._events, trial.results = [], []
+        trial.feed([token])
+        return not trial.in_thoughts
 
     def feed(self, tokens: list[int]) -> list[OutputEvent]:
-        """Take tokens and return the pieces that have become certain."""
-        self._buffer += self._detokenizer.add(tokens)
+        """Take tokens and return the events that have become certain."""
+        self._follower.unread += self._detokenizer.add(tokens)
         self._scan()
         return self._take()
 
     def finish(self) -> list[OutputEvent]:
-        """Return what was held back; nothing may be fed afterwards."""
+        """Return the events that were held back; nothing may be fed afterwards."""
         if not self.done:
-            self._buffer += self._detokenizer.flush()
+            self._follower.unread += self._detokenizer.flush()
             self._end()
         return self._take()
 
@@ -68,61 +70,48 @@ class OutputParser:
         return events
 
     def _scan(self) -> None:
-        """Move text from the buffer to where it belongs, as far as no mark can begin in it."""
+        """Emit the unread text, as far as no tag can begin in it."""
+        follower = self._follower
         while not self.done:
-            marks, mode = self._marks(), self._mode
-            found = find_first(self._buffer, marks)
-            place = len(self._buffer) - overlap(self._buffer, marks) if found is None else found[0]
-            text, self._buffer = self._buffer[:place], self._buffer[place:]
+            mode = follower.mode
+            text, tag = follower.take(in_value=self._in_value())
             self._emit(text)
-            if self._mode is not mode:
-                continue  # the text has ended a call, and is back in the buffer in part
-            if found is None or self.done:
+            if follower.mode is not mode:
+                continue  # the text has ended a call, and part of it is unread again
+            if tag is None or self.done:
                 return
-            self._buffer = self._buffer[len(found[1]) :]
-            self._cross(found[1])
+            follower.cross(tag)
+            self._cross(mode, tag)
 
-    def _marks(self) -> list[str]:
-        """List the marks that would end the present mode."""
-        grammar = self._grammar
-        if self._mode is Mode.CALL:
-            return [grammar.tool_format.end] if grammar.tool_format and grammar.tool_format.end else []
-        if self._mode is Mode.THINKING:
-            return [grammar.thinking.end] if grammar.thinking else []
-        marks = [grammar.tool_format.start] if grammar.tool_format else []
-        marks += [grammar.thinking.start] if grammar.thinking else []
-        if grammar.is_value and self._has_begun(marks):
-            return list(grammar.stop_sequences)
-        return [*marks, *grammar.stop_sequences]
+    def _in_value(self) -> bool:
+        """Whether a value has begun, or begins in the unread text, where no start tag can stand instead."""
+        if not self._format.is_value or not self.in_text:
+            return False
+        text = self._follower.unread.lstrip(SPACE)
+        may_be_tag = any(tag.startswith(text) or text.startswith(tag) for tag in self._tags.starts)
+        return self._block is TextDelta or (bool(text) and not may_be_tag)
 
-    def _has_begun(self, marks: abc.Sequence[str]) -> bool:
-        """Whether the text has begun, or does so in the buffer, where none of `marks` may stand instead."""
-        text = self._buffer.lstrip(SPACE)
-        may_be_mark = any(mark.startswith(text) or text.startswith(mark) for mark in marks)
-        return self._block is TextDelta or (bool(text) and not may_be_mark)
-
-    def _cross(self, mark: str) -> None:
-        """Change the mode at a mark."""
-        grammar = self._grammar
-        if self._mode is Mode.CALL:
+    def _cross(self, mode: Mode, tag: str) -> None:
+        """Go on after a tag. mode: what the text before the tag belongs to."""
+        if mode is Mode.CALL:
             assert self._body is not None, "a call has a body"
             self._follow(self._body, self._body.add_end_tag())
-        elif self._mode is Mode.THINKING:
+        elif mode is Mode.THINKING:
             # Even empty thoughts are a block to what follows them.
-            self._mode, self._space, self._block = Mode.TEXT, "", ThinkingDelta
-        elif grammar.tool_format and mark == grammar.tool_format.start:
-            self._mode = Mode.CALL
-            self._body = grammar.tool_format.body(grammar.tools)
-        elif grammar.thinking and mark == grammar.thinking.start:
-            self._mode, self._space = Mode.THINKING, ""
+            self._space, self._block = "", ThinkingDelta
+        elif self._follower.mode is Mode.CALL:
+            assert self._format.tool_format is not None, "a call has a format"
+            self._body = self._format.tool_format.body(self._format.tools)
+        elif self._follower.mode is Mode.THINKING:
+            self._space = ""
         else:
             self._flush_space()
-            self.stop_sequence, self.done = mark, True
+            self.stop_sequence, self.done = tag, True
 
     def _emit(self, text: str) -> None:
         if self._body is not None:
             self._follow(self._body, self._body.add(text))
-        elif self._mode is Mode.THINKING:
+        elif self.in_thoughts:
             self._emit_in_block(ThinkingDelta, text)
         else:
             self._emit_in_block(TextDelta, text)
@@ -132,57 +121,58 @@ class OutputParser:
         if self._block is not kind and (self._block is not None or kind is ThinkingDelta):
             text = text.lstrip(SPACE)
         text = self._space + text
-        shown = text if self._grammar.is_plain else text.rstrip(SPACE)
+        shown = text if self._format.is_plain else text.rstrip(SPACE)
         self._space = text[len(shown) :]
         if shown:
             self._block = kind
             self._events.append(kind(shown))
 
-    def _show_calls(self, events: list[OutputEvent]) -> None:
-        """Show pieces of calls; where one call is all that is wanted, its end is the answer's."""
+    def _emit_calls(self, events: list[OutputEvent]) -> None:
+        """Emit events of calls; where the answer is to hold one call only, the call's end ends the answer."""
         if events:
             self._space, self._block, self.has_calls = "", ToolCallStart, True
         ends = [place for place, event in enumerate(events, 1) if isinstance(event, ToolCallEnd)]
-        if ends and self._grammar.one_call:
+        if ends and self._format.one_call:
             self.done = True
             events = events[: ends[0]]
         self._events += events
 
     def _follow(self, body: ToolCallBody, events: list[OutputEvent]) -> None:
-        """Show what a body has brought, and go on behind it when it is over."""
-        self._show_calls(events)
+        """Emit the events of a call's body, and go on after the body when it is over."""
+        self._emit_calls(events)
         if self.done:
             self.results.append("ok")
         elif body.is_over:
             self._end_body(body)
 
     def _end_body(self, body: ToolCallBody) -> None:
-        """Go on behind a body. What holds no call is text again."""
-        tool_format = self._grammar.tool_format
-        assert tool_format is not None, "a body has a format"
-        self._mode, self._body = Mode.TEXT, None
+        """Go on after a call's body. What holds no call is text again."""
+        tool_format = self._format.tool_format
+        assert tool_format is not None, "a call has a format"
+        self._body = None
         result = body.result()
-        self._show_calls(result.events)
+        self._emit_calls(result.events)
         self.results.append(result.result)
         if result.text:
             end = tool_format.end if body.is_over else ""
             self._emit_in_block(TextDelta, tool_format.start + result.text + end)
         rest = result.unread
-        if body.is_over:  # what stands before the mark is of no interest, unless it was another call's
+        if body.is_over:  # text before the end tag is of no interest, unless it holds another call
             place = rest.find(tool_format.start)
             rest = rest[place:] + tool_format.end if place >= 0 else ""
-        self._buffer = rest + body.remainder + self._buffer
+        self._follower.end_call(rest + body.remainder)
 
     def _end(self) -> None:
         """Deal with what is open at the end of the answer."""
-        while not self.done and (self._buffer or self._body is not None):
+        follower = self._follower
+        while not self.done and (follower.unread or self._body is not None):
             self._scan()
-            text, self._buffer = self._buffer, ""
+            text, follower.unread = follower.unread, ""
             self._emit(text)
             if self._body is not None and not self.done:
-                self._show_calls(self._body.end_answer())
+                self._emit_calls(self._body.end_answer())
                 self._end_body(self._body)
-        if self._mode is Mode.TEXT and not self.done:
+        if self.in_text and not self.done:
             self._flush_space()
 
     def _flush_space(self) -> None:

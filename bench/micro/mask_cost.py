@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import mlx.core as mx
 
+from pensieve.api.formats.tag_follower import AnswerTags
 from pensieve.api.formats.tool_calls.plain_format import plain_format
 from pensieve.api.grammar.answer_constraint import AnswerConstraint, ConstraintSpec
 from pensieve.api.grammar.grammar_cache import GrammarCache, GrammarKey
@@ -121,16 +122,17 @@ def measure(size: int, num_tools: int) -> None:
     grammars = GrammarCache(vocabulary)
     print(f"{size:,} tokens, {num_tools} tools; milliseconds: median, 99 %, worst")
     row("compile all tools", [timed(lambda: grammars.compile(wanted)) for _ in range(5)])
-    grammar, marks = grammars.compile(wanted), (plain_format().start.encode(), plain_format().end.encode())
+    grammar = grammars.compile(wanted)
+    tags = AnswerTags((plain_format().start.encode(), plain_format().end.encode()))
     masks, accepts = [], []
     for _ in range(10):
-        constraint = AnswerConstraint(ConstraintSpec(vocabulary, grammar, marks))
+        constraint = AnswerConstraint(ConstraintSpec(vocabulary, grammar, tags=tags))
         for token in cut(call(rng).encode(), vocabulary):
             masks.append(timed(constraint.mask))
             accepts.append(timed(constraint.accept, token))
     row("a token's mask, in a call", masks)
     row("a token accepted, in a call", accepts)
-    free = AnswerConstraint(ConstraintSpec(vocabulary, grammar, marks))
+    free = AnswerConstraint(ConstraintSpec(vocabulary, grammar, tags=tags))
     row(
         "a token accepted, in free text",
         [timed(lambda: free.accept(rng.randrange(300, size))) for _ in range(5000)],

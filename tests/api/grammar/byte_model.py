@@ -8,6 +8,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from pensieve.api.formats.tag_follower import AnswerTags
 from pensieve.api.formats.tool_calls.tool_format import ToolFormat
 from pensieve.api.grammar.answer_constraint import AnswerConstraint, ConstraintSpec
 from pensieve.api.grammar.grammar_cache import Grammar, GrammarCache, GrammarKey
@@ -19,6 +20,7 @@ from ..builders import read_vocabulary
 
 MARKS = ("<|end|>", "<call>", "</call>", "<think>", "</think>")
 MERGED = ("<call>{", ">{", '>{"', "k>\n", 'k>{"', ">\n\n", '":', '"}')
+TAGS = AnswerTags((b"<call>", b"</call>"), (b"<think>", b"</think>"))
 READ = Tool(name="read", input_schema=record("path", path={"type": "string"}))
 
 
@@ -55,8 +57,7 @@ class Model:
         grammar = self.grammar()
         if settings.pop("forced", False):
             settings["answer"] = grammar
-        think = (b"<think>", b"</think>")
-        return ConstraintSpec(self.vocabulary, grammar, (b"<call>", b"</call>"), think=think, **settings)
+        return ConstraintSpec(self.vocabulary, grammar, tags=TAGS, **settings)
 
     def token(self, text: str) -> int:
         return self.vocabulary.bytes_of.index(text.encode())

@@ -6,18 +6,21 @@ import random
 import pytest
 from llguidance import LLParserLimits
 
+from pensieve.api.formats.answer_format import AnswerFormat
 from pensieve.api.formats.detokenizer import ByteDetokenizer
 from pensieve.api.formats.thinking_tags import ThinkingTags
 from pensieve.api.grammar.answer_constraint import AnswerConstraint, ConstraintSpec
 from pensieve.api.grammar.grammar_cache import GrammarCache, GrammarKey
-from pensieve.api.output.thinking_budget import BudgetedTokenStream, ThinkingBudget
+from pensieve.api.output.parser import OutputParser
+from pensieve.api.output.resumable_stream import ResumableTokenStream
+from pensieve.api.output.thinking_budget import BudgetedReader, ThinkingBudget
 from pensieve.api.schema import Tool
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.sequence import Request
 
 from ...fakes import Script, ScriptedScheduler
 from ...schemas import opened, record
-from .byte_model import READ, Model, with_tokens, write
+from .byte_model import READ, TAGS, Model, with_tokens, write
 
 CALL = '{"name": "read", "arguments": {"path": "a"}}'
 
@@ -104,7 +107,7 @@ def test_a_token_that_completes_the_mark_may_go_on_as_the_call_does(model: Model
 def test_a_token_that_goes_on_as_no_call_does_is_refused_and_others_are_not(model: Model) -> None:
     vocabulary = with_tokens(model.vocabulary, [b">x", b"l>{x"])
     grammar = GrammarCache(vocabulary).compile(GrammarKey((READ,), model.format, None))
-    constraint = AnswerConstraint(ConstraintSpec(vocabulary, grammar, (b"<call>", b"</call>")))
+    constraint = AnswerConstraint(ConstraintSpec(vocabulary, grammar, tags=TAGS))
     write(constraint, "a <cal")
     token = vocabulary.bytes_of.index(b"l>{x")
     assert constraint.mask() is None
@@ -172,12 +175,13 @@ def test_a_constraint_survives_the_end_of_a_thinking_budget(model: Model) -> Non
     scheduler.play(Script([model.vocabulary.spell(b"so many thoughts")], hangs=True), Script())
     closing = model.vocabulary.spell(b"\n</think>\n\n")
     detokenizer = ByteDetokenizer(model.vocabulary.bytes_of)
-    tags = ThinkingTags("<think>", "</think>", closing_tokens=tuple(closing))
-    budget = ThinkingBudget(4, tags, True, lambda: detokenizer)
+    tags = ThinkingTags("<think>", "</think>")
+    parser = OutputParser(detokenizer, AnswerFormat(thinking=tags, starts_thinking=True))
     request = Request([1], SamplingParams(), 99, constraint=constraint)
 
     async def run() -> None:
-        await BudgetedTokenStream(scheduler.submit, request, budget).__anext__()
+        token_stream = ResumableTokenStream(scheduler.submit, request)
+        await BudgetedReader(token_stream, parser, ThinkingBudget(4, tuple(closing))).read()
 
     asyncio.run(run())
     following = scheduler.requests[1].constraint
@@ -223,7 +227,7 @@ def test_arguments_come_in_any_order_each_once_and_the_required_ones_in_any_case
     grammar = model.grammar(tools=tools)
 
     def begin(name: str, arguments: str) -> AnswerConstraint:
-        spec = ConstraintSpec(model.vocabulary, call_marks=(b"<call>", b"</call>"), answer=grammar)
+        spec = ConstraintSpec(model.vocabulary, grammar, grammar, TAGS)
         constraint = AnswerConstraint(spec)
         write(constraint, f'<call>{{"name": "{name}", "arguments": {arguments}')
         return constraint

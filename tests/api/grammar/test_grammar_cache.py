@@ -15,7 +15,7 @@ from pensieve.api.schema import Tool
 from ...fakes import ByteTokenizer
 from ...schemas import record
 from ..builders import make_format
-from .byte_model import READ, Model, make_tokenizer, write
+from .byte_model import READ, TAGS, Model, make_tokenizer, write
 
 
 def test_grammars_are_compiled_once_for_all_who_ask_at_the_same_time(model: Model) -> None:
@@ -87,9 +87,7 @@ def test_a_long_chain_of_references_does_not_overflow_the_stack(model: Model) ->
 def test_many_tools_are_rather_called_loosely_than_refused(model: Model) -> None:
     schema = record(**{f"parameter_{i}": {"type": "string", "maxLength": 500} for i in range(10)})
     tools = [Tool(name=f"tool_{i}", input_schema=schema) for i in range(250)]
-    constraint = AnswerConstraint(
-        ConstraintSpec(model.vocabulary, model.grammar(tools=tools), (b"<call>", b"</call>"))
-    )
+    constraint = AnswerConstraint(ConstraintSpec(model.vocabulary, model.grammar(tools=tools), tags=TAGS))
     write(constraint, '<call>{"name": "tool_249", "arguments": {"x": [1]}}</call>')
 
 
@@ -105,7 +103,5 @@ def test_many_tools_are_rather_called_loosely_than_refused(model: Model) -> None
 def test_a_tool_whose_schema_makes_no_sense_can_be_called_all_the_same(model: Model, odd: Any) -> None:
     schema = {"type": "object", "properties": {"path": {"type": "string"}, "odd": odd}}
     tools = [Tool.model_construct(name="odd", input_schema=schema), READ]
-    constraint = AnswerConstraint(
-        ConstraintSpec(model.vocabulary, model.grammar(tools=tools), (b"<call>", b"</call>"))
-    )
+    constraint = AnswerConstraint(ConstraintSpec(model.vocabulary, model.grammar(tools=tools), tags=TAGS))
     write(constraint, '<call>{"name": "odd", "arguments": {"path": "a"}}</call>')

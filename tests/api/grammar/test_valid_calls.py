@@ -19,6 +19,7 @@ import pytest
 
 from pensieve.api.formats.answer_format import AnswerFormat
 from pensieve.api.formats.output_events import ToolCallEnd, ToolCallStart, call_input
+from pensieve.api.formats.tag_follower import AnswerTags
 from pensieve.api.formats.tool_calls.plain_format import plain_format
 from pensieve.api.formats.tool_calls.template_tools import template_tool
 from pensieve.api.grammar.answer_constraint import AnswerConstraint, ConstraintSpec
@@ -83,9 +84,9 @@ class Calls:
         rng = random.Random(seed)
         tools = rng.sample(TOOLS, rng.randint(1, 5))
         grammar = await self.grammars.get(GrammarKey(tuple(tools), FORMAT, None))
-        marks = (FORMAT.start.encode(), FORMAT.end.encode())
+        tags = (FORMAT.start.encode(), FORMAT.end.encode())
         forced = grammar if rng.random() < 0.8 else None
-        spec = ConstraintSpec(self.vocabulary, call=grammar, call_marks=marks, answer=forced)
+        spec = ConstraintSpec(self.vocabulary, call=grammar, tags=AnswerTags(tags), answer=forced)
         begun = "" if forced else FORMAT.start + "{"  # in letters a mark is one when a call follows
         prompt = f"{seed}: {begun}"
         constraint = AnswerConstraint(spec).resumed(self.ids(begun))

@@ -24,6 +24,7 @@ from pensieve.api.formats.tool_calls.tool_format import ToolFormat
 from pensieve.api.message_events import MessageBodyBuilder, MessageStreamWriter
 from pensieve.api.metrics import Metrics
 from pensieve.api.openai.chunks import ChatBodyBuilder, ChatStreamWriter
+from pensieve.api.output.answer_reader import AnswerReader
 from pensieve.api.output.parser import OutputParser
 from pensieve.api.request_record import RequestRecord
 from pensieve.api.stream import BodyBuilder
@@ -234,7 +235,8 @@ class Lab:
         request = Request([1], SamplingParams(), 10_000, frozenset())
         token_stream = ScriptedTokenStream(request, Script(chunks, finish=finish))
         record = RequestRecord(request, token_stream, self._metrics, 0.0)
-        return Answer(token_stream, OutputParser(make_detokenizer(name)(), grammar), record)
+        parser = OutputParser(make_detokenizer(name)(), grammar)
+        return Answer(AnswerReader(token_stream, parser), record)
 
 
 @pytest.mark.parametrize("name", ["qwen", "llama_3", "phi_3", "llama_2", "demo", "bytes"])

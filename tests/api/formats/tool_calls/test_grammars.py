@@ -111,7 +111,7 @@ def draw(vocabulary: Vocabulary, grammar: Any, rng: random.Random) -> str:
     matcher, written = grammar.begin(), b""
     ends = [*map(ord, '"}]<,:'), *vocabulary.special_tokens.values()]
     for _ in range(1200):
-        if matcher.is_accepting() and (grammar.frees or rng.random() < 0.5):
+        if matcher.is_accepting() and (grammar.continues_as_text or rng.random() < 0.5):
             return written.decode()
         bits = np.unpackbits(np.frombuffer(matcher.compute_bitmask(), np.uint8), bitorder="little")
         allowed = [i for i in np.flatnonzero(bits).tolist() if i != 256]
