@@ -84,5 +84,5 @@ class PlainRunner(Runner):
         for layer, written in enumerate(pools.write_fences):
             keys, values = written[:, : len(rows), :, 0].swapaxes(1, 2)
             pools.write(layer, slots, keys, values)
-            pools.write_fences[layer] = mx.zeros((8,))
+            pools.write_fences[layer] = mx.zeros((MIN_KERNEL_ELEMENTS,))
         return logits
