@@ -108,7 +108,7 @@ class DecodeGraphs:
         return logits[: len(slot_ranges)]
 
     def _find(self, wanted: BatchLayout) -> tuple[BatchLayout, Graph] | None:
-        """A graph for a batch of the layout, made now if it is worth it; None to go without."""
+        """Return a graph for a batch of layout `wanted`, made now if that pays, or None."""
         if not wanted or self._num_failures >= MAX_FAILURES:
             return None
         entry = self._entries.setdefault(wanted, GraphEntry())
@@ -122,7 +122,7 @@ class DecodeGraphs:
         return larger if entry.graph is None else (wanted, entry.graph)
 
     def _larger(self, wanted: BatchLayout) -> tuple[BatchLayout, Graph] | None:
-        """The smallest graph that serves a batch of the layout with some padding."""
+        """Return the smallest graph that serves a batch of layout `wanted` with some padding."""
         graphs = {
             batch_layout: entry.graph
             for batch_layout, entry in self._entries.items()

@@ -99,7 +99,10 @@ class VisibleSlots:
     def of(
         cls, queries: npt.NDArray[np.int64], length: int, prefixes: list[SharedPrefix], window: int | None
     ) -> "VisibleSlots":
-        """queries: their numbers, counted head after head, with `length` queries a head."""
+        """Return what a tile of queries sees.
+
+        queries: their numbers, counted head after head, with `length` queries a head.
+        """
         total = sum(prefix.num_slots for prefix in prefixes)
         end = queries % length - length + 1 + total
         return cls(end - (window or total), end)

@@ -4,7 +4,7 @@ import mlx.core as mx
 import numpy as np
 
 from pensieve.cache.blocks import BLOCK_SIZE
-from pensieve.cache.kv import ArrayPools, Pool
+from pensieve.cache.kv import MIN_KERNEL_ELEMENTS, ArrayPools, Pool
 from pensieve.engine.attention.array_attention import AttentionParams
 from pensieve.engine.attention.kernels.batch_tables import TableSource
 from pensieve.engine.attention.kernels.paged_kernels import LayerPools, PagedKernels
