@@ -6,19 +6,31 @@ from typing import Any
 
 import pytest
 
+from pensieve.bench.micro import served_steps
+from pensieve.bench.micro.bare_engine import TimedRunner
 from pensieve.bench.micro.served_steps import REPEATS, main
+from pensieve.cache.blocks import BLOCK_SIZE
+from pensieve.engine.attention.paged import PagedModel
 
-SESSIONS, SHARED, NEW, ANSWER = 2, 64, 64, 4
+SESSIONS, SHARED, NEW, ANSWER = 2, 64, 32, 4
 SIZES = [
     *("--sessions", str(SESSIONS), "--shared-tokens", str(SHARED), "--new-tokens", str(NEW)),
     *("--answer-tokens", str(ANSWER), "--step-tokens", "32"),
 ]
 
 
-@pytest.fixture(scope="module")
-def steps(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def runner_ahead(paged: PagedModel, num_tokens: int) -> TimedRunner:
+    """A runner that queues a step before it reads the one before, as on a GPU."""
+    return TimedRunner(paged, -(-num_tokens // BLOCK_SIZE), on_host=False)
+
+
+@pytest.fixture(scope="module", params=["at once", pytest.param("one step ahead", marks=pytest.mark.slow)])
+def steps(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     file: Path = tmp_path_factory.mktemp("steps") / "steps.json"
-    main([*SIZES, "--json", str(file)])
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "one step ahead":
+            patch.setattr(served_steps, "timed_runner", runner_ahead)
+        main([*SIZES, "--json", str(file)])
     found: list[dict[str, Any]] = json.loads(file.read_text())["steps"]
     return found
 
