@@ -1,1 +1,1 @@
-"""The `pensieve` command: its flags, `serve` and `claude`, and what they tell the user. Knows no request."""
+"""The `pensieve` command: its flags, `serve` and `claude`, and their messages to the user."""

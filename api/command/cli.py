@@ -1,4 +1,4 @@
-"""The `pensieve` command: starts the server or the fleet, and puts every failure in one line.
+"""The `pensieve` command: starts the server, Claude Code or the bench, and reports every failure in one line.
 
 Flags are made from the fields of the frozen config classes, so that a default is written once.
 """
@@ -30,12 +30,12 @@ BENCH_CONFIGS = (TraceConfig, BenchConfig)
 
 
 class UsageError(PensieveError):
-    """The command line makes no sense."""
+    """The command line is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that the command line says."""
+    """The settings of `pensieve serve`, as the command line gives them."""
 
     engine: EngineConfig
     server: ServerConfig
@@ -46,11 +46,12 @@ class Parser(argparse.ArgumentParser):
     """Raises UsageError where argparse would print its usage and exit with 2."""
 
     def error(self, message: str) -> NoReturn:
+        """Raise UsageError."""
         raise UsageError(f"{message} (see {self.prog} --help)")
 
 
 def main(argv: abc.Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code."""
+    """Run the command and return its exit code."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
         _run(arguments)
@@ -66,7 +67,7 @@ def main(argv: abc.Sequence[str] | None = None) -> int:
 
 
 def explain(error: Exception) -> str:
-    """One line for the user."""
+    """Return an error as one line for the user."""
     text = " ".join(str(error).split())
     if isinstance(error, PensieveError):
         return text
@@ -74,7 +75,7 @@ def explain(error: Exception) -> str:
 
 
 def make_parser() -> Parser:
-    """The whole command line."""
+    """Return the parser of the whole command line."""
     parser = Parser(prog="pensieve", description="Serve many Claude Code sessions from one local MLX model.")
     parser.add_argument("--version", action="version", version=f"pensieve {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
@@ -126,11 +127,12 @@ def add_flags(parser: argparse.ArgumentParser, config: type[Any]) -> None:
 
 
 def flag_name(field_name: str) -> str:
+    """Return the flag of a config's field."""
     return "--" + field_name.replace("_", "-")
 
 
 def flag_type(annotation: Any) -> type[Any]:
-    """The type that parses a flag: `int` of `int | None`, `str` of a Literal."""
+    """Return the type that parses a flag: `int` for `int | None`, `str` for a Literal."""
     if isinstance(annotation, UnionType):
         annotation = next(kind for kind in get_args(annotation) if kind is not type(None))
     if get_origin(annotation) is Literal:
@@ -140,7 +142,7 @@ def flag_type(annotation: Any) -> type[Any]:
 
 
 def read_settings(namespace: argparse.Namespace) -> Settings:
-    """Build the configs from parsed flags. Raises UsageError when one refuses its values."""
+    """Build the configs from parsed flags. Raises UsageError when a config refuses its values."""
     try:
         return Settings(
             read_config(EngineConfig, namespace),
@@ -152,12 +154,13 @@ def read_settings(namespace: argparse.Namespace) -> Settings:
 
 
 def read_config(config: type[T], namespace: argparse.Namespace) -> T:
+    """Build one config from parsed flags. Raises ValueError when it refuses its values."""
     names = [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]  # a dataclass
     return config(**{name: getattr(namespace, name) for name in names})
 
 
 def unsupported(system: str, machine: str, python: tuple[int, int]) -> str | None:
-    """Why MLX cannot run here and what would do instead; None where it can."""
+    """Return why MLX cannot run here, and what to do instead; None where it can run."""
     if system == "Windows":
         return "Windows is not supported by MLX: run Pensieve in WSL 2 (Linux, with an NVIDIA GPU or the CPU)"
     if system == "Darwin" and machine != "arm64":
@@ -172,7 +175,7 @@ def unsupported(system: str, machine: str, python: tuple[int, int]) -> str | Non
 
 
 def split_client_arguments(arguments: abc.Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split at the first word that is none of our flags: what stands from there on is the client's."""
+    """Split a command line at its first word that is no flag of `serve`: from there on it is the client's."""
     valued = {flag_name(field.name) for config in CONFIGS for field in dataclasses.fields(config)}
     place = 0
     while place < len(arguments):
@@ -207,7 +210,7 @@ def _bench(namespace: argparse.Namespace) -> None:
         trace, config = read_config(TraceConfig, namespace), read_config(BenchConfig, namespace)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    # Here, so that a server does not load what it never needs.
+    # Imported here: a server never needs it.
     from ...bench.main import bench
 
     bench(trace, config)
@@ -217,7 +220,7 @@ def _claude(arguments: list[str]) -> None:
     flags, rest = split_client_arguments(arguments)
     namespace = make_parser().parse_args(["claude", *flags])
     config = read_settings(namespace).server
-    # Here, so that other commands do not load what they never need.
+    # Imported here: other commands never need it.
     from .launch import launch, print_environment
 
     if namespace.print_env:
@@ -230,7 +233,7 @@ def _serve(settings: Settings) -> None:
     problem = unsupported(platform.system(), platform.machine(), sys.version_info[:2])
     if problem is not None:
         raise UsageError(problem)
-    # Here, because it imports MLX: --help must be quick, and must work where MLX does not.
+    # Imported here, because it imports MLX: --help must be quick, and must work where MLX does not.
     try:
         from .serve import serve
     except ImportError as error:

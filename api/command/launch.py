@@ -1,4 +1,4 @@
-"""`pensieve claude`: starts Claude Code on the server that runs, or on one that is started for it."""
+"""`pensieve claude`: starts Claude Code on a running server, or on one that it starts first."""
 
 import json
 import os
@@ -20,10 +20,10 @@ from ..config import ServerConfig
 from .client_environment import API_KEY, RunningServer, base_url, client_environment
 
 CLIENT = "claude"
-CLIENT_VARIABLE = "PENSIEVE_CLAUDE"  # names the client where it is not on the path
+CLIENT_VARIABLE = "PENSIEVE_CLAUDE"  # path of the client's executable, where PATH does not lead to it
 
 PROBE_S = 5.0
-STOP_S = 10.0  # the server ends its answers sooner
+STOP_S = 10.0  # the server ends its answers within a shorter time
 
 PERMISSION_NOTE = (
     "Claude Code's automatic permission mode wants a classifier that a local server does not have; "
@@ -32,13 +32,13 @@ PERMISSION_NOTE = (
 
 
 class LaunchError(PensieveError):
-    """The client or the server is not to be had."""
+    """The client or the server cannot be started or found."""
 
 
 def launch(config: ServerConfig, serve_flags: abc.Sequence[str], arguments: abc.Sequence[str]) -> int:
     """Run Claude Code with `arguments` until it ends; return its exit code. Raises LaunchError.
 
-    serve_flags: of `pensieve serve`, in case that no server answers.
+    serve_flags: flags of `pensieve serve`, used when no server answers.
     """
     client = find_client()
     _check_port(config)
@@ -51,7 +51,7 @@ def launch(config: ServerConfig, serve_flags: abc.Sequence[str], arguments: abc.
 
 
 def print_environment(config: ServerConfig) -> None:
-    """Print what a shell is to set, so that `claude` uses the server that runs. Raises LaunchError."""
+    """Print the shell commands that make `claude` use the running server. Raises LaunchError."""
     _check_port(config)
     running = find_server(config)
     if running is None:
@@ -74,9 +74,9 @@ def find_client() -> str:
 
 
 def find_server(config: ServerConfig) -> RunningServer | None:
-    """Ask the server at the configured address who it is; None when nobody listens. Raises LaunchError."""
+    """Return the server at the configured address, None when nothing listens there. Raises LaunchError."""
     url = _url(config)
-    # A proxy could not reach this machine.
+    # No proxy: it could not reach a server on this machine.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(f"{url}/health", timeout=PROBE_S) as response:
@@ -94,15 +94,15 @@ def find_server(config: ServerConfig) -> RunningServer | None:
 
 @contextmanager
 def started_server(config: ServerConfig, flags: abc.Sequence[str]) -> Iterator[RunningServer]:
-    """Run `pensieve serve` meanwhile. Raises LaunchError when it does not start."""
+    """Run `pensieve serve` for the time of the context. Raises LaunchError when it does not start."""
     process = subprocess.Popen(
-        # -P: in the user's folder may lie files that are named like modules.
+        # -P: files of the user's folder must not be imported as modules.
         [sys.executable, "-P", "-m", "pensieve", "serve", *flags],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        start_new_session=True,  # a Ctrl-C in the terminal is the client's
+        start_new_session=True,  # a Ctrl-C in the terminal goes to the client only
     )
     try:
         output = _Output(process)
@@ -116,7 +116,7 @@ def started_server(config: ServerConfig, flags: abc.Sequence[str]) -> Iterator[R
 
 
 class _Output(threading.Thread):
-    """Shows what a server says until it is ready; later lines would spoil the client's screen."""
+    """Prints a server's output until it is ready; later lines would disturb the client's screen."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         super().__init__(daemon=True)
@@ -149,7 +149,7 @@ def _run_client(
     if sys.stderr.isatty() and "--permission-mode" not in arguments:
         print(PERMISSION_NOTE, file=sys.stderr, flush=True)
     settings = client_environment(server, config.api_key, os.environ)
-    # Ctrl-C reaches the client as well, which knows what to do; a handler, unlike SIG_IGN, is not inherited.
+    # Ctrl-C reaches the client as well, which handles it. Unlike SIG_IGN, a handler is not inherited.
     signal.signal(signal.SIGINT, lambda *_: None)
     try:
         return subprocess.call([client, *arguments], env=settings)
@@ -159,7 +159,7 @@ def _run_client(
 
 @contextmanager
 def _ending_with_us() -> Iterator[None]:
-    """Leave through `finally` when we are told to end, so that no server stays behind."""
+    """Turn signals that end this process into SystemExit, so that a server it has started is stopped."""
     numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
     before = [signal.getsignal(number) for number in numbers]
     for number in numbers[:2]:

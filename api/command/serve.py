@@ -30,7 +30,7 @@ CUT_S = GRACE_S + 2  # connections that are still open then are closed
 
 
 class ListenError(PensieveError):
-    """The address or port cannot be had."""
+    """The address or port cannot be listened on."""
 
 
 class EngineGivenUp(PensieveError):
@@ -38,7 +38,7 @@ class EngineGivenUp(PensieveError):
 
 
 class Server(uvicorn.Server):
-    """uvicorn with the scheduler's task beside it: begun before and ended with the answers."""
+    """uvicorn with the scheduler's task: it starts before uvicorn listens, and ends with the last answer."""
 
     def __init__(self, config: uvicorn.Config, scheduler: SchedulerLoop, greeting: str) -> None:
         super().__init__(config)
@@ -48,7 +48,7 @@ class Server(uvicorn.Server):
         self._task: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start the scheduler, then as uvicorn does; then greet."""
+        """Start the scheduler, then uvicorn; then print the greeting."""
         self._task = asyncio.create_task(self.scheduler.run())
         self._task.add_done_callback(self._scheduler_ended)
         await super().startup(sockets)
@@ -56,7 +56,7 @@ class Server(uvicorn.Server):
             say(self.greeting)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let answers end within the grace period; the scheduler gives the others an error to send."""
+        """Let answers end within GRACE_S; then the scheduler fails the others, and their clients get an error."""
         assert self._task is not None
         stats = self.scheduler.stats()
         if num_answers := stats.num_running + stats.num_waiting:
@@ -67,28 +67,31 @@ class Server(uvicorn.Server):
         await asyncio.gather(self._task, return_exceptions=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop at a signal. At a second one answers end at once; uvicorn's own haste would cut them off."""
+        """Stop at the first signal; at the second, fail all answers at once.
+
+        uvicorn's own reaction to a second signal would break the connections without an error event.
+        """
         if self.should_exit and self._task is not None and not self._task.done():
             self._task.get_loop().call_soon_threadsafe(self._task.cancel)
         else:
             super().handle_exit(sig, frame)
 
     def _scheduler_ended(self, task: asyncio.Task[None]) -> None:
-        # A server without an engine helps nobody: end it, so that whoever watches it starts a new one.
+        # A server without an engine cannot answer: it ends, so that a supervisor can start a new one.
         if not task.cancelled():
             self.engine_failed = True
             self.should_exit = True
 
 
 def say(text: str) -> None:
-    """Show the user a line now, also when the output is a pipe."""
+    """Print a line and flush it, so that it shows at once in a pipe as well."""
     print(text, flush=True)
 
 
 def serve(
     engine_config: EngineConfig, server_config: ServerConfig, scheduler_config: SchedulerConfig
 ) -> None:
-    """Serve until SIGTERM or SIGINT. Raises PensieveError, one line, when that cannot begin."""
+    """Serve until SIGTERM or SIGINT. Raises PensieveError when the start fails or the engine is lost."""
     set_up_logging(server_config.log_level)
     with bind(server_config) as listener, EngineProcess(server_config.log_level) as engine:
         say(f"pensieve {__version__}")
@@ -103,10 +106,10 @@ def serve(
 
 
 def bind(config: ServerConfig) -> socket.socket:
-    """Take the port before the long work of loading; it is listened on when the server is ready."""
+    """Bind the port, before the model is loaded; `run_server` listens on it. Raises ListenError."""
     try:
         families = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)
-        # `localhost` may name both; the URL that is printed has the address of version 4.
+        # `localhost` may have addresses of both IP versions; the printed URL has the one of version 4.
         family, kind, protocol, _, address = min(families, key=lambda entry: entry[0] != socket.AF_INET)
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -131,14 +134,14 @@ def build_server(
     tokenizer: Any,
     listener: socket.socket,
 ) -> Server:
-    """Put app and HTTP server around a scheduler."""
+    """Build the application and the HTTP server for a scheduler."""
     port = listener.getsockname()[1]
     app = create_app(replace(config, port=port), model, tokenizer, scheduler)
     say(describe_calls(app.state.constraint_factory))
     debug = config.log_level == "debug"
     uvicorn_config = uvicorn.Config(
         app,
-        http="h11",  # httptools takes requests that could be read in two ways
+        http="h11",  # httptools accepts ambiguous requests
         log_config=None,
         log_level="debug" if debug else "warning",
         access_log=debug,
@@ -149,12 +152,12 @@ def build_server(
 
 
 def run_server(server: Server, listener: socket.socket) -> None:
-    """Run until a signal. Raises PensieveError when the port or the engine is lost."""
-    # uvicorn raises the signal anew when it is done, which would end the process before the engine's.
+    """Run until a signal. Raises ListenError, or EngineGivenUp when the engine is lost."""
+    # uvicorn raises the signal again at its end, which would end this process before the engine's.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     try:
-        # Two servers may take one port until the first listens, and uvloop does not say when that failed.
+        # Two servers may bind one port until the first listens, and uvloop does not report that failure.
         listener.listen(server.config.backlog)
     except OSError as error:
         port = listener.getsockname()[1]

@@ -1,4 +1,4 @@
-"""What the server tells the user at its start: the plan, and how to point Claude Code here."""
+"""The text that the server prints at its start: the model's plan, and how to point Claude Code to it."""
 
 from ...defaults import DEFAULT_PORT, LOCAL_KEY
 from ...engine.loading.build import PlannedModel
@@ -34,7 +34,7 @@ def describe_plan(planned: PlannedModel) -> str:
 
 
 def describe_calls(constraint_factory: ConstraintFactory | None) -> str:
-    """Say whether calls and JSON answers are kept to their schemas, as one line."""
+    """Return a line that says whether tool calls and JSON answers are kept to their schemas."""
     if constraint_factory is None:
         return "calls    not kept to their schemas: no grammar can be made of this model's tokens"
     if not constraint_factory.keeps_calls:
@@ -43,7 +43,10 @@ def describe_calls(constraint_factory: ConstraintFactory | None) -> str:
 
 
 def describe_client(model: ServedModel, config: ServerConfig, port: int) -> str:
-    """The lines to paste, so that Claude Code uses this server. port: the one really listened on."""
+    """Return the shell commands that make Claude Code use this server.
+
+    port: the port that is listened on; the config's may be 0.
+    """
     key = LOCAL_KEY if config.api_key is None else "(your --api-key)"
     flags = f" --port {port}" if port != DEFAULT_PORT else ""
     flags += " --api-key KEY" if config.api_key is not None else ""
