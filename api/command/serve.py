@@ -56,7 +56,7 @@ class Server(uvicorn.Server):
             say(self.greeting)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let answers end within GRACE_S; then the scheduler fails the others, and their clients get an error."""
+        """Let answers end within GRACE_S; the scheduler then fails the others with an error event."""
         assert self._task is not None
         stats = self.scheduler.stats()
         if num_answers := stats.num_running + stats.num_waiting:

@@ -1,7 +1,7 @@
-"""Wire messages to the messages that chat templates read, before any template is known.
+"""Converts a request's messages to the messages that chat templates read, the same for all templates.
 
-Every choice here is a fixed rule of the message alone, so that a conversation that grows renders to a prompt
-that grows: that is what makes the KV cache of earlier turns usable.
+Each message is converted by fixed rules that depend on nothing after it, so that a conversation that grows
+renders to a prompt that grows and its earlier part is found in the prefix cache.
 """
 
 from collections import abc
@@ -28,11 +28,12 @@ from ..schema import (
 )
 from .media import media_text
 
-BILLING_MARK = "x-anthropic-billing-header"  # changes with every conversation and would spoil every prefix
+# This line changes with every conversation: no two would share a prefix.
+BILLING_PREFIX = "x-anthropic-billing-header"
 
 
 def system_text(blocks: abc.Sequence[TextBlock]) -> str:
-    """Join the blocks of the system prompt, without the client's billing line."""
+    """Return the text of the system prompt, without the client's billing line."""
     texts = [_without_billing(block.text) for block in blocks]
     return "\n\n".join(text for text in texts if text)
 
@@ -40,9 +41,9 @@ def system_text(blocks: abc.Sequence[TextBlock]) -> str:
 def hoist_system(request: CountTokensRequest) -> CountTokensRequest:
     """Move the system messages that stand before the first answer to the end of the system prompt.
 
-    Claude Code puts 10,000 characters of environment behind the user's first words. In front of them they are
-    shared by every session of the folder, whatever the user says. Later ones stay in place: moving them would
-    rewrite what is cached.
+    Claude Code sends 10,000 characters of environment after the user's first words. Before those words they
+    are a prefix that all sessions of a folder share. Later system messages stay in place: moving them would
+    change a prefix that is cached.
     """
     messages = request.messages
     first_answer = next((i for i, m in enumerate(messages) if isinstance(m, AssistantMessage)), len(messages))
@@ -57,7 +58,7 @@ def hoist_system(request: CountTokensRequest) -> CountTokensRequest:
 
 
 def template_messages(request: CountTokensRequest) -> list[TemplateMessage]:
-    """Convert the conversation; the system prompt is not part of it."""
+    """Convert a request's messages; the system prompt is not among them."""
     tools = {tool.name: tool for tool in request.tools or []}
     calls: dict[str, str] = {}
     messages: list[TemplateMessage] = []
@@ -88,7 +89,7 @@ def _convert(message: Message, tools: dict[str, Tool], calls: dict[str, str]) ->
 
 
 def _from_user(message: UserMessage, tools: dict[str, Tool], calls: dict[str, str]) -> list[TemplateMessage]:
-    """Split a user turn: the tools' results in order, then what the user says."""
+    """Split a user's message: the tools' results in order, then the user's text."""
     results = [block for block in message.content if isinstance(block, ToolResultBlock)]
     texts = [_block_text(block, tools) for block in message.content if not isinstance(block, ToolResultBlock)]
     converted: list[TemplateMessage] = [
@@ -108,7 +109,7 @@ def _from_user(message: UserMessage, tools: dict[str, Tool], calls: dict[str, st
 
 def _result_text(result: ToolResultBlock, tools: dict[str, Tool]) -> str:
     text = _join([_block_text(block, tools) for block in result.content])
-    # Templates have no mark for a failed call; most failures say so themselves.
+    # Templates cannot show that a call failed; most error texts say it themselves.
     return f"Error: {text}" if result.is_error and "error" not in text[:200].lower() else text
 
 
@@ -133,7 +134,7 @@ def _loaded_tool(name: str, tools: dict[str, Tool]) -> str:
 
 
 def _from_assistant(message: AssistantMessage, calls: dict[str, str]) -> TemplateMessage:
-    """Convert the model's own turn and note the names of its calls, which results refer to by id."""
+    """Convert an earlier answer, and add its calls' names to `calls` by id, for their results."""
     converted: TemplateMessage = {"role": "assistant"}
     converted["content"] = _join([block.text for block in message.content if block.type == "text"])
     thoughts = [
@@ -158,7 +159,7 @@ def _join(texts: list[str]) -> str:
 
 
 def _without_billing(text: str) -> str:
-    return text.partition("\n")[2] if text.startswith(BILLING_MARK) else text
+    return text.partition("\n")[2] if text.startswith(BILLING_PREFIX) else text
 
 
 def _tool_choice_rule(options: AnswerOptions) -> str:

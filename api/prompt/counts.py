@@ -1,4 +1,4 @@
-"""Counts of prompts that were asked for before, by the bytes of the request."""
+"""A cache of prompts' token counts, by the bytes of the request."""
 
 import asyncio
 import hashlib
@@ -9,20 +9,23 @@ MAX_COUNTS = 4096  # each a few hundred bytes
 
 
 class Counts:
-    """The latest counts, and those that are being made: editors ask for the same many times at once."""
+    """The latest counts, finished or under way: editors ask for the same count many times at once."""
 
     def __init__(self) -> None:
         self._counts: OrderedDict[bytes, asyncio.Future[int]] = OrderedDict()
 
     async def get(self, body: bytes, count: Callable[[], Awaitable[int]]) -> int:
-        """Return what `count` gives for a body, called at most once at a time. Raises what it raises."""
+        """Return the count of a body, from the cache or from `count`, which runs once at a time for one body.
+
+        Raises what `count` raises; a failure is not kept.
+        """
         key = hashlib.sha256(body).digest()
         known = self._counts.get(key)
         if known is None:
             known = self._counts[key] = asyncio.ensure_future(count())
             known.add_done_callback(lambda future: self._keep(key, future))
         self._counts.move_to_end(key)
-        # A client that leaves must not take the count from the others.
+        # A client that disconnects must not cancel the count for the others.
         return await asyncio.shield(known)
 
     def _keep(self, key: bytes, future: "asyncio.Future[int]") -> None:

@@ -1,7 +1,7 @@
 """Pictures, sounds and documents, for a model that reads text only. Nothing is ever fetched.
 
-In their place stands a note that the model can read, or the request is refused. A note is the better answer
-to Claude Code, which repeats the conversation in every request: one refused picture would end the session.
+They are replaced by a note that the model can read, or the request is refused. For Claude Code a note is
+better: it sends the conversation again in every request, so that one refused picture would end the session.
 """
 
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from ..schema import DocumentBlock, MediaBlock, Message, TextBlock, ToolResultBl
 
 
 def media_text(block: MediaBlock | DocumentBlock) -> str:
-    """Write what a model can read of a block: a document's text, or a note in place of the rest."""
+    """Return a document's text, or a note in the place of content that is not text."""
     if isinstance(block, MediaBlock):
         return _note(block.type, block.source.media_type)
     source = block.source
@@ -25,7 +25,7 @@ def media_text(block: MediaBlock | DocumentBlock) -> str:
 
 
 def refuse_media(messages: Iterable[Message]) -> None:
-    """Raise InvalidRequest if anything in a conversation cannot be read as text."""
+    """Raise InvalidRequest if a conversation holds content that is not text."""
     for message in messages:
         for block in message.content:
             for part in (block, *(block.content if isinstance(block, ToolResultBlock) else ())):

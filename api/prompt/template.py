@@ -1,4 +1,4 @@
-"""What a model's chat template can do, found out once by rendering probes, and rendering within that.
+"""Renders conversations with a model's chat template, whose features are found by rendering probes once.
 
 Templates differ in where system texts may stand, whether they know tools, and how they want arguments.
 Nothing is looked up by a model's name.
@@ -33,7 +33,7 @@ SYSTEM, USER, ANSWER, LATER, RESULT, THOUGHT = (
     "probe-thought",
 )
 
-# What templates call the thoughts of an earlier step.
+# Names by which templates read the thoughts of an earlier answer.
 THOUGHTS_KEYS = ("reasoning_content", "thinking", "reasoning")
 
 PROBE_TOOL: dict[str, Any] = {
@@ -47,7 +47,7 @@ PROBE_TOOL: dict[str, Any] = {
 
 
 LIMIT_S = 5.0
-"""For one rendering; a conversation of 70,000 tokens takes some 10 ms."""
+"""Limit of one rendering; a conversation of 70,000 tokens takes some 10 ms."""
 
 
 class TemplateError(InvalidRequest):
@@ -68,14 +68,14 @@ class TemplateTooSlow(InvalidRequest):
 
 @dataclass(frozen=True, slots=True)
 class TemplateFeatures:
-    """What a template does with each kind of message."""
+    """What one template does with each kind of message."""
 
     system_first: bool  # shows a system message at the head
-    system_later: bool  # shows it in place in mid-conversation
+    system_later: bool  # shows a later system message in its place
     user_runs: bool  # shows two user messages in a row
     native_tools: bool  # shows tools, calls and results, in a format that can be read back
     text_arguments: bool  # wants a call's arguments as a JSON string, not as an object
-    thoughts_key: str | None = None  # where it reads thoughts that are sent back, None when it shows none
+    thoughts_key: str | None = None  # the name by which it reads thoughts, None when it shows none
     thoughts_exclude_text: bool = False  # refuses a call with both thoughts and text before it
     thinking: ThinkingFeatures = NO_THINKING_FEATURES
 
@@ -87,7 +87,7 @@ class ChatTemplate:
         """Probe the template. Raises TemplateTooSlow."""
         self._tokenizer = tokenizer
         self._limit_s = limit_s
-        self.features = TemplateFeatures(False, False, False, False, False)  # until they are found out
+        self.features = TemplateFeatures(False, False, False, False, False)  # for rendering the probes
         self.features = self._probe()
 
     def render(
@@ -97,7 +97,7 @@ class ChatTemplate:
         tools: list[dict[str, Any]],
         thinking: ThinkingOptions,
     ) -> str:
-        """Write a conversation as the model's prompt, with the tools before the system text.
+        """Return a conversation as the model's prompt, with the tools before the system text.
 
         A last assistant message is left open, for the model to continue it.
         Raises TemplateError or TemplateTooSlow.
@@ -117,7 +117,7 @@ class ChatTemplate:
         tools: list[dict[str, Any]],
         thinking: ThinkingOptions,
     ) -> str:
-        """Render, and swap tools and system text where the template has them the other way round.
+        """Render, and swap tools and system text where the template puts the system text first.
 
         Sessions share their tools more often than their system texts, so tools first share more KV.
         """
@@ -134,7 +134,7 @@ class ChatTemplate:
         return text
 
     def _tools_after_system(self, tools: list[dict[str, Any]], thinking: ThinkingOptions) -> str:
-        """Return what the template writes for tools right behind the system text, empty if it does not."""
+        """Return the template's text for tools right after the system text; empty where there is none."""
         head = self._arrange(SYSTEM, [user_turn(USER)])
         bare = _split_once(self._apply(head, [], thinking), SYSTEM)
         full = _split_once(self._apply(head, tools, thinking), SYSTEM)
@@ -143,7 +143,7 @@ class ChatTemplate:
         return full[1][: len(full[1]) - len(bare[1])]
 
     def _arrange(self, system: str, messages: abc.Sequence[TemplateMessage]) -> list[TemplateMessage]:
-        """Fit a conversation to the template: fold system texts that it refuses into user turns."""
+        """Fit a conversation to the template: system texts that it does not show become the user's."""
         arranged: list[TemplateMessage] = []
         if system:
             head = {"role": "system", "content": system}
@@ -155,13 +155,13 @@ class ChatTemplate:
         return arranged if self.features.user_runs and self.features.native_tools else merge_users(arranged)
 
     def _with_arguments(self, message: TemplateMessage) -> TemplateMessage:
-        """Write a call's arguments as JSON text where the template wants that."""
+        """Return a message with its calls' arguments in the form that the template reads."""
         if not self.features.text_arguments or "tool_calls" not in message:
             return message
         return message | {"tool_calls": [with_text_arguments(call) for call in message["tool_calls"]]}
 
     def _with_thoughts(self, message: TemplateMessage) -> TemplateMessage:
-        """Put thoughts where the template looks for them."""
+        """Return a message with its thoughts under the name that the template reads, or without them."""
         if "reasoning_content" not in message or self.features.thoughts_key == "reasoning_content":
             return message
         moved = {key: value for key, value in message.items() if key != "reasoning_content"}
@@ -191,11 +191,11 @@ class ChatTemplate:
         except TimeIsUp as error:
             raise TemplateTooSlow(str(error)) from error
         except Exception as error:
-            # A template is the model's code: what it raises is its refusal of this conversation.
+            # A template is the model's code: any exception is its refusal of this conversation.
             raise TemplateError(str(error)[:300]) from error
 
     def _try_settings(self, settings: dict[str, Any]) -> str | None:
-        """Render with settings of the template's own; None when it refuses them."""
+        """Render a probe with template variables; None when the template refuses them."""
         try:
             return self._apply_with([user_turn(USER)], [], settings)
         except TemplateError:
@@ -222,7 +222,7 @@ class ChatTemplate:
         )
 
     def _shows_thoughts(self, key: str, native: bool) -> bool:
-        """Some templates show thoughts in the last answer, some only in steps that lead to it."""
+        """Return whether the template shows thoughts, if only in an answer that makes a call."""
         answer, wanted = model_turn(ANSWER) | {key: THOUGHT}, [USER, THOUGHT]
         if self._shows([user_turn(USER), answer], [*wanted, ANSWER]):
             return True
@@ -236,12 +236,12 @@ class ChatTemplate:
         return True
 
     def _probe_tools(self) -> tuple[bool, bool]:
-        """Find out whether tools work natively, and whether arguments must be text."""
+        """Return whether the template shows tools, and whether a call's arguments must be JSON text."""
         if native_format(self._tokenizer) is None:
             return False, False
         for text_arguments in (False, True):
             messages = _step(model_turn(""), text_arguments)
-            # Single quotes would be Python's way to print an object; escaped ones, text taken for a string.
+            # Single quotes are of a printed Python object, escaped ones of JSON that was encoded twice.
             wrong = ["'probe_key'", '\\"probe_key']
             if self._shows(messages, ["probe-description", "probe-value", RESULT], wrong, [PROBE_TOOL]):
                 return True, text_arguments
@@ -254,7 +254,7 @@ class ChatTemplate:
         unwanted: abc.Sequence[str] = (),
         tools: abc.Sequence[dict[str, Any]] = (),
     ) -> bool:
-        """Tell whether a conversation renders with the wanted texts in order and none unwanted."""
+        """Return whether a conversation renders with the wanted texts in order and with no unwanted one."""
         try:
             text = self._apply(messages, list(tools))
         except TemplateError:
@@ -264,7 +264,7 @@ class ChatTemplate:
 
 
 def _step(answer: TemplateMessage, text_arguments: bool = False) -> list[TemplateMessage]:
-    """A conversation in which the model makes a call and gets its result."""
+    """Return a conversation in which the model makes a call and gets its result."""
     function = {"name": "probe_tool", "arguments": {"probe_key": "probe-value"}}
     call: TemplateMessage = {"type": "function", "id": "probe00id", "function": function}
     calls = [with_text_arguments(call) if text_arguments else call]
@@ -273,11 +273,11 @@ def _step(answer: TemplateMessage, text_arguments: bool = False) -> list[Templat
 
 
 def _is_open(messages: abc.Sequence[TemplateMessage]) -> bool:
-    """Tell whether the conversation ends in words of the model that it is to continue."""
+    """Return whether the conversation ends with an answer that the model is to continue."""
     return bool(messages) and messages[-1]["role"] == "assistant" and "tool_calls" not in messages[-1]
 
 
 def _split_once(text: str, part: str) -> tuple[str, str] | None:
-    """Split at the only place where `part` occurs; None when there is none or more than one."""
-    events = text.split(part)
-    return (events[0], events[1]) if len(events) == 2 else None
+    """Split at the only occurrence of `part`; None when it does not occur once."""
+    parts = text.split(part)
+    return (parts[0], parts[1]) if len(parts) == 2 else None

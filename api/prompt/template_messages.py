@@ -1,4 +1,4 @@
-"""Turns of a conversation as chat templates read them."""
+"""Messages as chat templates read them: made, merged and rewritten."""
 
 import json
 from collections import abc
@@ -8,22 +8,22 @@ from ..protocols import TemplateMessage
 
 
 def user_turn(content: str) -> TemplateMessage:
-    """Say something as the user."""
+    """Return a message of the user."""
     return {"role": "user", "content": content}
 
 
 def model_turn(content: str) -> TemplateMessage:
-    """Say something as the model."""
+    """Return a message of the model."""
     return {"role": "assistant", "content": content}
 
 
 def reminder(text: str) -> TemplateMessage:
-    """Put a system text into the words of the user."""
+    """Return a system text as a message of the user."""
     return user_turn(f"<system-reminder>\n{text}\n</system-reminder>")
 
 
 def merge_users(messages: abc.Sequence[TemplateMessage]) -> list[TemplateMessage]:
-    """Join turns of the user that follow one another."""
+    """Join messages of the user that follow one another."""
     merged: list[TemplateMessage] = []
     for message in messages:
         if merged and message["role"] == merged[-1]["role"] == "user":
@@ -34,7 +34,7 @@ def merge_users(messages: abc.Sequence[TemplateMessage]) -> list[TemplateMessage
 
 
 def without_tools(message: TemplateMessage) -> TemplateMessage:
-    """Write calls and results as text, for a template that has no place for them."""
+    """Write a message's calls or result as text, for a template that knows no tools."""
     if message["role"] == "tool":
         return user_turn(plain_result(message["content"]))
     if message["role"] != "assistant":
@@ -46,6 +46,6 @@ def without_tools(message: TemplateMessage) -> TemplateMessage:
 
 
 def with_text_arguments(call: TemplateMessage) -> TemplateMessage:
-    """Write the arguments of a call as JSON text."""
+    """Return a call with its arguments as JSON text."""
     arguments = json.dumps(call["function"]["arguments"], ensure_ascii=False)
     return call | {"function": call["function"] | {"arguments": arguments}}

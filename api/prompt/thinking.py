@@ -1,4 +1,4 @@
-"""What a template lets a request say about thinking, in the template's own words."""
+"""The variables by which a chat template controls thinking, and a request's options as their values."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,31 +6,28 @@ from typing import Any
 
 from ..thinking_options import ThinkingOptions
 
-# What templates call the switch; how much thinking they can be asked for; and how many tokens of it.
+# Names of the variables: thinking on or off, its effort, and its budget in tokens.
 SWITCH_NAMES = ("enable_thinking", "thinking")
 EFFORT, EFFORT_NAMES = "reasoning_effort", ("none", "low", "medium", "high")
 BUDGET = "thinking_budget"
 
-MORE = {
-    "minimal": "low",
-    "xhigh": "high",
-    "max": "high",
-}  # words of some clients for what is beyond the scale
+# Efforts that some clients ask for, and the nearest of EFFORT_NAMES.
+NEAREST_EFFORTS = {"minimal": "low", "xhigh": "high", "max": "high"}
 
 Render = Callable[[dict[str, Any]], str | None]
-"""Renders a conversation with settings; None where the template refuses them."""
+"""Renders a conversation with template variables; None where the template refuses them."""
 
 
 @dataclass(frozen=True, slots=True)
 class ThinkingFeatures:
-    """What one template understands."""
+    """The variables that one template reads."""
 
-    switch: str | None = None  # the name of its switch
-    efforts: tuple[str, ...] = ()  # that it tells apart
+    switch: str | None = None  # the variable's name
+    efforts: tuple[str, ...] = ()  # that change the prompt
     has_budget: bool = False
 
     def settings(self, thinking: ThinkingOptions) -> dict[str, Any]:
-        """Put a request's wishes into the template's variables."""
+        """Return the template's variables for a request's options."""
         settings: dict[str, Any] = {}
         if self.switch is not None:
             settings[self.switch] = thinking.wanted
@@ -43,10 +40,10 @@ class ThinkingFeatures:
         return settings
 
     def _effort(self, thinking: ThinkingOptions) -> str | None:
-        """Choose the nearest effort that the template knows; None leaves the choice to it."""
+        """Return the nearest effort that the template knows; None leaves the choice to the template."""
         if not thinking.wanted:
             return self.efforts[0]
-        effort = MORE.get(thinking.effort or "", thinking.effort)
+        effort = NEAREST_EFFORTS.get(thinking.effort or "", thinking.effort)
         if effort not in EFFORT_NAMES:
             return None
         wanted = EFFORT_NAMES.index(effort)
@@ -57,13 +54,13 @@ NO_THINKING_FEATURES = ThinkingFeatures()
 
 
 def find_thinking_features(render: Render) -> ThinkingFeatures:
-    """Find out by rendering what a template understands."""
+    """Find the variables that change a rendered probe."""
 
     def tells_apart(name: str, *values: Any) -> bool:
         texts = [render({name: value}) for value in values]
         return None not in texts and len(set(texts)) == len(texts)
 
-    # Some templates print any word for the effort. Of "none" their models know nothing.
+    # Some templates print any effort into the prompt; their models do not know "none".
     prints_any = render({EFFORT: "probe"}) not in (None, render({}))
     efforts = [effort for effort in EFFORT_NAMES[prints_any:] if render({EFFORT: effort}) is not None]
     return ThinkingFeatures(

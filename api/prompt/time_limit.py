@@ -1,7 +1,7 @@
 """Bounds the time of Python code that may never end, such as a chat template's.
 
-The exception is raised by another thread, between two bytecodes of the one that runs too long; so it costs
-nothing while all is well, and it cannot end one call of C that takes for ever.
+Another thread raises an exception in the thread that runs too long, between two of its bytecodes. That costs
+nothing within the limit, and it cannot end a single call of C code.
 """
 
 import ctypes
@@ -19,13 +19,13 @@ class TimeIsUp(Exception):
 
 
 class _Interrupt(BaseException):
-    """What is raised in the code; no `except Exception` within it may swallow this."""
+    """Raised in the code; a BaseException, so that no `except Exception` of the code catches it."""
 
 
 class _Guard:
-    """Interrupts one thread when its time is over, and again, unless it has been closed.
+    """Interrupts one thread when its time is over, again and again until it is closed.
 
-    Once is not enough: Python drops what is raised in a destructor that the garbage collector runs.
+    One interrupt is not enough: Python drops an exception that is raised in a destructor.
     """
 
     def __init__(self, limit_s: float) -> None:
@@ -38,10 +38,10 @@ class _Guard:
         threading.Thread(target=self._watch, name="time limit", daemon=True).start()
 
     def close(self) -> None:
-        """Interrupt no more. An exception that is on its way arrives before this returns."""
+        """Stop interrupting. An interrupt that has been requested arrives before this returns."""
         with self._lock:
             self._closed.set()
-        for _ in range(3):  # Python looks for exceptions from outside at the turns of a loop
+        for _ in range(3):  # Python checks for such exceptions at each iteration of a loop
             pass
 
     def _watch(self) -> None:
@@ -64,5 +64,5 @@ def run_limited(code: Callable[[], T], limit_s: float) -> T:
         finally:
             guard.close()
     except _Interrupt:
-        guard.close()  # the first time may have been interrupted
+        guard.close()  # the call in `finally` may have been interrupted
         raise TimeIsUp(f"it takes longer than {limit_s:g} s") from None
