@@ -17,7 +17,9 @@ Schema = dict[str, Any]
 
 MAX_DEPTH = 50  # schemas within schemas
 MAX_PARTS = 20_000  # schemas and enumerated values
-MAX_SQUARES = 2_000_000  # of properties an object: optional ones cost the compiler time by their square
+MAX_SQUARES = (
+    2_000_000  # of the numbers of properties: the compiler's time grows with the square of the optional ones
+)
 MAX_CHARS = 256 * 1024  # as JSON, annotations left out
 
 # The bound of numbers without one. A bound also rules out exponents: 1e999 is JSON, but no reader's number.
@@ -57,12 +59,12 @@ FORMATS = frozenset(
     {"date-time", "date", "time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
 )
 
-# No line breaks without end between the parts of a value: a model that is lost would write nothing else.
+# Bounded space between the parts of a value: a model that is lost would write line breaks without end.
 OPTIONS = {"whitespace_pattern": r"[ \n]{1,8}"}
 
 
 def exact_schema(schema: Mapping[str, Any]) -> Schema:
-    """Rewrite the schema of an answer. Raises SchemaError for a keyword that cannot be enforced."""
+    """Rewrite the schema of an answer. Raises SchemaError for one that cannot be enforced or is too large."""
     return _Rewriter(KEPT, exact=True).rewrite(schema)
 
 
@@ -141,7 +143,7 @@ class _Rewriter:
         if not isinstance(schema, Mapping):
             raise SchemaError("a JSON schema must be an object, true or false")
         kept = {
-            key: self._value(key, value, depth, filled and not self._meets(schema, key))
+            key: self._value(key, value, depth, filled and not self._is_intersected(schema, key))
             for key, value in schema.items()
             if self._keeps(key, value)
         }
@@ -149,7 +151,7 @@ class _Rewriter:
             kept["anyOf"] = kept.pop("oneOf")
         return self._fill(_bounded(kept)) if filled else _bounded(kept)
 
-    def _meets(self, schema: Mapping[str, Any], key: str) -> bool:
+    def _is_intersected(self, schema: Mapping[str, Any], key: str) -> bool:
         """Whether the compiler intersects the schemas under `key` with others; then ANY would not compile."""
         if key in ("$defs", "definitions"):
             return self._has_intersections  # which may be of definitions

@@ -18,7 +18,7 @@ from .call_writer import CallWriter
 from .parsed_calls import call_entries, clean
 from .whole_calls import WholeCalls
 
-MAX_TAG = 300
+MAX_TAG = 300  # characters
 
 PYTHON_TYPES = {"boolean": (bool,), "integer": (int,), "number": (int, float), "string": (str,)}
 PYTHON_TYPES |= {"object": (dict,), "array": (list,), "null": (type(None),)}

@@ -4,7 +4,6 @@ PENSIEVE_RANDOM_ANSWERS says how many random answers are tried; 10,000 take half
 """
 
 import asyncio
-import importlib
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -35,6 +34,7 @@ from ...budget import trials
 from ...fakes import ByteTokenizer, FakeModel, Script, ScriptedScheduler, ScriptedTokenStream
 from .. import tokenizers
 from ..builders import make_detokenizer_factory
+from ..formats.tool_calls.known_formats import tool_format
 from ..formats.tool_calls.test_readers import BODIES, READ, WRITE
 
 NUM_ANSWERS = trials(240, 600, "PENSIEVE_RANDOM_ANSWERS")
@@ -59,12 +59,7 @@ def tokenizer_of(name: str) -> Any:
 
 @cache
 def formats() -> dict[str, ToolFormat]:
-    known = {"plain": plain_format()}
-    for name in BODIES:
-        module = importlib.import_module(f"mlx_lm.tool_parsers.{name}")
-        tags = (module.tool_call_start, module.tool_call_end)
-        known[name] = ToolFormat.of_parser(*tags, module.parse_tool_call)
-    return known
+    return {"plain": plain_format(), **{name: tool_format(name) for name in BODIES}}
 
 
 def random_grammar(rng: random.Random) -> tuple[str, AnswerFormat]:

@@ -3,7 +3,6 @@
 Calls are drawn at random from the grammar itself: any token that the mask allows, ends preferred.
 """
 
-import importlib
 import random
 from typing import Any
 
@@ -13,37 +12,15 @@ import pytest
 
 from pensieve.api.formats.tool_calls.registry import SYNTAXES
 from pensieve.api.formats.tool_calls.template_tools import template_tool
-from pensieve.api.formats.tool_calls.tool_format import ToolFormat
 from pensieve.api.grammar.grammar_cache import GrammarCache, GrammarKey
-from pensieve.api.grammar.vocabulary import Vocabulary, make_vocabulary
+from pensieve.api.grammar.vocabulary import Vocabulary
 from pensieve.api.schema import Tool
 
 from ....budget import trials
 from ....schemas import SCHEMAS
+from .known_formats import tool_format
 
 FORMATS = [name for name, syntax in SYNTAXES.items() if syntax.define_rule] + ["laguna"]
-SPECIAL = (
-    "<end>",
-    "<tool_call>",
-    "</tool_call>",
-    "[TOOL_CALLS]",
-    "[ARGS]",
-    "<|tool_calls_section_begin|>",
-    "<|tool_calls_section_end|>",
-    "<|tool_call_begin|>",
-    "<|tool_call_argument_begin|>",
-    "<|tool_call_end|>",
-    "<|tool_call_start|>",
-    "<start_function_call>",
-    "<end_function_call>",
-    "<escape>",
-    "<|open|>",
-    "<|sep|>",
-    "<|close|>",
-    "<|tool_call>",
-    "<tool_call|>",
-    '<|"|>',
-)
 
 # What these formats cannot say: patterns and formats of strings, names with spaces, and types that their
 # parsers do not look for behind `anyOf` or `$ref`.
@@ -85,25 +62,6 @@ UNSAYABLE["kimi_k3"] = {"slack", "jira", "fetch", "time", "formats", "lengths", 
 UNSAYABLE["muse_spark"] = UNSAYABLE["kimi_k3"] | {"all_of", "any_of", "unicode"}
 # Names that are none to Python, and whatever is more than a list of members.
 UNSAYABLE["pythonic"] = {"refs", "words", "all_of", "any_of"}
-
-
-def module(name: str) -> Any:
-    return importlib.import_module(f"mlx_lm.tool_parsers.{name}")
-
-
-def tool_format(name: str) -> ToolFormat:
-    parsers = module(name)
-    return ToolFormat.of_parser(parsers.tool_call_start, parsers.tool_call_end, parsers.parse_tool_call)
-
-
-@pytest.fixture(scope="module", params=[False, True], ids=["in letters", "tokens of their own"])
-def vocabulary(request: pytest.FixtureRequest) -> Vocabulary:
-    """Bytes and a few tags, which are special tokens or not."""
-    special_tokens = {text: 256 + i for i, text in enumerate(SPECIAL)} if request.param else {"<end>": 256}
-    bytes_of = [bytes([byte]) for byte in range(256)] + [text.encode() for text in SPECIAL]
-    vocabulary = make_vocabulary(bytes_of, special_tokens, {256})
-    assert vocabulary is not None
-    return vocabulary
 
 
 def draw(vocabulary: Vocabulary, grammar: Any, rng: random.Random) -> str:

@@ -12,7 +12,7 @@ from pensieve.api.grammar.vocabulary import make_vocabulary
 from pensieve.api.schema import Tool
 
 from ...output.test_parser import parse, shape
-from .test_grammars import tool_format
+from .known_formats import tool_format
 
 FORMAT = tool_format("mistral")
 SCHEMA: dict[str, Any] = {"type": "object", "properties": {"path": {"type": "string"}}, "required": ["path"]}

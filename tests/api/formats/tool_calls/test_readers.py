@@ -1,6 +1,5 @@
 """Calls that are sent while they are written, in every format that mlx-lm reads."""
 
-import importlib
 import json
 import random
 import re
@@ -21,9 +20,9 @@ from pensieve.api.formats.output_events import (
     ToolCallStart,
 )
 from pensieve.api.formats.tool_calls.plain_format import plain_format
-from pensieve.api.formats.tool_calls.tool_format import ToolFormat
 
 from ...output.test_parser import parse, shape
+from .known_formats import tool_format
 
 PARAMETERS = {
     "type": "object",
@@ -79,11 +78,6 @@ BODIES: dict[str, Callable[[str], str]] = {  # of one call, by mlx-lm's parsers
     "gemma4": gemma,
 }
 STREAMED = [name for name in BODIES if name not in ("pythonic", "gemma4")]
-
-
-def tool_format(parser: str) -> ToolFormat:
-    module = importlib.import_module(f"mlx_lm.tool_parsers.{parser}")
-    return ToolFormat.of_parser(module.tool_call_start, module.tool_call_end, module.parse_tool_call)
 
 
 def grammar(parser: str, **options: Any) -> AnswerFormat:

@@ -7,10 +7,10 @@ import pytest
 
 from pensieve.api.formats.grammars.without_tags import without_tags
 from pensieve.api.grammar.grammar_cache import GrammarCache, GrammarKey
-from pensieve.api.grammar.vocabulary import Vocabulary, make_vocabulary
+from pensieve.api.grammar.vocabulary import Vocabulary
 from pensieve.api.schema import Tool
 
-from .test_grammars import SPECIAL, tool_format
+from .known_formats import tool_format
 from .test_parameter_values import FORMS, call
 
 TEXT = {"type": "string"}
@@ -25,15 +25,6 @@ TAGS = {  # that end a value, a body or a call
 CASES = [(parser, tag) for parser, tags in TAGS.items() for tag in tags]
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["in letters", "tokens of their own"])
-def tokens(request: pytest.FixtureRequest) -> Vocabulary:
-    special_tokens = {text: 256 + i for i, text in enumerate(SPECIAL)} if request.param else {"<end>": 256}
-    bytes_of = [bytes([byte]) for byte in range(256)] + [text.encode() for text in SPECIAL]
-    vocabulary = make_vocabulary(bytes_of, special_tokens, {256})
-    assert vocabulary is not None
-    return vocabulary
-
-
 def takes(vocabulary: Vocabulary, parser: str, schema: Any, value: str) -> bool:
     """Whether the grammar of a tool with one parameter allows a value for it."""
     object_schema = {"type": "object", "properties": {"a": schema}, "required": ["a"]}
@@ -44,20 +35,20 @@ def takes(vocabulary: Vocabulary, parser: str, schema: Any, value: str) -> bool:
 
 
 @pytest.mark.parametrize(("parser", "tag"), CASES)
-def test_no_text_holds_a_tag_that_ends_it(tokens: Vocabulary, parser: str, tag: str) -> None:
+def test_no_text_holds_a_tag_that_ends_it(vocabulary: Vocabulary, parser: str, tag: str) -> None:
     """Such a call was valid by its grammar, and was read cut off or without the parameter."""
-    assert takes(tokens, parser, TEXT, f"one <{tag[:-1]} two")
-    assert not takes(tokens, parser, TEXT, f"one {tag} two")
-    assert not takes(tokens, parser, TEXT | {"enum": ["x", f"one {tag} two"]}, f"one {tag} two")
+    assert takes(vocabulary, parser, TEXT, f"one <{tag[:-1]} two")
+    assert not takes(vocabulary, parser, TEXT, f"one {tag} two")
+    assert not takes(vocabulary, parser, TEXT | {"enum": ["x", f"one {tag} two"]}, f"one {tag} two")
 
 
 @pytest.mark.parametrize(("parser", "tag"), CASES)
-def test_no_string_of_json_holds_a_tag_that_ends_it(tokens: Vocabulary, parser: str, tag: str) -> None:
+def test_no_string_of_json_holds_a_tag_that_ends_it(vocabulary: Vocabulary, parser: str, tag: str) -> None:
     """A list of texts was cut off at the tag and handed over as a text."""
-    assert takes(tokens, parser, LIST, json.dumps([f"one <{tag[:-1]} </div> <", "two"]))
-    assert not takes(tokens, parser, LIST, json.dumps([f"one {tag} two"]))
-    assert not takes(tokens, parser, {"type": "object"}, json.dumps({f"one {tag}": 2}))
-    assert not takes(tokens, parser, {"type": "object"}, json.dumps({"one": [{"two": tag}]}))
+    assert takes(vocabulary, parser, LIST, json.dumps([f"one <{tag[:-1]} </div> <", "two"]))
+    assert not takes(vocabulary, parser, LIST, json.dumps([f"one {tag} two"]))
+    assert not takes(vocabulary, parser, {"type": "object"}, json.dumps({f"one {tag}": 2}))
+    assert not takes(vocabulary, parser, {"type": "object"}, json.dumps({"one": [{"two": tag}]}))
 
 
 def test_what_a_schema_says_of_strings_still_holds() -> None:

@@ -1,0 +1,34 @@
+"""The formats that mlx-lm has parsers for, and texts that are special tokens of some models."""
+
+import importlib
+
+from pensieve.api.formats.tool_calls.tool_format import ToolFormat
+
+SPECIAL = (
+    "<end>",
+    "<tool_call>",
+    "</tool_call>",
+    "[TOOL_CALLS]",
+    "[ARGS]",
+    "<|tool_calls_section_begin|>",
+    "<|tool_calls_section_end|>",
+    "<|tool_call_begin|>",
+    "<|tool_call_argument_begin|>",
+    "<|tool_call_end|>",
+    "<|tool_call_start|>",
+    "<start_function_call>",
+    "<end_function_call>",
+    "<escape>",
+    "<|open|>",
+    "<|sep|>",
+    "<|close|>",
+    "<|tool_call>",
+    "<tool_call|>",
+    '<|"|>',
+)
+
+
+def tool_format(name: str) -> ToolFormat:
+    """The format of one of mlx-lm's modules, with the module's tags."""
+    module = importlib.import_module(f"mlx_lm.tool_parsers.{name}")
+    return ToolFormat.of_parser(module.tool_call_start, module.tool_call_end, module.parse_tool_call)
