@@ -42,7 +42,7 @@ from ..report import conditions, write_json
 from ..summary import percentile
 from .bare_engine import timed_runner
 from .gpu import SHAPES, random_model
-from .step_records import RecordedEngine, Recorder, TimeIsUp, describe, describe_kinds
+from .step_records import OutOfTime, RecordedEngine, Recorder, describe, describe_kinds
 
 BATCHES = (1, 4, 16)
 REPEATS = 3
@@ -92,7 +92,7 @@ class Workload:
         return self.shared_tokens + (self.sessions + 1) * each + joins
 
 
-class Measurement:
+class StepMeasurement:
     """Plays a workload's parts over one runner."""
 
     def __init__(self, recorder: Recorder, workload: Workload, vocab_size: int) -> None:
@@ -117,7 +117,7 @@ class Measurement:
         return engine.scheduler.add(Request(prompt, SamplingParams(), max_tokens))
 
     def play_fleet(self) -> dict[str, float]:
-        """Play all sessions at once; return wall time, TTFT and ITL in seconds. Raises TimeIsUp."""
+        """Play all sessions at once; return wall time, TTFT and ITL in seconds. Raises OutOfTime."""
         work, self._recorder.part = self._workload, "fleet"
         engine = self._engine(work.sessions, work.step_tokens, work.itl_target_ms)
         started_s = time.perf_counter()
@@ -136,7 +136,7 @@ class Measurement:
         return figures | {name: percentile(*pair) or 0.0 for name, pair in shares.items()}
 
     def sweep(self, rows: int) -> None:
-        """Decode `rows` sessions alone, then beside slices of prompts. Raises TimeIsUp.
+        """Decode `rows` sessions alone, then beside slices of prompts. Raises OutOfTime.
 
         Without rows, one session only brings the shared prefix into the cache.
         """
@@ -215,13 +215,13 @@ def main(arguments: abc.Sequence[str] | None = None) -> None:
     paged = load_model(options.model, options.shape, options.kv_bits)
     runner = timed_runner(paged, workload.num_kv_tokens)
     recorder = Recorder(runner, options.seconds)
-    measurement = Measurement(recorder, workload, paged.vocab_size)
+    measurement = StepMeasurement(recorder, workload, paged.vocab_size)
     figures: dict[str, float] = {}
     try:
         figures = measurement.play_fleet()
         for rows in (0, *workload.batches):
             measurement.sweep(rows)
-    except TimeIsUp:
+    except OutOfTime:
         print(f"stopped after {options.seconds:g} s: kinds of steps may be missing, or have few steps")
     print(f"attention: {runner.attention_backend}, {paged.kv_bytes_per_token} bytes of KV a token\n")
     print("fleet: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))

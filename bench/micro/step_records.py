@@ -15,7 +15,7 @@ Kind = Literal["decode", "slice", "decode + slice"]
 Shape = tuple[int, int, int]
 
 
-class TimeIsUp(Exception):
+class OutOfTime(Exception):
     """The measurement has taken as long as it may."""
 
 
@@ -45,7 +45,7 @@ class Recorder:
     """Keeps the records of several engines over one runner. `part` names those that follow."""
 
     def __init__(self, runner: TimedRunner, most_s: float) -> None:
-        """most_s: seconds after which steps raise TimeIsUp."""
+        """most_s: seconds after which steps raise OutOfTime."""
         self.runner = runner
         self.records: list[StepRecord] = []
         self.part = ""
@@ -53,9 +53,9 @@ class Recorder:
         self._end_s = time.perf_counter() + most_s
 
     def check_time(self) -> None:
-        """Raise TimeIsUp when the measurement's time is over."""
+        """Raise OutOfTime when the measurement's time is over."""
         if time.perf_counter() > self._end_s:
-            raise TimeIsUp
+            raise OutOfTime
 
     def add(self, plan: StepPlan, seconds: float, host_s: float) -> None:
         """Keep a record of a step whose result has come."""
@@ -92,7 +92,7 @@ class RecordedEngine(BareEngine):
         self._planned: dict[int, tuple[StepPlan, float]] = {}  # by step_id, with the host's seconds
 
     def step(self) -> SteppedOnce:
-        """As BareEngine. Raises TimeIsUp."""
+        """As BareEngine. Raises OutOfTime."""
         self._recorder.check_time()
         runner = self._recorder.runner
         started_s, waited_s = time.perf_counter(), runner.wait_s

@@ -1,6 +1,6 @@
 """Trains the demo model's byte-level BPE so that copying is nearly token for token.
 
-    python -m pensieve.scripts.demo_model.tokenizer --corpus corpus.txt
+    python -m pensieve.scripts.demo_model.train_tokenizer --corpus corpus.txt
 
 Digits stand alone, escapes are one token, and words are cut the same way with and without a space before
 them: BPE first learns words alone; the merges of a space with a frequent first piece come last in rank, so

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from pensieve.scripts.demo_model import MODEL_FOLDER
-from pensieve.scripts.demo_model.tokenizer import CONTROL, TAGS
+from pensieve.scripts.demo_model.train_tokenizer import CONTROL, TAGS
 from pensieve.scripts.demo_model.words import Words
 
 
