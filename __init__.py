@@ -7,8 +7,8 @@ class PensieveError(Exception):
     """Base of every error that Pensieve raises on purpose.
 
     PensieveError
-    ├── engine.loading.weights.ModelError    the model cannot be had, read or fitted
-    ├── api.command.serve.EngineGivenUp      the engine failed for good while it served
-    ├── scheduler.exceptions: five           a request is refused, or ended with the engine
-    └── api.errors.ApiError                  a request is refused, with a status
+    ├── engine.loading.model_error.ModelError  the model cannot be had, read or fitted
+    ├── api.command.serve.EngineGivenUp        the engine failed for good while it served
+    ├── scheduler.exceptions: five             a request is refused, or ended with the engine
+    └── api.errors.ApiError                    a request is refused, with a status
     """

@@ -28,16 +28,20 @@ def load_system_blas() -> str | None:
 
 
 def _keep_numpy_to_one_thread() -> None:
-    """NumPy has an OpenBLAS of its own; the attention already runs it on several threads at a time.
+    """Limit NumPy's own OpenBLAS, which the attention calls from several threads at a time.
 
-    Two libraries that both wait for work by spinning slowed a busy machine four times: let them sleep.
+    Two libraries whose threads spin while they wait for work slowed a busy machine four times: let them
+    sleep.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
 
 def describe_blas(system_blas: str | None) -> str:
-    """Say which BLAS the CPU device uses. system_blas: what `load_system_blas` returned at the start."""
+    """Return which BLAS the CPU device uses, for people to read.
+
+    system_blas: what `load_system_blas` returned.
+    """
     if sys.platform == "darwin":
         return "Accelerate"
     if system_blas is not None:

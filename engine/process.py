@@ -1,4 +1,4 @@
-"""The scheduler's side of the engine's process: starts it, asks it, and starts it anew when it dies."""
+"""The scheduler's side of the engine's process: starts it, sends it steps, and replaces it when it dies."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from .channel import Channel, ChannelClosed
-from .loading.weights import ModelError
+from .loading.model_error import ModelError
 from .step import EngineLost, StepFailed, StepPlan, StepResult
 
 logger = logging.getLogger(__name__)
@@ -19,10 +19,10 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 END_S = 5
-"""Time that a process has to end once it has closed its socket."""
+"""Seconds that a process has to end once it has closed its socket."""
 
 BUFFER_BYTES = 2**20
-"""Of the socket: a plan with masks has hundreds of kilobytes, and macOS has room for eight."""
+"""Size of the socket's buffers: a plan with masks has hundreds of kilobytes, and macOS's default is eight."""
 
 
 class EngineProcess:
@@ -41,35 +41,36 @@ class EngineProcess:
                 end.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
         with theirs:
             self._process = subprocess.Popen(
-                # -P: what is imported there is what is imported here, not what lies in the working folder.
+                # -P: imports come from this process's sys.path, not from the working folder.
                 [sys.executable, "-P", "-m", "pensieve.engine.worker", str(theirs.fileno()), self._log_level],
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
-                stdin=subprocess.PIPE,  # it ends when this end is closed, by us or by our own end
+                stdin=subprocess.PIPE,  # the process ends when this pipe is closed, also by our own end
                 pass_fds=[theirs.fileno()],
-                start_new_session=True,  # Ctrl-C in the terminal is ours to deal with
+                start_new_session=True,  # Ctrl-C in the terminal is for this process alone
             )
         self._channel = Channel(ours)
 
     @property
     def pid(self) -> int:
-        """The process's id; another one once it has been replaced."""
+        """The process's id, which changes when the process is replaced."""
         return self._process.pid
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Run a module's function in the process and wait for it; raises what it raises."""
-        result: T = self._ask("call", function, *arguments)
+        """Run a module's function in the process and return its result; raises what the function raises."""
+        result: T = self._request("call", function, *arguments)
         return result
 
     def start(self, build: Callable[..., tuple[Any, T]], *arguments: Any) -> T:
-        """Have `build` make the runner there; returns what it tells of it, raises what it raises.
+        """Have `build` make the runner in the process; return its description, raise what `build` raises.
 
-        build: a module's function that returns the runner and facts. It runs again when the process has died.
+        build: a module's function that returns the runner and a description of it, which may cross. It runs
+        again when the process has died.
         """
-        spec: T = self._ask("start", build, *arguments)
+        description: T = self._request("start", build, *arguments)
         self._start = ("start", build, *arguments)
-        return spec
+        return description
 
-    def _ask(self, *message: Any) -> Any:
+    def _request(self, *message: Any) -> Any:
         try:
             self._channel.send(message)
             return _result(self._channel.receive())
@@ -78,18 +79,18 @@ class EngineProcess:
 
     async def step(self, plan: StepPlan) -> StepResult | None:
         """See Engine.step."""
-        return await self._compute("step", plan)
+        return await self._request_step("step", plan)
 
     async def drain(self) -> StepResult | None:
         """See Engine.drain."""
-        return await self._compute("drain")
+        return await self._request_step("drain")
 
     async def lost(self) -> None:
         """See Engine.lost."""
         await self._channel.closed()
 
-    async def _compute(self, *message: Any) -> StepResult | None:
-        """Ask for a step. A process that has died is replaced, with empty pools, before that is raised."""
+    async def _request_step(self, *message: Any) -> StepResult | None:
+        """Ask for a step. Replace a process that has died, with empty pools, before StepFailed is raised."""
         was_gone = self._process.poll() is not None
         try:
             result: StepResult | None = _result(await self._channel.ask(message))
@@ -107,7 +108,7 @@ class EngineProcess:
         raise EngineLost(why) if was_gone else StepFailed(why)
 
     async def _restart(self) -> None:
-        """Replace a process that has ended. Without a thread: who cancels this need not wait for the load."""
+        """Replace a process that has ended. No thread waits for the load, so that this can be cancelled."""
         assert self._start is not None, "start() comes first"
         self.close()
         self._spawn()
@@ -117,7 +118,7 @@ class EngineProcess:
             raise ModelError(await asyncio.to_thread(self._end)) from error
 
     def _end(self) -> str:
-        """Wait for a process that has closed its socket, but not for ever; say how it ended."""
+        """Wait for a process that has closed its socket, kill it after END_S; return how it ended."""
         try:
             code = self._process.wait(END_S)
         except subprocess.TimeoutExpired:
@@ -127,11 +128,11 @@ class EngineProcess:
         return f"the engine's process has ended: {name}"
 
     def close(self) -> None:
-        """End the process, whatever it is doing."""
+        """End the process at once."""
         self._channel.close()
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.kill()  # nothing there is worth a farewell
+        self._process.kill()  # it holds nothing that must be saved
         self._process.wait()
 
     def __enter__(self) -> "EngineProcess":

@@ -1,31 +1,41 @@
-"""What crosses from the scheduler to the engine's process and back: plain values, no arrays."""
+"""What crosses between the scheduler and the engine's process: plain values, no arrays.
+
+The scheduler makes a StepPlan; the engine computes it and answers with a StepResult. `Engine` is what the
+scheduler's loop asks of the engine, and the only border between the two.
+"""
 
 import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 SlotRange = tuple[int, int]
-"""A contiguous range of KV slots, `(first, end)`; a sequence is a few of them, in token order."""
-
+"""A contiguous range of KV slots, `(first, end)`. A sequence's slots are a few of them, in token order."""
 
 MAX_LOGPROBS = 20
+"""Likeliest tokens that a request may ask for at each position."""
+
+NOT_A_NUMBER = -1
+"""Stands for a token where a row's logits held NaN: the model or its KV is broken for that sequence."""
 
 
-class Message:
-    """Is pickled as a call of its class, in a third of the time that a slotted dataclass takes otherwise."""
+class FastPickle:
+    """Base of slotted dataclasses that are pickled as a call of their class.
+
+    That takes a third of the time that pickle needs for a slotted dataclass otherwise.
+    """
 
     __slots__: tuple[str, ...] = ()
 
-    def __reduce__(self) -> tuple[type["Message"], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[type["FastPickle"], tuple[Any, ...]]:
         return type(self), tuple(getattr(self, name) for name in self.__slots__)
 
 
 @dataclass(frozen=True, slots=True)
-class SamplingParams(Message):
+class SamplingParams(FastPickle):
     """How one sequence's next token is chosen. `temperature` 0 is exact greedy decoding.
 
-    Raises ValueError for a value that would make the distribution meaningless: MLX takes NaN and
-    negative values in silence, and one bad row would reach its neighbours.
+    Raises ValueError for a value that would make the distribution meaningless: MLX takes NaN and negative
+    values without an error, and one bad row would spoil the other rows of its batch.
     """
 
     temperature: float = 0.0
@@ -56,7 +66,7 @@ class SamplingParams(Message):
 
 
 class DecodeRow(NamedTuple):
-    """One sequence's next token: feed `token` at `position`, sample what follows.
+    """One sequence's part of a decode batch: feed `token` at `position`, sample the token after it.
 
     A tuple, because every step makes one for each sequence: a frozen dataclass takes three times as long.
     """
@@ -64,25 +74,26 @@ class DecodeRow(NamedTuple):
     seq_id: int
     token: int | None  # None: the token that this sequence's previous step samples, still on the device
     position: int
-    slot_ranges: tuple[SlotRange, ...]  # slots of positions 0..position, in order; the last one is written
+    slot_ranges: tuple[SlotRange, ...]  # slots of positions 0 to position, in order; the last one is written
     sampling: SamplingParams
     allowed: bytes | None = None  # a bit for each token that may follow, lowest first; None allows all
 
 
 @dataclass(frozen=True, slots=True)
-class PrefillChunk(Message):
-    """A slice of a prompt whose KV is to be computed; nothing is sampled from it."""
+class PrefillChunk(FastPickle):
+    """A slice of a prompt whose KV is to be computed; nothing is sampled from it.
+
+    slot_ranges: slots of positions 0 to start + len(tokens) - 1; the last len(tokens) slots are written.
+    """
 
     seq_id: int
     tokens: list[int]
     start: int  # position of tokens[0]
-    slot_ranges: tuple[
-        SlotRange, ...
-    ]  # slots of positions 0..start+len(tokens)-1; the last len(tokens) are written
+    slot_ranges: tuple[SlotRange, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class StepPlan(Message):
+class StepPlan(FastPickle):
     """All that one step computes: the decode batch, then prefill chunks."""
 
     step_id: int
@@ -91,48 +102,46 @@ class StepPlan(Message):
 
     @property
     def seq_ids(self) -> list[int]:
+        """Ids of the sequences that the step computes, those that decode first."""
         return [row.seq_id for row in self.decode] + [chunk.seq_id for chunk in self.prefill]
 
     @property
     def num_tokens(self) -> int:
+        """Tokens that the step feeds to the model."""
         return len(self.decode) + sum(len(chunk.tokens) for chunk in self.prefill)
 
 
-NOT_A_NUMBER = -1
-"""Stands for a token where a row's logits held NaN: the model or its KV is broken for that sequence."""
-
-
 @dataclass(frozen=True, slots=True)
-class TokenLogprobs(Message):
+class TokenLogprobs(FastPickle):
     """A sampled token's log-probability, and the likeliest tokens in its place with theirs.
 
-    Of the model's distribution: before temperature, filters and masks.
+    They are of the model's distribution: before temperature, filters and masks.
     """
 
     logprob: float
-    top: list[tuple[int, float]]  # the likeliest first
+    top: list[tuple[int, float]]  # (token, log-probability), the likeliest first
 
 
 @dataclass(frozen=True, slots=True)
-class StepResult(Message):
-    """What a step sampled."""
+class StepResult(FastPickle):
+    """The tokens that a step sampled."""
 
     step_id: int
-    tokens: dict[int, int]  # by seq_id; NOT_A_NUMBER where there is none
-    elapsed_s: float  # what the step took, as far as those who wait for its tokens can tell
+    tokens: dict[int, int]  # by seq_id; NOT_A_NUMBER where a row's logits held NaN
+    elapsed_s: float  # between the results of two steps, or between a step's start and its result
     logprobs: dict[int, TokenLogprobs] = field(default_factory=dict)  # by seq_id, of those that ask
 
 
 class StepFailed(Exception):
-    """A step raised; its KV is not to be trusted and every sequence must be computed anew."""
+    """A step raised: its KV is not to be trusted, and every sequence must be computed anew."""
 
 
 class EngineLost(StepFailed):
-    """The engine was gone, with all KV, before the step began: no sequence of it is to blame."""
+    """The engine was gone, with all KV, before the step began: no sequence of the step is to blame."""
 
 
 class Engine(Protocol):
-    """What the scheduler's loop needs of an engine. `tests/fakes.py` has a scripted one."""
+    """What the scheduler's loop needs of an engine. Tests have an OracleEngine, which needs no model."""
 
     async def step(self, plan: StepPlan) -> StepResult | None:
         """Queue `plan`; return the oldest result not yet returned, or None while the pipeline fills.
@@ -144,4 +153,4 @@ class Engine(Protocol):
         """Return the result still in flight, if any, without queueing more. Raises StepFailed."""
 
     async def lost(self) -> None:
-        """Wait until the engine has gone, while it has nothing to do; then a step raises EngineLost."""
+        """Wait, while no step is asked for, until the engine has died; the next step raises EngineLost."""

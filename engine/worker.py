@@ -1,10 +1,10 @@
-"""The engine's process: the only one that runs a model. It does what it is told over a socket, in order.
+"""The engine's process, the only one that runs a model. It answers messages from a socket, in their order.
 
     python -m pensieve.engine.worker SOCKET LOG_LEVEL
 
 MLX wants one owner: a lazy array of one thread cannot be evaluated on another, and two threads that evaluate
-one graph crash the process. Here that owner is the main thread of a process of its own, which nobody else's
-Python keeps waiting, and whose death is not the server's.
+one graph crash the process. Here the owner is the main thread of a process of its own: the server's Python
+does not keep it waiting, and the server survives its death.
 """
 
 import logging
@@ -26,23 +26,23 @@ from .step import StepPlan, StepResult
 logger = logging.getLogger(__name__)
 
 Build = Callable[..., tuple[Runner, Any]]
-"""Makes a runner, and what is to be told of it."""
+"""Makes a runner, and a description of it for the other process."""
 
 
 class Worker:
-    """What the other side may ask for: the public methods, by name."""
+    """The public methods are what the other process may ask for, by name."""
 
     def __init__(self) -> None:
         self._runner: Runner | None = None
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Run a function that needs MLX or the device."""
+        """Run a function that needs MLX or the device; return its result."""
         return function(*arguments)
 
     def start(self, build: Build, *arguments: Any) -> Any:
-        """Make the runner; returns what `build` tells of it."""
-        self._runner, spec = build(*arguments)
-        return spec
+        """Make the runner; return its description."""
+        self._runner, description = build(*arguments)
+        return description
 
     def step(self, plan: StepPlan) -> StepResult | None:
         """See Runner.step."""
@@ -56,7 +56,7 @@ class Worker:
 
 
 def serve(channel: Channel) -> None:
-    """Answer messages `(method, *arguments)` with `(error, result)`, until the other side has gone."""
+    """Answer messages `(method, *arguments)` with `(error, result)` until the other end is closed."""
     worker = Worker()
     while True:
         try:
@@ -74,12 +74,12 @@ def _answer(worker: Worker, method: str, arguments: list[Any]) -> tuple[Exceptio
         return None, getattr(worker, method)(*arguments)
     except Exception as error:
         if not isinstance(error, PensieveError):
-            logger.exception("%s failed", method)  # where it came from does not cross
+            logger.exception("%s failed", method)  # the traceback does not cross
         return (error if _can_cross(error) else RuntimeError(repr(error))), None
 
 
 def _can_cross(error: Exception) -> bool:
-    """Some exceptions cannot be pickled, others not be made again of their arguments."""
+    """Whether an exception can be pickled, and made again of its arguments."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
@@ -88,24 +88,24 @@ def _can_cross(error: Exception) -> bool:
 
 
 def end_with_parent() -> None:
-    """End the process as soon as its standard input ends, which the parent holds, whatever it is doing."""
+    """End the process as soon as the parent, which holds its standard input, has closed it or died."""
     sys.stdin.buffer.read()
     leave()
 
 
 def leave() -> NoReturn:
-    """End without the interpreter's farewell: MLX's own threads abort the process in it (0.32.4 on Linux)."""
+    """End without the interpreter's shutdown, in which MLX's threads abort the process (0.32.4 on Linux)."""
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-    finally:  # a reader that has gone as well must not keep this process
+    finally:  # a flush fails when the reader of the output has gone
         os._exit(0)
 
 
 def main() -> NoReturn:
     """Serve the socket whose number is the argument."""
     set_up_logging(sys.argv[2])
-    # A signal to both processes (systemd's stop, say) is the parent's to deal with; this one ends with it.
+    # The parent handles a signal to both processes (systemd's stop, say); this process ends with the parent.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()

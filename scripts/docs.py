@@ -11,9 +11,10 @@ from typing import Any
 
 from pensieve.api.command.cli import BENCH_CONFIGS, CONFIGS, flag_name
 from pensieve.engine.config import EngineConfig
-from pensieve.engine.loading.memory_plan import Device, make_plan
+from pensieve.engine.loading.device import Device
+from pensieve.engine.loading.memory_plan import make_plan
+from pensieve.engine.loading.model_error import ModelError
 from pensieve.engine.loading.model_info import ModelInfo, kv_bytes_per_token
-from pensieve.engine.loading.weights import ModelError
 from pensieve.engine.step import SamplingParams
 
 ROOT = Path(__file__).parent.parent
@@ -84,7 +85,7 @@ def describe(model: Description) -> ModelInfo:
 
 def tokens_that_fit(info: ModelInfo, available: float) -> str:
     """Return the tokens of KV beside the model's weights in `available` bytes, in thousands, or "none"."""
-    device = Device("metal", "a Mac", int(available), int(available))
+    device = Device("metal", "a Mac", int(available))
     try:
         plan = make_plan(info, EngineConfig(), device)
     except ModelError:

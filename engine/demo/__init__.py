@@ -1,1 +1,1 @@
-"""The demo model: a toy trained on synthetic tool-calling tasks, and the scripts that made it."""
+"""The demo model: a toy that scripts/demo_model trained on synthetic tool-calling tasks."""

@@ -1,1 +1,1 @@
-"""From a model's name to a runner: hub, config, weights, tokenizer, memory plan, checks."""
+"""From a model's name to a runner: hub, weights and config, memory plan, load, checks."""

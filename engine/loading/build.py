@@ -12,10 +12,11 @@ from ..config import EngineConfig
 from ..runner import Runner
 from ..selfcheck import logits_error, usable_kernels
 from ..served_model import ServedModel
+from .device import bound_buffer_cache, find_device
 from .loader import LoadedModel, compute_dtype, load
-from .memory_plan import MemoryPlan, bound_buffer_cache, find_device, make_plan
+from .memory_plan import MemoryPlan, make_plan
+from .model_error import ModelError
 from .model_info import ModelInfo, read_model_info
-from .weights import ModelError
 
 
 @dataclass(frozen=True, slots=True)

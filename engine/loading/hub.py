@@ -1,9 +1,9 @@
 """Turns a model's name into a local folder: a folder itself, the bundled demo, or a download from the hub.
 
-The hub's own client checks the size of what it downloads but not the hash, and throws away what it has of a
-file when it is interrupted. So the large files are fetched here, with the client's HTTP layer, into the
-client's cache: they resume where they stopped, and every file's hash is checked once. What was checked is
-written down beside the files; from then on a start needs no network.
+The hub's own client checks the size of a download but not its hash, and drops a file's bytes when it is
+interrupted. So the large files are fetched here, with the client's HTTP layer, into the client's cache: they
+resume where they stopped, and every file's hash is checked once. A record of the checked files is written
+beside them; from then on a start needs no network.
 """
 
 import errno
@@ -31,18 +31,19 @@ from huggingface_hub.errors import (
 from huggingface_hub.file_download import http_get, repo_folder_name
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # no __all__ there
 
-from .weights import ModelError, first_line
+from .model_error import ModelError, first_line
 
-# All that a model needs; never Python files.
+# Files that a model needs; never Python files.
 WANTED = ["model*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
 UNWANTED = ["*/*"]  # other variants of the model live in subfolders
 
 RECORD = "pensieve-checked.json"
 PARTIAL = ".pensieve-partial"
-ORPHAN_AGE_S = 3600.0  # a download that is alive has written within the hour
+ORPHAN_AGE_S = 3600.0  # a download that runs has written within the hour
 API_TIMEOUT_S = 20.0
 
 Say = Callable[[str], None]
+"""Shows the user a line of progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +72,12 @@ class Snapshot:
 
     @property
     def folder(self) -> Path:
+        """The folder of this commit's files."""
         return self.storage / "snapshots" / self.commit
 
 
 def resolve(name: str, say: Say) -> Path:
-    """Find or fetch the model called `name`; return its folder.
-
-    say: takes a line of progress for the user.
-    Raises ModelError, one line.
-    """
+    """Find or fetch the model called `name`; return its folder. Raises ModelError, one line."""
     if name == "demo":
         return _existing_folder(Path(__file__).parents[1] / "demo" / "model")
     path = Path(name).expanduser()
@@ -140,7 +138,7 @@ def _list_files(repo: str, storage: Path) -> Snapshot:
 
 
 def _is_wanted(name: str) -> bool:
-    """What `snapshot_download` makes of WANTED and UNWANTED."""
+    """Return whether a file is fetched; `snapshot_download` reads WANTED and UNWANTED in the same way."""
     return any(fnmatch(name, pattern) for pattern in WANTED) and not any(fnmatch(name, p) for p in UNWANTED)
 
 
@@ -151,7 +149,7 @@ def _download(snapshot: Snapshot, say: Say) -> None:
         size = sum(file.size for file in missing)
         say(f"downloading {snapshot.repo}: {len(missing)} files, {size / 1e6:,.0f} MB")
     for file in missing:
-        # The hub serves larger files through its client's own protocol only.
+        # The hub serves still larger files through its client's own protocol only.
         if file.sha256 and file.size <= constants.MAX_HTTP_DOWNLOAD_SIZE:
             _download_large(snapshot, file)
     snapshot_download(
@@ -161,7 +159,7 @@ def _download(snapshot: Snapshot, say: Say) -> None:
 
 
 def _download_large(snapshot: Snapshot, file: RemoteFile) -> None:
-    """Fetch one file into the client's cache, going on from what an earlier try has left."""
+    """Fetch one file into the client's cache, from where an earlier try stopped."""
     blob = _blob(snapshot, file)
     blob.parent.mkdir(parents=True, exist_ok=True)
     partial = blob.with_name(blob.name + PARTIAL)
@@ -222,7 +220,7 @@ def _blob(snapshot: Snapshot, file: RemoteFile) -> Path:
 
 
 def _sweep(storage: Path) -> None:
-    """Remove what downloads of the hub's client left when they were killed; the client never does."""
+    """Remove the files of killed downloads of the hub's client, which never removes them."""
     for orphan in storage.glob("blobs/*.incomplete"):
         if time.time() - orphan.stat().st_mtime > ORPHAN_AGE_S:
             orphan.unlink(missing_ok=True)
@@ -247,7 +245,7 @@ def _write_atomically(file: Path, text: str) -> None:
 
 
 def _read_record(storage: Path) -> Path | None:
-    """The folder that an earlier start has checked, if all its files are still there."""
+    """Return the folder that an earlier start has checked, if all its files are still there."""
     try:
         record = json.loads((storage / RECORD).read_text(encoding="utf-8"))
         folder = storage / "snapshots" / str(record["commit"])
@@ -259,7 +257,7 @@ def _read_record(storage: Path) -> Path | None:
 
 
 def _cached_folder(repo: str) -> Path | None:
-    """A copy that another program has downloaded; its completeness is for the loader to judge."""
+    """Return the folder of a copy that another program has downloaded; the loader judges if it is whole."""
     try:
         folder = snapshot_download(
             repo, allow_patterns=WANTED, ignore_patterns=UNWANTED, local_files_only=True

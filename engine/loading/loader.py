@@ -14,20 +14,20 @@ from mlx.utils import tree_flatten, tree_map
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
 from ..attention.paged import PagedModel, probe
+from .model_error import ModelError, first_line
 from .model_info import ModelInfo, cannot_quantise
-from .weights import ModelError, first_line
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model ready to run."""
+    """A model ready to run, and what is known of it."""
 
     paged: PagedModel
     info: ModelInfo
 
 
 def compute_dtype() -> str | None:
-    """The type to cast weights to on this device; None keeps the checkpoint's.
+    """Return the type to cast weights to on this device; None keeps the checkpoint's.
 
     MLX's CPU device computes half precision one number at a time, and only float32 reaches its BLAS.
     """
@@ -58,7 +58,7 @@ def _load_model(info: ModelInfo) -> Any:
 
 
 def _check_caches(model: Any) -> None:
-    """Only models whose every layer has a KV cache of its own, with or without a window, can be paged."""
+    """Refuse a model unless every layer has a KV cache of its own, with or without a window."""
     caches = make_prompt_cache(model)
     if others := sorted({type(cache).__name__ for cache in caches if not _is_ordinary(cache)}):
         raise ModelError(f"this model needs another kind of cache ({', '.join(others)}); not supported yet")
@@ -67,12 +67,12 @@ def _check_caches(model: Any) -> None:
 
 
 def _is_ordinary(cache: Any) -> bool:
-    # One that rotates is a window, unless it keeps the first tokens for ever.
+    # A cache that rotates is a window, unless it keeps the first tokens for ever.
     return type(cache) is KVCache or (type(cache) is RotatingKVCache and cache.keep == 0)
 
 
 def _check_attention(model: Any) -> None:
-    """The engine takes the place of mlx-lm's `scaled_dot_product_attention`: the model must call that one."""
+    """Refuse a model without mlx-lm's `scaled_dot_product_attention`, whose place the engine takes."""
     modules = {type(part).__module__ for part in model.modules()}
     if not any(hasattr(sys.modules[name], "scaled_dot_product_attention") for name in modules):
         raise ModelError("this model computes attention in a way of its own; not supported yet")
@@ -88,7 +88,7 @@ def _cast(model: Any, dtype: str) -> None:
 
 
 def _check_finite(info: ModelInfo, model: Any) -> None:
-    """Evaluate the weights, and refuse NaN or infinity in them: nothing raises later, answers are noise."""
+    """Evaluate the weights and refuse NaN or infinity: nothing would raise later, answers would be noise."""
     arrays: Any = tree_flatten(model.parameters())
     try:
         mx.eval([array for _, array in arrays])
@@ -108,7 +108,7 @@ def _is_finite(array: mx.array) -> bool:
 def _probe(info: ModelInfo, model: Any) -> PagedModel:
     try:
         return probe(model, info.kv_bits)
-    except Exception as error:  # shapes that do not fit show only here
+    except Exception as error:  # shapes that do not fit raise only here
         raise ModelError(f"{info.path} cannot be run: {first_line(error)}") from error
 
 

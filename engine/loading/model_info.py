@@ -8,16 +8,17 @@ from typing import Any
 
 from ...cache.packing import UNQUANTISED, row_bytes
 from ..step import SamplingParams
-from .weights import ITEM_BYTES, ModelError, TensorHeader, first_line, read_json, read_weights
+from .model_error import ModelError, first_line
+from .weights import ITEM_BYTES, TensorHeader, read_json, read_weights
 
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
-# Tokens that end a turn. Old conversions of a model lack them in their list of end tokens, so that the
-# model would go on to write the user's next message; a chat template that uses one tells that it ends turns.
+# Tokens that end a turn. Old conversions of a model lack them in their list of end tokens, so that the model
+# would go on to write the user's next message. A token ends turns if the chat template uses it.
 TURN_ENDS = frozenset({"<|end|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|endoftext|>"})
 
-# Some models' tokenizers have a few special tokens more than the model has rows; prompts cannot use them.
+# Tokens that a tokenizer may have more than the model has rows: special ones, which prompts cannot use.
 MAX_TOKENS_BEYOND_VOCAB = 16
 
 CONTEXT_KEYS = ("max_position_embeddings", "max_sequence_length", "max_seq_len", "n_positions", "seq_length")
@@ -26,7 +27,7 @@ DEFAULT_CONTEXT = 4096
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """The facts of one model that scheduler, API and memory plan need; plain values, picklable."""
+    """What the folder of one model says: plain values, picklable. The loader corrects some of them."""
 
     name: str  # as the user asked for it
     path: Path
@@ -39,12 +40,12 @@ class ModelInfo:
     num_layers: int
     kv_bytes_per_token: int
     eos_token_ids: frozenset[int]
-    default_sampling: SamplingParams  # for requests that say nothing: greedy unless the model asks otherwise
+    default_sampling: SamplingParams  # for requests that set nothing: greedy unless the model asks otherwise
     kv_bits: int  # of an element of KV: UNQUANTISED, 8 or 4
 
     @property
     def kv_type(self) -> str:
-        """What KV is kept in, for people to read."""
+        """The type of KV as it is kept, for people to read."""
         return self.dtype if self.kv_bits == UNQUANTISED else f"{self.kv_bits}-bit"
 
 
@@ -83,7 +84,7 @@ def read_model_info(path: Path, name: str, dtype: str | None, kv_bits: int) -> M
 
 
 def kv_bytes_per_token(config: dict[str, Any], item_bytes: int, kv_bits: int) -> int:
-    """Bytes that one token's keys and values take over all layers of an ordinary attention model.
+    """Return the bytes of one token's keys and values over all layers of an ordinary attention model.
 
     Raises ModelError for heads that cannot be quantised.
     """
@@ -98,19 +99,19 @@ def kv_bytes_per_token(config: dict[str, Any], item_bytes: int, kv_bits: int) ->
 
 
 def cannot_quantise(error: ValueError) -> ModelError:
-    """Make the user's error of a Packing's."""
+    """Make the error for the user from the error of a Packing."""
     return ModelError(f"{error}: leave --kv-bits at {UNQUANTISED}")
 
 
 def _refuse_code(path: Path, config: dict[str, Any]) -> None:
-    """Refuse a model that needs its own Python. (`auto_map` alone is harmless: nothing here follows it.)"""
+    """Refuse a model that needs its own Python. (`auto_map` alone is harmless: nothing here reads it.)"""
     if (code := config.get("model_file")) is not None:
         raise ModelError(f"{path / 'config.json'} asks to run code of the model ({code!r}): never done")
 
 
 def _model_type(path: Path, config: dict[str, Any]) -> str:
     model_type = config.get("model_type")
-    # It becomes part of a module's name.
+    # mlx-lm makes it a part of a module's name.
     if not isinstance(model_type, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", model_type):
         raise ModelError(f"{path / 'config.json'} has no usable model_type")
     return model_type
@@ -132,7 +133,7 @@ def _context_length(path: Path, config: dict[str, Any]) -> int:
 
 
 def _checkpoint_dtype(tensors: dict[str, TensorHeader]) -> str:
-    """The floating-point type that most bytes have; scales and norms decide for quantised weights."""
+    """Return the floating-point type that most bytes have; in quantised weights, scales and norms decide."""
     sizes: Counter[str] = Counter()
     for tensor in tensors.values():
         if tensor.dtype in DTYPES:
@@ -159,7 +160,7 @@ def _quantization(config: dict[str, Any]) -> str | None:
 
 
 def _end_tokens(path: Path, configs: list[dict[str, Any]], vocab_size: int) -> frozenset[int]:
-    """All ids that end an answer, from config, generation config and tokenizer. Raises ModelError."""
+    """Return all ids that end an answer, from config, generation config and tokenizer. Raises ModelError."""
     ids: set[int] = set()
     for config in configs:
         value = config.get("eos_token_id")

@@ -4,8 +4,8 @@ from typing import Any
 
 from mlx_lm.tokenizer_utils import load
 
+from .model_error import ModelError, first_line
 from .model_info import ModelInfo
-from .weights import ModelError, first_line
 
 
 def load_tokenizer(info: ModelInfo) -> Any:
@@ -14,7 +14,7 @@ def load_tokenizer(info: ModelInfo) -> Any:
     try:
         return load_untyped(
             info.path,
-            # Said outright: left open, transformers asks on the terminal whether to run the model's code.
+            # Without it, transformers asks on the terminal whether to run the model's code.
             {"trust_remote_code": False},
             eos_token_ids=sorted(info.eos_token_ids) or None,
         )

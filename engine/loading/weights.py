@@ -1,7 +1,7 @@
 """Reads the headers of safetensors files, so that a broken model is refused before MLX sees it.
 
 MLX itself accepts overlapping tensors, and reports a truncated file without naming it.
-Only this format is read at all: others (pickles, npz, gguf) can run code or have had memory errors.
+No other format is read: pickles can run code, readers of npz and gguf have had memory errors.
 """
 
 import json
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ... import PensieveError
+from .model_error import ModelError, first_line
 
 ITEM_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2,
@@ -24,10 +24,6 @@ MAX_JSON_BYTES = 200_000_000  # the largest tokenizers are a tenth of it
 OTHER_FORMATS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.npz", "*.gguf")
 
 
-class ModelError(PensieveError):
-    """The model cannot be had, read or fitted; the message is one line for the user."""
-
-
 @dataclass(frozen=True, slots=True)
 class TensorHeader:
     """One tensor's entry in a safetensors header."""
@@ -39,13 +35,14 @@ class TensorHeader:
 
     @property
     def num_bytes(self) -> int:
+        """Bytes of the tensor in the file."""
         return self.end - self.begin
 
 
 def read_weights(folder: Path) -> dict[str, TensorHeader]:
     """Read and check the headers of all weight files of a model folder; keys are tensor names.
 
-    Raises ModelError that names the file which is missing, truncated or malformed.
+    Raises ModelError, which names the file that is missing, truncated or malformed.
     """
     _check_index(folder)
     files = sorted(folder.glob("model*.safetensors"))
@@ -90,12 +87,6 @@ def read_json(file: Path) -> dict[str, Any]:
     return value
 
 
-def first_line(error: BaseException, limit: int = 300) -> str:
-    """An exception's message in one line."""
-    lines = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
-    return (lines or type(error).__name__)[:limit]
-
-
 def _parse_header(file: Path, raw: bytes) -> dict[str, TensorHeader]:
     try:
         header = json.loads(raw)
@@ -119,7 +110,7 @@ def _parse_entry(entry: dict[str, Any]) -> TensorHeader:
 
 
 def _check_layout(file: Path, tensors: dict[str, TensorHeader], data_bytes: int) -> None:
-    """Tensors must follow one another without gap or overlap, and fill the file."""
+    """Check that tensors follow one another without gap or overlap, and fill the file."""
     end = 0
     for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
         if tensor.begin != end:
@@ -132,7 +123,7 @@ def _check_layout(file: Path, tensors: dict[str, TensorHeader], data_bytes: int)
 
 
 def _read_index(folder: Path) -> dict[str, str]:
-    """Tensor name -> file name, as the index says; empty for a model in one file."""
+    """Return the index, file names by tensor names; empty for a model in one file."""
     file = folder / "model.safetensors.index.json"
     if not file.exists():
         return {}

@@ -14,7 +14,7 @@ import mlx_lm.utils
 import pytest
 
 from pensieve.engine.attention.paged import probe
-from pensieve.engine.loading.weights import ModelError
+from pensieve.engine.loading.model_error import ModelError
 from pensieve.engine.process import EngineProcess
 from pensieve.engine.runner import Runner
 from pensieve.engine.step import DecodeRow, PrefillChunk, SamplingParams, StepFailed, StepPlan

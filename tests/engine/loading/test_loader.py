@@ -15,9 +15,9 @@ from safetensors.numpy import load_file, save_file
 
 from pensieve.engine.loading import loader
 from pensieve.engine.loading.loader import LoadedModel, compute_dtype, load
+from pensieve.engine.loading.model_error import ModelError
 from pensieve.engine.loading.model_info import ModelInfo, read_model_info
 from pensieve.engine.loading.tokenizer import load_tokenizer
-from pensieve.engine.loading.weights import ModelError
 from pensieve.engine.step import SamplingParams
 
 from ...models import WINDOWED, write_model

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from pensieve.cache.blocks import BLOCK_SIZE
-from pensieve.engine.blas import INSTALL_HINT, describe_blas
 from pensieve.engine.config import EngineConfig
 from pensieve.engine.loading import memory_plan
-from pensieve.engine.loading.memory_plan import Device, MemoryPlan, make_plan
+from pensieve.engine.loading.device import Device
+from pensieve.engine.loading.memory_plan import MemoryPlan, make_plan
+from pensieve.engine.loading.model_error import ModelError
 from pensieve.engine.loading.model_info import ModelInfo, kv_bytes_per_token
-from pensieve.engine.loading.weights import ModelError
 from pensieve.engine.step import SamplingParams
 
 PHI_3 = ModelInfo(
@@ -33,11 +33,11 @@ TOY = replace(PHI_3, name="toy", weight_bytes=4_000_000, kv_bytes_per_token=2048
 
 
 def mac(gigabytes: float) -> Device:
-    return Device("metal", "Apple M3", int(gigabytes * 1.5e9), int(gigabytes * 1e9))
+    return Device("metal", "Apple M3", int(gigabytes * 1e9))
 
 
 def host(gigabytes: float) -> Device:
-    return Device("cpu", "a CPU", int(gigabytes * 1e9), int(gigabytes * 1e9))
+    return Device("cpu", "a CPU", int(gigabytes * 1e9))
 
 
 def plan(info: ModelInfo, device: Device, **settings: float) -> MemoryPlan:
@@ -131,34 +131,3 @@ def test_a_context_beyond_the_models_is_refused() -> None:
 
 def test_a_smaller_context_is_kept() -> None:
     assert plan(TOY, mac(11.4), max_context=4096).max_context == 4096
-
-
-def test_this_machine_has_a_device() -> None:
-    device = memory_plan.find_device()
-    assert device.name
-    assert 0 < device.available_bytes <= device.total_bytes
-
-
-def write_group(folder: Path, limit: str, used: int, inactive: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "memory.max").write_text(f"{limit}\n")
-    (folder / "memory.current").write_text(f"{used}\n")
-    (folder / "memory.stat").write_text(f"anon 1\ninactive_file {inactive}\n")
-
-
-def test_control_groups_limit_memory_at_every_level(tmp_path: Path) -> None:
-    """A container's limit may stand on a group above its own, and page cache counts as used there."""
-    root, own = tmp_path / "cgroup", tmp_path / "own"
-    own.write_text("0::/slice/box\n")
-    write_group(root / "slice", "4000000000", used=3_000_000_000, inactive=2_500_000_000)
-    write_group(root / "slice" / "box", "max", used=5, inactive=0)
-    assert memory_plan._control_groups(root, own) == [(4_000_000_000, 500_000_000)]
-
-
-def test_without_control_groups_there_is_no_limit(tmp_path: Path) -> None:
-    assert memory_plan._control_groups(tmp_path, tmp_path / "missing") == []
-
-
-def test_the_blas_is_told() -> None:
-    assert describe_blas("libopenblas.so.0") in ("OpenBLAS (system)", "Accelerate")
-    assert describe_blas(None) == "Accelerate" or INSTALL_HINT in describe_blas(None)
