@@ -17,9 +17,8 @@ Schema = dict[str, Any]
 
 MAX_DEPTH = 50  # schemas within schemas
 MAX_PARTS = 20_000  # schemas and enumerated values
-MAX_SQUARES = (
-    2_000_000  # of the numbers of properties: the compiler's time grows with the square of the optional ones
-)
+# The sum of the squares of objects' numbers of properties: the compiler's time grows with it.
+MAX_SQUARES = 2_000_000
 MAX_CHARS = 256 * 1024  # as JSON, annotations left out
 
 # The bound of numbers without one. A bound also rules out exponents: 1e999 is JSON, but no reader's number.

@@ -30,9 +30,8 @@ def possible_kinds(schema: Any, depth: int = 0) -> frozenset[str]:
         kinds &= possible_kinds(with_definitions(schema, part), depth + 1)
     branches = schema.get("anyOf")
     if branches:
-        kinds &= frozenset().union(
-            *(possible_kinds(with_definitions(schema, part), depth + 1) for part in branches)
-        )
+        parts = [with_definitions(schema, part) for part in branches]
+        kinds &= frozenset().union(*(possible_kinds(part, depth + 1) for part in parts))
     return kinds
 
 
