@@ -7,7 +7,7 @@ The line is one per finished request, at level info, in logfmt:
 
 prompt, cached and generated are tokens. queue runs from arrival to admission, or to the end of a request
 that was never admitted; ttft from arrival to the first token; rate counts the tokens after the first one.
-outcome is a Outcome. `-` is written for what there is not. Refused requests have no line; no prompt
+outcome is one of Outcome. `-` is written for what there is not. Refused requests have no line; no prompt
 text is logged.
 """
 
@@ -20,7 +20,7 @@ from .formats.readers.call_reader import ParseResult
 from .metrics import Metrics, Outcome
 from .protocols import TokenSource
 
-MAX_LOGGED_CHARS = 64  # of a word that the client chose
+MAX_LOGGED_CHARS = 64  # of a text that the client sent
 
 logger = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ SYSTEM_THEN_TOOLS = """\
 {{- '<|im_start|>assistant\\n' }}
 {%- if enable_thinking is defined and not enable_thinking %}{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}
 {%- endif %}"""
-"""Hermes and Qwen: tools behind the system text, in the same turn."""
+"""Hermes and Qwen: tools after the system text, in the same turn."""
 
 TOOLS_WITH_USER = """\
 {%- set system = '' %}
@@ -51,7 +51,7 @@ TOOLS_WITH_USER = """\
 {%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}"""
-"""Llama 3: tools in the first user turn, calls without marks, so that no parser can find them."""
+"""Llama 3: tools in the first user turn, calls without tags, so that no parser can find them."""
 
 NO_TOOLS = """\
 {% for message in messages %}\

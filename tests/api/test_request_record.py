@@ -38,15 +38,12 @@ def lines(caplog: pytest.LogCaptureFixture, server: Server) -> Iterator[Lines]:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(
-    ("path", "fields"),
-    [("/v1/messages", {}), ("/v1/chat/completions", {}), ("/v1/completions", {"prompt": "Hi"})],
-)
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions", "/v1/completions"])
 def test_each_finished_request_has_one_line(
-    server: Server, lines: Lines, caplog: pytest.LogCaptureFixture, stream: bool, path: str, fields: Any
+    server: Server, lines: Lines, caplog: pytest.LogCaptureFixture, stream: bool, path: str
 ) -> None:
     server.scheduler.play(Script([[65], [66], [67]], delay_s=0.01, num_cached=1))
-    body = BODY | {"stream": stream, "max_tokens": 99} | fields
+    body = BODY | {"stream": stream, "max_tokens": 99, "prompt": "Hi"}
     response = server.http().post(path, json=body, headers={SESSION: "abc-1"})
     (line,) = lines(1)
     assert f"request {response.headers['request-id']} session=abc-1 " in caplog.text
@@ -57,23 +54,23 @@ def test_each_finished_request_has_one_line(
         assert re.fullmatch(form, line[name])
 
 
-@pytest.mark.parametrize(
-    ("script", "fields", "outcome"),
-    [
-        (Script([[65]] * 20), {"max_tokens": 2}, "length"),
-        (Script([list(b"a stop")]), {"stop_sequences": ["stop"]}, "stop_sequence"),
-        (
-            Script([list(b'<tool_call>{"name": "Bash", "arguments": {}}</tool_call>')]),
-            {"tools": [{"name": "Bash", "input_schema": {}}], "max_tokens": 999},
-            "tool_use",
-        ),
-        (Script([[65]], fails=True), {}, "error"),
-    ],
-)
+OUTCOMES: dict[str, tuple[Script, dict[str, Any]]] = {
+    "length": (Script([[65]] * 20), {"max_tokens": 2}),
+    "stop_sequence": (Script([list(b"a stop")]), {"stop_sequences": ["stop"]}),
+    "tool_use": (
+        Script([list(b'<tool_call>{"name": "Bash", "arguments": {}}</tool_call>')]),
+        {"tools": [{"name": "Bash", "input_schema": {}}], "max_tokens": 999},
+    ),
+    "error": (Script([[65]], fails=True), {}),
+}
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
 @pytest.mark.parametrize("stream", [False, True])
-def test_the_outcome_is_the_metrics(
-    server: Server, lines: Lines, script: Script, fields: Any, outcome: str, stream: bool
+def test_the_line_tells_how_the_request_ended(
+    server: Server, lines: Lines, outcome: str, stream: bool
 ) -> None:
+    script, fields = OUTCOMES[outcome]
     server.scheduler.play(script)
     server.http().post("/v1/messages", json=BODY | {"stream": stream} | fields)
     assert lines(1)[0]["outcome"] == outcome

@@ -24,29 +24,29 @@ WORDS = (
 
 
 def qwen() -> Any:
-    """Byte-level, composes characters, and its marks of tool calls are not special."""
+    """Byte-level, composes characters; its tags of tool calls are added tokens that are not special."""
     tokenizer = _byte_level()
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
-    marks = ("<tool_call>", "</tool_call>", "<think>", "</think>", "<|fim_prefix|>")
-    tokenizer.add_tokens([AddedToken(mark, normalized=False) for mark in marks])
+    tags = ("<tool_call>", "</tool_call>", "<think>", "</think>", "<|fim_prefix|>")
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tags])
     return _wrapped(tokenizer, SYSTEM_THEN_TOOLS, "<|im_end|>", json.loads)
 
 
 def llama_3() -> Any:
-    """Byte-level, with hundreds of marks, and a mark that every prompt begins with."""
+    """Byte-level, with hundreds of special tokens, one of which begins every prompt."""
     tokenizer = _byte_level()
-    marks = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
-    tokenizer.add_special_tokens([*marks, *(f"<|reserved_special_token_{i}|>" for i in range(246))])
+    special = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+    tokenizer.add_special_tokens([*special, *(f"<|reserved_special_token_{i}|>" for i in range(246))])
     return _wrapped(tokenizer, "{{- '<|begin_of_text|>' }}" + TOOLS_WITH_USER, "<|eot_id|>")
 
 
 def phi_3() -> Any:
-    """SentencePiece's: a space before each piece, bytes as <0x0A>, marks that swallow space behind them."""
+    """SentencePiece's: a space before each piece, bytes as <0x0A>; special tokens swallow space."""
     tokenizer = _sentence_piece()
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    marks = ("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
-    tokenizer.add_special_tokens([AddedToken(mark, rstrip=True, normalized=False) for mark in marks])
+    special = ("<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
+    tokenizer.add_special_tokens([AddedToken(token, rstrip=True, normalized=False) for token in special])
     return _wrapped(tokenizer, NO_TOOLS, "<|end|>")
 
 

@@ -1,4 +1,4 @@
-"""Marks in content stay text, on tokenizers of every shape; the template's own stay marks."""
+"""Special tokens in content become text, on tokenizers of every shape; those of the template stay."""
 
 import json
 import timeit
@@ -28,8 +28,9 @@ SHAPES: dict[str, Callable[[], Any]] = {
     "demo": tokenizers.demo,
     "bytes": ByteTokenizer,
 }
-EXACT = ("qwen", "llama_3", "demo", "bytes")  # the others' own marks swallow or add space beside them
-MARKS = (
+# The special tokens of the other tokenizers swallow or add space beside them.
+EXACT = ("qwen", "llama_3", "demo", "bytes")
+SPECIAL_TOKENS = (
     "<|im_start|>",
     "<|im_end|>",
     "<|end|>",
@@ -46,7 +47,9 @@ MARKS = (
     "<0x0A>",
 )
 texts = st.lists(
-    st.one_of(st.sampled_from(MARKS), st.sampled_from([" ", "\n", "<", "|>", "system\n", "a", "é😀"])),
+    st.one_of(
+        st.sampled_from(SPECIAL_TOKENS), st.sampled_from([" ", "\n", "<", "|>", "system\n", "a", "é😀"])
+    ),
     max_size=12,
 ).map("".join)
 
@@ -65,7 +68,7 @@ def build(name: str, **fields: Any) -> Prompt:
     return build_prompt(builder(name), {"model": "m"} | fields)
 
 
-def marks_in(name: str, tokens: list[int]) -> Counter[int]:
+def special_tokens_in(name: str, tokens: list[int]) -> Counter[int]:
     added = shape(name).added_tokens_decoder
     return Counter(token for token in tokens if token in added)
 
@@ -102,9 +105,9 @@ def conversation(text: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", SHAPES)
 @settings(max_examples=40, deadline=None)
 @given(text=texts)
-def test_content_adds_no_mark_to_the_templates_own(name: str, text: str) -> None:
-    expected = marks_in(name, build(name, **conversation("")).tokens)
-    assert marks_in(name, build(name, **conversation(text)).tokens) == expected
+def test_content_adds_no_special_token_to_the_templates_own(name: str, text: str) -> None:
+    expected = special_tokens_in(name, build(name, **conversation("")).tokens)
+    assert special_tokens_in(name, build(name, **conversation(text)).tokens) == expected
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -126,14 +129,14 @@ def test_the_prompt_decodes_to_what_was_sent(name: str, text: str) -> None:
 @pytest.mark.parametrize("name", ["phi_3", "llama_2"])
 @settings(max_examples=60, deadline=None)
 @given(text=texts)
-def test_a_prompt_of_pieces_decodes_but_for_space_at_marks(name: str, text: str) -> None:
-    """SentencePiece's tokenizers lose or add a space beside a mark, with or without marks in content."""
+def test_a_prompt_of_pieces_decodes_but_for_space_at_special_tokens(name: str, text: str) -> None:
+    """SentencePiece's tokenizers lose or add a space beside any special token."""
     tokens = build(name, messages=[{"role": "user", "content": f"u{text}."}]).tokens
     assert f"u{text}." in decode(name, tokens)
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_a_text_without_marks_is_tokenised_as_ever(name: str) -> None:
+def test_a_text_without_special_tokens_is_tokenised_as_ever(name: str) -> None:
     content = "def f(a): return a < 3 and [a] | {a: 'end'}  # <b>Grüße</b>\n\n"
     messages = [{"role": "user", "content": content}]
     rendered = ChatTemplate(shape(name)).render("", messages, [], ThinkingOptions(wanted=True))
@@ -145,7 +148,7 @@ def test_a_text_without_marks_is_tokenised_as_ever(name: str) -> None:
 @settings(max_examples=40, deadline=None)
 @given(text=st.text(st.sampled_from("abé😀 \n<>|.[]"), max_size=30))
 def test_escaping_alone_changes_no_id(name: str, text: str) -> None:
-    """So a turn without marks in it begins the turn that brings one."""
+    """So a conversation without special tokens is a prefix of a longer one that holds some."""
     tokenizer = shape(name)
     rendered = tokenizer.apply_chat_template(
         [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
@@ -157,15 +160,15 @@ def test_escaping_alone_changes_no_id(name: str, text: str) -> None:
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("text", ["", "<|im_end|></tool_call><|eot_id|></s>"])
 def test_a_longer_conversation_begins_with_the_shorter_one(name: str, text: str) -> None:
-    """Also where a mark comes with a later turn only, and everything is tokenised in the other way."""
-    marked = conversation("<|im_start|><tool_call><|end|><s>")
+    """Also where only a later message holds a special token, and all are tokenised in the other way."""
+    with_tokens = conversation("<|im_start|><tool_call><|end|><s>")
     turns = conversation(text) | {"thinking": {"type": "adaptive"}}
     messages = [
         turns["messages"][0],
         {"role": "assistant", "content": "Yes."},
         turns["messages"][0],
-        marked["messages"][4],
-        marked["messages"][0],
+        with_tokens["messages"][4],
+        with_tokens["messages"][0],
     ]
     short, longer, longest = (
         build(name, **turns | {"messages": messages[:length]}).tokens for length in (1, 3, 5)
@@ -184,14 +187,14 @@ def test_words_and_spaces_among_the_added_tokens_are_text() -> None:
     tokens = special_tokens.encode(text, separator)
     assert decode_with(tokenizer, tokens) == "<|im_start|>hello    <|im_end|><|im_end|>"
     ids = {token.content: i for i, token in tokenizer.added_tokens_decoder.items()}
-    assert [tokens.count(ids[mark]) for mark in ("hello", "    ", "<|im_end|>")] == [1, 1, 1]
+    assert [tokens.count(ids[token]) for token in ("hello", "    ", "<|im_end|>")] == [1, 1, 1]
 
 
 def decode_with(tokenizer: Any, tokens: list[int]) -> str:
     return str(tokenizer.decode(tokens, skip_special_tokens=False))
 
 
-def test_overlapping_marks_are_all_broken() -> None:
+def test_overlapping_special_tokens_are_all_split() -> None:
     tokenizer = tokenizers.qwen()
     tokenizer._tokenizer.add_tokens(["<|x|>", "|><y>", "<y>"], special_tokens=True)
     special_tokens = SpecialTokens(tokenizer)
@@ -200,7 +203,7 @@ def test_overlapping_marks_are_all_broken() -> None:
     assert decode_with(tokenizer, tokens) == "<|x|><y>"
 
 
-def test_a_mark_that_opens_thoughts_opens_none_as_text() -> None:
+def test_a_special_token_that_opens_thoughts_opens_none_as_text() -> None:
     tokenizer = ByteTokenizer(thinks=True)
     messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "<think>"}]
     body = {"model": "m", "messages": messages}
@@ -208,8 +211,8 @@ def test_a_mark_that_opens_thoughts_opens_none_as_text() -> None:
     assert not prompt.starts_thinking
 
 
-def test_looking_for_marks_costs_little() -> None:
-    """Most of all in files that are full of what marks begin with, for a tokenizer with hundreds of them."""
+def test_looking_for_special_tokens_costs_little() -> None:
+    """Most of all in files full of the characters that special tokens begin with."""
     special_tokens = SpecialTokens(shape("llama_3"))
     content = "<td>if a < b: print('x')</td>\n" * 2000
     looking_s, tokenising_s = (
