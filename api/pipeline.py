@@ -35,13 +35,13 @@ class PreparedRequest:
     request: Request
     answer_format: AnswerFormat
     new_detokenizer: Callable[[], Detokenizer]
-    started_s: float  # time.monotonic() when the request came in
+    started_s: float  # time.monotonic() when the request arrived
     budget: ThinkingBudget | None = None  # of the model's thoughts
     is_cut: bool = False  # the context leaves less room than the client has allowed
 
 
 class Pipeline:
-    """What all routes that generate share."""
+    """Prepares and answers requests, for all routes that generate."""
 
     def __init__(self, services: Services) -> None:
         self._services = services

@@ -1,4 +1,4 @@
-"""What the routes share: made once by the factory, handed to each of them."""
+"""The objects that all routes share: made once by the application's factory."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from .stream import KeepAlive
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The served model and everything that works on its behalf."""
+    """The served model, the scheduler, and the parts of the API that work with them."""
 
     model: ServedModel
     model_format: ModelFormat

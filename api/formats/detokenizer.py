@@ -1,6 +1,7 @@
-"""Token ids to text, piece by piece, without ever showing half a character.
+"""Token ids to text, a few at a time, without ever returning half a character.
 
-Whatever the pieces, they join to the text of the whole: U+FFFD appears only for bytes that are no UTF-8.
+The texts join to the text of all tokens, however the tokens are split: U+FFFD appears only for bytes that are
+no UTF-8.
 mlx-lm's own streaming detokenizer turns a NUL byte into 'Ā', so bytes are decoded here.
 """
 
@@ -13,13 +14,13 @@ from .token_bytes import TokenBytes
 
 
 class Detokenizer(Protocol):
-    """The text of one answer."""
+    """Decodes the tokens of one answer."""
 
     def add(self, tokens: list[int]) -> str:
         """Take tokens and return the text that has become certain."""
 
     def flush(self) -> str:
-        """Return what was held back; nothing may be added afterwards."""
+        """Return the text that was held back; nothing may be added afterwards."""
 
     def copy(self) -> "Detokenizer":
         """Make a detokenizer that goes on from here by itself."""
@@ -34,6 +35,7 @@ class ByteDetokenizer:
         self._strip_space = strip_first_space
 
     def add(self, tokens: list[int]) -> str:
+        """Take tokens and return the text of the characters that are whole."""
         table = self._token_bytes
         # Ids past the vocabulary come from padded embeddings; they stand for nothing.
         text = self._decoder.decode(b"".join([table[token] for token in tokens if token < len(table)]))
@@ -43,6 +45,7 @@ class ByteDetokenizer:
         return text
 
     def flush(self) -> str:
+        """Return U+FFFD for half a character at the end."""
         return self._decoder.decode(b"", final=True)
 
     def copy(self) -> "ByteDetokenizer":
@@ -55,22 +58,25 @@ class ByteDetokenizer:
 class WindowDetokenizer:
     """Decodes through the tokenizer itself, again and again over the last few tokens.
 
-    The window starts at tokens already shown, because some decoders treat the first token differently.
+    The window starts at tokens whose text was returned, because some decoders treat the first token
+    differently.
     """
 
     def __init__(self, decode: Callable[[list[int]], str]) -> None:
         self._decode = decode
-        self._shown: list[int] = []  # the window's tokens whose text is out
+        self._shown: list[int] = []  # the window's tokens whose text was returned
         self._pending: list[int] = []
 
     def add(self, tokens: list[int]) -> str:
-        events = []
+        """Take tokens and return the text of the characters that are whole."""
+        texts = []
         for token in tokens:
             self._pending.append(token)
-            events.append(self._take(final=False))
-        return "".join(events)
+            texts.append(self._take(final=False))
+        return "".join(texts)
 
     def flush(self) -> str:
+        """Return the text of the tokens that do not end with a whole character."""
         return self._take(final=True)
 
     def copy(self) -> "WindowDetokenizer":

@@ -1,9 +1,9 @@
-"""gpt-oss's answers, which are messages with headers: their text with one mark for each kind of message.
+"""gpt-oss's answers, which are messages with headers: their text with one tag for each kind of message.
 
 A message is `<|start|>assistant`, `<|channel|>` with a channel and perhaps a recipient, `<|message|>`, its
 text and `<|end|>`; a call ends with `<|call|>` and the last message with `<|return|>`: both end the answer.
-The recipient may stand on either side of the channel. Here thoughts keep their header and end mark, calls
-get one form of header, and what is for the user loses all of it.
+The recipient may stand on either side of the channel. Here thoughts keep their header and end tag, calls get
+one form of header, and text for the user loses both.
 
 Source of the format: OpenAI's guide to it, developers.openai.com/cookbook/articles/openai-harmony.
 """
@@ -19,13 +19,13 @@ CALL_START = f"{CHANNEL}commentary to=functions."
 CLOSING = f"{END}{START}assistant"  # ends a thought and lets the model choose what comes next
 
 RECIPIENT = re.compile(r"to=functions\.([\w.-]+)")
-MAX_HEADER = 500  # its end mark included
+MAX_HEADER = 500  # with the token that ends it
 
 
 def is_harmony(tokenizer: Tokenizer) -> bool:
-    """Whether a tokenizer has the marks of this format."""
-    marks = {token.content for token in tokenizer.added_tokens_decoder.values()}
-    return marks >= {START, CHANNEL, MESSAGE, END, CALL}
+    """Whether a tokenizer has the special tokens of this format."""
+    added = {token.content for token in tokenizer.added_tokens_decoder.values()}
+    return added >= {START, CHANNEL, MESSAGE, END, CALL}
 
 
 class HarmonyText:
@@ -33,14 +33,16 @@ class HarmonyText:
 
     def __init__(self, inner: Detokenizer) -> None:
         self._inner = inner
-        self._text = ""  # a header, or what may be the beginning of a mark
-        self._end: str | None = None  # what ends the message that is open, None within a header
+        self._text = ""  # a header, or the beginning of what may be a special token
+        self._end: str | None = None  # tag of the open message's end, None within a header
 
     def add(self, tokens: list[int]) -> str:
+        """Take tokens and return the text that has become certain, with tags in place of headers."""
         self._text += self._inner.add(tokens)
         return self._take()
 
     def flush(self) -> str:
+        """Return the text that was held back; nothing may be added afterwards."""
         self._text += self._inner.flush()
         text, self._text = self._take() + self._text, ""
         return text
@@ -81,23 +83,20 @@ class HarmonyText:
         return body
 
     def _take_body(self, end: str) -> str:
-        places = [place for mark in (START, END, CALL) if (place := self._text.find(mark)) >= 0]
+        places = [place for token in (START, END, CALL) if (place := self._text.find(token)) >= 0]
         if not places:
             place = _partial(self._text)
             body, self._text = self._text[:place], self._text[place:]
             return body
         body, self._text = self._text[: min(places)], self._text[min(places) :]
-        mark = next((mark for mark in (END, CALL) if self._text.startswith(mark)), "")
-        self._text = self._text.removeprefix(mark)  # another message's beginning stays
+        ending = next((token for token in (END, CALL) if self._text.startswith(token)), "")
+        self._text = self._text.removeprefix(ending)  # another message's beginning stays
         self._end = None
         return body + end
 
 
 def _partial(text: str) -> int:
-    """Find the place at the end of a text where a mark may begin."""
+    """Return where a special token may begin at the end of a text; the text's length where none may."""
     place = text.rfind("<", -len(START))
-    return (
-        place
-        if place >= 0 and any(mark.startswith(text[place:]) for mark in (START, END, CALL))
-        else len(text)
-    )
+    may_begin = place >= 0 and any(token.startswith(text[place:]) for token in (START, END, CALL))
+    return place if may_begin else len(text)

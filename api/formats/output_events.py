@@ -1,4 +1,4 @@
-"""The parts of an answer, in the order in which a client sees them."""
+"""The events of an answer, in the order in which a client sees them."""
 
 import json
 import secrets
@@ -9,11 +9,15 @@ from typing import Any, NoReturn
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
+    """More text. Deltas that follow one another belong to one block."""
+
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class ThinkingDelta:
+    """More thoughts. Deltas that follow one another belong to one block."""
+
     text: str
 
 
@@ -43,7 +47,7 @@ class ToolCallEnd:
 
 @dataclass(frozen=True, slots=True)
 class ScoredToken:
-    """How likely the model found a token of the text, and the likeliest in its place; only if asked for."""
+    """Log-probabilities of a token of the text, and of the likeliest in its place; only if asked for."""
 
     token: int
     logprob: float
@@ -51,7 +55,6 @@ class ScoredToken:
 
 
 OutputEvent = TextDelta | ThinkingDelta | ToolCallStart | ArgumentsDelta | ToolCallEnd | ScoredToken
-"""Texts that follow one another belong to one block, and so do thoughts."""
 
 
 def join_deltas(events: abc.Sequence[OutputEvent]) -> list[OutputEvent]:

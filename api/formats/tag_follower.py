@@ -7,6 +7,7 @@ first of them stands, and what the text after it belongs to is decided here for 
 from collections import abc
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import AnyStr, Generic
 
 from .tag_search import find_first, overlap
@@ -20,7 +21,7 @@ class Mode(Enum):
     CALL = "call"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AnswerTags(Generic[AnyStr]):
     """The tags that can occur in one answer: pairs of a start and an end tag, and stop sequences.
 
@@ -31,17 +32,19 @@ class AnswerTags(Generic[AnyStr]):
     thinking: tuple[AnyStr, AnyStr] | None = None
     stop_sequences: abc.Sequence[AnyStr] = ()
 
-    def ending(self, mode: Mode) -> list[AnyStr]:
-        """List the tags that may end `mode`."""
-        if mode is Mode.TEXT:
-            return self.starts + list(self.stop_sequences)
-        pair = self.call if mode is Mode.CALL else self.thinking
-        return [pair[1]] if pair and pair[1] else []
-
-    @property
+    @cached_property
     def starts(self) -> list[AnyStr]:
         """The tags at which calls and thoughts start."""
         return [pair[0] for pair in (self.call, self.thinking) if pair]
+
+    @cached_property
+    def ends(self) -> dict[Mode, list[AnyStr]]:
+        """The tags that may end each mode."""
+        return {
+            Mode.TEXT: self.starts + list(self.stop_sequences),
+            Mode.THINKING: [self.thinking[1]] if self.thinking else [],
+            Mode.CALL: [self.call[1]] if self.call and self.call[1] else [],
+        }
 
 
 class TagFollower(Generic[AnyStr]):
@@ -64,7 +67,7 @@ class TagFollower(Generic[AnyStr]):
         The tag stays unread until `cross`, and so does what may be the beginning of one.
         in_value: the text is a value, in which only stop sequences count.
         """
-        tags = list(self._tags.stop_sequences) if in_value else self._tags.ending(self.mode)
+        tags = self._tags.stop_sequences if in_value else self._tags.ends[self.mode]
         found = find_first(self.unread, tags)
         place = len(self.unread) - overlap(self.unread, tags) if found is None else found[0]
         text, self.unread = self.unread[:place], self.unread[place:]

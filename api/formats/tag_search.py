@@ -1,25 +1,25 @@
-"""Marks in text that is still growing: the first whole one, and what may be the beginning of one."""
+"""Tags in text that is still growing: the first whole one, and what may be the beginning of one."""
 
 from collections import abc
 from typing import AnyStr
 
 
-def find_first(text: AnyStr, marks: abc.Sequence[AnyStr]) -> tuple[int, AnyStr] | None:
-    """Find the mark that ends first, the only choice that does not depend on how much text is there."""
-    found = [(place + len(mark), place, mark) for mark in marks if (place := text.find(mark)) >= 0]
+def find_first(text: AnyStr, tags: abc.Sequence[AnyStr]) -> tuple[int, AnyStr] | None:
+    """Return (start, tag) of the tag with the smallest end: the same for text in chunks of any size."""
+    found = [(place + len(tag), place, tag) for tag in tags if (place := text.find(tag)) >= 0]
     if not found:
         return None
-    _, place, mark = min(found)
-    return place, mark
+    _, place, tag = min(found)
+    return place, tag
 
 
-def overlap(text: AnyStr, marks: abc.Sequence[AnyStr]) -> int:
-    """Count the characters or bytes at the end of `text` that a mark may begin with; it holds no mark."""
+def overlap(text: AnyStr, tags: abc.Sequence[AnyStr]) -> int:
+    """Return the length of the longest end of `text` that a tag begins with. `text` holds no whole tag."""
     longest = 0
-    for mark in marks:
-        place = text.find(mark[0], 1 - len(mark))  # from where the whole mark would not fit any more
-        while place >= 0 and not mark.startswith(text[place:]):
-            place = text.find(mark[0], place + 1)
+    for tag in tags:
+        place = text.find(tag[0], 1 - len(tag))  # from where the whole tag would not fit any more
+        while place >= 0 and not tag.startswith(text[place:]):
+            place = text.find(tag[0], place + 1)
         if place >= 0:
             longest = max(longest, len(text) - place)
     return longest

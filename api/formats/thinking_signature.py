@@ -1,7 +1,7 @@
 """The signature of a thinking block, which clients keep and send back with it.
 
-Nothing here needs to be proved. But a client that wants its thoughts omitted sends back an empty block, and a
-template may want the thoughts of earlier steps: so they travel in the signature, as Anthropic's own do.
+The signature proves nothing here. But a client that omits thoughts sends back an empty block, and a template
+may want the thoughts of earlier steps: so thoughts travel in the signature, as Anthropic's own do.
 """
 
 import base64

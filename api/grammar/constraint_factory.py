@@ -1,4 +1,4 @@
-"""What a request asks of its answer: tools that may or must be called, and a schema."""
+"""From a request's options to the constraint of its answer: tools that may be called, and a schema."""
 
 from collections.abc import Collection
 

@@ -1,7 +1,7 @@
-"""Runs code that calls itself very deeply.
+"""Runs code that recurses very deeply.
 
 llguidance follows references between definitions by recursion in native code: a chain of a thousand overflows
-a stack of the usual size, which ends the process. What the bounds on a schema let pass needs 40 MB at most.
+a stack of the usual size, which ends the process. A schema within the bounds needs 40 MB at most.
 """
 
 import threading
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def on_deep_stack(code: Callable[[], T]) -> T:
-    """Run `code` in a thread of its own and wait for it; raises what it raises."""
+    """Run `code` in a thread of its own, wait for it and return its result. Raises what `code` raises."""
     result: Future[T] = Future()
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""Compiles what a request's answer must conform to, off the event loop, and keeps what was compiled."""
+"""Compiles the grammars that answers must conform to, off the event loop, and keeps them."""
 
 import asyncio
 import hashlib
@@ -55,24 +55,24 @@ class Grammar:
     start: LLMatcher
 
     def begin(self) -> LLMatcher:
-        """Make a matcher that has seen nothing yet."""
+        """Make a matcher at the beginning of the grammar."""
         return self.start.deep_copy()
 
 
 @dataclass(frozen=True, slots=True)
 class GrammarKey:
-    """What an answer must conform to. schema: of the whole answer, None where text is free."""
+    """What a grammar is compiled from. schema: of the whole answer, None for a grammar of calls."""
 
     tools: tuple[Tool, ...]
     tool_format: ToolFormat | None
     schema: dict[str, Any] | None
 
     @property
-    def key(self) -> bytes:
-        """The same for all that compile to the same grammar."""
-        marks = [self.tool_format.start, self.tool_format.end] if self.tool_format else []
+    def digest(self) -> bytes:
+        """A hash that is the same for all keys that compile to the same grammar."""
+        tags = [self.tool_format.start, self.tool_format.end] if self.tool_format else []
         tools = [[tool.name, tool.input_schema] for tool in self.tools]
-        return hashlib.sha256(json.dumps([marks, tools, self.schema]).encode()).digest()
+        return hashlib.sha256(json.dumps([tags, tools, self.schema]).encode()).digest()
 
 
 class GrammarCache:
@@ -86,43 +86,44 @@ class GrammarCache:
         self._compiling: dict[bytes, asyncio.Task[Grammar]] = {}
         self._turns = asyncio.Semaphore(MAX_COMPILING)
 
-    async def get(self, wanted: GrammarKey) -> Grammar:
-        """Return the grammar, compiled now or before. Raises InvalidRequest when that cannot be done."""
-        key = await asyncio.to_thread(lambda: wanted.key)
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            self._used_s[key] = time.monotonic()
-            return self._kept[key]
-        if key not in self._compiling:
-            self._compiling[key] = asyncio.create_task(self._compile(key, wanted))
-        return await asyncio.shield(self._compiling[key])  # others may wait for it when this client has gone
+    async def get(self, key: GrammarKey) -> Grammar:
+        """Return the grammar, compiled now or before. Raises InvalidRequest where it cannot be compiled."""
+        digest = await asyncio.to_thread(lambda: key.digest)
+        if digest in self._kept:
+            self._kept.move_to_end(digest)
+            self._used_s[digest] = time.monotonic()
+            return self._kept[digest]
+        if digest not in self._compiling:
+            self._compiling[digest] = asyncio.create_task(self._compile(digest, key))
+        # Other clients may wait for the grammar when this one has gone.
+        return await asyncio.shield(self._compiling[digest])
 
-    async def _compile(self, key: bytes, wanted: GrammarKey) -> Grammar:
+    async def _compile(self, digest: bytes, key: GrammarKey) -> Grammar:
         try:
             async with self._turns:
-                grammar = await asyncio.to_thread(on_deep_stack, lambda: self.compile(wanted))
+                grammar = await asyncio.to_thread(on_deep_stack, lambda: self.compile(key))
         except SchemaError as error:
             raise InvalidRequest(str(error), reason="schema") from error
         finally:
-            del self._compiling[key]
-        self._kept[key] = grammar
-        self._used_s[key] = time.monotonic()
+            del self._compiling[digest]
+        self._kept[digest] = grammar
+        self._used_s[digest] = time.monotonic()
         self._forget()
         return grammar
 
     def _forget(self) -> None:
-        """Drop what has not been used for long, and what is too much, the longest unused first."""
-        for key in list(self._kept):
+        """Drop grammars that have long been unused, and the longest unused ones while there are too many."""
+        for digest in list(self._kept):
             num_chars = sum(len(kept.text) for kept in self._kept.values())
-            if num_chars <= MAX_KEPT_CHARS and time.monotonic() - self._used_s[key] <= MAX_IDLE_S:
+            if num_chars <= MAX_KEPT_CHARS and time.monotonic() - self._used_s[digest] <= MAX_IDLE_S:
                 return
-            del self._kept[key], self._used_s[key]
+            del self._kept[digest], self._used_s[digest]
 
-    def compile(self, wanted: GrammarKey) -> Grammar:
-        """Compile in this thread, whose stack must be deep; others run meanwhile. Raises SchemaError."""
-        calls = wanted.tool_format if wanted.tool_format and wanted.tool_format.is_constrained else None
-        tools = [tool for tool in wanted.tools if tool.name != PLACEHOLDER_TOOL] if calls else []
-        schema = None if wanted.schema is None else exact_schema(wanted.schema)
+    def compile(self, key: GrammarKey) -> Grammar:
+        """Compile in this thread, whose stack must be deep; the GIL is let go. Raises SchemaError."""
+        calls = key.tool_format if key.tool_format and key.tool_format.is_constrained else None
+        tools = [tool for tool in key.tools if tool.name != PLACEHOLDER_TOOL] if calls else []
+        schema = None if key.schema is None else exact_schema(key.schema)
         problem = "" if schema is None else self._problem(f"start: %json {dump_schema(schema)}")
         if problem:
             raise SchemaError(f"the JSON schema cannot be enforced: {problem}")

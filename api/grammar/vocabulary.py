@@ -31,23 +31,23 @@ class Vocabulary:
         return [self.ids_of_bytes[byte] for byte in text]
 
     def text(self, token: int) -> bytes:
-        """Return a token's bytes; ids past the vocabulary, of padded embeddings, have none."""
+        """Return a token's bytes; an id past the vocabulary, of padded embeddings, has none."""
         return self.bytes_of[token] if self.knows(token) else b""
 
     def knows(self, token: int) -> bool:
-        """Whether a token is one of the vocabulary."""
+        """Whether an id is that of a token in the vocabulary."""
         return token < len(self.bytes_of)
 
 
 class _Speller:
-    """The tokenizer that llguidance asks for. Nothing that is sampled depends on how it cuts text."""
+    """The tokenizer that llguidance asks for. How it cuts text has no influence on sampling."""
 
     def __init__(
         self, tokens: abc.Sequence[bytes], special_ids: Collection[int], ids_of_bytes: abc.Sequence[int]
     ) -> None:
         self.tokens = tokens
         self.special_token_ids = sorted(special_ids)
-        self.eos_token_id = self.special_token_ids[0]  # replaced below by all of them
+        self.eos_token_id = self.special_token_ids[0]  # `make_vocabulary` gives the compiler all of them
         self.bos_token_id = None
         self._ids_of_bytes = ids_of_bytes
 

@@ -24,30 +24,37 @@ class ResumableTokenStream:
 
     @property
     def num_prompt_tokens(self) -> int:
+        """Tokens of the client's prompt."""
         return self._first.num_prompt_tokens
 
     @property
     def num_cached_tokens(self) -> int:
+        """Tokens of the client's prompt that were in the prefix cache."""
         return self._first.num_cached_tokens
 
     @property
     def finish_reason(self) -> FinishReason | None:
+        """Why the last of the scheduler's streams ended, None before its end."""
         return "length" if self._is_full else self._current.finish_reason
 
     @property
     def arrival_s(self) -> float:
+        """When the request was submitted first."""
         return self._first.arrival_s
 
     @property
     def admitted_s(self) -> float | None:
+        """When the request was admitted first."""
         return self._first.admitted_s
 
     @property
     def first_token_s(self) -> float | None:
+        """When the request's first token came."""
         return self._first.first_token_s
 
     @property
     def logprobs(self) -> list[TokenLogprobs]:
+        """Log-probabilities, of which there are none."""
         return []  # only OpenAI's routes ask for them, and those have no thinking budget
 
     async def __anext__(self) -> list[int]:

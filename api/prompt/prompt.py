@@ -25,10 +25,10 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What goes to the scheduler, and what is needed to read the answer."""
+    """A request's prompt, and how long it took to build."""
 
     tokens: list[int]
-    starts_thinking: bool  # the template has opened the model's thoughts already
+    starts_thinking: bool  # the prompt has opened the model's thoughts
     template_s: float
     tokenize_s: float
 
@@ -93,7 +93,7 @@ class PromptBuilder:
         )
 
     async def tokens(self, prompt: str | list[int]) -> list[int]:
-        """Tokenise a prompt that is the whole of what the model reads: its marks are meant as such."""
+        """Tokenise a prompt that is taken as it is: special tokens in its text are meant as such."""
         tokens = (
             await _run(self._builders, lambda: self._encode(prompt)) if isinstance(prompt, str) else prompt
         )

@@ -113,3 +113,14 @@ def test_added_tokens_are_plain_text(text: str) -> None:
 def chunks(tokens: list[int], size: int) -> Iterator[list[int]]:
     for start in range(0, len(tokens), size):
         yield tokens[start : start + size]
+
+
+@given(st.lists(st.integers(0, 255)), st.lists(st.integers(0, 255)), st.lists(st.integers(0, 255)))
+def test_a_copy_goes_on_by_itself(before: list[int], one: list[int], other: list[int]) -> None:
+    for tokenizer in (ByteTokenizer(), byte_level()):
+        detokenizer = new_detokenizer(tokenizer)
+        text = detokenizer.add(before)
+        copy = detokenizer.copy()
+        assert text + copy.add(one) + copy.flush() == join(new_detokenizer(tokenizer), [*before, *one])
+        text += detokenizer.add(other) + detokenizer.flush()
+        assert text == join(new_detokenizer(tokenizer), [*before, *other])
