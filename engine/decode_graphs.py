@@ -33,6 +33,7 @@ MAX_FAILURES = 3
 """Graphs that may fail before no more are tried."""
 
 Graph = Callable[..., tuple[mx.array, list[mx.array]]]
+"""A compiled forward pass: returns logits and the write fences that follow; see `DecodeGraphs._compile`."""
 
 
 class KindLayout(NamedTuple):

@@ -18,6 +18,7 @@ from .shared_prefixes import SharedPrefix
 
 Floats = npt.NDArray[np.float32]
 Index = slice | npt.NDArray[np.int64]
+"""Slots or rows, as NumPy is indexed with them."""
 
 QUERY_TILE = 1024
 """Queries attended at a time, counted over the query heads of a KV head."""

@@ -25,6 +25,7 @@ from .kernels.paged_kernels import LayerPools, PagedKernels, fenced
 from .shared_prefixes import SharedPrefix, last_slots, shared_prefixes
 
 ATTENTION = "scaled_dot_product_attention"
+"""The function that the modules of mlx-lm's models import and call."""
 
 
 @dataclass(frozen=True, slots=True)

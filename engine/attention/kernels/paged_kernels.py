@@ -32,6 +32,7 @@ CENTRE_KEYS = 32
 DTYPES = (mx.float16, mx.bfloat16, mx.float32)
 
 Launch = Callable[..., list[mx.array]]
+"""Queues a kernel with its inputs, grid and so on, as MLX's kernels take them; returns its outputs, lazy."""
 
 
 class LayerPools(NamedTuple):
