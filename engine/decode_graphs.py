@@ -17,7 +17,8 @@ from ..cache.kv import ArrayPools
 from .attention.kernels.batch_tables import BatchTables, DeviceTables, TableSource
 from .attention.kernels.paged_kernels import PagedKernels
 from .attention.kernels.tables import LayerKind, Layout, round_up
-from .attention.paged import KernelDecode, PagedModel
+from .attention.paged_layers import KernelDecode
+from .attention.paged_model import PagedModel
 from .attention.shared_prefixes import shared_prefixes
 from .step import SlotRange
 

@@ -16,15 +16,15 @@ import numpy as np
 from ..cache.kv import ArrayPools, HostPools, Slots
 from .attention.host_attention import HostAttention
 from .attention.kernels.paged_kernels import PagedKernels
-from .attention.paged import (
+from .attention.paged_layers import (
     ArrayLayer,
     ForwardContext,
     HostLayer,
     KernelPrefill,
     PagedLayer,
-    PagedModel,
     kernel_slots,
 )
+from .attention.paged_model import PagedModel
 from .decode_graphs import DecodeGraphs
 from .logprobs import BatchLogprobs, compute_logprobs
 from .sampler import sample

@@ -18,7 +18,8 @@ from ..cache.packing import UNQUANTISED
 from .attention.array_attention import AttentionParams, attend_arrays
 from .attention.kernels.batch_tables import BatchTables
 from .attention.kernels.paged_kernels import LayerPools, PagedKernels, find_kernels
-from .attention.paged import AttentionSpec, PagedModel
+from .attention.paged_layers import AttentionSpec
+from .attention.paged_model import PagedModel
 from .attention.shared_prefixes import shared_prefixes
 from .runner import Runner
 from .step import DecodeRow, PrefillChunk, SamplingParams, SlotRange

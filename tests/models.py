@@ -16,7 +16,7 @@ from mlx.utils import tree_flatten
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from pensieve.engine.attention.paged import probe
+from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.runner import Runner
 
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from ...cache.blocks import BLOCK_SIZE
-from ...engine.attention.paged import PagedModel
+from ...engine.attention.paged_model import PagedModel
 from ...engine.runner import Runner, Sampled, StepInFlight
 from ...engine.selfcheck import usable_kernels
 from ...engine.step import StepPlan, StepResult

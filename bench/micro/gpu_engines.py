@@ -16,7 +16,7 @@ from ...cache.kv import ArrayPools
 from ...cache.packing import UNQUANTISED
 from ...engine.attention.kernels.paged_kernels import LayerPools, PagedKernels, find_kernels
 from ...engine.attention.kernels.tables import LayerKind
-from ...engine.attention.paged import probe
+from ...engine.attention.paged_model import probe
 from ...engine.decode_graphs import DecodeGraphs
 from ...engine.step import PrefillChunk, SamplingParams
 from ...scheduler.config import SchedulerConfig

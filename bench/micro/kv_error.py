@@ -20,7 +20,7 @@ import mlx_lm
 import numpy as np
 
 from ...cache.packing import UNQUANTISED
-from ...engine.attention.paged import probe
+from ...engine.attention.paged_model import probe
 from ...engine.selfcheck import reference_caches
 from ...scripts.demo_model import MODEL_FOLDER
 from ...scripts.demo_model.corpus import standard_library, text_lines

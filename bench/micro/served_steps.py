@@ -29,7 +29,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from ...cache.blocks import BLOCK_SIZE
-from ...engine.attention.paged import PagedModel, probe
+from ...engine.attention.paged_model import PagedModel, probe
 from ...engine.loading.hub import resolve
 from ...engine.loading.loader import compute_dtype, load
 from ...engine.loading.model_info import read_model_info

@@ -13,7 +13,7 @@ import mlx_lm.utils
 from mlx.utils import tree_flatten, tree_map
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
-from ..attention.paged import PagedModel, probe
+from ..attention.paged_model import PagedModel, probe
 from .model_error import ModelError, first_line
 from .model_info import ModelInfo, cannot_quantise
 

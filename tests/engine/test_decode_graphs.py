@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from pensieve.engine.attention.paged import probe
+from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.decode_graphs import MAX_FAILURES, BatchLayout, DecodeGraphs, Graph
 
 from .attention.compiled import needs_compiler

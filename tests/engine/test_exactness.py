@@ -14,7 +14,7 @@ import pytest
 from mlx_lm.models.cache import make_prompt_cache
 
 import pensieve.engine.demo
-from pensieve.engine.attention.paged import probe
+from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.runner import Runner
 from pensieve.engine.selfcheck import reference_caches
 from pensieve.engine.step import SamplingParams

@@ -8,7 +8,7 @@ import mlx_lm.utils
 import numpy as np
 import pytest
 
-from pensieve.engine.attention.paged import probe
+from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.logprobs import compute_logprobs
 from pensieve.engine.runner import Runner
 from pensieve.engine.step import DecodeRow, SamplingParams, StepPlan, StepResult

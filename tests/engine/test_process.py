@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import mlx_lm.utils
 import pytest
 
-from pensieve.engine.attention.paged import probe
+from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.loading.model_error import ModelError
 from pensieve.engine.process import EngineProcess
 from pensieve.engine.runner import Runner

@@ -7,7 +7,7 @@ from typing import Any
 import mlx.core as mx
 import pytest
 
-from pensieve.engine.attention.paged import probe
+from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.runner import Runner, Sampled
 from pensieve.engine.step import StepFailed, StepPlan
 from pensieve.scheduler.sequence import Sequence

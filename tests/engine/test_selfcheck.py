@@ -11,12 +11,12 @@ import pytest
 
 from pensieve.cache.kv import Pool
 from pensieve.engine import selfcheck
-from pensieve.engine.attention import paged
+from pensieve.engine.attention import paged_model
 from pensieve.engine.attention.array_attention import AttentionParams
 from pensieve.engine.attention.host_attention import HostAttention
 from pensieve.engine.attention.kernels.batch_tables import TableSource
 from pensieve.engine.attention.kernels.paged_kernels import LayerPools, PagedKernels
-from pensieve.engine.attention.paged import probe
+from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.selfcheck import logits_error
 
 from ..models import WINDOWED, write_model
@@ -100,7 +100,7 @@ def test_the_self_check_sees_a_wrong_window_and_lost_sinks(
             scale, **kept | {name: change[name] for name in change if kept[name] is not None}
         )
 
-    monkeypatch.setattr(paged, "AttentionParams", forgetful)
+    monkeypatch.setattr(paged_model, "AttentionParams", forgetful)
     assert logits_error(probe(model, 16), on_host) > 1
 
 

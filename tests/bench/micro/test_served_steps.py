@@ -10,7 +10,7 @@ from pensieve.bench.micro import served_steps
 from pensieve.bench.micro.bare_engine import TimedRunner
 from pensieve.bench.micro.served_steps import REPEATS, main
 from pensieve.cache.blocks import BLOCK_SIZE
-from pensieve.engine.attention.paged import PagedModel
+from pensieve.engine.attention.paged_model import PagedModel
 
 SESSIONS, SHARED, NEW, ANSWER = 2, 64, 32, 4
 SIZES = [

@@ -18,7 +18,7 @@ from pensieve.cache.kv import ArrayPools
 from pensieve.engine.attention.kernels import tables
 from pensieve.engine.attention.kernels.paged_kernels import Launch, PagedKernels
 from pensieve.engine.attention.kernels.source import Kernel
-from pensieve.engine.attention.paged import probe
+from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.runner import Runner
 from pensieve.engine.step import DecodeRow, PrefillChunk, SamplingParams
 

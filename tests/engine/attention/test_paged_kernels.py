@@ -10,7 +10,7 @@ import pytest
 from pensieve.engine import decode_graphs, selfcheck
 from pensieve.engine.attention.kernels import tables
 from pensieve.engine.attention.kernels.paged_kernels import find_kernels
-from pensieve.engine.attention.paged import probe
+from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.runner import Runner
 
 from ...budget import trials
