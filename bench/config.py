@@ -10,7 +10,7 @@ ProtocolName = Literal["anthropic", "openai"]
 
 @dataclass(frozen=True, slots=True)
 class TraceConfig:
-    """What a fleet sends. The same values give the same requests, to the character."""
+    """The requests of a fleet. The same values give the same requests, to the character."""
 
     sessions: int = field(default=8, metadata={"help": "Claude Code sessions at once"})
     turns: int = field(default=3, metadata={"help": "requests of a session, one after the other"})

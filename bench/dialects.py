@@ -58,7 +58,7 @@ class Api(Protocol):
         """Return the body of the request for the next answer."""
 
     def read(self, event: Event) -> Delta:
-        """Return what an event brings. Raises RequestFailed for an error event."""
+        """Return an event's text and numbers. Raises RequestFailed for an error event."""
 
 
 class Anthropic:

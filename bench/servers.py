@@ -155,7 +155,7 @@ def wait_until_ready(url: str, server: ServerProcess) -> None:
 
 
 def model_name(spec: ServerSpec, url: str, model: Path) -> str:
-    """Return the model's name in requests. mlx_lm.server loads what they name; others have one model."""
+    """Return the model's name in requests. mlx_lm.server takes a folder; others have one model."""
     if spec.protocol == "openai":
         return str(model)
     with urllib.request.urlopen(f"{url}/v1/models", timeout=30) as answer:

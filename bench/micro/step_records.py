@@ -21,7 +21,7 @@ class OutOfTime(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """What one step computed and what it took: the terms of a cost model, and its times in seconds."""
+    """One step: the terms of a cost model, and the step's times in seconds."""
 
     part: str  # of the measurement: which workload the step belongs to
     kind: Kind
@@ -37,7 +37,7 @@ class StepRecord:
 
     @property
     def shape(self) -> Shape:
-        """What makes two steps alike: decode rows, prompt tokens and the slice's start."""
+        """Decode rows, prompt tokens and the slice's start: steps with the same three are alike."""
         return self.rows, self.slice_tokens, self.slice_start
 
 

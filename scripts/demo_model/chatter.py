@@ -1,4 +1,4 @@
-"""The phrases of what needs no tool: writing out, counting, talk, and how system prompts begin."""
+"""The phrases of requests without a tool (writing out, counting, talk) and of system prompts' beginnings."""
 
 from pensieve.scripts.demo_model.phrases import phrases
 

@@ -28,7 +28,7 @@ def read_text(path: Path) -> str:
 
 
 def docstrings(source: str) -> str:
-    """All docstrings of a Python module, joined by blank lines."""
+    """Return all docstrings of a Python module, joined by blank lines."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
@@ -39,7 +39,7 @@ def docstrings(source: str) -> str:
 
 
 def prose_files() -> Iterator[str]:
-    """Documentation: system documents, and the descriptions of installed packages."""
+    """Yield documentation: system documents, and the descriptions of installed packages."""
     for path in sorted(Path("/usr/share/doc").rglob("*")):
         if path.suffix in PROSE_SUFFIXES:
             yield read_text(path)
@@ -48,14 +48,14 @@ def prose_files() -> Iterator[str]:
 
 
 def python_files(root: Path) -> Iterator[str]:
-    """Sources under a folder, tests left out, as they repeat themselves."""
+    """Yield sources under a folder, tests left out, as they repeat themselves."""
     for path in sorted(root.rglob("*.py")):
         if "test" not in str(path).lower():
             yield read_text(path)
 
 
 def standard_library(limit: int) -> list[str]:
-    """The first `limit` modules of the standard library: enough lines for an evaluation."""
+    """Return the first `limit` modules of the standard library: enough lines for an evaluation."""
     root = Path(sysconfig.get_path("stdlib"))
     return [text for path in sorted(root.glob("*.py"))[:limit] if (text := read_text(path))]
 
@@ -66,7 +66,7 @@ def text_lines(documents: Iterable[str]) -> list[str]:
 
 
 def collect(code_bytes: int, prose_bytes: int, seed: int = 0) -> list[str]:
-    """Documents in random order: docstrings and prose up to `prose_bytes`, sources up to `code_bytes`."""
+    """Return documents in random order: prose up to `prose_bytes`, sources up to `code_bytes`."""
     stdlib = list(python_files(Path(sysconfig.get_path("stdlib"))))
     installed = list(python_files(Path(sysconfig.get_path("purelib"))))
     prose = [*prose_files(), *(docstrings(text) for text in stdlib + installed)]
@@ -75,7 +75,7 @@ def collect(code_bytes: int, prose_bytes: int, seed: int = 0) -> list[str]:
 
 
 def take(documents: list[str], num_bytes: int, rng: random.Random) -> list[str]:
-    """A random choice of the documents that are not trivially short, up to a size."""
+    """Return a random choice of the documents of over 400 characters, up to `num_bytes` together."""
     documents = [text for text in documents if len(text) > 400]
     rng.shuffle(documents)
     chosen: list[str] = []

@@ -44,13 +44,13 @@ class Distractors:
         return "\n".join(self.lines[start : start + count])
 
     def sample_request(self) -> str:
-        """A request that belongs to nobody, quoted as an example or an instruction."""
+        """Draw a request that belongs to nobody, quoted as an example or an instruction."""
         request = Tasks(self.rng, self.words).turn().request
         forms = ("{}", " - {}", 'For example: "{}"', "If the user says `{}`, do so.", "Never do this: {}")
         return self.rng.choice(forms).format(request)
 
     def passage(self) -> str:
-        """Some lines of one kind: prose, a list, an example request, settings."""
+        """Draw some lines of one kind: prose, a list, an example request, settings."""
         rng, words = self.rng, self.words
         style = rng.random()
         if style < 0.5:
@@ -78,7 +78,7 @@ class Distractors:
         return "# Environment\n" + "\n".join(f" - {fact}" for fact in facts) + f"\n\nToday's date is {date}."
 
     def system(self, size: int) -> str:
-        """A system prompt of about `size` characters."""
+        """Draw a system prompt of about `size` characters."""
         parts = [self.rng.choice(IDENTITIES)] if self.rng.random() < 0.85 else []
         while sum(map(len, parts)) < size:
             parts.append(self.passage())
@@ -87,12 +87,12 @@ class Distractors:
         return "\n\n".join(parts)
 
     def reminder(self) -> str:
-        """A block that the client puts into the user's turn."""
+        """Draw a block that the client puts into the user's turn."""
         parts = [self.passage() for _ in range(self.rng.choice((1, 1, 2, 4)))]
         return "<system-reminder>\n" + "\n".join(parts) + "\n</system-reminder>"
 
     def property(self, kind: str) -> dict[str, Any]:
-        """One property of a schema."""
+        """Draw one property of a schema."""
         rng = self.rng
         fields: dict[str, Any] = {
             "description": self.prose(1, rng.choice((1, 1, 2, 6))).strip(),
@@ -105,7 +105,7 @@ class Distractors:
         return fields
 
     def tool(self, name: str, size: int) -> dict[str, Any]:
-        """A tool whose description has up to `size` lines."""
+        """Draw a tool whose description has up to `size` lines."""
         pairs = CORE_TOOLS.get(name) or [
             (self.words.identifier(), self.rng.choice(TYPES)) for _ in range(self.rng.randint(0, 6))
         ]
@@ -120,6 +120,6 @@ class Distractors:
         return {"name": name, "description": text.strip(), "parameters": schema}
 
     def tools(self, size: int, extra: int) -> list[dict[str, Any]]:
-        """The three tools and up to `extra` others, sorted by name as the client sorts them."""
+        """Draw the three tools and up to `extra` others, sorted by name as the client sorts them."""
         others = self.rng.sample(TOOL_NAMES, self.rng.randint(0, extra))
         return [self.tool(name, size) for name in sorted([*CORE_TOOLS, *others])]

@@ -32,7 +32,7 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What comes before a request: the system prompt and the tools."""
+    """The system prompt and the tools before a request."""
 
     system: str
     tools: list[dict[str, Any]]
@@ -48,7 +48,7 @@ class Fault:
 
 
 def message(step: Step) -> Message:
-    """A step as a chat message."""
+    """Return a step as a chat message."""
     if isinstance(step, Result):
         return {"role": "tool", "content": step.text}
     if isinstance(step, Say):
@@ -58,7 +58,7 @@ def message(step: Step) -> Message:
 
 
 def expected(step: Say | Call) -> str:
-    """What the model is to write for a step."""
+    """Return the right text for a step."""
     return step.text if isinstance(step, Say) else call_text(step)
 
 
@@ -73,7 +73,7 @@ class Judge:
         self.cached: list[int] = []
 
     def render(self, setting: Setting, messages: abc.Sequence[Message]) -> list[int]:
-        """The prompt's tokens, ready for the assistant to go on."""
+        """Return the prompt's tokens, ready for the assistant to go on."""
         head = [{"role": "system", "content": setting.system}] if setting.system else []
         ids: list[int] = self.tokenizer.apply_chat_template(
             [*head, *messages], tools=setting.tools or None, add_generation_prompt=True
@@ -96,7 +96,7 @@ class Judge:
         return text
 
     def first_fault(self, setting: Setting, turn: Turn) -> Fault | None:
-        """The first step of a turn that is not as it should be."""
+        """Return the first wrong step of a turn, or None."""
         messages: list[Message] = [{"role": "user", "content": turn.request}]
         for step in turn.steps:
             if not isinstance(step, Result):
@@ -110,7 +110,7 @@ class Judge:
 
 
 def setting_of(rng: random.Random, lines: abc.Sequence[str], judge: Judge, num_tokens: int) -> Setting:
-    """A random system prompt with tools, of at least so many tokens."""
+    """Draw a system prompt with tools, of at least `num_tokens` tokens."""
     distractors = Distractors(rng, lines)
     functions = distractors.tools(size=max(1, num_tokens // 300), extra=min(12, num_tokens // 600))
     tools = [{"type": "function", "function": function} for function in functions]

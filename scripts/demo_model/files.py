@@ -1,4 +1,4 @@
-"""The files of one synthetic conversation: their paths and what is in them, which edits change."""
+"""The files of one synthetic conversation: their paths, and their contents, which edits change."""
 
 import random
 from collections import abc
@@ -9,7 +9,7 @@ INDENTS = ("    ", "  ", "\t", "        ")
 
 
 def numbered(lines: abc.Sequence[str], final_newline: bool) -> str:
-    """A file's content as the Read tool shows it: after a final newline, an empty line is shown too."""
+    """Return a file's content as the Read tool shows it: a final newline shows an empty line too."""
     shown = [*lines, ""] if final_newline else lines
     return "\n".join(f"{number}\t{line}" for number, line in enumerate(shown, 1))
 
@@ -23,19 +23,19 @@ class Files:
         self.contents: dict[str, list[str]] = {}
 
     def path(self) -> str:
-        """A new path, or one that this conversation has named before."""
+        """Draw a new path, or one that this conversation has named before."""
         if self.contents and self.rng.random() < 0.35:
             return self.rng.choice(list(self.contents))
         return self.words.path()
 
     def content(self, path: str) -> list[str]:
-        """The lines of a file, the same at each reading unless something else has changed it."""
+        """Return a file's lines: mostly the same at each reading, now and then new ones."""
         if path not in self.contents or self.rng.random() < 0.1:
             self.contents[path] = self.lines()
         return self.contents[path]
 
     def lines(self) -> list[str]:
-        """Lines for a new file: mostly few, the first and last not empty."""
+        """Draw lines for a new file: mostly few, the first and last not empty."""
         rng = self.rng
         count = rng.choice((1, 2, 3, 3, 4, 5, 6, 8, 10, 12, 16, rng.randint(17, 60)))
         if rng.random() < 0.03:
@@ -55,7 +55,7 @@ class Files:
         self.contents[path] = text.replace(old, new, 1).split("\n")
 
     def old_text(self, path: str) -> str:
-        """A text to replace: a line of the file, some words of it, or new words put into it."""
+        """Draw a text to replace: a line of the file, some words of it, or new words put into it."""
         rng, lines = self.rng, self.content(path)
         index = rng.choice([i for i, line in enumerate(lines) if line.strip()])
         parts = lines[index].split()
@@ -73,7 +73,7 @@ class Files:
         return old
 
     def new_text(self, old: str) -> str:
-        """What to put there instead: unrelated, or the old text with a small change."""
+        """Draw a text to put in its place: unrelated, or the old text with a small change."""
         rng, words = self.rng, self.words
         if rng.random() < 0.45:
             return words.pick((4, words.word), (3, lambda: words.phrase(2, 5)), (1, words.line)).strip()

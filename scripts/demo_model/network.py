@@ -80,19 +80,19 @@ def init_weights(shape: Shape, spaced: list[tuple[int, int]], device: str) -> We
 
 
 def rms_norm(x: Any, weight: Any) -> Any:
-    """Root mean square norm, in fp32."""
+    """Return the root mean square norm of x, in fp32."""
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + EPSILON) * weight
 
 
 def rope_tables(shape: Shape, length: int, device: str) -> tuple[Any, Any]:
-    """Cosines and sines of the rotary angles, each (length, head_dim / 2)."""
+    """Return cosines and sines of the rotary angles, each (length, head_dim / 2)."""
     frequencies = shape.rope_theta ** (-torch.arange(0, shape.head_dim, 2, device=device) / shape.head_dim)
     angles = torch.arange(length, device=device)[:, None] * frequencies
     return angles.cos(), angles.sin()
 
 
 def rotate(x: Any, cos: Any, sin: Any) -> Any:
-    """Rotary embedding of (T, heads, head_dim), halves paired as in Hugging Face's llama."""
+    """Return the rotary embedding of (T, heads, head_dim), halves paired as in Hugging Face's llama."""
     first, second = x.float().chunk(2, dim=-1)
     cos, sin = cos[:, None], sin[:, None]
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
@@ -135,7 +135,7 @@ class Network:
         self.finish = torch.compile(finish) if compiled else finish
 
     def hidden(self, tokens: Any) -> Any:
-        """The last layer's normed output (B * L, hidden) for tokens (B, L)."""
+        """Return the last layer's normed output (B * L, hidden) for tokens (B, L)."""
         rows, length = tokens.shape
         w = self.weights
         angles = tuple(table[:length].repeat(rows, 1) for table in self.tables)
@@ -151,7 +151,7 @@ class Network:
         return rms_norm(x, w["norm"])
 
     def loss(self, tokens: Any, places: Any, targets: Any, weights: Any) -> tuple[Any, Any]:
-        """Weighted mean loss and plain accuracy of the targets (N,), predicted at the flat places (N,)."""
+        """Return weighted mean loss and plain accuracy of the targets (N,) after the flat places (N,)."""
         logits = F.linear(self.hidden(tokens)[places], self.weights["embedding"]).float()
         losses = F.cross_entropy(logits, targets, reduction="none")
         return (losses * weights).sum() / weights.sum(), (logits.argmax(-1) == targets).float().mean()

@@ -2,7 +2,7 @@
 
 
 def phrases(text: str) -> tuple[str, ...]:
-    r"""The lines of a table, in which \n stands for a line break."""
+    r"""Return the lines of a table, in which \n stands for a line break."""
     return tuple(line.replace(r"\n", "\n") for line in text.strip("\n").split("\n"))
 
 

@@ -48,7 +48,7 @@ class Renderer:
         self.tools_head = self.encode("# Tools\n")
 
     def encode(self, text: str) -> Ids:
-        """The tokens of a text that begins where a token must begin."""
+        """Return the tokens of a text that begins where a token must begin."""
         ids: Ids = self.encode_text.encode(text, add_special_tokens=False).ids
         return ids
 
@@ -64,7 +64,7 @@ class Renderer:
         self.message(row, "system", [*self.tools_head, *listed, *self.newline, *body] if tools else body)
 
     def assistant(self, row: Row, step: Say | Call) -> None:
-        """Append what the assistant says or calls, marked to be learned."""
+        """Append the assistant's words or call, marked to be learned."""
         row.add(self.heads["assistant"])
         ids = self.encode(step.text if isinstance(step, Say) else call_text(step)) + self.end
         # The first token chooses between calling and saying, and finds the line to quote: all hangs on it.
@@ -81,7 +81,7 @@ class Renderer:
 
 
 def call_text(call: Call) -> str:
-    """A tool call as the model writes it."""
+    """Return a tool call as the model writes it."""
     body = json.dumps({"name": call.name, "arguments": call.arguments}, ensure_ascii=False)
     return f"<tool_call>{body}</tool_call>"
 
@@ -130,7 +130,7 @@ class RowMaker:
         self.rng = random.Random(seed)
 
     def log_uniform(self, low: float, high: float) -> int:
-        """An integer between two bounds, each order of magnitude alike."""
+        """Draw an integer between two bounds, each order of magnitude alike."""
         return int(math.exp(self.rng.uniform(math.log(low), math.log(max(low, high)))))
 
     def row(self, length: int) -> Row:
@@ -155,7 +155,7 @@ class RowMaker:
             self.turn(row, tasks, late=self.late_system(number, room))
 
     def late_system(self, number: int, room: int) -> int:
-        """How many tokens of system text come with the prompt: often some with the first, seldom later."""
+        """Draw the tokens of system text beside a prompt: often some beside the first, seldom later."""
         if self.rng.random() > (0.3 if number == 0 else 0.06):
             return 0
         return self.log_uniform(20, min(5000, room / 3))
@@ -209,7 +209,7 @@ class RowMaker:
                 self.renderer.message(row, "system", self.passage(self.log_uniform(20, 200)))
 
     def user_text(self, request: str) -> Ids:
-        """The request, with a reminder before it, or seldom after it."""
+        """Return the request, with a reminder before it, or seldom after it."""
         rng, renderer = self.rng, self.renderer
         ids = renderer.encode(request)
         blank = renderer.newline * rng.choice((1, 2, 2))

@@ -12,7 +12,7 @@ Demonstration = tuple[str, str]
 
 
 def demonstrate(words: Words, files: Files) -> Demonstration:
-    """A command and its output."""
+    """Draw a command and its output."""
     makers = (echo, echo, echo, chain, printed, numbers, arithmetic, names, file_part, file_part, written)
     make = words.rng.choice(makers)
     return make(words, files)
@@ -39,7 +39,7 @@ def chain(words: Words, files: Files) -> Demonstration:
 
 
 def printed(words: Words, files: Files) -> Demonstration:
-    """Lines by printf."""
+    """Print lines with printf."""
     texts = [words.word() for _ in range(words.rng.randint(1, 4))]
     if words.rng.random() < 0.5:
         return f"printf '%s\\n' {' '.join(texts)}", "\n".join(texts)
@@ -47,14 +47,14 @@ def printed(words: Words, files: Files) -> Demonstration:
 
 
 def numbers(words: Words, files: Files) -> Demonstration:
-    """A sequence."""
+    """Print a sequence of numbers."""
     low = words.rng.randint(0, 120)
     high = low + words.rng.randint(0, 14)
     return f"seq {low} {high}", "\n".join(str(number) for number in range(low, high + 1))
 
 
 def arithmetic(words: Words, files: Files) -> Demonstration:
-    """A sum or product."""
+    """Print a sum, difference or product."""
     left, right = words.rng.randint(1, 999), words.rng.randint(1, 999)
     sign, value = words.rng.choice((("+", left + right), ("-", left - right), ("*", left * right)))
     forms = (
@@ -66,7 +66,7 @@ def arithmetic(words: Words, files: Files) -> Demonstration:
 
 
 def names(words: Words, files: Files) -> Demonstration:
-    """File names and parts of paths."""
+    """Print file names and parts of paths."""
     rng, path = words.rng, files.path()
     folder, _, name = path.rpartition("/")
     listed = sorted({words.file_name() for _ in range(rng.randint(1, 7))} | {name})
@@ -84,7 +84,7 @@ def names(words: Words, files: Files) -> Demonstration:
 
 
 def file_part(words: Words, files: Files) -> Demonstration:
-    """A file of the conversation, or a part of it."""
+    """Print a file of the conversation, or a part of it."""
     rng, path = words.rng, files.path()
     lines = files.content(path)[:20]
     count = rng.randint(1, len(lines))

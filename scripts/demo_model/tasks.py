@@ -1,4 +1,4 @@
-"""The synthetic conversations: what a user may ask, and what the model then does.
+"""The synthetic conversations: users' requests, and the steps with which the model answers them.
 
 Each maker draws one `Turn`: a request, and the calls, results and words that follow it. The forms of
 results and calls are those that Claude Code sends and sends back. Knows nothing of tokens.
@@ -54,7 +54,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What the tool answered."""
+    """A tool's result."""
 
     text: str
 
@@ -114,7 +114,7 @@ class Tasks:
         return Turn("run", request, (Call("Bash", {"command": command}), Result(output), Say(answer)))
 
     def command(self) -> tuple[str, str]:
-        """A command and its output, which is true, or random, or that of a command seen before."""
+        """Draw a command and its output: the true one, a random one, or a new one of an earlier command."""
         style = self.rng.random()
         if style < 0.5:
             command, output = shell.demonstrate(self.words, self.files)
@@ -124,7 +124,7 @@ class Tasks:
         return self.words.command(), self.output()
 
     def output(self) -> str:
-        """What a command might have printed, trimmed as the client trims it."""
+        """Draw a command's output, trimmed as the client trims it."""
         rng, words = self.rng, self.words
         style = rng.random()
         if style < 0.04:
@@ -173,7 +173,7 @@ class Tasks:
         return Turn("read", request, (call, Result(f"{number}\t{line}"), Say(line.strip() or EMPTY_LINE)))
 
     def read_failure(self) -> tuple[Step, ...]:
-        """Now and then, what follows when a file cannot be read; else nothing."""
+        """Draw, now and then, the steps after a file that cannot be read; mostly none."""
         style = self.rng.random()
         if style < 0.03:
             folder = self.words.absolute_folder()
@@ -202,7 +202,7 @@ class Tasks:
         return Turn("edit", request, (read, shown, Call("Edit", names), *self.edit_result(path, old)))
 
     def edit_result(self, path: str, old: str) -> tuple[Step, Step]:
-        """The Edit tool's answer, mostly good, and the assistant's word on it."""
+        """Draw the Edit tool's answer, mostly good, and the assistant's word on it."""
         if self.rng.random() < 0.05:
             error = self.rng.choice(
                 (f"String to replace not found in file.\nString: {old}", self.words.real_line())
@@ -248,7 +248,7 @@ class Tasks:
         return Turn("count", wordings.count(rng, low, high), (Say(answer),))
 
     def talk(self) -> Turn:
-        """A greeting, a question about the model, thanks, or something beyond it."""
+        """Draw a greeting, a question about the model, thanks, or something beyond it."""
         rng = self.rng
         kind = rng.choices(("hello", "who", "thanks", "other"), (35, 15, 10, 40))[0]
         if kind == "other":

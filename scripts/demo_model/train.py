@@ -94,7 +94,7 @@ class Batches:
             context.Process(target=self.work, args=pair, daemon=True).start()
 
     def stream(self, plan: list[Order]) -> Iterator[Arrays]:
-        """The plan's batches in order; the workers take turns."""
+        """Yield the plan's batches in order; the workers take turns."""
         for index, (inbox, _) in enumerate(self.queues):
             inbox.put(plan[index :: len(self.queues)])
         for step in range(len(plan)):
@@ -188,7 +188,7 @@ def spaced_pairs(tokenizer: Tokenizer) -> list[tuple[int, int]]:
 
 
 def on_device(arrays: Arrays, device: str) -> Arrays:
-    """The arrays as int64 tensors, copied without waiting for the device."""
+    """Return the arrays as int64 tensors, copied without waiting for the device."""
     tensors = [torch.from_numpy(array) for array in arrays]
     if device == "cuda":
         tensors = [tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors]

@@ -34,7 +34,7 @@ MAX_POSITIONS = 32768
 
 
 def bare_tokenizer(word: str) -> Tokenizer:
-    """An untrained tokenizer that splits words by the given expression."""
+    """Return an untrained tokenizer that splits words by the given expression."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -70,7 +70,7 @@ def train(documents: abc.Sequence[str]) -> Tokenizer:
 
 
 def frequent_first_pieces(tokenizer: Tokenizer, documents: Iterable[str]) -> list[str]:
-    """The pieces, of two letters or more, that most often begin a word after a single space."""
+    """Return the pieces, of two letters or more, that most often begin a word after a single space."""
     words: Counter[str] = Counter()
     for text in documents:
         words.update(re.findall(r"(?<=[^ ] )[A-Za-z]+", text))
@@ -83,7 +83,7 @@ def frequent_first_pieces(tokenizer: Tokenizer, documents: Iterable[str]) -> lis
 
 
 def conversations(lines: abc.Sequence[str], num_turns: int) -> Iterator[str]:
-    """The tasks' own texts, so that their words are single tokens."""
+    """Yield the tasks' own texts, so that their words are single tokens."""
     rng = random.Random(0)
     tasks = Tasks(rng, Words(rng, lines))
     for _ in range(num_turns):

@@ -1,4 +1,4 @@
-"""How users may word what they want: the grammar of the requests.
+"""The wordings of users' requests, put together from phrases.
 
 A text is quoted in one of several ways, or stands bare where the words around it show where it ends.
 """
@@ -36,7 +36,7 @@ TALK = {"hello": chatter.HELLO, "who": chatter.WHO, "thanks": chatter.THANKS}
 
 
 def quoted(rng: random.Random, *texts: str) -> list[str] | None:
-    """The texts in quotes of one kind that none of them holds, or nothing where each kind is taken."""
+    """Put all texts in quotes of one kind that no text holds; None where each kind is taken."""
     free = [pair for pair in QUOTES if not any(pair[0] in text for text in texts)]
     if not free:
         return None
@@ -45,7 +45,7 @@ def quoted(rng: random.Random, *texts: str) -> list[str] | None:
 
 
 def led(rng: random.Random, request: str) -> str:
-    """The request, which begins with a verb, with or without a polite word before it."""
+    """Complete a request that begins with a verb, with or without a polite word before it."""
     lead = rng.choice(LEADS)
     text = lead + request if lead else request[0].upper() + request[1:]
     return text.rstrip(".") + "?" if lead.startswith(("Can", "Could")) and text.endswith(".") else text
@@ -71,7 +71,7 @@ def run(rng: random.Random, command: str, part: str) -> str:
 
 
 def line_name(rng: random.Random, part: str, number: int) -> str:
-    """How a line is named: first line, last line, line 3, third line."""
+    """Draw a line's name: first line, last line, line 3, third line."""
     if part in ("first", "last"):
         return f"{part} line"
     if 1 < number <= len(ORDINALS) and rng.random() < 0.3:
@@ -107,7 +107,7 @@ def articles(request: str) -> str:
 
 
 def plain(text: str) -> bool:
-    """Whether the words around a text without quotes show where it begins and ends."""
+    """Return whether the words around a text without quotes show where it begins and ends."""
     return re.fullmatch(r"[\w ./:=+-]*[\w=+-]", text) is not None and not any(
         sign in text for sign in SEPARATORS
     )
@@ -147,7 +147,7 @@ def count(rng: random.Random, low: int, high: int) -> str:
 
 
 def talk(rng: random.Random, kind: str) -> str:
-    """A greeting, a question about the model, or thanks, in careless or careful spelling."""
+    """Draw a greeting, a question about the model, or thanks, in careless or careful spelling."""
     text = rng.choice(TALK[kind])
     text = text if rng.random() < 0.4 else text[0].upper() + text[1:]
     ends: abc.Sequence[str] = (
@@ -157,5 +157,5 @@ def talk(rng: random.Random, kind: str) -> str:
 
 
 def other(rng: random.Random, topic: str) -> str:
-    """Something the model cannot do."""
+    """Draw something the model cannot do."""
     return rng.choice(chatter.OTHERS).format(topic)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 
 def vocabulary(text: str) -> list[str]:
-    """The words of a table."""
+    """Return the words of a table."""
     return text.split()
 
 
@@ -58,7 +58,7 @@ class Words:
         return self.rng.choices([make for _, make in choices], weights)[0]()
 
     def mixed(self, low: int = 3, high: int = 10) -> str:
-        """Letters and digits without sense, as in temporary names and hashes."""
+        """Draw letters and digits without sense, as in temporary names and hashes."""
         alphabet = self.rng.choice(
             (
                 string.ascii_lowercase,
@@ -70,31 +70,31 @@ class Words:
         return "".join(self.rng.choices(alphabet, k=self.rng.randint(low, high)))
 
     def coined(self) -> str:
-        """A pronounceable word that no dictionary holds."""
+        """Draw a pronounceable word that no dictionary holds."""
         word = "".join(self.rng.choices(SYLLABLES, k=self.rng.randint(2, 4)))
         return word.capitalize() if self.rng.random() < 0.2 else word
 
     def text_word(self) -> str:
-        """A word of the real text."""
+        """Draw a word of the real text."""
         words = self.rng.choice(self.lines).split()
         return self.rng.choice(words) if words else "word"
 
     def plain(self) -> str:
-        """A common word."""
+        """Draw a common word."""
         return self.rng.choice(COMMON)
 
     def number(self) -> str:
-        """A number of one to five digits, short ones more often."""
+        """Draw a number of one to five digits, short ones more often."""
         return str(self.rng.randint(0, 10 ** self.rng.choice((1, 1, 2, 2, 3, 4, 5))))
 
     def word(self) -> str:
-        """A word of any kind."""
+        """Draw a word of any kind."""
         return self.pick(
             (8, self.plain), (4, self.text_word), (4, self.coined), (3, self.mixed), (1.5, self.number)
         )
 
     def identifier(self) -> str:
-        """A name as programs have it."""
+        """Draw a name as programs have it."""
         parts = [
             self.pick((5, self.plain), (2, self.coined), (1, self.mixed)).lower()
             for _ in range(self.rng.randint(1, 3))
@@ -104,19 +104,19 @@ class Words:
         return self.rng.choice(("_", "_", "-", ".", "")).join(parts)
 
     def phrase(self, low: int = 1, high: int = 6) -> str:
-        """Some words, now and then with a comma."""
+        """Draw some words, now and then with a comma."""
         words = [self.word() for _ in range(self.rng.randint(low, high))]
         if len(words) > 2 and self.rng.random() < 0.15:
             words[0] += ","
         return " ".join(words)
 
     def file_name(self) -> str:
-        """A file name with a suffix, mostly."""
+        """Draw a file name with a suffix, mostly."""
         name = self.identifier()
         return name if self.rng.random() < 0.08 else f"{name}.{self.rng.choice(SUFFIXES)}"
 
     def folder(self) -> str:
-        """One folder's name."""
+        """Draw one folder's name."""
         rng = self.rng
         return self.pick(
             (6, lambda: rng.choice(FOLDERS)),
@@ -128,12 +128,12 @@ class Words:
         )
 
     def absolute_folder(self) -> str:
-        """An absolute folder, one to six levels deep."""
+        """Draw an absolute folder, one to six levels deep."""
         depth = self.rng.choice((1, 2, 2, 3, 3, 4, 5, 6))
         return "/" + "/".join([self.rng.choice(FOLDERS), *(self.folder() for _ in range(depth - 1))])
 
     def path(self) -> str:
-        """A file's path: absolute three times of four."""
+        """Draw a file's path: absolute three times of four."""
         rng = self.rng
         if rng.random() < 0.72:
             return f"{self.absolute_folder()}/{self.file_name()}"
@@ -141,12 +141,12 @@ class Words:
         return "/".join([*(["."] if rng.random() < 0.1 else []), *folders, self.file_name()])
 
     def real_line(self) -> str:
-        """A line of real text, shortened to at most 140 characters."""
+        """Draw a line of real text, shortened to at most 140 characters."""
         line = self.rng.choice(self.lines).rstrip()
         return line[:140].rstrip() or self.phrase()
 
     def assignment(self) -> str:
-        """A line as in settings files and sources."""
+        """Draw a line as in settings files and sources."""
         rng, name = self.rng, self.identifier()
         value = self.pick(
             (3, self.number), (3, self.word), (2, lambda: f'"{self.phrase(1, 3)}"'), (1, self.path)
@@ -154,12 +154,12 @@ class Words:
         return rng.choice((f"{name} = {value}", f"{name}={value}", f"{name}: {value}", f"  {name}: {value},"))
 
     def record(self) -> str:
-        """A line of columns."""
+        """Draw a line of columns."""
         fields = [self.word() for _ in range(self.rng.randint(2, 5))]
         return self.rng.choice((",", ", ", "\t", " ", ";", " | ", "  ", ":")).join(fields)
 
     def line(self) -> str:
-        """A line of a file or of an output."""
+        """Draw a line of a file or of an output."""
         return self.pick(
             (5, lambda: self.phrase(1, 8)),
             (5, self.real_line),
@@ -172,13 +172,13 @@ class Words:
         )
 
     def noise(self, low: int, high: int) -> str:
-        """Characters without sense: quotes, escapes, other scripts."""
+        """Draw characters without sense: quotes, escapes, other scripts."""
         alphabet = string.ascii_letters + string.digits + string.punctuation * 2 + "   éüñß→—“”✓日本"
         text = "".join(self.rng.choices(alphabet, k=self.rng.randint(low, high)))
         return " ".join(text.split()) or "x"
 
     def similar_lines(self, count: int) -> list[str]:
-        """Lines that differ in little: the hard case for copying."""
+        """Draw lines that differ in little: the hard case for copying."""
         rng, start = self.rng, self.rng.randint(0, 30)
         stem, tail = (
             self.rng.choice((self.phrase(1, 3), self.identifier())),
@@ -195,7 +195,7 @@ class Words:
         return [make(i) for i in range(count)]
 
     def listing(self, count: int) -> list[str]:
-        """Lines as common commands print them: much of each line is that of its neighbours."""
+        """Draw lines as common commands print them: much of each line is that of its neighbours."""
         rng, suffix, folder, day = self.rng, self.rng.choice(SUFFIXES), self.folder(), self.rng.randint(1, 28)
 
         def clock() -> str:
@@ -222,7 +222,7 @@ class Words:
         return sorted(lines) if rng.random() < 0.4 else lines
 
     def block(self, count: int) -> list[str]:
-        """Lines that could stand together in one file or output."""
+        """Draw lines that could stand together in one file or output."""
         rng = self.rng
         style = rng.random()
         if style < 0.12:
@@ -239,7 +239,7 @@ class Words:
         return [self.line() for _ in range(count)]
 
     def argument(self) -> str:
-        """One argument of a command."""
+        """Draw one argument of a command."""
         rng = self.rng
         return self.pick(
             (4, self.word),
@@ -259,7 +259,7 @@ class Words:
         )
 
     def simple_command(self) -> str:
-        """A command with flags and arguments."""
+        """Draw a command with flags and arguments."""
         rng = self.rng
         special: tuple[Callable[[], str], ...] = (
             lambda: f"echo {self.phrase(1, 6)}",
@@ -286,7 +286,7 @@ class Words:
         return " ".join(parts + [self.argument() for _ in range(rng.choice((0, 1, 1, 2, 2, 3)))])
 
     def command(self) -> str:
-        """A shell command, sometimes a chain of several."""
+        """Draw a shell command, sometimes a chain of several."""
         rng, text = self.rng, self.simple_command()
         while rng.random() < 0.22 and len(text) < 120:
             text += rng.choice((" | ", " && ", "; ", " || ", " > ")) + self.simple_command()
