@@ -7,6 +7,7 @@ import time
 from collections import abc, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import jinja2
@@ -91,10 +92,7 @@ class ByteTokenizer:
     def apply_chat_template(
         self, conversation: abc.Sequence[Mapping[str, Any]], /, *, tokenize: bool, **kwargs: Any
     ) -> Any:
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.filters["tojson"] = _tojson
-        environment.globals["raise_exception"] = _raise_exception
-        text = environment.from_string(self.chat_template).render(messages=conversation, **kwargs)
+        text = _compile(self.chat_template).render(messages=conversation, **kwargs)
         return self.encode(text) if tokenize else text
 
     def encode(self, text: str, /, *, add_special_tokens: bool = False) -> list[int]:
@@ -112,6 +110,15 @@ class ByteTokenizer:
             for token in token_ids
         ]
         return b"".join(parts).decode("utf-8", "replace")
+
+
+@lru_cache
+def _compile(chat_template: str) -> jinja2.Template:
+    """Once for all tokenizers; that takes far longer than to render."""
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _raise_exception
+    return environment.from_string(chat_template)
 
 
 def _tojson(value: Any, indent: int | None = None) -> str:

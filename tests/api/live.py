@@ -23,7 +23,7 @@ from pensieve.scheduler.loop import SchedulerLoop
 
 from ..fakes import FakeModel
 from ..models import build_random, write_model
-from .conftest import wait_until
+from .conftest import CLIENT_SETTINGS, wait_until
 
 EOS = 258
 NUM_BLOCKS = 1500
@@ -44,16 +44,24 @@ class LiveServer:
 
     def anthropic(self) -> Any:
         """Make a client; its unions of types are of no use to a test that knows what it asked for."""
-        client = anthropic.Anthropic(base_url=self.url, api_key="any", max_retries=0, timeout=60.0)
+        client = anthropic.Anthropic(
+            base_url=self.url,
+            http_client=anthropic.DefaultHttpxClient(verify=False),
+            **CLIENT_SETTINGS | {"timeout": 60.0},
+        )
         return self.clients.enter_context(client)
 
     def openai(self) -> Any:
         """Make a client of the other SDK."""
-        client = openai.OpenAI(base_url=f"{self.url}/v1", api_key="any", max_retries=0, timeout=60.0)
+        client = openai.OpenAI(
+            base_url=f"{self.url}/v1",
+            http_client=openai.DefaultHttpxClient(verify=False),
+            **CLIENT_SETTINGS | {"timeout": 60.0},
+        )
         return self.clients.enter_context(client)
 
     def http(self) -> httpx.Client:
-        return self.clients.enter_context(httpx.Client(base_url=self.url, timeout=60.0))
+        return self.clients.enter_context(httpx.Client(base_url=self.url, timeout=60.0, verify=False))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 from pydantic import BaseModel
 
+from ...budget import trials
 from ...schemas import CLIENT, SCHEMAS, record
 from ..live import LiveServer, live_server, write_noise
 from .hostile_schemas import HOSTILE
@@ -75,7 +76,7 @@ def call(server: LiveServer, seed: int, max_tokens: int, tools: Any, choice: dic
 def test_a_tool_that_must_be_called_is_called_as_its_schema_says(
     server: LiveServer, choice: dict[str, str]
 ) -> None:
-    for seed in range(3):
+    for seed in range(trials(1, 3)):
         made = call(server, seed, 3000, TOOLS, choice)
         assert made.name == choice.get("name", made.name)
 
@@ -99,13 +100,13 @@ def test_thirty_tools_of_all_kinds_at_once(server: LiveServer) -> None:
     tools: Any = [
         {"name": name, "description": "x" * 50, "input_schema": schema} for name, schema in SCHEMAS.items()
     ]
-    made = [call(server, seed, 2000, tools, {"type": "any"}) for seed in range(8)]
+    made = [call(server, seed, 2000, tools, {"type": "any"}) for seed in range(trials(3, 8))]
     assert any(made), "not all are cut off"
 
 
 def test_an_answer_conforms_to_output_config(server: LiveServer) -> None:
     wanted: Any = {"format": {"type": "json_schema", "schema": ANSWER}}
-    for seed in range(5):
+    for seed in range(trials(2, 5)):
         answer = server.anthropic().messages.create(
             model="claude-x", max_tokens=500, messages=USER, output_config=wanted, extra_body=noise(seed)
         )
@@ -168,7 +169,7 @@ def test_openais_tool_choice_is_honoured(server: LiveServer, name: str | None) -
 def test_openais_response_format_is_honoured(server: LiveServer) -> None:
     client = server.openai()
     named = {"name": "answer", "schema": ANSWER, "strict": True}
-    for seed in range(4):
+    for seed in range(trials(2, 4)):
         completion = client.chat.completions.create(
             model="claude-x",
             messages=USER,
@@ -182,7 +183,7 @@ def test_openais_response_format_is_honoured(server: LiveServer) -> None:
 
 def test_a_json_object_is_an_object_or_cut_off(server: LiveServer) -> None:
     ended = 0
-    for seed in range(8):
+    for seed in range(trials(4, 8)):
         completion = server.openai().chat.completions.create(
             model="claude-x",
             messages=USER,
@@ -193,7 +194,7 @@ def test_a_json_object_is_an_object_or_cut_off(server: LiveServer) -> None:
         if completion.choices[0].finish_reason == "stop":
             assert isinstance(json.loads(completion.choices[0].message.content or ""), dict)
             ended += 1
-    assert ended > 3
+    assert ended > trials(0, 3)
 
 
 def test_openais_parse_helper_gets_its_object(server: LiveServer) -> None:
@@ -266,7 +267,7 @@ def test_the_end_of_a_prefilled_answer_cannot_be_kept_to_a_schema(server: LiveSe
 
 
 def test_the_clients_own_tools_are_all_taken_as_they_are(server: LiveServer) -> None:
-    for name, schema in CLIENT.items():
+    for name, schema in [*CLIENT.items()][:: trials(3, 1)]:
         tools: Any = [{"name": name, "input_schema": schema}]
         answer = server.anthropic().messages.create(
             model="claude-x",
