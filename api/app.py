@@ -4,7 +4,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from ..engine.served_model import ServedModel
-from .config import ServerConfig
+from .config import KeepAlive, ServerConfig
 from .errors import add_error_handlers
 from .formats.model_format import build_model_format
 from .grammar.constraint_factory import open_constraint_factory
@@ -18,7 +18,6 @@ from .prompt.prompt import PromptBuilder
 from .prompt.template import ChatTemplate
 from .protocols import SchedulerInterface, Tokenizer
 from .services import Services
-from .stream import KeepAlive
 
 
 def create_app(

@@ -1,4 +1,4 @@
-"""Settings of the HTTP server; `pensieve serve` makes a flag of each field."""
+"""Settings of the HTTP server; `pensieve serve` makes a flag of each field of ServerConfig."""
 
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -45,3 +45,11 @@ class ServerConfig:
             raise ValueError("--api-key must not be empty")
         if not self.is_loopback and self.api_key is None:
             raise ValueError(f"--host {self.host} can be reached from other machines: give --api-key as well")
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAlive:
+    """When to send pings while nothing else is sent; the client gives up after 300 s of silence."""
+
+    first_s: float = 0.8  # after the stream's start
+    interval_s: float = 10.0

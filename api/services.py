@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 from ..engine.served_model import ServedModel
+from .config import KeepAlive
 from .formats.model_format import ModelFormat
 from .grammar.constraint_factory import ConstraintFactory
 from .metrics import Metrics
 from .prompt.prompt import PromptBuilder
 from .protocols import SchedulerInterface
-from .stream import KeepAlive
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from starlette.responses import Response
@@ -12,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from .. import PensieveError
 from .answer import Answer, Usage
+from .config import KeepAlive
 from .errors import ApiError, EngineError, api_error
 from .formats.output_events import OutputEvent
 
@@ -21,14 +21,6 @@ T = TypeVar("T")
 
 SENDS_BEFORE_YIELD = 32
 """Sends after which a stream yields to other tasks; with fast client and tokens it would never wait."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeepAlive:
-    """When to send pings while nothing else is sent; the client gives up after 300 s of silence."""
-
-    first_s: float = 0.8  # after the stream's start
-    interval_s: float = 10.0
 
 
 class StreamWriter(Protocol):

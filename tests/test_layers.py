@@ -8,6 +8,17 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = ["cache", "engine", "scheduler", "api"]  # each may import those before it
+API_FLOORS = [
+    # Each file and folder of api/ imports those of its own floor and of the floors after it.
+    {"command"},
+    {"app"},
+    {"messages", "openai", "models", "health"},
+    {"pipeline", "services", "stream", "message_events", "answer", "request_record", "metrics"}
+    | {"middleware", "body"},
+    {"prompt", "grammar", "output", "answer_options"},
+    {"formats"},
+    {"errors", "schema", "protocols", "config", "thinking_options"},
+]
 WEB = {"fastapi", "pydantic", "starlette", "uvicorn", "prometheus_client"}
 MLX = {"mlx", "mlx_lm"}
 
@@ -80,6 +91,25 @@ def test_what_decides_is_free_of_arrays(path: Path) -> None:
 
 def test_no_module_imports_itself_through_others() -> None:
     check_no_cycle({relative(path)[:-3].replace("/", "."): imports(path) for path in SOURCES})
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in SOURCES if relative(path).startswith("api/")], ids=relative
+)
+def test_the_api_has_floors(path: Path) -> None:
+    module = relative(path)[:-3].replace("/", ".")
+    if module != "api.__init__":
+        below = set().union(*API_FLOORS[floor(module) :])
+        assert not {name for name in imports(path) if top(name) == "api" and part(name) not in below}
+
+
+def floor(module: str) -> int:
+    (number,) = (number for number, parts in enumerate(API_FLOORS) if part(module) in parts)
+    return number
+
+
+def part(module: str) -> str:
+    return module.split(".")[1]
 
 
 def test_no_folder_imports_itself_through_others() -> None:

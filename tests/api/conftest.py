@@ -14,8 +14,7 @@ import pytest
 import uvicorn
 
 from pensieve.api.app import create_app
-from pensieve.api.config import ServerConfig
-from pensieve.api.stream import KeepAlive
+from pensieve.api.config import KeepAlive, ServerConfig
 
 from ..fakes import ByteTokenizer, FakeModel, Script, ScriptedScheduler
 

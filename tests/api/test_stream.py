@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from pensieve.api.stream import KeepAlive
+from pensieve.api.config import KeepAlive
 
 from ..fakes import Script
 from .conftest import Server, StartServer, running, wait_until
