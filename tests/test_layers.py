@@ -126,6 +126,16 @@ def folder(module: str) -> str:
     return ".".join(module.split(".")[:2])
 
 
+@pytest.mark.parametrize("room", ["prompt", "output", "grammar"])
+def test_the_folders_above_the_formats_do_not_know_one_another(room: str) -> None:
+    """They share how a model marks its output, `api/formats`, which knows none of them."""
+    others = [f"api.{other}" for other in ("prompt", "output", "grammar") if other != room]
+    for path in (ROOT / "api" / room).rglob("*.py"):
+        assert not [name for name in imports(path) if name.startswith(tuple(others))]
+    for path in (ROOT / "api" / "formats").rglob("*.py"):
+        assert not [name for name in imports(path) if name.startswith(f"api.{room}")]
+
+
 def test_no_two_files_share_a_name() -> None:
     """A file is found by its name alone. Each package may have its settings in a config.py."""
     names = Counter(path.name for path in SOURCES)

@@ -1,10 +1,9 @@
 """Turns the calls that a reader finds into events."""
 
-from collections import abc
 from collections.abc import Collection
 
 from ..json_text import dump, is_json
-from ..output_events import ArgumentsDelta, OutputEvent, ToolCallEnd, ToolCallStart, unparsed
+from ..output_events import ArgumentsDelta, OutputEvent, ToolCallEnd, ToolCallStart, join_deltas, unparsed
 
 
 class CallWriter:
@@ -72,12 +71,12 @@ class CallWriter:
     def take(self) -> list[OutputEvent]:
         """Return the events that are certain, with neighbouring fragments joined."""
         events, self._certain = self._certain, []
-        return _join_fragments(events)
+        return join_deltas(events)
 
     def take_deferred(self) -> list[OutputEvent]:
         """Return the events that were deferred to the end of the body."""
         events, self._deferred = self._deferred, []
-        return _join_fragments(events)
+        return join_deltas(events)
 
     def _end(self) -> None:
         self._add(ToolCallEnd())
@@ -86,14 +85,3 @@ class CallWriter:
 
     def _add(self, event: OutputEvent, certain: bool = True) -> None:
         (self._certain if certain and not self._deferred else self._deferred).append(event)
-
-
-def _join_fragments(events: abc.Sequence[OutputEvent]) -> list[OutputEvent]:
-    joined: list[OutputEvent] = []
-    for event in events:
-        last = joined[-1] if joined else None
-        if isinstance(event, ArgumentsDelta) and isinstance(last, ArgumentsDelta):
-            joined[-1] = ArgumentsDelta(last.json + event.json)
-        else:
-            joined.append(event)
-    return joined

@@ -71,7 +71,7 @@ def test_words_before_a_call_are_text(server: Server) -> None:
 
 
 def test_a_budget_closes_the_thoughts_and_leaves_the_next_step_open(server: Server) -> None:
-    """The marks are several tokens each."""
+    """The tags are several tokens each."""
     thoughts = "<|channel|>analysis<|message|>abcdefgh"
     thinking = {"type": "enabled", "budget_tokens": 4}
     message = ask(server, thoughts, "<|channel|>final<|message|>Yes.", thinking=thinking)
@@ -104,7 +104,7 @@ def random_answer(rng: random.Random) -> str:
         THOUGHT,
         FINAL,
         *CALLS,
-        *harmony_marks(),
+        *special_tokens(),
         "Grüße < <| ",
         "analysis",
         "to=functions.Bash",
@@ -113,7 +113,7 @@ def random_answer(rng: random.Random) -> str:
     return "".join(rng.choice(parts) for _ in range(rng.randint(0, 8)))
 
 
-def harmony_marks() -> list[str]:
+def special_tokens() -> list[str]:
     return [harmony.START, harmony.CHANNEL, harmony.MESSAGE, harmony.END, harmony.CALL, "<|st", "<|"]
 
 

@@ -1,4 +1,4 @@
-"""A model as constraints see it: one token a byte, a few that hold more, and marks of one token."""
+"""A model as constraints see it: one token a byte, a few that hold more, and tags of one token."""
 
 import json
 from collections import abc
@@ -18,20 +18,20 @@ from pensieve.api.schema import Tool
 from ...schemas import record
 from ..builders import read_vocabulary
 
-MARKS = ("<|end|>", "<call>", "</call>", "<think>", "</think>")
+ADDED = ("<|end|>", "<call>", "</call>", "<think>", "</think>")
 MERGED = ("<call>{", ">{", '>{"', "k>\n", 'k>{"', ">\n\n", '":', '"}')
 TAGS = AnswerTags((b"<call>", b"</call>"), (b"<think>", b"</think>"))
 READ = Tool(name="read", input_schema=record("path", path={"type": "string"}))
 
 
 def make_tokenizer(special: bool = False) -> Any:
-    """Bytes, a few longer tokens, and marks, of which all but the end are special only if told."""
+    """Bytes, a few longer tokens, and added ones, of which all but the end are special only if told."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken("<|end|>", special=True)])
-    tokenizer.add_tokens([AddedToken(mark, special=special) for mark in MARKS[1:]])
+    tokenizer.add_tokens([AddedToken(tag, special=special) for tag in ADDED[1:]])
     wrapper: Any = PreTrainedTokenizerFast
     fast = wrapper(tokenizer_object=tokenizer, eos_token="<|end|>")
     return TokenizerWrapper(
@@ -40,11 +40,11 @@ def make_tokenizer(special: bool = False) -> Any:
 
 
 class Model:
-    """A vocabulary with tokens that hold more than a mark's end, and the spec of one tool."""
+    """A vocabulary with tokens that hold more than a tag's end, and the spec of one tool."""
 
     def __init__(self) -> None:
         tokenizer = make_tokenizer()
-        known = read_vocabulary(tokenizer, {256}, MARKS)
+        known = read_vocabulary(tokenizer, {256}, ADDED)
         self.vocabulary: Vocabulary = with_tokens(known, [text.encode() for text in MERGED])
         self.format = ToolFormat.of_parser("<call>", "</call>", lambda text, _: json.loads(text))
 

@@ -33,7 +33,7 @@ def allowed(constraint: AnswerConstraint) -> set[str]:
     return {table[i].decode("utf-8", "replace") for i in range(len(table)) if mask[i // 8] >> i % 8 & 1}
 
 
-def test_text_is_free_up_to_a_mark_and_behind_the_call(model: Model) -> None:
+def test_text_is_free_up_to_a_tag_and_behind_the_call(model: Model) -> None:
     constraint = AnswerConstraint(model.spec())
     write(constraint, "I <call the tool <cal")
     assert constraint.mask() is None
@@ -47,7 +47,7 @@ def test_text_is_free_up_to_a_mark_and_behind_the_call(model: Model) -> None:
     write(constraint, " and on")
 
 
-def test_a_mark_spelled_in_letters_is_a_mark(model: Model) -> None:
+def test_a_tag_spelled_in_letters_is_a_tag(model: Model) -> None:
     constraint = AnswerConstraint(model.spec())
     write(constraint, "so <call>\n{")
     assert allowed(constraint) == {'"', " ", "\n"}
@@ -57,7 +57,7 @@ def test_a_mark_spelled_in_letters_is_a_mark(model: Model) -> None:
     assert constraint.mask() is not None
 
 
-def test_text_that_speaks_of_the_mark_in_letters_stays_free(model: Model) -> None:
+def test_text_that_speaks_of_the_tag_in_letters_stays_free(model: Model) -> None:
     constraint = AnswerConstraint(model.spec())
     write(constraint, "Calls begin with `<call>`, or <call> and a line:\n<call>\n\nthen more <call>")
     assert constraint.mask() is None
@@ -87,16 +87,16 @@ def test_an_answer_may_not_end_within_a_call(model: Model) -> None:
     assert constraint.accept(256)
 
 
-def test_an_end_mark_in_a_string_is_text(model: Model) -> None:
+def test_an_end_tag_in_a_string_is_text(model: Model) -> None:
     constraint = AnswerConstraint(model.spec())
     write(constraint, '<call>{"name": "read", "arguments": {"path": "</call> <call>')
     assert constraint.mask() is not None
-    assert not constraint.accept(model.token("</call>")), "the mark itself would end the call for its reader"
+    assert not constraint.accept(model.token("</call>")), "the tag itself would end the call for its reader"
     write(constraint, '"}}')
     assert allowed(constraint) == {"</call>", "<", "\n"}
 
 
-def test_a_token_that_completes_the_mark_may_go_on_as_the_call_does(model: Model) -> None:
+def test_a_token_that_completes_the_tag_may_go_on_as_the_call_does(model: Model) -> None:
     constraint = AnswerConstraint(model.spec())
     write(constraint, "a <call")
     assert constraint.accept(model.token(">{"))
@@ -135,7 +135,7 @@ def test_a_call_that_must_be_made_comes_first(model: Model) -> None:
     assert constraint.mask() is None
 
 
-def test_thoughts_are_free_and_may_speak_of_marks(model: Model) -> None:
+def test_thoughts_are_free_and_may_speak_of_tags(model: Model) -> None:
     constraint = AnswerConstraint(model.spec(forced=True), starts_thinking=True)
     write(constraint, "Shall I <call> it? <think> No.")
     assert constraint.mask() is None
@@ -169,7 +169,7 @@ def test_an_answer_goes_on_where_thoughts_were_closed_for_the_model(model: Model
 
 
 def test_a_constraint_survives_the_end_of_a_thinking_budget(model: Model) -> None:
-    """The closing mark is not sampled, but a part of the next request's prompt."""
+    """The closing tag is not sampled, but a part of the next request's prompt."""
     constraint = AnswerConstraint(model.spec(forced=True), starts_thinking=True)
     scheduler = ScriptedScheduler()
     scheduler.play(Script([model.vocabulary.spell(b"so many thoughts")], hangs=True), Script())

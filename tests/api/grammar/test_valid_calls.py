@@ -87,7 +87,7 @@ class Calls:
         tags = (FORMAT.start.encode(), FORMAT.end.encode())
         forced = grammar if rng.random() < 0.8 else None
         spec = ConstraintSpec(self.vocabulary, call=grammar, tags=AnswerTags(tags), answer=forced)
-        begun = "" if forced else FORMAT.start + "{"  # in letters a mark is one when a call follows
+        begun = "" if forced else FORMAT.start + "{"  # in letters a tag is one when a call follows
         prompt = f"{seed}: {begun}"
         constraint = AnswerConstraint(spec).resumed(self.ids(begun))
         reading = AnswerFormat(

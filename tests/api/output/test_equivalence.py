@@ -1,4 +1,4 @@
-"""A stream, put together again, is the whole answer: for any tokens, in any pieces, in both APIs.
+"""A stream, put together again, is the whole answer: for any tokens, in any chunks, in both APIs.
 
 PENSIEVE_RANDOM_ANSWERS says how many random answers are tried; 10,000 take half a minute.
 """
@@ -62,9 +62,9 @@ def formats() -> dict[str, ToolFormat]:
     return {"plain": plain_format(), **{name: tool_format(name) for name in BODIES}}
 
 
-def random_grammar(rng: random.Random) -> tuple[str, AnswerFormat]:
+def random_format(rng: random.Random) -> tuple[str, AnswerFormat]:
     name = rng.choice(["plain", "plain", "json_tools", *BODIES])
-    grammar = AnswerFormat(
+    answer_format = AnswerFormat(
         stop_sequences=rng.sample(STOPS, rng.choice([0, 0, 1, 3])),
         tool_format=formats()[name],
         tools=rng.choice([[WRITE, READ], [WRITE]]),
@@ -74,16 +74,18 @@ def random_grammar(rng: random.Random) -> tuple[str, AnswerFormat]:
         one_call=rng.random() < 0.2,
     )
     if rng.random() < 0.2:
-        grammar = replace(grammar, tool_format=None)
-    return name, replace(grammar, starts_thinking=grammar.thinking is not None and rng.random() < 0.3)
+        answer_format = replace(answer_format, tool_format=None)
+    return name, replace(
+        answer_format, starts_thinking=answer_format.thinking is not None and rng.random() < 0.3
+    )
 
 
-def random_text(rng: random.Random, name: str, grammar: AnswerFormat) -> str:
-    """Write a part of an answer: words in several scripts, calls whole and damaged, marks, parts of marks."""
-    form, thinking = formats()[name], grammar.thinking
+def random_text(rng: random.Random, name: str, answer_format: AnswerFormat) -> str:
+    """Write a part of an answer: words in several scripts, calls whole and damaged, tags, parts of tags."""
+    form, thinking = formats()[name], answer_format.thinking
     thinking_tags = (thinking.start, thinking.end) if thinking else ()
-    marks = [form.start, form.end or form.start, *thinking_tags, *STOPS]
-    mark = rng.choice(marks)
+    tags = [form.start, form.end or form.start, *thinking_tags, *STOPS]
+    tag = rng.choice(tags)
     kind = rng.randrange(8)
     if kind < 2:
         return rng.choice(
@@ -100,9 +102,9 @@ def random_text(rng: random.Random, name: str, grammar: AnswerFormat) -> str:
             ]
         )
     if kind == 2:
-        return str(mark)
+        return str(tag)
     if kind == 3:
-        return str(mark[: rng.randint(1, len(mark))])
+        return str(tag[: rng.randint(1, len(tag))])
     body = BODIES["json_tools" if name == "plain" else name](rng.choice(["Write", "Read", "Delete"]))
     if kind == 4:
         body = body.replace(
@@ -118,11 +120,11 @@ def random_text(rng: random.Random, name: str, grammar: AnswerFormat) -> str:
     return form.start + body + (form.end if kind != 6 else "")
 
 
-def random_tokens(rng: random.Random, name: str, grammar: AnswerFormat, tokenizer: Any) -> list[int]:
+def random_tokens(rng: random.Random, name: str, answer_format: AnswerFormat, tokenizer: Any) -> list[int]:
     """Mix texts with tokens drawn blindly, which may be halves of characters."""
     tokens: list[int] = []
     for _ in range(rng.randint(0, 6)):
-        tokens += tokenizer.encode(random_text(rng, name, grammar), add_special_tokens=False)
+        tokens += tokenizer.encode(random_text(rng, name, answer_format), add_special_tokens=False)
         if rng.random() < 0.3:
             tokens += [rng.randrange(tokenizer.vocab_size) for _ in range(rng.randint(1, 4))]
         if tokens and rng.random() < 0.1:
@@ -215,45 +217,45 @@ def put_chat_together(text: str) -> dict[str, Any]:
 
 
 def without_ids(message: dict[str, Any]) -> dict[str, Any]:
-    """Take out what is random, and the usage: of a piece that holds an answer's end, all tokens count."""
+    """Take out what is random, and the usage: of a chunk that holds an answer's end, all tokens count."""
     content = [block | {"id": ""} if block["type"] == "tool_use" else block for block in message["content"]]
     return message | {"id": "", "content": content, "usage": None}
 
 
 class Lab:
-    """Makes the same answer again and again, in pieces of other sizes."""
+    """Makes the same answer again and again, in chunks of other sizes."""
 
     def __init__(self) -> None:
         self._metrics = Metrics(FakeModel(), ScriptedScheduler().stats)
 
-    def answer(self, name: str, chunks: Chunks, finish: FinishReason, grammar: AnswerFormat) -> Answer:
+    def answer(self, name: str, chunks: Chunks, finish: FinishReason, answer_format: AnswerFormat) -> Answer:
         request = Request([1], SamplingParams(), 10_000, frozenset())
         token_stream = ScriptedTokenStream(request, Script(chunks, finish=finish))
         record = RequestRecord(request, token_stream, self._metrics, 0.0)
-        parser = OutputParser(make_detokenizer(name)(), grammar)
+        parser = OutputParser(make_detokenizer(name)(), answer_format)
         return Answer(AnswerReader(token_stream, parser), record)
 
 
 @pytest.mark.parametrize("name", ["qwen", "llama_3", "phi_3", "llama_2", "demo", "bytes"])
-def test_a_stream_is_the_whole_answer_for_any_tokens_in_any_pieces(name: str) -> None:
+def test_a_stream_is_the_whole_answer_for_any_tokens_in_any_chunks(name: str) -> None:
     lab, tokenizer = Lab(), tokenizer_of(name)
     num_calls = 0
     with asyncio.Runner() as runner:
         for seed in range(NUM_ANSWERS // 6 + 1):
             rng = random.Random(f"{name} {seed}")
-            kind, grammar = random_grammar(rng)
-            tokens = random_tokens(rng, kind, grammar, tokenizer)
+            kind, answer_format = random_format(rng)
+            tokens = random_tokens(rng, kind, answer_format, tokenizer)
             finish, omit = rng.choice(FINISHES), rng.random() < 0.2
             once = [tokens] if tokens else []
 
             def answer(
-                chunks: Chunks, finish: FinishReason = finish, grammar: AnswerFormat = grammar
+                chunks: Chunks, finish: FinishReason = finish, answer_format: AnswerFormat = answer_format
             ) -> Answer:
-                return lab.answer(name, chunks, finish, grammar)
+                return lab.answer(name, chunks, finish, answer_format)
 
             message = runner.run(whole(answer(once), MessageBodyBuilder("m", omit)))
-            by_pieces = runner.run(stream(answer(split(rng, tokens)), MessageStreamWriter("m", omit)))
-            assert without_ids(put_together(by_pieces)) == without_ids(message), (name, seed)
+            by_chunks = runner.run(stream(answer(split(rng, tokens)), MessageStreamWriter("m", omit)))
+            assert without_ids(put_together(by_chunks)) == without_ids(message), (name, seed)
 
             chat = runner.run(whole(answer(once), ChatBodyBuilder("m")))["choices"][0]
             chunks = put_chat_together(

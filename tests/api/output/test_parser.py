@@ -1,4 +1,4 @@
-"""The parser of answers: the same pieces whatever the chunks, and nothing lost."""
+"""The parser of answers: the same events whatever the chunks, and nothing lost."""
 
 from dataclasses import replace
 from typing import Any
@@ -55,10 +55,10 @@ FRAGMENTS = [
 ]
 
 
-def parse(text: str, grammar: AnswerFormat, size: int = 1) -> tuple[OutputParser, list[OutputEvent]]:
-    """Feed a text, `size` bytes at a time, and merge the pieces of each block."""
+def parse(text: str, answer_format: AnswerFormat, size: int = 1) -> tuple[OutputParser, list[OutputEvent]]:
+    """Feed a text, `size` bytes at a time, and join the deltas of each block."""
     tokenizer = ByteTokenizer()
-    parser = OutputParser(WindowDetokenizer(tokenizer.decode), grammar)
+    parser = OutputParser(WindowDetokenizer(tokenizer.decode), answer_format)
     tokens = tokenizer.encode(text)
     events: list[OutputEvent] = []
     for start in range(0, len(tokens), size):
@@ -103,26 +103,26 @@ def shape(events: list[OutputEvent]) -> list[object]:
 @example("trailing space \n ")
 @example("\n\n")
 def test_plain_text_comes_out_as_it_went_in(text: str) -> None:
-    for grammar in (AnswerFormat(), TOOLS, THINKS):
-        if not any(mark in text for mark in ("<tool_call>", "<think>")):
-            assert parse(text, grammar)[1] == ([TextDelta(text)] if text else [])
+    for answer_format in (AnswerFormat(), TOOLS, THINKS):
+        if not any(tag in text for tag in ("<tool_call>", "<think>")):
+            assert parse(text, answer_format)[1] == ([TextDelta(text)] if text else [])
 
 
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=8).map("".join), st.integers(2, 20))
-def test_pieces_do_not_depend_on_how_the_tokens_come(text: str, size: int) -> None:
-    for grammar in (EVERYTHING, VALUE):
-        one, by_one = parse(text, grammar)
-        other, by_many = parse(text, grammar, size)
+def test_events_do_not_depend_on_how_the_tokens_come(text: str, size: int) -> None:
+    for answer_format in (EVERYTHING, VALUE):
+        one, by_one = parse(text, answer_format)
+        other, by_many = parse(text, answer_format, size)
         assert shape(by_one) == shape(by_many)
         assert (one.stop_sequence, one.results) == (other.stop_sequence, other.results)
 
 
 @given(st.text("ab<"), st.lists(st.text("ab<", min_size=1)))
-def test_an_overlap_is_the_longest_end_that_a_mark_begins_with(text: str, marks: list[str]) -> None:
-    assume(not any(mark in text for mark in marks))
+def test_an_overlap_is_the_longest_end_that_a_tag_begins_with(text: str, tags: list[str]) -> None:
+    assume(not any(tag in text for tag in tags))
     ends = [text[place:] for place in range(len(text))]
-    longest = next((end for end in ends if any(mark.startswith(end) for mark in marks)), "")
-    assert overlap(text, marks) == overlap(text.encode(), [mark.encode() for mark in marks]) == len(longest)
+    longest = next((end for end in ends if any(tag.startswith(end) for tag in tags)), "")
+    assert overlap(text, tags) == overlap(text.encode(), [tag.encode() for tag in tags]) == len(longest)
 
 
 def test_text_around_calls_loses_only_the_space_at_the_calls() -> None:
@@ -178,16 +178,16 @@ def test_a_call_that_was_cut_off_is_shown_as_far_as_it_goes() -> None:
     assert parser.results == ["failed"]
 
 
-def test_a_whole_call_without_its_end_mark_counts() -> None:
+def test_a_whole_call_without_its_end_tag_counts() -> None:
     assert shape(parse(CALL.removesuffix("</tool_call>"), TOOLS)[1]) == [("Bash", {"command": "ls"})]
 
 
-def test_a_format_without_end_mark_lasts_to_the_end() -> None:
+def test_a_format_without_end_tag_lasts_to_the_end() -> None:
     def parser(text: str, _tools: object) -> list[dict[str, Any]]:
         return [{"name": name, "arguments": {}} for name in text.split()]
 
-    grammar = AnswerFormat(tool_format=ToolFormat.of_parser("[CALLS]", "", parser))
-    assert shape(parse("Go. [CALLS]a b", grammar)[1]) == [TextDelta("Go."), ("a", {}), ("b", {})]
+    answer_format = AnswerFormat(tool_format=ToolFormat.of_parser("[CALLS]", "", parser))
+    assert shape(parse("Go. [CALLS]a b", answer_format)[1]) == [TextDelta("Go."), ("a", {}), ("b", {})]
 
 
 def test_lone_surrogates_in_arguments_are_replaced() -> None:
@@ -214,10 +214,10 @@ def test_stop_sequences_do_not_count_in_thoughts_or_calls() -> None:
 
 @pytest.mark.parametrize("size", [1, 5, 1000])
 @pytest.mark.parametrize("start", ["", "\n", "<think>Hm.</think>\n"])
-@pytest.mark.parametrize("marks", ["<think> and </think>", "<think>", "<tool_call>", f"<{CALL}"])
-def test_a_value_may_speak_of_marks(marks: str, start: str, size: int) -> None:
+@pytest.mark.parametrize("tags", ["<think> and </think>", "<think>", "<tool_call>", f"<{CALL}"])
+def test_a_value_may_speak_of_tags(tags: str, start: str, size: int) -> None:
     """What stood between them was once taken out of the string, as thoughts or as a call."""
-    value = f'{{"summary": "It explains {marks} here", "n": 1}}'
+    value = f'{{"summary": "It explains {tags} here", "n": 1}}'
     parser, events = parse(start + value, VALUE, size)
     assert "".join(event.text for event in events if isinstance(event, TextDelta)).strip() == value
     assert [event for event in events if not isinstance(event, TextDelta)] == [ThinkingDelta("Hm.")] * (
@@ -233,24 +233,24 @@ def test_calls_may_stand_instead_of_a_value_and_stop_sequences_end_it() -> None:
     assert (events, parser.stop_sequence) == ([TextDelta('{"a": "<think> ')], "ST")
 
 
-def test_thoughts_that_the_template_opened_end_at_their_mark() -> None:
-    grammar = AnswerFormat(thinking=ThinkingTags("<think>", "</think>"), starts_thinking=True)
-    assert parse("\nHm.\n</think>\n\nYes.\n", grammar)[1] == [ThinkingDelta("Hm."), TextDelta("Yes.\n")]
+def test_thoughts_that_the_template_opened_end_at_their_tag() -> None:
+    answer_format = AnswerFormat(thinking=ThinkingTags("<think>", "</think>"), starts_thinking=True)
+    assert parse("\nHm.\n</think>\n\nYes.\n", answer_format)[1] == [ThinkingDelta("Hm."), TextDelta("Yes.\n")]
 
 
 def test_empty_thoughts_leave_no_block_and_no_space() -> None:
     assert parse("<think>\n\n</think>\n\nYes.", THINKS)[1] == [TextDelta("Yes.")]
 
 
-def test_an_end_mark_in_an_argument_is_a_part_of_it() -> None:
-    """A file that speaks of marks, such as this one, must be writable."""
+def test_an_end_tag_in_an_argument_is_a_part_of_it() -> None:
+    """A file that speaks of tags, such as this one, must be writable."""
     call = '{"name": "Bash", "arguments": {"command": "x </tool_call> \\" </tool_call>"}}'
     parser, events = parse(f"<tool_call>{call}</tool_call>.", TOOLS)
     assert shape(events) == [("Bash", {"command": 'x </tool_call> " </tool_call>'}), TextDelta(".")]
     assert parser.results == ["ok"]
 
 
-def test_a_string_that_is_never_closed_ends_with_the_first_end_mark() -> None:
+def test_a_string_that_is_never_closed_ends_with_the_first_end_tag() -> None:
     text = '<tool_call>{"name": "Bash", "arguments": {"command": "ls}}</tool_call> and more'
     parser, events = parse(text, TOOLS)
     assert parser.results == ["failed"]

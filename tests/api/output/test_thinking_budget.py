@@ -63,7 +63,7 @@ def test_a_budget_does_not_bound_the_answer(thinker: Server) -> None:
     assert texts(ask(thinker, budget=1)) == ["No thoughts at all."]
 
 
-def test_a_closing_mark_that_takes_the_last_tokens_ends_the_answer(thinker: Server) -> None:
+def test_a_closing_tag_that_takes_the_last_tokens_ends_the_answer(thinker: Server) -> None:
     thinker.scheduler.play(Script([[THINK, *b"abcdefgh"]], hangs=True))
     message = ask(thinker, budget=4, max_tokens=9)
     assert (texts(message), message["stop_reason"]) == (["abcd"], "max_tokens")
@@ -83,7 +83,7 @@ def test_a_full_queue_lets_the_thoughts_go_on(thinker: Server) -> None:
     assert texts(ask(thinker, budget=2)) == ["abcdefgh", "Yes."]
 
 
-def test_a_template_that_opens_thoughts_is_counted_from_its_mark(start_server: StartServer) -> None:
+def test_a_template_that_opens_thoughts_is_counted_from_its_tag(start_server: StartServer) -> None:
     tokenizer = ByteTokenizer("{{ messages[0].content }}<think>", thinks=True)
     server = start_server(tokenizer=tokenizer)
     server.scheduler.play(Script([list(b"abcdefgh")], hangs=True), Script([[*b"Yes.", IM_END]]))
@@ -105,7 +105,7 @@ def call(command: str) -> list[int]:
 @pytest.mark.parametrize("size", [1, 7, 500])
 @pytest.mark.parametrize("command", ["a <think> b", "a <tool_call> <think> b", "</tool_call> <think> b"])
 def test_a_call_that_speaks_of_thoughts_is_none(thinker: Server, command: str, size: int) -> None:
-    """The rest of such a call once counted as thoughts, and the closing mark was put into its argument."""
+    """The rest of such a call once counted as thoughts, and the closing tag was put into its argument."""
     answer = [THINK, *b"ab", END, *call(command)]
     chunks = [answer[i : i + size] for i in range(0, len(answer), size)]
     thinker.scheduler.play(Script(chunks))

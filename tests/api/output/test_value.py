@@ -1,4 +1,4 @@
-"""Answers that are kept to a schema, and speak of marks."""
+"""Answers that are kept to a schema, and speak of tags."""
 
 import json
 from typing import Any

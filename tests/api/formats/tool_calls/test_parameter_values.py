@@ -10,7 +10,7 @@ from pensieve.api.formats.answer_format import AnswerFormat
 from pensieve.api.formats.output_events import OutputEvent
 
 from ...output.test_parser import parse, shape
-from .test_readers import fragments, grammar
+from .test_readers import answer_format, fragments
 
 
 def xml(key: str, value: str) -> str:
@@ -47,20 +47,20 @@ def form(parser: str, **properties: Any) -> AnswerFormat:
     """A format, and one tool with these parameters."""
     schema = {"type": "object", "properties": properties}
     tool = {"type": "function", "function": {"name": "t", "parameters": schema}}
-    return AnswerFormat(tool_format=grammar(parser).tool_format, tools=[tool])
+    return AnswerFormat(tool_format=answer_format(parser).tool_format, tools=[tool])
 
 
 def call(parser: str, *parameters: tuple[str, str]) -> str:
     head, parameter, end = FORMS[parser]
-    calls = grammar(parser).tool_format
+    calls = answer_format(parser).tool_format
     assert calls is not None
     return calls.start + head + "".join(parameter(*pair) for pair in parameters) + end + calls.end
 
 
-def read(text: str, grammar: AnswerFormat) -> tuple[list[str], list[Any]]:
+def read(text: str, form: AnswerFormat) -> tuple[list[str], list[Any]]:
     """Read a call, and see that it is read the same however its tokens come."""
-    answer, events = parse(text, grammar)
-    assert shape(parse(text, grammar, 1000)[1]) == shape(events)
+    answer, events = parse(text, form)
+    assert shape(parse(text, form, 1000)[1]) == shape(events)
     return list(answer.results), shape(events)
 
 

@@ -80,18 +80,18 @@ BODIES: dict[str, Callable[[str], str]] = {  # of one call, by mlx-lm's parsers
 STREAMED = [name for name in BODIES if name not in ("pythonic", "gemma4")]
 
 
-def grammar(parser: str, **options: Any) -> AnswerFormat:
+def answer_format(parser: str, **options: Any) -> AnswerFormat:
     return AnswerFormat(tool_format=tool_format(parser), tools=[WRITE, READ], **options)
 
 
 def call_text(parser: str, name: str = "Write") -> str:
-    form = grammar(parser).tool_format
+    form = answer_format(parser).tool_format
     assert form is not None
     return f"{form.start}{BODIES[parser](name)}{form.end}"
 
 
-def parse_calls(text: str, grammar: AnswerFormat) -> list[tuple[str, dict[str, Any]]]:
-    return [event for event in shape(parse(text, grammar)[1]) if isinstance(event, tuple)]
+def parse_calls(text: str, form: AnswerFormat) -> list[tuple[str, dict[str, Any]]]:
+    return [event for event in shape(parse(text, form)[1]) if isinstance(event, tuple)]
 
 
 def fragments(events: list[OutputEvent]) -> list[str]:
@@ -101,7 +101,7 @@ def fragments(events: list[OutputEvent]) -> list[str]:
 @pytest.mark.parametrize("parser", BODIES)
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_a_call_is_read_as_mlx_lm_reads_it(parser: str, size: int) -> None:
-    answer, events = parse(f"So: {call_text(parser)}", grammar(parser), size)
+    answer, events = parse(f"So: {call_text(parser)}", answer_format(parser), size)
     assert shape(events) == [TextDelta("So:"), ("Write", INPUT)]
     assert answer.results == ["ok"]
 
@@ -111,7 +111,7 @@ def test_the_name_and_the_arguments_are_sent_before_the_call_ends(parser: str) -
     whole = call_text(parser)
     early = whole[: whole.rindex("two") + 3] if parser in ("json_tools", "mistral", "kimi_k2") else whole
     early = early[: early.rindex("3")] if early is whole else early
-    _, events = parse(early, grammar(parser))
+    _, events = parse(early, answer_format(parser))
     assert isinstance(events[0], ToolCallStart)
     assert events[0].name == "Write"
     assert len(fragments(events)) > 1
@@ -121,21 +121,21 @@ def test_the_name_and_the_arguments_are_sent_before_the_call_ends(parser: str) -
 @pytest.mark.parametrize("parser", STREAMED)
 def test_a_call_of_an_unknown_tool_is_not_sent_before_its_end(parser: str) -> None:
     whole = call_text(parser, "Delete")
-    ((name, arguments),) = parse_calls(whole, grammar(parser))
+    ((name, arguments),) = parse_calls(whole, answer_format(parser))
     assert (name, arguments | {"times": 3}) == ("Delete", INPUT)  # without a schema, 3 may be text
     cut = whole[: whole.rindex("3")]
-    assert parse(cut, grammar(parser))[1] == [TextDelta(cut)]
+    assert parse(cut, answer_format(parser))[1] == [TextDelta(cut)]
 
 
 @pytest.mark.parametrize("parser", BODIES)
 def test_a_call_that_is_cut_off_anywhere_is_never_whole(parser: str) -> None:
     """glm47's parser reads half a call without complaint; it would run with what had come by then."""
     whole = call_text(parser)
-    form = grammar(parser).tool_format
+    form = answer_format(parser).tool_format
     assert form is not None
     end = whole.rindex("3") - 1
     for length in range(len(form.start), end):
-        _, events = parse(whole[:length], grammar(parser))
+        _, events = parse(whole[:length], answer_format(parser))
         for event in shape(events):
             if isinstance(event, tuple):
                 assert event[0] == "Write"
@@ -149,12 +149,11 @@ def test_half_a_call_that_a_generous_parser_reads_is_text() -> None:
     call = """[Write(path='for i in ${a[f(1)]}; do rm -rf build/$i; done [g(2)]', times=3)]"""
     start = "<|tool_call_start|>"
     for length in range(1, len(call) + 1):
-        answer, events = parse(start + call[:length], grammar("pythonic"))
+        answer, events = parse(start + call[:length], answer_format("pythonic"))
         assert events == [TextDelta(start + call[:length])]
         assert answer.results == ["failed"]
-    assert [name for name, _ in parse_calls(f"{start}{call}<|tool_call_end|>", grammar("pythonic"))] == [
-        "Write"
-    ]
+    ended = parse_calls(f"{start}{call}<|tool_call_end|>", answer_format("pythonic"))
+    assert [name for name, _ in ended] == ["Write"]
 
 
 def test_without_an_end_mark_a_list_counts_if_it_is_whole() -> None:
@@ -168,20 +167,20 @@ def test_without_an_end_mark_a_list_counts_if_it_is_whole() -> None:
         ("Write", {"path": "${a[f(1)]}"})
     ]
     mistral = '[TOOL_CALLS][{"name": "Write", "arguments": {"a": null}}]'
-    assert parse_calls(mistral, grammar("mistral")) == [("Write", {"a": None})]
+    assert parse_calls(mistral, answer_format("mistral")) == [("Write", {"a": None})]
 
 
 @pytest.mark.parametrize("parser", ["minimax_m2", "muse_spark", "kimi_k2", "mistral"])
 def test_several_calls_in_one_body_are_sent_one_by_one(parser: str) -> None:
-    form = grammar(parser).tool_format
+    form = answer_format(parser).tool_format
     assert form is not None
     text = form.start + BODIES[parser]("Write") + BODIES[parser]("Read") + form.end
-    answer, events = parse(text, grammar(parser))
+    answer, events = parse(text, answer_format(parser))
     assert shape(events) == [("Write", INPUT), ("Read", INPUT)]
     first_end = events.index(ToolCallEnd())
     assert [type(event) for event in events[first_end + 1 :]].count(ToolCallStart) == 1
     assert answer.results == ["ok"]
-    one = parse(text, grammar(parser, one_call=True))[1]
+    one = parse(text, answer_format(parser, one_call=True))[1]
     assert shape(one) == [("Write", INPUT)]
 
 
@@ -192,12 +191,12 @@ def test_several_json_calls_in_one_body(separator: str, brackets: str) -> None:
     separator = ", " if brackets else separator
     calls = f"{body('Write')}{separator}{body('Read')}"
     text = f"<tool_call>{brackets[:1]}{calls}{brackets[1:]}</tool_call>"
-    assert shape(parse(text, grammar("json_tools"))[1]) == [("Write", INPUT), ("Read", INPUT)]
+    assert shape(parse(text, answer_format("json_tools"))[1]) == [("Write", INPUT), ("Read", INPUT)]
 
 
 def test_arguments_may_come_before_the_name() -> None:
     text = json.dumps({"arguments": INPUT, "name": "Write"})
-    _, events = parse(f"<tool_call>{text}</tool_call>", grammar("json_tools"))
+    _, events = parse(f"<tool_call>{text}</tool_call>", answer_format("json_tools"))
     assert shape(events) == [("Write", INPUT)]
     assert len(fragments(events)) == 1  # held back until the name was known
 
@@ -205,12 +204,12 @@ def test_arguments_may_come_before_the_name() -> None:
 def test_what_surrounds_name_and_arguments_does_not_matter() -> None:
     other = '"id": {"name": "x", "arguments": [1]}'
     text = f'{{{other}, "parameters": {{"path": "a"}}, "name": "Read", "arguments": {{"b": 1}}}}'
-    _, events = parse(f"<tool_call>\n{text}\n</tool_call>", grammar("json_tools"))
+    _, events = parse(f"<tool_call>\n{text}\n</tool_call>", answer_format("json_tools"))
     assert shape(events) == [("Read", {"path": "a"})]
 
 
 def test_a_call_without_arguments_has_none() -> None:
-    answer, events = parse('<tool_call>{"name": "Read"}</tool_call>', grammar("json_tools"))
+    answer, events = parse('<tool_call>{"name": "Read"}</tool_call>', answer_format("json_tools"))
     assert (shape(events), answer.results) == ([("Read", {})], ["ok"])
 
 
@@ -219,14 +218,14 @@ def test_a_call_without_arguments_has_none() -> None:
 )
 def test_a_call_cut_off_behind_its_name_has_no_whole_arguments(cut: str) -> None:
     """Clients take a call without fragments for one with an empty object of arguments, and run it."""
-    _, events = parse(f"<tool_call>{cut}", grammar("json_tools"))
+    _, events = parse(f"<tool_call>{cut}", answer_format("json_tools"))
     assert fragments(events) == ["{"]
 
 
 @pytest.mark.parametrize("arguments", ["3", "null", '"no JSON"', "[1]", '"[1]"', "ls"])
 def test_arguments_that_are_no_object_are_handed_over_unparsed(arguments: str) -> None:
     text = f'{{"name": "Read", "arguments": {arguments}}}'
-    answer, events = parse(f"<tool_call>{text}</tool_call>", grammar("json_tools"))
+    answer, events = parse(f"<tool_call>{text}</tool_call>", answer_format("json_tools"))
     assert shape(events) == [("Read", {"__unparsedToolInput": {"raw": text, "len": len(text)}})]
     assert answer.results == ["failed"]
 
@@ -234,7 +233,7 @@ def test_arguments_that_are_no_object_are_handed_over_unparsed(arguments: str) -
 @pytest.mark.parametrize("value", ["NaN", "1e999", "[" * 250 + "]" * 250])
 def test_what_some_readers_take_and_others_do_not_is_no_json_to_any(value: str) -> None:
     text = f'{{"name": "Read", "arguments": {{"path": {value}}}'
-    _, events = parse(f"<tool_call>{text}", grammar("json_tools"))
+    _, events = parse(f"<tool_call>{text}", answer_format("json_tools"))
     joined = "".join(fragments(events))
     assert re.fullmatch(r'\{"path": \[*', joined)
     assert shape(events) == [("Read", {"__unparsedToolInput": {"raw": joined, "len": len(joined)}})]
@@ -243,18 +242,18 @@ def test_what_some_readers_take_and_others_do_not_is_no_json_to_any(value: str) 
 def test_a_call_ends_where_its_json_does_when_the_mark_is_forgotten() -> None:
     body = BODIES["json_tools"]
     text = f"<tool_call>{body('Write')}\nI wait.\n<tool_call>{body('Read')}</tool_call>."
-    answer, events = parse(text, grammar("json_tools"))
+    answer, events = parse(text, answer_format("json_tools"))
     assert shape(events) == [("Write", INPUT), ("Read", INPUT), TextDelta(".")]
     assert answer.results == ["repaired", "ok"]
-    between = parse(f"<tool_call>{body('Write')} I wait.</tool_call>", grammar("json_tools"))[1]
+    between = parse(f"<tool_call>{body('Write')} I wait.</tool_call>", answer_format("json_tools"))[1]
     assert shape(between) == [("Write", INPUT)]
-    without = parse(f"<tool_call>{body('Write')}\nI wait.", grammar("json_tools"))[1]
+    without = parse(f"<tool_call>{body('Write')}\nI wait.", answer_format("json_tools"))[1]
     assert shape(without) == [("Write", INPUT), TextDelta("I wait.")]
 
 
 def test_models_of_other_formats_may_fall_back_to_json() -> None:
     text = f"<tool_call>\n{BODIES['json_tools']('Write')}</tool_call>"
-    answer, events = parse(text, grammar("qwen3_coder"))
+    answer, events = parse(text, answer_format("qwen3_coder"))
     assert shape(events) == [("Write", INPUT)]
     assert answer.results == ["repaired"]
 
@@ -263,7 +262,7 @@ def test_a_long_argument_is_read_in_time_that_grows_with_its_length() -> None:
     """Once each end tag in a file had the whole call looked through again."""
     text = "x </tool_call> \\n" * 20_000
     call = f'<tool_call>{{"name": "Write", "arguments": {{"text": "{text}"}}}}</tool_call>'
-    _, events = parse(call, grammar("json_tools"), size=64)
+    _, events = parse(call, answer_format("json_tools"), size=64)
     assert shape(events) == [("Write", {"text": text.replace("\\n", "\n")})]
 
 
@@ -283,8 +282,8 @@ def test_what_is_sent_does_not_depend_on_how_the_tokens_come(parser: str, seed: 
             + rng.choice(["", text[start : start + length] * 2, '"', "}"])
             + text[start + length :]
         )
-    one, by_one = parse(text, grammar(parser))
-    other, by_many = parse(text, grammar(parser), rng.randint(2, 30))
+    one, by_one = parse(text, answer_format(parser))
+    other, by_many = parse(text, answer_format(parser), rng.randint(2, 30))
     assert shape(by_one) == shape(by_many)
     assert one.results == other.results
 
