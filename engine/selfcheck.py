@@ -89,6 +89,7 @@ def attention_error(paged: PagedModel, kernels: PagedKernels) -> float:
 
 
 def _layer_error(spec: AttentionSpec, kernels: PagedKernels) -> float:
+    """Decode one batch of random queries, keys and values with kernels and with plain MLX."""
     shape = spec.shape
     starts = list(accumulate((-(-own // BLOCK_SIZE) * BLOCK_SIZE for own in OWN), initial=SHARED + 64))
     slot_ranges: list[tuple[SlotRange, ...]] = [
@@ -103,15 +104,15 @@ def _layer_error(spec: AttentionSpec, kernels: PagedKernels) -> float:
     new = draw(1, len(OWN), heads, 1, dims[0]), draw(2, len(OWN), heads, 1, dims[1])
     old = draw(3, heads, starts[-1], dims[0]), draw(4, heads, starts[-1], dims[1])
     params = AttentionParams(spec.scale, spec.window, draw(5, spec.num_heads) if spec.has_sinks else None)
-    ours, plain = (ArrayPools([shape], starts[-1] // BLOCK_SIZE) for _ in range(2))
-    for pools in (ours, plain):
-        pools.write(0, np.arange(starts[-1], dtype=np.int32), *old)
+    pools, plain = (ArrayPools([shape], starts[-1] // BLOCK_SIZE) for _ in range(2))
+    for each in (pools, plain):
+        each.write(0, np.arange(starts[-1], dtype=np.int32), *old)
     last = np.array([row[-1][1] - 1 for row in slot_ranges], np.int32)
     plain.write(0, last, *(fresh[:, :, 0].swapaxes(0, 1) for fresh in new))
-    mx.eval(ours.arrays(), plain.arrays())  # before the kernels write to them
+    mx.eval(pools.arrays(), plain.arrays())  # before the kernels write to them
     expected = attend_arrays(queries.astype(mx.float32), plain.keys[0], plain.values[0], slot_ranges, params)
     batch = BatchTables(slot_ranges, shared_prefixes(slot_ranges))
-    result, _ = kernels.decode(queries, new, LayerPools.of(ours, 0), batch, params)
+    result, _ = kernels.decode(queries, new, LayerPools.of(pools, 0), batch, params)
     return _largest_distance(result[:, :, 0], expected[:, :, 0]) / KERNEL_TOLERANCE[shape.dtype]
 
 
@@ -158,8 +159,8 @@ def logits_mismatch(paged: PagedModel, kernels: PagedKernels) -> float:
 
     Nothing is read before the end, as in serving: what one step writes in place the next step must find.
     """
-    plain, ours = _trial_logits(paged, None), _trial_logits(paged, kernels)
-    agrees = _distances(ours, plain) <= _tolerance(paged, plain.dtype)  # NaN does not agree
+    plain, computed = _trial_logits(paged, None), _trial_logits(paged, kernels)
+    agrees = _distances(computed, plain) <= _tolerance(paged, plain.dtype)  # NaN does not agree
     return float((~agrees).mean())
 
 

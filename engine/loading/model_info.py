@@ -8,18 +8,13 @@ from typing import Any
 
 from ...cache.packing import UNQUANTISED, row_bytes
 from ..step import SamplingParams
+from .end_tokens import find_end_tokens
+from .json_files import as_dict, read_json, read_optional_json
 from .model_error import ModelError, first_line
-from .weights import ITEM_BYTES, TensorHeader, read_json, read_weights
+from .weights import ITEM_BYTES, TensorHeader, read_weights
 
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-
-# Tokens that end a turn. Old conversions of a model lack them in their list of end tokens, so that the model
-# would go on to write the user's next message. A token ends turns if the chat template uses it.
-TURN_ENDS = frozenset({"<|end|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|endoftext|>"})
-
-# Tokens that a tokenizer may have more than the model has rows: special ones, which prompts cannot use.
-MAX_TOKENS_BEYOND_VOCAB = 16
 
 CONTEXT_KEYS = ("max_position_embeddings", "max_sequence_length", "max_seq_len", "n_positions", "seq_length")
 DEFAULT_CONTEXT = 4096
@@ -60,8 +55,8 @@ def read_model_info(path: Path, name: str, dtype: str | None, kv_bits: int) -> M
         raise ModelError(f"no such model folder: {path}")
     config = read_json(path / "config.json")
     _refuse_code(path, config)
-    text_config = config | _as_dict(config.get("text_config"))
-    generation = _read_optional(path / "generation_config.json")
+    text_config = config | as_dict(config.get("text_config"))
+    generation = read_optional_json(path / "generation_config.json")
     tensors = read_weights(path)
     dtype = dtype or _checkpoint_dtype(tensors)
     vocab_size = _positive(path, text_config, "vocab_size")
@@ -77,7 +72,7 @@ def read_model_info(path: Path, name: str, dtype: str | None, kv_bits: int) -> M
         quantization=_quantization(config),
         num_layers=num_layers,
         kv_bytes_per_token=kv_bytes_per_token(text_config, DTYPE_BYTES[dtype], kv_bits),
-        eos_token_ids=_end_tokens(path, [config, text_config, generation], vocab_size),
+        eos_token_ids=find_end_tokens(path, [config, text_config, generation], vocab_size),
         default_sampling=_default_sampling(path, generation),
         kv_bits=kv_bits,
     )
@@ -128,7 +123,7 @@ def _context_length(path: Path, config: dict[str, Any]) -> int:
     given = [config[key] for key in CONTEXT_KEYS if type(config.get(key)) is int and config[key] > 0]
     if given:
         return int(given[0])
-    limit = _read_optional(path / "tokenizer_config.json").get("model_max_length")
+    limit = read_optional_json(path / "tokenizer_config.json").get("model_max_length")
     return limit if type(limit) is int and 0 < limit < 10**8 else DEFAULT_CONTEXT
 
 
@@ -152,67 +147,11 @@ def _weight_bytes(tensors: dict[str, TensorHeader], float_bytes: int) -> int:
 
 
 def _quantization(config: dict[str, Any]) -> str | None:
-    settings = _as_dict(config.get("quantization")) or _as_dict(config.get("quantization_config"))
+    settings = as_dict(config.get("quantization")) or as_dict(config.get("quantization_config"))
     if not settings:
         return None
     bits = settings.get("bits")
     return f"{bits}-bit" if isinstance(bits, int) else str(settings.get("quant_method", "quantized"))
-
-
-def _end_tokens(path: Path, configs: list[dict[str, Any]], vocab_size: int) -> frozenset[int]:
-    """Return all ids that end an answer, from config, generation config and tokenizer. Raises ModelError."""
-    ids: set[int] = set()
-    for config in configs:
-        value = config.get("eos_token_id")
-        ids |= {token for token in (value if isinstance(value, list) else [value]) if type(token) is int}
-    ids |= _tokenizer_end_tokens(path, vocab_size)
-    return frozenset(token for token in ids if 0 <= token < vocab_size)
-
-
-def _tokenizer_end_tokens(path: Path, vocab_size: int) -> set[int]:
-    file = path / "tokenizer.json"
-    if not file.exists():
-        if (path / "tokenizer.model").exists():
-            return set()
-        raise ModelError(f"no tokenizer in {path}: tokenizer.json is missing")
-    tokenizer = read_json(file)
-    added = _added_tokens(tokenizer)
-    _check_vocabulary(file, tokenizer, added, vocab_size)
-    config = _read_optional(path / "tokenizer_config.json")
-    eos = config.get("eos_token")
-    eos = eos.get("content") if isinstance(eos, dict) else eos
-    template = _chat_template(path, config)
-    # In the harmony format <|end|> ends a part of an answer, not the answer.
-    turn_ends = TURN_ENDS - {"<|end|>"} if "<|channel|>" in template else TURN_ENDS
-    return {token for text, token in added.items() if text == eos or (text in turn_ends and text in template)}
-
-
-def _added_tokens(tokenizer: dict[str, Any]) -> dict[str, int]:
-    entries = tokenizer.get("added_tokens") or []
-    return {
-        entry["content"]: entry["id"]
-        for entry in entries
-        if isinstance(entry, dict) and isinstance(entry.get("content"), str) and type(entry.get("id")) is int
-    }
-
-
-def _check_vocabulary(file: Path, tokenizer: dict[str, Any], added: dict[str, int], vocab_size: int) -> None:
-    vocabulary = _as_dict(tokenizer.get("model")).get("vocab")
-    ids = set(added.values())
-    if isinstance(vocabulary, dict):
-        ids |= {token for token in vocabulary.values() if type(token) is int}
-    elif isinstance(vocabulary, list):
-        ids |= set(range(len(vocabulary)))
-    beyond = sum(token >= vocab_size for token in ids)
-    if beyond > MAX_TOKENS_BEYOND_VOCAB:
-        raise ModelError(f"{file} has {len(ids)} tokens, the model {vocab_size}: they do not belong together")
-
-
-def _chat_template(path: Path, tokenizer_config: dict[str, Any]) -> str:
-    file = path / "chat_template.jinja"
-    if file.exists():
-        return file.read_text(encoding="utf-8", errors="replace")
-    return str(tokenizer_config.get("chat_template") or "")
 
 
 def _default_sampling(path: Path, generation: dict[str, Any]) -> SamplingParams:
@@ -227,11 +166,3 @@ def _default_sampling(path: Path, generation: dict[str, Any]) -> SamplingParams:
         )
     except (TypeError, ValueError) as error:
         raise ModelError(f"{path / 'generation_config.json'}: {first_line(error)}") from error
-
-
-def _read_optional(file: Path) -> dict[str, Any]:
-    return read_json(file) if file.exists() else {}
-
-
-def _as_dict(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .json_files import read_json
 from .model_error import ModelError, first_line
 
 ITEM_BYTES = {
@@ -20,7 +21,6 @@ ITEM_BYTES = {
 }  # fmt: skip
 
 MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
-MAX_JSON_BYTES = 200_000_000  # the largest tokenizers are a tenth of it
 OTHER_FORMATS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.npz", "*.gguf")
 
 
@@ -70,21 +70,6 @@ def read_header(file: Path) -> dict[str, TensorHeader]:
     tensors = _parse_header(file, raw)
     _check_layout(file, tensors, size - 8 - length)
     return tensors
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Read a JSON object from a model folder. Raises ModelError that names the file."""
-    try:
-        if file.stat().st_size > MAX_JSON_BYTES:
-            raise ModelError(f"{file} cannot be read: larger than {MAX_JSON_BYTES:,} bytes")
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{file} is missing") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{file} cannot be read: {first_line(error)}") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{file} cannot be read: not a JSON object")
-    return value
 
 
 def _parse_header(file: Path, raw: bytes) -> dict[str, TensorHeader]:

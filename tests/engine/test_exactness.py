@@ -139,8 +139,8 @@ def test_seeded_samples_do_not_depend_on_the_batch(folder: Path, on_host: bool) 
     assert [sequence.tokens for sequence in step_ahead.sequences] == together[1::2]
 
 
-def test_a_step_reads_scattered_blocks_as_well_as_one_run(folder: Path) -> None:
-    """Blocks freed here and there leave a new sequence in many short runs."""
+def test_a_step_reads_scattered_blocks_as_well_as_one_slot_range(folder: Path) -> None:
+    """Blocks freed here and there leave a new sequence in many short slot ranges."""
     model, rng, verdict = load(folder, "qwen3"), random.Random(5), Verdict()
     config = SchedulerConfig(max_batch=16, step_tokens=64)
     for on_host in (True, False):
