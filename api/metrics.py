@@ -1,24 +1,21 @@
-"""Prometheus metrics: those that the API measures, and the scheduler's counters, read from its snapshots.
+"""Prometheus metrics that the API measures; those of the scheduler are StatsCollector's.
 
 Names follow the field's (vLLM, SGLang) under `pensieve_`. Labels are bounded: no session, no prompt text.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.registry import Collector
 
-from .. import __version__
 from ..engine.served_model import ServedModel
-from ..scheduler.counters import Counters
 from ..scheduler.stats import Stats
 from .errors import ApiError
 from .formats.readers.call_reader import ParseResult
 from .protocols import TokenSource
+from .stats_collector import StatsCollector
 
 Outcome = Literal["stop", "length", "tool_use", "stop_sequence", "abort", "error"]
 
@@ -135,89 +132,3 @@ class Metrics:
             self._decode.labels(model).observe(now - first)
             if num_tokens > 1:
                 self._tpot.labels(model).observe((now - first) / (num_tokens - 1))
-
-
-class StatsCollector(Collector):
-    """Reads a fresh snapshot of the scheduler for every scrape."""
-
-    def __init__(self, model: ServedModel, stats: Callable[[], Stats]) -> None:
-        self._model = model
-        self._stats = stats
-        self._started_s = time.monotonic()
-
-    def describe(self) -> Iterator[Metric]:
-        """Name no metric ahead: registering must not take a snapshot."""
-        return iter(())
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield gauges, counters and facts."""
-        stats = self._stats()
-        yield from self._gauges(stats)
-        yield from self._counters(stats.counters)
-        yield from self._facts(stats)
-
-    def _gauges(self, stats: Stats) -> Iterator[Metric]:
-        yield self._gauge("num_requests_running", "Requests being computed", stats.num_running)
-        yield self._gauge("num_requests_waiting", "Requests in the queue", stats.num_waiting)
-        used = stats.blocks_held / max(1, stats.blocks_total)
-        usage = GaugeMetricFamily(
-            "pensieve_kv_cache_usage_perc", "Share of KV blocks in use, 0 to 1", labels=("model", "tier")
-        )
-        usage.add_metric((self._model.name, "hot"), used)
-        yield usage
-        blocks = GaugeMetricFamily("pensieve_kv_blocks", "KV blocks by state", labels=("model", "state"))
-        by_state = {"active": stats.blocks_held, "cached": stats.blocks_cached, "free": stats.blocks_free}
-        for state, count in by_state.items():
-            blocks.add_metric((self._model.name, state), count)
-        yield blocks
-        uptime = time.monotonic() - self._started_s
-        yield GaugeMetricFamily("pensieve_uptime_seconds", "Since the server was made", value=uptime)
-
-    def _counters(self, counters: Counters) -> Iterator[Metric]:
-        yield self._counter("prompt_tokens", "Prompt tokens of admitted requests", counters.prompt_tokens)
-        yield self._counter("generation_tokens", "Tokens sampled", counters.generation_tokens)
-        refused = "Tokens sampled and thrown away, because a schema or tool did not allow them"
-        yield self._counter("refused_tokens", refused, counters.refused_tokens)
-        yield self._counter("prefix_cache_queries", "Tokens looked up", counters.prefix_cache_queries)
-        yield self._counter("prefix_cache_hits", "Tokens found", counters.prefix_cache_hits)
-        yield self._counter("preemptions", "Sequences sent back to the queue", counters.preemptions)
-        yield self._counter("failed_steps", "Steps after which all was computed again", counters.failed_steps)
-        source = CounterMetricFamily(
-            "pensieve_prompt_tokens_by_source",
-            "Where prompt tokens' KV came from",
-            labels=("model", "source"),
-        )
-        source.add_metric((self._model.name, "computed"), counters.computed_tokens)
-        source.add_metric((self._model.name, "hot"), counters.prefix_cache_hits)
-        yield source
-        evictions = CounterMetricFamily(
-            "pensieve_prefix_cache_evictions", "Blocks taken from the prefix cache", labels=("reason",)
-        )
-        evictions.add_metric(("lru",), counters.evictions)
-        yield evictions
-        text = "Requests that waited for another to compute their shared prefix"
-        yield CounterMetricFamily("pensieve_prefill_coalesced", text, value=counters.prefix_waits)
-
-    def _facts(self, stats: Stats) -> Iterator[Metric]:
-        model = self._model
-        yield InfoMetricFamily(
-            "pensieve_build", "This server", {"version": __version__, "device": model.device}
-        )
-        facts = {
-            "model": model.name,
-            "num_blocks": str(stats.blocks_total),
-            "num_kv_tokens": str(model.num_kv_tokens),
-            "kv_bytes_per_token": str(model.kv_bytes_per_token),
-            "max_context": str(model.max_context),
-        }
-        yield InfoMetricFamily("pensieve_cache_config", "The KV cache's size", facts)
-
-    def _gauge(self, name: str, text: str, value: float) -> Metric:
-        family = GaugeMetricFamily(f"pensieve_{name}", text, labels=("model",))
-        family.add_metric((self._model.name,), value)
-        return family
-
-    def _counter(self, name: str, text: str, value: float) -> Metric:
-        family = CounterMetricFamily(f"pensieve_{name}", text, labels=("model",))
-        family.add_metric((self._model.name,), value)
-        return family

@@ -13,8 +13,8 @@ API_FLOORS = [
     {"command"},
     {"app"},
     {"messages", "openai", "models", "health"},
-    {"pipeline", "services", "stream", "message_events", "answer", "request_record", "metrics"}
-    | {"middleware", "body"},
+    {"pipeline", "services", "stream", "message_events", "answer", "request_record"}
+    | {"metrics", "stats_collector", "middleware", "body"},
     {"prompt", "grammar", "output", "answer_options"},
     {"formats"},
     {"errors", "schema", "protocols", "config", "thinking_options"},
