@@ -103,11 +103,11 @@ class Pipeline:
         """Answer as a stream."""
         return AnswerStream(lambda: self._start(prepared), writer, self._services.keep_alive)
 
-    async def whole(self, http: HttpRequest, prepared: PreparedRequest, writer: BodyBuilder) -> Response:
+    async def whole(self, http: HttpRequest, prepared: PreparedRequest, builder: BodyBuilder) -> Response:
         """Answer with one message."""
         answer = self._start(prepared)
         try:
-            message = await until_disconnect(http.receive, whole_message(answer, writer))
+            message = await until_disconnect(http.receive, whole_message(answer, builder))
         finally:
             answer.close()
         if message is None:

@@ -55,7 +55,7 @@ class BodyBuilder(Protocol):
 class AnswerStream(Response):
     """Streams an answer.
 
-    The request is queued when the response is sent, so that no answer is made that is never sent and closed.
+    The request is queued when the response is sent: an answer that exists is always sent and closed.
     start: queues the request; an exception that it raises is answered with an ordinary error response.
     """
 
@@ -133,12 +133,12 @@ async def _send_answer(answer: Answer, writer: StreamWriter, output: EventSender
     await output.send(writer.end(answer))
 
 
-async def whole_message(answer: Answer, writer: BodyBuilder) -> dict[str, Any]:
+async def whole_message(answer: Answer, builder: BodyBuilder) -> dict[str, Any]:
     """Wait for an answer's end and return its body."""
     async for events in answer:
-        writer.add(events)
+        builder.add(events)
         await asyncio.sleep(0)
-    return writer.message(answer)
+    return builder.message(answer)
 
 
 async def until_disconnect(receive: Receive, work: Awaitable[T]) -> T | None:
