@@ -22,7 +22,7 @@ END_S = 5
 """Seconds that a process has to end once it has closed its socket."""
 
 BUFFER_BYTES = 2**20
-"""Size of the socket's buffers: a plan with masks has hundreds of kilobytes, and macOS's default is eight."""
+"""Size of the socket's buffers: a plan with masks has hundreds of kilobytes, macOS's buffers have 8."""
 
 
 class EngineProcess:

@@ -25,6 +25,7 @@ from .attention.paged_layers import (
     kernel_slots,
 )
 from .attention.paged_model import PagedModel
+from .attention.shared_prefixes import last_slots
 from .decode_graphs import DecodeGraphs
 from .logprobs import BatchLogprobs, compute_logprobs
 from .sampler import sample
@@ -188,7 +189,7 @@ class Runner:
         """Write the KV of a prompt's slice; lazy on MLX pools."""
         context = ForwardContext(
             offsets=mx.array([chunk.start]),
-            slots=_last_slots(chunk.slot_ranges, len(chunk.tokens)),
+            slots=_expand(last_slots(chunk.slot_ranges, len(chunk.tokens))),
             slot_ranges=[chunk.slot_ranges],
             samples=False,
         )
@@ -196,13 +197,6 @@ class Runner:
         self._paged.model(mx.array([chunk.tokens]), cache=self._layers(context))
 
 
-def _last_slots(slot_ranges: abc.Sequence[SlotRange], count: int) -> Slots:
-    """Return the last `count` slots of `slot_ranges`, in token order."""
-    parts: list[Slots] = []
-    for first, end in reversed(slot_ranges):
-        taken = min(count, end - first)
-        parts.append(np.arange(end - taken, end, dtype=np.int32))
-        count -= taken
-        if not count:
-            break
-    return np.concatenate(parts[::-1])
+def _expand(slot_ranges: abc.Iterable[SlotRange]) -> Slots:
+    """Return every slot of `slot_ranges`, in order."""
+    return np.concatenate([np.arange(first, end, dtype=np.int32) for first, end in slot_ranges])
