@@ -7,7 +7,7 @@ computed when it is called.
 
 import os
 import time
-from collections import abc
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -197,6 +197,6 @@ class Runner:
         self._paged.model(mx.array([chunk.tokens]), cache=self._layers(context))
 
 
-def _expand(slot_ranges: abc.Iterable[SlotRange]) -> Slots:
+def _expand(slot_ranges: Iterable[SlotRange]) -> Slots:
     """Return every slot of `slot_ranges`, in order."""
     return np.concatenate([np.arange(first, end, dtype=np.int32) for first, end in slot_ranges])
