@@ -189,9 +189,9 @@ def parse(arguments: abc.Sequence[str] | None) -> tuple[argparse.Namespace, Work
     parser.add_argument("--shape", choices=SHAPES, help="random weights of this shape instead")
     parser.add_argument("--sessions", type=int, default=16)
     parser.add_argument("--shared-tokens", type=int, default=1024, help="that all prompts begin with")
-    parser.add_argument("--new-tokens", type=int, default=256, help="of each prompt's own")
-    parser.add_argument("--answer-tokens", type=int, default=48, help="of each session of the first part")
-    parser.add_argument("--step-tokens", type=int, default=256, help="of a step; the longest slice")
+    parser.add_argument("--new-tokens", type=int, default=128, help="of each prompt's own")
+    parser.add_argument("--answer-tokens", type=int, default=32, help="of each session of the first part")
+    parser.add_argument("--step-tokens", type=int, default=128, help="of a step; the longest slice")
     target_ms = SchedulerConfig().itl_target_ms
     parser.add_argument("--itl-target-ms", type=float, default=target_ms, help="of the first part")
     parser.add_argument("--kv-bits", type=int, choices=(16, 8, 4), default=16)
@@ -219,7 +219,7 @@ def main(arguments: abc.Sequence[str] | None = None) -> None:
     figures: dict[str, float] = {}
     try:
         figures = measurement.play_fleet()
-        for rows in (0, *workload.batches):
+        for rows in (0, *reversed(workload.batches)):
             measurement.sweep(rows)
     except OutOfTime:
         print(f"stopped after {options.seconds:g} s: kinds of steps may be missing, or have few steps")
