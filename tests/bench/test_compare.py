@@ -125,8 +125,17 @@ def test_a_server_is_stopped_with_its_children(tmp_path: Path) -> None:
             time.sleep(0.01)
         child = int(log.read_text().split("child ")[1].split()[0])
     assert not server.is_running
-    stat = Path(f"/proc/{child}/stat")
-    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+    deadline_s = time.monotonic() + 10  # a killed process may take a moment to die
+    while is_alive(child) and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    assert not is_alive(child)
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_a_server_is_measured_from_its_start_to_its_end(tmp_path: Path) -> None:
