@@ -68,7 +68,7 @@ def test_a_user_drops_requests_and_the_session_goes_on() -> None:
     run = fleet(server, cancels=1.0, cancel_s=0.1)
     assert {record.outcome for record in run.records} == {"cancelled"}
     assert len(server.bodies) == 6
-    assert all(record.end_s < 2 for record in run.records)
+    assert all(len(record.delta_s) < 400 for record in run.records)
 
 
 def test_an_answer_that_never_began_is_not_sent_back_empty() -> None:

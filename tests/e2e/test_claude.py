@@ -29,6 +29,7 @@ def test_claude_completes_a_task_on_its_full_prompt(server: str, claude: str, na
     assert right
 
 
+@pytest.mark.slow
 def test_four_sessions_at_once_succeed_and_compute_their_prefix_once(cold_server: str, claude: str) -> None:
     """Every session sends two prompts, its task and the tool's result; all begin with the same tools."""
     tasks = [TASKS["run"], TASKS["read"], TASKS["edit"], TASKS["run"]]

@@ -1,6 +1,7 @@
 """Special tokens in content become text, on tokenizers of every shape; those of the template stay."""
 
 import json
+import time
 import timeit
 from collections import Counter
 from collections.abc import Callable
@@ -216,7 +217,7 @@ def test_looking_for_special_tokens_costs_little() -> None:
     special_tokens = SpecialTokens(shape("llama_3"))
     content = "<td>if a < b: print('x')</td>\n" * 2000
     looking_s, tokenising_s = (
-        min(timeit.repeat(step, number=1, repeat=3))
+        min(timeit.repeat(step, timer=time.thread_time, number=1, repeat=3))
         for step in (lambda: special_tokens.escape([content]), lambda: special_tokens.encode(content, ""))
     )
     assert looking_s < 0.25 * tokenising_s
