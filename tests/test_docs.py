@@ -35,7 +35,9 @@ def test_phi_3_mini_needs_393216_bytes_a_token(docs: dict[str, Any]) -> None:
     assert docs["describe"](docs["MODELS"][0]).kv_bytes_per_token == 32 * 32 * 96 * 2 * 2 == 393_216
 
 
-@pytest.mark.parametrize(("name", "limit"), [("README.md", 150), ("CONTRIBUTING.md", 70)])
+@pytest.mark.parametrize(
+    ("name", "limit"), [("README.md", 150), ("CONTRIBUTING.md", 70), ("ARCHITECTURE.md", 100)]
+)
 def test_documents_stay_short(name: str, limit: int) -> None:
     assert len(read(name).splitlines()) <= limit
 
@@ -46,7 +48,7 @@ def test_the_changelog_begins_with_this_version() -> None:
 
 
 def test_linked_documents_exist() -> None:
-    for name in ("README.md", "CONTRIBUTING.md"):
+    for name in ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md"):
         links = re.findall(r"\]\(([^)#:]+)\)", read(name))
         assert [link for link in links if not (ROOT / link).exists()] == []
 
@@ -60,3 +62,19 @@ def test_make_targets_of_the_documents_exist() -> None:
     }
     assert named
     assert named <= targets
+
+
+def test_the_architectures_table_names_every_file_once() -> None:
+    rows = re.findall(r"^\| `([\w/]+)/` \| (.*) \|$", read("ARCHITECTURE.md"), flags=re.MULTILINE)
+    named = [f"{folder}/{name}" for folder, text in rows for name in re.findall(r"`(\w+\.(?:py|h))`", text)]
+    layers = [
+        path for layer in ("cache", "engine", "scheduler", "api") for path in (ROOT / layer).rglob("*.*")
+    ]
+    files = {path.relative_to(ROOT).as_posix() for path in layers if path.suffix in (".py", ".h")}
+    assert sorted(named) == sorted(file for file in files if not file.endswith("__init__.py"))
+
+
+def test_files_that_documents_speak_of_exist() -> None:
+    for name in ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "docs/decisions.md", "bench/README.md"):
+        paths = re.findall(r"`((?:api|engine|scheduler|cache|bench|tests|scripts|docs)/[\w/.]+)`", read(name))
+        assert [path for path in paths if not (ROOT / path).exists()] == [], name
