@@ -142,6 +142,12 @@ def test_no_two_files_share_a_name() -> None:
     assert {name for name, count in names.items() if count > 1} <= {"__init__.py", "config.py"}
 
 
+def test_no_two_classes_share_a_name() -> None:
+    bodies = (ast.parse(path.read_text(encoding="utf-8")).body for path in SOURCES)
+    names = Counter(node.name for body in bodies for node in body if isinstance(node, ast.ClassDef))
+    assert not [name for name, count in names.items() if count > 1]
+
+
 def check_no_cycle(graph: dict[str, set[str]]) -> None:
     done: set[str] = set()
 
