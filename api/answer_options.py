@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import InvalidRequest
-from .formats.tool_calls.template_tools import head_tools
 from .schema import AssistantMessage, CountTokensRequest, GenerationRequest, Tool, ToolChoice
 from .thinking_options import ThinkingOptions
 
@@ -55,7 +54,7 @@ def answer_options(body: CountTokensRequest) -> AnswerOptions:
     called_tool = choice.name if choice.type == "tool" else None
     if choice.type == "tool" and called_tool not in {tool.name for tool in tools}:
         raise InvalidRequest("tool_choice.name: no such tool in tools")
-    may_call = choice.type != "none" and bool(head_tools(tools))
+    may_call = choice.type != "none" and any(tool.is_in_head for tool in tools)
     callable_tools = [tool for tool in tools if may_call and called_tool in (None, tool.name)]
     output_format = body.output_config.format if body.output_config else None
     return AnswerOptions(

@@ -7,8 +7,8 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from .body import read_body
-from .message_events import MessageBodyBuilder, MessageStreamWriter
 from .models import check_model
+from .output.message_events import MessageBodyBuilder, MessageStreamWriter
 from .pipeline import Pipeline
 from .prompt.counts import Counts
 from .schema import CountTokensRequest, MessagesRequest

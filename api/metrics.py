@@ -13,7 +13,6 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from ..engine.served_model import ServedModel
 from ..scheduler.stats import Stats
 from .errors import ApiError
-from .formats.readers.call_reader import ParseResult
 from .protocols import TokenSource
 from .stats_collector import StatsCollector
 
@@ -108,7 +107,7 @@ class Metrics:
         for _ in range(num_tokens):
             self._itl.observe(elapsed_s / num_tokens)
 
-    def tool_call(self, result: ParseResult) -> None:
+    def tool_call(self, result: str) -> None:
         """Count a tool call by what became of it."""
         self._tool_calls.labels(result).inc()
 

@@ -9,21 +9,21 @@ from starlette.responses import JSONResponse, Response
 
 from ..scheduler.constraint import Constraint
 from ..scheduler.sequence import Request
-from .answer import Answer
 from .answer_options import AnswerOptions, answer_options
 from .errors import ClientGone, prompt_too_long
 from .formats.answer_format import AnswerFormat
 from .formats.detokenizer import Detokenizer
 from .formats.tool_calls.template_tools import template_tool
 from .grammar.answer_constraint import AnswerConstraint
+from .output.answer import Answer
 from .output.answer_reader import AnswerReader
 from .output.parser import OutputParser
+from .output.request_record import RequestRecord
 from .output.resumable_stream import ResumableTokenStream
+from .output.stream import AnswerStream, BodyBuilder, StreamWriter, until_disconnect, whole_message
 from .output.thinking_budget import BudgetedReader, ThinkingBudget
-from .request_record import RequestRecord
 from .schema import GenerationRequest, MessagesRequest, sampling_params
 from .services import Services
-from .stream import AnswerStream, BodyBuilder, StreamWriter, until_disconnect, whole_message
 
 MAX_SESSION_CHARS = 200
 

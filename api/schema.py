@@ -170,9 +170,17 @@ class Tool(Wire):
     name: ToolName
     description: str | None = None
     input_schema: dict[str, Any]
-    defer_loading: bool = (
-        False  # its schema is shown where a tool_reference names it, not at the head of the prompt
-    )
+    defer_loading: bool = False  # its schema is shown where a tool_reference names it, not in the head
+
+    @property
+    def is_placeholder(self) -> bool:
+        """Whether the client sends the tool only to switch a beta on; it is never to be called."""
+        return self.name == "DeferredToolPlaceholder"
+
+    @property
+    def is_in_head(self) -> bool:
+        """Whether the head of the prompt shows the tool: it is known from the start, and no placeholder."""
+        return not self.defer_loading and not self.is_placeholder
 
 
 def _client_tool(tool: object) -> object:

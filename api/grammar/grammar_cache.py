@@ -22,7 +22,6 @@ from ..formats.grammars.json_schema import (
     structure_only,
 )
 from ..formats.grammars.lark import Lark
-from ..formats.tool_calls.template_tools import PLACEHOLDER_TOOL
 from ..formats.tool_calls.tool_format import ToolFormat
 from ..schema import Tool
 from .answer_grammar import call_grammar, value_grammar
@@ -122,7 +121,7 @@ class GrammarCache:
     def compile(self, key: GrammarKey) -> Grammar:
         """Compile in this thread, whose stack must be deep; the GIL is let go. Raises SchemaError."""
         calls = key.tool_format if key.tool_format and key.tool_format.is_constrained else None
-        tools = [tool for tool in key.tools if tool.name != PLACEHOLDER_TOOL] if calls else []
+        tools = [tool for tool in key.tools if not tool.is_placeholder] if calls else []
         schema = None if key.schema is None else exact_schema(key.schema)
         problem = "" if schema is None else self._problem(f"start: %json {dump_schema(schema)}")
         if problem:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..answer import Answer, StopReason, Usage
 from ..errors import ApiError, openai_error_body
 from ..formats.output_events import (
     ArgumentsDelta,
@@ -16,7 +15,8 @@ from ..formats.output_events import (
     ToolCallEnd,
     ToolCallStart,
 )
-from ..message_events import compact_json
+from ..output.answer import Answer, StopReason, Usage
+from ..output.message_events import compact_json
 from .logprob_bodies import ChatLogprobs, CompletionLogprobs, Logprobs
 
 FINISH_REASONS: dict[StopReason, str] = {

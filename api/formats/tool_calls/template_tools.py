@@ -5,8 +5,6 @@ from typing import Any
 
 from ...schema import Tool
 
-PLACEHOLDER_TOOL = "DeferredToolPlaceholder"  # the client sends it to switch a beta on; never to be called
-
 
 def template_tool(tool: Tool) -> dict[str, Any]:
     """Convert a tool."""
@@ -16,4 +14,4 @@ def template_tool(tool: Tool) -> dict[str, Any]:
 
 def head_tools(tools: abc.Sequence[Tool]) -> list[dict[str, Any]]:
     """List the tools to show at the head of the prompt: those that are not loaded later."""
-    return [template_tool(tool) for tool in tools if not tool.defer_loading and tool.name != PLACEHOLDER_TOOL]
+    return [template_tool(tool) for tool in tools if tool.is_in_head]

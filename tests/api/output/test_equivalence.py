@@ -13,20 +13,20 @@ from typing import Any
 
 import pytest
 
-from pensieve.api.answer import Answer
 from pensieve.api.formats.answer_format import AnswerFormat
 from pensieve.api.formats.detokenizer import Detokenizer, WindowDetokenizer
 from pensieve.api.formats.output_events import TextDelta, call_input
 from pensieve.api.formats.thinking_tags import ThinkingTags
 from pensieve.api.formats.tool_calls.plain_format import plain_format
 from pensieve.api.formats.tool_calls.tool_format import ToolFormat
-from pensieve.api.message_events import MessageBodyBuilder, MessageStreamWriter
 from pensieve.api.metrics import Metrics
 from pensieve.api.openai.chunks import ChatBodyBuilder, ChatStreamWriter
+from pensieve.api.output.answer import Answer
 from pensieve.api.output.answer_reader import AnswerReader
+from pensieve.api.output.message_events import MessageBodyBuilder, MessageStreamWriter
 from pensieve.api.output.parser import OutputParser
-from pensieve.api.request_record import RequestRecord
-from pensieve.api.stream import BodyBuilder
+from pensieve.api.output.request_record import RequestRecord
+from pensieve.api.output.stream import BodyBuilder
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.sequence import FinishReason, Request
 

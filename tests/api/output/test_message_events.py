@@ -9,7 +9,7 @@ from pensieve.api.formats.output_events import (
     ThinkingDelta,
     ToolCallStart,
 )
-from pensieve.api.message_events import MessageStreamWriter, sse
+from pensieve.api.output.message_events import MessageStreamWriter, sse
 
 WORDS = 'a "quote", a \\, a line\r\n\x00, é 😀 \u2028 and <|im_end|>'
 

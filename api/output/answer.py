@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Literal
 
-from .formats.output_events import OutputEvent
-from .metrics import Outcome
-from .output.answer_reader import AnswerReader
+from ..formats.output_events import OutputEvent
+from ..metrics import Outcome
+from .answer_reader import AnswerReader
 from .request_record import RequestRecord
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]

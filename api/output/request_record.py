@@ -15,10 +15,10 @@ import logging
 import time
 from collections.abc import Iterable
 
-from ..scheduler.sequence import Request
-from .formats.readers.call_reader import ParseResult
-from .metrics import Metrics, Outcome
-from .protocols import TokenSource
+from ...scheduler.sequence import Request
+from ..formats.readers.call_reader import ParseResult
+from ..metrics import Metrics, Outcome
+from ..protocols import TokenSource
 
 MAX_LOGGED_CHARS = 64  # of a text that the client sent
 

@@ -10,8 +10,8 @@ import pytest
 
 from pensieve.api.config import KeepAlive
 
-from ..fakes import Script
-from .conftest import Server, StartServer, running, wait_until
+from ...fakes import Script
+from ..conftest import Server, StartServer, running, wait_until
 
 BODY: dict[str, Any] = {
     "model": "default",

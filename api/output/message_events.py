@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from .answer import Answer, Usage
-from .errors import ApiError, error_body
-from .formats.output_events import (
+from ..errors import ApiError, error_body
+from ..formats.output_events import (
     ArgumentsDelta,
     OutputEvent,
     ScoredToken,
@@ -18,7 +17,8 @@ from .formats.output_events import (
     ToolCallStart,
     call_input,
 )
-from .formats.thinking_signature import UNSIGNED, seal
+from ..formats.thinking_signature import UNSIGNED, seal
+from .answer import Answer, Usage
 
 compact_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 

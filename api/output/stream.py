@@ -9,11 +9,11 @@ from typing import Any, Protocol, TypeVar
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from .. import PensieveError
+from ... import PensieveError
+from ..config import KeepAlive
+from ..errors import ApiError, EngineError, api_error
+from ..formats.output_events import OutputEvent
 from .answer import Answer, Usage
-from .config import KeepAlive
-from .errors import ApiError, EngineError, api_error
-from .formats.output_events import OutputEvent
 
 logger = logging.getLogger(__name__)
 

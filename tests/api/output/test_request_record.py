@@ -8,14 +8,14 @@ from typing import Any
 import httpx
 import pytest
 
-from pensieve.api.request_record import MAX_LOGGED_CHARS, escaped
+from pensieve.api.output.request_record import MAX_LOGGED_CHARS, escaped
 from pensieve.scheduler.exceptions import EngineDown, QueueFull
 
-from ..fakes import Script
-from .conftest import Server, wait_until
-from .test_errors import BODY
+from ...fakes import Script
+from ..conftest import Server, wait_until
+from ..test_errors import BODY
 
-NAME = "pensieve.api.request_record"
+NAME = "pensieve.api.output.request_record"
 SESSION = "x-claude-code-session-id"
 
 Lines = Callable[[int], list[dict[str, str]]]
