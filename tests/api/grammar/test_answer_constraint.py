@@ -288,12 +288,9 @@ def test_behind_a_refusal_there_is_always_a_mask(model: Model, monkeypatch: pyte
     """Also where the grammar gives up just then: else the request would end, though only one step ahead."""
     monkeypatch.setattr("pensieve.api.grammar.grammar_cache.LIMITS", LLParserLimits(max_lexer_states=300))
     grammar = model.grammar({"type": "string", "pattern": "^(.*a.{14}b|.*b.{15}a)$"}, tools=())
-    num_refused = 0
+    spec, num_refused = ConstraintSpec(model.vocabulary, answer=grammar), 0
     for seed in range(40):
-        constraint, rng = (
-            AnswerConstraint(ConstraintSpec(model.vocabulary, answer=grammar)),
-            random.Random(seed),
-        )
+        constraint, rng = AnswerConstraint(spec), random.Random(seed)
         write(constraint, '"')
         for _ in range(60):
             if not constraint.accept(model.vocabulary.ids_of_bytes[rng.choice(b'abc"\n')]):
