@@ -99,7 +99,7 @@ def install(model: nn.Module) -> None:
 
 def _dispatch(attention: Callable[..., mx.array]) -> Callable[..., mx.array]:
     @wraps(attention)
-    def dispatched(
+    def dispatched(  # noqa: PLR0913  (mlx-lm's own parameters)
         queries: mx.array, keys: mx.array, values: mx.array, cache: Any, scale: float, mask: Any, **more: Any
     ) -> mx.array:
         sinks = more.get("sinks")
