@@ -9,7 +9,20 @@ from typing import Any
 
 from .errors import InvalidRequest
 from .schema import AssistantMessage, CountTokensRequest, GenerationRequest, Tool, ToolChoice
-from .thinking_options import ThinkingOptions
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingOptions:
+    """Whether thoughts are wanted, and how many.
+
+    forbidden: more than not wanted, which leaves the choice to the template, for models that always think are
+    better than those that cannot.
+    """
+
+    wanted: bool = False
+    effort: str | None = None
+    num_tokens: int | None = None  # the budget, None for no bound
+    forbidden: bool = False
 
 
 @dataclass(frozen=True, slots=True)

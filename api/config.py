@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from ..defaults import DEFAULT_PORT
+from .. import DEFAULT_PORT
 
 MediaPolicy = Literal["note", "refuse"]
 LogLevel = Literal["debug", "info", "warning", "error"]

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..defaults import DEFAULT_URL, LOCAL_KEY
+from .. import DEFAULT_URL, LOCAL_KEY
 
 TOOLS = "Bash,Read,Edit"
 FILE_NAMES = ("notes.txt", "config.ini", "todo.md", "settings.cfg", "report.txt", "names.csv")

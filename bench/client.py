@@ -8,7 +8,7 @@ import urllib.parse
 from dataclasses import dataclass
 from typing import Any
 
-from ..defaults import LOCAL_KEY
+from .. import LOCAL_KEY
 
 
 @dataclass(frozen=True, slots=True)

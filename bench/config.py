@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from ..defaults import DEFAULT_URL, LOCAL_KEY
+from .. import DEFAULT_URL, LOCAL_KEY
 
 ProtocolName = Literal["anthropic", "openai"]
 

@@ -10,7 +10,7 @@ import random
 import statistics
 import string
 
-from ..defaults import DEFAULT_URL
+from .. import DEFAULT_URL
 from .client import Timing, spread, stream
 
 

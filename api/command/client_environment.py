@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from ...defaults import LOCAL_KEY
+from ... import LOCAL_KEY
 
 BASE_URL = "ANTHROPIC_BASE_URL"
 API_KEY = "ANTHROPIC_API_KEY"

@@ -1,6 +1,6 @@
 """The text that the server prints at its start: the model's plan, and how to point Claude Code to it."""
 
-from ...defaults import DEFAULT_PORT, LOCAL_KEY
+from ... import DEFAULT_PORT, LOCAL_KEY
 from ...engine.loading.build import PlannedModel
 from ...engine.loading.memory_plan import gigabytes
 from ...engine.served_model import ServedModel

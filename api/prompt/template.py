@@ -8,11 +8,11 @@ from collections import abc
 from dataclasses import dataclass
 from typing import Any
 
+from ..answer_options import ThinkingOptions
 from ..errors import InvalidRequest
 from ..formats.tool_calls.plain_format import describe_tools
 from ..formats.tool_calls.tool_format import native_format
 from ..protocols import TemplateMessage, Tokenizer
-from ..thinking_options import ThinkingOptions
 from .template_messages import (
     merge_users,
     model_turn,

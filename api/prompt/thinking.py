@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..thinking_options import ThinkingOptions
+from ..answer_options import ThinkingOptions
 
 # Names of the variables: thinking on or off, its effort, and its budget in tokens.
 SWITCH_NAMES = ("enable_thinking", "thinking")

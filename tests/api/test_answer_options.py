@@ -4,10 +4,9 @@ from typing import Any
 
 import pytest
 
-from pensieve.api.answer_options import AnswerOptions, answer_options
+from pensieve.api.answer_options import AnswerOptions, ThinkingOptions, answer_options
 from pensieve.api.errors import InvalidRequest
 from pensieve.api.schema import MessagesRequest
-from pensieve.api.thinking_options import ThinkingOptions
 
 BASH: dict[str, Any] = {"name": "Bash", "input_schema": {"type": "object"}}
 LATE = BASH | {"name": "Late", "defer_loading": True}

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pensieve.api.answer_options import ThinkingOptions
 from pensieve.api.prompt.prompt import Prompt, PromptBuilder
 from pensieve.api.prompt.special_tokens import SpecialTokens
 from pensieve.api.prompt.template import ChatTemplate
-from pensieve.api.thinking_options import ThinkingOptions
 
 from ...fakes import ByteTokenizer
 from .. import tokenizers

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from pensieve.api.answer_options import ThinkingOptions
 from pensieve.api.prompt.template import ChatTemplate, TemplateError, TemplateFeatures, TemplateTooSlow
 from pensieve.api.prompt.thinking import ThinkingFeatures
-from pensieve.api.thinking_options import ThinkingOptions
 
 from ...fakes import CHATML_TEMPLATE, ByteTokenizer
 from ..templates import (

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
+from pensieve.api.answer_options import ThinkingOptions
 from pensieve.api.formats.thinking_signature import seal
 from pensieve.api.prompt.prompt import Prompt
 from pensieve.api.prompt.template import ChatTemplate
 from pensieve.api.prompt.thinking import ThinkingFeatures
-from pensieve.api.thinking_options import ThinkingOptions
 
 from ...fakes import ByteTokenizer
 from ..builders import build_prompt, make_prompt_builder
