@@ -2,8 +2,7 @@
 
 __version__ = "0.1.0"
 
-# Where the server listens and which key its clients send, unless a flag says otherwise. The API listens
-# there, and the bench is a client like any other.
+# Defaults that API and bench share: the server's port and URL, and the key that clients send.
 DEFAULT_PORT = 7777
 DEFAULT_URL = f"http://127.0.0.1:{DEFAULT_PORT}"
 LOCAL_KEY = "pensieve-local-key"  # any key is accepted on loopback, but Claude Code wants one
@@ -13,8 +12,12 @@ class PensieveError(Exception):
     """Base of every error that Pensieve raises on purpose.
 
     PensieveError
-    ├── engine.loading.model_error.ModelError  the model cannot be had, read or fitted
-    ├── api.command.serve.EngineGivenUp        the engine failed for good while it served
+    ├── engine.loading.model_error.ModelError  the model cannot be fetched, read or fitted into memory
     ├── scheduler.exceptions: five             a request is refused, or ended with the engine
-    └── api.errors.ApiError                    a request is refused, with a status
+    ├── api.errors.ApiError                    a request is refused, with a status
+    ├── api.command.cli.UsageError             the command line is wrong
+    ├── api.command.launch.LaunchError         the client or the server cannot be started or found
+    ├── api.command.serve.ListenError          the address or port cannot be listened on
+    ├── api.command.serve.EngineGivenUp        the engine failed for good while it served
+    └── bench.main.BenchFailed                 the bench got no answer
     """

@@ -1,6 +1,6 @@
-"""What one request allows its answer and asks of it, read from the body once.
+"""The options that one request sets for its answer, read from the body once.
 
-Prompt, constraint, parser and thinking budget all go by these options, and none of them reads `tool_choice`,
+Prompt, constraint, parser and thinking budget all take these options; none of them reads `tool_choice`,
 `thinking` or `output_config` itself.
 """
 
@@ -13,10 +13,11 @@ from .schema import AssistantMessage, CountTokensRequest, GenerationRequest, Too
 
 @dataclass(frozen=True, slots=True)
 class ThinkingOptions:
-    """Whether thoughts are wanted, and how many.
+    """Whether and how much the model is to think.
 
-    forbidden: more than not wanted, which leaves the choice to the template, for models that always think are
-    better than those that cannot.
+    wanted: the template's switch for thinking, where it has one.
+    forbidden: thoughts that the template opens are closed, also where it has no switch. Thoughts that are
+    neither wanted nor forbidden stay open, because a model that always thinks is worse without thoughts.
     """
 
     wanted: bool = False
@@ -27,15 +28,15 @@ class ThinkingOptions:
 
 @dataclass(frozen=True, slots=True)
 class AnswerOptions:
-    """A request's wishes for its answer.
+    """The options of one answer.
 
-    tools: all tools of the request. callable_tools: those that may be called.
-    called_tool: the name of the tool that must be called, where `must_call` leaves no choice.
-    forbids_calls: there are tools, and none may be called. The prompt shows them all the same, as the cached
-    prefix begins with them.
+    tools: all tools of the request. callable_tools: the tools that the answer may call.
+    must_call: the answer must make a tool call. called_tool: the only tool that it may call, None for any.
+    forbids_calls: the request has tools, and the answer may call none. The prompt shows the tools all the
+    same, because the cached prefix begins with them.
     one_call: the answer ends after its first tool call.
     answer_schema: the JSON schema that the answer must conform to, None for free text.
-    continues_answer: the conversation ends with words of the model, which the answer continues.
+    continues_answer: the last message is the model's, and the answer continues it.
     """
 
     stop_sequences: tuple[str, ...] = ()

@@ -27,7 +27,10 @@ def create_app(
     scheduler: SchedulerInterface,
     keep_alive: KeepAlive = KeepAlive(),  # noqa: B008  (frozen)
 ) -> FastAPI:
-    """Build the application. Reads the tokenizer's vocabulary and probes its template; starts nothing."""
+    """Build the application: read the tokenizer's vocabulary and probe its template. Starts nothing.
+
+    Raises TemplateTooSlow.
+    """
     template = ChatTemplate(tokenizer)
     model_format = build_model_format(tokenizer, template.features.native_tools)
     services = Services(

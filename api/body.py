@@ -9,7 +9,7 @@ from starlette.requests import Request as HttpRequest
 from .errors import InvalidRequest
 from .schema import Wire
 
-LARGE_BODY_BYTES = 64 * 1024  # a smaller body is parsed in less time than a thread takes to start on it
+LARGE_BODY_BYTES = 64 * 1024  # a smaller body takes less time to parse than to hand to a thread
 
 Body = TypeVar("Body", bound=Wire)
 
@@ -17,8 +17,8 @@ Body = TypeVar("Body", bound=Wire)
 async def read_body(request: HttpRequest, kind: type[Body]) -> Body:
     """Read and validate a request's body; a large one is parsed in a thread.
 
-    Raises InvalidRequest for text that is not JSON (NaN, bad UTF-8 and nesting past 200 levels are refused as
-    well), and pydantic's ValidationError for JSON that is not of the given kind.
+    Raises InvalidRequest for text that is not JSON (also for NaN, bad UTF-8 and nesting past 200 levels), and
+    pydantic's ValidationError for JSON that does not fit `kind`.
     """
     raw = await request.body()
     if len(raw) < LARGE_BODY_BYTES:

@@ -1,4 +1,4 @@
-"""Failures as clients see them; the only file that maps failures to HTTP status codes.
+"""Errors as clients see them; the only file that maps exceptions to HTTP status codes.
 
     ApiError
     ├── InvalidRequest      400  the request cannot be served as it is
@@ -12,8 +12,8 @@
     ├── EngineError         500  the engine failed, or the server has a bug
     └── Overloaded          529  the queue is full, or the server is stopping
 
-Bodies have the shape of Anthropic's API: `{"type": "error", "error": {"type", "message"}, "request_id"}`; on
-OpenAI's routes that of OpenAI's: `{"error": {"message", "type", "param", "code"}}`.
+The body of an error has the shape of Anthropic's API: `{"type": "error", "error": {"type", "message"},
+"request_id"}`; on OpenAI's routes it has OpenAI's: `{"error": {"message", "type", "param", "code"}}`.
 """
 
 import logging
@@ -47,9 +47,9 @@ logger = logging.getLogger(__name__)
 
 
 class ApiError(PensieveError):
-    """An error that is answered with a status; the base of those below.
+    """An error that is answered with an HTTP status; the base class of all errors in this file.
 
-    reason: label of the metrics, one of a small set of words.
+    reason: a label of the metrics, one of a small set of words.
     """
 
     status: ClassVar[int] = 500
@@ -142,7 +142,7 @@ def prompt_too_long(num_tokens: int, max_tokens: int) -> InvalidRequest:
 
 
 def api_error(error: Exception) -> ApiError:
-    """Translate any exception. An unforeseen one becomes a 500 that tells nothing of the server's inside."""
+    """Translate any exception to an ApiError. An unforeseen one becomes a 500 without details."""
     match error:
         case ApiError():
             return error
@@ -190,9 +190,9 @@ def error_response(error: ApiError, path: str, request_id: str) -> JSONResponse:
 
 
 def add_error_handlers(app: FastAPI, rejected: Callable[[ApiError], None]) -> None:
-    """Answer every foreseen exception of a route; RequestContext answers the others.
+    """Register handlers that answer a route's foreseen exceptions; RequestContext answers the others.
 
-    rejected: called for each refused request.
+    rejected: called with the error of each refused request.
     """
 
     async def handle_error(request: Request, error: Exception) -> JSONResponse:
@@ -208,7 +208,7 @@ def add_error_handlers(app: FastAPI, rejected: Callable[[ApiError], None]) -> No
 
 
 def _from_http(error: HTTPException) -> ApiError:
-    """Translate an exception of the router: unknown routes and methods."""
+    """Translate an exception that the router raises, for an unknown route or method."""
     if error.status_code == MethodNotAllowed.status:
         return MethodNotAllowed("method not allowed", reason="route", headers=error.headers)
     if error.status_code == NotFound.status:
@@ -221,7 +221,7 @@ def _from_http(error: HTTPException) -> ApiError:
 
 
 def _first_problem(error: ValidationError) -> str:
-    """Return one line that says where the body is wrong and quotes nothing of it."""
+    """Return one line that names the first wrong field of the body, without quoting the body."""
     problem = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(str(part) for part in _wire_path(problem["loc"]))
     text = problem["msg"].removeprefix("Value error, ")
@@ -229,5 +229,5 @@ def _first_problem(error: ValidationError) -> str:
 
 
 def _wire_path(loc: tuple[int | str, ...]) -> list[int | str]:
-    """Remove the names of a union's branches, which are not in the body, from an error's location."""
+    """Return an error's location without the names of union branches, which the body does not hold."""
     return [part for i, part in enumerate(loc) if i < 2 or loc[i - 2] not in ("messages", "content")]

@@ -9,7 +9,7 @@ from .services import Services
 
 
 class HealthApi:
-    """The routes that tell how the server is."""
+    """The routes that report the server's state."""
 
     def __init__(self, services: Services) -> None:
         self._services = services

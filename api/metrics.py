@@ -1,6 +1,7 @@
-"""Prometheus metrics that the API measures; those of the scheduler are StatsCollector's.
+"""Prometheus metrics that the API measures; StatsCollector exports the scheduler's.
 
-Names follow the field's (vLLM, SGLang) under `pensieve_`. Labels are bounded: no session, no prompt text.
+Names follow those of vLLM and SGLang, with the prefix `pensieve_`. Labels are bounded: no session, no prompt
+text.
 """
 
 import time
@@ -80,7 +81,7 @@ class Metrics:
         return generate_latest(self.registry), CONTENT_TYPE_LATEST
 
     def response(self, method: str, path: str, status: int) -> None:
-        """Count a response; path is a route's template, never the client's path."""
+        """Count a response. path: the route's template, or "other"; never the client's path."""
         self._http.labels(method if method in METHODS else "other", path, status).inc()
 
     def rejected(self, error: ApiError) -> None:
@@ -97,22 +98,22 @@ class Metrics:
         self._count.labels(self._model).observe(elapsed_s)
 
     def first_token(self, token_stream: TokenSource, elapsed_s: float) -> None:
-        """Observe a request's first token, elapsed_s after the request came in."""
+        """Observe a request's first token, `elapsed_s` after the request's arrival."""
         share = token_stream.num_cached_tokens / token_stream.num_prompt_tokens
         cache = "hit" if share >= 0.9 else "partial" if share else "cold"
         self._ttft.labels(self._model, cache).observe(elapsed_s)
 
     def next_tokens(self, num_tokens: int, elapsed_s: float) -> None:
-        """Observe num_tokens tokens that came elapsed_s after the tokens before them."""
+        """Observe `num_tokens` tokens that came `elapsed_s` after the tokens before them."""
         for _ in range(num_tokens):
             self._itl.observe(elapsed_s / num_tokens)
 
     def tool_call(self, result: str) -> None:
-        """Count a tool call by what became of it."""
+        """Count a tool call by its ParseResult: ok, repaired or failed."""
         self._tool_calls.labels(result).inc()
 
     def ended(self, token_stream: TokenSource, num_tokens: int, reason: Outcome, elapsed_s: float) -> None:
-        """Observe an ended request, elapsed_s after it came in; num_tokens were sampled."""
+        """Observe an ended request, `elapsed_s` after its arrival, with `num_tokens` sampled tokens."""
         model, now = self._model, time.monotonic()
         self._finished.labels(reason).inc()
         if reason == "abort":

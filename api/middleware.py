@@ -1,6 +1,6 @@
-"""The ASGI middleware before every route: it gives a request its id, guards the server, and limits the body.
+"""The ASGI middleware before every route: request ids, checks of headers, and the limit of the body.
 
-None of the three buffers anything: streams and disconnects pass through.
+No middleware buffers anything: streams and disconnects pass through.
 """
 
 import hmac
@@ -76,8 +76,8 @@ class Guard:
     def __init__(self, app: ASGIApp, config: ServerConfig) -> None:
         self._app = app
         self._key = config.api_key.encode() if config.api_key is not None else None
-        # A web page reaches a local server by a name that resolves to this machine (DNS rebinding). A server
-        # for other machines may have any name, and a key is required anyway.
+        # Against DNS rebinding: a web page could reach a loopback server by a name that resolves to this
+        # machine. A server for other machines may have any name, and requires a key.
         self._names = LOOPBACK_NAMES | {config.host} if config.is_loopback else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,14 +102,14 @@ class Guard:
             return
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         offered = [headers.get("x-api-key", ""), bearer.strip() if scheme.lower() == "bearer" else ""]
-        # Header values are decoded as latin-1. Both keys are compared, so that the time taken tells nothing.
+        # Header values are decoded as latin-1. Both keys are always compared: the time reveals nothing.
         matches = [hmac.compare_digest(key.encode("latin-1"), self._key) for key in offered]
         if not any(matches):
             raise Unauthenticated("invalid API key", reason="key", headers={"x-should-retry": "false"})
 
 
 class BodyLimit:
-    """Refuses a body above the limit before it is in memory, whether or not it announces its length."""
+    """Refuses a body above the limit before all of it is in memory, with or without a content-length."""
 
     def __init__(self, app: ASGIApp, max_bytes: int = MAX_BODY_BYTES) -> None:
         self._app = app

@@ -9,7 +9,7 @@ from ..engine.served_model import ServedModel
 from .errors import NotFound
 from .services import Services
 
-UNKNOWN_DATE = "1970-01-01T00:00:00Z"  # Anthropic's API says this of an unknown release date
+UNKNOWN_DATE = "1970-01-01T00:00:00Z"  # Anthropic's API returns this for an unknown release date
 
 
 class ModelsApi:
@@ -34,7 +34,7 @@ class ModelsApi:
         return {"object": "list", "data": entries} | page
 
     async def get_model(self, name: str) -> dict[str, Any]:
-        """Describe the model by any name that it answers to. Raises NotFound."""
+        """Describe the model under any name that `check_model` accepts. Raises NotFound."""
         check_model(name, self._model.name)
         return describe(self._model, name)
 
@@ -48,7 +48,7 @@ def alias(served: str) -> str:
 def check_model(name: str, served: str) -> None:
     """Raise NotFound unless `name` means the served model.
 
-    Claude Code also asks for Anthropic's models, so every `claude-…` means the served one.
+    Claude Code also asks for Anthropic's models, so every `claude-…` name means the served model.
     """
     known = name in (served, served.rpartition("/")[2], "default")
     if not known and not name.lower().startswith("claude-"):
@@ -58,7 +58,7 @@ def check_model(name: str, served: str) -> None:
 
 
 def describe(model: ServedModel, name: str) -> dict[str, Any]:
-    """Describe the model by one of its names, with Anthropic's fields and OpenAI's."""
+    """Return the model's entry under one of its names, with Anthropic's fields and OpenAI's."""
     return {
         "type": "model",
         "id": name,

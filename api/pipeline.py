@@ -1,4 +1,4 @@
-"""From a checked request to its answer: prompt, queue, and the answer in the words of the route's API."""
+"""Turns a validated request into its answer: builds the prompt, queues the request, sends the answer."""
 
 import secrets
 from collections.abc import Callable
@@ -36,8 +36,8 @@ class PreparedRequest:
     answer_format: AnswerFormat
     new_detokenizer: Callable[[], Detokenizer]
     started_s: float  # time.monotonic() when the request arrived
-    budget: ThinkingBudget | None = None  # of the model's thoughts
-    is_cut: bool = False  # the context leaves less room than the client has allowed
+    budget: ThinkingBudget | None = None  # None for no bound on the model's thoughts
+    is_cut: bool = False  # the context leaves room for fewer tokens than the client's max_tokens
 
 
 class Pipeline:
@@ -49,9 +49,10 @@ class Pipeline:
     async def conversation(
         self, http: HttpRequest, body: MessagesRequest, started_s: float, logprobs: int | None = None
     ) -> PreparedRequest:
-        """Prepare a conversation.
+        """Prepare a conversation: compile its constraint and build its prompt.
 
-        logprobs: how many likeliest tokens to score beside each; None asks for no log-probabilities.
+        logprobs: likeliest tokens to score beside each sampled token; None asks for no log-probabilities.
+        Raises InvalidRequest.
         """
         options, model_format = answer_options(body), self._services.model_format
         factory = self._services.constraint_factory
@@ -86,25 +87,28 @@ class Pipeline:
         started_s: float,
         logprobs: int | None = None,
     ) -> PreparedRequest:
-        """Prepare a prompt that is taken as it is. logprobs: as in `conversation`."""
+        """Prepare a prompt that goes to the model as it is, without a chat template. Raises InvalidRequest.
+
+        logprobs: as in `conversation`.
+        """
         tokens = await self._services.prompts.tokens(prompt)
         answer_format = AnswerFormat(stop_sequences=body.stop_sequences or ())
         request = self._request(http, body, tokens, logprobs)
         return PreparedRequest(request, answer_format, self._services.model_format.new_detokenizer, started_s)
 
     def _thinking_budget(self, options: AnswerOptions) -> ThinkingBudget | None:
-        """Bound the thoughts as the request asks, where the model has tags around them."""
+        """Return the request's thinking budget; None without one, or where the model has no thinking tags."""
         num_tokens, tags = options.thinking.num_tokens, self._services.model_format.thinking
         if num_tokens is None or tags is None:
             return None
         return ThinkingBudget(num_tokens, tags.closing_tokens)
 
     def stream(self, prepared: PreparedRequest, writer: StreamWriter) -> Response:
-        """Answer as a stream."""
+        """Return a response that queues the request and streams its answer."""
         return AnswerStream(lambda: self._start(prepared), writer, self._services.keep_alive)
 
     async def whole(self, http: HttpRequest, prepared: PreparedRequest, builder: BodyBuilder) -> Response:
-        """Answer with one message."""
+        """Queue the request, wait for its answer, and return it whole. Raises ClientGone."""
         answer = self._start(prepared)
         try:
             message = await until_disconnect(http.receive, whole_message(answer, builder))
@@ -134,7 +138,10 @@ class Pipeline:
         logprobs: int | None,
         constraint: Constraint | None = None,
     ) -> Request:
-        """Make the scheduler's request; `max_tokens` is cut to what the context leaves."""
+        """Make the scheduler's request, with `max_tokens` cut to the room that the context leaves.
+
+        Raises InvalidRequest for a prompt that leaves no room.
+        """
         model = self._services.model
         room = model.max_context - len(tokens)
         if room < 1:

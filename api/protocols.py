@@ -1,4 +1,4 @@
-"""What the API asks of the model's description, the tokenizer, the scheduler and a request's tokens."""
+"""Protocols of the tokenizer, the scheduler and a request's token stream, as far as the API uses them."""
 
 from collections import abc
 from collections.abc import Callable, Mapping
@@ -11,10 +11,11 @@ from ..scheduler.sequence import FinishReason, Request
 from ..scheduler.stats import Stats
 
 TemplateMessage = dict[str, Any]
-"""A message as chat templates read it: role, content, and tool_calls, name or reasoning_content."""
+"""A message as chat templates read it: role and content; some have tool_calls, tool_call_id, name or
+reasoning_content."""
 
 ToolParser = Callable[..., Any]
-"""mlx-lm's parser of one tool call: `(text, tools)` to one call or a list, with `name`, `arguments`."""
+"""mlx-lm's parser of tool calls: `(text, tools)` to one call or a list, each with `name` and `arguments`."""
 
 
 class Tokenizer(Protocol):
@@ -54,7 +55,7 @@ class Tokenizer(Protocol):
         """Render a conversation with the model's template, to text or to token ids."""
 
     def encode(self, text: str, /, *, add_special_tokens: bool) -> list[int]:
-        """Tokenise a text; add_special_tokens: with the tokens that begin and end a text."""
+        """Tokenise a text. add_special_tokens: add the tokens that begin and end a text."""
 
     def decode(self, token_ids: list[int], /) -> str:
         """Return the text of some tokens."""
@@ -85,11 +86,11 @@ class TokenSource(Protocol):
 
     @property
     def first_token_s(self) -> float | None:
-        """time.monotonic() when the first token was there, None before."""
+        """time.monotonic() when the first token arrived, None before."""
 
     @property
     def logprobs(self) -> list[TokenLogprobs]:
-        """Log-probabilities of the tokens returned last, where the request asks for them."""
+        """Log-probabilities of the tokens returned last; empty unless the request asks for them."""
 
     async def __anext__(self) -> list[int]:
         """Return new tokens, at least one. Raises StopAsyncIteration at the end, EngineFailed on failure."""

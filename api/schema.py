@@ -39,7 +39,7 @@ class ThinkingBlock(Wire):
 
 
 class RedactedThinkingBlock(Wire):
-    """Another server's encrypted thoughts: accepted and ignored."""
+    """Encrypted thoughts of another server: accepted and ignored."""
 
     type: Literal["redacted_thinking"]
 
@@ -61,7 +61,7 @@ class ToolReferenceBlock(Wire):
 
 
 class MediaSource(Wire):
-    """Where a picture or sound comes from; it is never fetched."""
+    """The source of a picture or sound, which is never fetched."""
 
     media_type: str | None = Field(default=None, max_length=100)
 
@@ -96,7 +96,7 @@ def _no_blocks(content: object) -> object:
 
 
 class DocumentSource(Wire):
-    """Where a document comes from: a text, content blocks, or a PDF, which is never fetched."""
+    """The source of a document: a text, content blocks, or a PDF, which is never fetched."""
 
     type: str  # "text" and "content" hold text; "base64", "url" and "file" are PDFs
     media_type: str | None = Field(default=None, max_length=100)
@@ -174,12 +174,12 @@ class Tool(Wire):
 
     @property
     def is_placeholder(self) -> bool:
-        """Whether the client sends the tool only to switch a beta on; it is never to be called."""
+        """Whether the client sends the tool only to switch a beta on; the model must never call it."""
         return self.name == "DeferredToolPlaceholder"
 
     @property
     def is_in_head(self) -> bool:
-        """Whether the head of the prompt shows the tool: it is known from the start, and no placeholder."""
+        """Whether the head of the prompt shows the tool: it is neither deferred nor a placeholder."""
         return not self.defer_loading and not self.is_placeholder
 
 
@@ -221,7 +221,7 @@ class OutputConfig(Wire):
 
 
 class CountTokensRequest(Wire):
-    """The fields of a request that its prompt is made of: the body of `/v1/messages/count_tokens`."""
+    """The fields that a request's prompt is made of: the body of `/v1/messages/count_tokens`."""
 
     model: str = Field(min_length=1, max_length=500)
     messages: Annotated[list[Message], FailFast()] = Field(min_length=1)
@@ -269,10 +269,11 @@ class MessagesRequest(CountTokensRequest, GenerationRequest):
 def sampling_params(
     request: GenerationRequest, default: SamplingParams, vocab_size: int, seed: int, logprobs: int | None
 ) -> SamplingParams:
-    """Merge a request's sampling fields with the model's defaults; `seed` is used where the request has none.
+    """Merge a request's sampling fields with the model's defaults.
 
-    logprobs: how many likeliest tokens to score beside each; None asks for no log-probabilities.
-    A top_k of at least the vocabulary's size keeps every token, as 0 does.
+    seed: used where the request has no seed.
+    logprobs: likeliest tokens to score beside each sampled token; None asks for no log-probabilities.
+    A top_k of at least the vocabulary's size becomes 0: both keep every token.
     """
     top_k = default.top_k if request.top_k is None else request.top_k
     return SamplingParams(

@@ -19,6 +19,6 @@ class Services:
     model_format: ModelFormat
     scheduler: SchedulerInterface
     prompts: PromptBuilder
-    constraint_factory: ConstraintFactory | None  # None for a tokenizer that no grammar can be compiled for
+    constraint_factory: ConstraintFactory | None  # None where no grammar can be compiled for the model
     metrics: Metrics
     keep_alive: KeepAlive

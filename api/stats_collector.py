@@ -1,4 +1,4 @@
-"""Prometheus metrics that are read from the scheduler's snapshots, and facts about the served model."""
+"""Prometheus metrics read from the scheduler's snapshots, and facts about the served model."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ class StatsCollector(Collector):
         self._started_s = time.monotonic()
 
     def describe(self) -> Iterator[Metric]:
-        """Name no metric ahead: registering must not take a snapshot."""
+        """Return no metrics: the registry calls this when the collector registers, and no snapshot is due."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:

@@ -1,4 +1,4 @@
-"""The `pensieve` command: starts the server, Claude Code or the bench, and reports every failure in one line.
+"""The `pensieve` command: starts the server, Claude Code or the bench; reports every failure in one line.
 
 Flags are made from the fields of the frozen config classes, so that a default is written once.
 """
@@ -132,7 +132,7 @@ def flag_name(field_name: str) -> str:
 
 
 def flag_type(annotation: Any) -> type[Any]:
-    """Return the type that parses a flag: `int` for `int | None`, `str` for a Literal."""
+    """Return the type of a flag's value: `int` for `int | None`, `str` for a Literal."""
     if isinstance(annotation, UnionType):
         annotation = next(kind for kind in get_args(annotation) if kind is not type(None))
     if get_origin(annotation) is Literal:
@@ -142,7 +142,7 @@ def flag_type(annotation: Any) -> type[Any]:
 
 
 def read_settings(namespace: argparse.Namespace) -> Settings:
-    """Build the configs from parsed flags. Raises UsageError when a config refuses its values."""
+    """Build the configs from parsed flags. Raises UsageError when a config refuses a flag's value."""
     try:
         return Settings(
             read_config(EngineConfig, namespace),
@@ -154,7 +154,7 @@ def read_settings(namespace: argparse.Namespace) -> Settings:
 
 
 def read_config(config: type[T], namespace: argparse.Namespace) -> T:
-    """Build one config from parsed flags. Raises ValueError when it refuses its values."""
+    """Build one config from parsed flags. Raises ValueError when the config refuses a value."""
     names = [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]  # a dataclass
     return config(**{name: getattr(namespace, name) for name in names})
 
@@ -175,7 +175,11 @@ def unsupported(system: str, machine: str, python: tuple[int, int]) -> str | Non
 
 
 def split_client_arguments(arguments: abc.Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split a command line at its first word that is no flag of `serve`: from there on it is the client's."""
+    """Split a command line into the flags of `serve` and the client's words.
+
+    The client's words begin at the first word that is neither a flag of this command nor a flag's value; a
+    `--` in that place is dropped.
+    """
     valued = {flag_name(field.name) for config in CONFIGS for field in dataclasses.fields(config)}
     place = 0
     while place < len(arguments):

@@ -1,4 +1,4 @@
-"""The environment variables that lead Claude Code to this server."""
+"""The environment variables that point Claude Code to this server."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ class RunningServer:
 def client_environment(
     server: RunningServer, api_key: str | None, inherited: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the client's environment: the user's own, but for the variables that lead to the server.
+    """Return the client's environment: the inherited variables, and those that point it to the server.
 
-    API_KEY is left out: with AUTH_TOKEN as well, the client would ask which of the two to use.
+    API_KEY is left out: given both API_KEY and AUTH_TOKEN, the client would ask which of them to use.
     """
     needed = {
         BASE_URL: server.url,
@@ -40,7 +40,7 @@ def client_environment(
     }
     preferred = {
         **context_limits(server.max_context),
-        # These two differ between folders and sessions, at the head of a prompt that all could share.
+        # Both remove text that differs between sessions from the head of the prompt: it would not be shared.
         "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
         "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
@@ -53,7 +53,7 @@ def client_environment(
 def context_limits(max_context: int) -> dict[str, str]:
     """Return the variables that tell the client how long conversations and answers may be.
 
-    Answers are kept short enough to leave most of the context to the conversation.
+    An answer gets at most a quarter of the context, so that most of it is left to the conversation.
     """
     return {
         "CLAUDE_CODE_MAX_CONTEXT_TOKENS": str(max_context),

@@ -20,10 +20,10 @@ from ..config import ServerConfig
 from .client_environment import API_KEY, RunningServer, base_url, client_environment
 
 CLIENT = "claude"
-CLIENT_VARIABLE = "PENSIEVE_CLAUDE"  # path of the client's executable, where PATH does not lead to it
+CLIENT_VARIABLE = "PENSIEVE_CLAUDE"  # names the client's executable, where PATH does not hold it
 
 PROBE_S = 5.0
-STOP_S = 10.0  # the server ends its answers within a shorter time
+STOP_S = 10.0  # time to stop before the server is killed; longer than its own limits in serve.py
 
 PERMISSION_NOTE = (
     "Claude Code's automatic permission mode wants a classifier that a local server does not have; "
@@ -116,7 +116,7 @@ def started_server(config: ServerConfig, flags: abc.Sequence[str]) -> Iterator[R
 
 
 class _Output(threading.Thread):
-    """Prints a server's output until it is ready; later lines would disturb the client's screen."""
+    """Prints a server's output until the server is ready; later lines would disturb the client's screen."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         super().__init__(daemon=True)
@@ -149,7 +149,7 @@ def _run_client(
     if sys.stderr.isatty() and "--permission-mode" not in arguments:
         print(PERMISSION_NOTE, file=sys.stderr, flush=True)
     settings = client_environment(server, config.api_key, os.environ)
-    # Ctrl-C reaches the client as well, which handles it. Unlike SIG_IGN, a handler is not inherited.
+    # The client gets Ctrl-C as well, and handles it. Unlike SIG_IGN, a handler is not inherited.
     signal.signal(signal.SIGINT, lambda *_: None)
     try:
         return subprocess.call([client, *arguments], env=settings)
@@ -159,7 +159,7 @@ def _run_client(
 
 @contextmanager
 def _ending_with_us() -> Iterator[None]:
-    """Turn signals that end this process into SystemExit, so that a server it has started is stopped."""
+    """Turn SIGTERM and SIGHUP into SystemExit, so that the server that was started is stopped."""
     numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
     before = [signal.getsignal(number) for number in numbers]
     for number in numbers[:2]:

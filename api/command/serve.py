@@ -24,9 +24,10 @@ from ..app import create_app
 from ..config import ServerConfig
 from .start_report import describe_calls, describe_client, describe_plan
 
-# How long answers may go on after SIGTERM or SIGINT; then they are ended with an error event.
+# Seconds after SIGTERM or SIGINT. Answers under way at GRACE_S end with an error event; connections open at
+# CUT_S are closed.
 GRACE_S = 3
-CUT_S = GRACE_S + 2  # connections that are still open then are closed
+CUT_S = GRACE_S + 2
 
 
 class ListenError(PensieveError):
@@ -38,7 +39,7 @@ class EngineGivenUp(PensieveError):
 
 
 class Server(uvicorn.Server):
-    """uvicorn with the scheduler's task: it starts before uvicorn listens, and ends with the last answer."""
+    """uvicorn with the scheduler's task, which starts before uvicorn and ends after the last answer."""
 
     def __init__(self, config: uvicorn.Config, scheduler: SchedulerLoop, greeting: str) -> None:
         super().__init__(config)
@@ -56,7 +57,7 @@ class Server(uvicorn.Server):
             say(self.greeting)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let answers end within GRACE_S; the scheduler then fails the others with an error event."""
+        """Let answers end within GRACE_S, then cancel the scheduler, which fails the other answers."""
         assert self._task is not None
         stats = self.scheduler.stats()
         if num_answers := stats.num_running + stats.num_waiting:
@@ -77,7 +78,7 @@ class Server(uvicorn.Server):
             super().handle_exit(sig, frame)
 
     def _scheduler_ended(self, task: asyncio.Task[None]) -> None:
-        # A server without an engine cannot answer: it ends, so that a supervisor can start a new one.
+        # A server without an engine cannot answer: the server ends, so that a supervisor can start it anew.
         if not task.cancelled():
             self.engine_failed = True
             self.should_exit = True
@@ -106,10 +107,10 @@ def serve(
 
 
 def bind(config: ServerConfig) -> socket.socket:
-    """Bind the port, before the model is loaded; `run_server` listens on it. Raises ListenError."""
+    """Bind the port, before the model is loaded. `run_server` starts to listen on it. Raises ListenError."""
     try:
         families = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)
-        # `localhost` may have addresses of both IP versions; the printed URL has the one of version 4.
+        # A host may have addresses of both IP versions; version 4 is preferred.
         family, kind, protocol, _, address = min(families, key=lambda entry: entry[0] != socket.AF_INET)
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -134,7 +135,7 @@ def build_server(
     tokenizer: Any,
     listener: socket.socket,
 ) -> Server:
-    """Build the application and the HTTP server for a scheduler."""
+    """Build the application and the HTTP server for a scheduler, and print whether calls are constrained."""
     port = listener.getsockname()[1]
     app = create_app(replace(config, port=port), model, tokenizer, scheduler)
     say(describe_calls(app.state.constraint_factory))
@@ -153,11 +154,11 @@ def build_server(
 
 def run_server(server: Server, listener: socket.socket) -> None:
     """Run until a signal. Raises ListenError, or EngineGivenUp when the engine is lost."""
-    # uvicorn raises the signal again at its end, which would end this process before the engine's.
+    # At its end uvicorn raises the signal again, which would end this process before the engine's process.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     try:
-        # Two servers may bind one port until the first listens, and uvloop does not report that failure.
+        # Two servers may bind one port; the second to listen fails, which uvloop does not report.
         listener.listen(server.config.backlog)
     except OSError as error:
         port = listener.getsockname()[1]

@@ -45,7 +45,7 @@ def describe_calls(constraint_factory: ConstraintFactory | None) -> str:
 def describe_client(model: ServedModel, config: ServerConfig, port: int) -> str:
     """Return the shell commands that make Claude Code use this server.
 
-    port: the port that is listened on; the config's may be 0.
+    port: the bound port; the config's may be 0.
     """
     key = LOCAL_KEY if config.api_key is None else "(your --api-key)"
     flags = f" --port {port}" if port != DEFAULT_PORT else ""
