@@ -12,7 +12,7 @@ from .step_budget import StepBudget
 logger = logging.getLogger(__name__)
 
 MAX_LOOKUPS = 8
-"""Waiting sequences looked up in the prefix tree in one step: 100,000 tokens take milliseconds each."""
+"""Most waiting sequences that a step looks up in the prefix tree: 100,000 tokens take milliseconds."""
 
 
 class Admission:
@@ -41,6 +41,7 @@ class Admission:
         for sequence in self._candidates():
             if len(self._queues.running) >= self._max_batch or budget.num_tokens <= 0:
                 return
+            # Pending: tokens of steps that were planned before a preemption, and that have not ended.
             if sequence.num_pending_tokens or (sequence.prefix_wait and not sequence.prefix_wait.is_over):
                 continue
             num_lookups += 1
@@ -55,9 +56,9 @@ class Admission:
             self._record(sequence)
 
     def _candidates(self) -> list[Sequence]:
-        """Return the sequences that may start, in order: those of the queue.
+        """Return the sequences that may start, in order: the waiting ones.
 
-        The exception is a failed step's sequences: while any of them is isolated, each runs alone.
+        While sequences of a failed step are isolated, only the first of them may start, and only alone.
         """
         if self._recovery.isolated:
             return [] if self._queues.running else self._recovery.isolated[:1]

@@ -10,16 +10,16 @@ logger = logging.getLogger(__name__)
 class Constraint(Protocol):
     """The state of one request's answer. The scheduler calls `accept()` for each sampled token, in order.
 
-    A step may be planned before the token of the step before is known, and so before its mask is: the token
-    is then sampled without a mask, and thrown away if the constraint does not accept it. Accepted tokens
-    stay, also when their sequence is preempted or its step fails.
+    A step may be planned before the previous step's token, and so the mask for its own token, is known: its
+    token is then sampled without a mask, and thrown away if the constraint does not accept it. An accepted
+    token is never taken back, not even when its sequence is preempted or a later step fails.
     """
 
     def mask(self) -> bytes | None:
-        """Return a bit for each token that may come next, lowest first; None while every token may."""
+        """Return a bit for each token, lowest first, set if it may come next; None while every token may."""
 
     def accept(self, token: int) -> bool:
-        """Take the next token. Returns False when it may not come; it will be sampled again, with a mask."""
+        """Take the next token. Returns False when it may not come; another is then sampled, with a mask."""
 
     def resumed(self, tokens: abc.Sequence[int]) -> "Constraint":
         """Return the constraint of a request that continues an answer that begins with `tokens`."""
@@ -30,7 +30,7 @@ class ConstraintFailed(Exception):
 
 
 def allowed_tokens(constraint: Constraint | None) -> bytes | None:
-    """Return the mask for the next token. A constraint that raises allows none, and `is_accepted` ends it."""
+    """Return the mask for the next token. If `mask()` raises, none is allowed, and `is_accepted` raises."""
     try:
         return None if constraint is None else constraint.mask()
     except Exception:  # one request's grammar must not end the others

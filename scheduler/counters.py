@@ -8,7 +8,7 @@ class Counters:
     """Totals since the scheduler was made; every field only grows. /health shows them under these names."""
 
     prompt_tokens: int = 0  # of admitted sequences
-    computed_tokens: int = 0  # prefilled by steps, those computed again after a preemption included
+    computed_tokens: int = 0  # prefilled by steps; tokens computed again after a preemption count again
     generation_tokens: int = 0  # sampled and accepted, stop tokens included
     refused_tokens: int = 0  # sampled but thrown away: a constraint refused them or a token before them
     prefix_cache_queries: int = 0  # tokens looked up in the prefix tree at admission
@@ -16,5 +16,5 @@ class Counters:
     prefix_waits: int = 0  # sequences that waited for another one to compute a prefix that both share
     evictions: int = 0  # blocks taken from the prefix tree
     preemptions: int = 0
-    failed_steps: int = 0  # those included that took the engine with them
+    failed_steps: int = 0  # including those in which the engine died
     steps: int = 0

@@ -27,7 +27,7 @@ class KVCacheManager:
         return len(self.tree.match(tokens)) * BLOCK_SIZE
 
     def allocate(self, sequence: Sequence, watermark: int) -> bool:
-        """Give `sequence`, which holds no blocks, its cached prefix, if the rest of its tokens will fit too.
+        """Give `sequence`, which holds no blocks, those of its cached prefix, if the others will fit too.
 
         watermark: blocks, free or evictable, that must stay available to other sequences.
         Returns False, allocating nothing, when the tokens do not fit.
@@ -35,9 +35,9 @@ class KVCacheManager:
         num_available = self.allocator.num_free + self.allocator.num_cached - watermark
         refused_at = sequence.num_available_at_refusal
         if refused_at is not None and num_available <= refused_at:
-            return False  # no more blocks than at the last refusal, which spares the lookup
+            return False  # without a lookup: no more blocks are available than at the last refusal
         cached = self.tree.match(sequence.tokens)
-        # Cached blocks that are its prefix cannot be evicted for the rest of it.
+        # Evictable blocks of the prefix itself cannot be evicted to make room for the rest.
         num_available -= sum(self.allocator.ref_count(block) == 1 for block in cached)
         num_missing = sequence.block_table.num_missing(len(sequence.tokens)) - len(cached)
         if num_missing > num_available:

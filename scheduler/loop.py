@@ -66,7 +66,7 @@ class SchedulerLoop:
         )
 
     async def run(self) -> None:
-        """Step until cancelled or until the engine is given up; every request then ends with an answer."""
+        """Step until cancelled or until the engine is given up; every request left then gets an error."""
         try:
             while self._down is None:
                 if not self._scheduler.has_work:
@@ -83,7 +83,7 @@ class SchedulerLoop:
             self._token_streams.clear()
 
     async def _idle(self) -> None:
-        """Wait for a request, or for the engine's loss: the next request must not wait for its new start."""
+        """Wait for a request, or for the engine's death, so that a new one starts before the next request."""
         self._forget_ended()
         self._arrived.clear()
         waits = [asyncio.ensure_future(self._arrived.wait()), asyncio.ensure_future(self._engine.lost())]

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class Planner:
-    """Fills one step after another. Where memory runs short, the youngest running sequence is preempted."""
+    """Plans one step after another. Where memory runs short, the sequence admitted last is preempted."""
 
     def __init__(
         self, queues: RequestQueues, kv_cache: KVCacheManager, admission: Admission, counters: Counters
@@ -38,7 +38,7 @@ class Planner:
         return plan
 
     def _plan_decode(self, plan: StepPlan) -> None:
-        for sequence in self._queues.running:  # a preemption removes from its end, never before `sequence`
+        for sequence in self._queues.running:  # a preemption removes the last one, at most `sequence`
             if sequence.is_prefilling:
                 continue
             num_tokens = len(sequence.tokens) + sequence.num_pending_tokens
@@ -60,9 +60,9 @@ class Planner:
                 sequence.num_computed_tokens = end
 
     def _reserve(self, sequence: Sequence, num_tokens: int, plan: StepPlan) -> bool:
-        """Make sure that `sequence` has blocks for `num_tokens`, preempting younger sequences if need be.
+        """Make sure that `sequence` has blocks for `num_tokens`, preempting later admitted ones if need be.
 
-        Returns False when `sequence` is the youngest, and is preempted itself.
+        Returns False when `sequence` is the one admitted last, and is preempted itself.
         """
         while not self._kv_cache.reserve(sequence, num_tokens):
             victim = self._queues.running[-1]
@@ -92,7 +92,7 @@ class Planner:
 
 
 def _row(sequence: Sequence, num_tokens: int) -> DecodeRow:
-    """Return the row that feeds the last of `num_tokens`. While that token is pending, so is the mask."""
+    """Return the row that feeds the last of `num_tokens`; without a mask while that token is pending."""
     request, position = sequence.request, num_tokens - 1
     slot_ranges = sequence.block_table.slot_ranges(num_tokens)
     if sequence.num_pending_tokens:

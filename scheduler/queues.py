@@ -12,12 +12,12 @@ class RequestQueues:
     def __init__(self, kv_cache: KVCacheManager) -> None:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # in order of admission
-        self.by_id: dict[int, Sequence] = {}  # both
+        self.by_id: dict[int, Sequence] = {}  # the waiting and the running ones
         self._kv_cache = kv_cache
         self._num_added = 0
 
     def add(self, request: Request, max_length: int) -> Sequence:
-        """Queue a new sequence as the last one."""
+        """Make a sequence of `request` and queue it as the last one."""
         self._num_added += 1
         sequence = Sequence(self._num_added, request, max_length)
         self.waiting.append(sequence)

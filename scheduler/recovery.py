@@ -12,17 +12,16 @@ logger = logging.getLogger(__name__)
 
 
 class Recovery:
-    """Computes every sequence anew, and isolates those of the failed step, to find the one that fails it."""
+    """Requeues every sequence after a failed step, and isolates the step's own, to find the culprit."""
 
     def __init__(self, queues: RequestQueues, kv_cache: KVCacheManager) -> None:
-        self.isolated: list[
-            Sequence
-        ] = []  # run alone, the first one first; no other runs while there are any
+        # While there are any, each of these runs alone, in this order, and no other sequence runs.
+        self.isolated: list[Sequence] = []
         self._queues = queues
         self._kv_cache = kv_cache
 
     def requeue_all(self) -> None:
-        """Trust no KV computed so far: every running sequence waits to be computed from its tokens."""
+        """Requeue every running sequence and empty the prefix tree: no KV computed so far can be trusted."""
         for sequence in self._queues.by_id.values():
             sequence.num_pending_tokens = 0
         for sequence in reversed(list(self._queues.running)):
@@ -33,7 +32,7 @@ class Recovery:
     def isolate(self, failed: Iterable[StepPlan]) -> Sequence | None:
         """Let the sequences of the `failed` steps run alone from now on, one at a time, oldest first.
 
-        Returns the culprit, for the caller to end: a sequence isolated before that was alone in these steps.
+        Returns the culprit, for the caller to end: an already isolated sequence, alone in the failed steps.
         A sequence that fails alone for the first time is tried again: an engine may also die of other causes.
         """
         involved = {seq_id for plan in failed for seq_id in plan.seq_ids}
@@ -44,7 +43,7 @@ class Recovery:
         return None
 
     def clear(self, sequence: Sequence) -> None:
-        """Clear an isolated sequence of suspicion, since it got a token.
+        """Clear an isolated sequence of suspicion: a step has sampled a token for it.
 
         It waits until the other isolated sequences have run.
         """

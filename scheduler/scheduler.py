@@ -2,13 +2,13 @@
 
 `schedule()` plans a step, `update()` takes its result. Several steps may be planned before the first result
 comes: a sequence then decodes a token that is still on the device, and steps already planned may hold rows of
-a sequence that has ended, which `update()` ignores. That is safe because steps run in the order of their
-plans: a freed block is written by its old owner before a new one can write to it.
+a sequence that has ended, which `update()` ignores. Freed blocks can be handed out at once, because steps
+run in the order of their plans: the old owner's last write to a block comes before the new owner's first.
 
-    Scheduler            the face; takes the steps' results
+    Scheduler            the interface; takes the steps' results
     ├── Planner          plans a step, and preempts where memory runs short
     │   └── Admission    lets waiting sequences run
-    ├── Recovery         starts anew after a failed step
+    ├── Recovery         requeues all sequences after a failed step
     ├── RequestQueues    state: the waiting and the running sequences
     └── KVCacheManager   state: blocks and the prefix tree
 """
@@ -70,7 +70,7 @@ class Scheduler:
         return self.kv_cache.num_cached_tokens(prompt)
 
     def stats(self, current_step_s: float, engine_error: str | None) -> Stats:
-        """Take a snapshot. The caller gives two of its fields: the scheduler has no clock and no engine."""
+        """Return a snapshot. Its last two fields come from the caller, which has a clock and the engine."""
         allocator = self.kv_cache.allocator
         return Stats(
             num_running=len(self.queues.running),
@@ -93,7 +93,7 @@ class Scheduler:
         return sequence
 
     def end(self, sequence: Sequence, reason: FinishReason) -> None:
-        """End `sequence`, waiting or running, if it has not ended; steps already planned ignore it."""
+        """End `sequence` unless it has ended. `update()` ignores its rows in steps already planned."""
         if sequence.status is not SequenceStatus.FINISHED:
             self._recovery.forget(sequence)
             self.queues.end(sequence, reason)
@@ -105,7 +105,7 @@ class Scheduler:
     def schedule(self) -> StepPlan | None:
         """Plan the next step.
 
-        Returns None when nothing can be computed before a result of a planned step arrives, or at all.
+        Returns None when no sequence can be computed: none is left, or each waits for a step's result.
         """
         step_id = self.counters.steps + 1
         budget = StepBudget(self.config.step_tokens, step_id)
@@ -122,7 +122,7 @@ class Scheduler:
         return plan
 
     def update(self, result: StepResult) -> list[Progress]:
-        """Take the result of the oldest planned step. Returns the progress of the decoded sequences."""
+        """Take the result of the oldest planned step. Returns the decoded sequences' progress."""
         plan = self._in_flight.popleft()
         assert plan.step_id == result.step_id, "results come in the order of their plans"
         if plan.decode:
@@ -136,7 +136,7 @@ class Scheduler:
         for row in plan.decode:
             sequence = by_id.get(row.seq_id)
             if sequence is None:
-                continue  # it has ended since
+                continue  # the sequence has ended since
             if plan.step_id < sequence.first_sample_step:
                 self.counters.refused_tokens += 1
                 continue
@@ -148,7 +148,7 @@ class Scheduler:
     def fail(self, not_started: StepPlan | None = None) -> list[Progress]:
         """Compute every sequence anew: a planned step failed, and no result of a planned step will come.
 
-        not_started: a plan that the engine lost before it began; the plans before it may be the cause.
+        not_started: a plan that was not begun when the engine died; only the other plans may be the cause.
         Returns the progress of the sequence that the failure ended, if any.
         """
         self.counters.failed_steps += 1
@@ -161,12 +161,12 @@ class Scheduler:
         return [Progress(culprit)]
 
     def _commit(self, step_id: int, sequence: Sequence, num_tokens: int) -> None:
-        """Step `step_id` has written the KV of `num_tokens` tokens; void if `sequence` was requeued since."""
+        """Commit the KV of `num_tokens`, written by step `step_id`, unless `sequence` was requeued since."""
         if sequence.status is SequenceStatus.RUNNING and step_id >= sequence.first_kv_step:
             self.kv_cache.commit(sequence, num_tokens)
 
     def _advance(self, step_id: int, row: DecodeRow, sequence: Sequence, token: int) -> list[int]:
-        """Append a sampled token, or end the sequence on it. Returns the reader's tokens: no stop token."""
+        """Append a sampled token, or end the sequence. Returns the reader's tokens: no stop token."""
         sequence.num_pending_tokens -= 1
         if token == NOT_A_NUMBER:
             self.kv_cache.reset_prefix_cache()  # cached KV may be the cause, and would spread
@@ -179,7 +179,8 @@ class Scheduler:
             self.end(sequence, "error")
             return []
         if accepted:
-            # Not before the token is accepted: a refused token's slot is written again, so not to be shared.
+            # Only now: after a refusal the last token is fed again, and its slot, written again, must not be
+            # in a shared block.
             self._commit(step_id, sequence, len(sequence.tokens))
         self._recovery.clear(sequence)
         if not accepted:
@@ -195,7 +196,7 @@ class Scheduler:
         return [token]
 
     def _sample_again(self, sequence: Sequence) -> None:
-        """Decode the last position anew: its sample is refused. Queued steps are void for `sequence`."""
+        """Feed the last token again: its sample is refused. Samples of queued steps are void."""
         self.counters.refused_tokens += 1
         sequence.num_pending_tokens = 0
         sequence.first_sample_step = self.counters.steps + 1

@@ -26,8 +26,8 @@ class Request:
 
     prompt: token ids, at least one, each below the vocabulary's size.
     session: groups the requests of one client session; None for a lone request.
-    constraint: decides which tokens may be sampled. It is told of each of them, so no two requests share one;
-    None allows every token.
+    constraint: decides which tokens may be sampled; None allows every token. A constraint holds the state of
+    one answer, so no two requests share it.
     request_id: the API's id of the request, for log lines.
     """
 
@@ -61,11 +61,11 @@ class Sequence:
     num_committed_tokens: int = 0  # tokens whose KV is written by a step that has ended well
     num_pending_tokens: int = 0  # tokens that queued steps sample, not yet known here
     arrival_step: int = 0  # the first step that could have admitted it
-    first_kv_step: int = 0  # the first step after its last admission; KV of older steps is void
-    first_sample_step: int = 0  # samples of older steps are void: they follow a refused token
+    first_kv_step: int = 0  # the step that last admitted it; KV that earlier steps wrote is void
+    first_sample_step: int = 0  # samples of earlier steps are void: they follow a refused token
     num_cached_tokens: int | None = None  # prompt tokens found in the prefix tree at the first admission
     prefix_wait: "PrefixWait | None" = None
-    num_available_at_refusal: int | None = None  # blocks available when it was last refused for lack of them
+    num_available_at_refusal: int | None = None  # available blocks, when they last were too few
     tree_position: TreePosition | None = None  # where its committed prefix ends in the prefix tree
 
     def __post_init__(self) -> None:
@@ -94,14 +94,14 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class PrefixWait:
-    """A waiting sequence leaves the first `num_tokens` of its prompt to `producer`, a running sequence."""
+    """A waiting sequence's wait for `producer`, a running one, to compute `num_tokens` that they share."""
 
     producer: Sequence
     num_tokens: int
 
     @property
     def is_over(self) -> bool:
-        """Whether the producer has committed the shared prefix, or will not: it no longer runs."""
+        """Whether the producer has committed the shared prefix, or no longer runs."""
         return (
             self.producer.status is not SequenceStatus.RUNNING
             or self.producer.num_committed_tokens >= self.num_tokens
@@ -120,9 +120,10 @@ class Progress:
 def shared_prefix_length(a: list[int], b: list[int], num_known: int) -> int:
     """Return the length in tokens of the full blocks that `a` and `b` share; 0 if it is at most `num_known`.
 
-    A block that the last token of `a` or `b` fills does not count: that token is left to decode, so that its
-    block is cached later than the others.
-    num_known: a multiple of the block size; most pairs that differ do so in the block after it.
+    The last token of `a` and of `b` does not count: it is left to decode, so that a block that it fills is
+    cached later than the others.
+    num_known: tokens, a multiple of the block size. The block after them is compared first: most pairs differ
+    there.
     """
     low, high = num_known // BLOCK_SIZE, (min(len(a), len(b)) - 1) // BLOCK_SIZE
     next_block = slice(num_known, num_known + BLOCK_SIZE)

@@ -6,9 +6,9 @@ from .sequence import Sequence
 class StepBudget:
     """The tokens left in a step, and how prefills share them.
 
-    One prefill after the other takes as many tokens as it can use, since a slice costs a pass over the model,
-    however short. Steps take turns: in every other one the oldest prefill comes first, so that it always
-    advances; in the others the shortest, so that a short prompt does not wait for a long one.
+    One sequence after another takes as many tokens as it has to prefill, since every slice costs a pass over
+    the model, however short. In steps of even number the oldest sequence comes first, so that it always
+    advances. All others come in order of their length, so that a short prompt does not wait for a long one.
     """
 
     def __init__(self, num_tokens: int, step_id: int) -> None:
@@ -16,7 +16,7 @@ class StepBudget:
         self._oldest_first = step_id % 2 == 0
 
     def take(self, num_wanted: int) -> int:
-        """Take up to `num_wanted` tokens and return how many were left to take."""
+        """Take `num_wanted` tokens, or as many as are left. Returns how many were taken."""
         taken = min(num_wanted, self.num_tokens)
         self.num_tokens -= taken
         return taken
@@ -26,7 +26,7 @@ class StepBudget:
         self.num_tokens = min(self.num_tokens, num_tokens)
 
     def slice_prefills(self, prefilling: list[Sequence]) -> dict[Sequence, int]:
-        """Take and return the slice of each of `prefilling`, in tokens; sequences without one are left out.
+        """Divide the tokens left among sequences. Returns how many each gets; those without are left out.
 
         prefilling: the sequences with tokens to prefill, oldest first.
         """

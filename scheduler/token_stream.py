@@ -15,7 +15,7 @@ class TokenStream:
 
     def __init__(self, scheduler: Scheduler, sequence: Sequence, num_cached_tokens: int) -> None:
         self.arrival_s = time.monotonic()
-        self.admitted_s: float | None = None  # when it first got a place in a step
+        self.admitted_s: float | None = None  # when the sequence was first admitted
         self.first_token_s: float | None = None
         self.num_prompt_tokens = sequence.num_prompt_tokens
         self._scheduler = scheduler
@@ -25,17 +25,17 @@ class TokenStream:
         self.logprobs: list[TokenLogprobs] = []  # of the tokens read last, if the request asks for them
         self._unread: list[int] = []
         self._unread_logprobs: list[TokenLogprobs] = []
-        self._wakeup: asyncio.Future[None] | None = None  # awaited by the reader, now or last
+        self._wakeup: asyncio.Future[None] | None = None  # that the reader awaits, or awaited last
 
     @property
     def num_cached_tokens(self) -> int:
-        """Prompt tokens whose KV was cached: exact once admitted, until then those cached at its arrival."""
+        """Prompt tokens whose KV was cached at the first admission; before it, at the request's arrival."""
         num_cached = self._sequence.num_cached_tokens
         return self._num_cached_at_arrival if num_cached is None else num_cached
 
     @property
     def finish_reason(self) -> FinishReason | None:
-        """The reason for the sequence's end; None until then."""
+        """Why the sequence has ended; None before its end."""
         return self._sequence.finish_reason
 
     def __aiter__(self) -> "TokenStream":
@@ -59,7 +59,7 @@ class TokenStream:
         raise StopAsyncIteration
 
     def cancel(self) -> None:
-        """End the sequence now; steps already planned ignore it. Harmless when it has ended."""
+        """End the sequence now, unless it has ended. Rows of it in steps already planned are ignored."""
         self._scheduler.end(self._sequence, "abort")
         self._wake()
 
