@@ -1,1 +1,1 @@
-"""KV memory: which block holds what, which prefix is known, and the arrays themselves."""
+"""KV memory: block allocator, prefix tree, and the pools that hold keys and values."""

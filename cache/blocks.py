@@ -4,7 +4,7 @@ This module knows neither tokens nor arrays. A block is `BLOCK_SIZE` consecutive
 """
 
 BLOCK_SIZE = 32
-"""Tokens a block. Small enough that a prefix is shared nearly whole, large enough to keep tables short."""
+"""Slots of a block. Small enough that a prefix is shared nearly whole, large enough to keep tables short."""
 
 
 class OutOfBlocks(Exception):
@@ -15,8 +15,8 @@ class BlockAllocator:
     """Reference-counted blocks, handed out so that a sequence stays in a few contiguous slot ranges.
 
     Free blocks are kept as maximal intervals `[start, end)`. A growing sequence takes the block after its
-    last one while that is free; a new slot range starts inside the largest interval, leaving half of the
-    spare room to the sequence that grows towards it from below.
+    last one while that block is free. A new slot range starts inside the largest interval: half of the room
+    that it does not need is left below it, for the sequence that grows towards it.
     """
 
     def __init__(self, num_blocks: int) -> None:
@@ -62,7 +62,7 @@ class BlockAllocator:
             self._refs[block] += 1
 
     def release(self, blocks: list[int]) -> None:
-        """Drop one holder of each of `blocks`; a block without any other becomes free."""
+        """Drop one holder of each of `blocks`; a block without another holder becomes free."""
         for block in blocks:
             assert self._refs[block] > 0, f"block {block} is free already"
             self._refs[block] -= 1

@@ -3,7 +3,7 @@
 A pool holds floats of the shape `(num_kv_heads, num_slots, head_dim)`; slot `s` belongs to block
 `s // BLOCK_SIZE`. A pool is allocated once and written in place. Where KV keeps the model's own type, a
 contiguous range of slots is a view of the pool; where KV is quantised (`packing.py`), reading a range
-restores it.
+unpacks a copy.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from .packing import Packing, find_packing, row_bytes
 Slots = npt.NDArray[np.int32]
 
 MIN_KERNEL_ELEMENTS = 8
-"""Elements that an array has at least, if a kernel reads it through a `device` pointer.
+"""Fewest elements of an array that a kernel reads through a `device` pointer.
 
 MLX puts a Metal kernel's inputs of fewer elements into the constant address space, where such a pointer
 cannot read.
@@ -51,7 +51,7 @@ class LayerShape:
 
 
 class Pool:
-    """One layer's keys or values: indexing gives and takes floats, `rows` is what is stored."""
+    """One layer's keys or values. Indexing gives and takes floats; `rows` are the stored floats or bytes."""
 
     def __init__(self, rows: Any, dim: int, packing: Packing | None, dtype: Any) -> None:
         """Wrap an array of MLX or NumPy.
@@ -82,7 +82,7 @@ class ArrayPools:
     def __init__(self, shapes: list[LayerShape], num_blocks: int) -> None:
         self.keys = [_zeros(shape, shape.key_dim, num_blocks) for shape in shapes]
         self.values = [_zeros(shape, shape.value_dim, num_blocks) for shape in shapes]
-        # By layer, zeros that depend on the last kernel that wrote to the pools in place. MLX does not know
+        # By layer, zeros returned by the last kernel that wrote to its pools in place. MLX does not know
         # of such writes: a kernel that takes the fence as an input runs after them.
         self.write_fences = [mx.zeros((MIN_KERNEL_ELEMENTS,)) for _ in shapes]
 
@@ -147,8 +147,8 @@ def _untouched(shape: LayerShape, dim: int, num_blocks: int) -> Pool:
 def _pages(num_bytes: int) -> mmap.mmap:
     """Map memory in small pages.
 
-    NumPy asks for huge pages. Sequences lie far apart in a pool, so that a new sequence would first have 2 MB
-    of zeros written for every head of every layer.
+    NumPy asks for huge pages. Sequences lie far apart in a pool, so that each new one would make the kernel
+    write 2 MB of zeros for every head of every layer.
     """
     pages = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):  # Linux

@@ -19,7 +19,7 @@ GROUPS = (32, 16)
 """Elements that share a scale: the first of these sizes that divides the head."""
 
 TINY = 1e-30
-"""Stands for a scale of zero, which a group of equal elements has."""
+"""Divisor in place of a scale of zero, which a group of equal elements has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +64,8 @@ class Packing:
         wide = groups.astype(xp.float32) - offset.astype(xp.float32)
         scale = (high.astype(xp.float32) - offset.astype(xp.float32)) / max_code
         scale = scale.astype(elements.dtype)
-        codes_per_unit = 1 / xp.maximum(scale.astype(xp.float32), TINY)  # of the scale as it is stored
-        # NaN and infinity have no code, but the group's scale or offset keeps them, so that they show.
+        codes_per_unit = 1 / xp.maximum(scale.astype(xp.float32), TINY)  # by the scale as it is stored
+        # NaN and infinity have no code, but show in their group's scale or offset.
         codes = xp.minimum(xp.nan_to_num(wide * codes_per_unit) + 0.5, max_code + 0.5)
         codes = codes.astype(xp.uint8).reshape(*lead, self.dim)
         if self.bits == 4:

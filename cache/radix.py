@@ -42,15 +42,15 @@ class RadixTree:
         self._allocator = allocator
         self._root = Node(None, (), -1, 0)
         self._clock = 0
-        # Every leaf is in the heap, perhaps with an outdated time; evict() corrects those it meets.
+        # Every leaf is in the heap, perhaps with an outdated time; evict() corrects the leaves it pops.
         self._heap: list[tuple[int, int, Node]] = []
         self._num_pushed = 0
 
     def match(self, tokens: abc.Sequence[int]) -> list[int]:
-        """Return the blocks of the longest cached prefix of `tokens`, and note that they were used now.
+        """Return the blocks of the longest cached prefix of `tokens`, and mark them as used now.
 
-        The caller must share() them before the next eviction. At least one token is left uncached, so that a
-        step has logits to sample from.
+        The caller must share() the blocks before the next eviction. At least one token is left uncached, so
+        that a step has logits to sample from.
         """
         self._clock += 1
         node, blocks = self._root, []
@@ -66,7 +66,7 @@ class RadixTree:
     def insert(
         self, tokens: abc.Sequence[int], blocks: abc.Sequence[int], position: TreePosition | None = None
     ) -> TreePosition:
-        """Remember that `blocks` hold the KV of the first `len(blocks)` full blocks of `tokens`.
+        """Cache `blocks`, which hold the KV of the first `len(blocks)` full blocks of `tokens`.
 
         A prefix that is cached already keeps its block; the tree becomes a holder of each new prefix's block.
         position: returned by an earlier insert of a prefix of `tokens`; the walk then begins there.

@@ -23,7 +23,7 @@ class KVCacheManager:
         self._counters = counters
 
     def num_cached_tokens(self, tokens: list[int]) -> int:
-        """Return how many of the first `tokens` have their KV cached now."""
+        """Return how many of the first `tokens` have their KV cached now, and mark it as used."""
         return len(self.tree.match(tokens)) * BLOCK_SIZE
 
     def allocate(self, sequence: Sequence, watermark: int) -> bool:
