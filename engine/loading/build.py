@@ -21,15 +21,15 @@ from .model_info import ModelInfo, read_model_info
 
 @dataclass(frozen=True, slots=True)
 class PlannedModel:
-    """A model whose weights are not loaded yet, and how it would fit on this device."""
+    """A model whose weights are not loaded yet, and its memory plan on this device."""
 
     info: ModelInfo
     memory: MemoryPlan
-    blas: str  # what MLX's CPU device multiplies with
+    blas: str  # BLAS that MLX's CPU device uses, for people to read
 
 
 def plan_model(path: Path, config: EngineConfig) -> PlannedModel:
-    """Find out what the model in `path` is, and what fits on this device. Raises ModelError."""
+    """Read the facts of the model in `path`, and plan its memory on this device. Raises ModelError."""
     info = read_model_info(path, config.model.rstrip("/"), compute_dtype(), config.kv_bits)
     return PlannedModel(info, make_plan(info, config, find_device()), describe_blas(SYSTEM_BLAS))
 
@@ -38,7 +38,7 @@ def build(planned: PlannedModel, config: EngineConfig) -> tuple[Runner, ServedMo
     """Load a planned model, check it on this device, and allocate its KV. Raises ModelError."""
     bound_buffer_cache()
     loaded = load(planned.info)
-    # The device as it was found first: a second build must come to the same plan.
+    # Not the device as it is now: a build in a new process must come to the same plan.
     memory = make_plan(loaded.info, config, planned.memory.device)
     runner = _build_runner(loaded, memory)
     return runner, _describe(loaded.info, memory, runner.attention_backend)

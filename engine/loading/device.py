@@ -1,6 +1,6 @@
-"""The device that computes, and the memory it may use: MLX and the operating system are asked.
+"""The device that computes, and the memory it may use, as MLX and the operating system report them.
 
-MLX's wired limit is never set (on macOS that has brought whole machines down).
+MLX's wired limit is never set (on macOS, setting it has brought whole machines down).
 """
 
 import os
@@ -64,7 +64,7 @@ def _read_meminfo(file: Path) -> dict[str, int]:
 def _control_groups(
     root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
 ) -> list[tuple[int, int]]:
-    """Return (limit, used), in bytes, of this process's control groups: version 2, then version 1."""
+    """Return (limit, used), in bytes, of this process's control groups and their parents."""
     if not own.exists():
         return []
     paths = [line.split(":", 2) for line in own.read_text().splitlines()]
@@ -90,7 +90,7 @@ def _read_limit(folder: Path, limit_name: str, used_name: str) -> tuple[int, int
 
 
 def _reclaimable(stat: Path) -> int:
-    """Return the bytes of file pages, such as a model's just read, that the kernel frees when it must."""
+    """Return the bytes of cached file pages, such as a model's, that Linux frees when memory runs short."""
     if not stat.exists():
         return 0
     values = dict(line.split() for line in stat.read_text().splitlines())

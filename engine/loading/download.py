@@ -1,7 +1,7 @@
 """Fetches a model's files from the hub into the hub client's cache.
 
-The hub's own client drops a file's bytes when it is interrupted. So the large files are fetched here, with
-the client's HTTP layer: they resume where they stopped.
+The hub's own client drops a file's bytes when it is interrupted. So large files are fetched here, with the
+client's HTTP layer: an interrupted download resumes where it stopped.
 """
 
 import fcntl
@@ -24,21 +24,21 @@ WANTED = ["model*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
 UNWANTED = ["*/*"]  # other variants of the model live in subfolders
 
 PARTIAL = ".pensieve-partial"
-ORPHAN_AGE_S = 3600.0  # a download that runs has written within the hour
+ORPHAN_AGE_S = 3600.0  # a running download has written to its file within the hour
 
 Say = Callable[[str], None]
 """Shows the user a line of progress."""
 
 
 def is_wanted(name: str) -> bool:
-    """Return whether a file is fetched; `snapshot_download` reads WANTED and UNWANTED in the same way."""
+    """Return whether a file is fetched; `snapshot_download` applies the same patterns in the same way."""
     return any(fnmatch(name, pattern) for pattern in WANTED) and not any(fnmatch(name, p) for p in UNWANTED)
 
 
 def download(snapshot: Snapshot, say: Say) -> None:
     """Fetch the snapshot's files that are missing.
 
-    Raises ModelError for a full disk and for a file that another process fetches, and the client's errors.
+    Raises ModelError for a full disk and for a file that another process fetches; also the client's errors.
     """
     missing = [file for file in snapshot.files if not snapshot.blob(file).exists()]
     _check_space(snapshot, missing)
@@ -46,7 +46,7 @@ def download(snapshot: Snapshot, say: Say) -> None:
         size = sum(file.size for file in missing)
         say(f"downloading {snapshot.repo}: {len(missing)} files, {size / 1e6:,.0f} MB")
     for file in missing:
-        # The hub serves still larger files through its client's own protocol only.
+        # The hub serves files beyond this size through its client's own protocol only.
         if file.sha256 and file.size <= constants.MAX_HTTP_DOWNLOAD_SIZE:
             _download_large(snapshot, file)
     snapshot_download(
@@ -56,7 +56,7 @@ def download(snapshot: Snapshot, say: Say) -> None:
 
 
 def find_cached_folder(repo: str) -> Path | None:
-    """Return the folder of a copy that another program has downloaded; the loader judges if it is whole."""
+    """Return the folder of a copy that another program has downloaded, perhaps in part."""
     try:
         folder = snapshot_download(
             repo, allow_patterns=WANTED, ignore_patterns=UNWANTED, local_files_only=True
@@ -67,7 +67,7 @@ def find_cached_folder(repo: str) -> Path | None:
 
 
 def remove_orphans(storage: Path) -> None:
-    """Remove the files of killed downloads of the hub's client, which never removes them."""
+    """Remove the partial files of killed downloads of the hub's client, which never removes them."""
     for orphan in storage.glob("blobs/*.incomplete"):
         if time.time() - orphan.stat().st_mtime > ORPHAN_AGE_S:
             orphan.unlink(missing_ok=True)

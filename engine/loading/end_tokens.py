@@ -1,4 +1,4 @@
-"""The tokens that end an answer, as a model folder's configs, tokenizer and chat template tell."""
+"""Finds the tokens that end an answer in a model folder's configs, tokenizer and chat template."""
 
 from pathlib import Path
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 from .json_files import as_dict, read_json, read_optional_json
 from .model_error import ModelError
 
-# Tokens that end a turn. Old conversions of a model lack them in their list of end tokens, so that the model
-# would go on to write the user's next message. A token ends turns if the chat template uses it.
+# Tokens that end a turn in models whose chat template uses them. Old conversions of a model lack them in the
+# list of end tokens, so that the model would go on to write the user's next message.
 TURN_ENDS = frozenset({"<|end|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|endoftext|>"})
 
-# Tokens that a tokenizer may have more than the model has rows: special ones, which prompts cannot use.
+# How many more tokens a tokenizer may have than the model has embeddings: special ones, never in prompts.
 MAX_TOKENS_BEYOND_VOCAB = 16
 
 

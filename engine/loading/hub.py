@@ -38,7 +38,7 @@ def resolve(name: str, say: Say) -> Path:
         return _fetch_model(name, say)
     except ModelError:
         raise
-    except Exception as error:  # the client lets errors of several HTTP libraries through
+    except Exception as error:  # the hub's client raises errors of several HTTP libraries
         raise explain(name, error) from error
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from .model_error import ModelError, first_line
 
-MAX_JSON_BYTES = 200_000_000  # the largest tokenizers are a tenth of it
+MAX_JSON_BYTES = 200_000_000  # the largest tokenizers have a tenth of this
 
 
 def read_json(file: Path) -> dict[str, Any]:

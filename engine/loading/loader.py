@@ -1,6 +1,6 @@
 """Loads a model folder into MLX with mlx-lm. Everything here runs in the engine's process.
 
-Code that comes with a model is never executed: `read_model_info` has refused what needs it, and
+Code that comes with a model is never executed: `read_model_info` has refused models that need it, and
 `trust_remote_code` stays off.
 """
 
@@ -20,7 +20,7 @@ from .model_info import ModelInfo, cannot_quantise
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model ready to run, and what is known of it."""
+    """A model ready to run, and its facts, corrected by the loaded model."""
 
     paged: PagedModel
     info: ModelInfo
@@ -35,7 +35,7 @@ def compute_dtype() -> str | None:
 
 
 def load(info: ModelInfo) -> LoadedModel:
-    """Load and check the weights that `info` describes; correct `info` by what the model shows.
+    """Load and check the weights that `info` describes; correct `info` by the facts of the loaded model.
 
     Raises ModelError, one line.
     """
@@ -67,12 +67,12 @@ def _check_caches(model: Any) -> None:
 
 
 def _is_ordinary(cache: Any) -> bool:
-    # A cache that rotates is a window, unless it keeps the first tokens for ever.
+    # A rotating cache is that of a layer with a window, unless it keeps the first tokens for ever.
     return type(cache) is KVCache or (type(cache) is RotatingKVCache and cache.keep == 0)
 
 
 def _check_attention(model: Any) -> None:
-    """Refuse a model without mlx-lm's `scaled_dot_product_attention`, whose place the engine takes."""
+    """Refuse a model that does not use mlx-lm's `scaled_dot_product_attention`, which the engine replaces."""
     modules = {type(part).__module__ for part in model.modules()}
     if not any(hasattr(sys.modules[name], "scaled_dot_product_attention") for name in modules):
         raise ModelError("this model computes attention in a way of its own; not supported yet")
@@ -113,7 +113,7 @@ def _probe(info: ModelInfo, model: Any) -> PagedModel:
 
 
 def _correct(info: ModelInfo, paged: PagedModel) -> ModelInfo:
-    """Replace what the config only suggests, such as the KV's size, by what the model has shown."""
+    """Replace facts that the config only suggests, such as the KV's size, by those of the loaded model."""
     try:
         kv_bytes_per_token = paged.kv_bytes_per_token
     except ValueError as error:

@@ -1,7 +1,7 @@
 """How much memory the KV of all sequences may take, and how long a context can be.
 
-The plan is a pure function of the model's facts, the settings and the device's facts, so that every machine
-can be tested on any machine.
+The plan is a pure function of the model's facts, the settings and the device's facts, so that one machine can
+test the plans of all.
 """
 
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from .model_info import ModelInfo
 # Activations, logits, MLX's buffer cache and the Python process itself.
 RESERVE_BYTES = 750_000_000
 
-# Share of the memory that weights and reserve leave. The rest is for prefill, which copies one layer's K and
-# V at a time, and for the machine's other work: on the CPU all programs share that memory.
+# KV's share of the memory that weights and reserve leave. The rest is for prefill, which copies one layer's K
+# and V at a time, and for the machine's other work: on the CPU all programs share the memory.
 KV_SHARE: dict[DeviceKind, float] = {"metal": 0.9, "cuda": 0.9, "cpu": 0.8}
 
-# More full contexts than this are not worth their memory: a CPU could not read them in useful time, and a
-# small model on a large machine would take all of it.
+# More full contexts are not worth their memory: a CPU could not read them in useful time, and a small model
+# on a large machine would take all of its memory.
 MAX_CONTEXTS: dict[DeviceKind, int] = {"metal": 32, "cuda": 32, "cpu": 8}
 
-# A server that holds less cannot answer anything of use.
+# Tokens: a shorter context is of no use.
 MIN_CONTEXT = 1024
 
 
@@ -41,7 +41,7 @@ class MemoryPlan:
 
     @property
     def num_kv_tokens(self) -> int:
-        """Tokens whose KV fits."""
+        """Tokens whose KV fits into the blocks."""
         return self.num_blocks * BLOCK_SIZE
 
 
@@ -96,7 +96,7 @@ def _kv_budget(info: ModelInfo, config: EngineConfig, device: Device, limit: int
 def _shortage(info: ModelInfo, config: EngineConfig, device: Device, wanted: int, missing: int) -> str:
     kv_bytes = wanted * info.kv_bytes_per_token
     share = 1.0 if config.kv_cache_gb is not None else KV_SHARE[device.kind]
-    # Where not even the weights fit, the budget was cut off at zero.
+    # Where not even the weights fit, `_kv_budget` has cut the budget off at zero.
     below_zero = max(0, info.weight_bytes + RESERVE_BYTES - device.available_bytes)
     helps = ["a smaller --max-context"] if config.max_context is not None else []
     helps += ["a larger --kv-cache-gb"] if config.kv_cache_gb is not None else []

@@ -1,4 +1,4 @@
-"""What a model folder says about its model, read without MLX and without running anything from the folder."""
+"""Reads the facts that a model folder states, without MLX and without running anything from the folder."""
 
 import re
 from collections import Counter
@@ -22,7 +22,7 @@ DEFAULT_CONTEXT = 4096
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What the folder of one model says: plain values, picklable. The loader corrects some of them."""
+    """The facts that a model's folder states: plain values, picklable. The loader corrects some of them."""
 
     name: str  # as the user asked for it
     path: Path
@@ -35,7 +35,7 @@ class ModelInfo:
     num_layers: int
     kv_bytes_per_token: int
     eos_token_ids: frozenset[int]
-    default_sampling: SamplingParams  # for requests that set nothing: greedy unless the model asks otherwise
+    default_sampling: SamplingParams  # for requests that set nothing: greedy unless the folder says otherwise
     kv_bits: int  # of an element of KV: UNQUANTISED, 8 or 4
 
     @property
@@ -47,7 +47,7 @@ class ModelInfo:
 def read_model_info(path: Path, name: str, dtype: str | None, kv_bits: int) -> ModelInfo:
     """Read config, weight headers and tokenizer of a model folder, and check that they belong together.
 
-    dtype: what floating-point weights will be cast to; None keeps the checkpoint's.
+    dtype: the type to which floating-point weights will be cast; None keeps the checkpoint's.
     kv_bits: of an element of KV, see EngineConfig.
     Raises ModelError, one line that names the file at fault.
     """
@@ -106,7 +106,7 @@ def _refuse_code(path: Path, config: dict[str, Any]) -> None:
 
 def _model_type(path: Path, config: dict[str, Any]) -> str:
     model_type = config.get("model_type")
-    # mlx-lm makes it a part of a module's name.
+    # mlx-lm imports a module by this name.
     if not isinstance(model_type, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", model_type):
         raise ModelError(f"{path / 'config.json'} has no usable model_type")
     return model_type
@@ -128,7 +128,7 @@ def _context_length(path: Path, config: dict[str, Any]) -> int:
 
 
 def _checkpoint_dtype(tensors: dict[str, TensorHeader]) -> str:
-    """Return the floating-point type that most bytes have; in quantised weights, scales and norms decide."""
+    """Return the floating-point type of most bytes: in quantised weights, that of scales and norms."""
     sizes: Counter[str] = Counter()
     for tensor in tensors.values():
         if tensor.dtype in DTYPES:

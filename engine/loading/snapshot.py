@@ -1,6 +1,6 @@
 """A model's files in the hub client's cache: where they lie, whether they are sound, which were checked.
 
-What was checked is written down in a record beside the files; from then on a start needs no network.
+A record beside the files names those that were checked; once it is written, a start needs no network.
 """
 
 import hashlib
@@ -73,7 +73,7 @@ class Snapshot:
         _write_atomically(file, self.commit)
 
     def write_record(self) -> None:
-        """Write down that all files were checked."""
+        """Write the record that all files were checked."""
         sizes = {file.name: file.size for file in self.files}
         _write_atomically(self.storage / RECORD, json.dumps({"commit": self.commit, "sizes": sizes}))
 

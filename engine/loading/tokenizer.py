@@ -14,7 +14,7 @@ def load_tokenizer(info: ModelInfo) -> Any:
     try:
         return load_untyped(
             info.path,
-            # Without it, transformers asks on the terminal whether to run the model's code.
+            # Without this setting, transformers asks on the terminal whether to run the model's code.
             {"trust_remote_code": False},
             eos_token_ids=sorted(info.eos_token_ids) or None,
         )

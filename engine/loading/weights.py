@@ -1,6 +1,6 @@
 """Reads the headers of safetensors files, so that a broken model is refused before MLX sees it.
 
-MLX itself accepts overlapping tensors, and reports a truncated file without naming it.
+MLX itself accepts overlapping tensors, and its error for a truncated file does not name the file.
 No other format is read: pickles can run code, readers of npz and gguf have had memory errors.
 """
 
