@@ -1,1 +1,1 @@
-"""Attention over the paged KV pools: the model's cache argument, and what computes it on each device."""
+"""Attention over the paged KV pools: the model's cache argument, and an implementation for each device."""

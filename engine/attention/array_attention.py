@@ -1,7 +1,7 @@
 """Paged attention in MLX: queries against the slot ranges that hold their sequence's keys and values.
 
-Runs on every device and is the reference for the others. Causal: a row's last query sees all of the row's
-slots, the query before it all but the last slot, and so on. Knows nothing of sequences or models.
+Runs on every device and is the reference for the other implementations. Causal: a row's last query sees all
+of the row's slots, the query before it all but the last, and so on. Knows nothing of sequences or models.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from ..step import SlotRange
 from .shared_prefixes import last_slots
 
 QUERY_TILE = 512
-"""Queries attended at a time under a window; each tile reads only the keys that some of its queries see."""
+"""Queries of a tile under a window: a tile reads only the keys that some of its queries see."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class AttentionParams:
 
     scale: float
     window: int | None = None  # tokens that a query sees, itself included; None for all
-    sinks: mx.array | None = None  # (num_heads,) a score that each head gives to no token
+    sinks: mx.array | None = None  # (num_heads,) each head's score for no token at all
 
 
 def attend_arrays(
@@ -70,7 +70,7 @@ def _attend(
 
 
 def _window_mask(length: int, total: int, window: int) -> mx.array:
-    """(length, total): which of `total` keys each of the last `length` tokens sees."""
+    """Return (length, total) booleans: which of `total` keys each of the last `length` tokens sees."""
     age = mx.arange(total - length, total)[:, None] - mx.arange(total)
     return (age >= 0) & (age < window)
 
@@ -83,7 +83,7 @@ def _attend_row(
         slot_ranges = last_slots(slot_ranges, params.window + length - 1)
     if length == 1 and len(slot_ranges) > 1:
         return _attend_ranges(queries, keys, values, slot_ranges, params)
-    # One range is a view. Several are copied together: little work beside a prefill chunk's.
+    # One range is a view. Several are copied together: little work beside a prefill chunk's own.
     k = _join([keys[:, first:end] for first, end in slot_ranges])
     v = _join([values[:, first:end] for first, end in slot_ranges])
     return attend_slice(queries, k[None], v[None], params)

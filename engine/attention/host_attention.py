@@ -1,4 +1,4 @@
-"""Paged attention in NumPy, for MLX's CPU device, where it is several times faster than MLX's own.
+"""Paged attention in NumPy, for MLX's CPU device, where NumPy is several times faster than MLX.
 
 Online softmax over tiles of keys (Milakov & Gimelshein 2018; FlashAttention, Dao et al. 2022). Slots that
 several rows share take one matmul for all of these rows.
@@ -21,16 +21,16 @@ Index = slice | npt.NDArray[np.int64]
 """Slots or rows, as NumPy is indexed with them."""
 
 QUERY_TILE = 1024
-"""Queries attended at a time, counted over the query heads of a KV head."""
+"""Queries of a tile, counted over the query heads of a KV head."""
 
 SCORES_TILE = 512 * QUERY_TILE
-"""Scores computed at a time: 2 MB, to stay in the processor's cache."""
+"""Scores of a tile: 2 MB, to stay in the processor's cache."""
 
 UNPACKED_TILE = 2048
 """Slots of quantised KV unpacked at a time: 1 MB of heads of 128."""
 
 SMALL_SCORES = 20_000
-"""Scores of one KV head below which other threads cost more than they save."""
+"""Scores of one KV head below which more threads cost more than they save."""
 
 
 class HostAttention:
@@ -51,7 +51,7 @@ class HostAttention:
 
         queries: (rows, num_heads, length, key_dim); one row where length > 1, causal over its last slots.
         keys, values: pools of one layer, (num_kv_heads, slots, dim).
-        prefixes: the rows' slots; under a window, none older than the row's first query sees.
+        prefixes: the rows' slots; under a window, without those that no query sees.
         Returns (rows, num_heads, length, value_dim).
         """
         num_rows, num_heads, length, dim = queries.shape
@@ -83,7 +83,7 @@ class HostAttention:
 
 
 def _sinks_by_query(params: AttentionParams, num_kv_heads: int, length: int) -> Floats | None:
-    """(kv_heads, queries of a row): each query's sink."""
+    """Return each query's sink, (kv_heads, queries of a row)."""
     if params.sinks is None:
         return None
     return np.repeat(np.asarray(params.sinks, np.float32).reshape(num_kv_heads, -1), length, axis=1)
@@ -91,7 +91,7 @@ def _sinks_by_query(params: AttentionParams, num_kv_heads: int, length: int) -> 
 
 @dataclass(frozen=True, slots=True)
 class VisibleSlots:
-    """The slots that each query of a slice sees, of the row's slots numbered in token order."""
+    """The slots that each query of a slice sees; slots are numbered in token order, from 0."""
 
     first: npt.NDArray[np.int64]
     end: npt.NDArray[np.int64]  # the number after the last visible slot
@@ -100,9 +100,9 @@ class VisibleSlots:
     def of(
         cls, queries: npt.NDArray[np.int64], length: int, prefixes: list[SharedPrefix], window: int | None
     ) -> "VisibleSlots":
-        """Return what a tile of queries sees.
+        """Return the slots that a tile of queries sees.
 
-        queries: their numbers, counted head after head, with `length` queries a head.
+        queries: the tile's queries, numbered head after head, with `length` queries a head.
         """
         total = sum(prefix.num_slots for prefix in prefixes)
         end = queries % length - length + 1 + total
@@ -113,7 +113,7 @@ class VisibleSlots:
         return bool(first >= self.end.max() or end <= self.first.min())
 
     def hide(self, scores: Floats, first: int) -> None:
-        """Mask, in place, the scores of slots that a query does not see; the first column is slot `first`."""
+        """Set to -inf, in place, the scores of slots that a query does not see. Column 0 is slot `first`."""
         end = first + scores.shape[1]
         index = np.arange(first, end)
         if end > self.end.min():
@@ -132,7 +132,7 @@ class Softmax:
         self._peak = np.full((*shape, 1), -1e30, np.float32)
         self._mass = np.zeros((*shape, 1), np.float32)
         self._out = np.zeros((*shape, value_dim), np.float32)
-        self._num_added = 0  # slots; of use only where there is one row
+        self._num_added = 0  # slots; used only where there is one row
         if sinks is not None:
             self._peak[:] = sinks[:, None]
             self._mass[:] = 1
@@ -140,7 +140,7 @@ class Softmax:
     def add(self, prefix: SharedPrefix, keys: Pool, values: Pool, visible: VisibleSlots | None) -> None:
         """Let the prefix's rows attend to its slots.
 
-        keys, values: one head's, (slots, dim). visible: to a slice's queries; None where all see all slots.
+        keys, values: one head's, (slots, dim). visible: of a slice's queries; None where all see all slots.
         """
         all_rows = len(prefix.rows) == len(self._queries)
         rows: Index = np.s_[:] if all_rows else np.array(prefix.rows)
@@ -180,7 +180,7 @@ def _absorb(state: list[Floats], scores: Floats, values: Floats) -> None:
 def _tiles(slot_ranges: tuple[SlotRange, ...], size: int) -> list[tuple[Index, int]]:
     """Cut slot ranges into (index, number of slots), at most `size` slots each.
 
-    An index is a slice, so that it reads a view; but several small ranges are gathered by one array of slots.
+    An index is a slice, which reads a view; small ranges that follow one another are gathered by one array.
     """
     tiles: list[tuple[Index, int]] = []
     small: list[npt.NDArray[np.int64]] = []

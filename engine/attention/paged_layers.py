@@ -1,4 +1,4 @@
-"""One layer's attention over paged KV, in place of its cache: a class for each way to compute it."""
+"""Objects that stand for a layer's cache and compute its attention: a class for each implementation."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,7 +17,7 @@ from .shared_prefixes import SharedPrefix, last_slots, shared_prefixes
 
 @dataclass(frozen=True, slots=True)
 class AttentionSpec:
-    """What one attention layer of a model asks of its cache, in every forward pass."""
+    """The attention of one layer of a model, the same in every forward pass."""
 
     layer: int
     shape: LayerShape
@@ -29,7 +29,7 @@ class AttentionSpec:
 
 @dataclass(frozen=True)
 class ForwardContext:
-    """One forward pass: where each row stands, which slots it reads, where the new KV is stored.
+    """One forward pass: each row's position, the slots that it reads, and the slots of its new KV.
 
     slot_ranges: for each row the slots of all its tokens, the new ones included.
     """
@@ -37,17 +37,17 @@ class ForwardContext:
     offsets: mx.array  # (rows,) position of each row's first query
     slots: Slots  # (rows * length,) slots of the new tokens, row by row
     slot_ranges: list[tuple[SlotRange, ...]]
-    samples: bool  # whether the model's output is used; a prefill chunk only leaves KV
+    samples: bool  # whether the model's output is used; a prefill chunk only writes KV
 
     @cached_property
     def prefixes(self) -> list[SharedPrefix]:
-        """The rows' slots; those that several rows share are listed once."""
+        """The rows' slots; slots that several rows share are listed once."""
         return shared_prefixes(self.slot_ranges)
 
     def within(self, window: int | None) -> "ForwardContext":
         """Return the context without the slots that no query sees under `window`.
 
-        It is made once for all layers of the same window.
+        Made once for all layers of the same window.
         """
         if window is None:
             return self
@@ -72,7 +72,7 @@ class PagedLayer:
         self.offset = offsets
 
     def make_mask(self, *_: object, **__: object) -> None:
-        """Return no mask: `attend` is causal and applies the layer's window by itself."""
+        """Return no mask: `attend` itself is causal and applies the layer's window."""
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Return the new keys and values as they are; the model passes them on to `attend`."""
@@ -125,7 +125,7 @@ class KernelDecode(PagedLayer):
     ) -> mx.array:
         """Attend by the kernels, which store the new keys and values as well; see PagedLayer."""
         pools = LayerPools.of(self._pools, self._layer)
-        queries = queries.astype(keys.dtype)  # some models widen them; the kernels sum in float32 anyway
+        queries = queries.astype(keys.dtype)  # some models widen queries; the kernels sum in float32 anyway
         out, next_fence = self._kernels.decode(queries, (keys, values), pools, self._tables, params)
         self._pools.write_fences[self._layer] = next_fence
         return out
@@ -162,7 +162,7 @@ class KernelPrefill(PagedLayer):
 
 
 def kernel_slots(context: ForwardContext) -> mx.array:
-    """Return the slots of a prompt's slice, int32, (max(MIN_KERNEL_ELEMENTS, n),); those after n repeat."""
+    """Return the n slots of a prompt's slice, int32, (max(MIN_KERNEL_ELEMENTS, n),), padded by repeating."""
     return mx.array(np.resize(context.slots, max(MIN_KERNEL_ELEMENTS, len(context.slots))))
 
 

@@ -1,7 +1,7 @@
 """Lets an unchanged mlx-lm model attend to paged KV, and finds out what its layers ask of their caches.
 
 Every mlx-lm model calls `scaled_dot_product_attention` as a name of its own module, with its cache object as
-an argument. `install()` puts a dispatcher in that name's place. A `PagedLayer` in the cache's place then gets
+an argument. `install()` replaces that function by a dispatcher. A `PagedLayer` passed as the cache then gets
 the new keys and values together with the queries, and computes the whole attention.
 """
 
@@ -25,7 +25,7 @@ ATTENTION = "scaled_dot_product_attention"
 
 @dataclass(frozen=True, slots=True)
 class PagedModel:
-    """An mlx-lm model that attends to paged KV, and what a run of it has shown."""
+    """An mlx-lm model that attends to paged KV, and the facts that `probe` found by running it."""
 
     model: nn.Module
     layers: list[AttentionSpec]
@@ -38,7 +38,7 @@ class PagedModel:
 
 
 class _Probe:
-    """A cache that notes what its layer asks of it."""
+    """Stands for a layer's cache in `probe`, and notes the attention that the layer asks for."""
 
     offset = 0
 
@@ -68,10 +68,9 @@ class _Probe:
 
 
 def probe(model: nn.Module, kv_bits: int) -> PagedModel:
-    """Let `model` attend through PagedLayers, and run it on two tokens to see what it is made of.
+    """Let `model` attend through PagedLayers, and run it on two tokens to learn its layers' attention.
 
     Attention gives zeros in that run; all else is computed, so that weights of wrong shapes raise here.
-
     kv_bits: bits in which each element of KV is kept, see EngineConfig.
     Raises ValueError when a layer does not attend to keys and values of its own.
     """
@@ -86,7 +85,7 @@ def probe(model: nn.Module, kv_bits: int) -> PagedModel:
 
 
 def install(model: nn.Module) -> None:
-    """Let the Python modules of `model`'s layers attend through a PagedLayer, where that is their cache.
+    """Let the Python modules of `model`'s layers attend through a PagedLayer, where one is passed as cache.
 
     Changes the name `scaled_dot_product_attention` in those modules, once; other caches work as before.
     """
@@ -106,7 +105,9 @@ def _dispatch(attention: Callable[..., mx.array]) -> Callable[..., mx.array]:
         if isinstance(cache, PagedLayer):
             return cache.attend(queries, keys, values, AttentionParams(scale, cache.window, sinks))
         if isinstance(cache, _Probe):
-            window = mask if isinstance(mask, int) else None  # a model's own mask is left to the self-check
+            window = (
+                mask if isinstance(mask, int) else None
+            )  # a mask array of the model's own: the self-check judges it
             return cache.attend(queries, keys, values, AttentionParams(scale, window, sinks))
         return attention(queries, keys, values, cache=cache, scale=scale, mask=mask, **more)
 

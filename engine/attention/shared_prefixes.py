@@ -1,8 +1,8 @@
 """Which slots several rows of a batch read together.
 
-Rows that share a prefix hold the same blocks for it. These blocks are read once a step for all of the rows,
-the others row by row; the results are merged by their softmax sums. Sharing nests: all sessions share the
-tools, the subagents of one session share more.
+Rows that share a prefix hold the same blocks for it. Shared blocks are read once a step for all of these
+rows, other blocks row by row; the results are merged by their softmax sums. Sharing nests: all sessions share
+the tools, the subagents of one session share more.
 Source of the idea: Hydragen (Juravsky et al. 2024), cascade attention in FlashInfer.
 """
 
@@ -20,7 +20,7 @@ class SharedPrefix:
 
     @property
     def num_slots(self) -> int:
-        """How many slots there are."""
+        """How many slots the ranges hold."""
         return sum(end - first for first, end in self.slot_ranges)
 
 
@@ -38,11 +38,11 @@ def last_slots(slot_ranges: tuple[SlotRange, ...], count: int) -> tuple[SlotRang
 def shared_prefixes(rows: list[tuple[SlotRange, ...]]) -> list[SharedPrefix]:
     """Divide the rows' slots so that each slot is listed once, with all rows that read it.
 
-    rows: each row's slots in token order. The prefixes that a row reads, in the order returned, cover its
-    slots in token order.
+    rows: each row's slots in token order.
+    The prefixes of a row, in the order returned, cover its slots in token order.
     """
     found: list[SharedPrefix] = []
-    # Rows that have shared all slots so far; and of each row the ranges that follow, the next one last.
+    # Groups of rows that have shared all slots so far, and each row's remaining ranges, the next one last.
     pending = [(tuple(range(len(rows))), [list(reversed(slot_ranges)) for slot_ranges in rows])]
     while pending:
         indices, rests = pending.pop()
@@ -56,7 +56,7 @@ def shared_prefixes(rows: list[tuple[SlotRange, ...]]) -> list[SharedPrefix]:
 
 
 def _by_next_slot(indices: tuple[int, ...], rests: list[list[SlotRange]]) -> dict[int, tuple[int, ...]]:
-    """The rows, grouped by the slot that they read next."""
+    """Group the rows by the slot that they read next."""
     groups: dict[int, tuple[int, ...]] = {}
     for row, rest in zip(indices, rests, strict=True):
         groups[rest[-1][0]] = (*groups.get(rest[-1][0], ()), row)

@@ -1,7 +1,7 @@
 // Stores a prompt slice's keys and values in the pools, one token and KV head a thread group.
 //   new_keys, new_values (1, kv_heads, length, DIM); slots (length or more): each token's slot
 //   keys, values (kv_heads, slots, row): the pools, written in place
-//   write_fence: not read, an input only so that the last write comes first; next_fence: zeros
+//   write_fence: not read, an input only so that the kernel runs after the last write; next_fence: zeros
 HEAD_TYPES;
 const int token = GROUP_X;
 const int kv_head = GROUP_Y;

@@ -1,4 +1,4 @@
-"""A decode batch's tables on the device: made once a step for all layers of a kind."""
+"""A decode batch's tables on the device: made once a step for all layers of the same kind."""
 
 from itertools import accumulate, pairwise
 from typing import Protocol
@@ -21,11 +21,11 @@ from .tables import (
 class DeviceTables:
     """`DecodeTables` on the device: a batch's tables for one kind of layers.
 
-    shared: of each shared tile the indices of its rows, None for all rows, and its slot range.
+    shared: for each shared tile the indices of its rows, None for all rows, and its slot range.
     """
 
     def __init__(self, layout: Layout, flat: mx.array) -> None:
-        """flat: all numbers, as `DecodeTables.flat` has them; one transfer instead of several."""
+        """flat: all numbers, as `DecodeTables.flat` has them: one transfer in place of several."""
         self.num_splits = layout.num_splits
         shapes = [
             (layout.num_rows, layout.num_blocks),
@@ -48,7 +48,7 @@ class TableSource(Protocol):
     """Gives layers the tables of the decode batch."""
 
     def get(self, kind: LayerKind) -> DeviceTables:
-        """Return the tables for a kind of layers."""
+        """Return the tables for layers of one kind."""
 
 
 class BatchTables:
@@ -63,13 +63,13 @@ class BatchTables:
         """See make_tables."""
         self._slot_ranges, self._prefixes = slot_ranges, prefixes
         self._num_rows = num_rows
-        self._laid_out: dict[LayerKind, DecodeTables] = {}
-        self._made: dict[LayerKind, DeviceTables] = {}
+        self._host_tables: dict[LayerKind, DecodeTables] = {}
+        self._device_tables: dict[LayerKind, DeviceTables] = {}
 
     @property
     def kinds(self) -> tuple[LayerKind, ...]:
         """The kinds that `get` has been asked for, in that order."""
-        return tuple(self._made)
+        return tuple(self._device_tables)
 
     def layout(self, kind: LayerKind) -> Layout:
         """Return the shapes of a kind's tables."""
@@ -84,12 +84,12 @@ class BatchTables:
 
     def get(self, kind: LayerKind) -> DeviceTables:
         """Return a kind's tables."""
-        if kind not in self._made:
+        if kind not in self._device_tables:
             layout = self.layout(kind)
-            self._made[kind] = DeviceTables(layout, self.flat(kind, layout))
-        return self._made[kind]
+            self._device_tables[kind] = DeviceTables(layout, self.flat(kind, layout))
+        return self._device_tables[kind]
 
     def _lay_out(self, kind: LayerKind) -> DecodeTables:
-        if kind not in self._laid_out:
-            self._laid_out[kind] = make_tables(self._slot_ranges, self._prefixes, kind, self._num_rows)
-        return self._laid_out[kind]
+        if kind not in self._host_tables:
+            self._host_tables[kind] = make_tables(self._slot_ranges, self._prefixes, kind, self._num_rows)
+        return self._host_tables[kind]

@@ -3,7 +3,7 @@
 //   shared_outs (kv_heads, m, GROUP, DIM); shared_stats (kv_heads, m, GROUP, 2): the shared tiles' partials
 //   row_partials (rows or more, PARTIAL_SHARED + k): the row's first split, the split after its last one, then
 //     indices into the m shared partials, -1 for none
-//   sinks (heads or more): the score that a head gives to nothing, read when HAS_SINKS
+//   sinks (heads or more): each head's score for no token at all, read when HAS_SINKS
 //   result (rows, heads, 1, DIM); next_fence: zeros
 const int row = GROUP_X;
 const int head = GROUP_Y;
@@ -16,8 +16,8 @@ const int num_partials = num_splits + num_columns - PARTIAL_SHARED;
 const INDEX shared_head = INDEX(head / GROUP) * shared_outs_shape[1];
 const float sink = HAS_SINKS ? float(sinks[head]) * 1.44269504f : LOWEST;
 
-// The row's partials p < num_splits are splits', the others shared tiles', SHARED_INDEX -1 where there is none.
-// SPLIT_PARTIAL and SHARED_PARTIAL: the partial's place in split_stats and in shared_stats.
+// The row's partial p is a split's where p < num_splits, else a shared tile's; none where SHARED_INDEX is -1.
+// SPLIT_PARTIAL and SHARED_PARTIAL: the partial's index in split_stats and in shared_stats.
 #define SPLIT_PARTIAL(p) (INDEX(first_split + (p)) * num_heads + head)
 #define SHARED_INDEX(p) row_partials[row * num_columns + PARTIAL_SHARED + (p) - num_splits]
 #define SHARED_PARTIAL(index) ((shared_head + (index)) * GROUP + head % GROUP)

@@ -12,9 +12,9 @@ struct alignas(sizeof(E) * N) Pack {
 #define LOWEST -1e30f  // the start of a maximum; infinity would give NaN
 #define LOG2(n) ((n) < 2 ? 0 : (n) < 4 ? 1 : (n) < 8 ? 2 : (n) < 16 ? 3 : (n) < 32 ? 4 : 5)
 
-// How a token's head lies in a pool: as a row, numbered head * slots + slot. This one is quantised: codes of BITS
-// bits, then scale and offset of each UNIT elements (cache/packing.py says how). The second one, where BITS is 0,
-// holds floats. A Chunk is N elements as they are loaded. A store unit is UNIT elements, which one thread stores.
+// A token's head lies in a pool as a row, numbered head * slots + slot. This PoolRow is quantised: codes of BITS bits,
+// then scale and offset of each UNIT elements (cache/packing.py says how). The PoolRow below, where BITS is 0, holds
+// floats. A Chunk is N elements as they are loaded. A store unit is UNIT elements, which one thread stores.
 template <typename T, int DIM, int BITS, int UNIT, int N>
 struct PoolRow {
   typedef uint8_t Item;

@@ -24,15 +24,15 @@ from .source import APPEND, COMBINE, GATHER, LOG2_E, SOFTMAX, SPLIT, THREADS, Ge
 from .tables import LayerKind, make_block_table
 
 SHARED_PEAK_MARGIN = 6
-"""Keeps the sums of half-precision values, weighted with at most 2^-6, far from overflow."""
+"""Added to the peak of a shared tile's scores: weights of at most 2^-6 keep half precision from overflow."""
 
 CENTRE_KEYS = 32
-"""Keys of a shared tile whose mean is subtracted from all of its keys."""
+"""Last keys of a shared tile; their mean is subtracted from all of its keys."""
 
 DTYPES = (mx.float16, mx.bfloat16, mx.float32)
 
 Launch = Callable[..., list[mx.array]]
-"""Queues a kernel with its inputs, grid and so on, as MLX's kernels take them; returns its outputs, lazy."""
+"""Queues a kernel with the inputs, grid and so on that MLX's kernels take; returns its outputs, lazy."""
 
 
 class LayerPools(NamedTuple):
@@ -57,7 +57,7 @@ class LayerKernels:
 
 
 class PagedKernels:
-    """The kernels of one backend; keeps what it has compiled."""
+    """The kernels of one backend; keeps those that it has compiled."""
 
     def __init__(self, language: Literal["metal", "cuda"], centres_keys: bool = False) -> None:
         """centres_keys: subtract from a shared tile's keys what they have in common, which costs time."""
@@ -140,18 +140,18 @@ class PagedKernels:
     def _attend_shared(
         self, queries: mx.array, pools: LayerPools, tables: DeviceTables, scale: float
     ) -> tuple[mx.array, mx.array]:
-        """Return the partials of all shared tiles' rows, tile after tile.
+        """Return the partials of all shared tiles' rows, tile after tile; m of them in all.
 
-        They are sums, (kv_heads, m, group, dim), and the same with 2: peak in base 2, and mass.
+        outs (kv_heads, m, group, dim): sums of values. stats (kv_heads, m, group, 2): peak in base 2, mass.
         """
         if not tables.shared:
             return self._no_partials[queries.dtype], self._no_partials[mx.float32]
         queries = fenced(queries, pools.write_fence)
         partials = []
         for rows, slot_range in tables.shared:
-            reading = queries if rows is None else queries[rows]
+            tile_queries = queries if rows is None else queries[rows]
             keys, values = self.read(pools, (slot_range,))
-            partials.append(self._attend_tile(reading, keys, values, scale, pools.write_fence))
+            partials.append(self._attend_tile(tile_queries, keys, values, scale, pools.write_fence))
         if len(partials) == 1:
             return partials[0]
         outs, stats = ([partial[i] for partial in partials] for i in range(2))
@@ -160,11 +160,11 @@ class PagedKernels:
     def _attend_tile(
         self, queries: mx.array, keys: mx.array, values: mx.array, scale: float, write_fence: mx.array
     ) -> tuple[mx.array, mx.array]:
-        """Partial softmax of several rows over a shared tile.
+        """Return the partials of several rows over a shared tile.
 
         queries: (rows, num_heads, 1, dim), which depend on `write_fence`.
         keys, values: whole blocks of the pools, (kv_heads, length, dim).
-        Returns (kv_heads, rows, group, dim), and the same with 2: peak in base 2, and mass.
+        Returns outs (kv_heads, rows, group, dim) and stats (kv_heads, rows, group, 2), see `_attend_shared`.
         """
         num_kv_heads, _, dim = keys.shape
         num_rows, num_heads = queries.shape[:2]
@@ -172,9 +172,9 @@ class PagedKernels:
         q = queries.reshape(num_rows, num_kv_heads, group, dim).swapaxes(0, 1)
         shrink = 2.0 ** round(math.log2(scale))  # exact, and keeps half precision from overflow
         q = q.reshape(num_kv_heads, -1, dim) * shrink
-        levels = None
+        mean_scores = None
         if self._centres_keys:
-            keys, levels = _centred(q, keys, write_fence)
+            keys, mean_scores = _centred(q, keys, write_fence)
         scores = q @ keys.swapaxes(1, 2)
         weights, stats = self._launch(SOFTMAX, scale / shrink)(
             inputs=[scores],
@@ -188,8 +188,8 @@ class PagedKernels:
             output_shapes=[scores.shape, (*scores.shape[:2], 2)],
             output_dtypes=[scores.dtype, mx.float32],
         )
-        if levels is not None:
-            peaks = stats[..., :1] + levels * (scale / shrink * LOG2_E)
+        if mean_scores is not None:
+            peaks = stats[..., :1] + mean_scores * (scale / shrink * LOG2_E)
             stats = mx.concatenate([peaks, stats[..., 1:]], axis=-1)
         shape = (num_kv_heads, num_rows, group)
         return (weights @ values).reshape(*shape, dim), stats.reshape(*shape, 2)
@@ -213,9 +213,9 @@ class PagedKernels:
     def read(self, pools: LayerPools, slot_ranges: tuple[SlotRange, ...]) -> tuple[mx.array, mx.array]:
         """Return a sequence's keys and values, (kv_heads, length, dim).
 
-        They are views of one slot range whose KV is not quantised, else copies. An operation that reads views
-        must depend on the write fence by itself, see `fenced`.
-        slot_ranges: all but the first begin with a block.
+        Both are views where there is one slot range and KV is not quantised, else copies. An operation that
+        reads views must itself depend on the write fence, see `fenced`.
+        slot_ranges: each but the first begins with a block.
         """
         if len(slot_ranges) == 1 and pools.keys.packing is None:
             (first, end), *_ = slot_ranges
@@ -255,21 +255,21 @@ class PagedKernels:
 
 
 def _head_template(pool: Pool, dtype: mx.Dtype) -> list[tuple[str, Any]]:
-    """The constants that describe a pool's rows to a kernel."""
+    """Return the compile-time constants that describe a pool's rows to a kernel."""
     constants = Geometry(pool.shape[2], 1, dtype.size, pool.packing).constants
     return [("T", dtype), *((name, constants[name]) for name in ("DIM", "BITS", "UNIT", "VECTOR"))]
 
 
 def _centred(queries: mx.array, keys: mx.array, write_fence: mx.array) -> tuple[mx.array, mx.array]:
-    """Keys less a mean of some of them, and the queries' scores with that mean: (kv_heads, m, 1), float32.
+    """Subtract from keys the mean of the last CENTRE_KEYS; return also the queries' scores with that mean.
 
-    Keys may have so large a part in common (by Qwen2's biases) that scores in half precision, rounded before
-    the softmax, would keep nothing of their differences.
+    The scores are float32, (kv_heads, m, 1). Keys may have so large a part in common (by Qwen2's biases) that
+    scores in half precision, rounded before the softmax, would keep nothing of the keys' differences.
     """
-    some = fenced(keys[:, -CENTRE_KEYS:], write_fence)  # `keys - mean` depends on the fence through the mean
-    mean = some.astype(mx.float32).mean(axis=1, keepdims=True).astype(keys.dtype)
-    levels = queries.astype(mx.float32) @ mean.astype(mx.float32).swapaxes(1, 2)
-    return keys - mean, levels
+    last = fenced(keys[:, -CENTRE_KEYS:], write_fence)  # `keys - mean` depends on the fence through the mean
+    mean = last.astype(mx.float32).mean(axis=1, keepdims=True).astype(keys.dtype)
+    mean_scores = queries.astype(mx.float32) @ mean.astype(mx.float32).swapaxes(1, 2)
+    return keys - mean, mean_scores
 
 
 def fenced(array: mx.array, write_fence: mx.array) -> mx.array:
@@ -281,7 +281,7 @@ def fenced(array: mx.array, write_fence: mx.array) -> mx.array:
 
 
 def find_kernels(centres_keys: bool = False) -> PagedKernels | None:
-    """Return the kernels of MLX's default device, None where it has none; see PagedKernels."""
+    """Return the kernels of MLX's default device, None where that is the CPU; see PagedKernels."""
     if mx.default_device() != mx.Device(mx.gpu):
         return None
     return PagedKernels("metal" if mx.metal.is_available() else "cuda", centres_keys)

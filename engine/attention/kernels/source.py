@@ -14,7 +14,7 @@ Language = Literal["metal", "cuda", "cpp"]
 Constants = dict[str, int]
 
 THREADS = 128
-"""Threads of a group, in every kernel; the preludes say the same."""
+"""Threads of a group, in every kernel; the preludes define the same number."""
 
 TOKENS = 4
 """Tokens that a subgroup loads before it uses the first; on an H200 better than two and than eight."""
@@ -26,9 +26,9 @@ MAX_HEADS = 8
 """Query heads of one thread group; with more, a lane would keep scores of several heads."""
 
 LOG2_E = 1.4426950408889634
-"""Turns scores into powers of two, which the kernels compute instead of e's."""
+"""Factor of the scores, so that the kernels compute powers of 2 in place of powers of e."""
 
-# The numbers of a thread group and of a thread; MLX declares Metal's names only where the body mentions them.
+# Index of the thread group and of the thread. MLX declares Metal's names only where the body mentions them.
 POSITION = {
     "metal": """
         const int GROUP_X = threadgroup_position_in_grid.x, GROUP_Y = threadgroup_position_in_grid.y;
@@ -48,7 +48,7 @@ class Kernel:
     outputs: tuple[str, ...]
 
     def body(self, language: Language) -> str:
-        """Return the text of the function."""
+        """Return the text inside the function."""
         return POSITION[language] + _read(self.name)
 
 
@@ -81,7 +81,7 @@ def header(language: Language) -> str:
 
 
 def _read(name: str) -> str:
-    """Return a file's text less its lines of comment: MLX copies the text whenever it queues a kernel."""
+    """Return a file's text without lines of comment: MLX copies the text whenever it queues a kernel."""
     lines = (files(__package__) / f"{name}.h").read_text(encoding="utf-8").splitlines(keepends=True)
     return "".join(line for line in lines if not line.lstrip().startswith("//"))
 
@@ -92,13 +92,13 @@ class Geometry:
 
     dim: int
     group: int  # query heads of a KV head
-    itemsize: int  # bytes of an element, when it is not packed
+    itemsize: int  # bytes of an unpacked element
     packing: Packing | None = None
 
     @property
     def is_supported(self) -> bool:
-        """Whether the kernels can serve such heads."""
-        fits = self.packing is None or self.vector * self.packing.bits >= 8  # whole bytes
+        """Whether the kernels can serve heads of this geometry."""
+        fits = self.packing is None or self.vector * self.packing.bits >= 8  # a chunk is whole bytes
         return self.dim <= 256 and self.dim % self.lanes == 0 and 1 <= self.group <= 16 and fits
 
     @property
@@ -113,7 +113,7 @@ class Geometry:
 
     @property
     def vector(self) -> int:
-        """Elements of a loaded chunk: up to 16 bytes, before they are packed."""
+        """Elements of a loaded chunk: up to 16 bytes when unpacked."""
         return next(n for n in (8, 4, 2, 1) if self.width % n == 0 and n * self.itemsize <= 16)
 
     @cached_property
@@ -123,7 +123,7 @@ class Geometry:
 
     @property
     def heads(self) -> int:
-        """Query heads of one thread group."""
+        """Query heads that one thread group takes."""
         return -(-self.group // self.tiles)
 
     @property

@@ -1,6 +1,6 @@
 // Decode attention, pass 1: partial softmax of the query heads of one KV head over one split, a stretch of one
 // row's tokens. Flash-decoding (Dao et al. 2023) over a block table.
-// The newest token's key and value are stored in the pools on the way.
+// It also stores the newest token's key and value in the pools.
 //   queries (rows, heads, 1, DIM); new_keys, new_values (rows, kv_heads, 1, DIM)
 //   keys, values (kv_heads, slots, row): the pools, written in place; write_fence: not read, see append.h
 //   block_table (rows, blocks); splits (n, SPLIT_COLUMNS), empty ones at the end
@@ -52,8 +52,8 @@
 //   SOFTMAX. A head's HEAD_LANES agree on the peak of its scores; each sums the mass of the scores that it keeps. Every
 //   lane fetches all weights from the lanes that keep them and adds weight * value to its sums.
 //
-//   AT THE END the subgroups, which have seen other tokens each, write peak, mass and sums to shared memory, head by
-//   head; the sums are scaled to the highest peak, and thread d adds up element d of the 8 subgroups.
+//   AT THE END each subgroup has seen other tokens. The subgroups write their peaks and masses to shared memory, then,
+//   head by head, their sums, scaled to the highest peak; thread d adds up element d of the 8 subgroups.
 HEAD_TYPES;
 constexpr int TILES = (GROUP + HEADS - 1) / HEADS;
 const int split = GROUP_X;
@@ -105,7 +105,7 @@ EACH_THREAD {
   }
   MY(peak)[0] = LOWEST;
   MY(mass)[0] = 0;
-  // All groups that read the newest token write it, the same values, so that each finds it in the pools.
+  // Every thread group that reads the newest token stores it, so that it finds it in the pools; all store the same.
   if (newest < end) {
     const INDEX from = (INDEX(row) * num_kv_heads + kv_head) * DIM;
     const INDEX to = pool_head + block_table[row_blocks + newest / BLOCK] * BLOCK + newest % BLOCK;
@@ -120,8 +120,8 @@ EACH_THREAD {
 }
 BARRIER_DEVICE;
 
-// Loads a lane's elements of an iteration's tokens. Past the end the last token stands in: what lies there may be NaN,
-// which a weight of 0 does not hide.
+// Loads a lane's elements of an iteration's tokens. Past the split's end it loads the last token again: other slots may
+// hold NaN, which a weight of 0 does not hide.
 #define READ_TOKENS(into, pool, from)                                                                  \
   {                                                                                                    \
     INDEX block = 0;                                                                                   \
@@ -160,8 +160,8 @@ for (int start = first - first % SPAN; start < end; start += SPAN) {
     READ_TOKENS(key, keys, start + SPAN)  // the next iteration's, under way while this one computes
   }
 
-  // Sum over lanes: at each stage a lane hands half of its scores over and keeps the sums of the other half. Loops are
-  // of constant length, or they are not unrolled.
+  // Sum over lanes: at each stage a lane hands half of its scores over and keeps the sums of the other half. Loops with
+  // bounds that are not constant would not be unrolled.
   UNROLL for (int stage = 1; stage <= STAGES; ++stage) {
     const int other = LANES >> stage;
     const int num_kept = SCORES >> stage;
@@ -197,8 +197,8 @@ for (int start = first - first % SPAN; start < end; start += SPAN) {
     EACH_THREAD { MY(top)[0] = MAX(MY(top)[0], MY(exchange)[0]); }
   }
   EACH_THREAD {
-    // A subgroup that has seen no token of the split yet gives weight to hidden ones; its first real peak shrinks that
-    // to 0.
+    // A subgroup that has seen no token of the split yet gives weight to tokens outside it; its first real peak
+    // shrinks their mass and sums to 0.
     const float high = MAX(MY(peak)[0], MY(top)[0]);
     MY(shrink)[0] = EXP2(MY(peak)[0] - high);
     MY(peak)[0] = high;

@@ -22,19 +22,19 @@ from ..shared_prefixes import SharedPrefix
 Ints = npt.NDArray[np.int32]
 
 TARGET_GROUPS = 4096
-"""Thread groups that a pass aims at: several for each place on a large GPU, so that they end together."""
+"""Thread groups that a launch of `split` aims at: several times as many as a large GPU runs at once."""
 
 MIN_SPLIT = 320
-"""Tokens of a split, at least: starting a thread group and summing its partial cost time as well. Best of 64
-to 512 for one row of 20k on an H200."""
+"""Fewest tokens of a full split: starting a thread group and summing its partial cost time as well. Best of
+64 to 512 for one row of 20k on an H200."""
 
 SHARED_TILE = 16384
-"""Slots of a shared tile at most; its scores take memory."""
+"""Most slots of a shared tile: its scores take memory."""
 
 SHARED_ROWS = 3
 SHARED_SLOTS = 16384
 """A slot range is read with matmuls where its slots times the rows beyond SHARED_ROWS reach SHARED_SLOTS.
-They read at a third of the kernel's speed, about, and cost some launches (16 rows x 16k, H200: 0.08 ms)."""
+Matmuls read at about a third of the kernel's speed and cost some launches (16 rows x 16k, H200: 0.08 ms)."""
 
 
 class SplitColumn(IntEnum):
@@ -59,21 +59,21 @@ MIN_PARTIAL_ROWS = MIN_KERNEL_ELEMENTS // PartialColumn.SHARED
 
 
 class LayerKind(NamedTuple):
-    """What layers have in common that share their tables."""
+    """The properties of a layer that its tables depend on; layers of one kind share tables."""
 
-    num_groups: int  # thread groups that a split takes
+    num_groups: int  # thread groups for each split
     window: int | None = None  # tokens that a row sees, its newest included; None for all
 
 
 class SharedTile(NamedTuple):
-    """A slot range that several rows read together, every one of them all of it."""
+    """A slot range that is read once for several rows, each of which needs all of it."""
 
     rows: tuple[int, ...]
     slot_range: SlotRange
 
 
 class SharedTileLayout(NamedTuple):
-    """What a compiled graph knows of a shared tile."""
+    """The part of a shared tile that is constant in a compiled graph."""
 
     num_rows: int | None  # None for all rows of the batch
     slot_range: SlotRange
@@ -81,7 +81,7 @@ class SharedTileLayout(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The shapes of a batch's tables, coarse, so that a graph made for one batch fits the next."""
+    """The shapes of a batch's tables, rounded up, so that a graph made for one batch fits the next."""
 
     num_rows: int
     num_blocks: int  # columns of the block table
@@ -90,7 +90,7 @@ class Layout:
     shared: tuple[SharedTileLayout, ...]
 
     def holds(self, other: "Layout") -> bool:
-        """Whether a batch of the other layout can be padded to this one."""
+        """Whether the tables of a batch of layout `other` can be padded to this layout."""
         mine, others = ((a.num_rows, a.num_blocks, a.num_splits, a.num_shared) for a in (self, other))
         return self.shared == other.shared and all(a >= b for a, b in zip(mine, others, strict=True))
 
@@ -100,7 +100,7 @@ class DecodeTables:
     """One decode batch, as the kernels of one kind of layers take it."""
 
     block_table: Ints  # (rows, blocks) block ids, rows padded with 0
-    splits: Ints  # (n, SplitColumn), n >= MIN_SPLITS; padded with empty ones
+    splits: Ints  # (n, SplitColumn), n >= MIN_SPLITS; padded with empty splits
     row_partials: Ints  # (max(rows, MIN_PARTIAL_ROWS), PartialColumn.SHARED + k)
     shared: tuple[SharedTile, ...]
 
@@ -108,7 +108,7 @@ class DecodeTables:
     def layout(self) -> Layout:
         """The tables' shapes."""
         num_rows, num_blocks = self.block_table.shape
-        shared = tuple(SharedTileLayout(self._count(tile), tile.slot_range) for tile in self.shared)
+        shared = tuple(SharedTileLayout(self._num_rows(tile), tile.slot_range) for tile in self.shared)
         num_shared = self.row_partials.shape[1] - PartialColumn.SHARED
         return Layout(num_rows, num_blocks, len(self.splits), num_shared, shared)
 
@@ -116,21 +116,22 @@ class DecodeTables:
     def flat(self) -> Ints:
         """All numbers: table after table, then the rows of each shared tile that not all rows read."""
         tables = [self.block_table, self.splits, self.row_partials]
-        rows = [np.array(tile.rows, np.int32) for tile in self.shared if self._count(tile) is not None]
+        rows = [np.array(tile.rows, np.int32) for tile in self.shared if self._num_rows(tile) is not None]
         return np.concatenate([*(table.ravel() for table in tables), *rows])
 
     def enlarged(self, layout: Layout) -> "DecodeTables":
-        """Return the same tables with more padding, in a layout that holds theirs and has as many rows."""
-        blocks = ((0, 0), (0, layout.num_blocks - self.block_table.shape[1]))
-        shared = ((0, 0), (0, PartialColumn.SHARED + layout.num_shared - self.row_partials.shape[1]))
+        """Return the same tables, padded to `layout`, which holds their own and has as many rows."""
+        more_blocks = ((0, 0), (0, layout.num_blocks - self.block_table.shape[1]))
+        more_shared = ((0, 0), (0, PartialColumn.SHARED + layout.num_shared - self.row_partials.shape[1]))
         return DecodeTables(
-            block_table=np.pad(self.block_table, blocks),
+            block_table=np.pad(self.block_table, more_blocks),
             splits=_pad(self.splits, layout.num_splits),
-            row_partials=np.pad(self.row_partials, shared, constant_values=-1),
+            row_partials=np.pad(self.row_partials, more_shared, constant_values=-1),
             shared=self.shared,
         )
 
-    def _count(self, tile: SharedTile) -> int | None:
+    def _num_rows(self, tile: SharedTile) -> int | None:
+        """Return how many rows read `tile`, None for all rows of the batch."""
         return None if len(tile.rows) == len(self.block_table) else len(tile.rows)
 
 
@@ -171,16 +172,16 @@ def _pad(rows: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
 
 
 def round_up(number: int, steps: int) -> int:
-    """Round up to one of the numbers that divide each power of two from the next in `steps` (a power of two).
+    """Round up to a power of two, or to one of the `steps` - 1 evenly spaced numbers between two of them.
 
-    For 2 steps: 1, 2, 3, 4, 6, 8, 12, 16, 24, ...
+    steps: a power of two. For 2 steps: 1, 2, 3, 4, 6, 8, 12, 16, 24, ...
     """
     step = 1 << max(0, (number - 1).bit_length() - steps.bit_length())
     return -(-number // step) * step
 
 
 def make_block_table(slot_ranges: list[tuple[SlotRange, ...]]) -> Ints:
-    """Return each row's blocks in token order, padded with 0: (rows, power of two of 64 or more)."""
+    """Return each row's blocks in token order, padded with 0: (rows, n), n a power of two, at least 64."""
     flat = np.array([(row, first, end) for row, ranges in enumerate(slot_ranges) for first, end in ranges])
     row, first, end = flat.T
     first_block = first // BLOCK_SIZE
@@ -195,7 +196,7 @@ def make_block_table(slot_ranges: list[tuple[SlotRange, ...]]) -> Ints:
 def _split(
     lengths: list[int], unshared: list[list[SlotRange]], num_groups: int
 ) -> tuple[Ints, npt.NDArray[np.int64]]:
-    """Cut the rows' unshared stretches of tokens into (splits, number of splits of each row)."""
+    """Cut the rows' unshared stretches of tokens into splits; return them and how many each row has."""
     flat = np.array([(row, first, end) for row, stretches in enumerate(unshared) for first, end in stretches])
     row, first, end = flat.T
     size = max(MIN_SPLIT, -(-(int((end - first).sum()) * num_groups) // TARGET_GROUPS // 64) * 64)
@@ -209,7 +210,7 @@ def _split(
 
 
 def _expand(counts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """For [2, 1, 3]: owners [0, 0, 1, 2, 2, 2], and each one's number with its owner [0, 1, 0, 0, 1, 2]."""
+    """Return, for counts [2, 1, 3], owners [0, 0, 1, 2, 2, 2] and numbers in owners [0, 1, 0, 0, 1, 2]."""
     owner = np.repeat(np.arange(len(counts)), counts)
     return owner, np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
 
@@ -217,7 +218,7 @@ def _expand(counts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.N
 def _share(
     lengths: list[int], prefixes: list[SharedPrefix], num_rows: int
 ) -> tuple[tuple[SharedTile, ...], list[list[SlotRange]]]:
-    """Divide the rows' tokens into shared tiles (of slots) and each row's unshared stretches (of tokens)."""
+    """Divide the rows' tokens into shared tiles, of slots, and each row's unshared stretches, of tokens."""
     shared: list[SharedTile] = []
     unshared: list[list[SlotRange]] = [[] for _ in lengths]
     num_divided = [0] * len(lengths)
@@ -244,7 +245,7 @@ def _add(stretches: list[SlotRange], first: int, end: int) -> None:
 
 
 def _shared_columns(num_rows: int, shared: tuple[SharedTile, ...]) -> npt.NDArray[np.int64]:
-    """(rows, k): each row's places among the rows of all shared tiles, tile after tile; then -1."""
+    """Return (rows, k): indices of each row's shared partials, numbered tile after tile; then -1."""
     found: list[list[int]] = [[] for _ in range(num_rows)]
     index = 0
     for tile in shared:
