@@ -1,8 +1,8 @@
 """Gives MLX's CPU device a fast BLAS on Linux. Knows nothing of models, and must not import mlx.
 
 The Linux wheel of MLX brings the reference BLAS, whose float32 matmul is about 30 times slower than
-OpenBLAS's. Symbols of a library loaded with RTLD_GLOBAL win over the wheel's own, but only if it is
-loaded before MLX.
+OpenBLAS's. The symbols of a library loaded with RTLD_GLOBAL win over the wheel's own, but only if the library
+is loaded before MLX.
 """
 
 import ctypes
@@ -18,8 +18,8 @@ INSTALL_HINT = "`apt-get install libopenblas0` makes the CPU about 30 times fast
 def load_system_blas() -> str | None:
     """Load the system's OpenBLAS for MLX to use; return its file name.
 
-    None when there is nothing to do (macOS has Accelerate), no OpenBLAS, or when mlx was imported already
-    and has bound the slow one.
+    Returns None on macOS, which has Accelerate, where no OpenBLAS is found, and when mlx was imported already
+    and has bound the reference BLAS.
     """
     if not sys.platform.startswith("linux") or "mlx.core" in sys.modules:
         return None
@@ -30,8 +30,8 @@ def load_system_blas() -> str | None:
 def _keep_numpy_to_one_thread() -> None:
     """Limit NumPy's own OpenBLAS, which the attention calls from several threads at a time.
 
-    Two libraries whose threads spin while they wait for work slowed a busy machine four times: let them
-    sleep.
+    Two libraries whose threads spin while they wait for work made a busy machine four times slower: let the
+    threads sleep.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
@@ -40,7 +40,7 @@ def _keep_numpy_to_one_thread() -> None:
 def describe_blas(system_blas: str | None) -> str:
     """Return which BLAS the CPU device uses, for people to read.
 
-    system_blas: what `load_system_blas` returned.
+    system_blas: as `load_system_blas` returned it.
     """
     if sys.platform == "darwin":
         return "Accelerate"

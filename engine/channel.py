@@ -42,7 +42,7 @@ class Channel:
     async def ask(self, message: object) -> Any:
         """Send a message and wait for the answer without blocking the event loop. Raises ChannelClosed.
 
-        Closes the channel when it is cancelled: the answer to this message would be taken for another's.
+        Closes the channel when cancelled: the answer, still to come, would be taken for the next message's.
         """
         loop = asyncio.get_running_loop()
         data = bytearray()
@@ -59,7 +59,7 @@ class Channel:
         return pickle.loads(memoryview(data)[HEAD_BYTES:])
 
     async def closed(self) -> None:
-        """Wait until an end closes the channel. Not while an answer is due, which ends the wait as well."""
+        """Wait until the other end closes the channel. An answer would end the wait: none may be due."""
         if self._socket.fileno() < 0:
             return
         loop = asyncio.get_running_loop()
@@ -81,7 +81,7 @@ def _frame(message: object) -> bytes:
 
 
 def _num_bytes(data: bytearray) -> int:
-    """Return the bytes of the message that `data` begins; of its head until its length is known."""
+    """Return the size of the frame that `data` begins: of its head alone until the head has arrived."""
     if len(data) < HEAD_BYTES:
         return HEAD_BYTES
     return HEAD_BYTES + int.from_bytes(data[:HEAD_BYTES], "big")

@@ -1,8 +1,9 @@
 """The decode batch's forward pass as compiled graphs, for devices that compute by themselves.
 
-There, building a step's graph in Python can take longer than computing it: thousands of calls, and for each
-kernel its whole source text. A graph that `mx.compile` keeps is queued in a fraction of that time. It fits
-batches of one layout only (`kernels/tables.py`); layouts and batches are rounded up, so that they come again.
+On these, building a step's graph in Python can take longer than computing it: it makes thousands of calls,
+and MLX copies each kernel's whole source text. A graph that `mx.compile` keeps is queued in a fraction of
+that time. It fits batches of one layout only (`attention/kernels/tables.py`): the numbers of rows and the
+sizes of the tables are rounded up, so that layouts come again.
 """
 
 import logging
@@ -28,13 +29,13 @@ MAX_LAYOUTS = 64
 """Layouts remembered; the least recently used one is forgotten first."""
 
 STEPS_BEFORE_OWN_GRAPH = 32
-"""Steps of a layout that a larger graph serves before it gets its own: tracing takes as long as several."""
+"""Steps of a layout that a larger graph serves before it gets its own: tracing takes several steps' time."""
 
 MAX_FAILURES = 3
-"""Graphs that may fail before no more are tried."""
+"""Graphs that may fail before graphs are given up."""
 
 Graph = Callable[..., tuple[mx.array, list[mx.array]]]
-"""A compiled forward pass: returns logits and the write fences that follow; see `DecodeGraphs._compile`."""
+"""A compiled forward pass: returns logits and the next write fences; see `DecodeGraphs._compile`."""
 
 
 class KindLayout(NamedTuple):
@@ -45,7 +46,7 @@ class KindLayout(NamedTuple):
 
 
 BatchLayout = tuple[KindLayout, ...]
-"""The shapes of all tables of a batch. All kinds have as many rows."""
+"""The shapes of all tables of a batch. All kinds have the same number of rows."""
 
 
 class TracedTables:
@@ -76,7 +77,7 @@ class DecodeGraphs:
     def __init__(self, paged: PagedModel, kernels: PagedKernels) -> None:
         self._paged = paged
         self._kernels = kernels
-        self._kinds: tuple[LayerKind, ...] = ()  # that the layers have asked for
+        self._kinds: tuple[LayerKind, ...] = ()  # those that the layers asked for in the last uncompiled pass
         self._entries: OrderedDict[BatchLayout, GraphEntry] = OrderedDict()
         self._num_failures = 0
 
@@ -87,7 +88,7 @@ class DecodeGraphs:
         slot_ranges: list[tuple[SlotRange, ...]],
         pools: ArrayPools,
     ) -> mx.array:
-        """Feed each row's token and return what follows it, (rows, vocab); lazy. Writes the tokens' KV.
+        """Feed each row's token and write its KV; return the next token's logits, (rows, vocab); lazy.
 
         tokens: (rows,). positions, slot_ranges: of each row, its newest token included.
         """
@@ -101,7 +102,7 @@ class DecodeGraphs:
             try:
                 logits, pools.write_fences = graph(inputs, offsets, flats, pools.arrays(), pools.write_fences)
                 return logits[: len(slot_ranges)]
-            except Exception as error:  # of tracing, which has computed nothing yet
+            except Exception as error:  # from tracing: nothing is computed yet
                 logger.warning("a step of this model cannot be compiled, which costs speed: %s", error)
                 self._num_failures += 1
                 del self._entries[batch_layout]
@@ -110,7 +111,7 @@ class DecodeGraphs:
         return logits[: len(slot_ranges)]
 
     def _find(self, wanted: BatchLayout) -> tuple[BatchLayout, Graph] | None:
-        """Return a graph for a batch of layout `wanted`, made now if that pays, or None."""
+        """Return a graph for a batch of layout `wanted`, compiled now if that pays, or None."""
         if not wanted or self._num_failures >= MAX_FAILURES:
             return None
         entry = self._entries.setdefault(wanted, GraphEntry())
@@ -160,7 +161,7 @@ class DecodeGraphs:
 
 
 def _padded(tokens: mx.array, positions: list[int], num_rows: int) -> tuple[mx.array, mx.array]:
-    """A batch's (tokens, offsets) with rows added whose results nobody reads; tokens become (rows, 1)."""
+    """Return (tokens, offsets) with padding rows, whose results are dropped; tokens become (num_rows, 1)."""
     missing = num_rows - len(positions)
     inputs = mx.pad(tokens, (0, missing)) if missing else tokens
     return inputs[:, None], mx.array(positions + [0] * missing)

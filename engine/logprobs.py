@@ -1,6 +1,6 @@
-"""Log-probabilities of sampled tokens and of the likeliest tokens in their places, for the rows that ask.
+"""Log-probabilities of sampled tokens and of the likeliest tokens at their positions, for the rows that ask.
 
-They are the model's own: of the distribution before temperature, filters and masks.
+All are the model's own: before temperature, filters and masks.
 """
 
 from dataclasses import dataclass

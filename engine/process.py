@@ -22,16 +22,16 @@ END_S = 5
 """Seconds that a process has to end once it has closed its socket."""
 
 BUFFER_BYTES = 2**20
-"""Size of the socket's buffers: a plan with masks has hundreds of kilobytes, macOS's buffers have 8."""
+"""Size of the socket's buffers. A plan with masks has hundreds of kilobytes, a buffer of macOS only 8."""
 
 
 class EngineProcess:
-    """Runs a Runner in a process of its own; the scheduler's `Engine`. A context manager."""
+    """The scheduler's `Engine`: it has a Runner in a process of its own. A context manager."""
 
     def __init__(self, log_level: str = "warning") -> None:
         """Start the process; it imports MLX while the caller goes on."""
         self._log_level = log_level
-        self._start: tuple[Any, ...] | None = None
+        self._start_message: tuple[Any, ...] | None = None
         self._spawn()
 
     def _spawn(self) -> None:
@@ -44,7 +44,7 @@ class EngineProcess:
                 # -P: imports come from this process's sys.path, not from the working folder.
                 [sys.executable, "-P", "-m", "pensieve.engine.worker", str(theirs.fileno()), self._log_level],
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
-                stdin=subprocess.PIPE,  # the process ends when this pipe is closed, also by our own end
+                stdin=subprocess.PIPE,  # closed when this process ends; the engine's process then ends
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C in the terminal is for this process alone
             )
@@ -63,11 +63,11 @@ class EngineProcess:
     def start(self, build: Callable[..., tuple[Any, T]], *arguments: Any) -> T:
         """Have `build` make the runner in the process; return its description, raise what `build` raises.
 
-        build: a module's function that returns the runner and a description of it, which may cross. It runs
-        again when the process has died.
+        build: a module's function that returns the runner and a description of it that can be pickled. It is
+        called again in the process that replaces a dead one.
         """
         description: T = self._request("start", build, *arguments)
-        self._start = ("start", build, *arguments)
+        self._start_message = ("start", build, *arguments)
         return description
 
     def _request(self, *message: Any) -> Any:
@@ -90,7 +90,7 @@ class EngineProcess:
         await self._channel.closed()
 
     async def _request_step(self, *message: Any) -> StepResult | None:
-        """Ask for a step. Replace a process that has died, with empty pools, before StepFailed is raised."""
+        """Ask for a result. Replace a process that has died (KV is lost) before StepFailed is raised."""
         was_gone = self._process.poll() is not None
         try:
             result: StepResult | None = _result(await self._channel.ask(message))
@@ -109,16 +109,16 @@ class EngineProcess:
 
     async def _restart(self) -> None:
         """Replace a process that has ended. No thread waits for the load, so that this can be cancelled."""
-        assert self._start is not None, "start() comes first"
+        assert self._start_message is not None, "start() comes first"
         self.close()
         self._spawn()
         try:
-            _result(await self._channel.ask(self._start))
+            _result(await self._channel.ask(self._start_message))
         except ChannelClosed as error:
             raise ModelError(await asyncio.to_thread(self._end)) from error
 
     def _end(self) -> str:
-        """Wait for a process that has closed its socket, kill it after END_S; return how it ended."""
+        """Wait for the process, which has closed its socket, and kill it after END_S; return how it ended."""
         try:
             code = self._process.wait(END_S)
         except subprocess.TimeoutExpired:

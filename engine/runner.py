@@ -1,8 +1,8 @@
 """Runs steps on MLX, in the engine's process: the decode batch, the prefill chunks, sampling.
 
-On a device that computes by itself (Metal, CUDA) a step is queued before the result of the step before is
-read, so that the device does not wait for Python. On MLX's CPU device, where NumPy attends, a step is
-computed when it is called.
+On a device that computes by itself (Metal, CUDA) a step is queued before the previous step's result is read,
+so that the device does not wait for Python. On MLX's CPU device, where NumPy computes attention, `step()`
+returns when its step is computed.
 """
 
 import os
@@ -33,7 +33,7 @@ from .step import DecodeRow, PrefillChunk, SlotRange, StepFailed, StepPlan, Step
 
 
 class Sampled(NamedTuple):
-    """What a step samples, while it is on the device."""
+    """A step's samples, still on the device."""
 
     tokens: mx.array  # (rows,) of the decode batch
     logprobs: BatchLogprobs | None = None
@@ -61,7 +61,7 @@ class Runner:
 
         num_blocks: blocks of KV in each layer's pools.
         on_host: keep KV in NumPy and attend there, which only MLX's CPU device can share without copying.
-        kernels: attend with these; None for plain MLX.
+        kernels: the kernels that compute attention; None for plain MLX. Not used on the host.
         """
         self._paged = paged
         self._num_blocks = num_blocks
@@ -74,7 +74,7 @@ class Runner:
 
     @property
     def attention_backend(self) -> str:
-        """What computes attention, for people to read."""
+        """The implementation that computes attention, for people to read."""
         if self._kernels is not None:
             return self._kernels.name
         return "plain MLX" if self._host is None else "NumPy"
@@ -84,7 +84,7 @@ class Runner:
         return (ArrayPools if self._host is None else HostPools)(shapes, self._num_blocks)
 
     def _layers(self, context: ForwardContext) -> list[PagedLayer]:
-        """Make the model's cache argument for one forward pass."""
+        """Make the model's cache argument for a forward pass; DecodeGraphs makes it for decode by kernels."""
         pools = self._pools
         if isinstance(pools, ArrayPools) and self._kernels is not None:
             slots = kernel_slots(context)
@@ -95,9 +95,9 @@ class Runner:
         return [HostLayer(spec, context, pools, self._host) for spec in self._paged.layers]
 
     def step(self, plan: StepPlan) -> StepResult | None:
-        """Compute `plan` and return the oldest result that is ready: its own, or the previous step's.
+        """Queue `plan` and return the previous result, if any; on the host, compute it and return its own.
 
-        Raises StepFailed when anything goes wrong; the steps in flight are lost then and the pools are new.
+        Raises StepFailed when anything goes wrong; the steps in flight are then lost and the pools empty.
         """
         started_s = time.monotonic()
         try:
@@ -124,7 +124,7 @@ class Runner:
         return result
 
     def _read(self, step: StepInFlight) -> StepResult:
-        """Wait for a step's tokens. The step took the time since its start, or since the result before."""
+        """Wait for a step's result. It took the time since its start or the previous result."""
         tokens = np.array(step.sampled.tokens).tolist()
         by_sequence = {row.seq_id: token for row, token in zip(step.plan.decode, tokens, strict=True)}
         begun_s, self._last_read_s = max(step.started_s, self._last_read_s), time.monotonic()
@@ -133,7 +133,7 @@ class Runner:
         return StepResult(step.plan.step_id, by_sequence, elapsed_s, logprobs.read() if logprobs else {})
 
     def _reset(self) -> None:
-        """Forget the step in flight and all KV: arrays of a failed evaluation cannot be trusted."""
+        """Drop the step in flight and all KV: arrays of a failed evaluation cannot be trusted."""
         self._in_flight = None
         self._pools = self._new_pools()
 
@@ -155,7 +155,7 @@ class Runner:
         return Sampled(tokens, compute_logprobs(logits, rows, tokens))
 
     def logits(self, rows: list[DecodeRow]) -> mx.array:
-        """Feed each row's token, whose KV is written; return the next one's logits, (rows, vocab); lazy."""
+        """Feed each row's token and write its KV; return the next token's logits, (rows, vocab); lazy."""
         tokens = self._input_tokens(rows)
         positions, slot_ranges = [row.position for row in rows], [row.slot_ranges for row in rows]
         if self._graphs is not None:
@@ -171,7 +171,7 @@ class Runner:
         return logits[:, -1]
 
     def _input_tokens(self, rows: list[DecodeRow]) -> mx.array:
-        """Return each row's token, (rows,): a known one, or the previous step's sample on the device."""
+        """Return the rows' input tokens, (rows,): known ones, or the previous step's samples on device."""
         known = [row.token or 0 for row in rows]
         if all(row.token is not None for row in rows):
             return mx.array(known)
@@ -189,7 +189,7 @@ class Runner:
         """Write the KV of a prompt's slice; lazy on MLX pools."""
         context = ForwardContext(
             offsets=mx.array([chunk.start]),
-            slots=_expand(last_slots(chunk.slot_ranges, len(chunk.tokens))),
+            slots=_list_slots(last_slots(chunk.slot_ranges, len(chunk.tokens))),
             slot_ranges=[chunk.slot_ranges],
             samples=False,
         )
@@ -197,6 +197,6 @@ class Runner:
         self._paged.model(mx.array([chunk.tokens]), cache=self._layers(context))
 
 
-def _expand(slot_ranges: Iterable[SlotRange]) -> Slots:
+def _list_slots(slot_ranges: Iterable[SlotRange]) -> Slots:
     """Return every slot of `slot_ranges`, in order."""
     return np.concatenate([np.arange(first, end, dtype=np.int32) for first, end in slot_ranges])

@@ -16,17 +16,16 @@ def sample(logits: mx.array, rows: list[DecodeRow]) -> mx.array:
     temperature 0 it is the exact argmax; a row with NaN gives NOT_A_NUMBER. Temperature comes first, then
     top_k, top_p and min_p, as in vLLM.
 
-    Where a row's `allowed` is set, the token drawn without it is kept if it is allowed; else the draw is
-    repeated on the allowed logits, with the same noise. So a row that is sampled with its mask at once gets
-    the token of a row that is sampled without the mask and, when its token is refused, again with it. Where
-    top_k, top_p and min_p drop nothing, this is a draw from the masked distribution, as the noise belongs to
-    the token.
+    A row with a mask, `allowed`, keeps the token that is drawn without the mask if the mask allows it; else
+    the draw is repeated on the allowed logits, with the same noise. So the token is the same whether the mask
+    is known at once, or a token drawn without it is refused and drawn again with it. Where top_k, top_p and
+    min_p drop nothing, it is drawn from the masked distribution, as the noise belongs to the token.
     """
     tokens = _sample_unmasked(logits, rows)
     places = [i for i, row in enumerate(rows) if row.allowed is not None]
     if not places:
         return tokens
-    # Only the masked rows: the logits of the others need not even be read again.
+    # Only for the rows with a mask: the other rows' logits are not read again.
     chosen = mx.array(places)
     masked = [rows[place] for place in places]
     allowed = _unpack_masks(masked, logits.shape[-1])
@@ -46,7 +45,7 @@ def _unpack_masks(rows: list[DecodeRow], vocab: int) -> mx.array:
 
 
 def _sample_unmasked(logits: mx.array, rows: list[DecodeRow]) -> mx.array:
-    """As `sample`, without the rows' masks."""
+    """Choose each row's next token as `sample` does, but without masks."""
     settings = [row.sampling for row in rows]
     if all(s.is_greedy for s in settings):
         return _compiled_on_gpu(_greedy)(logits)
@@ -77,7 +76,7 @@ def _draw(logits: mx.array, floats: mx.array, integers: mx.array) -> mx.array:
 
 
 def _draw_filtered(logits: mx.array, floats: mx.array, integers: mx.array) -> mx.array:
-    """As _draw, from the tokens that each row's top_k, top_p and min_p keep."""
+    """Draw as `_draw` does, from the tokens that each row's top_k, top_p and min_p keep."""
     scaled = _scale(logits, floats)
     order = mx.argsort(-scaled, axis=-1)
     ranked = _filter(mx.take_along_axis(scaled, order, axis=-1), floats, integers)
@@ -104,7 +103,7 @@ def _mark_nan(logits: mx.array, tokens: mx.array) -> mx.array:
 
 
 def _filter(ranked: mx.array, floats: mx.array, integers: mx.array) -> mx.array:
-    """Set to -inf what each row's top_k, top_p and min_p drop; `ranked` falls along the last axis."""
+    """Set to -inf the logits that top_k, top_p and min_p drop; `ranked` falls along the last axis."""
     vocab = ranked.shape[-1]
     top_k, top_p, min_p = integers[:, :1], floats[:, 1:2], floats[:, 2:3]
     rank = mx.arange(vocab)[None]
@@ -121,5 +120,5 @@ def _gumbel(integers: mx.array, vocab: int) -> mx.array:
 
 
 def _fold_seed(seed: int) -> int:
-    """Make 32 bits of a 64-bit seed."""
+    """Fold a 64-bit seed into 32 bits."""
     return (seed ^ (seed >> 32) * 0x9E3779B1) & 0xFFFFFFFF

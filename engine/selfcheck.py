@@ -1,4 +1,4 @@
-"""Compares paged attention with mlx-lm's own, on the user's model and device, before anything is served."""
+"""Compares paged attention with mlx-lm's own, on the user's model and device, before the model is served."""
 
 import logging
 import re
@@ -27,22 +27,22 @@ from .step import DecodeRow, PrefillChunk, SamplingParams, SlotRange
 logger = logging.getLogger(__name__)
 
 KEY_PROJECTION = re.compile(r"k_proj|qkv|query_key_value|c_attn|key")
-"""Names of the module that makes keys, in mlx-lm's models."""
+"""Names, in mlx-lm's models, of the projection that makes keys."""
 
 TOLERANCE = {mx.float32: 1e-3, mx.float16: 0.03, mx.bfloat16: 0.1}
 """How far logits may lie apart by rounding alone, relative to their size."""
 
 TF32_TOLERANCE = 1e-2
-"""The same for float32 on a GPU, where MLX may multiply with 10 bits of mantissa (1.7e-3 was seen)."""
+"""The tolerance of float32 on a GPU, where MLX may multiply with 10 bits of mantissa (1.7e-3 was seen)."""
 
 QUANTISED_TOLERANCE = {8: 8e-3, 4: 4e-2}
 """The least tolerance where KV is quantised: codes may round the other way (1.7e-3 was seen with 8 bits)."""
 
 PROMPTS = [([5, 2, 3], 91), ([7], 5)]
-"""Blocks, out of order, and tokens of the prompts tried; in the short one every token counts."""
+"""Blocks, out of order, and length of each prompt tried; in the short prompt every token counts."""
 
 TRIAL_WINDOW = 24
-"""In the trial, the window of layers that have one: their own may be longer than the prompts tried."""
+"""The window, in the check, of each layer that has one: its own may be longer than the prompts tried."""
 
 KERNEL_TOLERANCE = {mx.float32: 2e-3, mx.float16: 5e-3, mx.bfloat16: 2e-2}
 """How far one layer's attention may lie apart; matmuls over shared slots round scores to the model's type."""
@@ -51,16 +51,16 @@ TRIAL_LENGTHS, TRIAL_STEPS = [70, 5, 33, 64, 2, 47], 32
 """Tokens of the rows that are decoded together, and the number of steps."""
 
 MAX_MISMATCH = 0.3
-"""Share of logits that may lie further apart: in half precision a model chooses other experts (0.11 seen)."""
+"""Share of rows whose logits may lie further apart: rounding may choose other experts (0.11 was seen)."""
 
 SHARED, OWN = 4096, [1, 31, 64, 65, 100, 700, 1500, 33]
 """Tokens that the rows of a trial of the kernels share, and that each row has to itself."""
 
 
 def usable_kernels(paged: PagedModel) -> PagedKernels | None:
-    """Return the device's attention kernels if they compute what plain MLX computes.
+    """Return the device's attention kernels if they agree with mlx-lm's attention and with plain MLX.
 
-    Else warn and return None.
+    Returns None where the device has none, and, with a warning, where they fail or disagree.
     """
     kernels = find_kernels(centres_keys=_has_key_bias(paged.model))
     if kernels is None:
@@ -81,8 +81,8 @@ def usable_kernels(paged: PagedModel) -> PagedKernels | None:
 def attention_error(paged: PagedModel, kernels: PagedKernels) -> float:
     """Return the distance between kernels and plain MLX on random data in the model's shapes.
 
-    Up to 1 is rounding. Long and short rows share a prefix, so that every kernel that a step may need is
-    compiled here already.
+    A distance up to 1 is rounding. Long and short rows share a prefix, so that every kernel that a decode
+    step may need is compiled here already.
     """
     kinds = {replace(spec, layer=0) for spec in paged.layers}
     return max(_layer_error(spec, kernels) for spec in kinds)
@@ -117,7 +117,7 @@ def _layer_error(spec: AttentionSpec, kernels: PagedKernels) -> float:
 
 
 def _has_key_bias(model: nn.Module) -> bool:
-    """Return whether keys are made with a bias, which all keys then have in common."""
+    """Return whether the key projection has a bias, which all keys then have in common."""
     parameters: Any = tree_flatten(model.parameters())
     return any(path.endswith(".bias") and KEY_PROJECTION.search(path) for path, _ in parameters)
 
@@ -126,7 +126,7 @@ def logits_error(paged: PagedModel, on_host: bool, kernels: PagedKernels | None 
     """Return the distance between paged and plain logits, relative to their size and to the tolerance.
 
     The prompts are prefilled in two slices each and decoded together, with windows shorter than the longer
-    one. Where KV is quantised, it is quantised on mlx-lm's side as well. Up to 1 is rounding.
+    prompt. Where KV is quantised, it is quantised on mlx-lm's side as well. A distance up to 1 is rounding.
     Raises what the model raises when it cannot work on paged KV.
     """
     paged = replace(paged, layers=[_with_trial_window(spec) for spec in paged.layers])
@@ -155,9 +155,9 @@ def _tolerance(paged: PagedModel, dtype: mx.Dtype) -> float:
 
 
 def logits_mismatch(paged: PagedModel, kernels: PagedKernels) -> float:
-    """Decode several rows for many steps; return the share of logits where kernels and plain MLX differ.
+    """Decode several rows for many steps; return the share of rows whose logits differ from plain MLX's.
 
-    Nothing is read before the end, as in serving: what one step writes in place the next step must find.
+    Steps are queued without a wait for results: each must find the KV that earlier steps wrote in place.
     """
     plain, computed = _trial_logits(paged, None), _trial_logits(paged, kernels)
     agrees = _distances(computed, plain) <= _tolerance(paged, plain.dtype)  # NaN does not agree
@@ -193,14 +193,14 @@ def _with_trial_window(spec: AttentionSpec) -> AttentionSpec:
 
 
 class _WindowCache(RotatingKVCache):
-    """mlx-lm's cache, whose mask has the cache's window and not the model's."""
+    """mlx-lm's cache, but its mask has the cache's window in place of the model's."""
 
     def make_mask(self, N: int, window_size: int | None = None, return_array: bool = False) -> Any:
         return super().make_mask(N, self.max_size, return_array)
 
 
 class _QuantisingCache:
-    """Another cache; what goes in is quantised and restored before."""
+    """Wraps a cache: keys and values are quantised and restored before they go in."""
 
     def __init__(self, cache: Any, shape: LayerShape) -> None:
         self._cache, self._shape = cache, shape

@@ -1,4 +1,4 @@
-"""The model that is served, as scheduler and API know it."""
+"""The facts of the served model that scheduler and API need."""
 
 from dataclasses import dataclass
 
@@ -14,9 +14,9 @@ class ServedModel:
     max_context: int  # prompt and answer together, in tokens
     eos_token_ids: frozenset[int]
     default_sampling: SamplingParams  # for requests that set nothing
-    kv_type: str  # what KV is kept in, for people to read
+    kv_type: str  # type in which KV is kept, for people to read
     kv_bytes_per_token: int  # over all layers
     num_blocks: int  # of KV
     num_kv_tokens: int  # that fit into these blocks
-    device: str  # what computes, for people to read
-    attention: str  # what computes attention, for people to read
+    device: str  # device that computes, for people to read
+    attention: str  # implementation that computes attention, for people to read

@@ -1,7 +1,7 @@
-"""What crosses between the scheduler and the engine's process: plain values, no arrays.
+"""The values that cross between the scheduler and the engine's process: plain Python, no arrays.
 
-The scheduler makes a StepPlan; the engine computes it and answers with a StepResult. `Engine` is what the
-scheduler's loop asks of the engine, and the only border between the two.
+The scheduler makes a StepPlan; the engine computes it and answers with a StepResult. `Engine` is the
+interface by which the scheduler's loop drives the engine, and the only border between the two.
 """
 
 import math
@@ -35,15 +35,15 @@ class SamplingParams(FastPickle):
     """How one sequence's next token is chosen. `temperature` 0 is exact greedy decoding.
 
     Raises ValueError for a value that would make the distribution meaningless: MLX takes NaN and negative
-    values without an error, and one bad row would spoil the other rows of its batch.
+    values without an error, and one such row would spoil the other rows of its batch.
     """
 
     temperature: float = 0.0
     top_p: float = 1.0  # keep the smallest set of tokens whose probability reaches this; 1 keeps all
     top_k: int = 0  # keep the k likeliest tokens; 0 keeps all
     min_p: float = 0.0  # drop tokens less likely than this share of the likeliest
-    seed: int = 0  # same seed, same prompt: same tokens, whatever else is in the batch
-    logprobs: int | None = None  # report each token's log-probability, and those of so many likeliest
+    seed: int = 0  # same seed, same prompt: same tokens, in any batch
+    logprobs: int | None = None  # report each token's log-probability, and those of so many likeliest tokens
 
     @property
     def is_greedy(self) -> bool:
@@ -113,9 +113,9 @@ class StepPlan(FastPickle):
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprobs(FastPickle):
-    """A sampled token's log-probability, and the likeliest tokens in its place with theirs.
+    """A sampled token's log-probability, and the likeliest tokens at its position with theirs.
 
-    They are of the model's distribution: before temperature, filters and masks.
+    All are the model's own: before temperature, filters and masks.
     """
 
     logprob: float
@@ -128,20 +128,20 @@ class StepResult(FastPickle):
 
     step_id: int
     tokens: dict[int, int]  # by seq_id; NOT_A_NUMBER where a row's logits held NaN
-    elapsed_s: float  # between the results of two steps, or between a step's start and its result
-    logprobs: dict[int, TokenLogprobs] = field(default_factory=dict)  # by seq_id, of those that ask
+    elapsed_s: float  # to this result from the step's start or the previous result, the later of them
+    logprobs: dict[int, TokenLogprobs] = field(default_factory=dict)  # by seq_id, for rows that ask
 
 
 class StepFailed(Exception):
-    """A step raised: its KV is not to be trusted, and every sequence must be computed anew."""
+    """A step raised: no KV can be trusted any more, and every sequence must be computed anew."""
 
 
 class EngineLost(StepFailed):
-    """The engine was gone, with all KV, before the step began: no sequence of the step is to blame."""
+    """The engine had died, with all KV, before the step began: no sequence of the step is to blame."""
 
 
 class Engine(Protocol):
-    """What the scheduler's loop needs of an engine. Tests have an OracleEngine, which needs no model."""
+    """The engine, as the scheduler's loop uses it. Tests have an OracleEngine, which needs no model."""
 
     async def step(self, plan: StepPlan) -> StepResult | None:
         """Queue `plan`; return the oldest result not yet returned, or None while the pipeline fills.
@@ -153,4 +153,4 @@ class Engine(Protocol):
         """Return the result still in flight, if any, without queueing more. Raises StepFailed."""
 
     async def lost(self) -> None:
-        """Wait, while no step is asked for, until the engine has died; the next step raises EngineLost."""
+        """Wait, between steps only, until the engine has died; the next step or drain raises EngineLost."""

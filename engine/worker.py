@@ -3,8 +3,8 @@
     python -m pensieve.engine.worker SOCKET LOG_LEVEL
 
 MLX wants one owner: a lazy array of one thread cannot be evaluated on another, and two threads that evaluate
-one graph crash the process. Here the owner is the main thread of a process of its own: the server's Python
-does not keep it waiting, and the server survives its death.
+one graph crash the process. MLX's owner is the main thread of this process: the server's Python does not keep
+the model waiting, and the server survives the engine's death.
 """
 
 import logging
@@ -30,7 +30,7 @@ Build = Callable[..., tuple[Runner, Any]]
 
 
 class Worker:
-    """The public methods are what the other process may ask for, by name."""
+    """Carries out the other process's messages: each names a public method."""
 
     def __init__(self) -> None:
         self._runner: Runner | None = None
@@ -79,7 +79,7 @@ def _answer(worker: Worker, method: str, arguments: list[Any]) -> tuple[Exceptio
 
 
 def _can_cross(error: Exception) -> bool:
-    """Whether an exception can be pickled, and made again of its arguments."""
+    """Whether an exception can be pickled and unpickled: unpickling calls its class with `args`."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
@@ -103,9 +103,9 @@ def leave() -> NoReturn:
 
 
 def main() -> NoReturn:
-    """Serve the socket whose number is the argument."""
+    """Serve the socket whose file descriptor is the first argument; log at the level of the second."""
     set_up_logging(sys.argv[2])
-    # The parent handles a signal to both processes (systemd's stop, say); this process ends with the parent.
+    # Signals go to both processes (systemd's stop, say). The parent handles them; this process ends with it.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
