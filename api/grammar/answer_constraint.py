@@ -1,8 +1,8 @@
 """Constrains an answer to its grammar: a `scheduler.constraint.Constraint` over the sampled tokens.
 
 Thoughts and text are free: the constraint only follows their tags, as `OutputParser` does. After a call's
-start tag a grammar says which tokens may come, up to the call's end. Where the whole answer must conform to a
-grammar, it does so from the answer's beginning, or from the end of the thoughts.
+start tag a grammar says which tokens may come, up to the call's end. A grammar of the whole answer holds from
+the answer's beginning, or from the end of its thoughts.
 """
 
 import logging
@@ -17,17 +17,17 @@ from .vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
-MAX_SPACE = 4  # between a start tag and its call
+MAX_SPACE = 4  # bytes of space kept between a start tag and its call
 
 
 @dataclass(frozen=True, slots=True)
 class ConstraintSpec:
-    """What one request's answer must conform to.
+    """The grammars that one request's answer must conform to.
 
-    call: the grammar of a call and what follows it, from the start tag on; None where calls are not
+    call: the grammar of a call from its start tag on, with the text after it; None where calls are not
     constrained, and then `tags` has no tags of calls.
-    answer: the grammar that the answer begins with, after the thoughts; None where text is free.
-    may_think: the model may open its thoughts itself, before the answer.
+    answer: the grammar that holds from the answer's beginning, after the thoughts; None where text is free.
+    may_think: the model may open thoughts itself, before the answer.
     """
 
     vocabulary: Vocabulary
@@ -39,14 +39,14 @@ class ConstraintSpec:
 
 @dataclass(frozen=True, slots=True)
 class AnswerState:
-    """Where in its answer the model is.
+    """The state of an answer after the tokens so far.
 
-    mode: thoughts, or free text while there is no matcher.
-    partial_tag: the last bytes, as far as a tag may begin in them.
-    at_start: the answer has not begun, and thoughts may come before it.
-    awaits_answer: thoughts come before the required answer.
-    matcher: of the grammar that holds now, None while every token may come.
-    continues_as_text: free text follows the text of that grammar.
+    mode: what the next text belongs to, while there is no matcher: thoughts or free text.
+    partial_tag: the last bytes of the answer, as far as they may begin a tag.
+    at_start: the answer has not begun, so that thoughts may still come before it.
+    awaits_answer: the answer that the spec requires follows the present thoughts.
+    matcher: follows the grammar that holds now; None while every token may come.
+    continues_as_text: free text follows where the matcher's grammar ends.
     """
 
     mode: Mode = Mode.TEXT
@@ -65,11 +65,11 @@ class AnswerConstraint:
         self._spec = spec
         self._starts_thinking = starts_thinking
         self._refused: set[int] = set()  # at the present position
-        self._mask: bytes | None = None  # of the present position, once it was asked for
+        self._mask: bytes | None = None  # of the present position, once computed
         if starts_thinking:
             self._state = AnswerState(Mode.THINKING, awaits_answer=spec.answer is not None)
         elif spec.answer is not None:
-            self._state = replace(_begun(spec.answer, spec.answer.begin()), at_start=True)
+            self._state = replace(_state_in(spec.answer, spec.answer.begin()), at_start=True)
         else:
             self._state = AnswerState()
 
@@ -117,7 +117,7 @@ class AnswerConstraint:
         return bytes(mask)
 
     def _give_up(self, problem: str) -> None:
-        """Let the rest of the answer be free: an answer that must be read with care is better than none."""
+        """Stop constraining the answer: an answer that may break its grammar is better than none."""
         logger.warning("an answer is not constrained any more: %s", problem.partition("\n")[0])
         self._state = AnswerState()
         self._refused.clear()
@@ -164,7 +164,7 @@ class AnswerConstraint:
         end = self._end_tag()
         if not state.matcher.is_accepting():
             return replace(state, at_start=False, partial_tag=_last(text, len(end) - 1))
-        # The token may come; if text after the call begins a call that is none, it is read with care.
+        # The token may come even if the text after the call begins a malformed call: the parser repairs that.
         return self._follow(AnswerState(), text.partition(end)[2]) or AnswerState()
 
     def _end_tag(self) -> bytes:
@@ -172,7 +172,10 @@ class AnswerConstraint:
         return self._spec.tags.call[1]
 
     def _follow(self, state: AnswerState, text: bytes) -> AnswerState | None:
-        """Follow the tags of thoughts and free text, and begin the grammars that they begin."""
+        """Return the state after `text` of thoughts or free text, in the grammar that a tag in it begins.
+
+        None when the text after the tag does not conform to that grammar.
+        """
         spec, follower = self._spec, TagFollower(self._spec.tags, state.mode, state.partial_tag + text)
         while True:
             _, tag = follower.take()
@@ -182,25 +185,25 @@ class AnswerConstraint:
                 return replace(state, mode=follower.mode, partial_tag=follower.unread)
             follower.cross(tag)
             if follower.mode is Mode.CALL:
-                begun = follower.unread.lstrip()[:1]
-                if not begun:  # the next text tells whether this is a call, or text that mentions the tag
+                first_byte = follower.unread.lstrip()[:1]
+                if not first_byte:  # the next text shows whether this is a call or text that mentions the tag
                     return replace(state, mode=Mode.TEXT, partial_tag=tag + follower.unread[:MAX_SPACE])
-                if self._begin(spec.call, tag + begun) is not None:
+                if self._begin(spec.call, tag + first_byte) is not None:
                     return self._begin(spec.call, tag + follower.unread)
                 follower.end_call(b"")
             elif follower.mode is Mode.TEXT and state.awaits_answer:
                 return self._begin(spec.answer, follower.unread)
 
     def _begin(self, grammar: Grammar | None, text: bytes) -> AnswerState | None:
-        """Begin a grammar of which `text` has been written; None when it does not begin so."""
+        """Return the state in a grammar after `text`; None when no text of the grammar begins with `text`."""
         assert grammar is not None
         matcher, tokens = grammar.begin(), self._spec.vocabulary.spell(text)
         if matcher.try_consume_tokens(tokens) < len(tokens):
             return None
-        return _begun(grammar, matcher)
+        return _state_in(grammar, matcher)
 
 
-def _begun(grammar: Grammar, matcher: LLMatcher) -> AnswerState:
+def _state_in(grammar: Grammar, matcher: LLMatcher) -> AnswerState:
     return AnswerState(matcher=matcher, continues_as_text=grammar.continues_as_text)
 
 

@@ -21,7 +21,7 @@ def call_grammar(lark: Lark, tool_format: ToolFormat, tools: abc.Sequence[Callab
 def value_grammar(
     lark: Lark, schema: str, tool_format: ToolFormat | None, tools: abc.Sequence[CallableTool]
 ) -> str:
-    """Write the grammar of an answer that is one value, or else calls and nothing beside them."""
+    """Write the grammar of an answer that is either one value or calls, without other text."""
     value = lark.json(schema)
     lark.rules(PUNCTUATION)
     if tool_format is None:

@@ -1,4 +1,4 @@
-"""From a request's options to the constraint of its answer: tools that may be called, and a schema."""
+"""Makes the spec of an answer's constraint from a request's options: its tools, and its answer schema."""
 
 from collections.abc import Collection
 
@@ -16,7 +16,10 @@ from .vocabulary import Vocabulary, make_vocabulary
 def open_constraint_factory(
     model_format: ModelFormat, eos_ids: Collection[int]
 ) -> "ConstraintFactory | None":
-    """Make a model's constraint factory; None when no grammar can be compiled for its tokens or messages."""
+    """Make a model's constraint factory.
+
+    None when no grammar can be compiled: for gpt-oss's messages, or for the model's vocabulary.
+    """
     bytes_of = model_format.token_bytes.table
     if model_format.is_harmony or bytes_of is None:
         return None
@@ -27,7 +30,7 @@ def open_constraint_factory(
 
 
 class ConstraintFactory:
-    """Finds what the answers to requests to one model must conform to."""
+    """Makes the constraint specs of one model's requests."""
 
     def __init__(
         self, vocabulary: Vocabulary, tool_format: ToolFormat, thinking: ThinkingTags | None
@@ -41,13 +44,13 @@ class ConstraintFactory:
 
     @property
     def keeps_calls(self) -> bool:
-        """Whether calls can be kept to their tools' schemas: there is a grammar of the model's format."""
+        """Whether calls are constrained to their tools' schemas: the model's format has a grammar."""
         return self._tool_format is not None
 
     async def spec(self, options: AnswerOptions) -> ConstraintSpec | None:
-        """Return what the answer must conform to, None when that is nothing.
+        """Return the constraint spec of a request's answer; None where no grammar constrains it.
 
-        Raises InvalidRequest for a schema that cannot be enforced, or is too large to be.
+        Raises InvalidRequest for an answer schema that cannot be enforced, and for too large schemas.
         """
         tool_format, schema = self._tool_format, options.answer_schema
         tools = options.callable_tools if tool_format is not None else ()

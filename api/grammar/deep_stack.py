@@ -11,7 +11,7 @@ from typing import TypeVar
 
 STACK_BYTES = 256 << 20  # of addresses; memory is taken as the stack grows
 
-_sizes = threading.Lock()  # the size is a setting of the whole process
+_size_lock = threading.Lock()  # the stack size of new threads is a setting of the whole process
 
 T = TypeVar("T")
 
@@ -23,10 +23,10 @@ def on_deep_stack(code: Callable[[], T]) -> T:
     def run() -> None:
         try:
             result.set_result(code())
-        except BaseException as error:  # it is raised where the result is waited for
+        except BaseException as error:  # result() raises it in the waiting thread
             result.set_exception(error)
 
-    with _sizes:
+    with _size_lock:
         usual = threading.stack_size(STACK_BYTES)
         try:
             thread = threading.Thread(target=run, name="grammar", daemon=True)

@@ -1,4 +1,4 @@
-"""Compiles the grammars that answers must conform to, off the event loop, and keeps them."""
+"""Compiles the grammars that answers must conform to, off the event loop, and caches them."""
 
 import asyncio
 import hashlib
@@ -29,9 +29,9 @@ from .deep_stack import on_deep_stack
 from .vocabulary import Vocabulary
 
 MAX_GRAMMAR_CHARS = 512 * 1024
-MAX_KEPT_CHARS = 1024 * 1024  # of the grammars that are kept; compiled, a character takes about 200 bytes
+MAX_KEPT_CHARS = 1024 * 1024  # of all cached grammars; a character takes about 200 bytes once compiled
 MAX_IDLE_S = 3600.0
-MAX_COMPILING = 2  # at once: requests that only tokenise share the threads
+MAX_COMPILING = 2  # at once, in threads that also parse large bodies
 
 LIMITS = LLParserLimits(
     initial_lexer_fuel=1_000_000,  # 40 ms
@@ -46,7 +46,9 @@ LIMITS = LLParserLimits(
 class Grammar:
     """A compiled grammar.
 
-    continues_as_text: free text follows where the grammar may end, else only the end of the answer.
+    text: its source, in llguidance's dialect of Lark.
+    continues_as_text: free text may follow the grammar's text; otherwise the answer ends with it.
+    start: a matcher at the grammar's beginning, which only `begin` uses.
     """
 
     text: str
@@ -60,7 +62,7 @@ class Grammar:
 
 @dataclass(frozen=True, slots=True)
 class GrammarKey:
-    """What a grammar is compiled from. schema: of the whole answer, None for a grammar of calls."""
+    """The source of a grammar. schema: of the whole answer, None for a grammar of calls."""
 
     tools: tuple[Tool, ...]
     tool_format: ToolFormat | None
@@ -111,7 +113,7 @@ class GrammarCache:
         return grammar
 
     def _forget(self) -> None:
-        """Drop grammars that have long been unused, and the longest unused ones while there are too many."""
+        """Drop grammars unused for MAX_IDLE_S, and the least recently used beyond MAX_KEPT_CHARS."""
         for digest in list(self._kept):
             num_chars = sum(len(kept.text) for kept in self._kept.values())
             if num_chars <= MAX_KEPT_CHARS and time.monotonic() - self._used_s[digest] <= MAX_IDLE_S:
@@ -119,7 +121,7 @@ class GrammarCache:
             del self._kept[digest], self._used_s[digest]
 
     def compile(self, key: GrammarKey) -> Grammar:
-        """Compile in this thread, whose stack must be deep; the GIL is let go. Raises SchemaError."""
+        """Compile in this thread, which needs a deep stack, and release the GIL. Raises SchemaError."""
         calls = key.tool_format if key.tool_format and key.tool_format.is_constrained else None
         tools = [tool for tool in key.tools if not tool.is_placeholder] if calls else []
         schema = None if key.schema is None else exact_schema(key.schema)
@@ -127,7 +129,7 @@ class GrammarCache:
         if problem:
             raise SchemaError(f"the JSON schema cannot be enforced: {problem}")
         text = self._text(calls, [self._callable(calls, tool) for tool in tools] if calls else [], schema)
-        if len(text) > MAX_GRAMMAR_CHARS:  # rather many tools with loose arguments than none
+        if len(text) > MAX_GRAMMAR_CHARS:  # keep the tools' names at least, with any arguments
             text = self._text(calls, [CallableTool(tool.name, any_arguments()) for tool in tools], schema)
         return self._compiled(
             text, continues_as_text=schema is None and calls is not None and bool(calls.end)
@@ -144,7 +146,10 @@ class GrammarCache:
         return call_grammar(lark, tool_format, tools)
 
     def _callable(self, tool_format: ToolFormat, tool: Tool) -> CallableTool:
-        """Take as much of a tool's schema as can be compiled, so that the tool can be called in any case."""
+        """Return a tool with as much of its schema as can be compiled, so that it can always be called.
+
+        Raises SchemaTooLarge.
+        """
         for rewrite in (arguments_schema, structure_only):
             try:
                 found = CallableTool(tool.name, rewrite(tool.input_schema))
@@ -157,7 +162,7 @@ class GrammarCache:
         return CallableTool(tool.name, any_arguments())
 
     def _problem(self, text: str) -> str:
-        """Say why a grammar cannot be enforced, or that nothing conforms to it; empty when all is well."""
+        """Return why a grammar cannot be enforced, or that no text conforms to it; empty if neither."""
         matcher = LLMatcher(self._bytes, text, limits=LIMITS, log_level=0)
         if not matcher.is_error():
             matcher.compute_bitmask()
@@ -174,7 +179,7 @@ class GrammarCache:
 
 
 class _Bytes:
-    """A tokenizer of bytes: schemas are tried with it, because a small vocabulary makes that quick."""
+    """A tokenizer of bytes. Schemas are first compiled for it: a small vocabulary makes that fast."""
 
     tokens = (*(bytes([byte]) for byte in range(256)), b"<end>")
     special_token_ids = (256,)
@@ -190,10 +195,10 @@ def _byte_compiler() -> LLTokenizer:
 
 
 def _first_line(problem: str) -> str:
-    """Shorten what llguidance says of a schema; empty when it says nothing."""
+    """Shorten llguidance's error message of a schema to one line; empty when there is none."""
     if problem.startswith("NoExtension"):
         return "no value conforms to it"
     line, _, rest = problem.rpartition("failed to compile JSON schema: ")[2].partition("\n")
-    # What is wrong with a regular expression stands below a picture of the place.
+    # For a regular expression, llguidance first draws the place of the error and then names the reason.
     reasons = [reason for reason in rest.splitlines() if reason.startswith("error: ")] or [""]
     return f"{line} {reasons[0]}".strip()[:300]

@@ -9,10 +9,10 @@ from llguidance import LLTokenizer, TokenizerWrapper
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """What each token stands for.
+    """The bytes of each token, the special tokens, and llguidance's tokenizer.
 
-    special_tokens: tokens that are no text, by their content; a grammar must name them, and no string may
-    hold them.
+    special_tokens: ids of the tokens that are no text, by their content. A grammar allows such a token only
+    where it names it, never in a string.
     """
 
     bytes_of: list[bytes]
@@ -27,7 +27,7 @@ class Vocabulary:
         return b"\xff" * -(-len(self.bytes_of) // 8)
 
     def spell(self, text: bytes) -> list[int]:
-        """Write text in tokens of one byte, of which none is special."""
+        """Write text in tokens of one byte each, none of them special."""
         return [self.ids_of_bytes[byte] for byte in text]
 
     def text(self, token: int) -> bytes:
@@ -40,7 +40,7 @@ class Vocabulary:
 
 
 class _Speller:
-    """The tokenizer that llguidance asks for. How it cuts text has no influence on sampling."""
+    """The tokenizer that llguidance requires. How it splits text has no influence on sampling."""
 
     def __init__(
         self, tokens: abc.Sequence[bytes], special_ids: Collection[int], ids_of_bytes: abc.Sequence[int]
@@ -58,9 +58,9 @@ class _Speller:
 def make_vocabulary(
     bytes_of: list[bytes], special_tokens: dict[str, int], eos_ids: Collection[int]
 ) -> Vocabulary | None:
-    """Prepare a vocabulary for the compiler; takes a second for a large one.
+    """Prepare a vocabulary for the compiler, which takes a second for a large one.
 
-    None where decoding cannot be constrained: some byte has no token, or nothing ends an answer.
+    None where decoding cannot be constrained: some byte has no token of its own, or no token ends an answer.
     """
     known_eos = sorted(token for token in eos_ids if token < len(bytes_of))
     special_ids = {*special_tokens.values(), *known_eos}

@@ -1,4 +1,4 @@
-"""One answer: the scheduler's tokens as output events, with its usage and its stop reason."""
+"""One answer: the scheduler's tokens as output events, and the answer's usage and stop reason."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Usage:
 
 
 class Answer:
-    """Iterates over lists of output events. Call `close()` in a `finally`."""
+    """An async iterator over lists of output events. Call `close()` in a `finally`."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Answer:
         self._token_stream, self._parser = reader.token_stream, reader.parser
         self._record = record
         self._is_cut = is_cut
-        self._outcome: Outcome = "abort"  # unless it ends otherwise
+        self._outcome: Outcome = "abort"  # until the answer ends or fails
         self._ended = False
 
     @property
@@ -78,19 +78,19 @@ class Answer:
         return events + self._finish() if self._parser.done else events
 
     def close(self) -> None:
-        """End the request, in whatever state it is, and close its record. Further calls do nothing."""
+        """End the request, in any state, and close its record. Further calls do nothing."""
         self._token_stream.cancel()
         self._record.close(self._outcome, self._parser.results)
 
     def _finish(self) -> list[OutputEvent]:
         self._ended = True
         events = self._parser.finish()
-        self._outcome = self._why()
+        self._outcome = self._find_outcome()
         if self._token_stream.finish_reason == "stop":
-            self._record.num_generated += 1  # the stop token is sampled, but is not among the tokens read
+            self._record.num_generated += 1  # the stop token, which is sampled but not in the token stream
         return events
 
-    def _why(self) -> Outcome:
+    def _find_outcome(self) -> Outcome:
         if self._parser.stop_sequence is not None:
             return "stop_sequence"
         if not self._parser.done and self._token_stream.finish_reason == "length":

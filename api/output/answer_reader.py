@@ -24,7 +24,7 @@ class AnswerReader:
         return len(tokens), events
 
     def _feed_scored(self, tokens: list[int], logprobs: list[TokenLogprobs]) -> list[OutputEvent]:
-        """Feed tokens one by one, each with its log-probabilities where it is a part of the text."""
+        """Feed tokens one by one, and add a ScoredToken event after each token that is part of the text."""
         events: list[OutputEvent] = []
         for token, found in zip(tokens, logprobs, strict=True):
             was_text = self.parser.in_text

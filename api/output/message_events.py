@@ -50,7 +50,7 @@ def message_body(message_id: str, model: str, content: list[dict[str, Any]], usa
 class MessageStreamWriter:
     """Writes the events of one stream, each content block between its start and its stop.
 
-    omit_thoughts: thinking blocks come without their text, which their signature holds.
+    omit_thoughts: a thinking block has no text; its signature holds the text.
     """
 
     def __init__(self, model: str, omit_thoughts: bool = False) -> None:
@@ -73,7 +73,7 @@ class MessageStreamWriter:
         """Return the end of the last block, message_delta with the exact usage, and message_stop."""
         delta = {"stop_reason": answer.stop_reason, "stop_sequence": answer.stop_sequence}
         ending = {"type": "message_delta", "delta": delta, "usage": asdict(answer.usage)}
-        return self._close() + sse(ending) + sse({"type": "message_stop"})
+        return self._close_block() + sse(ending) + sse({"type": "message_stop"})
 
     def ping(self) -> str:
         """Return a ping."""
@@ -86,37 +86,38 @@ class MessageStreamWriter:
     def _event(self, event: OutputEvent) -> str:
         match event:
             case TextDelta() | ThinkingDelta():
-                return self._words(event)
+                return self._in_block(event)
             case ToolCallStart():
-                return self._close() + self._start(event)
+                return self._close_block() + self._open_block(event)
             case ArgumentsDelta():
                 return self._delta("input_json_delta", "partial_json", event.json)
             case ToolCallEnd():
-                return self._close()
+                return self._close_block()
             case ScoredToken():
                 return ""  # this API has no log-probabilities
 
-    def _words(self, event: TextDelta | ThinkingDelta) -> str:
-        start = "" if self._open is type(event) else self._close() + self._start(event)
+    def _in_block(self, event: TextDelta | ThinkingDelta) -> str:
+        """Return a delta of text or thoughts, after the start of its block unless that block is open."""
+        start = "" if self._open is type(event) else self._close_block() + self._open_block(event)
         if isinstance(event, ThinkingDelta) and self._omit_thoughts:
             self._omitted.append(event.text)
             return start
         key = "thinking" if isinstance(event, ThinkingDelta) else "text"
         return start + self._delta(f"{key}_delta", key, event.text)
 
-    def _start(self, event: TextDelta | ThinkingDelta | ToolCallStart) -> str:
+    def _open_block(self, event: TextDelta | ThinkingDelta | ToolCallStart) -> str:
         self._index += 1
         self._open = type(event)
         empty = empty_block(event)
         return sse({"type": "content_block_start", "index": self._index, "content_block": empty})
 
     def _delta(self, kind: str, key: str, text: str) -> str:
-        # The same text as sse() returns, at less cost: there is one delta for each token.
+        # The same text as sse() would return, built in less time: there is one delta for each token.
         delta = f'{{"type":"{kind}","{key}":{compact_json(text)}}}'
         data = f'{{"type":"content_block_delta","index":{self._index},"delta":{delta}}}'
         return f"event: content_block_delta\ndata: {data}\n\n"
 
-    def _close(self) -> str:
+    def _close_block(self) -> str:
         if self._open is None:
             return ""
         signed = self._sign() if self._open is ThinkingDelta else ""
@@ -155,7 +156,7 @@ class MessageBodyBuilder:
         for event in events:
             match event:
                 case ToolCallStart():
-                    self._start(event)
+                    self._open_block(event)
                 case ArgumentsDelta():
                     self._arguments.append(event.json)
                 case ToolCallEnd():
@@ -165,7 +166,7 @@ class MessageBodyBuilder:
                     pass  # this API has no log-probabilities
                 case TextDelta() | ThinkingDelta():
                     if self._open is not type(event):
-                        self._start(event)
+                        self._open_block(event)
                     self._fill(self._blocks[-1], event)
 
     def message(self, answer: Answer) -> dict[str, Any]:
@@ -176,7 +177,7 @@ class MessageBodyBuilder:
         body = message_body(new_message_id(), self._model, self._blocks, answer.usage)
         return body | {"stop_reason": answer.stop_reason, "stop_sequence": answer.stop_sequence}
 
-    def _start(self, event: TextDelta | ThinkingDelta | ToolCallStart) -> None:
+    def _open_block(self, event: TextDelta | ThinkingDelta | ToolCallStart) -> None:
         self._blocks.append(empty_block(event))
         self._open = type(event)
 

@@ -1,7 +1,7 @@
 """Token ids to text, thinking and tool calls: a state machine without I/O.
 
-The events join to the same answer whatever the sizes of the chunks that are fed: text is held back only while
-it could be the beginning of a tag (`<tool_call>`, `</think>`, a stop sequence) or space before a tag.
+The events join to the same answer for chunks of any size. Text is held back only while it could be the
+beginning of a tag (`<tool_call>`, `</think>`, a stop sequence) or space before a tag.
 """
 
 import copy
@@ -21,15 +21,15 @@ class OutputParser:
 
     def __init__(self, detokenizer: Detokenizer, answer_format: AnswerFormat) -> None:
         self.done = False
-        self.stop_sequence: str | None = None  # the one that ended the answer
+        self.stop_sequence: str | None = None  # that ended the answer
         self.has_calls = False
-        self.results: list[ParseResult] = []  # of each call between tags
+        self.results: list[ParseResult] = []  # of each text between a call's tags
         self._detokenizer = detokenizer
         self._format = answer_format
         self._tags = answer_format.tags
         mode = Mode.THINKING if answer_format.starts_thinking else Mode.TEXT
         self._follower = TagFollower(self._tags, mode, "")
-        self._space = ""  # trailing space of the open block, shown only if more of the block follows
+        self._space = ""  # trailing space of the open block, sent only if more of the block follows
         self._body: ToolCallBody | None = None  # of the call that is open
         self._block: type[OutputEvent] | None = None  # kind of the block that is open
         self._events: list[OutputEvent] = []
@@ -62,7 +62,7 @@ class OutputParser:
         """Return the events that were held back; nothing may be fed afterwards."""
         if not self.done:
             self._follower.unread += self._detokenizer.flush()
-            self._end()
+            self._end_answer()
         return self._take()
 
     def _take(self) -> list[OutputEvent]:
@@ -70,7 +70,7 @@ class OutputParser:
         return events
 
     def _scan(self) -> None:
-        """Emit the unread text, as far as no tag can begin in it."""
+        """Emit the unread text up to where an incomplete tag may begin, and handle the tags in it."""
         follower = self._follower
         while not self.done:
             mode = follower.mode
@@ -84,7 +84,7 @@ class OutputParser:
             self._cross(mode, tag)
 
     def _in_value(self) -> bool:
-        """Whether a value has begun, or begins in the unread text, where no start tag can stand instead."""
+        """Whether the value has begun, or begins in the unread text, which then begins with no start tag."""
         if not self._format.is_value or not self.in_text:
             return False
         text = self._follower.unread.lstrip(SPACE)
@@ -92,12 +92,12 @@ class OutputParser:
         return self._block is TextDelta or (bool(text) and not may_be_tag)
 
     def _cross(self, mode: Mode, tag: str) -> None:
-        """Go on after a tag. mode: what the text before the tag belongs to."""
+        """Handle a tag. mode: what the text before the tag belongs to."""
         if mode is Mode.CALL:
             assert self._body is not None, "a call has a body"
-            self._follow(self._body, self._body.add_end_tag())
+            self._advance_body(self._body, self._body.add_end_tag())
         elif mode is Mode.THINKING:
-            # Even empty thoughts are a block to what follows them.
+            # Text after thoughts begins a new block, even if the thoughts are empty.
             self._space, self._block = "", ThinkingDelta
         elif self._follower.mode is Mode.CALL:
             assert self._format.tool_format is not None, "a call has a format"
@@ -110,25 +110,25 @@ class OutputParser:
 
     def _emit(self, text: str) -> None:
         if self._body is not None:
-            self._follow(self._body, self._body.add(text))
+            self._advance_body(self._body, self._body.add(text))
         elif self.in_thoughts:
             self._emit_in_block(ThinkingDelta, text)
         else:
             self._emit_in_block(TextDelta, text)
 
     def _emit_in_block(self, kind: type[TextDelta] | type[ThinkingDelta], text: str) -> None:
-        """Add to a block. Space where it borders on another block is the template's, not its own."""
+        """Add text to a block. Space at a border between blocks is the template's, and is dropped."""
         if self._block is not kind and (self._block is not None or kind is ThinkingDelta):
             text = text.lstrip(SPACE)
         text = self._space + text
-        shown = text if self._format.is_plain else text.rstrip(SPACE)
-        self._space = text[len(shown) :]
-        if shown:
+        sent = text if self._format.is_plain else text.rstrip(SPACE)
+        self._space = text[len(sent) :]
+        if sent:
             self._block = kind
-            self._events.append(kind(shown))
+            self._events.append(kind(sent))
 
     def _emit_calls(self, events: list[OutputEvent]) -> None:
-        """Emit events of calls; where the answer is to hold one call only, the call's end ends the answer."""
+        """Emit events of calls; in an answer of one call, the end of the first call ends the answer."""
         if events:
             self._space, self._block, self.has_calls = "", ToolCallStart, True
         ends = [place for place, event in enumerate(events, 1) if isinstance(event, ToolCallEnd)]
@@ -137,8 +137,8 @@ class OutputParser:
             events = events[: ends[0]]
         self._events += events
 
-    def _follow(self, body: ToolCallBody, events: list[OutputEvent]) -> None:
-        """Emit the events of a call's body, and go on after the body when it is over."""
+    def _advance_body(self, body: ToolCallBody, events: list[OutputEvent]) -> None:
+        """Emit events of the open call's body, and end the body when it is over."""
         self._emit_calls(events)
         if self.done:
             self.results.append("ok")
@@ -146,7 +146,7 @@ class OutputParser:
             self._end_body(body)
 
     def _end_body(self, body: ToolCallBody) -> None:
-        """Go on after a call's body. What holds no call is text again."""
+        """End a call's body. A part of the body that holds no call becomes text; unread text is read anew."""
         tool_format = self._format.tool_format
         assert tool_format is not None, "a call has a format"
         self._body = None
@@ -157,13 +157,13 @@ class OutputParser:
             end = tool_format.end if body.is_over else ""
             self._emit_in_block(TextDelta, tool_format.start + result.text + end)
         rest = result.unread
-        if body.is_over:  # text before the end tag is of no interest, unless it holds another call
+        if body.is_over:  # unread text before the end tag is dropped, unless it holds another call
             place = rest.find(tool_format.start)
             rest = rest[place:] + tool_format.end if place >= 0 else ""
         self._follower.end_call(rest + body.remainder)
 
-    def _end(self) -> None:
-        """Deal with what is open at the end of the answer."""
+    def _end_answer(self) -> None:
+        """Emit the unread text and end the open call, at the end of the answer."""
         follower = self._follower
         while not self.done and (follower.unread or self._body is not None):
             self._scan()
@@ -176,7 +176,7 @@ class OutputParser:
             self._flush_space()
 
     def _flush_space(self) -> None:
-        """Show trailing space after all: the text it belongs to ends the answer, or is the whole of it."""
+        """Emit the trailing space of the text that ends the answer; other trailing space is dropped."""
         if self._space and self._block in (None, TextDelta):
             self._events.append(TextDelta(self._space))
             self._block = TextDelta

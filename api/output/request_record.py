@@ -1,14 +1,14 @@
-"""One request's record: times and counts while it is answered, then its metrics and its line in the log.
+"""One request's record: times and counts of its answer; at its end, its metrics and its log line.
 
-The line is one per finished request, at level info, in logfmt:
+Each finished request has one line, at level info, in logfmt:
 
     request req_4f… session=5f2c… prompt=24103 cached=23968 generated=212 queue=0.012s ttft=0.210s rate=41.2/s
     outcome=tool_use
 
-prompt, cached and generated are tokens. queue runs from arrival to admission, or to the end of a request
-that was never admitted; ttft from arrival to the first token; rate counts the tokens after the first one.
-outcome is one of Outcome. `-` is written for what there is not. Refused requests have no line; no prompt
-text is logged.
+prompt, cached and generated are counts of tokens. queue is the time from the scheduler's queue to admission,
+or to the end of a request that was never admitted; ttft is the time from the request's arrival to its first
+token; rate counts the tokens after the first. outcome is one of Outcome. `-` stands for a missing value.
+Refused requests have no line; no prompt text is logged.
 """
 
 import logging
@@ -26,12 +26,12 @@ logger = logging.getLogger(__name__)
 
 
 class RequestRecord:
-    """The times and counts of one request that the scheduler has taken."""
+    """The times and counts of one request that the scheduler has queued."""
 
     def __init__(
         self, request: Request, token_stream: TokenSource, metrics: Metrics, started_s: float
     ) -> None:
-        """started_s: time.monotonic() when the request came in."""
+        """started_s: time.monotonic() when the request arrived."""
         self.num_generated = 0  # tokens sampled so far, the stop token at the end among them
         self._request = request
         self._token_stream = token_stream
@@ -42,7 +42,7 @@ class RequestRecord:
         self._is_closed = False
 
     def generated(self, num_tokens: int) -> None:
-        """Note that `num_tokens` new tokens have come."""
+        """Count `num_tokens` new tokens, and observe their latency."""
         now = time.monotonic()
         self.num_generated += num_tokens
         if self._ttft_s is None:
@@ -53,9 +53,9 @@ class RequestRecord:
         self._last_tokens_s = now
 
     def close(self, outcome: Outcome, calls: Iterable[ParseResult]) -> None:
-        """Write metrics and log line of the ended request; only the first call does anything.
+        """Write metrics and log line of the ended request. Further calls do nothing.
 
-        calls: what became of each of its tool calls.
+        calls: the parse result of each tool call.
         """
         if self._is_closed:
             return
@@ -86,6 +86,6 @@ class RequestRecord:
 
 
 def escaped(text: str) -> str:
-    """Return the beginning of a client's text as one printable word that forges no line or field."""
+    """Return the beginning of a client's text as one printable word, which cannot forge a line or field."""
     word = text[:MAX_LOGGED_CHARS].encode("unicode_escape").decode("ascii").replace(" ", "\\x20")
     return word if len(text) <= MAX_LOGGED_CHARS else word + "..."

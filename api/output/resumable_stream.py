@@ -1,7 +1,7 @@
-"""A token stream that can be made to go on from other tokens than those that were sampled.
+"""A token stream that can continue from other tokens than those that were sampled.
 
-The engine need not know: the sequence is cancelled, and a new one goes on from the tokens that are wanted.
-Its KV is in the prefix cache, so that this costs no more than a step or two.
+The sequence is cancelled, and a new one is queued whose prompt ends with the chosen tokens. Nearly all of its KV
+is in the prefix cache, so that continuing costs a step or two.
 """
 
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from ..protocols import TokenSource
 
 
 class ResumableTokenStream:
-    """One token stream to its reader, which may be several to the scheduler."""
+    """One token stream to its reader, made of one or several token streams of the scheduler."""
 
     def __init__(self, submit: Callable[[Request], TokenSource], request: Request) -> None:
         self._submit = submit
         self._request = request
         self._first = self._current = submit(request)
-        self._is_full = False  # the tokens to go on from are as many as the answer may have
+        self._is_full = False  # the tokens to continue from are as many as the answer may have
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -34,28 +34,28 @@ class ResumableTokenStream:
 
     @property
     def finish_reason(self) -> FinishReason | None:
-        """Why the last of the scheduler's streams ended, None before its end."""
+        """Why the scheduler's latest stream ended, None while it runs; "length" once the answer is full."""
         return "length" if self._is_full else self._current.finish_reason
 
     @property
     def arrival_s(self) -> float:
-        """When the request was submitted first."""
+        """time.monotonic() when the request was first queued."""
         return self._first.arrival_s
 
     @property
     def admitted_s(self) -> float | None:
-        """When the request was admitted first."""
+        """time.monotonic() when the request was first admitted, None before."""
         return self._first.admitted_s
 
     @property
     def first_token_s(self) -> float | None:
-        """When the request's first token came."""
+        """time.monotonic() when the request's first token arrived, None before."""
         return self._first.first_token_s
 
     @property
     def logprobs(self) -> list[TokenLogprobs]:
-        """Log-probabilities, of which there are none."""
-        return []  # only OpenAI's routes ask for them, and those have no thinking budget
+        """An empty list."""
+        return []  # only OpenAI's routes ask for log-probabilities, and they set no thinking budget
 
     async def __anext__(self) -> list[int]:
         """Return new tokens. Raises StopAsyncIteration at the end, EngineFailed on failure."""
@@ -68,7 +68,7 @@ class ResumableTokenStream:
         self._current.cancel()
 
     def resume(self, tokens: list[int]) -> bool:
-        """Go on after `tokens`, which are the answer so far; False when the queue has no place for that."""
+        """Continue after `tokens`, as the answer so far. Returns False when the scheduler refuses to."""
         room = self._request.max_tokens - len(tokens)
         if room < 1:
             self._is_full = True

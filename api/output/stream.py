@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SENDS_BEFORE_YIELD = 32
-"""Sends after which a stream yields to other tasks; with fast client and tokens it would never wait."""
+"""Sends after which a stream yields to other tasks: where client and tokens are fast, it would never wait."""
 
 
 class StreamWriter(Protocol):
@@ -36,10 +36,10 @@ class StreamWriter(Protocol):
         """Return the events that end the stream of an ended answer."""
 
     def ping(self) -> str:
-        """Return an event that means nothing and shows that the server is alive."""
+        """Return an event without content, which shows that the server is alive."""
 
     def error(self, problem: ApiError, request_id: str) -> str:
-        """Return the event that tells of an answer's failure."""
+        """Return the event that reports an answer's failure."""
 
 
 class BodyBuilder(Protocol):
@@ -55,8 +55,8 @@ class BodyBuilder(Protocol):
 class AnswerStream(Response):
     """Streams an answer.
 
-    The request is queued when the response is sent: an answer that exists is always sent and closed.
-    start: queues the request; an exception that it raises is answered with an ordinary error response.
+    The request is queued only when the response is sent, so that every queued answer is sent and closed.
+    start: queues the request; an exception that it raises becomes an ordinary error response.
     """
 
     media_type = "text/event-stream"
@@ -69,7 +69,7 @@ class AnswerStream(Response):
         self._keep_alive = keep_alive
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Queue the request, send its answer, and close it however it ends."""
+        """Queue the request, send its answer, and close the answer in any case."""
         answer = self._start()
         try:
             await until_disconnect(receive, self._stream(answer, send, scope["state"]["request_id"]))
@@ -88,7 +88,7 @@ class AnswerStream(Response):
             # The status has been sent: only an event can tell the client.
             problem = api_error(error)
             if isinstance(problem, EngineError):
-                known = isinstance(error, PensieveError)  # its cause was logged where it was raised
+                known = isinstance(error, PensieveError)  # the raising code has logged its cause
                 logger.error("request %s failed: %s", request_id, error, exc_info=not known)
             await output.send(writer.error(problem, request_id))
         finally:
@@ -117,7 +117,7 @@ class EventSender:
     async def ping(self) -> None:
         """Send pings until cancelled."""
         while True:
-            # The first ping is early: message_start alone does not show that the request is being worked on.
+            # The first ping comes early: message_start alone does not show that the request is in work.
             patience_s = self._keep_alive.first_s if self._num_sent == 1 else self._keep_alive.interval_s
             wait_s = self._last_sent_s + patience_s - time.monotonic()
             if wait_s > 0:

@@ -1,4 +1,4 @@
-"""Ends a model's thoughts where the client's budget for them does."""
+"""Closes a model's thoughts when they have taken the tokens of the client's budget."""
 
 from dataclasses import dataclass
 
@@ -17,10 +17,10 @@ class ThinkingBudget:
 
 
 class BudgetedReader(AnswerReader):
-    """Reads an answer and closes its thoughts when they have taken their tokens.
+    """Reads an answer and closes its thoughts when their budget is spent.
 
-    The answer's own parser says which tokens are thoughts: a thinking tag in a call's argument opens none,
-    and tokens that were written to close them would become a part of the argument.
+    The answer's own parser tells which tokens are thoughts. A thinking tag in a call's argument opens no
+    thoughts, and closing tokens written there would become part of the argument.
     """
 
     def __init__(
@@ -31,10 +31,10 @@ class BudgetedReader(AnswerReader):
         self._closing_tokens = list(budget.closing_tokens)
         self._num_left = budget.num_tokens
         self._sampled: list[int] = []  # the answer so far
-        self._has_failed = False  # to close the thoughts: they go on, and are not counted any more
+        self._has_failed = False  # the scheduler refused to close the thoughts: they go on without a budget
 
     async def read(self) -> tuple[int, list[OutputEvent]]:
-        """Return the number of new tokens, those that close the thoughts included, and the certain events.
+        """Return the number of new tokens, closing tokens included, and the events that have become certain.
 
         Raises what `AnswerReader.read` raises.
         """
@@ -54,6 +54,6 @@ class BudgetedReader(AnswerReader):
         return len(self._sampled) - num_before, join_deltas(events)
 
     def _exceeds_budget(self, token: int) -> bool:
-        """Whether `token` belongs to thoughts that have taken all their tokens."""
+        """Whether `token` is part of thoughts whose budget is spent."""
         is_spent = self._num_left <= 0 and not self._has_failed
         return is_spent and self.parser.in_thoughts and not self.parser.leaves_thoughts(token)

@@ -1,1 +1,1 @@
-"""A request's way to token ids: conversation, chat template, tokenizer."""
+"""Turns a request into the token ids of its prompt: conversation, chat template, tokenizer."""

@@ -1,7 +1,7 @@
 """Converts a request's messages to the messages that chat templates read, the same for all templates.
 
-Each message is converted by fixed rules that depend on nothing after it, so that a conversation that grows
-renders to a prompt that grows and its earlier part is found in the prefix cache.
+Each message is converted by fixed rules that depend on no later message: the prompt of a longer conversation
+begins with the prompt of its earlier part, which is then found in the prefix cache.
 """
 
 from collections import abc
@@ -28,7 +28,7 @@ from ..schema import (
 )
 from .media import media_text
 
-# This line changes with every conversation: no two would share a prefix.
+# A line that is different in every conversation: with it, no two conversations would share a prefix.
 BILLING_PREFIX = "x-anthropic-billing-header"
 
 
@@ -41,9 +41,9 @@ def system_text(blocks: abc.Sequence[TextBlock]) -> str:
 def hoist_system(request: CountTokensRequest) -> CountTokensRequest:
     """Move the system messages that stand before the first answer to the end of the system prompt.
 
-    Claude Code sends 10,000 characters of environment after the user's first words. Before those words they
-    are a prefix that all sessions of a folder share. Later system messages stay in place: moving them would
-    change a prefix that is cached.
+    Claude Code sends 10,000 characters of environment after the user's first words. Before those words, the
+    environment is part of a prefix that all sessions of a folder share. Later system messages stay in place:
+    moving them would change a cached prefix.
     """
     messages = request.messages
     first_answer = next((i for i, m in enumerate(messages) if isinstance(m, AssistantMessage)), len(messages))
@@ -60,35 +60,35 @@ def hoist_system(request: CountTokensRequest) -> CountTokensRequest:
 def template_messages(request: CountTokensRequest) -> list[TemplateMessage]:
     """Convert a request's messages; the system prompt is not among them."""
     tools = {tool.name: tool for tool in request.tools or []}
-    calls: dict[str, str] = {}
+    called: dict[str, str] = {}  # the tool's name by the call's id
     messages: list[TemplateMessage] = []
     for message in request.messages:
-        messages += _convert(message, tools, calls)
+        messages += _convert(message, tools, called)
     return messages
 
 
 def closing_instruction(options: AnswerOptions) -> str:
-    """Put into words what a request asks of its answer; empty when it asks for nothing.
+    """Write a request's tool choice and answer schema as an instruction to the model; empty without either.
 
-    The instruction stands at the end of the prompt, so that it spoils no prefix. A model that is told what is
-    wanted does better, also where `grammar/constraint_factory.py` constrains decoding.
+    The instruction stands at the end of the prompt, so that prompts without it share the prefix. A model that
+    reads the instruction answers better, also where `api/grammar/` constrains decoding.
     """
     parts = [_tool_choice_rule(options), _format_rule(options)]
     return "\n".join(part for part in parts if part)
 
 
-def _convert(message: Message, tools: dict[str, Tool], calls: dict[str, str]) -> list[TemplateMessage]:
+def _convert(message: Message, tools: dict[str, Tool], called: dict[str, str]) -> list[TemplateMessage]:
     match message:
         case UserMessage():
-            return _from_user(message, tools, calls)
+            return _from_user(message, tools, called)
         case SystemMessage():
             text = _join([block.text for block in message.content if isinstance(block, TextBlock)])
             return [{"role": "system", "content": text}] if text else []
         case AssistantMessage():
-            return [_from_assistant(message, calls)]
+            return [_from_assistant(message, called)]
 
 
-def _from_user(message: UserMessage, tools: dict[str, Tool], calls: dict[str, str]) -> list[TemplateMessage]:
+def _from_user(message: UserMessage, tools: dict[str, Tool], called: dict[str, str]) -> list[TemplateMessage]:
     """Split a user's message: the tools' results in order, then the user's text."""
     results = [block for block in message.content if isinstance(block, ToolResultBlock)]
     texts = [_block_text(block, tools) for block in message.content if not isinstance(block, ToolResultBlock)]
@@ -96,7 +96,7 @@ def _from_user(message: UserMessage, tools: dict[str, Tool], calls: dict[str, st
         {
             "role": "tool",
             "tool_call_id": result.tool_use_id,
-            "name": calls.get(result.tool_use_id, ""),
+            "name": called.get(result.tool_use_id, ""),
             "content": _result_text(result, tools),
         }
         for result in results
@@ -109,7 +109,7 @@ def _from_user(message: UserMessage, tools: dict[str, Tool], calls: dict[str, st
 
 def _result_text(result: ToolResultBlock, tools: dict[str, Tool]) -> str:
     text = _join([_block_text(block, tools) for block in result.content])
-    # Templates cannot show that a call failed; most error texts say it themselves.
+    # Templates have no field for a failed call; most error texts name the error themselves.
     return f"Error: {text}" if result.is_error and "error" not in text[:200].lower() else text
 
 
@@ -123,7 +123,7 @@ def _block_text(
         case ToolReferenceBlock():
             return _loaded_tool(block.tool_name, tools)
         case SearchResultBlock():
-            return _join([passage.text for passage in block.content])
+            return _join([part.text for part in block.content])
         case MediaBlock() | DocumentBlock():
             return media_text(block)
 
@@ -133,8 +133,8 @@ def _loaded_tool(name: str, tools: dict[str, Tool]) -> str:
     return f"[tool {name} is not available]" if tool is None else describe_loaded(tool)
 
 
-def _from_assistant(message: AssistantMessage, calls: dict[str, str]) -> TemplateMessage:
-    """Convert an earlier answer, and add its calls' names to `calls` by id, for their results."""
+def _from_assistant(message: AssistantMessage, called: dict[str, str]) -> TemplateMessage:
+    """Convert an earlier answer, and add its calls to `called`, for the results that follow."""
     converted: TemplateMessage = {"role": "assistant"}
     converted["content"] = _join([block.text for block in message.content if block.type == "text"])
     thoughts = [
@@ -144,7 +144,7 @@ def _from_assistant(message: AssistantMessage, calls: dict[str, str]) -> Templat
         converted["reasoning_content"] = _join(thoughts)
     uses = [block for block in message.content if block.type == "tool_use"]
     if uses:
-        calls.update((use.id, use.name) for use in uses)
+        called.update((use.id, use.name) for use in uses)
         converted["tool_calls"] = [_template_call(use) for use in uses]
     return converted
 

@@ -1,4 +1,4 @@
-"""A cache of prompts' token counts, by the bytes of the request."""
+"""A cache of prompts' token counts, by the hash of the request's body."""
 
 import asyncio
 import hashlib
@@ -9,15 +9,15 @@ MAX_COUNTS = 4096  # each a few hundred bytes
 
 
 class Counts:
-    """The latest counts, finished or under way: editors ask for the same count many times at once."""
+    """The MAX_COUNTS latest counts, finished or under way: editors ask for one count many times at once."""
 
     def __init__(self) -> None:
         self._counts: OrderedDict[bytes, asyncio.Future[int]] = OrderedDict()
 
     async def get(self, body: bytes, count: Callable[[], Awaitable[int]]) -> int:
-        """Return the count of a body, from the cache or from `count`, which runs once at a time for one body.
+        """Return a body's count, from the cache or from `count`. Requests with equal bodies share one run.
 
-        Raises what `count` raises; a failure is not kept.
+        Raises what `count` raises; a failure is not cached.
         """
         key = hashlib.sha256(body).digest()
         known = self._counts.get(key)

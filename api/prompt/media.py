@@ -1,7 +1,7 @@
 """Pictures, sounds and documents, for a model that reads text only. Nothing is ever fetched.
 
-They are replaced by a note that the model can read, or the request is refused. For Claude Code a note is
-better: it sends the conversation again in every request, so that one refused picture would end the session.
+A note that the model can read replaces such content, or the request is refused. For Claude Code a note is
+better: every request repeats the whole conversation, so that one refused picture would end the session.
 """
 
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""A request's messages to the token ids of its prompt, off the event loop."""
+"""Builds prompts: renders and tokenises a request's messages, off the event loop."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A request's prompt, and how long it took to build."""
+    """A request's prompt, and the seconds that rendering and tokenising it took."""
 
     tokens: list[int]
     starts_thinking: bool  # the prompt has opened the model's thoughts
@@ -33,7 +33,7 @@ class Prompt:
     tokenize_s: float
 
 
-NUM_BUILDERS = 2
+NUM_BUILDERS = 2  # threads that build the prompts of requests
 
 
 class PromptBuilder:
@@ -53,8 +53,8 @@ class PromptBuilder:
         self._tokenizer = tokenizer
         self._special_tokens = SpecialTokens(tokenizer)
         self._template = template
-        # Rendering holds the GIL, which answers under way need: no more than these at a time, and a burst of
-        # counts not before prompts that somebody waits for.
+        # Rendering holds the GIL, which streams need as well: so threads are few. Counts have their own
+        # thread, so that a burst of counts does not delay prompts.
         self._builders = ThreadPoolExecutor(NUM_BUILDERS, "prompt")
         self._counter = ThreadPoolExecutor(1, "count")
 
@@ -93,7 +93,10 @@ class PromptBuilder:
         )
 
     async def tokens(self, prompt: str | list[int]) -> list[int]:
-        """Tokenise a prompt that is taken as it is: special tokens in its text are meant as such."""
+        """Tokenise a prompt that goes to the model as it is, special tokens in it included.
+
+        Raises InvalidRequest for an empty prompt or an id that the model does not have.
+        """
         tokens = (
             await _run(self._builders, lambda: self._encode(prompt)) if isinstance(prompt, str) else prompt
         )
@@ -104,14 +107,14 @@ class PromptBuilder:
         return self._tokenizer.encode(text, add_special_tokens=True)
 
     def _check_tokens(self, tokens: list[int]) -> None:
-        """Refuse ids without an embedding: MLX would read past the end of its arrays."""
+        """Refuse an empty prompt and ids without an embedding: MLX would read past the end of its arrays."""
         if not tokens:
             raise InvalidRequest("the prompt is empty")
         if not 0 <= min(tokens) <= max(tokens) < self._vocab_size:
             raise InvalidRequest("the prompt holds a special token that the model does not know")
 
     def _without_thinking(self, text: str) -> str:
-        """Close the thoughts that a template without a switch has opened for the model."""
+        """Close the thoughts if the rendered text has opened them, as templates without a switch do."""
         thinking = self._format.thinking
         return text + thinking.closing if thinking and self._format.starts_thinking(text) else text
 
@@ -121,7 +124,7 @@ async def _run(executor: Executor, function: Callable[[], R]) -> R:
 
 
 def _with_instruction(request: CountTokensRequest, options: AnswerOptions) -> list[TemplateMessage]:
-    """Add what the request asks for in fields to what it asks for in words."""
+    """Return the template's messages with the closing instruction last, but before an answer to continue."""
     messages = template_messages(request)
     instruction = closing_instruction(options)
     if instruction:

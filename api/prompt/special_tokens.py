@@ -52,7 +52,7 @@ class SpecialTokens:
     def encode(self, text: str, separator: str) -> list[int]:
         """Tokenise a rendered text whose content `escape` has split by `separator`.
 
-        The text holds all special tokens already, the one that begins a prompt included: none is added.
+        No special token is added: the template has written all of them, also the one that begins a prompt.
         """
         if separator and self._renamed is not None:
             names = self._renamed.names
@@ -93,7 +93,7 @@ class RenamedTokenizer:
         self._original_ids = dict(zip(renamed_ids, added, strict=True))  # of added tokens
 
     def encode(self, text: str) -> list[int]:
-        """Tokenise a text whose special tokens are written by their random names, to the original's ids."""
+        """Return the original tokenizer's ids of a text in which random names stand for special tokens."""
         # A batch of one: only batches release the GIL.
         (encoding,) = self._backend.encode_batch([text], add_special_tokens=False)
         original_ids = self._original_ids

@@ -1,6 +1,6 @@
-"""Renders conversations with a model's chat template, whose features are found by rendering probes once.
+"""Renders conversations with a model's chat template. Probes that are rendered once find its features.
 
-Templates differ in where system texts may stand, whether they know tools, and how they want arguments.
+Templates differ in where they take system texts, in whether they show tools, and in the form of arguments.
 Nothing is looked up by a model's name.
 """
 
@@ -68,14 +68,14 @@ class TemplateTooSlow(InvalidRequest):
 
 @dataclass(frozen=True, slots=True)
 class TemplateFeatures:
-    """What one template does with each kind of message."""
+    """What one template can show, and in which form."""
 
     system_first: bool  # shows a system message at the head
     system_later: bool  # shows a later system message in its place
     user_runs: bool  # shows two user messages in a row
     native_tools: bool  # shows tools, calls and results, in a format that can be read back
     text_arguments: bool  # wants a call's arguments as a JSON string, not as an object
-    thoughts_key: str | None = None  # the name by which it reads thoughts, None when it shows none
+    thoughts_key: str | None = None  # the message's key from which it reads thoughts, None if it shows none
     thoughts_exclude_text: bool = False  # refuses a call with both thoughts and text before it
     thinking: ThinkingFeatures = NO_THINKING_FEATURES
 
@@ -143,7 +143,7 @@ class ChatTemplate:
         return full[1][: len(full[1]) - len(bare[1])]
 
     def _arrange(self, system: str, messages: abc.Sequence[TemplateMessage]) -> list[TemplateMessage]:
-        """Fit a conversation to the template: system texts that it does not show become the user's."""
+        """Fit a conversation to the template: system texts that it cannot show become the user's messages."""
         arranged: list[TemplateMessage] = []
         if system:
             head = {"role": "system", "content": system}
@@ -161,7 +161,7 @@ class ChatTemplate:
         return message | {"tool_calls": [with_text_arguments(call) for call in message["tool_calls"]]}
 
     def _with_thoughts(self, message: TemplateMessage) -> TemplateMessage:
-        """Return a message with its thoughts under the name that the template reads, or without them."""
+        """Return a message with its thoughts under the template's key, without thoughts where it has none."""
         if "reasoning_content" not in message or self.features.thoughts_key == "reasoning_content":
             return message
         moved = {key: value for key, value in message.items() if key != "reasoning_content"}
@@ -222,7 +222,7 @@ class ChatTemplate:
         )
 
     def _shows_thoughts(self, key: str, native: bool) -> bool:
-        """Return whether the template shows thoughts, if only in an answer that makes a call."""
+        """Return whether the template shows thoughts under `key`, at least in an answer that makes a call."""
         answer, wanted = model_turn(ANSWER) | {key: THOUGHT}, [USER, THOUGHT]
         if self._shows([user_turn(USER), answer], [*wanted, ANSWER]):
             return True

@@ -1,4 +1,4 @@
-"""The variables by which a chat template controls thinking, and a request's options as their values."""
+"""The variables by which a chat template controls thinking, and their values for a request's options."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class ThinkingFeatures:
     """The variables that one template reads."""
 
     switch: str | None = None  # the variable's name
-    efforts: tuple[str, ...] = ()  # that change the prompt
+    efforts: tuple[str, ...] = ()  # those that change the prompt, lowest first
     has_budget: bool = False
 
     def settings(self, thinking: ThinkingOptions) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def find_thinking_features(render: Render) -> ThinkingFeatures:
         texts = [render({name: value}) for value in values]
         return None not in texts and len(set(texts)) == len(texts)
 
-    # Some templates print any effort into the prompt; their models do not know "none".
+    # Some templates write any effort into the prompt; their models do not know "none", so it is left out.
     prints_any = render({EFFORT: "probe"}) not in (None, render({}))
     efforts = [effort for effort in EFFORT_NAMES[prints_any:] if render({EFFORT: effort}) is not None]
     return ThinkingFeatures(

@@ -1,7 +1,7 @@
 """Bounds the time of Python code that may never end, such as a chat template's.
 
-Another thread raises an exception in the thread that runs too long, between two of its bytecodes. That costs
-nothing within the limit, and it cannot end a single call of C code.
+Another thread raises an exception in the thread that runs too long, between two bytecodes. Code that keeps to
+the limit is not slowed down; a single call of C code cannot be interrupted.
 """
 
 import ctypes
