@@ -1,4 +1,4 @@
-"""What can stand in one answer beside plain text."""
+"""The format of one answer: its tags, tools and stop sequences."""
 
 from collections import abc
 from dataclasses import dataclass
@@ -11,12 +11,13 @@ from .tool_calls.tool_format import ToolFormat
 
 @dataclass(frozen=True, slots=True)
 class AnswerFormat:
-    """How one answer is marked, and where the parser ends it.
+    """The tags that mark one answer's parts, and the conditions on which the parser ends the answer.
 
+    tool_format: None for an answer that may call no tool. tools: all of the request's.
     thinking: None for a model that has no tags for its thoughts.
     starts_thinking: the prompt has opened the model's thoughts.
     one_call: the answer ends after its first tool call.
-    is_value: the text is constrained to a schema; once it has begun, tags are part of its strings.
+    is_value: the text is a value of a schema; once the value has begun, tags in it are part of its strings.
     """
 
     stop_sequences: abc.Sequence[str] = ()
@@ -29,7 +30,7 @@ class AnswerFormat:
 
     @property
     def is_plain(self) -> bool:
-        """Whether nothing but text can occur, so that no space need be held back."""
+        """Whether the answer holds only text, so that no space need be held back."""
         return self.tool_format is None and self.thinking is None
 
     @property

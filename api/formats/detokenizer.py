@@ -1,8 +1,7 @@
-"""Token ids to text, a few at a time, without ever returning half a character.
+"""Decodes token ids to text, a few at a time, without ever returning half a character.
 
-The texts join to the text of all tokens, however the tokens are split: U+FFFD appears only for bytes that are
-no UTF-8.
-mlx-lm's own streaming detokenizer turns a NUL byte into 'Ā', so bytes are decoded here.
+The texts join to the text of all tokens, however the tokens are split. U+FFFD appears only for bytes that are
+not UTF-8. mlx-lm's own streaming detokenizer turns a NUL byte into 'Ā', so bytes are decoded here.
 """
 
 import codecs
@@ -23,7 +22,7 @@ class Detokenizer(Protocol):
         """Return the text that was held back; nothing may be added afterwards."""
 
     def copy(self) -> "Detokenizer":
-        """Make a detokenizer that goes on from here by itself."""
+        """Return an independent copy, with the text that is held back."""
 
 
 class ByteDetokenizer:
@@ -37,7 +36,7 @@ class ByteDetokenizer:
     def add(self, tokens: list[int]) -> str:
         """Take tokens and return the text of the characters that are whole."""
         table = self._token_bytes
-        # Ids past the vocabulary come from padded embeddings; they stand for nothing.
+        # Ids past the vocabulary come from padded embeddings; they have no text.
         text = self._decoder.decode(b"".join([table[token] for token in tokens if token < len(table)]))
         if self._strip_space and text:
             self._strip_space = False
@@ -45,20 +44,20 @@ class ByteDetokenizer:
         return text
 
     def flush(self) -> str:
-        """Return U+FFFD for half a character at the end."""
+        """Return U+FFFD if the tokens end with half a character."""
         return self._decoder.decode(b"", final=True)
 
     def copy(self) -> "ByteDetokenizer":
-        """Make a detokenizer that goes on from here by itself."""
+        """Return an independent copy, with the bytes that are held back."""
         twin = ByteDetokenizer(self._token_bytes, self._strip_space)
         twin._decoder.setstate(self._decoder.getstate())
         return twin
 
 
 class WindowDetokenizer:
-    """Decodes through the tokenizer itself, again and again over the last few tokens.
+    """Decodes the last few tokens with the tokenizer itself, anew for every token.
 
-    The window starts at tokens whose text was returned, because some decoders treat the first token
+    The window starts with tokens whose text was returned, because some decoders treat their first token
     differently.
     """
 
@@ -80,7 +79,7 @@ class WindowDetokenizer:
         return self._take(final=True)
 
     def copy(self) -> "WindowDetokenizer":
-        """Make a detokenizer that goes on from here by itself."""
+        """Return an independent copy, with the same window."""
         twin = WindowDetokenizer(self._decode)
         twin._shown, twin._pending = list(self._shown), list(self._pending)
         return twin
@@ -95,7 +94,7 @@ class WindowDetokenizer:
 
 
 def detokenizer_factory(tokenizer: Tokenizer, token_bytes: TokenBytes) -> Callable[[], Detokenizer]:
-    """Choose how this tokenizer's ids are decoded."""
+    """Return a function that makes detokenizers: of bytes where each token's are known, else of windows."""
     table, strips = token_bytes.table, token_bytes.strips_first_space
     if table is None:
         return lambda: WindowDetokenizer(tokenizer.decode)

@@ -1,9 +1,9 @@
-"""gpt-oss's answers, which are messages with headers: their text with one tag for each kind of message.
+"""Rewrites gpt-oss's answers, which are messages with headers, to text with a tag for each kind of message.
 
 A message is `<|start|>assistant`, `<|channel|>` with a channel and perhaps a recipient, `<|message|>`, its
-text and `<|end|>`; a call ends with `<|call|>` and the last message with `<|return|>`: both end the answer.
-The recipient may stand on either side of the channel. Here thoughts keep their header and end tag, calls get
-one form of header, and text for the user loses both.
+text and `<|end|>`. A call ends with `<|call|>`, the last message with `<|return|>`; both end the answer.
+The recipient may stand before or after the channel. In the rewritten text, thoughts begin with THOUGHT and
+end with END, calls begin with CALL_START and end with CALL, and text for the user has no tags.
 
 Source of the format: OpenAI's guide to it, developers.openai.com/cookbook/articles/openai-harmony.
 """
@@ -19,7 +19,7 @@ CALL_START = f"{CHANNEL}commentary to=functions."
 CLOSING = f"{END}{START}assistant"  # ends a thought and lets the model choose what comes next
 
 RECIPIENT = re.compile(r"to=functions\.([\w.-]+)")
-MAX_HEADER = 500  # with the token that ends it
+MAX_HEADER = 500  # characters, with the MESSAGE that ends it
 
 
 def is_harmony(tokenizer: Tokenizer) -> bool:
@@ -29,12 +29,12 @@ def is_harmony(tokenizer: Tokenizer) -> bool:
 
 
 class HarmonyText:
-    """A detokenizer on top of another. The prompt ends with the beginning of a header."""
+    """A detokenizer on top of another; its first text is the rest of a header that the prompt has begun."""
 
     def __init__(self, inner: Detokenizer) -> None:
         self._inner = inner
-        self._text = ""  # a header, or the beginning of what may be a special token
-        self._end: str | None = None  # tag of the open message's end, None within a header
+        self._text = ""  # an incomplete header, or the beginning of a possible special token
+        self._end: str | None = None  # the tag to write at the open message's end; None within a header
 
     def add(self, tokens: list[int]) -> str:
         """Take tokens and return the text that has become certain, with tags in place of headers."""
@@ -48,13 +48,13 @@ class HarmonyText:
         return text
 
     def copy(self) -> "HarmonyText":
-        """Make a detokenizer that goes on from here by itself."""
+        """Return an independent copy, with the text that is held back."""
         twin = HarmonyText(self._inner.copy())
         twin._text, twin._end = self._text, self._end
         return twin
 
     def _take(self) -> str:
-        """Return what is certain."""
+        """Return the text that is certain."""
         parts: list[str] = []
         before: tuple[str, str | None] | None = None
         while (self._text, self._end) != before:
@@ -75,7 +75,7 @@ class HarmonyText:
         return THOUGHT if self._end else ""
 
     def _take_unheaded(self) -> str:
-        """Show what is too long for a header: the model does not keep to the format."""
+        """Return text that is too long for a header as a message's text: the model broke the format."""
         if len(self._text) < MAX_HEADER:
             return ""
         body, self._text = self._text[:MAX_HEADER], self._text[MAX_HEADER:]
@@ -90,13 +90,13 @@ class HarmonyText:
             return body
         body, self._text = self._text[: min(places)], self._text[min(places) :]
         ending = next((token for token in (END, CALL) if self._text.startswith(token)), "")
-        self._text = self._text.removeprefix(ending)  # another message's beginning stays
+        self._text = self._text.removeprefix(ending)  # a START stays: it begins the next header
         self._end = None
         return body + end
 
 
 def _partial(text: str) -> int:
-    """Return where a special token may begin at the end of a text; the text's length where none may."""
+    """Return the index from which the end of a text may begin a special token; the text's length if none."""
     place = text.rfind("<", -len(START))
     may_begin = place >= 0 and any(token.startswith(text[place:]) for token in (START, END, CALL))
     return place if may_begin else len(text)

@@ -9,7 +9,7 @@ def dump(value: object) -> str:
 
 
 def is_json(text: str) -> bool:
-    """Tell whether a generous reader takes a text for JSON."""
+    """Whether some reader may accept a text as JSON: Python's does, or gives up because of its depth."""
     try:
         json.loads(text)
     except RecursionError:

@@ -1,4 +1,4 @@
-"""How one model marks its output: told once, for prompts, parsers, constraints and budgets."""
+"""How one model marks its output: one description for prompts, parsers, constraints and budgets."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -16,8 +16,9 @@ from .tool_calls.tool_format import ToolFormat, native_format
 class ModelFormat:
     """A model's tokens and tags, built once when the server starts.
 
-    special_tokens: ids of the tokens that are no text, by their content: special ones, and those of the tags.
     thinking: None for a model that has no tags for its thoughts.
+    special_tokens: ids of the tokens that are no text, by their content: special tokens, and tokens of tags.
+    new_detokenizer: makes the detokenizer of a completion's answer, without any tags.
     is_harmony: answers are messages with headers, as gpt-oss writes them.
     """
 
@@ -29,7 +30,7 @@ class ModelFormat:
     is_harmony: bool
 
     def new_message_detokenizer(self) -> Detokenizer:
-        """Make the detokenizer of a conversation's answer, in which headers are turned into tags."""
+        """Make the detokenizer of a conversation's answer, which turns gpt-oss's headers into tags."""
         detokenizer = self.new_detokenizer()
         return harmony.HarmonyText(detokenizer) if self.is_harmony else detokenizer
 
@@ -57,6 +58,6 @@ def build_model_format(tokenizer: Tokenizer, native_tools: bool) -> ModelFormat:
 
 
 def find_special_tokens(tokenizer: Tokenizer, tags: Collection[str]) -> dict[str, int]:
-    """Find the tokens that are no text: the special ones, and those that stand for one of `tags`."""
+    """Return the ids, by content, of the special tokens and of the tokens that are one of `tags`."""
     added = tokenizer.added_tokens_decoder.items()
     return {token.content: i for i, token in added if token.special or token.content in tags}

@@ -42,12 +42,12 @@ class ArgumentsDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallEnd:
-    """The call has ended. Fragments that join to no JSON object were cut off, or the model wrote no JSON."""
+    """The call has ended. If its fragments join to no JSON object, it was cut off or broken."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredToken:
-    """Log-probabilities of a token of the text, and of the likeliest in its place; only if asked for."""
+    """Log-probabilities of a token of the text and of the likeliest tokens in its place; only on request."""
 
     token: int
     logprob: float
@@ -74,16 +74,16 @@ def join_deltas(events: abc.Sequence[OutputEvent]) -> list[OutputEvent]:
 
 
 def unparsed(raw: str) -> dict[str, Any]:
-    """Stand for arguments that are no JSON, in Claude Code's own words for them.
+    """Return the input of a call whose arguments are no JSON object, in Claude Code's own form.
 
-    It answers them with an error result, from which the model can recover; a call handed over as text would
-    end its turn.
+    Claude Code answers such a call with an error result, from which the model can recover; a call that was
+    sent as text would end the model's turn.
     """
     return {"__unparsedToolInput": {"raw": raw, "len": len(raw)}}
 
 
 def read_object(text: str) -> dict[str, Any]:
-    """Read a JSON object. Raises ValueError for anything else, and for numbers that JSON cannot hold."""
+    """Read a JSON object. Raises ValueError for other text, and for numbers that JSON cannot hold."""
     try:
         value = json.loads(text, parse_constant=_refuse)
         json.dumps(value, allow_nan=False)
@@ -95,7 +95,7 @@ def read_object(text: str) -> dict[str, Any]:
 
 
 def call_input(fragments: list[str]) -> dict[str, Any]:
-    """Join the fragments of a call's arguments and read them; what is no whole object is kept as text."""
+    """Join the fragments of a call's arguments and read them; text that is no JSON object is `unparsed`."""
     text = "".join(fragments)
     try:
         return read_object(text)

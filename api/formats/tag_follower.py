@@ -1,7 +1,7 @@
 """Follows the tags of one answer through text, or bytes, that is still growing.
 
-The parser follows an answer's text, and the constraint follows its bytes. Which tags can come, where the
-first of them stands, and what the text after it belongs to is decided here for both.
+The parser follows an answer's text, and the constraint follows its bytes. For both, this module decides which
+tags can come, where the first of them stands, and what the text after that tag belongs to.
 """
 
 from collections import abc
@@ -51,7 +51,7 @@ class TagFollower(Generic[AnyStr]):
     """Splits an answer at its tags.
 
     mode: what the unread text belongs to, up to the next tag.
-    unread: text that has not been taken; after `take`, what a tag begins or may begin in.
+    unread: text that has not been taken; after `take`, it begins with a tag or the possible beginning of one.
     """
 
     __slots__ = ("_tags", "mode", "unread")
@@ -62,10 +62,10 @@ class TagFollower(Generic[AnyStr]):
         self.unread: AnyStr = unread
 
     def take(self, in_value: bool = False) -> tuple[AnyStr, AnyStr | None]:
-        """Take the text before the next tag; return it and that tag, None where no whole tag has come.
+        """Take and return the text before the next tag, and that tag; None in its place if none is complete.
 
-        The tag stays unread until `cross`, and so does what may be the beginning of one.
-        in_value: the text is a value, in which only stop sequences count.
+        The tag stays unread until `cross`; the possible beginning of a tag stays unread as well.
+        in_value: the text is a value, in which only stop sequences count as tags.
         """
         tags = self._tags.stop_sequences if in_value else self._tags.ends[self.mode]
         found = find_first(self.unread, tags)
@@ -74,9 +74,9 @@ class TagFollower(Generic[AnyStr]):
         return text, None if found is None else found[1]
 
     def cross(self, tag: AnyStr) -> None:
-        """Read the tag that `take` has found, and change the mode.
+        """Take the tag that `take` has found, and change the mode.
 
-        The end tag of a call changes nothing: it may be part of an argument. Calls end at `end_call`.
+        The end tag of a call does not change the mode: it may be part of an argument. `end_call` ends a call.
         """
         self.unread = self.unread[len(tag) :]
         if self.mode is Mode.THINKING:
@@ -87,10 +87,10 @@ class TagFollower(Generic[AnyStr]):
             self.mode = Mode.THINKING
 
     def end_call(self, remainder: AnyStr) -> None:
-        """Go on with text after a call. remainder: text of the call that is to be read anew."""
+        """End the call and continue in text. remainder: text of the call to read again, before the unread."""
         self.mode = Mode.TEXT
         self.unread = remainder + self.unread
 
     def copy(self) -> "TagFollower[AnyStr]":
-        """Make a follower that goes on from here by itself."""
+        """Return an independent copy."""
         return TagFollower(self._tags, self.mode, self.unread)

@@ -1,11 +1,11 @@
-"""Tags in text that is still growing: the first whole one, and what may be the beginning of one."""
+"""Finds tags in text that is still growing: the first whole tag, and the possible beginning of one."""
 
 from collections import abc
 from typing import AnyStr
 
 
 def find_first(text: AnyStr, tags: abc.Sequence[AnyStr]) -> tuple[int, AnyStr] | None:
-    """Return (start, tag) of the tag with the smallest end: the same for text in chunks of any size."""
+    """Return (start, tag) of the tag with the smallest end: the result is the same for chunks of any size."""
     found = [(place + len(tag), place, tag) for tag in tags if (place := text.find(tag)) >= 0]
     if not found:
         return None
@@ -14,7 +14,7 @@ def find_first(text: AnyStr, tags: abc.Sequence[AnyStr]) -> tuple[int, AnyStr] |
 
 
 def overlap(text: AnyStr, tags: abc.Sequence[AnyStr]) -> int:
-    """Return the length of the longest end of `text` that a tag begins with. `text` holds no whole tag."""
+    """Return the length of the longest suffix of `text` that begins a tag. `text` holds no whole tag."""
     longest = 0
     for tag in tags:
         place = text.find(tag[0], 1 - len(tag))  # from where the whole tag would not fit any more

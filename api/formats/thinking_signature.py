@@ -1,7 +1,7 @@
 """The signature of a thinking block, which clients keep and send back with it.
 
-The signature proves nothing here. But a client that omits thoughts sends back an empty block, and a template
-may want the thoughts of earlier steps: so thoughts travel in the signature, as Anthropic's own do.
+The signature proves nothing. But a client that omits thoughts sends back an empty block, and a template may
+show the thoughts of earlier answers: so the signature holds the thoughts, as Anthropic's does.
 """
 
 import base64
@@ -17,7 +17,7 @@ def seal(thoughts: str) -> str:
 
 
 def unseal(signature: str | None) -> str:
-    """Read the thoughts out of a signature; empty when there are none in it."""
+    """Read the thoughts from a signature; empty when it holds none."""
     if signature is None or not signature.startswith(PREFIX):
         return ""
     try:

@@ -11,7 +11,10 @@ OTHER_TAGS = (("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>"))
 
 @dataclass(frozen=True, slots=True)
 class ThinkingTags:
-    """closing: what is written for a model to close its thoughts; closing_tokens: the same as token ids."""
+    """The tags at which thoughts start and end.
+
+    closing: the text that closes thoughts in the model's place. closing_tokens: its token ids.
+    """
 
     start: str
     end: str

@@ -8,13 +8,13 @@ from ..protocols import Tokenizer
 SPACE_MARK = "\u2581"  # SentencePiece's stand-in for a space
 
 BYTE_LEVEL, SENTENCE_PIECE = ["ByteLevel"], ["Replace", "ByteFallback", "Fuse"]
-"""The decoders, by their own names for their parts, whose tokens stand for bytes."""
+"""The decoders whose tokens stand for bytes, each as the type names of its parts."""
 
 
 class TokenBytes:
     """The bytes of one tokenizer's tokens, read once from its vocabulary.
 
-    table: bytes by token id; None where a token's bytes depend on the tokens around it.
+    table: bytes by token id; None where a token's bytes may depend on the tokens around it.
     strips_first_space: an answer's text begins without the space of its first token.
     """
 
@@ -30,7 +30,7 @@ class TokenBytes:
             self.table = _read_vocabulary(tokenizer, None)
 
     def bytes_of(self, token: int) -> bytes:
-        """Return a token's bytes; where only the tokenizer knows them, those of its text alone."""
+        """Return a token's bytes; where they are unknown, the bytes of the token's text decoded alone."""
         if self.table is not None:
             return self.table[token] if token < len(self.table) else b""
         if self._is_sentence_piece:

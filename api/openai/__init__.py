@@ -1,1 +1,1 @@
-"""OpenAI's API: its routes, wire types and events; the answers are those of the Anthropic routes."""
+"""OpenAI's API: its routes, wire types and chunks, on the pipeline of the Anthropic routes."""

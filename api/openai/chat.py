@@ -1,4 +1,4 @@
-"""Translates a chat of OpenAI's API to a MessagesRequest, which all later stages read."""
+"""Translates a request of OpenAI's chat API to a MessagesRequest, which the pipeline reads."""
 
 import json
 import re
@@ -44,13 +44,13 @@ from .requests import (
     UserTurn,
 )
 
-ALL_THAT_FITS = 2**31  # max_tokens is cut to what the context leaves
+ALL_THAT_FITS = 2**31  # the pipeline cuts max_tokens to the room that the context leaves
 
 
 def messages_request(chat: ChatRequest) -> MessagesRequest:
-    """Translate a chat.
+    """Translate a request.
 
-    Raises InvalidRequest for a chat of system texts alone, and for call arguments that are not JSON.
+    Raises InvalidRequest if all messages are system texts, or a call's arguments are no JSON object.
     """
     turns = list(chat.messages)
     head: list[TextBlock] = []

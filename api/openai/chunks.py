@@ -27,7 +27,7 @@ FINISH_REASONS: dict[StopReason, str] = {
     "tool_use": "tool_calls",
 }
 
-PING = ": ping\n\n"  # a comment: clients of this API know no event for it
+PING = ": ping\n\n"  # a comment, because this API has no ping event
 DONE = "data: [DONE]\n\n"
 
 
@@ -37,7 +37,7 @@ def chunk_text(chunk: Mapping[str, object]) -> str:
 
 
 def usage_body(usage: Usage) -> dict[str, Any]:
-    """Return the usage in this API's form, in which prompt_tokens includes the prompt's cached part."""
+    """Return the usage in OpenAI's form, in which prompt_tokens includes the prompt's cached part."""
     prompt = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
     return {
         "prompt_tokens": prompt,
@@ -59,7 +59,7 @@ class Envelope:
         }
 
     def body(self, *choices: dict[str, Any], usage: Usage | None = None) -> dict[str, Any]:
-        """Return the fields with some choices, and with the usage where it is known."""
+        """Return the fields with the choices, and with the usage if it is given."""
         body = self._fields | {"choices": list(choices)}
         return body if usage is None else body | {"usage": usage_body(usage)}
 
@@ -72,8 +72,8 @@ class ChunkWriter:
         self._include_usage = include_usage
         self._logprobs = logprobs
         self._scores: list[ScoredToken] = []  # of tokens whose text has not been written yet
-        # The fields that all chunks share are written once. Where usage is asked for, it is null in all but
-        # the last chunk.
+        # Fields that all chunks share are serialised once. If the client asks for usage, it is null in all
+        # chunks but the last.
         common = envelope.body() | ({"usage": None} if include_usage else {})
         self._head, _, self._tail = chunk_text(common).rpartition("[]")
 
@@ -82,11 +82,11 @@ class ChunkWriter:
         return PING
 
     def error(self, problem: ApiError, request_id: str) -> str:
-        """Return an error in place of a chunk; the stream ends without its last line."""
+        """Return an error as a chunk; the stream then ends without `[DONE]`."""
         return chunk_text(openai_error_body(problem))
 
     def scored(self, **choice: Any) -> str:
-        """Return a chunk with the log-probabilities of the tokens since the last such chunk."""
+        """Return a chunk with the log-probabilities of the tokens since the last scored chunk."""
         scores, self._scores = self._scores, []
         return self.chunk(logprobs=self._logprobs.body(scores) if self._logprobs else None, **choice)
 
@@ -96,7 +96,7 @@ class ChunkWriter:
         return f"{self._head}[{compact_json(choice)}]{self._tail}"
 
     def last(self, usage: Usage) -> str:
-        """Return the usage, if it is wanted, and the line that ends the stream."""
+        """Return the chunk with the usage, if the client asks for it, and the line that ends the stream."""
         return (chunk_text(self._envelope.body(usage=usage)) if self._include_usage else "") + DONE
 
 
@@ -235,5 +235,5 @@ def scores_of(events: Iterable[OutputEvent]) -> list[ScoredToken]:
 
 
 def call_body(call: ToolCallStart, arguments: str) -> dict[str, Any]:
-    """Return a tool call in this API's form, with its arguments as text."""
+    """Return a tool call in OpenAI's form. arguments: its JSON so far."""
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}

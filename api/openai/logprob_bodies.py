@@ -28,7 +28,7 @@ class ChatLogprobs:
 
 
 class CompletionLogprobs:
-    """Log-probabilities of a completion: parallel lists, with the offset in the text of each token."""
+    """Log-probabilities of a completion: parallel lists, with each token's offset in the answer's text."""
 
     def __init__(self, model_format: ModelFormat) -> None:
         self._bytes_of = model_format.token_bytes.bytes_of
@@ -36,7 +36,7 @@ class CompletionLogprobs:
         self._offset = 0
 
     def body(self, scores: Iterable[ScoredToken]) -> dict[str, Any]:
-        """Return the log-probabilities of the next tokens."""
+        """Return the log-probabilities of the next tokens; offsets continue from the last call."""
         tokens, logprobs, likeliest, offsets = [], [], [], []
         for score in scores:
             tokens.append(self._name(score.token))
@@ -52,7 +52,7 @@ class CompletionLogprobs:
         }
 
     def _name(self, token: int) -> str:
-        """Return the token's text, or the values of its bytes where they are a part of a character."""
+        """Return the token's text; where its bytes are no whole characters, their values."""
         content = self._bytes_of(token)
         try:
             return content.decode()
@@ -64,5 +64,5 @@ Logprobs = ChatLogprobs | CompletionLogprobs
 
 
 def finite(logprob: float) -> float:
-    """Return OpenAI's stand-in for minus infinity, which JSON does not have; any other value as it is."""
+    """Return a value, but at least -9999, by which OpenAI replaces minus infinity: JSON cannot write that."""
     return max(logprob, -9999.0)

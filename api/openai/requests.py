@@ -1,6 +1,6 @@
 """The types of a request's body in OpenAI's API, as far as a local model can serve them.
 
-Fields that are not listed are ignored. Those that would change the answer and cannot be honoured are refused.
+Other fields are ignored, except those in REFUSED, which would change the answer and cannot be honoured.
 """
 
 from typing import Annotated, Any, Literal
@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, FailFast, Field, field_validator, model_va
 from ..schema import MAX_STOP_SEQUENCES, GenerationRequest, StopSequence, ToolName, Wire, one_block
 
 REFUSED: dict[str, tuple[object, ...]] = {
-    # A field that would change the answer, and the values of it that change nothing.
+    # Fields that would change the answer, each with the values that do not.
     "n": (1,),
     "best_of": (1,),
     "frequency_penalty": (0,),
@@ -53,7 +53,7 @@ class AudioPart(Wire):
 
 
 class File(Wire):
-    """What is known of a file."""
+    """A file, of which only the name is read."""
 
     filename: str | None = None
 
@@ -172,7 +172,7 @@ class ResponseFormat(Wire):
 
 
 class StreamOptions(Wire):
-    """What a stream is to hold beside the answer."""
+    """Options of a stream."""
 
     include_usage: bool = False
 
@@ -197,7 +197,7 @@ class OpenAIRequest(Wire):
     max_tokens: int | None = Field(default=None, ge=1)
     temperature: float | None = Field(default=None, ge=0.0, le=2.0)
     top_p: float | None = Field(default=None, gt=0.0, le=1.0)
-    top_k: int | None = Field(default=None, ge=-1)  # beyond OpenAI's API; -1 is vLLM's word for all
+    top_k: int | None = Field(default=None, ge=-1)  # beyond OpenAI's API; -1 keeps all tokens, as in vLLM
     min_p: float | None = Field(default=None, ge=0.0, le=1.0)  # beyond OpenAI's API
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
 
@@ -213,7 +213,7 @@ class OpenAIRequest(Wire):
 
     @property
     def include_usage(self) -> bool:
-        """Whether a stream is to end with its usage."""
+        """Whether the client asks for the usage at the end of a stream."""
         return self.stream_options is not None and self.stream_options.include_usage
 
     def generation_fields(self, max_tokens: int) -> dict[str, Any]:

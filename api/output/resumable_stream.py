@@ -1,7 +1,7 @@
 """A token stream that can continue from other tokens than those that were sampled.
 
-The sequence is cancelled, and a new one is queued whose prompt ends with the chosen tokens. Nearly all of its KV
-is in the prefix cache, so that continuing costs a step or two.
+The sequence is cancelled, and a new one is queued whose prompt ends with the chosen tokens. Most of its KV is
+in the prefix cache, so that continuing costs a step or two.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The rule for a text without quotes or escapes, up to the tag that ends it and that it cannot hold."""
+"""The rule for a text without quotes or escapes, up to a tag that ends it and that it cannot hold."""
 
 from collections import abc
 
@@ -10,9 +10,9 @@ from .schema_kinds import listed_values
 def text_until(
     lark: Lark, schema: Schema, close: str, never: abc.Sequence[str] = (), without: abc.Sequence[str] = ()
 ) -> str:
-    """Define the rule for a text of a schema and the tag `close`, and return its body.
+    """Define the rule for a text that conforms to a schema, then the tag `close`; return the rule's body.
 
-    never: other tags that the text cannot hold. without: regular expressions that match no text of the rule.
+    never: other tags that the text cannot hold. without: regular expressions that the text must not match.
     """
     forbidden = [close.strip(), *never]
     values = listed_values(schema)
@@ -26,5 +26,5 @@ def text_until(
     name = lark.new(f"/(?s:.{{{least},{most}}})/ & " + " & ".join(f"~{part}" for part in parts), "TEXT")
     if lark.has_special_tokens(close):
         return f"{name} {lark.tag(close)}"
-    # Lazy, because the first tag ends the text: a greedy lexeme would run on to a later one.
+    # Lazy, because the first tag ends the text: a greedy lexeme would continue to a later tag.
     return lark.new(lark.new(f"{name} {literal(close)}", "VALUE"), options="[lazy]")

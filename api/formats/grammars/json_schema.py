@@ -1,7 +1,7 @@
-"""Rewrites a client's JSON schemas for the grammar compiler: bounded, and with the keywords it implements.
+"""Rewrites a client's JSON schemas for the grammar compiler: bounds their size and keeps supported keywords.
 
-A keyword that llguidance does not implement is refused in the schema of an answer, and left out of a tool's:
-the tool must still be callable, and its own program checks its arguments.
+A keyword that llguidance does not implement is refused in the schema of an answer. In a tool's schema it is
+left out: the tool must still be callable, and the client checks its arguments.
 
     kept        keywords in KEPT, in the schema's order, which is the order in which properties are written
     left out    annotations and unknown keywords, which JSON Schema says to ignore; formats other than FORMATS
@@ -21,11 +21,11 @@ MAX_PARTS = 20_000  # schemas and enumerated values
 MAX_SQUARES = 2_000_000
 MAX_CHARS = 256 * 1024  # as JSON, annotations left out
 
-# The bound of numbers without one. A bound also rules out exponents: 1e999 is JSON, but no reader's number.
+# The bound of numbers whose schema has none. It also excludes exponents: 1e999 is JSON that no reader holds.
 LARGEST = 1e18
 NUMBER = {"type": "number", "minimum": -LARGEST, "maximum": LARGEST}
 
-# Replaces schemas that allow any value, because what llguidance takes for any value includes such numbers.
+# Replaces schemas that allow any value, because llguidance's own "any value" includes unbounded numbers.
 ANY_NAME = "any-value"
 ANY = {"$ref": f"#/$defs/{ANY_NAME}"}
 ANY_VALUE = {
@@ -58,22 +58,22 @@ FORMATS = frozenset(
     {"date-time", "date", "time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
 )
 
-# Bounded space between the parts of a value: a model that is lost would write line breaks without end.
+# Bounded space between the parts of a value: a model that goes astray writes line breaks without end.
 OPTIONS = {"whitespace_pattern": r"[ \n]{1,8}"}
 
 
 def exact_schema(schema: Mapping[str, Any]) -> Schema:
-    """Rewrite the schema of an answer. Raises SchemaError for one that cannot be enforced or is too large."""
+    """Rewrite the schema of an answer. Raises SchemaError if it cannot be enforced or is too large."""
     return _Rewriter(KEPT, exact=True).rewrite(schema)
 
 
 def arguments_schema(schema: Mapping[str, Any]) -> Schema:
-    """Rewrite the schema of a tool's arguments. Raises SchemaError for one that is malformed or too large."""
+    """Rewrite the schema of a tool's arguments. Raises SchemaError if it is malformed or too large."""
     return _of_object(_Rewriter(KEPT).rewrite(schema))
 
 
 def structure_only(schema: Mapping[str, Any]) -> Schema:
-    """Rewrite as `arguments_schema` does, without bounds and patterns, at which the compiler may fail."""
+    """Rewrite as `arguments_schema` does, without bounds and patterns, on which the compiler may fail."""
     return _of_object(_Rewriter(STRUCTURE).rewrite(schema))
 
 
@@ -95,7 +95,7 @@ def dump_schema(schema: Mapping[str, Any], escapes: str | None = None) -> str:
 
 
 def _of_object(schema: Schema) -> Schema:
-    """Return a tool's schema with the type `object`, and only that where the schema names another type."""
+    """Return a schema with the type `object`; where it names another type, a schema of any object."""
     if schema.setdefault("type", "object") != "object":
         return {"type": "object"}
     return schema
@@ -106,7 +106,7 @@ class SchemaError(ValueError):
 
 
 class SchemaTooLarge(SchemaError):
-    """A schema, or all schemas of a request together, are more than the compiler is given."""
+    """A schema, or the grammar of all schemas of a request, exceeds the compiler's bounds."""
 
     def __init__(self) -> None:
         super().__init__("the JSON schema is too large or too deep")
@@ -115,7 +115,7 @@ class SchemaTooLarge(SchemaError):
 class _Rewriter:
     """Copies one schema and counts its parts.
 
-    keywords: the keywords to keep. exact: refuse the others that limit which values conform.
+    keywords: the keywords to keep. exact: refuse UNSUPPORTED keywords, which limit the values that conform.
     """
 
     def __init__(self, keywords: frozenset[str], *, exact: bool = False) -> None:
@@ -153,11 +153,11 @@ class _Rewriter:
     def _is_intersected(self, schema: Mapping[str, Any], key: str) -> bool:
         """Whether the compiler intersects the schemas under `key` with others; then ANY would not compile."""
         if key in ("$defs", "definitions"):
-            return self._has_intersections  # which may be of definitions
+            return self._has_intersections  # an intersection may refer to a definition
         return key == "allOf" or (key in ("anyOf", "oneOf") and "type" in schema)
 
     def _fill(self, schema: Schema) -> Schema:
-        """Write ANY where a schema does not say which values may stand."""
+        """Write ANY where a schema allows any property, item or value."""
         more: Schema = {}
         if _is_kind(schema, "object") and schema.get("additionalProperties", True) is True:
             more["additionalProperties"] = ANY
@@ -201,7 +201,7 @@ class _Rewriter:
 
 
 def _bounded(schema: Schema) -> Schema:
-    """Bound a schema's numbers, unless it bounds them itself."""
+    """Bound a schema's numbers, unless the schema bounds them itself."""
     if not _is_kind(schema, "number") or schema.keys() & (BOUNDS | {"enum", "const", "multipleOf"}):
         return schema
     return {**NUMBER, **schema}

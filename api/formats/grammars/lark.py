@@ -5,13 +5,13 @@ import re
 from collections import abc
 from collections.abc import Mapping
 
-# Where only one text can follow, llguidance would allow only one way to cut it into tokens. The model must be
-# free to choose the tokens: it goes astray after tokens that it would not have written.
+# Where only one text can follow, llguidance would allow only one way to split it into tokens. The model must
+# be free to choose the tokens: after tokens that it would not have chosen, it goes astray.
 OPTIONS = '%llguidance {"no_forcing": true}'
 
 
 class Lark:
-    """The rules of one grammar. `special_tokens` are the ids of tokens that are no text, by their text."""
+    """The rules of one grammar. special_tokens: the ids of the tokens that are no text, by their content."""
 
     def __init__(self, special_tokens: Mapping[str, int]) -> None:
         self._special_tokens = special_tokens
@@ -31,7 +31,7 @@ class Lark:
             self.rule(name, body)
 
     def name(self, kind: str = "rule") -> str:
-        """Return a name that no rule has."""
+        """Return a new name, which no other rule has."""
         self._num_names += 1
         return f"{kind}_{self._num_names}"
 
@@ -54,7 +54,7 @@ class Lark:
         return any(token in text for token in self._special_tokens)
 
     def tag(self, text: str) -> str:
-        """Write a tag as its special tokens, or in letters: the reader of calls takes either."""
+        """Write a tag as its special tokens or in letters: the call readers accept both."""
         if not self.has_special_tokens(text):
             return literal(text)
         longest_first = sorted(map(re.escape, self._special_tokens), key=len, reverse=True)

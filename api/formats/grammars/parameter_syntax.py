@@ -1,8 +1,8 @@
 """The grammar of calls that write each parameter as text between tags.
 
-mlx-lm's parsers read a parameter by the type that its schema names: strings are taken as they are, other
-values as JSON. So a string may be any text up to the tag that ends it. No value can hold that tag, nor the
-tag that ends the call. Of a string's schema only `enum`, `const` and the lengths are enforced.
+mlx-lm's parsers read a parameter by the type in its schema: strings are taken as they are, other values are
+parsed as JSON. So a string may be any text up to the tag that ends it. No value can hold that tag, nor a tag
+that ends the call or the body. Of a string's schema only `enum`, `const` and the lengths are enforced.
 """
 
 import re
@@ -26,12 +26,12 @@ NAME = re.compile(r"[\w.$-]+")  # of a parameter; a tag with other characters ma
 class ParameterSyntax:
     """How a format writes a call. NAME stands for the tool's name, KEY for a parameter's.
 
-    close: ends a value. end: ends a call.
-    is_text: tells whether a value of a schema is written as text rather than as JSON.
-    not_null: the parser reads text that spells null as null.
-    bare: a call without parameters, where the parser wants it written otherwise.
+    head: begins a call. key: begins a parameter. close: ends a value. end: ends a call.
+    is_text: whether a schema's values are written as text rather than as JSON.
+    not_null: text may not be "null", which the parser would read as null.
+    bare: a call without parameters, where the parser needs another form for it.
     repeats: one body may hold several calls.
-    body_end: the end tag of the body, which ends it even within a value.
+    body_end: the end tag of the body, which ends the body even within a value.
     """
 
     head: str
@@ -46,7 +46,7 @@ class ParameterSyntax:
 
     @property
     def _not_in_values(self) -> list[str]:
-        """The tags that would end a value, its call or the body."""
+        """The tags that would end a value too early, or its call, or the body."""
         tags = [self.close.strip(), self.end if self.repeats else "", self.body_end]
         return [tag for tag in tags if tag]
 
@@ -88,7 +88,7 @@ def named_text(schema: Schema) -> bool:
 
 
 def untyped_text(schema: Schema) -> bool:
-    """Whether a parser that looks only for the word `type` takes a value for text."""
+    """Whether a parser that reads only a schema's `type` takes its values for text."""
     return named_text(schema) or ("type" not in schema and not _only(resolve(schema), ("object", "array")))
 
 
@@ -98,7 +98,7 @@ def possible_text(schema: Schema) -> bool:
 
 
 def _only(schema: Schema, kinds: abc.Sequence[str]) -> bool:
-    """Whether all values of a schema are known to be of some types."""
+    """Whether a schema shows that all of its values have one of the types `kinds`."""
     named = schema.get("type")
     if named is not None:
         return all(kind in kinds for kind in (named if isinstance(named, list) else [named]))

@@ -1,9 +1,9 @@
 """The grammar of a tool's arguments, in any order.
 
-llguidance keeps the properties of an object in the schema's order. But Claude Code sends earlier calls back
-in an order of its own, and the model goes on in that order; a model that is forced into another goes astray.
-So the properties of the outermost object are rules of this module, one bit each: every property at most once,
-the required ones at least once. Source of the idea: llguidance's docs/parametric.md.
+llguidance requires the properties of an object in the schema's order. But Claude Code sends earlier calls
+back in an order of its own, which the model imitates; a model that is forced into another order goes astray.
+So this module writes the rules for the properties of the outermost object, with a bit for each: every property
+at most once, required properties at least once. Source of the idea: llguidance's docs/parametric.md.
 """
 
 import json
@@ -28,7 +28,7 @@ PUNCTUATION = {
 
 MAX_REPEATED_CHARS = 32 * 1024  # of definitions, which are repeated for every property that may refer to them
 
-# Keywords that the schema of a property takes over from the object's.
+# Keywords that the schema of a property inherits from the object's schema.
 INHERITED = ("$schema", "$defs", "definitions")
 OUTER = frozenset({"type", "properties", "required", "additionalProperties", *INHERITED})
 
@@ -37,7 +37,7 @@ WriteProperty = Callable[[Lark, str, Schema], str]
 
 
 def json_arguments(lark: Lark, schema: Schema) -> str:
-    """Define the rule for a JSON object; in any order where the schema is no more than a property list."""
+    """Define the rule for a JSON object; of a property list, the properties come in any order."""
     if not is_property_list(schema):
         return lark.json(dump_schema(schema))
     return lark.new(f"OPEN {any_order(lark, schema, _json_property, separator='COMMA', end='CLOSE')}")
@@ -66,7 +66,7 @@ def any_order(lark: Lark, schema: Schema, write: WriteProperty, separator: str, 
 
 
 def is_property_list(schema: Schema) -> bool:
-    """Whether a schema says nothing of an object but its properties, each of which has a schema by itself."""
+    """Whether a schema only lists an object's properties, each with a schema of its own."""
     properties, required = schema.get("properties", {}), schema.get("required", [])
     return (
         schema.keys() <= OUTER
@@ -81,9 +81,9 @@ def is_property_list(schema: Schema) -> bool:
 
 
 def listed_properties(schema: Schema, can_write: Callable[[str], object]) -> Schema:
-    """Reduce a schema to a property list; where it says more, the properties may have any value.
+    """Reduce a schema to a property list. If it was not one, its properties may have any value.
 
-    can_write: whether a format can write a property's name.
+    can_write: whether the format can write a property's name; other properties are left out.
     """
     is_known, properties = is_property_list(schema), schema.get("properties")
     named = properties if isinstance(properties, dict) else {}
@@ -94,7 +94,7 @@ def listed_properties(schema: Schema, can_write: Callable[[str], object]) -> Sch
 
 
 def property_schema(schema: Schema, part: Any) -> Schema:
-    """Return a property's schema `part`, with the definitions of the object's that it may refer to."""
+    """Return a property's schema `part`, with the definitions of the object's schema that it may refer to."""
     if part is True:
         return {}
     refers = next(references(part), None) is not None
@@ -123,7 +123,7 @@ def _json_property(lark: Lark, name: str, schema: Schema) -> str:
 def _extra_property(lark: Lark, names: abc.Sequence[str], schema: Schema) -> str:
     """Define the rule for a property that the schema does not name.
 
-    The name has no escapes, with which it could spell a name of the schema.
+    Its name has no escapes: with them it could spell a name of the schema.
     """
     known = " | ".join(literal(literal(name)) for name in names)
     name = r'/"[^"\\\x00-\x1f]*"/' + (f" & ~({known})" if known else "")

@@ -7,7 +7,7 @@ from .json_schema import BOUNDS, NUMBER, Schema
 SCALARS = frozenset({"integer", "number", "boolean", "null"})
 KINDS = SCALARS | {"string", "array", "object"}
 
-MAX_DEPTH = 8  # of references and branches; below it every type counts as possible
+MAX_DEPTH = 8  # of references and branches; at a greater depth every type counts as possible
 
 _NAMES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
 
@@ -36,7 +36,7 @@ def possible_kinds(schema: Any, depth: int = 0) -> frozenset[str]:
 
 
 def resolve(schema: Schema) -> Schema:
-    """Return the definition that a schema refers to; the schema itself where it refers to none."""
+    """Return the definition that a schema refers to; without a reference, the schema itself."""
     for key in ("$defs", "definitions"):
         name = schema.get("$ref", "").removeprefix(f"#/{key}/")
         if name in schema.get(key, {}):
@@ -73,7 +73,7 @@ def text_schemas(schema: Schema) -> list[Schema]:
 
 
 def flat_branches(schema: Schema, depth: int = 0) -> list[Schema]:
-    """List the branches of a schema, with branches of branches in place of these; itself if it has none."""
+    """List the branches of a schema, nested branches flattened; the schema itself if it has none."""
     schema = resolve(schema)
     if "anyOf" not in schema:
         return [schema]

@@ -1,4 +1,4 @@
-"""Schemas whose values hold no tags, for JSON between tags."""
+"""Rewrites schemas for JSON between tags: their values hold none of the tags."""
 
 import json
 import re
@@ -13,7 +13,7 @@ BRANCHES = frozenset({"$ref", "anyOf", "allOf", "oneOf"})
 def without_tags(schema: Schema, tags: abc.Sequence[str]) -> Schema:
     """Rewrite a schema so that no string and no key in its values holds a tag.
 
-    tags: each begins with a character that it holds once, and that other tags hold only at their beginning.
+    tags: the first character of a tag occurs in tags only at their beginning.
     """
     return _copy(schema, tags) if tags else schema
 
@@ -24,7 +24,7 @@ def _copy(schema: Any, tags: abc.Sequence[str]) -> Any:
     kept = {key: _part(key, value, tags) for key, value in schema.items()}
     named = schema.get("type", ())
     kinds = [named] if isinstance(named, str) else named
-    if ("string" in kinds or ("type" not in schema and not schema.keys() & BRANCHES)) and _has_others(
+    if ("string" in kinds or ("type" not in schema and not schema.keys() & BRANCHES)) and _allows_others(
         schema, tags
     ):
         kept["allOf"] = [*kept.get("allOf", ()), {"pattern": _none_of(tags)}]
@@ -42,8 +42,8 @@ def _part(key: str, value: Any, tags: abc.Sequence[str]) -> Any:
     return _copy(value, tags) if key in SCHEMAS else value
 
 
-def _has_others(schema: Schema, tags: abc.Sequence[str]) -> bool:
-    """Whether the schema has values without tags: some value must be left to write."""
+def _allows_others(schema: Schema, tags: abc.Sequence[str]) -> bool:
+    """Whether the schema allows a value without tags. If not, tags stay allowed: some value must be."""
     values = [schema["const"]] if "const" in schema else schema.get("enum")
     if not isinstance(values, list):
         return True
@@ -58,7 +58,7 @@ def _none_of(tags: abc.Sequence[str]) -> str:
 
 
 def _not_beginning(ends: abc.Sequence[str], first: str) -> str:
-    """Write the pattern for the text between one first character of a tag and the next."""
+    """Write the pattern for the text from after a tag's first character to the next such character."""
     letters = sorted({end[0] for end in ends})
     some = "".join(map(re.escape, letters))
     choices = [f"[^{first}{some}][^{first}]*"]

@@ -1,7 +1,7 @@
 """The interface of all readers of tool calls: a reader takes the text between a call's tags as it comes.
 
-Its events are sent to the client at once, so a reader returns none before it is certain: a call begins when
-its name is known to be one of the request's tools. A call of any other name is deferred to the end of the
+Events are sent to the client at once, so that a reader returns only certain ones: it begins a call when the
+call's name is known to be one of the request's tools. Calls of other names are deferred to the end of the
 text between the tags.
 """
 
@@ -19,10 +19,10 @@ ParseResult = Literal["ok", "repaired", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class BodyResult:
-    """How the text between a call's tags ended.
+    """The result of reading the text between a call's tags, the body.
 
-    events: those that were not returned before. text: the part of the body that turned out to be no call.
-    unread: the text after the last call, which the reader has not looked through.
+    events: the events that were not returned before. text: the part of the body that is no call.
+    unread: the text after the last call, which the reader has not read.
     """
 
     result: ParseResult
@@ -43,7 +43,7 @@ class CallReader(Protocol):
     def end(self, complete: bool) -> BodyResult:
         """End the body.
 
-        complete: the end tag was seen. Only then are missing brackets put in: a call that the token limit
+        complete: the end tag has come. Only then are missing brackets added: a call that the token limit has
         cut off must not run with half of its arguments.
         """
 

@@ -9,13 +9,13 @@ from ..output_events import ArgumentsDelta, OutputEvent, ToolCallEnd, ToolCallSt
 class CallWriter:
     """Makes the events of one call after another.
 
-    The events of a call are certain when its name is one of `names`. A call of any other name, and all that
-    follows it, is deferred.
+    The events of a call are certain when its name is one of `names`. The events of any other call, and all
+    events after it, are deferred.
     """
 
     def __init__(self, names: Collection[str]) -> None:
-        self.is_open = False  # the call has a name and no end
-        self.has_sent = False  # some call has been certain
+        self.is_open = False  # a call has started and not ended
+        self.has_sent = False  # at least one call was certain
         self._names = names
         self._fragments: list[str] = []  # of the call's arguments, which may come before its name
         self._certain: list[OutputEvent] = []
@@ -52,7 +52,7 @@ class CallWriter:
         self._end()
 
     def cut(self) -> None:
-        """End a call that was cut off, with JSON that the client sees is incomplete."""
+        """End a call that was cut off, with JSON that is incomplete, as the client can see."""
         if not self._fragments:
             self.write("{")
         self._end()
@@ -64,7 +64,7 @@ class CallWriter:
         """
         if not self._fragments:
             self.write(dump(unparsed(body)))
-        elif not is_json("".join(self._fragments) + unread):  # readers differ on large numbers and on depth
+        elif not is_json("".join(self._fragments) + unread):  # else some client's reader may accept it
             self.write(unread)
         self._end()
 

@@ -1,4 +1,4 @@
-"""Calls with a header that holds their name, before the JSON of their arguments."""
+"""Reads calls that have a header with the tool's name before the JSON of the arguments."""
 
 import re
 from collections import abc
@@ -24,7 +24,9 @@ class HeaderCalls(StreamedJsonCalls):
         super().__init__(tool_names(tools))
         self._header = header
         self._whole = WholeCalls(parser, tools, has_end)
-        self._is_list: bool | None = None  # a list of JSON calls, as older models write; None before the body
+        self._is_list: bool | None = (
+            None  # the body is a list of JSON calls, as of older models; None at first
+        )
 
     def add(self, text: str) -> list[OutputEvent]:
         """Take text and return the events that have become certain."""

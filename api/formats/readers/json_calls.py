@@ -1,4 +1,4 @@
-"""Calls written in JSON, whose arguments are sent to the client token by token."""
+"""Reads calls written in JSON and sends their arguments to the client token by token."""
 
 import json
 from collections.abc import Collection
@@ -24,7 +24,7 @@ class JsonCalls(StreamedJsonCalls):
         return self._depth is not None
 
     def _begin(self) -> bool:
-        surplus = " \t\r\n,}]" if self._num_calls else " \t\r\n"
+        surplus = " \t\r\n,}]" if self._num_calls else " \t\r\n"  # stray ones after a call
         text = self._unread.lstrip(surplus)
         skipped = self._unread[: len(self._unread) - len(text)]
         self._is_repaired |= bool(skipped.strip())
@@ -61,7 +61,7 @@ class JsonCalls(StreamedJsonCalls):
 
     def _take_name(self, token: Token) -> None:
         if self._writer.is_open:
-            return  # a second name
+            return  # a second name is ignored
         self._name.append(token.text)
         if token.kind is not Kind.STRING or (token.ends_value and self._name == ['"', '"']):
             raise JsonError("a name that is none")
@@ -83,7 +83,7 @@ class JsonCalls(StreamedJsonCalls):
             self._has_arguments = True
 
     def _take_quoted(self, text: str) -> None:
-        """Read arguments that are written as JSON within a JSON string."""
+        """Read arguments that are JSON text within a JSON string."""
         reader = JsonReader()
         tokens = [*reader.read(text), *reader.close()]
         if tokens[0].text != "{" or reader.unread.strip():

@@ -1,6 +1,6 @@
-"""Reads JSON while it is written: the tokens of one value, whose text comes in pieces of any size.
+"""Reads JSON while the model writes it: the tokens of one value, from text in chunks of any size.
 
-The tokens that have been read are always the beginning of valid JSON, so they can be passed on at once.
+The tokens read so far are always the beginning of valid JSON, so that they can be sent at once.
 """
 
 import copy
@@ -45,8 +45,8 @@ class Token:
     kind: Kind
     text: str
     depth: int  # number of objects and arrays around the token
-    comma: str = ""  # that stands before the token
-    ends_value: bool = False
+    comma: str = ""  # the comma before the token, if there is one
+    ends_value: bool = False  # the token is the last one of a value
 
     @property
     def written(self) -> str:
@@ -73,8 +73,8 @@ class JsonReader:
         self.num_tokens = 0  # read so far; a string counts once it is closed
         self.in_string = False
         self._text = ""
-        self._start = 0  # in _text, of the part that is not read yet
-        self._closers: list[str] = []  # the brackets that are to be closed
+        self._start = 0  # index in _text of its unread part
+        self._closers: list[str] = []  # closing brackets of the open objects and arrays, outermost first
         self._place = Place.VALUE
         self._comma = ""
         self._key: list[str] | None = None  # the parts of a key whose colon has not come
@@ -82,7 +82,7 @@ class JsonReader:
 
     @property
     def unread(self) -> str:
-        """The text that was taken and is in no token yet."""
+        """The text that was taken and is part of no token yet."""
         return self._comma + "".join(self._key or ()) + self._text[self._start :]
 
     def read(self, text: str) -> Iterator[Token]:
@@ -101,7 +101,7 @@ class JsonReader:
                 return
 
     def fork(self) -> "JsonReader":
-        """Return a copy of the reader, which goes on by itself."""
+        """Return an independent copy of the reader."""
         other = copy.copy(self)
         other._closers = [*self._closers]
         other._key = None if self._key is None else [*self._key]
@@ -203,7 +203,7 @@ class JsonReader:
         return Token(Kind.STRING, "".join(parts), len(self._closers), ends_value=not self.in_string)
 
     def _string_parts(self) -> Iterator[str]:
-        """Yield the parts that have come. Raises JsonError for a fault that no valid part precedes."""
+        """Yield the parts that have come. Raises JsonError for a fault, unless valid parts come before it."""
         before = self._start
         while self.in_string:
             try:
@@ -250,7 +250,7 @@ class JsonReader:
             raise JsonError("no such escape")
         end, text = match.end(), match[0]
         if LOW.match(text):
-            text = "?"  # half a character, which UTF-8 cannot hold
+            text = "?"  # half of a surrogate pair, which UTF-8 cannot hold
         elif HIGH.match(text):
             if UNFINISHED_LOW.match(self._text, end):
                 return ""

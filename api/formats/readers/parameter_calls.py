@@ -1,7 +1,7 @@
-"""Calls in formats that write each parameter between tags; they are sent a parameter at a time.
+"""Reads calls in formats that write each parameter between tags, and sends them a parameter at a time.
 
-mlx-lm's parsers find the calls. But the parsers strip texts and lose digits, so the values that they change
-are taken from the text itself.
+mlx-lm's parsers find the calls. But the parsers strip texts and lose digits: values that they change are
+taken from the text itself.
 """
 
 import json
@@ -40,7 +40,7 @@ class ParameterPatterns:
 
 
 class ParameterCalls(WholeCalls):
-    """Reads calls of which mlx-lm's parser can read any beginning that ends with a parameter."""
+    """Reads calls in formats of which mlx-lm's parser can read any beginning that ends with a parameter."""
 
     def __init__(
         self,
@@ -53,8 +53,8 @@ class ParameterCalls(WholeCalls):
         self._patterns = patterns
         self._schemas = {tool["function"]["name"]: _properties(tool["function"]) for tool in tools}
         self._writer = CallWriter(self._names)
-        self._sent: list[dict[str, str]] = []  # each call's parameters, with their JSON
-        self._tail = ""  # of the body, in which the next tag may begin
+        self._sent: list[dict[str, str]] = []  # for each call, the JSON of the parameters sent, by name
+        self._tail = ""  # end of the body, in which the next tag may begin
 
     def add(self, text: str) -> list[OutputEvent]:
         """Take text and return the events of the parameters that have ended in it."""
@@ -69,7 +69,7 @@ class ParameterCalls(WholeCalls):
 
     def end(self, complete: bool) -> BodyResult:
         """End the last call; a call that was cut off within a parameter is not complete."""
-        # Some of these parsers read half a call without complaint.
+        # Some of mlx-lm's parsers accept half a call.
         if complete and not self._sent:
             return super().end(complete)
         if complete and not self._is_unclosed() and self._send("".join(self._texts)):
@@ -81,7 +81,10 @@ class ParameterCalls(WholeCalls):
         return BodyResult("failed", text="" if self._writer.has_sent else "".join(self._texts))
 
     def _send(self, body: str) -> bool:
-        """Write the new parameters of a body; False when it holds no calls, or others than were sent."""
+        """Write the new parameters of a body.
+
+        Returns False when the parser fails, or when the body lacks a call or parameter that was sent.
+        """
         try:
             calls = self._read(body)
         except Exception:
@@ -103,7 +106,8 @@ class ParameterCalls(WholeCalls):
         if len(texts) != len(calls):
             return calls
         return [
-            (name, self._exact(name, parsed, of)) for (name, parsed), of in zip(calls, texts, strict=True)
+            (name, self._exact(name, parsed, values))
+            for (name, parsed), values in zip(calls, texts, strict=True)
         ]
 
     def _value_texts(self, body: str) -> list[dict[str, str]]:
@@ -162,7 +166,7 @@ def _properties(function: dict[str, Any]) -> dict[str, Any]:
 
 
 def _value(schema: Any, text: str, parsed: Any) -> Any:
-    """Choose between a value's text, the text read as JSON, and the value that the parser has read."""
+    """Return a value as its text, as its text read as JSON, or as the parser has read it, by its schema."""
     kinds = schema.get("type") if isinstance(schema, dict) else None
     kinds = [kinds] if isinstance(kinds, str) else kinds if isinstance(kinds, list) else None
     if parsed in (text, text.strip()) and (kinds is None or "string" in kinds):
@@ -171,10 +175,10 @@ def _value(schema: Any, text: str, parsed: Any) -> Any:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return parsed
-    return value if kinds is None or any(_is_of(value, kind) for kind in kinds) else parsed
+    return value if kinds is None or any(_has_type(value, kind) for kind in kinds) else parsed
 
 
-def _is_of(value: Any, kind: Any) -> bool:
-    """Whether a value is of one of JSON Schema's types; only to Python are true and false integers."""
+def _has_type(value: Any, kind: Any) -> bool:
+    """Whether a value has a type of JSON Schema, in which true and false are not integers."""
     types = PYTHON_TYPES.get(kind, ()) if isinstance(kind, str) else ()
     return isinstance(value, types) and (kind == "boolean" or not isinstance(value, bool))

@@ -1,4 +1,4 @@
-"""Calls as mlx-lm's parsers return them: one call or a list, each with a name and arguments."""
+"""Makes events of the calls that mlx-lm's parsers return: one call or a list, with names and arguments."""
 
 import json
 import re
@@ -13,9 +13,9 @@ NAME = re.compile(r'"name"\s*:\s*"([^"\\]+)"')
 
 
 def clean(arguments: Any) -> Any:
-    """Refuse values that JSON lacks, and replace lone surrogates, which UTF-8 lacks.
+    """Return arguments with lone surrogates, which UTF-8 cannot hold, replaced by `?`.
 
-    Raises ValueError or TypeError.
+    Raises ValueError or TypeError for values that JSON cannot hold.
     """
     text = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
     return json.loads(text.encode("utf-8", "replace"))
@@ -30,7 +30,7 @@ def call_entries(parsed: Any) -> list[tuple[str, dict[str, Any]]]:
 
 
 def call_events(parsed: Any) -> list[OutputEvent]:
-    """Make events of what a parser returned. Raises ValueError or TypeError when it is no call."""
+    """Make events of a parser's result. Raises ValueError or TypeError when the result is no call."""
     events: list[OutputEvent] = []
     for name, arguments in call_entries(parsed):
         events += [ToolCallStart(name), ArgumentsDelta(dump(arguments)), ToolCallEnd()]
@@ -38,7 +38,7 @@ def call_events(parsed: Any) -> list[OutputEvent]:
 
 
 def broken_call(text: str, names: Collection[str]) -> BodyResult:
-    """Hand over a call that no parser can read, if it names one of `names`; else the call is text."""
+    """Return a call that no parser can read: as a broken call if it names one of `names`, else as text."""
     name = NAME.search(text)
     if name is None or name[1] not in names:
         return BodyResult("failed", text=text)

@@ -1,4 +1,4 @@
-"""The common part of readers that send JSON token by token, with small faults repaired."""
+"""The base class of readers that send JSON token by token and repair small faults."""
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -13,7 +13,7 @@ from .parsed_calls import broken_call
 class StreamedJsonCalls:
     """Reads a body as a series of JSON values, and ends a call that is cut off or broken.
 
-    Its children say where a value begins and what its tokens mean.
+    Subclasses find where a value begins (`_begin`) and interpret its tokens (`_take`).
     """
 
     def __init__(self, names: Collection[str]) -> None:
@@ -26,7 +26,7 @@ class StreamedJsonCalls:
         self._is_repaired = False
         self._has_arguments = False  # the open call has all of its arguments
         self._num_calls = 0
-        self._sent_until = 0  # end in the body of the last call that was sent
+        self._sent_until = 0  # index in the body at which the last sent call ends
 
     def add(self, text: str) -> list[OutputEvent]:
         """Take text and return the events that have become certain."""
@@ -41,7 +41,7 @@ class StreamedJsonCalls:
         return self._json.fork() if in_string and self._json is not None else None
 
     def end(self, complete: bool) -> BodyResult:
-        """End the body, with the brackets put in that are missing where it is `complete`."""
+        """End the body; add missing brackets if the body is `complete`."""
         if complete:
             self._try(self._close_brackets)
         end = self._end(complete)
@@ -53,7 +53,7 @@ class StreamedJsonCalls:
         deferred, is_whole = self._writer.take_deferred(), bool(self._num_calls) and not self._is_open
         if is_whole and not self._is_broken:
             return BodyResult("repaired" if self._is_repaired else "ok", deferred)
-        if is_whole and not deferred:  # some text follows the calls
+        if is_whole and not deferred:  # the text after the calls is broken
             return BodyResult("repaired", unread=self._all_unread())
         text = "".join(self._texts)[self._sent_until :]
         return broken_call(text, self._names) if complete else BodyResult("failed", text=text)
@@ -64,7 +64,7 @@ class StreamedJsonCalls:
         return self._writer.is_open
 
     def _end_sent(self) -> BodyResult:
-        """End a call whose beginning was sent to the client."""
+        """End the body within a call whose beginning was sent to the client."""
         if self._has_arguments:
             self._writer.end()
             return BodyResult("repaired", unread=self._all_unread())
@@ -95,7 +95,7 @@ class StreamedJsonCalls:
             self._end_value()
 
     def _close_brackets(self) -> None:
-        """Put in the brackets that are missing at the end."""
+        """Add the brackets that are missing at the end."""
         for token in self._json.close() if self._json else ():
             self._take(token)
         if self._json is not None:

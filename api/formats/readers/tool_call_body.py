@@ -1,8 +1,8 @@
-"""The text between a call's tags, and end tags that may be part of a string in it.
+"""Reads the text between a call's tags, and decides whether an end tag in a JSON string ends the call.
 
-A file that mentions tags, such as this one, must be writable: `</tool_call>` in a string is text. But a model
-may also forget to close a string. So the text from such a tag on waits until the string is closed and the
-JSON goes on after it; where the JSON never goes on, the tag was the end.
+A model must be able to write a file that mentions tags, such as this one: `</tool_call>` in a string is text.
+But a model may also forget to close a string. So the text from such a tag on waits until the string is closed
+and valid JSON follows it; if no valid JSON follows, the tag ended the call.
 """
 
 from ..output_events import OutputEvent
@@ -11,16 +11,16 @@ from .json_reader import JsonError, JsonReader
 
 
 class ToolCallBody:
-    """The text after one start tag. Once it `is_over`, `remainder` is text after the end tag."""
+    """The text after one start tag. Once the body `is_over`, `remainder` is the text after its end tag."""
 
     def __init__(self, reader: CallReader, end_tag: str) -> None:
         self.is_over = False
         self.remainder = ""
         self._reader = reader
         self._end_tag = end_tag
-        self._lookahead: JsonReader | None = None  # reads on after an end tag in a string
-        self._num_tokens = 0  # that the look-ahead has read once the string is closed and the JSON goes on
-        self._waiting: list[str] = []  # text from that tag on
+        self._lookahead: JsonReader | None = None  # reads the waiting text as if the tag were in a string
+        self._num_tokens = 0  # tokens of the look-ahead at which the tag is known to be in a string
+        self._waiting: list[str] = []  # text from an end tag in a string on
 
     def add(self, text: str) -> list[OutputEvent]:
         """Take text that holds no end tag."""
@@ -52,7 +52,7 @@ class ToolCallBody:
         return events
 
     def end_answer(self) -> list[OutputEvent]:
-        """Take the end of the answer, which ends the body at an end tag in a string that was never closed."""
+        """Take the end of the answer. An end tag in a string that was never closed ends the body."""
         if self._lookahead is None or not self._lookahead.in_string:
             return self._go_on()
         self.is_over = True
@@ -60,14 +60,14 @@ class ToolCallBody:
         return []
 
     def result(self) -> BodyResult:
-        """Return how the body ended. No text may follow."""
+        """Return the body's result. No text may be added afterwards."""
         return self._reader.end(complete=self.is_over)
 
     def _go_on(self) -> list[OutputEvent]:
-        """Take the end tag that was waiting for a part of a string."""
+        """Read the waiting text: its end tag is part of a string."""
         text, self._waiting, self._lookahead = "".join(self._waiting), [], None
         return self._reader.add(text) if text else []
 
     def _end_at_tag(self) -> None:
-        """Take the end tag that was waiting for the end of the body."""
+        """End the body at the waiting end tag; the text after the tag is the remainder."""
         self.remainder = "".join(self._waiting).removeprefix(self._end_tag)

@@ -1,4 +1,4 @@
-"""Calls in a format that only mlx-lm's parser can read, and only as a whole."""
+"""Reads calls in a format that only mlx-lm's parser can read, and only when they are whole."""
 
 import ast
 from collections import abc
@@ -38,7 +38,7 @@ class WholeCalls:
         """Parse the body, with mlx-lm's parser or else as JSON."""
         text = "".join(self._texts)
         if not complete and (self._has_end or _is_broken_list(text)):
-            # Parsers are generous: they would make a call of the part that had come by then.
+            # mlx-lm's parsers would make a call of the part that has come.
             return BodyResult("failed", text=text)
         try:
             return BodyResult("ok", call_events(self._parser(text, self._tools)))
@@ -47,7 +47,7 @@ class WholeCalls:
             return self._end_as_json(text) if complete else BodyResult("failed", text=text)
 
     def _end_as_json(self, text: str) -> BodyResult:
-        """Read the body as JSON: some models fall back to it."""
+        """Read the body as JSON, which some models write instead of their own format."""
         reader = JsonCalls(self._names)
         events = reader.add(text)
         end = reader.end(complete=True)
@@ -56,7 +56,7 @@ class WholeCalls:
 
 
 def _is_broken_list(text: str) -> bool:
-    """Tell whether a text begins as a list, of JSON or of calls in Python's syntax, and is no whole one."""
+    """Whether a text begins as a list, of JSON or of calls in Python's syntax, that is not complete."""
     text = text.strip()
     if not text.startswith("[") or is_json(text):
         return False

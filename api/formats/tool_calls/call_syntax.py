@@ -1,4 +1,4 @@
-"""The object that each format's file makes: how calls are read, and how they are constrained."""
+"""The description of one format of tool calls, which each format's file makes: its reader and its grammar."""
 
 from collections import abc
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """FunctionGemma's calls: `call:read{path:<escape>a.py<escape>,limit:5}`.
 
-mlx-lm's parser ends a call at the first brace and a value at the first comma. So strings hold no closing
-brace, and parameters that can only be lists or objects cannot be written.
+mlx-lm's parser ends a call at the first closing brace and an unquoted value at the first comma. So strings
+hold no closing brace, and parameters that can only be lists or objects cannot be written.
 """
 
 import re

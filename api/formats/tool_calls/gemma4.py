@@ -1,8 +1,8 @@
 """Gemma 4's calls: `call:read{path:<|"|>a.py<|"|>,limit:5}`.
 
-A value is JSON with two differences: strings stand between `<|"|>` tags, without escapes, and names stand
-without quotes. mlx-lm's parser takes such names only without space around them. A name that is more than
-letters stands in quotes, as in JSON.
+A value is JSON with two differences: strings stand between `<|"|>` tags, without escapes, and names of word
+characters stand without quotes and, for mlx-lm's parser, without space around them. Other names stand in
+quotes, as in JSON.
 """
 
 import json
@@ -46,7 +46,7 @@ class _Values:
 
     def __init__(self, lark: Lark) -> None:
         self._lark = lark
-        self._rule_of: dict[str, str] = {}  # by reference, "" for any value; both may contain themselves
+        self._rule_of: dict[str, str] = {}  # by reference, "" for any value; these rules may be recursive
 
     def rule(self, schema: Schema) -> str:
         """Define the rule for a value and return its name."""

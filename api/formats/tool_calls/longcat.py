@@ -1,4 +1,4 @@
-"""LongCat's calls: as GLM's, with tags of other names; a call without parameters is JSON."""
+"""LongCat's calls: GLM's, with other names of tags; a call without parameters is JSON."""
 
 from functools import partial
 

@@ -1,7 +1,7 @@
 """Muse Spark's calls: `<atem:invoke name="read"><atem:parameter name="path">a.py</atem:parameter>` ….
 
-mlx-lm's parser reads a value as JSON if it can, whatever the schema says, and else as text without the space
-around it. So a string that is JSON of another type, or begins like a list or an object, stands in quotes.
+mlx-lm's parser ignores the schema: it reads a value as JSON if it can, else as text without the space around
+it. So a string that is JSON of another type, or begins like a list or an object, stands in quotes.
 """
 
 import json

@@ -38,12 +38,12 @@ def describe_tools(tools: abc.Sequence[dict[str, Any]]) -> str:
 
 
 def describe_loaded(tool: Tool) -> str:
-    """Write the schema of a tool that is loaded in the middle of a conversation."""
+    """Write a tool whose loading was deferred, for the place at which the conversation loads it."""
     return f"<tools>\n{dump(template_tool(tool))}\n</tools>"
 
 
 def plain_call(name: str, arguments: dict[str, Any]) -> str:
-    """Write a call of an earlier turn."""
+    """Write a call of an earlier answer."""
     return f"{START_TAG}\n{dump({'name': name, 'arguments': arguments})}\n{END_TAG}"
 
 

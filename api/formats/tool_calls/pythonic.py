@@ -1,8 +1,8 @@
 """Calls in Python's syntax: `[read(path="a.py", limit=5), list()]`.
 
-mlx-lm's parser reads them with Python's. A value is JSON, without the escapes that mean something else in
-Python; `True`, `False` and `None` are allowed as whole values. A parameter whose name is no Python identifier
-cannot be written.
+mlx-lm's parser reads them with Python's own parser. A value is JSON, without the escapes that mean something
+else in Python; `True`, `False` and `None` are allowed as whole values. A parameter whose name is no Python
+identifier cannot be written.
 """
 
 import keyword

@@ -1,4 +1,4 @@
-"""The formats of tool calls, looked up by mlx-lm's parser. A new format is one file and one line here."""
+"""The formats of tool calls, by the mlx-lm module that parses each. A new one is a file and a line here."""
 
 import json
 
@@ -40,17 +40,17 @@ SYNTAXES = {
     )
 }
 
-UNKNOWN = CallSyntax("", WholeCalls)  # read by the parser alone, and not constrained
+UNKNOWN = CallSyntax("", WholeCalls)  # read by mlx-lm's parser alone, and not constrained
 
 
 def find_syntax(parser: ToolParser) -> CallSyntax:
-    """Return the syntax that a parser reads: the one of its module, else plain JSON or UNKNOWN."""
+    """Return the syntax that a parser reads: that of the parser's module, else JSON_TOOLS or UNKNOWN."""
     module = parser.__module__.rpartition(".")[2]
     return SYNTAXES.get(module) or (JSON_TOOLS if reads_json(parser) else UNKNOWN)
 
 
 def reads_json(parser: ToolParser) -> bool:
-    """Try whether a parser returns a call in plain JSON unchanged."""
+    """Whether a parser returns a call in plain JSON unchanged, as a trial shows."""
     probe = {"name": "probe", "arguments": {"key": [1, "value"]}}
     try:
         return bool(parser(json.dumps(probe), []) == probe)

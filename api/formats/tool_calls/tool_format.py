@@ -16,7 +16,7 @@ from .registry import find_syntax
 
 @dataclass(frozen=True, slots=True)
 class ToolFormat:
-    """The tags around a call, and how the text between them is read and constrained.
+    """The tags around a call, and the reader and grammar of the text between them.
 
     end: empty where a call lasts until the end of the answer.
     """
@@ -37,14 +37,14 @@ class ToolFormat:
         return self.syntax.define_rule is not None
 
     def body(self, tools: abc.Sequence[dict[str, Any]]) -> ToolCallBody:
-        """Begin to read a call, after its start tag. `tools` are the request's."""
+        """Return a reader of the text after a call's start tag. tools: all of the request's."""
         return ToolCallBody(self.syntax.make_reader(self.parser, tools, bool(self.end)), self.end)
 
     def define_rule(self, lark: Lark, tools: abc.Sequence[CallableTool]) -> str:
         """Define the grammar's rule for a call with its tags, and return the rule's name."""
         assert self.syntax.define_rule is not None, "the format is constrained"
         body = self.syntax.define_rule(lark, tools)
-        end = f" LINE {lark.tag(self.end)}" if self.end else ""  # some parsers take no more space than that
+        end = f" LINE {lark.tag(self.end)}" if self.end else ""  # LINE: some parsers accept no more space
         return lark.new(f"{lark.tag(self.start)} SPACE {body}{end}")
 
 
