@@ -131,7 +131,7 @@ class ChatStreamWriter(ChunkWriter):
                 return self.chunk(delta={"reasoning_content": event.text})
             case ToolCallStart():
                 self._num_calls += 1
-                return self._call(call_body(event, ""))
+                return self._call(call_body(event))
             case ArgumentsDelta():
                 return self._call({"function": {"arguments": event.json}})
             case ToolCallEnd() | ScoredToken():
@@ -161,7 +161,7 @@ class ChatBodyBuilder:
                 case ThinkingDelta():
                     self._thoughts.append(event.text)
                 case ToolCallStart():
-                    self._calls.append(call_body(event, ""))
+                    self._calls.append(call_body(event))
                 case ArgumentsDelta():
                     self._calls[-1]["function"]["arguments"] += event.json
                 case ScoredToken():
@@ -234,6 +234,6 @@ def scores_of(events: Iterable[OutputEvent]) -> list[ScoredToken]:
     return [event for event in events if isinstance(event, ScoredToken)]
 
 
-def call_body(call: ToolCallStart, arguments: str) -> dict[str, Any]:
-    """Return a tool call in OpenAI's form. arguments: its JSON so far."""
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+def call_body(call: ToolCallStart) -> dict[str, Any]:
+    """Return a tool call in OpenAI's form, without any text of its arguments yet."""
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": ""}}

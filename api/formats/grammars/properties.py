@@ -2,7 +2,7 @@
 
 llguidance requires the properties of an object in the schema's order. But Claude Code sends earlier calls
 back in an order of its own, which the model imitates; a model that is forced into another order goes astray.
-So this module writes the rules for the properties of the outermost object, with a bit for each: every property
+So this module writes the rules for the properties of the outermost object, with a bit for each: a property
 at most once, required properties at least once. Source of the idea: llguidance's docs/parametric.md.
 """
 
