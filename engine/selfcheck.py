@@ -123,7 +123,7 @@ def _has_key_bias(model: nn.Module) -> bool:
 
 
 def logits_error(paged: PagedModel, on_host: bool, kernels: PagedKernels | None = None) -> float:
-    """Return the distance between paged and plain logits, relative to their size and to the tolerance.
+    """Return the distance of paged logits from mlx-lm's own, relative to their size and to the tolerance.
 
     The prompts are prefilled in two slices each and decoded together, with windows shorter than the longer
     prompt. Where KV is quantised, it is quantised on mlx-lm's side as well. A distance up to 1 is rounding.
@@ -131,7 +131,7 @@ def logits_error(paged: PagedModel, on_host: bool, kernels: PagedKernels | None 
     """
     paged = replace(paged, layers=[_with_trial_window(spec) for spec in paged.layers])
     runner = Runner(paged, num_blocks=8, on_host=on_host, kernels=kernels)
-    rows, expected = [], []
+    rows, references = [], []
     for seq_id, (blocks, length) in enumerate(PROMPTS):
         table = BlockTable()
         table.extend(blocks)
@@ -140,11 +140,11 @@ def logits_error(paged: PagedModel, on_host: bool, kernels: PagedKernels | None 
         runner.prefill(PrefillChunk(seq_id, tokens[:cut], 0, table.slot_ranges(cut)))
         runner.prefill(PrefillChunk(seq_id, tokens[cut:last], cut, table.slot_ranges(last)))
         rows.append(DecodeRow(seq_id, tokens[last], last, table.slot_ranges(last + 1), SamplingParams()))
-        expected.append(paged.model(mx.array([tokens]), cache=reference_caches(paged))[0, -1])
-    plain = mx.stack(expected)
+        references.append(paged.model(mx.array([tokens]), cache=reference_caches(paged))[0, -1])
+    expected = mx.stack(references)
     # Three times: the third time, where there are kernels, the pass is a compiled graph.
-    largest = max(_largest_distance(runner.logits(rows), plain) for _ in range(3))
-    return largest / _tolerance(paged, plain.dtype)
+    largest = max(_largest_distance(runner.logits(rows), expected) for _ in range(3))
+    return largest / _tolerance(paged, expected.dtype)
 
 
 def _tolerance(paged: PagedModel, dtype: mx.Dtype) -> float:

@@ -141,8 +141,8 @@ class Scheduler:
                 self.counters.refused_tokens += 1
                 continue
             tokens = self._advance(plan.step_id, row, sequence, result.tokens[row.seq_id])
-            found = result.logprobs.get(row.seq_id)
-            progress.append(Progress(sequence, tokens, [found] if tokens and found else []))
+            logprobs = result.logprobs.get(row.seq_id)
+            progress.append(Progress(sequence, tokens, [logprobs] if tokens and logprobs else []))
         return progress
 
     def fail(self, not_started: StepPlan | None = None) -> list[Progress]:

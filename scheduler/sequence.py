@@ -42,7 +42,7 @@ class Request:
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """A request's tokens and blocks. No prefill or decode phase: `num_computed_tokens` catches up.
+    """A request's tokens and blocks. It has no prefill or decode phase: its KV catches up with its tokens.
 
         tokens:   |------- prompt -------|-- sampled, known --|-- pending --|
         KV:       |== committed ==|== computed in queued steps ==|

@@ -13,7 +13,7 @@ import mlx_lm.utils
 from mlx.utils import tree_flatten, tree_map
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
-from ..attention.paged_model import PagedModel, probe
+from ..attention.paged_model import ATTENTION, PagedModel, probe
 from .model_error import ModelError, first_line
 from .model_info import ModelInfo, cannot_quantise
 
@@ -74,7 +74,7 @@ def _is_ordinary(cache: Any) -> bool:
 def _check_attention(model: Any) -> None:
     """Refuse a model that does not use mlx-lm's `scaled_dot_product_attention`, which the engine replaces."""
     modules = {type(part).__module__ for part in model.modules()}
-    if not any(hasattr(sys.modules[name], "scaled_dot_product_attention") for name in modules):
+    if not any(hasattr(sys.modules[name], ATTENTION) for name in modules):
         raise ModelError("this model computes attention in a way of its own; not supported yet")
 
 

@@ -32,7 +32,7 @@ CENTRE_KEYS = 32
 DTYPES = (mx.float16, mx.bfloat16, mx.float32)
 
 Launch = Callable[..., list[mx.array]]
-"""Queues a kernel with the inputs, grid and so on that MLX's kernels take; returns its outputs, lazy."""
+"""Queues one kernel: takes inputs, grid and so on as MLX's kernels do; returns the outputs, lazy."""
 
 
 class LayerPools(NamedTuple):
@@ -60,11 +60,11 @@ class PagedKernels:
     """The kernels of one backend; keeps those that it has compiled."""
 
     def __init__(self, language: Literal["metal", "cuda"], centres_keys: bool = False) -> None:
-        """centres_keys: subtract from a shared tile's keys what they have in common, which costs time."""
+        """centres_keys: subtract from a shared tile's keys their mean, which costs time; see `_centred`."""
         self._language = language
         self._centres_keys = centres_keys
-        self._launch = cache(self._build)
-        self._prepare = cache(self._prepare_layer)
+        self._launcher = cache(self._build)
+        self._layer_kernels = cache(self._build_layer)
         self._no_sinks = mx.zeros((MIN_KERNEL_ELEMENTS,))
         self._no_partials = {dtype: mx.zeros((1, 1, 1, MIN_KERNEL_ELEMENTS), dtype) for dtype in DTYPES}
 
@@ -93,7 +93,7 @@ class PagedKernels:
             raise NotImplementedError("keys and values of different sizes, or an uneven number of heads")
         geometry = Geometry(dim, num_heads // num_kv_heads, queries.dtype.size, pools.keys.packing)
         sinks = params.sinks
-        layer = self._prepare(geometry, queries.dtype, params.scale, sinks is not None)
+        layer = self._layer_kernels(geometry, queries.dtype, params.scale, sinks is not None)
         num_groups = num_kv_heads * geometry.tiles
         tables = batch.get(LayerKind(num_groups, params.window))
         rows = pools.keys.rows, pools.values.rows
@@ -117,20 +117,20 @@ class PagedKernels:
         )
         return result, next_fence
 
-    def _prepare_layer(
+    def _build_layer(
         self, geometry: Geometry, dtype: mx.Dtype, scale: float, has_sinks: bool
     ) -> LayerKernels:
         dim, group = geometry.dim, geometry.group
         if dtype not in DTYPES or not geometry.is_supported:
             raise NotImplementedError(f"{group} heads of {dim} to a KV head, {dtype}")
         split = partial(
-            self._launch(SPLIT, scale),
+            self._launcher(SPLIT, scale),
             template=[("T", dtype), *geometry.constants.items()],
             threadgroup=(THREADS, 1, 1),
             output_dtypes=[mx.float32, mx.float32],
         )
         combine = partial(
-            self._launch(COMBINE, 0.0),
+            self._launcher(COMBINE, 0.0),
             template=[("T", dtype), ("HAS_SINKS", has_sinks), ("DIM", dim), ("GROUP", group)],
             threadgroup=(THREADS, 1, 1),
             output_dtypes=[dtype, mx.float32],
@@ -176,7 +176,7 @@ class PagedKernels:
         if self._centres_keys:
             keys, mean_scores = _centred(q, keys, write_fence)
         scores = q @ keys.swapaxes(1, 2)
-        weights, stats = self._launch(SOFTMAX, scale / shrink)(
+        weights, stats = self._launcher(SOFTMAX, scale / shrink)(
             inputs=[scores],
             template=[
                 ("T", scores.dtype),
@@ -200,7 +200,7 @@ class PagedKernels:
         new: (1, kv_heads, length, dim). slots: of each token of the slice, int32, length or more.
         """
         _, num_kv_heads, length, _ = new[0].shape
-        next_fence: mx.array = self._launch(APPEND, 0.0)(
+        next_fence: mx.array = self._launcher(APPEND, 0.0)(
             inputs=[*new, pools.keys.rows, pools.values.rows, slots, pools.write_fence],
             template=_head_template(pools.keys, new[0].dtype),
             grid=(THREADS * length, num_kv_heads, 1),
@@ -228,7 +228,7 @@ class PagedKernels:
         length, skipped = sum(end - first for first, end in slot_ranges), slot_ranges[0][0] % BLOCK_SIZE
         extent = mx.array([length, skipped] + [0] * (MIN_KERNEL_ELEMENTS - 2))
         blocks = mx.array(make_block_table([slot_ranges]))
-        keys, values = self._launch(GATHER, 0.0)(
+        keys, values = self._launcher(GATHER, 0.0)(
             inputs=[pools.keys.rows, pools.values.rows, blocks, extent, pools.write_fence],
             template=[*_head_template(pools.keys, pools.keys.dtype), ("BLOCK", BLOCK_SIZE)],
             grid=(THREADS * length, num_kv_heads, 1),

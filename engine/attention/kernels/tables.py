@@ -97,7 +97,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class DecodeTables:
-    """One decode batch, as the kernels of one kind of layers take it."""
+    """The tables of one decode batch for the layers of one kind."""
 
     block_table: Ints  # (rows, blocks) block ids, rows padded with 0
     splits: Ints  # (n, SplitColumn), n >= MIN_SPLITS; padded with empty splits
