@@ -11,7 +11,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """Where the server listens, which clients it serves, and what it logs."""
+    """The server's address and key, its treatment of media, and its log level."""
 
     host: str = field(default="127.0.0.1", metadata={"help": "address to listen on"})
     port: int = field(default=DEFAULT_PORT, metadata={"help": "port to listen on"})

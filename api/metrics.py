@@ -112,11 +112,11 @@ class Metrics:
         """Count a tool call by its ParseResult: ok, repaired or failed."""
         self._tool_calls.labels(result).inc()
 
-    def ended(self, token_stream: TokenSource, num_tokens: int, reason: Outcome, elapsed_s: float) -> None:
+    def ended(self, token_stream: TokenSource, num_tokens: int, outcome: Outcome, elapsed_s: float) -> None:
         """Observe an ended request, `elapsed_s` after its arrival, with `num_tokens` sampled tokens."""
         model, now = self._model, time.monotonic()
-        self._finished.labels(reason).inc()
-        if reason == "abort":
+        self._finished.labels(outcome).inc()
+        if outcome == "abort":
             self._cancelled.labels("disconnect").inc()
         self._e2e.labels(model).observe(elapsed_s)
         self._prompt.labels(model).observe(token_stream.num_prompt_tokens)

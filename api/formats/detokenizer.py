@@ -63,7 +63,7 @@ class WindowDetokenizer:
 
     def __init__(self, decode: Callable[[list[int]], str]) -> None:
         self._decode = decode
-        self._shown: list[int] = []  # the window's tokens whose text was returned
+        self._returned: list[int] = []  # the window's tokens whose text was returned
         self._pending: list[int] = []
 
     def add(self, tokens: list[int]) -> str:
@@ -81,15 +81,15 @@ class WindowDetokenizer:
     def copy(self) -> "WindowDetokenizer":
         """Return an independent copy, with the same window."""
         twin = WindowDetokenizer(self._decode)
-        twin._shown, twin._pending = list(self._shown), list(self._pending)
+        twin._returned, twin._pending = list(self._returned), list(self._pending)
         return twin
 
     def _take(self, final: bool) -> str:
-        text = self._decode(self._shown + self._pending)
+        text = self._decode(self._returned + self._pending)
         if text.endswith("\ufffd") and not final:
             return ""
-        start = len(self._decode(self._shown)) if self._shown else 0
-        self._shown, self._pending = self._pending or self._shown, []
+        start = len(self._decode(self._returned)) if self._returned else 0
+        self._returned, self._pending = self._pending or self._returned, []
         return text[start:]
 
 

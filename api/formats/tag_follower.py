@@ -14,7 +14,7 @@ from .tag_search import find_first, overlap
 
 
 class Mode(Enum):
-    """What the next text of an answer belongs to."""
+    """The part of an answer that the next text belongs to."""
 
     TEXT = "text"
     THINKING = "thinking"

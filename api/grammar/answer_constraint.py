@@ -151,7 +151,7 @@ class AnswerConstraint:
         """Return the state after a token of free text or thoughts, None when the token may not come."""
         spec, vocabulary = self._spec, self._spec.vocabulary
         if state.awaits_answer and token in vocabulary.eos_ids:
-            return None  # the answer may not end within thoughts, before what it must hold
+            return None  # the required answer must follow the thoughts
         if spec.tags.call and state.mode is Mode.TEXT:
             tag = spec.tags.call[0]
             if token == vocabulary.special_tokens.get(tag.decode()):

@@ -166,14 +166,14 @@ class GrammarCache:
         matcher = LLMatcher(self._bytes, text, limits=LIMITS, log_level=0)
         if not matcher.is_error():
             matcher.compute_bitmask()
-        return _first_line(matcher.get_error())
+        return _shorten_problem(matcher.get_error())
 
     def _compiled(self, text: str, *, continues_as_text: bool) -> Grammar:
         if len(text) > MAX_GRAMMAR_CHARS:
             raise SchemaTooLarge
         matcher = LLMatcher(self._vocabulary.compiler, text, limits=LIMITS, log_level=0)
         if matcher.is_error():
-            problem = _first_line(matcher.get_error())
+            problem = _shorten_problem(matcher.get_error())
             raise SchemaError(f"the JSON schemas cannot be enforced: {problem}")
         return Grammar(text, continues_as_text, matcher)
 
@@ -194,7 +194,7 @@ def _byte_compiler() -> LLTokenizer:
     return LLTokenizer(TokenizerWrapper(_Bytes()))
 
 
-def _first_line(problem: str) -> str:
+def _shorten_problem(problem: str) -> str:
     """Shorten llguidance's error message of a schema to one line; empty when there is none."""
     if problem.startswith("NoExtension"):
         return "no value conforms to it"

@@ -92,7 +92,7 @@ class OutputParser:
         return self._block is TextDelta or (bool(text) and not may_be_tag)
 
     def _cross(self, mode: Mode, tag: str) -> None:
-        """Handle a tag. mode: what the text before the tag belongs to."""
+        """Handle a tag. mode: of the text before the tag."""
         if mode is Mode.CALL:
             assert self._body is not None, "a call has a body"
             self._advance_body(self._body, self._body.add_end_tag())

@@ -68,7 +68,7 @@ class TemplateTooSlow(InvalidRequest):
 
 @dataclass(frozen=True, slots=True)
 class TemplateFeatures:
-    """What one template can show, and in which form."""
+    """The messages and fields that one template shows, and their form."""
 
     system_first: bool  # shows a system message at the head
     system_later: bool  # shows a later system message in its place
@@ -106,9 +106,9 @@ class ChatTemplate:
         conversation = list(messages) if native else [without_tools(message) for message in messages]
         if tools and not native:
             system = f"{describe_tools(tools)}\n\n{system}".rstrip()
-        prefill = conversation.pop()["content"] if _is_open(conversation) else ""
+        answer_start = conversation.pop()["content"] if _continues_answer(conversation) else ""
         shown_tools = tools if native else []
-        return self._render_ordered(system, conversation, shown_tools, thinking) + prefill
+        return self._render_ordered(system, conversation, shown_tools, thinking) + answer_start
 
     def _render_ordered(
         self,
@@ -226,11 +226,13 @@ class ChatTemplate:
         answer, wanted = model_turn(ANSWER) | {key: THOUGHT}, [USER, THOUGHT]
         if self._shows([user_turn(USER), answer], [*wanted, ANSWER]):
             return True
-        return native and self._shows(_step(answer | {"content": ""}), [*wanted, RESULT], (), [PROBE_TOOL])
+        return native and self._shows(
+            _probe_call(answer | {"content": ""}), [*wanted, RESULT], (), [PROBE_TOOL]
+        )
 
     def _takes_text_with(self, key: str) -> bool:
         try:
-            self._apply(_step(model_turn(ANSWER) | {key: THOUGHT}), [PROBE_TOOL])
+            self._apply(_probe_call(model_turn(ANSWER) | {key: THOUGHT}), [PROBE_TOOL])
         except TemplateError:
             return False
         return True
@@ -240,7 +242,7 @@ class ChatTemplate:
         if native_format(self._tokenizer) is None:
             return False, False
         for text_arguments in (False, True):
-            messages = _step(model_turn(""), text_arguments)
+            messages = _probe_call(model_turn(""), text_arguments)
             # Single quotes are of a printed Python object, escaped ones of JSON that was encoded twice.
             wrong = ["'probe_key'", '\\"probe_key']
             if self._shows(messages, ["probe-description", "probe-value", RESULT], wrong, [PROBE_TOOL]):
@@ -263,7 +265,7 @@ class ChatTemplate:
         return -1 not in places and places == sorted(places) and not any(part in text for part in unwanted)
 
 
-def _step(answer: TemplateMessage, text_arguments: bool = False) -> list[TemplateMessage]:
+def _probe_call(answer: TemplateMessage, text_arguments: bool = False) -> list[TemplateMessage]:
     """Return a conversation in which the model makes a call and gets its result."""
     function = {"name": "probe_tool", "arguments": {"probe_key": "probe-value"}}
     call: TemplateMessage = {"type": "function", "id": "probe00id", "function": function}
@@ -272,7 +274,7 @@ def _step(answer: TemplateMessage, text_arguments: bool = False) -> list[Templat
     return [user_turn(USER), answer | {"tool_calls": calls}, result]
 
 
-def _is_open(messages: abc.Sequence[TemplateMessage]) -> bool:
+def _continues_answer(messages: abc.Sequence[TemplateMessage]) -> bool:
     """Return whether the conversation ends with an answer that the model is to continue."""
     return bool(messages) and messages[-1]["role"] == "assistant" and "tool_calls" not in messages[-1]
 

@@ -159,9 +159,9 @@ class _Rewriter:
     def _fill(self, schema: Schema) -> Schema:
         """Write ANY where a schema allows any property, item or value."""
         more: Schema = {}
-        if _is_kind(schema, "object") and schema.get("additionalProperties", True) is True:
+        if _names_type(schema, "object") and schema.get("additionalProperties", True) is True:
             more["additionalProperties"] = ANY
-        if _is_kind(schema, "array") and schema.get("items", True) is True:
+        if _names_type(schema, "array") and schema.get("items", True) is True:
             more["items"] = ANY
         if not schema.keys() - NAMING:
             more |= ANY
@@ -202,11 +202,11 @@ class _Rewriter:
 
 def _bounded(schema: Schema) -> Schema:
     """Bound a schema's numbers, unless the schema bounds them itself."""
-    if not _is_kind(schema, "number") or schema.keys() & (BOUNDS | {"enum", "const", "multipleOf"}):
+    if not _names_type(schema, "number") or schema.keys() & (BOUNDS | {"enum", "const", "multipleOf"}):
         return schema
     return {**NUMBER, **schema}
 
 
-def _is_kind(schema: Mapping[str, Any], kind: str) -> bool:
+def _names_type(schema: Mapping[str, Any], kind: str) -> bool:
     kinds = schema.get("type")
     return kind in kinds if isinstance(kinds, list) else kinds == kind

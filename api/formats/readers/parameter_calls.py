@@ -128,7 +128,9 @@ class ParameterCalls(WholeCalls):
     def _exact(self, name: str, parsed: dict[str, Any], texts: dict[str, str]) -> dict[str, Any]:
         """Replace the values that the parser has changed."""
         schemas = self._schemas.get(name, {})
-        values = {key: _value(schemas.get(key), texts[key], parsed[key]) for key in parsed if key in texts}
+        values = {
+            key: _choose_value(schemas.get(key), texts[key], parsed[key]) for key in parsed if key in texts
+        }
         return {**parsed, **clean(values)}
 
     def _start_call(self, name: str) -> None:
@@ -165,7 +167,7 @@ def _properties(function: dict[str, Any]) -> dict[str, Any]:
     return properties if isinstance(properties, dict) else {}
 
 
-def _value(schema: Any, text: str, parsed: Any) -> Any:
+def _choose_value(schema: Any, text: str, parsed: Any) -> Any:
     """Return a value as its text, as its text read as JSON, or as the parser has read it, by its schema."""
     kinds = schema.get("type") if isinstance(schema, dict) else None
     kinds = [kinds] if isinstance(kinds, str) else kinds if isinstance(kinds, list) else None
