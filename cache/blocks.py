@@ -1,4 +1,4 @@
-"""KV blocks: which are free, how many holders the others have, and the slot ranges of a sequence's blocks.
+"""KV blocks: which blocks are free, how many holders each has, and the slot ranges of a sequence's blocks.
 
 This module knows neither tokens nor arrays. A block is `BLOCK_SIZE` consecutive slots of the KV pools.
 """

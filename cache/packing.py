@@ -1,4 +1,4 @@
-"""Quantised keys and values: what a pool keeps of one token in one head, as a row of bytes.
+"""Quantised keys and values: a pool keeps one token in one head as a row of bytes.
 
     | codes: a byte for each element, or half a byte | scale, offset of each group of elements |
 
@@ -16,7 +16,7 @@ UNQUANTISED = 16
 """The `kv_bits` that keep KV in the model's own type."""
 
 GROUPS = (32, 16)
-"""Elements that share a scale: the first of these sizes that divides the head."""
+"""Elements that share a scale: the first of these sizes that divides the head's size."""
 
 TINY = 1e-30
 """Divisor in place of a scale of zero, which a group of equal elements has."""

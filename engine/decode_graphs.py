@@ -77,7 +77,7 @@ class DecodeGraphs:
     def __init__(self, paged: PagedModel, kernels: PagedKernels) -> None:
         self._paged = paged
         self._kernels = kernels
-        self._kinds: tuple[LayerKind, ...] = ()  # those that the layers asked for in the last uncompiled pass
+        self._kinds: tuple[LayerKind, ...] = ()  # kinds that layers asked for in the last uncompiled pass
         self._entries: OrderedDict[BatchLayout, GraphEntry] = OrderedDict()
         self._num_failures = 0
 

@@ -15,7 +15,7 @@ from .step import DecodeRow, TokenLogprobs
 class BatchLogprobs:
     """The log-probabilities of one step, still on the device."""
 
-    rows: list[DecodeRow]  # those that ask
+    rows: list[DecodeRow]  # rows that ask for log-probabilities
     sampled: mx.array  # (rows,) log-probabilities of the sampled tokens
     top_tokens: mx.array  # (rows, n) the likeliest tokens, in no order
     top: mx.array  # (rows, n) log-probabilities of `top_tokens`

@@ -26,7 +26,7 @@ BUFFER_BYTES = 2**20
 
 
 class EngineProcess:
-    """The scheduler's `Engine`: it has a Runner in a process of its own. A context manager."""
+    """The scheduler's `Engine`: its Runner is in another process. A context manager."""
 
     def __init__(self, log_level: str = "warning") -> None:
         """Start the process; it imports MLX while the caller goes on."""
@@ -56,12 +56,12 @@ class EngineProcess:
         return self._process.pid
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Run a module's function in the process and return its result; raises what the function raises."""
+        """Run a module's function in the process; return its result, or raise its exception."""
         result: T = self._request("call", function, *arguments)
         return result
 
     def start(self, build: Callable[..., tuple[Any, T]], *arguments: Any) -> T:
-        """Have `build` make the runner in the process; return its description, raise what `build` raises.
+        """Have `build` make the runner in the process; return its description, or raise its exception.
 
         build: a module's function that returns the runner and a description of it that can be pickled. It is
         called again in the process that replaces a dead one.

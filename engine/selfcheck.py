@@ -235,6 +235,6 @@ def _largest_distance(a: mx.array, b: mx.array) -> float:
 
 
 def _distances(a: mx.array, b: mx.array) -> Any:
-    """Return the distances of vectors along the last axis, relative to the size of those in `b`."""
+    """Return the distances of vectors along the last axis, relative to the size of the vectors in `b`."""
     x, y = np.array(a.astype(mx.float32)), np.array(b.astype(mx.float32))
     return np.linalg.norm(x - y, axis=-1) / np.linalg.norm(y, axis=-1)

@@ -17,6 +17,6 @@ class ServedModel:
     kv_type: str  # type in which KV is kept, for people to read
     kv_bytes_per_token: int  # over all layers
     num_blocks: int  # of KV
-    num_kv_tokens: int  # that fit into these blocks
+    num_kv_tokens: int  # tokens whose KV fits into these blocks
     device: str  # device that computes, for people to read
     attention: str  # implementation that computes attention, for people to read

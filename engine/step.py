@@ -102,7 +102,7 @@ class StepPlan(FastPickle):
 
     @property
     def seq_ids(self) -> list[int]:
-        """Ids of the sequences that the step computes, those that decode first."""
+        """Ids of the sequences that the step computes: decoding ones, then prefilling ones."""
         return [row.seq_id for row in self.decode] + [chunk.seq_id for chunk in self.prefill]
 
     @property

@@ -65,7 +65,7 @@ class Admission:
         return list(self._queues.waiting)
 
     def _watermark(self) -> int:
-        """Return how many blocks must stay available: those that running prefills will still take."""
+        """Return how many blocks must stay available: the blocks that running prefills will still take."""
         return sum(s.block_table.num_missing(len(s.tokens)) for s in self._queues.running if s.is_prefilling)
 
     def _waits_for_prefix(self, sequence: Sequence) -> bool:

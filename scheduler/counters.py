@@ -16,5 +16,5 @@ class Counters:
     prefix_waits: int = 0  # sequences that waited for another one to compute a prefix that both share
     evictions: int = 0  # blocks taken from the prefix tree
     preemptions: int = 0
-    failed_steps: int = 0  # including those in which the engine died
+    failed_steps: int = 0  # including steps in which the engine died
     steps: int = 0

@@ -27,7 +27,7 @@ class KVCacheManager:
         return len(self.tree.match(tokens)) * BLOCK_SIZE
 
     def allocate(self, sequence: Sequence, watermark: int) -> bool:
-        """Give `sequence`, which holds no blocks, those of its cached prefix, if the others will fit too.
+        """Give `sequence`, which holds no blocks, its cached prefix's blocks, if the rest will fit too.
 
         watermark: blocks, free or evictable, that must stay available to other sequences.
         Returns False, allocating nothing, when the tokens do not fit.

@@ -83,7 +83,7 @@ class SchedulerLoop:
             self._token_streams.clear()
 
     async def _idle(self) -> None:
-        """Wait for a request, or for the engine's death, so that a new one starts before the next request."""
+        """Wait for a request, or for the engine's death: then a new engine starts before a request comes."""
         self._forget_ended()
         self._arrived.clear()
         waits = [asyncio.ensure_future(self._arrived.wait()), asyncio.ensure_future(self._engine.lost())]

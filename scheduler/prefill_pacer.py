@@ -1,4 +1,4 @@
-"""How many prompt tokens a step may compute beside decode rows without delaying those too much.
+"""How many prompt tokens a step may compute beside decode rows without delaying the rows too much.
 
 A mixed step is one with decode rows and prompt tokens.
 """

@@ -15,7 +15,7 @@ class Recovery:
     """Requeues every sequence after a failed step, and isolates the step's own, to find the culprit."""
 
     def __init__(self, queues: RequestQueues, kv_cache: KVCacheManager) -> None:
-        # While there are any, each of these runs alone, in this order, and no other sequence runs.
+        # While any sequence is isolated, the first of the list runs alone, and no other sequence runs.
         self.isolated: list[Sequence] = []
         self._queues = queues
         self._kv_cache = kv_cache

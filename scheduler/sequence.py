@@ -120,8 +120,8 @@ class Progress:
 def shared_prefix_length(a: list[int], b: list[int], num_known: int) -> int:
     """Return the length in tokens of the full blocks that `a` and `b` share; 0 if it is at most `num_known`.
 
-    The last token of `a` and of `b` does not count: it is left to decode, so that a block that it fills is
-    cached later than the others.
+    A sequence's last token does not count: it is left to decode, so that a block that it fills is cached
+    later than the blocks before it.
     num_known: tokens, a multiple of the block size. The block after them is compared first: most pairs differ
     there.
     """

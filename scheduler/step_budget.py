@@ -26,7 +26,7 @@ class StepBudget:
         self.num_tokens = min(self.num_tokens, num_tokens)
 
     def slice_prefills(self, prefilling: list[Sequence]) -> dict[Sequence, int]:
-        """Divide the tokens left among sequences. Returns how many each gets; those without are left out.
+        """Divide the tokens left. Returns how many each sequence gets; a sequence that gets none is left out.
 
         prefilling: the sequences with tokens to prefill, oldest first.
         """

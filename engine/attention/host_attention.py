@@ -51,7 +51,7 @@ class HostAttention:
 
         queries: (rows, num_heads, length, key_dim); one row where length > 1, causal over its last slots.
         keys, values: pools of one layer, (num_kv_heads, slots, dim).
-        prefixes: the rows' slots; under a window, without those that no query sees.
+        prefixes: the rows' slots; under a window, without slots that no query sees.
         Returns (rows, num_heads, length, value_dim).
         """
         num_rows, num_heads, length, dim = queries.shape

@@ -1,4 +1,4 @@
-"""Lets an unchanged mlx-lm model attend to paged KV, and finds out what its layers ask of their caches.
+"""Lets an unchanged mlx-lm model attend to paged KV, and finds out the attention of its layers.
 
 Every mlx-lm model calls `scaled_dot_product_attention` as a name of its own module, with its cache object as
 an argument. `install()` replaces that function by a dispatcher. A `PagedLayer` passed as the cache then gets

@@ -113,7 +113,7 @@ def _probe(info: ModelInfo, model: Any) -> PagedModel:
 
 
 def _correct(info: ModelInfo, paged: PagedModel) -> ModelInfo:
-    """Replace facts that the config only suggests, such as the KV's size, by those of the loaded model."""
+    """Replace facts that the config only suggests, such as the KV's size, by the loaded model's."""
     try:
         kv_bytes_per_token = paged.kv_bytes_per_token
     except ValueError as error:

@@ -79,7 +79,7 @@ def _context_limit(info: ModelInfo, config: EngineConfig) -> int:
 
 
 def _kv_budget(info: ModelInfo, config: EngineConfig, device: Device, limit: int) -> int:
-    """Return the bytes for KV: as the user says, or what the device can spare. Raises ModelError."""
+    """Return the bytes for KV: the user's setting, or as much as the device can spare. Raises ModelError."""
     spare = device.available_bytes - info.weight_bytes - RESERVE_BYTES
     if config.kv_cache_gb is not None:
         asked = int(config.kv_cache_gb * 1e9)

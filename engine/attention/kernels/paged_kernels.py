@@ -57,7 +57,7 @@ class LayerKernels:
 
 
 class PagedKernels:
-    """The kernels of one backend; keeps those that it has compiled."""
+    """The kernels of one backend; each compiled kernel is kept."""
 
     def __init__(self, language: Literal["metal", "cuda"], centres_keys: bool = False) -> None:
         """centres_keys: subtract from a shared tile's keys their mean, which costs time; see `_centred`."""

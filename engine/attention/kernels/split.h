@@ -105,7 +105,7 @@ EACH_THREAD {
   }
   MY(peak)[0] = LOWEST;
   MY(mass)[0] = 0;
-  // Every thread group that reads the newest token stores it, so that it finds it in the pools; all store the same.
+  // Every thread group that reads the newest token stores it first, and all store the same.
   if (newest < end) {
     const INDEX from = (INDEX(row) * num_kv_heads + kv_head) * DIM;
     const INDEX to = pool_head + block_table[row_blocks + newest / BLOCK] * BLOCK + newest % BLOCK;
