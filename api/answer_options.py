@@ -15,7 +15,7 @@ from .schema import AssistantMessage, CountTokensRequest, GenerationRequest, Too
 class ThinkingOptions:
     """Whether and how much the model is to think.
 
-    wanted: the template's switch for thinking, where it has one.
+    wanted: the value of the template's switch for thinking, if it has one.
     forbidden: thoughts that the template opens are closed, also where it has no switch. Thoughts that are
     neither wanted nor forbidden stay open, because a model that always thinks is worse without thoughts.
     """

@@ -41,7 +41,7 @@ class ConstraintSpec:
 class AnswerState:
     """The state of an answer after the tokens so far.
 
-    mode: what the next text belongs to, while there is no matcher: thoughts or free text.
+    mode: thoughts or text, while there is no matcher.
     partial_tag: the last bytes of the answer, as far as they may begin a tag.
     at_start: the answer has not begun, so that thoughts may still come before it.
     awaits_answer: the answer that the spec requires follows the present thoughts.
