@@ -128,11 +128,6 @@ class BlockTable:
         self.blocks: list[int] = []
         self._slot_ranges: list[list[int]] = []  # maximal [first, end), in token order
 
-    @property
-    def num_slots(self) -> int:
-        """How many tokens fit into the blocks."""
-        return len(self.blocks) * BLOCK_SIZE
-
     def num_missing(self, num_tokens: int) -> int:
         """Return how many more blocks `num_tokens` need; negative when the table has more than they need."""
         return -(-num_tokens // BLOCK_SIZE) - len(self.blocks)

@@ -33,7 +33,6 @@ class MemoryPlan:
     """How the device's memory is divided."""
 
     device: Device
-    weight_bytes: int
     kv_bytes_per_token: int
     kv_bytes: int  # the pools of all layers together
     num_blocks: int  # of KV
@@ -60,7 +59,6 @@ def make_plan(info: ModelInfo, config: EngineConfig, device: Device) -> MemoryPl
         raise ModelError(_shortage(info, config, device, wanted, wanted_bytes - kv_bytes))
     return MemoryPlan(
         device=device,
-        weight_bytes=info.weight_bytes,
         kv_bytes_per_token=info.kv_bytes_per_token,
         kv_bytes=num_blocks * block_bytes,
         num_blocks=num_blocks,
