@@ -10,8 +10,6 @@ from enum import Enum
 from functools import cached_property
 from typing import AnyStr, Generic
 
-from .tag_search import find_first, overlap
-
 
 class Mode(Enum):
     """The part of an answer that the next text belongs to."""
@@ -94,3 +92,24 @@ class TagFollower(Generic[AnyStr]):
     def copy(self) -> "TagFollower[AnyStr]":
         """Return an independent copy."""
         return TagFollower(self._tags, self.mode, self.unread)
+
+
+def find_first(text: AnyStr, tags: abc.Sequence[AnyStr]) -> tuple[int, AnyStr] | None:
+    """Return (start, tag) of the tag with the smallest end: the result is the same for chunks of any size."""
+    found = [(place + len(tag), place, tag) for tag in tags if (place := text.find(tag)) >= 0]
+    if not found:
+        return None
+    _, place, tag = min(found)
+    return place, tag
+
+
+def overlap(text: AnyStr, tags: abc.Sequence[AnyStr]) -> int:
+    """Return the length of the longest suffix of `text` that begins a tag. `text` holds no whole tag."""
+    longest = 0
+    for tag in tags:
+        place = text.find(tag[0], 1 - len(tag))  # from where the whole tag would not fit any more
+        while place >= 0 and not tag.startswith(text[place:]):
+            place = text.find(tag[0], place + 1)
+        if place >= 0:
+            longest = max(longest, len(text) - place)
+    return longest

@@ -18,7 +18,7 @@ from pensieve.api.formats.output_events import (
     ToolCallStart,
     call_input,
 )
-from pensieve.api.formats.tag_search import overlap
+from pensieve.api.formats.tag_follower import overlap
 from pensieve.api.formats.thinking_tags import ThinkingTags
 from pensieve.api.formats.tool_calls.plain_format import plain_format
 from pensieve.api.formats.tool_calls.tool_format import ToolFormat
