@@ -19,6 +19,9 @@ install: $(VENV)/.installed
 run: $(VENV)/.installed
 	$(BIN)/pensieve serve --model "$(MODEL)" $(if $(PORT),--port "$(PORT)") $(ARGS)
 
+# Tests start servers: where Python may not keep what it has compiled, each of them would compile everything anew.
+test test-all: export PYTHONDONTWRITEBYTECODE :=
+
 # A sample of the tests; test-all runs every test in full.
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(ARGS)

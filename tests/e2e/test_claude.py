@@ -17,6 +17,7 @@ def test_claude_completes_a_task(server: str, claude: str, name: str) -> None:
     assert [right for right, _ in outcomes] == [True] * len(seeds)
 
 
+@pytest.mark.slow
 def test_claude_completes_three_turns_of_one_conversation(server: str, claude: str) -> None:
     right, _ = attempt(three_turns, Session(server, claude), "test-turns")
     assert right

@@ -46,17 +46,17 @@ def load(folder: Path, model_type: str) -> Any:
 @pytest.mark.parametrize(
     ("model_type", "on_host", "num_trees"),
     [
-        ("llama", True, trials(40, 500)),
-        ("llama", False, trials(6, 60)),
-        ("qwen3", True, trials(8, 60)),
-        ("phi3", True, trials(8, 60)),
-        ("phi3", False, trials(4, 30)),
-        ("gemma3_text", True, trials(12, 100)),
-        ("gemma3_text", False, trials(4, 30)),
-        ("gpt_oss", True, trials(8, 60)),
-        ("gpt_oss", False, trials(4, 20)),
-        ("demo", True, trials(8, 500)),
-        ("demo", False, trials(3, 20)),
+        ("llama", True, trials(20, 500, "PENSIEVE_TREES")),
+        ("llama", False, trials(4, 60)),
+        ("qwen3", True, trials(5, 60)),
+        ("phi3", True, trials(5, 60)),
+        ("phi3", False, trials(3, 30)),
+        ("gemma3_text", True, trials(8, 100)),
+        ("gemma3_text", False, trials(3, 30)),
+        ("gpt_oss", True, trials(5, 60)),
+        ("gpt_oss", False, trials(3, 20)),
+        ("demo", True, trials(4, 300, "PENSIEVE_TREES")),
+        ("demo", False, trials(2, 20)),
     ],
 )
 def test_every_token_of_random_conversation_trees_is_exact(
@@ -90,7 +90,7 @@ def test_tokens_stay_exact_when_memory_is_short(folder: Path, on_host: bool) -> 
     assert machine.scheduler.counters.evictions > 10
 
 
-@pytest.mark.parametrize(("on_host", "num_trees"), [(True, trials(10, 60)), (False, trials(6, 30))])
+@pytest.mark.parametrize(("on_host", "num_trees"), [(True, trials(6, 60)), (False, trials(4, 30))])
 def test_constrained_tokens_are_exact_among_free_ones(folder: Path, on_host: bool, num_trees: int) -> None:
     """Without NumPy, steps are planned one ahead: masks are unknown then, and samples are thrown away."""
     model, rng, verdict = load(folder, "llama"), random.Random(9), Verdict()
@@ -101,7 +101,7 @@ def test_constrained_tokens_are_exact_among_free_ones(folder: Path, on_host: boo
     print(f"{verdict}, {machine.scheduler.counters}")
     assert verdict.wrong == 0
     assert verdict.tokens > 20 * num_trees
-    assert (machine.scheduler.counters.refused_tokens > trials(18, 100)) == (not on_host)
+    assert (machine.scheduler.counters.refused_tokens > trials(10, 100)) == (not on_host)
 
 
 @pytest.mark.parametrize("on_host", [True, False])
@@ -201,7 +201,7 @@ def test_quantised_kv_is_as_exact(folder: Path, model_type: str, kv_bits: int, o
     paged, rng = probe(model, kv_bits), random.Random(kv_bits)
     verdict = Verdict(tie=0.01)  # a neighbouring code moves logits by more than rounding
     machine = Machine(Runner(paged, 400, on_host), num_blocks=400)
-    num_trees = trials(6, 40) if on_host else trials(3, 10)
+    num_trees = trials(3, 40) if on_host else trials(2, 10)
     for _ in range(num_trees):
         for sequence in grow_tree(machine, rng, VOCAB, num_requests=4):
             verdict.judge(model, sequence, reference_caches(paged))
@@ -235,13 +235,14 @@ def test_quantised_kv_does_not_depend_on_slices_or_neighbours(
     assert run(33, True) == run(1000, True) == run(70, False)
 
 
+@pytest.mark.slow
 def test_long_prompts_over_many_query_heads_are_exact(tmp_path: Path) -> None:
     """Slices of 512 queries times four heads: attention works in tiles that begin inside a head."""
     model: Any = mlx_lm.utils.load_model(write_model(tmp_path, "llama", heads=8, kv_heads=2))[0]
     rng, verdict = random.Random(11), Verdict()
     config = SchedulerConfig(max_batch=8, step_tokens=512)
     machine = Machine(Runner(probe(model, 16), 400, True), num_blocks=400, config=config)
-    for _ in range(trials(1, 5)):
+    for _ in range(5):
         prompts = [[rng.randrange(VOCAB) for _ in range(rng.randint(700, 2500))] for _ in range(3)]
         started = [machine.add(prompt, 8) for prompt in prompts]
         machine.finish()

@@ -133,6 +133,7 @@ def test_a_server_is_started_where_none_is_and_stopped_afterwards(told: Path, ti
     assert find_server(ServerConfig(port=port)) is None
 
 
+@pytest.mark.slow
 def test_a_server_of_ours_ends_with_us(told: Path, tiny_model: Path) -> None:
     port = free_port()
     flags = ("--port", str(port), "--model", str(tiny_model))

@@ -95,6 +95,7 @@ def test_a_streamed_call_is_the_same_call(server: LiveServer) -> None:
     assert parts[0] == parts[1]
 
 
+@pytest.mark.slow
 def test_thirty_tools_of_all_kinds_at_once(server: LiveServer) -> None:
     """As a client with many servers sends them, with descriptions, at once with what it sent before."""
     tools: Any = [

@@ -37,7 +37,7 @@ from ..builders import make_detokenizer_factory
 from ..formats.tool_calls.known_formats import tool_format
 from ..formats.tool_calls.test_readers import BODIES, READ, WRITE
 
-NUM_ANSWERS = trials(240, 600, "PENSIEVE_RANDOM_ANSWERS")
+NUM_ANSWERS = trials(120, 600, "PENSIEVE_RANDOM_ANSWERS")
 STOPS = ("STOP", "ST", "\n\n.", "</tool", "ß")
 FINISHES: list[FinishReason] = ["stop", "length"]
 
