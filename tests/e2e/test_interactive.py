@@ -113,6 +113,7 @@ def agent_call(task: str) -> str:
     return "<tool_call>" + json.dumps({"name": "Agent", "arguments": arguments}) + "</tool_call>"
 
 
+@pytest.mark.slow
 def test_two_subagents_at_once_then_compact(claude: str, tmp_path: Path) -> None:
     """With a scripted model behind the real API; the demo model knows nothing of agents and summaries."""
     tokenizer = ByteTokenizer()

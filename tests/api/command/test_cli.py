@@ -21,8 +21,6 @@ from pensieve.api.config import ServerConfig
 from pensieve.engine.config import EngineConfig
 from pensieve.scheduler.config import SchedulerConfig
 
-from ...budget import sampled
-
 LOCAL = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DISABLE_XET": "1"}
 
 
@@ -277,7 +275,8 @@ def test_the_key_is_not_printed(tiny_model: Path) -> None:
             assert response.status == 200
 
 
-@pytest.mark.parametrize("number", sampled([signal.SIGTERM, signal.SIGINT], kept=[signal.SIGINT]))
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_open_answers(tiny_model: Path, number: signal.Signals) -> None:
     """A stream that merely stops looks like success to clients, so it must end with an error event."""
     with serving("--model", str(tiny_model)) as (child, lines):
