@@ -38,6 +38,11 @@ class Record:
         return self.delta_s[0] if self.delta_s else None
 
     @property
+    def turn_s(self) -> float | None:
+        """Time to the last token of an answer that came whole; None for any other request."""
+        return self.delta_s[-1] if self.delta_s and self.outcome == "done" else None
+
+    @property
     def num_output(self) -> int:
         """Output tokens as the server counts them, or else pieces of text, as after a cancel."""
         return self.usage.output if self.usage.output and self.outcome == "done" else len(self.delta_s)

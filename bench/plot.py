@@ -1,10 +1,10 @@
-"""Draws a played trace as SVG: a bar for each request's wait and answer, then the times to the first token.
+"""Draws a played trace as SVG: a bar for each request's wait and answer, then times to first and last tokens.
 
 The SVG is written as text, so that neither a plotting library nor a browser's script is needed.
 """
 
 from collections import abc
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from xml.sax.saxutils import escape, quoteattr
 
 from .fleet import PlayedTrace, Record
@@ -30,9 +30,10 @@ def plot(run: PlayedTrace, title: str) -> str:
         _text(LEFT, 22, title, size=15),
         *_legend(),
         *_timeline(records, run.wall_s),
-        *_first_tokens(records, chart_top),
+        *_shares(records, chart_top, _first_s, "seconds to the first token, share of requests"),
+        *_shares(records, chart_top + CHART + GAP, _turn_s, "seconds to the last token, share of requests"),
     ]
-    height = chart_top + CHART + 50
+    height = chart_top + 2 * CHART + GAP + 50
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
         f'viewBox="0 0 {WIDTH} {height}" font-family="sans-serif">'
@@ -64,14 +65,24 @@ def _timeline(records: abc.Sequence[Record], wall_s: float) -> Iterable[str]:
         yield _box((first, y, end - first, BAR), COLOURS["answer"])
 
 
-def _first_tokens(records: abc.Sequence[Record], top: float) -> Iterable[str]:
-    """Draw the share of requests whose first token came within a time, a line for each state of the cache."""
-    largest = max((record.first_s or 0.0 for record in records), default=0.0)
+def _first_s(record: Record) -> float | None:
+    return record.first_s
+
+
+def _turn_s(record: Record) -> float | None:
+    return record.turn_s
+
+
+def _shares(
+    records: abc.Sequence[Record], top: float, time_of: Callable[[Record], float | None], name: str
+) -> Iterable[str]:
+    """Draw the share of requests whose time is at most so long, a line for each state of the cache."""
+    largest = max((time_of(record) or 0.0 for record in records), default=0.0)
     yield _text(LEFT - 8, top + 8, "100 %", anchor="end")
     yield _text(LEFT - 8, top + CHART, "0 %", anchor="end")
-    yield from _axis(largest, top + CHART, "seconds to the first token, share of requests")
+    yield from _axis(largest, top + CHART, name)
     for state in ("cold", "partial", "hit", "unknown"):
-        own = [record.first_s for record in records if cache_state(record) == state]
+        own = [time_of(record) for record in records if cache_state(record) == state]
         times = sorted(time_s for time_s in own if time_s is not None)
         if not times:
             continue

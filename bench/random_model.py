@@ -115,9 +115,14 @@ def random_weights(seed: int) -> dict[str, Array]:
     return weights
 
 
-def write_tokenizer(folder: Path) -> None:
-    """Write a byte-level BPE tokenizer: bytes, special tokens, syllables, and words of two syllables."""
-    ids, merges = make_vocabulary()
+def write_tokenizer(
+    folder: Path, vocabulary: int = VOCABULARY, max_context: int = CONFIG["max_position_embeddings"]
+) -> None:
+    """Write a byte-level BPE tokenizer of `vocabulary` tokens.
+
+    They are bytes, special tokens, syllables, words of two syllables, and as many words of three as fit.
+    """
+    ids, merges = make_vocabulary(vocabulary)
     tokenizer = Tokenizer(models.BPE(vocab=ids, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -129,20 +134,25 @@ def write_tokenizer(folder: Path) -> None:
         "eos_token": "<|im_end|>",
         "pad_token": "<|endoftext|>",
         "chat_template": CHAT_TEMPLATE,
-        "model_max_length": CONFIG["max_position_embeddings"],
+        "model_max_length": max_context,
         "clean_up_tokenization_spaces": False,
     }
     write_json(folder / "tokenizer_config.json", settings)
 
 
-def make_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Return token ids and merges. Words are tokens, so that an answer's text has the answer's tokens."""
+def make_vocabulary(size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Return ids of `size` tokens, and merges.
+
+    Words are tokens, so that an answer's text has the answer's tokens.
+    """
     merges = list(itertools.product(CONSONANTS, VOWELS))
     syllables = ["".join(pair) for pair in merges]
     merges += [("Ġ", syllable) for syllable in syllables]
     merges += itertools.product([f"Ġ{syllable}" for syllable in syllables], syllables)
+    words = ["Ġ" + first + second for first, second in itertools.product(syllables, syllables)]
+    longer = itertools.product(words, syllables)
     single = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *SPECIAL_TOKENS]
-    merges = merges[: VOCABULARY - len(single)]
+    merges = list(itertools.islice(itertools.chain(merges, longer), size - len(single)))
     tokens = [*single, *("".join(merge) for merge in merges)]
     return {token: index for index, token in enumerate(tokens)}, merges
 

@@ -77,7 +77,8 @@ def report(run: PlayedTrace, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _request(record: Record) -> dict[str, Any]:
-    fields = asdict(record) | {"cache": cache_state(record), "first_s": record.first_s}
+    fields = asdict(record) | {"cache": cache_state(record)}
+    fields |= {"first_s": record.first_s, "turn_s": record.turn_s}
     fields["delta_s"] = [round(seconds, 5) for seconds in record.delta_s]
     return fields
 
@@ -92,6 +93,8 @@ def describe(summary: Summary) -> str:
     rows = [("time to first token", summary.ttft_s)]
     rows += [(f"  turn {turn}", times) for turn, times in summary.ttft_by_turn_s.items()]
     rows += [(f"  {state}", times) for state, times in summary.ttft_by_cache_s.items()]
+    rows += [("whole turn", summary.turn_s)]
+    rows += [(f"  turn {turn}", times) for turn, times in summary.turn_by_number_s.items()]
     rows += [("between tokens", summary.inter_token_s), ("end to end", summary.end_to_end_s)]
     lines = [
         f"{summary.requests} requests in {summary.wall_s:.2f} s: {summary.done} done, "
@@ -99,16 +102,17 @@ def describe(summary: Summary) -> str:
         f"{summary.output_tokens} output tokens in {summary.deltas} pieces, "
         f"{summary.output_tokens_per_s:.1f} a second",
         f"{summary.prompt_tokens} prompt tokens, {summary.cached_tokens} of them from the cache",
-        f"fairness between sessions (Jain) {summary.fairness:.3f}",
+        f"fairness between sessions (Jain) {summary.fairness:.3f} of tokens/s, "
+        f"{summary.turn_fairness:.3f} of mean turn times",
         "",
-        table(["seconds", "count", "p50", "p95", "p99", "max"], [_row(*row) for row in rows]),
+        table(["seconds", "count", "mean", "p50", "p95", "p99", "max"], [_row(*row) for row in rows]),
     ]
     lines += [f"{count} x {text}" for text, count in summary.error_texts.items()]
     return "\n".join(lines)
 
 
 def _row(name: str, times: Percentiles) -> list[str]:
-    values = (times.p50, times.p95, times.p99, times.max)
+    values = (times.mean, times.p50, times.p95, times.p99, times.max)
     return [name, str(times.count), *(seconds(value) for value in values)]
 
 

@@ -49,7 +49,10 @@ SERVERS = (
     ServerSpec(
         "pensieve",
         "anthropic",
-        lambda model, port: ["pensieve", "serve", "--model", model, "--port", str(port)],
+        lambda model, port: [
+            *(Path(sys.executable).name, "-m", "pensieve"),
+            *("serve", "--model", model, "--port", str(port)),
+        ],
     ),
     ServerSpec(
         "mlx-lm",
@@ -124,7 +127,9 @@ def running(spec: ServerSpec, commands: Path, model: Path, log: Path) -> Iterato
 
 def environment(spec: ServerSpec, commands: Path, home: Path) -> dict[str, str]:
     """Return a server's variables: none of the user's settings, no network, and OpenBLAS on Linux."""
-    kept = {key: os.environ[key] for key in ("LANG", "TMPDIR", "LD_LIBRARY_PATH") if key in os.environ}
+    # Pensieve runs from this environment, and so from where this environment finds its modules.
+    names = ["LANG", "TMPDIR", "LD_LIBRARY_PATH", *([] if spec.version else ["PYTHONPATH"])]
+    kept = {key: os.environ[key] for key in names if key in os.environ}
     variables = {
         **kept,
         "PATH": f"{commands}:{os.environ['PATH']}",

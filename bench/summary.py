@@ -17,9 +17,10 @@ HIT_SHARE = 0.95  # of what the conversation sent before; blocks and the answer'
 
 @dataclass(frozen=True, slots=True)
 class Percentiles:
-    """Percentiles of `count` values; None when there are no values."""
+    """Mean and percentiles of `count` values; None when there are no values."""
 
     count: int
+    mean: float | None
     p50: float | None
     p95: float | None
     p99: float | None
@@ -41,11 +42,14 @@ class Summary:
     prompt_tokens: int
     cached_tokens: int
     fairness: float  # Jain's index over sessions' tokens/s: 1 is even, 1/sessions is one session alone
+    turn_fairness: float  # Jain's index over sessions' mean turn times: 1 where all sessions wait as long
     ttft_s: Percentiles
     ttft_by_turn_s: dict[str, Percentiles]  # of the sessions' own turns, without subagents
     ttft_by_cache_s: dict[str, Percentiles]
+    turn_s: Percentiles  # from sending a request to its last token, of requests that were answered whole
+    turn_by_number_s: dict[str, Percentiles]  # of the sessions' own turns, without subagents
     inter_token_s: Percentiles
-    end_to_end_s: Percentiles
+    end_to_end_s: Percentiles  # as turn_s, but to the end of the stream
     error_texts: dict[str, int]
 
 
@@ -63,13 +67,14 @@ def percentiles(values: Iterable[float | None]) -> Percentiles:
     """Return the percentiles of the values that are not None."""
     known = [value for value in values if value is not None]
     p50, p95, p99, largest = (percentile(known, share) for share in (0.5, 0.95, 0.99, 1.0))
-    return Percentiles(len(known), p50, p95, p99, largest)
+    mean = sum(known) / len(known) if known else None
+    return Percentiles(len(known), mean, p50, p95, p99, largest)
 
 
-def jain(rates: abc.Sequence[float]) -> float:
-    """Return Jain's fairness index, from 1/n to 1; 1 for no rates. Source: Jain, Chiu and Hawe 1984."""
-    squares = sum(rate * rate for rate in rates)
-    return sum(rates) ** 2 / (len(rates) * squares) if squares else 1.0
+def jain(shares: abc.Sequence[float]) -> float:
+    """Return Jain's fairness index, from 1/n to 1; 1 for no shares. Source: Jain, Chiu and Hawe 1984."""
+    squares = sum(share * share for share in shares)
+    return sum(shares) ** 2 / (len(shares) * squares) if squares else 1.0
 
 
 def cache_state(record: Record) -> CacheState:
@@ -104,9 +109,12 @@ def summarise(run: PlayedTrace) -> Summary:
         prompt_tokens=sum(record.usage.prompt or 0 for record in records),
         cached_tokens=sum(record.usage.cached or 0 for record in records),
         fairness=jain(session_rates(records)),
+        turn_fairness=jain(session_turn_times(main)),
         ttft_s=percentiles(record.first_s for record in records),
-        ttft_by_turn_s=first_token_by(main, lambda record: str(record.turn)),
+        ttft_by_turn_s=first_token_by(main, turn_number),
         ttft_by_cache_s=first_token_by(records, cache_state),
+        turn_s=percentiles(record.turn_s for record in records),
+        turn_by_number_s=turn_time_by(main, turn_number),
         inter_token_s=percentiles(gap for record in records for gap in gaps(record)),
         end_to_end_s=percentiles(record.end_s for record in done),
         error_texts={text: errors.count(text) for text in sorted(set(errors))},
@@ -127,7 +135,33 @@ def session_rates(records: abc.Sequence[Record]) -> list[float]:
     return rates
 
 
+def session_turn_times(records: abc.Sequence[Record]) -> list[float]:
+    """Return each session's mean turn time. A session without an answer that came whole has none."""
+    times: dict[int, list[float]] = {}
+    for record in records:
+        if record.turn_s is not None:
+            times.setdefault(record.session, []).append(record.turn_s)
+    return [sum(own) / len(own) for own in times.values()]
+
+
+def turn_number(record: Record) -> str:
+    """Return a request's place in its conversation as the name of a group."""
+    return str(record.turn)
+
+
 def first_token_by(records: abc.Sequence[Record], key: Callable[[Record], str]) -> dict[str, Percentiles]:
     """Return the times to the first token, grouped by `key`."""
-    names = sorted({key(record) for record in records})
-    return {name: percentiles(record.first_s for record in records if key(record) == name) for name in names}
+    return {name: percentiles(record.first_s for record in own) for name, own in grouped(records, key)}
+
+
+def turn_time_by(records: abc.Sequence[Record], key: Callable[[Record], str]) -> dict[str, Percentiles]:
+    """Return the times to the last token, grouped by `key`."""
+    return {name: percentiles(record.turn_s for record in own) for name, own in grouped(records, key)}
+
+
+def grouped(
+    records: abc.Sequence[Record], key: Callable[[Record], str]
+) -> Iterable[tuple[str, list[Record]]]:
+    """Yield each value of `key`, sorted, with its records."""
+    for name in sorted({key(record) for record in records}):
+        yield name, [record for record in records if key(record) == name]

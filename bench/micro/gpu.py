@@ -11,48 +11,14 @@ without the next step queued (`serial`) and without attention (`rest`).
 """
 
 import argparse
-import importlib
 import time
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_map
 
-from ..random_model import CONFIG, NUM_BYTES, SPECIAL_TOKENS, write_tokenizer
-from ..report import write_json
 from .gpu_engines import ROOM, DecodeCase, DecodeFigures, MlxLm, Pensieve, clean_memory, prefill_rates
-
-SHAPES: dict[str, dict[str, Any]] = {
-    "qwen3-4b": {
-        "model_type": "qwen3",
-        "hidden_size": 2560,
-        "num_hidden_layers": 36,
-        "intermediate_size": 9728,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "head_dim": 128,
-        "vocab_size": 151936,
-        "rms_norm_eps": 1e-6,
-        "rope_theta": 1e6,
-        "max_position_embeddings": 262144,
-        "tie_word_embeddings": True,
-    },
-    "phi-3-mini": {
-        "model_type": "phi3",
-        "hidden_size": 3072,
-        "num_hidden_layers": 32,
-        "intermediate_size": 8192,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 32,
-        "vocab_size": 32064,
-        "rms_norm_eps": 1e-5,
-        "max_position_embeddings": 131072,
-    },
-}
-
-MAX_CONTEXT = 8192
-"""Context length of written models, such that the KV pools of two processes fit into one GPU."""
+from .shapes import SHAPES, random_model
 
 CASES: dict[str, list[DecodeCase]] = {
     "qwen3-4b": [
@@ -65,30 +31,6 @@ CASES: dict[str, list[DecodeCase]] = {
     ],
     "phi-3-mini": [DecodeCase("16 x 8k", [8192] * 16), DecodeCase("1 x 8k", [8192])],
 }
-
-
-def random_model(config: dict[str, Any]) -> Any:
-    """Return a model with random bf16 weights, made on the device. config: as in a config.json."""
-    module = importlib.import_module(f"mlx_lm.models.{config['model_type']}")
-    model = module.Model(module.ModelArgs.from_dict(config))
-    model.update(
-        tree_map(lambda p: mx.random.normal(p.shape, mx.bfloat16) * p.shape[-1] ** -0.5, model.parameters())
-    )
-    mx.eval(model.parameters())
-    return model
-
-
-def write_random_model(folder: Path, shape: str) -> Path:
-    """Write a random model of `shape` with the comparison's tokenizer; it never ends an answer."""
-    folder.mkdir()
-    ours = {key: CONFIG[key] for key in ("architectures", "vocab_size", "bos_token_id", "eos_token_id")}
-    config = SHAPES[shape] | ours | {"max_position_embeddings": MAX_CONTEXT, "tie_word_embeddings": False}
-    weights = dict(tree_flatten(random_model(config).parameters()))
-    weights["lm_head.weight"][: NUM_BYTES + len(SPECIAL_TOKENS)] = 0
-    mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
-    write_json(folder / "config.json", config | {"torch_dtype": "bfloat16"})
-    write_tokenizer(folder)
-    return folder
 
 
 def copy_bytes_per_s() -> float:
@@ -131,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--shape", choices=SHAPES, default="qwen3-4b")
+    parser.add_argument("--shape", choices=CASES, default="qwen3-4b")
     parser.add_argument("--steps", type=int, default=32)
     parser.add_argument("--only", choices=["pensieve", "mlx-lm", "prefill"])
     options = parser.parse_args()

@@ -29,7 +29,10 @@ from ..random_model import write_model
 from ..servers import SERVERS, client, install, running
 from ..trace import Trace, make_trace
 from .bare_engine import BareEngine
-from .gpu import SHAPES, write_random_model
+from .shapes import SHAPES, write_random_model
+
+MAX_CONTEXT = 8192
+"""Context length of written models, such that the KV pools of two processes fit into one GPU."""
 
 
 class InProcessModel:
@@ -116,7 +119,7 @@ def main(arguments: abc.Sequence[str] | None = None) -> None:
     trace = make_trace(config)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "model"
-        new = write_random_model(place, options.shape) if options.shape else write_model(place)
+        new = write_random_model(place, options.shape, MAX_CONTEXT) if options.shape else write_model(place)
         model = options.model or new
         engine = InProcessModel(model)
         engine.rate(trace)  # the first run compiles

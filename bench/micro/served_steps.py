@@ -41,7 +41,7 @@ from ..random_model import write_model
 from ..report import conditions, write_json
 from ..summary import percentile
 from .bare_engine import timed_runner
-from .gpu import SHAPES, random_model
+from .shapes import SHAPES, random_model
 from .step_records import OutOfTime, RecordedEngine, Recorder, describe, describe_kinds
 
 BATCHES = (1, 4, 16)

@@ -35,11 +35,11 @@ def test_percentiles_lie_between_neighbours_by_proportion() -> None:
 
 def test_percentiles_of_nothing_are_unknown() -> None:
     assert percentile([], 0.5) is None
-    assert percentiles([None]) == Percentiles(0, None, None, None, None)
+    assert percentiles([None]) == Percentiles(0, None, None, None, None, None)
 
 
 def test_a_single_value_is_every_percentile() -> None:
-    assert percentiles([None, 2.0]) == Percentiles(1, 2.0, 2.0, 2.0, 2.0)
+    assert percentiles([None, 2.0]) == Percentiles(1, 2.0, 2.0, 2.0, 2.0, 2.0)
 
 
 @pytest.mark.parametrize(

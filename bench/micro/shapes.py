@@ -1,0 +1,105 @@
+"""Models with the shapes of real ones and random bf16 weights, in memory or as a folder.
+
+    python -m pensieve.bench.micro.shapes qwen3-4b FOLDER
+
+A folder in /dev/shm is written and read in seconds: 8.8 GB for qwen3-4b.
+"""
+
+import argparse
+import importlib
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten, tree_map
+
+from ..random_model import CONFIG, NUM_BYTES, SPECIAL_TOKENS, write_tokenizer
+from ..report import write_json
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "qwen3-4b": {
+        "model_type": "qwen3",
+        "hidden_size": 2560,
+        "num_hidden_layers": 36,
+        "intermediate_size": 9728,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 151936,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1e6,
+        "max_position_embeddings": 262144,
+        "tie_word_embeddings": True,
+    },
+    "phi-3-mini": {
+        "model_type": "phi3",
+        "hidden_size": 3072,
+        "num_hidden_layers": 32,
+        "intermediate_size": 8192,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "vocab_size": 32064,
+        "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 131072,
+    },
+    "tiny": {
+        "model_type": "qwen3",
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "intermediate_size": 128,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "vocab_size": 2048,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1e6,
+        "max_position_embeddings": 32768,
+        "tie_word_embeddings": True,
+    },
+}
+
+
+def random_model(config: dict[str, Any]) -> Any:
+    """Return a model with random bf16 weights, made on the device. config: as in a config.json."""
+    module = importlib.import_module(f"mlx_lm.models.{config['model_type']}")
+    model = module.Model(module.ModelArgs.from_dict(config))
+    model.update(
+        tree_map(lambda p: mx.random.normal(p.shape, mx.bfloat16) * p.shape[-1] ** -0.5, model.parameters())
+    )
+    mx.eval(model.parameters())
+    return model
+
+
+def write_random_model(folder: Path, shape: str, max_context: int | None = None) -> Path:
+    """Write a random model of `shape` and a tokenizer with as many tokens as the shape's vocabulary.
+
+    The model never ends an answer by itself, and each of its tokens is text at once. Its output weights are
+    apart from its input's, as rows of them are zero; a step reads as many bytes as with tied ones.
+    max_context: the written model's context length, None for the shape's own.
+    """
+    config = SHAPES[shape] | {key: CONFIG[key] for key in ("architectures", "bos_token_id", "eos_token_id")}
+    config |= {"tie_word_embeddings": False}
+    config |= {"max_position_embeddings": max_context or config["max_position_embeddings"]}
+    folder.mkdir(parents=True)
+    weights = dict(tree_flatten(random_model(config).parameters()))
+    weights["lm_head.weight"][: NUM_BYTES + len(SPECIAL_TOKENS)] = 0
+    write_json(folder / "config.json", config | {"torch_dtype": "bfloat16"})
+    write_tokenizer(folder, config["vocab_size"], config["max_position_embeddings"])
+    # The last file: a folder that has it is complete.
+    mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
+    return folder
+
+
+def main() -> None:
+    """Write the model that the command names."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("shape", choices=SHAPES)
+    parser.add_argument("folder", type=Path)
+    options = parser.parse_args()
+    print(write_random_model(options.folder, options.shape))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""The served cases, at sizes that a CPU plays at once."""
+
+import asyncio
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from pensieve.bench.micro import gpu_served, served_bare, served_http
+from pensieve.bench.micro.served_http import PieceTimes
+from pensieve.bench.micro.served_sizes import CaseReport, ServedSizes, medians, read_report, sizes_from, tiny
+from pensieve.bench.micro.shapes import SHAPES, write_random_model
+
+from ...budget import sampled
+
+RATES = {"first prompt: tokens/s", "later prompts: tokens/s"}
+FLEET_NAMES = ("wall s", "turn p95 s", "ITL p99 s")
+FLEET = {f"{run} run: {name}" for run in ("first", "second") for name in FLEET_NAMES}
+LONG = {"alone, first: TTFT s", "beside, first: TTFT / last alone", "beside, second: ITL p99 s"}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A model's folder, sizes, and where a report is to be."""
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "sizes.json").write_text(json.dumps(asdict(tiny())))
+    model = write_random_model(folder / "model", "tiny")
+    return [str(model), str(folder / "sizes.json"), str(folder / "report.json")]
+
+
+@pytest.mark.parametrize(
+    ("case", "figures"),
+    [
+        ("prefill", RATES),
+        ("decode", {f"{case.name}: ms" for case in tiny().decode}),
+        ("fleet", FLEET),
+        ("long", LONG),
+    ],
+)
+def test_a_case_without_http_reports_its_figures(case: str, figures: set[str], files: list[str]) -> None:
+    served_bare.main([case, *files])
+    report = read_report(Path(files[-1]))
+    assert figures | {"build s"} <= set(report.figures)
+    assert all(report.figures[name] > 0 for name in figures)
+    assert "shapes not met before in this process: " in "\n".join(report.text)
+
+
+@pytest.mark.parametrize(
+    ("case", "figures"),
+    sampled([("http", FLEET | {"wall, second run / first run"}), ("http-long", LONG)], []),
+)
+def test_a_case_with_http_reports_its_figures(case: str, figures: set[str], files: list[str]) -> None:
+    served_http.main([case, *files])
+    report = read_report(Path(files[-1]))
+    assert figures | {"start to ready s"} <= set(report.figures)
+    assert report.figures.get("first run: errors", 0) == 0
+
+
+def test_all_cases_have_a_module_that_plays_them() -> None:
+    assert (set(gpu_served.BARE), set(gpu_served.HTTP)) == (set(served_bare.CASES), set(served_http.CASES))
+
+
+def test_a_run_that_takes_too_long_is_stopped(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    model = write_random_model(tmp_path / "model", "tiny")
+    found = ["--tiny", "--case", "prefill", "--folder", str(model), "--seconds", "0.01"]
+    file = tmp_path / "found.json"
+    assert gpu_served.main([*found, "--json", str(file)]) == 1
+    assert "served_bare: stopped after 0.01 s" in capfd.readouterr().out
+    assert set(json.loads(file.read_text())) == {"conditions", "sizes", "runs"}
+
+
+def test_sizes_survive_json() -> None:
+    for sizes in (ServedSizes(), tiny()):
+        assert sizes_from(json.loads(json.dumps(asdict(sizes)))) == sizes
+
+
+def test_the_full_prompts_are_those_that_the_figures_are_of() -> None:
+    assert SHAPES[ServedSizes().shape]["hidden_size"] == 2560
+    assert [case.name for case in ServedSizes().decode] == [
+        "16 x (24000 shared + 2000)",
+        "16 x (16000 shared + 4000)",
+        "1 x 64000 + 7 x 4000",
+        "8 x 4000",
+        "1 x 20000",
+        "16 x 20000",
+    ]
+
+
+def test_runs_of_a_case_are_summed_up_by_their_medians() -> None:
+    reports = [CaseReport("a", {"x s": value}) for value in (1.0, 4.0, 2.0)]
+    assert medians(reports).splitlines()[1].split() == ["a", "|", "x", "s", "2.00", "1.00", "to", "4.00", "3"]
+
+
+def test_only_gaps_within_a_time_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def gaps() -> list[float]:
+        pieces, clock = PieceTimes(), iter([0.0, 1.0, 3.0, 6.0, 10.0])
+        monkeypatch.setattr("pensieve.bench.micro.served_http.time.perf_counter", lambda: next(clock))
+        for _ in range(5):
+            pieces.add()
+        return pieces.gaps(2.0, 5.0)
+
+    assert asyncio.run(gaps()) == [2.0, 3.0]
