@@ -71,8 +71,8 @@ def _draw(logits: mx.array, floats: mx.array, integers: mx.array) -> mx.array:
 
     floats: (rows, 3) temperature, top_p, min_p. integers: (rows, 3) top_k, folded seed, position.
     """
-    scaled = _scale(logits, floats)
-    return _finish(logits, floats, mx.argmax(scaled + _gumbel(integers, logits.shape[-1]), axis=-1))
+    noise = mx.where(floats[:, :1] > 0, _gumbel(integers, logits.shape[-1]), 0.0)  # none: the exact argmax
+    return _mark_nan(logits, mx.argmax(_scale(logits, floats) + noise, axis=-1))
 
 
 def _draw_filtered(logits: mx.array, floats: mx.array, integers: mx.array) -> mx.array:
@@ -83,23 +83,19 @@ def _draw_filtered(logits: mx.array, floats: mx.array, integers: mx.array) -> mx
     # The noise belongs to the token, not to its rank: else another row's top_k would change this row's token.
     noise = mx.take_along_axis(_gumbel(integers, logits.shape[-1]), order, axis=-1)
     choice = mx.argmax(ranked + noise, axis=-1, keepdims=True)
-    return _finish(logits, floats, mx.take_along_axis(order, choice, axis=-1)[:, 0])
+    drawn = mx.take_along_axis(order, choice, axis=-1)[:, 0]
+    return _mark_nan(logits, mx.where(floats[:, 0] > 0, drawn, mx.argmax(logits, axis=-1)))
 
 
 def _scale(logits: mx.array, floats: mx.array) -> mx.array:
-    """Divide the logits, as float32, by the temperature."""
+    """Divide the logits, as float32, by the temperature, where that is not 0."""
     temperature = floats[:, :1]
     return logits.astype(mx.float32) / mx.where(temperature > 0, temperature, 1.0)
 
 
-def _finish(logits: mx.array, floats: mx.array, drawn: mx.array) -> mx.array:
-    """Return the drawn tokens, but the exact argmax where the temperature is 0."""
-    return _mark_nan(logits, mx.where(floats[:, 0] > 0, drawn, mx.argmax(logits, axis=-1)))
-
-
 def _mark_nan(logits: mx.array, tokens: mx.array) -> mx.array:
-    """Return the tokens as int32, NOT_A_NUMBER where the row's logits hold NaN."""
-    return mx.where(mx.isnan(logits).any(axis=-1), NOT_A_NUMBER, tokens.astype(mx.int32))
+    """Return the tokens as int32, NOT_A_NUMBER where the row's logits hold NaN, which passes through max."""
+    return mx.where(mx.isnan(logits.max(axis=-1)), NOT_A_NUMBER, tokens.astype(mx.int32))
 
 
 def _filter(ranked: mx.array, floats: mx.array, integers: mx.array) -> mx.array:

@@ -18,6 +18,7 @@ from ...engine.attention.kernels.paged_kernels import LayerPools, PagedKernels, 
 from ...engine.attention.kernels.tables import LayerKind
 from ...engine.attention.paged_model import probe
 from ...engine.decode_graphs import DecodeGraphs
+from ...engine.joint_projections import JointPart, join_projections
 from ...engine.step import PrefillChunk, SamplingParams
 from ...scheduler.config import SchedulerConfig
 from ...scheduler.scheduler import Scheduler
@@ -87,6 +88,7 @@ class Pensieve(BareEngine):
 
     def __init__(self, model: Any, num_tokens: int, step_tokens: int) -> None:
         num_blocks = -(-num_tokens // BLOCK_SIZE) + 8
+        join_projections(model)
         paged = probe(model, UNQUANTISED)
         self.kv_bytes_per_token = paged.kv_bytes_per_token
         runner = FilledRunner(paged, num_blocks, on_host=False, kernels=find_kernels())
@@ -142,6 +144,11 @@ class MlxLm:
     name = "mlx-lm"
 
     def __init__(self, model: Any) -> None:
+        """Give the model its own layers back."""
+        for module in model.modules():
+            for name, child in list(module.items()):
+                if isinstance(child, JointPart):
+                    module[name] = child.own
         self.model = model
 
     def filled_cache(self, length: int) -> list[Any]:

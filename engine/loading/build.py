@@ -9,6 +9,7 @@ from pathlib import Path
 from .. import SYSTEM_BLAS
 from ..blas import describe_blas
 from ..config import EngineConfig
+from ..joint_projections import join_projections
 from ..runner import Runner
 from ..selfcheck import logits_error, usable_kernels
 from ..served_model import ServedModel
@@ -47,6 +48,8 @@ def build(planned: PlannedModel, config: EngineConfig) -> tuple[Runner, ServedMo
 def _build_runner(loaded: LoadedModel, memory: MemoryPlan) -> Runner:
     """Check paged attention against mlx-lm's own on this model and device, then allocate the KV pools."""
     paged, name, on_host = loaded.paged, loaded.info.name, memory.device.kind == "cpu"
+    if not on_host:
+        join_projections(paged.model)
     try:
         error = logits_error(paged, on_host)
     except (NotImplementedError, ValueError) as exception:

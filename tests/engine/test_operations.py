@@ -1,0 +1,113 @@
+"""How many operations MLX queues for a decode step: each takes the host about 10 us on a GPU.
+
+Counted in MLX's graph of the compiled pass. Norms and rotations are kernels of MLX's on a GPU only, and stand
+here as launches, as Pensieve's own kernels do. Copies that an operation makes of an input that lies with gaps
+in memory are no nodes of the graph and are not counted.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx_lm.utils
+import pytest
+
+from pensieve.cache.kv import MIN_KERNEL_ELEMENTS, ArrayPools
+from pensieve.engine import sampler
+from pensieve.engine.attention.paged_model import probe
+from pensieve.engine.joint_projections import join_projections
+from pensieve.engine.runner import Runner
+from pensieve.engine.step import DecodeRow, SamplingParams
+
+from ..models import write_model
+from .attention.noted_kernels import LAUNCH, VIEWS, Graph, NotedKernels
+
+FREE = (*VIEWS, "Reshape", "Flatten", "Split", "Full")
+"""Primitives that queue nothing. A reshape of whole rows is a view; "Full" is the result of a launch here."""
+
+
+def launch(*inputs: mx.array, like: mx.array) -> mx.array:
+    """A launch whose result has the shape of `like`."""
+    found: list[mx.array] = mx.depends([mx.zeros(like.shape, like.dtype)], list(inputs))
+    return found[0]
+
+
+def noted_norm(x: mx.array, weight: mx.array, eps: float) -> mx.array:
+    return launch(x, weight, like=x)
+
+
+def noted_rope(x: mx.array, dims: int, **options: Any) -> mx.array:
+    given = [options[name] for name in ("offset", "freqs") if isinstance(options.get(name), mx.array)]
+    return launch(x, *given, like=x)
+
+
+@pytest.fixture(autouse=True)
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mx.fast, "rms_norm", noted_norm)
+    monkeypatch.setattr(mx.fast, "rope", noted_rope)
+    compiled = {each: mx.compile(each) for each in (sampler._greedy, sampler._draw, sampler._draw_filtered)}
+    monkeypatch.setattr(sampler, "_compiled_on_gpu", compiled.__getitem__)
+
+
+def rows(num_rows: int, sampling: SamplingParams) -> list[DecodeRow]:
+    return [DecodeRow(i, 7, 40 + i, ((128 * i, 128 * i + 41 + i),), sampling) for i in range(num_rows)]
+
+
+def step_graph(folder: Path, model_type: str, layers: int, sampling: SamplingParams) -> Graph:
+    """MLX's graph of a decode step of three rows, when its pass has been compiled."""
+    path = write_model(folder / f"{model_type}{layers}", model_type, layers=layers)
+    model = mlx_lm.utils.load_model(path)[0]
+    join_projections(model)
+    runner, batch = Runner(probe(model, 16), 16, False, NotedKernels(centres_keys=False)), rows(3, sampling)
+    pools = runner._pools
+    assert isinstance(pools, ArrayPools)
+    for _ in range(3):
+        pools.write_fences = [mx.zeros((MIN_KERNEL_ELEMENTS,)) for _ in pools.write_fences]
+        mx.eval(pools.arrays(), pools.write_fences)
+        logits = runner.logits(batch)
+    return Graph(folder / "graph", [sampler.sample(logits, batch), *pools.write_fences], {})
+
+
+def operations(graph: Graph) -> Counter[str]:
+    """The operations of each kind. A function that is compiled by itself is one node for all of its calls."""
+    found: Counter[str] = Counter()
+    for node, primitive in graph.primitives.items():
+        if primitive.startswith("Compiled"):
+            found["Compiled"] += len(graph.outputs[node])
+        elif primitive not in FREE:
+            found[primitive] += 1
+    return found
+
+
+LAYER = {"Matmul": 6, "Add": 2, "Compiled": 1}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "expected"),
+    [
+        ("llama", LAYER | {LAUNCH: 6}),
+        ("qwen3", LAYER | {LAUNCH: 8}),
+        ("phi3", LAYER | {LAUNCH: 6, "Matmul": 4}),
+    ],
+)
+def test_a_layer_of_a_decode_step_queues_so_many_operations(
+    tmp_path: Path, model_type: str, expected: dict[str, int]
+) -> None:
+    few, more = (operations(step_graph(tmp_path, model_type, count, SamplingParams())) for count in (2, 3))
+    assert more - few == expected
+
+
+@pytest.mark.parametrize(
+    ("sampling", "expected"),
+    [
+        (SamplingParams(), 3),
+        (SamplingParams(temperature=1.0), 6),
+        (SamplingParams(temperature=1.0, top_p=0.9), 19),
+    ],
+)
+def test_sampling_queues_so_many_operations(tmp_path: Path, sampling: SamplingParams, expected: int) -> None:
+    two, three = (operations(step_graph(tmp_path, "llama", count, sampling)) for count in (2, 3))
+    rest = two - (three - two) - (three - two)
+    model_own = {"Gather": 1, LAUNCH: 1, "Matmul": 1}  # embedding, last norm, logits
+    assert (rest - Counter(model_own)).total() == expected, rest
