@@ -14,7 +14,7 @@ from collections import abc
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .config import TraceConfig
 from .main import play_trace
@@ -29,6 +29,7 @@ BASELINE = "pensieve"
 
 # The trace that the figures in README.md are of: no tools, as not every server's parser bears a random model.
 TRACE = TraceConfig(tools=0)
+WARMED_UP = "each server is new for each run, and answers one request of a few tokens before the fleet"
 WARM_UP = TraceConfig(sessions=1, turns=1, system_chars=40, tools=0, turn_chars=40, output_tokens=2, seed=-1)
 
 
@@ -44,36 +45,53 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """A column of the table."""
+class Figure:
+    """A line of the table."""
 
     title: str
     value: Callable[[Measurement], float | None]
     has_ratio: bool = True  # whether less is better, and Pensieve's is compared with the best peer's
 
 
-def first_token(turn: int) -> Callable[[Measurement], float | None]:
-    """Return the figure of a turn's median time to the first token."""
+def first_token(turn: int, name: Literal["p50", "p95"]) -> Callable[[Measurement], float | None]:
+    """Return the figure of a turn's time to the first token, of all sessions."""
 
     def value(measurement: Measurement) -> float | None:
         times = measurement.summary.ttft_by_turn_s.get(str(turn))
-        return times.p50 if times else None
+        return getattr(times, name) if times else None
 
     return value
 
 
-def columns(turns: int) -> list[Column]:
-    """Return the table's columns for conversations of `turns` turns."""
+def whole_turn(turn: int) -> Callable[[Measurement], float | None]:
+    """Return the figure of a turn's mean time to the last token, of all sessions."""
+
+    def value(measurement: Measurement) -> float | None:
+        times = measurement.summary.turn_by_number_s.get(str(turn))
+        return times.mean if times else None
+
+    return value
+
+
+def figures(turns: int) -> list[Figure]:
+    """Return the table's lines for conversations of `turns` turns."""
+    numbers = range(1, turns + 1)
     return [
-        Column("wall s", lambda m: m.summary.wall_s),
-        *(Column(f"TTFT {turn} s", first_token(turn)) for turn in range(1, turns + 1)),
-        Column("ITL p50 s", lambda m: m.summary.inter_token_s.p50),
-        Column("ITL p99 s", lambda m: m.summary.inter_token_s.p99),
-        Column("CPU s", lambda m: m.cpu_s),
-        Column("peak GB", lambda m: m.peak_bytes / 1e9),
-        Column("tokens", lambda m: m.summary.output_tokens, has_ratio=False),
-        Column("pieces", lambda m: m.summary.deltas, has_ratio=False),
-        Column("errors", lambda m: m.summary.errors, has_ratio=False),
+        Figure("wall s", lambda m: m.summary.wall_s),
+        *(Figure(f"TTFT {turn} s", first_token(turn, "p50")) for turn in numbers),
+        *(Figure(f"TTFT {turn} p95 s", first_token(turn, "p95")) for turn in numbers),
+        Figure("turn mean s", lambda m: m.summary.turn_s.mean),
+        Figure("turn p50 s", lambda m: m.summary.turn_s.p50),
+        Figure("turn p95 s", lambda m: m.summary.turn_s.p95),
+        *(Figure(f"turn {turn} mean s", whole_turn(turn)) for turn in numbers),
+        Figure("Jain of turn times", lambda m: m.summary.turn_fairness, has_ratio=False),
+        Figure("ITL p50 s", lambda m: m.summary.inter_token_s.p50),
+        Figure("ITL p99 s", lambda m: m.summary.inter_token_s.p99),
+        Figure("CPU s", lambda m: m.cpu_s),
+        Figure("peak GB", lambda m: m.peak_bytes / 1e9),
+        Figure("tokens", lambda m: m.summary.output_tokens, has_ratio=False),
+        Figure("pieces", lambda m: m.summary.deltas, has_ratio=False),
+        Figure("errors", lambda m: m.summary.errors, has_ratio=False),
     ]
 
 
@@ -114,43 +132,48 @@ def compare(
                 failed.add(spec.name)
                 say(f"{spec.title} left out: {error}")
             else:
-                say(brief(measurements[spec.name][-1]))
+                say(brief(measurements[spec.name][-1], trace.turns))
     return {name: runs for name, runs in measurements.items() if runs}
 
 
-def brief(measurement: Measurement) -> str:
+def brief(measurement: Measurement, turns: int) -> str:
     """Return a measurement as one line."""
-    figures = [f"{column.title} {show(column.value(measurement))}" for column in columns(3)]
-    return f"{measurement.title}: {', '.join(figures)}"
+    shown = [f"{figure.title} {show(figure.value(measurement))}" for figure in figures(turns)]
+    return f"{measurement.title}: {', '.join(shown)}"
 
 
 def describe(measurements: dict[str, list[Measurement]], turns: int) -> str:
     """Return the table: medians, with ranges of several runs, and Pensieve's share of the best peer's."""
-    shown = columns(turns)
-    head = ["median (range)", *(column.title for column in shown)]
-    rows = [[runs[0].title, *(cell(column, runs) for column in shown)] for runs in measurements.values()]
-    ratios = ["pensieve / best peer", *(show(ratio(column, measurements)) for column in shown)]
-    return table(head, [*rows, ratios])
+    head = ["median (range)", *(runs[0].title for runs in measurements.values()), "pensieve / best peer"]
+    rows = [
+        [
+            figure.title,
+            *(cell(figure, runs) for runs in measurements.values()),
+            show(ratio(figure, measurements)),
+        ]
+        for figure in figures(turns)
+    ]
+    return table(head, rows)
 
 
-def cell(column: Column, runs: abc.Sequence[Measurement]) -> str:
-    """Return a column's median over a server's runs, with the range when the runs differ."""
-    values = [value for run in runs if (value := column.value(run)) is not None]
+def cell(figure: Figure, runs: abc.Sequence[Measurement]) -> str:
+    """Return a figure's median over a server's runs, with the range when the runs differ."""
+    values = [value for run in runs if (value := figure.value(run)) is not None]
     if not values:
         return "-"
     middle = show(statistics.median(values))
     return middle if min(values) == max(values) else f"{middle} ({show(min(values))}-{show(max(values))})"
 
 
-def ratio(column: Column, measurements: dict[str, list[Measurement]]) -> float | None:
+def ratio(figure: Figure, measurements: dict[str, list[Measurement]]) -> float | None:
     """Return Pensieve's median divided by the smallest median of a peer, or None where there is no ratio."""
     medians = {}
     for name, runs in measurements.items():
-        values = [value for run in runs if (value := column.value(run)) is not None]
+        values = [value for run in runs if (value := figure.value(run)) is not None]
         if values:
             medians[name] = statistics.median(values)
     own = medians.pop(BASELINE, None)
-    if own is None or not medians or not column.has_ratio:
+    if own is None or not medians or not figure.has_ratio:
         return None
     return own / min(medians.values())
 
@@ -181,7 +204,7 @@ def main(arguments: abc.Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     specs = [spec for spec in SERVERS if spec.name in (options.server or names)]
     trace = replace(TRACE, **json.loads(options.trace))
-    started = conditions()
+    started = conditions() | {"warmed up": WARMED_UP, "flags": "each server's own defaults"}
     measurements = compare(specs, trace, options.repeat, options.cache)
     say("\n" + describe(measurements, trace.turns))
     say("\n" + json.dumps(started, indent=1))

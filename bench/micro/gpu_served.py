@@ -28,13 +28,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..report import conditions, write_json
-from .served_sizes import CaseReport, ServedSizes, medians, read_report, tiny
+from .case_report import CaseReport, medians, read_report
+from .served_sizes import ServedSizes, tiny
 
 BARE = ("prefill", "decode", "fleet", "long")
 HTTP = ("http", "http-long")
 MEMORY_DISK = Path("/dev/shm")
 MODEL_BYTES = 12e9
 """Room that a model's folder is given."""
+
+END_S = 30
+"""Seconds that a run has to end after SIGTERM; its server has fewer."""
 
 
 class ServedRuns:
@@ -56,10 +60,9 @@ class ServedRuns:
         folder.mkdir()
         self._environment["TMPDIR"] = str(folder)
 
-    def write_model(self, shape: str) -> None:
-        """Write the model unless its folder has one."""
-        if not (self._folder / "model.safetensors").exists():
-            self._call("shapes", shape, str(self._folder))
+    def write_model(self, shape: str) -> bool:
+        """Write the model unless its folder has one; return whether there is one."""
+        return (self._folder / "model.safetensors").exists() or self._call("shapes", shape, str(self._folder))
 
     def run(self, case: str) -> bool:
         """Run a case once; return whether it ended well. What it found until then is kept either way."""
@@ -80,13 +83,19 @@ class ServedRuns:
             return process.wait(self._seconds) == 0
         except subprocess.TimeoutExpired:
             print(f"{module}: stopped after {self._seconds:g} s", flush=True)
-            process.terminate()
             return False
         finally:
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            end(process)
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """End a process, which then writes its report and ends its server."""
+    process.terminate()
+    try:
+        process.wait(END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def roomy_folder() -> Path | None:
@@ -113,16 +122,19 @@ def parse(arguments: abc.Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: abc.Sequence[str] | None = None) -> int:
-    """Run the cases, print each report and a table of medians; return how many runs failed."""
+    """Run the cases, print reports and medians; return how many runs failed, or 1 without a model."""
     options = parse(arguments)
     sizes = tiny() if options.tiny else ServedSizes()
-    started, failed = conditions(), 0
+    kernels = "as the user's processes have left them" if options.keep_kernels else "none at first"
+    warmed_up = f"nothing but by each start of runner or server; files of MLX's compiled kernels: {kernels}"
+    started, failed = conditions() | {"warmed up": warmed_up, "flags": "defaults"}, 0
     with tempfile.TemporaryDirectory(dir=roomy_folder()) as name:
         work = Path(name)
         runs = ServedRuns(sizes, work, options.folder or work / "model", options.seconds)
         if not options.keep_kernels:
             runs.keep_kernels_apart()
-        runs.write_model(sizes.shape)
+        if not runs.write_model(sizes.shape):
+            return 1
         for number in range(1, options.repeat + 1):
             for case in options.case or (*BARE, *HTTP):
                 print(f"== {case}, run {number} of {options.repeat}, a new process", flush=True)

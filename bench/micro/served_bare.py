@@ -25,8 +25,9 @@ from ...scheduler.sequence import Sequence
 from ..dialects import TokenUsage
 from ..fleet import PlayedTrace, Record
 from ..report import table
+from .case_report import CaseReport, fleet_figures, long_figures, reported
 from .served_engine import ServedEngine, describe_kinds, describe_shapes, num_new_shapes
-from .served_sizes import CaseReport, DecodeLengths, fleet_figures, long_figures, sizes_from
+from .served_sizes import DecodeLengths, sizes_from
 
 WARM_STEPS = 8
 """Decode steps, after the last prompt, that are reported apart: they compile what later ones use."""
@@ -181,19 +182,16 @@ CASES: dict[str, Any] = {
 
 
 def main(arguments: abc.Sequence[str] | None = None) -> None:
-    """Play one case and write its report, also when the case fails."""
+    """Play one case and write its report, also when the case fails or is stopped."""
     case, folder, sizes_file, report_file = arguments or sys.argv[1:]
     sizes = sizes_from(json.loads(Path(sizes_file).read_text(encoding="utf-8")))
-    report = CaseReport(case)
-    try:
+    with reported(case, Path(report_file)) as report:
         engine = ServedEngine(Path(folder), sizes)
         report.figures["build s"] = engine.build_s
         served = engine.served
         report.say(f"built in {engine.build_s:.1f} s: {served.device}, attends with {served.attention}")
         report.say(f"scheduler: {engine.scheduler.config}")
         CASES[case](engine, report)
-    finally:
-        report.write(Path(report_file))
 
 
 if __name__ == "__main__":

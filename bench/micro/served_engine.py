@@ -13,7 +13,8 @@ from ...scheduler.config import SchedulerConfig
 from ...scheduler.scheduler import Scheduler
 from ...scheduler.sequence import Request, Sequence
 from .bare_engine import BareEngine, SteppedOnce
-from .served_sizes import ServedSizes, spread_ms
+from .case_report import spread_ms
+from .served_sizes import ServedSizes
 
 SliceShape = tuple[int, int]
 """A slice's number of tokens and its first position."""

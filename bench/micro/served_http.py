@@ -31,7 +31,8 @@ from ..fleet import PlayedTrace, Record, play
 from ..servers import SERVERS, client, install, running
 from ..trace import make_trace
 from ..wire import HttpRequest, stream_events
-from .served_sizes import CaseReport, ServedSizes, fleet_figures, long_figures, sizes_from
+from .case_report import CaseReport, fleet_figures, long_figures, reported
+from .served_sizes import ServedSizes, sizes_from
 
 SAMPLE = 100_000
 """Characters of which the tokenizer's characters a token are measured."""
@@ -185,14 +186,11 @@ def serve_and_ask(folder: Path, sizes: ServedSizes, report: CaseReport) -> None:
 
 
 def main(arguments: abc.Sequence[str] | None = None) -> None:
-    """Play one case against a new server and write its report, also when the case fails."""
+    """Play one case against a new server and write its report, also when the case fails or is stopped."""
     case, folder, sizes_file, report_file = arguments or sys.argv[1:]
     sizes = sizes_from(json.loads(Path(sizes_file).read_text(encoding="utf-8")))
-    report = CaseReport(case)
-    try:
+    with reported(case, Path(report_file)) as report:
         serve_and_ask(Path(folder), sizes, report)
-    finally:
-        report.write(Path(report_file))
 
 
 if __name__ == "__main__":

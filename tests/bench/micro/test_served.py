@@ -2,14 +2,16 @@
 
 import asyncio
 import json
+import signal
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from pensieve.bench.micro import gpu_served, served_bare, served_http
+from pensieve.bench.micro.case_report import CaseReport, medians, read_report, reported
 from pensieve.bench.micro.served_http import PieceTimes
-from pensieve.bench.micro.served_sizes import CaseReport, ServedSizes, medians, read_report, sizes_from, tiny
+from pensieve.bench.micro.served_sizes import ServedSizes, sizes_from, tiny
 from pensieve.bench.micro.shapes import SHAPES, write_random_model
 
 from ...budget import sampled
@@ -68,6 +70,17 @@ def test_a_run_that_takes_too_long_is_stopped(tmp_path: Path, capfd: pytest.Capt
     assert gpu_served.main([*found, "--json", str(file)]) == 1
     assert "served_bare: stopped after 0.01 s" in capfd.readouterr().out
     assert set(json.loads(file.read_text())) == {"conditions", "sizes", "runs"}
+
+
+def test_a_run_that_is_stopped_writes_what_it_has_found(tmp_path: Path) -> None:
+    def stopped() -> None:
+        with reported("x", tmp_path / "report.json") as report:
+            report.figures["a s"] = 1.0
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit):
+        stopped()
+    assert read_report(tmp_path / "report.json").figures == {"a s": 1.0}
 
 
 def test_sizes_survive_json() -> None:
