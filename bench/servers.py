@@ -128,7 +128,8 @@ def running(spec: ServerSpec, commands: Path, model: Path, log: Path) -> Iterato
 def environment(spec: ServerSpec, commands: Path, home: Path) -> dict[str, str]:
     """Return a server's variables: none of the user's settings, no network, and OpenBLAS on Linux."""
     # Pensieve runs from this environment, and so from where this environment finds its modules.
-    names = ["LANG", "TMPDIR", "LD_LIBRARY_PATH", *([] if spec.version else ["PYTHONPATH"])]
+    names = ["LANG", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH"]
+    names += [] if spec.version else ["PYTHONPATH"]
     kept = {key: os.environ[key] for key in names if key in os.environ}
     variables = {
         **kept,

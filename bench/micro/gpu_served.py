@@ -139,11 +139,11 @@ def main(arguments: abc.Sequence[str] | None = None) -> int:
             for case in options.case or (*BARE, *HTTP):
                 print(f"== {case}, run {number} of {options.repeat}, a new process", flush=True)
                 failed += not runs.run(case)
-        print(medians(runs.reports))
-        print("\n" + json.dumps(started, indent=1))
-        if options.json is not None:
-            found = [asdict(report) for report in runs.reports]
-            write_json(options.json, {"conditions": started, "sizes": asdict(sizes), "runs": found})
+                if options.json is not None:  # after each run: the command may be cut off
+                    found = [asdict(report) for report in runs.reports]
+                    write_json(options.json, {"conditions": started, "sizes": asdict(sizes), "runs": found})
+            print(medians(runs.reports) + "\n", flush=True)
+        print(json.dumps(started, indent=1))
     return failed
 
 
