@@ -156,7 +156,8 @@ class DecodeGraphs:
         self, inputs: mx.array, offsets: mx.array, tables: TableSource, pools: ArrayPools
     ) -> mx.array:
         layers = [KernelDecode(spec, offsets, pools, self._kernels, tables) for spec in self._paged.layers]
-        logits: mx.array = self._paged.model(inputs, cache=layers)
+        with self._paged.deferral.on():
+            logits: mx.array = self._paged.model(inputs, cache=layers)
         return logits.squeeze(1)
 
 

@@ -7,7 +7,7 @@ import mlx.core as mx
 
 from ...cache.blocks import BLOCK_SIZE
 from ...engine.attention.paged_model import PagedModel
-from ...engine.joint_projections import join_projections
+from ...engine.fused_model import fuse
 from ...engine.runner import Runner, Sampled, StepInFlight
 from ...engine.selfcheck import usable_kernels
 from ...engine.step import StepPlan, StepResult
@@ -41,7 +41,7 @@ def timed_runner(paged: PagedModel, num_tokens: int) -> TimedRunner:
     """Return a runner as the server would make it, with room for the KV of `num_tokens` tokens."""
     on_host = mx.default_device().type == mx.cpu
     if not on_host:
-        join_projections(paged.model)
+        paged = fuse(paged)
     kernels = None if on_host else usable_kernels(paged)
     return TimedRunner(paged, -(-num_tokens // BLOCK_SIZE), on_host, kernels)
 

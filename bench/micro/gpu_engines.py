@@ -18,7 +18,7 @@ from ...engine.attention.kernels.paged_kernels import LayerPools, PagedKernels, 
 from ...engine.attention.kernels.tables import LayerKind
 from ...engine.attention.paged_model import probe
 from ...engine.decode_graphs import DecodeGraphs
-from ...engine.joint_projections import JointPart, join_projections
+from ...engine.fused_model import fuse, unfuse
 from ...engine.step import PrefillChunk, SamplingParams
 from ...scheduler.config import SchedulerConfig
 from ...scheduler.scheduler import Scheduler
@@ -88,8 +88,7 @@ class Pensieve(BareEngine):
 
     def __init__(self, model: Any, num_tokens: int, step_tokens: int) -> None:
         num_blocks = -(-num_tokens // BLOCK_SIZE) + 8
-        join_projections(model)
-        paged = probe(model, UNQUANTISED)
+        paged = fuse(probe(model, UNQUANTISED))
         self.kv_bytes_per_token = paged.kv_bytes_per_token
         runner = FilledRunner(paged, num_blocks, on_host=False, kernels=find_kernels())
         runner.fill()
@@ -145,10 +144,7 @@ class MlxLm:
 
     def __init__(self, model: Any) -> None:
         """Give the model its own layers back."""
-        for module in model.modules():
-            for name, child in list(module.items()):
-                if isinstance(child, JointPart):
-                    module[name] = child.own
+        unfuse(model)
         self.model = model
 
     def filled_cache(self, length: int) -> list[Any]:

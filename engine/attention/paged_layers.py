@@ -1,6 +1,6 @@
 """Objects that stand for a layer's cache and compute its attention: a class for each implementation."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import mlx.core as mx
@@ -12,6 +12,7 @@ from .array_attention import AttentionParams, attend_arrays, attend_slice
 from .host_attention import HostAttention
 from .kernels.batch_tables import TableSource
 from .kernels.paged_kernels import LayerPools, PagedKernels, fenced
+from .rotation import Rotation
 from .shared_prefixes import SharedPrefix, last_slots, shared_prefixes
 
 
@@ -25,6 +26,7 @@ class AttentionSpec:
     scale: float
     window: int | None  # tokens that a query sees, itself included; None for all
     has_sinks: bool
+    rotation: Rotation | None = field(default=None, compare=False)  # what decode passes leave to the kernel
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ class KernelDecode(PagedLayer):
         tables: TableSource,
     ) -> None:
         super().__init__(spec, offsets)
+        self._rotation = spec.rotation
         self._pools = pools
         self._kernels = kernels
         self._tables = tables
@@ -126,6 +129,9 @@ class KernelDecode(PagedLayer):
         """Attend by the kernels, which store the new keys and values as well; see PagedLayer."""
         pools = LayerPools.of(self._pools, self._layer)
         queries = queries.astype(keys.dtype)  # some models widen queries; the kernels sum in float32 anyway
+        if self._rotation is not None and self._rotation.deferral.is_on:
+            three = queries, keys, values
+            queries, keys, values = self._kernels.rotate(self._rotation, three, self.offset)
         out, next_fence = self._kernels.decode(queries, (keys, values), pools, self._tables, params)
         self._pools.write_fences[self._layer] = next_fence
         return out

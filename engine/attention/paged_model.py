@@ -7,7 +7,7 @@ the new keys and values together with the queries, and computes the whole attent
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any
 
@@ -18,6 +18,7 @@ from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
 from ...cache.kv import LayerShape
 from .array_attention import AttentionParams
 from .paged_layers import AttentionSpec, PagedLayer
+from .rotation import Deferral
 
 ATTENTION = "scaled_dot_product_attention"
 """The function that the modules of mlx-lm's models import and call."""
@@ -30,6 +31,7 @@ class PagedModel:
     model: nn.Module
     layers: list[AttentionSpec]
     vocab_size: int  # size of the logits' last axis
+    deferral: Deferral = field(default_factory=Deferral)  # of norms and rotations, see `defer_rotations`
 
     @property
     def kv_bytes_per_token(self) -> int:

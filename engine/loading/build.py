@@ -9,7 +9,7 @@ from pathlib import Path
 from .. import SYSTEM_BLAS
 from ..blas import describe_blas
 from ..config import EngineConfig
-from ..joint_projections import join_projections
+from ..fused_model import fuse, without_rotations
 from ..runner import Runner
 from ..selfcheck import logits_error, usable_kernels
 from ..served_model import ServedModel
@@ -49,14 +49,18 @@ def _build_runner(loaded: LoadedModel, memory: MemoryPlan) -> Runner:
     """Check paged attention against mlx-lm's own on this model and device, then allocate the KV pools."""
     paged, name, on_host = loaded.paged, loaded.info.name, memory.device.kind == "cpu"
     if not on_host:
-        join_projections(paged.model)
+        paged = fuse(paged)
     try:
         error = logits_error(paged, on_host)
     except (NotImplementedError, ValueError) as exception:
         raise ModelError(f"{name} needs {exception}; not supported yet") from exception
     if not error <= 1:  # not >: NaN must fail
         raise ModelError(f"{name} computes wrongly on paged KV; not supported yet")
-    return Runner(paged, memory.num_blocks, on_host, None if on_host else usable_kernels(paged))
+    kernels = None if on_host else usable_kernels(paged)
+    if kernels is None and not on_host:
+        paged = without_rotations(paged)
+        kernels = usable_kernels(paged)
+    return Runner(paged, memory.num_blocks, on_host, kernels)
 
 
 def _describe(info: ModelInfo, memory: MemoryPlan, attention: str) -> ServedModel:

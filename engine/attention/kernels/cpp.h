@@ -20,6 +20,10 @@ typedef long long INDEX;
 #define ANY(x) true  // what it guards is harmless, only needless
 #define UNROLL
 #define EXP2(x) std::exp2(x)
+#define POWER_OF_2(x) std::exp2(x)
+#define COS(x) std::cos(x)
+#define SIN(x) std::sin(x)
+#define INVERSE_ROOT(x) (1 / std::sqrt(x))
 #define MAX(a, b) std::fmax(a, b)
 #define MIN(a, b) std::fmin(a, b)
 

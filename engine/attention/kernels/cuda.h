@@ -15,6 +15,10 @@ typedef long long INDEX;
 #define ANY(x) __any_sync(0xffffffffu, x)
 #define UNROLL _Pragma("unroll")
 #define EXP2(x) exp2_fast(x)
+#define POWER_OF_2(x) exp2f(x)
+#define COS(x) cosf(x)
+#define SIN(x) sinf(x)
+#define INVERSE_ROOT(x) rsqrtf(x)
 #define MAX(a, b) fmaxf(a, b)
 #define MIN(a, b) fminf(a, b)
 

@@ -19,6 +19,7 @@ from ....cache.blocks import BLOCK_SIZE
 from ....cache.kv import MIN_KERNEL_ELEMENTS, ArrayPools, Pool
 from ...step import SlotRange
 from ..array_attention import AttentionParams
+from ..rotation import ROTATE, THREE, Rotation
 from .batch_tables import DeviceTables, TableSource
 from .source import APPEND, COMBINE, GATHER, LOG2_E, SOFTMAX, SPLIT, THREADS, Geometry, Kernel, header
 from .tables import LayerKind, make_block_table
@@ -194,6 +195,10 @@ class PagedKernels:
         shape = (num_kv_heads, num_rows, group)
         return (weights @ values).reshape(*shape, dim), stats.reshape(*shape, 2)
 
+    def rotate(self, rotation: Rotation, three: THREE, positions: mx.array) -> THREE:
+        """Return queries, keys and values as the model attends to them; see Rotation.apply."""
+        return rotation.apply(self._launcher(ROTATE, 0.0), three, positions)
+
     def append(self, new: tuple[mx.array, mx.array], pools: LayerPools, slots: mx.array) -> mx.array:
         """Store a slice's keys and values in the pools, in place; return the next write fence.
 
@@ -250,6 +255,7 @@ class PagedKernels:
             output_names=list(kernel.outputs),
             header=text,
             source=source,
+            ensure_row_contiguous=not kernel.takes_gaps,
         )
         return launch
 

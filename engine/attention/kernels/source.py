@@ -46,6 +46,7 @@ class Kernel:
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    takes_gaps: bool = False  # reads inputs by their strides; else MLX copies inputs that have gaps
 
     def body(self, language: Language) -> str:
         """Return the text inside the function."""

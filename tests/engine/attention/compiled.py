@@ -42,8 +42,11 @@ FLAGS = ["-std=c++17", "-O2" if EVERYTHING else "-O0", "-Wall", "-Werror", "-Wno
 WATCHED = Path(__file__).with_name("watched.h")
 
 CTYPES = {"float32": "float", "float16": "float16_t", "bfloat16": "bfloat16_t"}
-INTS = ("block_table", "splits", "row_partials", "slots", "extent")
-FLOATS = ("split_outs", "split_stats", "stats", "shared_stats", "sinks", "write_fence", "next_fence")
+INTS = ("block_table", "splits", "row_partials", "slots", "extent", "positions")
+FLOATS = (
+    *("split_outs", "split_stats", "stats", "shared_stats", "sinks", "write_fence", "next_fence"),
+    *("periods", "numbers"),
+)
 FIXED = dict.fromkeys(INTS, "int") | dict.fromkeys(FLOATS, "float")
 """The types of arguments that are not of the model's type."""
 
@@ -73,9 +76,15 @@ def races(library: ctypes.CDLL) -> int:
     return count
 
 
-def compile_kernel(kernel: Kernel, constants: dict[str, int], scale: float) -> ctypes.CDLL:
-    """Compile one kernel for float32 with the constants that it is launched with."""
-    text = header("cpp") + "typedef float T;\n"
+def compile_kernel(
+    kernel: Kernel,
+    constants: dict[str, int],
+    scale: float = 1.0,
+    dtype: str = "float32",
+    watched: bool = False,
+) -> ctypes.CDLL:
+    """Compile one kernel with the constants that it is launched with; watched: see `build`."""
+    text = header("cpp") + (WATCHED.read_text() if watched else "") + f"typedef {CTYPES[dtype]} T;\n"
     text += "".join(f"constexpr int {name} = {value};\n" for name, value in constants.items())
     text += f"const float SCALE = {scale * LOG2_E!r};\n" + _function(kernel, "T")
     return _compile(text)
@@ -103,7 +112,10 @@ def _compiler() -> str:
 
 def _function(kernel: Kernel, stored: str) -> str:
     types = FIXED | {"keys": stored, "values": stored}
-    inputs = [f"const {types.get(name, 'T')}* {name}, const int* {name}_shape" for name in kernel.inputs]
+    inputs = [
+        f"const {types.get(name, 'T')}* {name}, const int* {name}_shape, const INDEX* {name}_strides"
+        for name in kernel.inputs
+    ]
     outputs = [f"{FIXED.get(name, 'T')}* {name}" for name in kernel.outputs]
     loops = [f"for (int GROUP_{c} = 0; GROUP_{c} < groups_{c.lower()}; ++GROUP_{c})" for c in "YX"]
     groups = "\n".join(loops)
@@ -117,9 +129,10 @@ def launch(
     """Run a kernel; groups: thread groups in x and y. Arrays must have the kernel's types."""
     arguments: list[Any] = []
     for array in inputs:
-        assert array.flags.c_contiguous
+        assert array.flags.c_contiguous or kernel.takes_gaps
         shape = (ctypes.c_int * 4)(*array.shape)
-        arguments += [ctypes.c_void_p(array.ctypes.data), shape]
+        strides = (ctypes.c_longlong * 4)(*(each // array.itemsize for each in array.strides))
+        arguments += [ctypes.c_void_p(array.ctypes.data), shape, strides]
     arguments += [ctypes.c_void_p(array.ctypes.data) for array in outputs]
     getattr(library, f"run_{kernel.name}")(*arguments, *groups)
 

@@ -9,6 +9,7 @@ from pensieve.engine.attention.array_attention import AttentionParams
 from pensieve.engine.attention.kernels.batch_tables import TableSource
 from pensieve.engine.attention.kernels.paged_kernels import LayerPools, PagedKernels
 from pensieve.engine.attention.kernels.tables import LayerKind, PartialColumn, SplitColumn
+from pensieve.engine.attention.rotation import THREE, Number, Rotation
 from pensieve.engine.runner import Runner
 from pensieve.engine.step import DecodeRow, SlotRange
 
@@ -26,6 +27,23 @@ def stored(pool: Pool, fresh: mx.array) -> mx.array:
     row[:] = fresh
     read: mx.array = row[:]
     return read
+
+
+def rotated_by_mlx(rotation: Rotation, place: int, heads: mx.array, positions: mx.array) -> mx.array:
+    """What the model would make of queries (place 0) or keys (place 1) by itself."""
+    log2_base, scale, *eps = (float(rotation.numbers[number]) for number in Number)
+    if rotation.weights is not None:
+        heads = mx.fast.rms_norm(heads, rotation.weights[place], eps[place])
+    base = 2.0**log2_base if rotation.periods is None else None
+    return mx.fast.rope(
+        heads,
+        rotation.num_rotated,
+        traditional=rotation.is_traditional,
+        base=base,
+        scale=scale,
+        offset=positions,
+        freqs=rotation.periods,
+    )
 
 
 class PlainKernels(PagedKernels):
@@ -59,6 +77,11 @@ class PlainKernels(PagedKernels):
             queries, keys, values, scale=params.scale, mask=is_seen[:, None, None], sinks=params.sinks
         )
         return out, mx.stack(list(new))
+
+    def rotate(self, rotation: Rotation, three: THREE, positions: mx.array) -> THREE:
+        queries, keys, values = three
+        rotated = [rotated_by_mlx(rotation, i, heads, positions) for i, heads in enumerate((queries, keys))]
+        return rotated[0], rotated[1], values
 
     def append(self, new: Pair, pools: LayerPools, slots: mx.array) -> mx.array:
         for pool, fresh in zip(pools[:2], new, strict=True):

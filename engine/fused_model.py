@@ -1,0 +1,39 @@
+"""Prepares an mlx-lm model for decode passes of few operations, which the host queues in less time."""
+
+from dataclasses import replace
+
+import mlx.nn as nn
+
+from .attention.defer_rotations import defer_rotations
+from .attention.paged_model import PagedModel
+from .attention.rotation import Deferrable, Deferral
+from .joint_projections import JointPart, join_projections
+
+HEADS = ("q_proj", "k_proj", "v_proj")
+"""Projections to queries, keys and values."""
+
+
+def fuse(paged: PagedModel) -> PagedModel:
+    """Join projections and defer rotations, see there; the model's layers change, not what they compute.
+
+    Queries, keys and values become parts of one matrix where the kernel that rotates them reads them first:
+    MLX would copy each of them for most other readers.
+    """
+    deferred = defer_rotations(paged)
+    join_projections(paged.model)
+    join_projections(paged.model, HEADS, deferred.modules)
+    return deferred.paged
+
+
+def without_rotations(paged: PagedModel) -> PagedModel:
+    """Return the model with its norms and rotations left to itself in every pass."""
+    layers = [replace(spec, rotation=None) for spec in paged.layers]
+    return replace(paged, layers=layers, deferral=Deferral())
+
+
+def unfuse(model: nn.Module) -> None:
+    """Give a model back the layers that `fuse` has replaced."""
+    for module in list(model.modules()):
+        for name, child in list(module.items()):
+            if isinstance(child, JointPart | Deferrable):
+                module[name] = child.own
