@@ -3,11 +3,13 @@
     python -m pensieve.bench.micro.gpu [--shape NAME] [--steps N] [--only NAME]
 
 Real model shapes with random bf16 weights; nothing is downloaded. Contexts are filled with random keys and
-values instead of being prefilled; prefill is timed by itself. The byte limit is the time to read a step's
-weights and KV at the bandwidth of a large copy, which is measured first. For Pensieve's step the line has the
-host's time: `plan` (scheduler), `build` (Python and the compiled graph), `queue` (MLX hands the operations to
-the device, and waits there when many are queued), `wait` (for the sampled tokens); and the step's time
-without the next step queued (`serial`) and without attention (`rest`).
+values instead of being prefilled, and warm-up steps come before those that count: the engine's best case.
+What a served fleet gets, with prompts that are really computed, is measured by `gpu_served`. Prefill is
+timed by itself. The byte limit is the time to read a step's weights and KV at the bandwidth of a large copy,
+which is measured first. For Pensieve's step the line has the host's time: `plan` (scheduler), `build`
+(Python and the compiled graph), `queue` (MLX hands the operations to the device, and waits there when many
+are queued), `wait` (for the sampled tokens); and the step's time without the next step queued (`serial`) and
+without attention (`rest`).
 """
 
 import argparse
@@ -97,9 +99,9 @@ def main() -> None:
                 theirs = MlxLm(model)
                 print(describe(theirs.name, theirs.measure(case, min(8, options.steps)), limit), flush=True)
     if options.only in (None, "prefill"):
-        ours_rate, theirs_rate = prefill_rates(model)
-        print("prefill of 16k tokens in slices of 2048, tokens/s:", end=" ")
-        print(f"Pensieve {ours_rate:.0f}, mlx-lm {theirs_rate:.0f}")
+        for name, (first, second) in prefill_rates(model).items():
+            print(f"prefill of a random prompt of 16k tokens in slices of 2048, {name}, tokens/s:", end=" ")
+            print(f"first prompt {first:.0f}, second, of the same shapes, {second:.0f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The two engines that `gpu.py` compares, each with a context of random KV."""
 
 import gc
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,9 @@ from .bare_engine import BareEngine, TimedRunner
 
 ROOM = 320
 """Tokens that each sequence may grow by while it is measured."""
+
+VOCABULARY = 32_000
+"""Tokens of which random prompts are drawn: every shape has as many."""
 
 
 @dataclass(frozen=True)
@@ -214,28 +218,34 @@ def clean_memory() -> Iterator[None]:
         mx.clear_cache()
 
 
-def prefill_rates(model: Any, length: int = 16_384, chunk: int = 2048) -> tuple[float, float]:
-    """Return the tokens/s of one prompt's prefill in Pensieve and in mlx-lm."""
+def prefill_rates(model: Any, length: int = 16_384, chunk: int = 2048) -> dict[str, list[float]]:
+    """Return the tokens/s of the first and of the second prompt in Pensieve and in mlx-lm, each alone.
+
+    The prompts are random. The second one's slices have the shapes of the first one's.
+    """
+    rng, rates = random.Random(), dict[str, list[float]]()
     with clean_memory():
         machine = Pensieve(model, length + 2 * chunk, chunk)
         machine.runner.prefills = True
-        rates = []
-        for index in (1, 2):  # the first one warms up
+        rates[machine.name] = []
+        for _ in range(2):
             machine.scheduler.reset_prefix_cache()
-            sequence = machine.add(length, 0, index)
+            request = Request(rng.choices(range(VOCABULARY), k=length), SamplingParams(), ROOM)
             started = time.perf_counter()
+            sequence = machine.scheduler.add(request)
             while len(sequence.tokens) == sequence.num_prompt_tokens:
                 machine.step()
-            rates.append(length / (time.perf_counter() - started))
+            rates[machine.name].append(length / (time.perf_counter() - started))
             machine.scheduler.end(sequence, "abort")
             machine.finish()
         del machine
     with clean_memory():
+        rates[MlxLm.name] = []
         for _ in range(2):
             generator = BatchGenerator(model, max_tokens=4, prefill_step_size=chunk)
-            generator.insert([[5] * length])
+            generator.insert([rng.choices(range(VOCABULARY), k=length)])
             started = time.perf_counter()
             generator.next_generated()
-            theirs = length / (time.perf_counter() - started)
+            rates[MlxLm.name].append(length / (time.perf_counter() - started))
             generator.close()
-    return rates[-1], theirs
+    return rates
