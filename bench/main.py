@@ -10,7 +10,7 @@ from .config import BenchConfig, TraceConfig
 from .fleet import PlayedTrace, play
 from .plot import plot
 from .progress import ProgressBar
-from .report import describe, report, write_json
+from .report import describe, describe_settings, report, write_json
 from .summary import summarise
 from .trace import make_trace
 
@@ -25,7 +25,7 @@ def bench(trace_config: TraceConfig, config: BenchConfig) -> None:
     summary = summarise(run)
     has_failed = summary.errors == summary.requests
     if not has_failed:
-        print(describe(summary))
+        print(f"{describe(summary)}\n\n{describe_settings(trace_config, config)}")
     if config.json is not None:
         settings = {"trace": asdict(trace_config), "bench": asdict(config) | {"api_key": None}}
         write_json(Path(config.json), report(run, settings))

@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections import abc
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,21 @@ def describe(summary: Summary) -> str:
     ]
     lines += [f"{count} x {text}" for text, count in summary.error_texts.items()]
     return "\n".join(lines)
+
+
+def describe_settings(*configs: Any) -> str:
+    """Return the conditions of a played trace: flags that differ from the defaults, and what was warmed up.
+
+    configs: dataclasses of flags.
+    """
+    given = [
+        f"--{field.name.replace('_', '-')} {getattr(config, field.name)}"
+        for config in configs
+        for field in fields(config)
+        if field.name != "api_key" and getattr(config, field.name) != field.default
+    ]
+    flags = " ".join(given) or "all at their defaults"
+    return f"flags: {flags}\nwarmed up by the bench: nothing; what the server has done before is not known"
 
 
 def _row(name: str, times: Percentiles) -> list[str]:

@@ -5,11 +5,12 @@ import json
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+from pensieve.bench.config import BenchConfig, TraceConfig
 from pensieve.bench.dialects import TokenUsage
 from pensieve.bench.fleet import PlayedTrace
 from pensieve.bench.plot import plot
 from pensieve.bench.progress import ProgressBar
-from pensieve.bench.report import conditions, describe, report, table, write_json
+from pensieve.bench.report import conditions, describe, describe_settings, report, table, write_json
 from pensieve.bench.summary import summarise
 
 from .test_summary import record
@@ -52,6 +53,12 @@ def test_people_get_a_table() -> None:
     assert "3 requests in 8.00 s: 2 done, 0 cancelled, 1 errors" in text
     assert ["turn", "2", "1", *["1.00"] * 5] in [line.split() for line in text.splitlines()]
     assert "1 x <lost> & gone" in text
+
+
+def test_flags_that_differ_from_the_defaults_are_told_but_no_key() -> None:
+    configs = TraceConfig(sessions=3, tool_gap_s=1.5), BenchConfig(api_key="secret")
+    assert describe_settings(*configs).splitlines()[0] == "flags: --sessions 3 --tool-gap-s 1.5"
+    assert describe_settings(TraceConfig()).splitlines()[0] == "flags: all at their defaults"
 
 
 def test_columns_are_aligned() -> None:

@@ -88,4 +88,19 @@ def test_a_run_is_summed_up() -> None:
     assert summary.inter_token_s.count == 4
     assert summary.inter_token_s.max == 1.5
     assert summary.end_to_end_s == percentiles([4.0, 2.0])
+    assert summary.turn_s == percentiles([3.0, 0.5])  # to the last token, of answers that came whole
+    assert {turn: times.mean for turn, times in summary.turn_by_number_s.items()} == {"1": 3.0, "2": 0.5}
     assert summary.error_texts == {"lost": 1}
+
+
+def test_turns_are_fair_where_all_sessions_have_the_same_mean() -> None:
+    def fairness(*times: list[float]) -> float:
+        records = [
+            record(session=session, delta_s=[0.1, turn_s])
+            for session, own in enumerate(times)
+            for turn_s in own
+        ]
+        return summarise(PlayedTrace(records, wall_s=10.0)).turn_fairness
+
+    assert fairness([1.0, 3.0], [2.0]) == pytest.approx(1.0)
+    assert fairness([1.0, 1.0], [3.0]) == pytest.approx(0.8)
