@@ -81,7 +81,7 @@ class FilledRunner(TimedRunner):
 
     def skip_attention(self) -> None:
         """Leave attention out of all later steps."""
-        self._graphs = DecodeGraphs(self._paged, NoAttention("cuda"))
+        self._graphs = DecodeGraphs(self._paged, NoAttention("metal" if mx.metal.is_available() else "cuda"))
 
 
 class Pensieve(BareEngine):

@@ -42,29 +42,31 @@ def shared_prefixes(rows: list[tuple[SlotRange, ...]]) -> list[SharedPrefix]:
     The prefixes of a row, in the order returned, cover its slots in token order.
     """
     found: list[SharedPrefix] = []
-    # Groups of rows that have shared all slots so far, and each row's remaining ranges, the next one last.
-    pending = [(tuple(range(len(rows))), [list(reversed(slot_ranges)) for slot_ranges in rows])]
+    rests = [list(reversed(slot_ranges)) for slot_ranges in rows]  # of each row, the next range last
+    pending = [tuple(range(len(rows)))]  # groups of rows that have shared all slots so far
     while pending:
-        indices, rests = pending.pop()
-        for group in _by_next_slot(indices, rests).values():
-            slot_ranges = _take_common([rests[indices.index(row)] for row in group])
-            found.append(SharedPrefix(slot_ranges, group))
-            unfinished = tuple(row for row in group if rests[indices.index(row)])
+        for group in _by_next_slot(pending.pop(), rests):
+            found.append(SharedPrefix(_take_common([rests[row] for row in group]), group))
+            unfinished = tuple(row for row in group if rests[row])
             if unfinished:
-                pending.append((unfinished, [rests[indices.index(row)] for row in unfinished]))
+                pending.append(unfinished)
     return found
 
 
-def _by_next_slot(indices: tuple[int, ...], rests: list[list[SlotRange]]) -> dict[int, tuple[int, ...]]:
+def _by_next_slot(rows: tuple[int, ...], rests: list[list[SlotRange]]) -> list[tuple[int, ...]]:
     """Group the rows by the slot that they read next."""
-    groups: dict[int, tuple[int, ...]] = {}
-    for row, rest in zip(indices, rests, strict=True):
-        groups[rest[-1][0]] = (*groups.get(rest[-1][0], ()), row)
-    return groups
+    groups: dict[int, list[int]] = {}
+    for row in rows:
+        groups.setdefault(rests[row][-1][0], []).append(row)
+    return [tuple(group) for group in groups.values()]
 
 
 def _take_common(rests: list[list[SlotRange]]) -> tuple[SlotRange, ...]:
     """Remove the slots that all of `rests` begin with, at least one, and return them."""
+    if len(rests) == 1:
+        alone = tuple(reversed(rests[0]))
+        rests[0].clear()
+        return alone
     common: list[SlotRange] = []
     while all(rests) and len({rest[-1][0] for rest in rests}) == 1:
         first, end = rests[0][-1][0], min(rest[-1][1] for rest in rests)

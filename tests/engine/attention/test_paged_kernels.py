@@ -11,6 +11,7 @@ from pensieve.engine import decode_graphs, selfcheck
 from pensieve.engine.attention.kernels import tables
 from pensieve.engine.attention.kernels.paged_kernels import find_kernels
 from pensieve.engine.attention.paged_model import probe
+from pensieve.engine.fused_model import fuse
 from pensieve.engine.runner import Runner
 
 from ...budget import trials
@@ -74,11 +75,12 @@ def test_the_kernels_text_under_the_runner_is_exact(
 
 
 @needs_gpu
-@pytest.mark.parametrize("model_type", ["llama", "phi3", "gemma3_text"])
+@pytest.mark.parametrize("model_type", ["llama", "qwen3", "phi3", "gemma3_text"])
 def test_the_kernels_of_this_device_are_exact(tmp_path: Path, model_type: str) -> None:
     model = mlx_lm.utils.load_model(write_model(tmp_path / model_type, model_type))[0]
-    assert selfcheck.usable_kernels(probe(model, 16)) is not None
-    verdict = judge_trees(model, Runner(probe(model, 16), 400, False, find_kernels()), 30)
+    paged = fuse(probe(model, 16))
+    assert selfcheck.usable_kernels(paged) is not None
+    verdict = judge_trees(model, Runner(paged, 400, False, find_kernels()), 30)
     # Where MLX multiplies in tf32, near ties change places in the reference as well.
     assert verdict.wrong <= verdict.tokens / 100
 
