@@ -4,9 +4,13 @@ A tokenizer makes `<|im_end|>` the token that ends a turn wherever it stands: in
 as well as in the chat template. So a special token in content is split by a separator before the template
 renders the content; a special token that is whole in the rendered text is the template's own. Content without
 special tokens, the usual case, is only searched.
+
+The rendered text is cut before the template's special tokens, and only segments that have not come before are
+tokenised: of a conversation's next turn, that is the new end.
 """
 
 import json
+import logging
 import re
 import secrets
 from collections.abc import Iterable, Mapping
@@ -16,11 +20,20 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
 from ..protocols import Tokenizer
+from .renamed_tokenizer import RenamedTokenizer, can_replace
+from .segment_cache import SegmentCache
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 # Some tokenizers have words or runs of spaces among their added tokens; those are text.
 TAG_PATTERN = re.compile(r"[<\[{].+[>\]}]", re.DOTALL)
+
+SAMPLE = "*user\nA b?  * \n\n*1 234 naïve 你好😀\n*\n* *  if x:\n\t\treturn[*]**the*"
+"""Text around a special token, for a check of the ways in which tokenizers treat it."""
+
+NUM_CHECKED = 32  # special tokens in that check, of hundreds that some models have
 
 
 class SpecialTokens:
@@ -37,7 +50,12 @@ class SpecialTokens:
             _any_of([json.dumps(token, ensure_ascii=False)[1:-1] for token in special])
         )
         backend = getattr(tokenizer, "backend_tokenizer", None)
-        self._renamed = RenamedTokenizer(backend, added, special) if isinstance(backend, Backend) else None
+        self._renamed: RenamedTokenizer | None = None
+        self._cache: SegmentCache | None = None
+        if isinstance(backend, Backend):
+            self._renamed = RenamedTokenizer(backend, added, special)
+            if can_replace(tokenizer, backend, added, special) and self._cuts_well(self._renamed, special):
+                self._cache = SegmentCache(self._renamed.encode)
 
     def escape(self, content: T) -> tuple[T, str]:
         """Split the special tokens in all strings of a JSON value, keys included, by a random separator.
@@ -54,12 +72,30 @@ class SpecialTokens:
 
         No special token is added: the template has written all of them, also the one that begins a prompt.
         """
-        if separator and self._renamed is not None:
-            names = self._renamed.names
-            renamed = self._token_pattern.sub(lambda token: names[token[0]], text)
-            return self._renamed.encode(renamed.replace(separator, ""))
+        if self._renamed is not None and (separator or self._cache is not None):
+            renamed = self._rename(self._renamed, text)
+            if separator:
+                renamed = renamed.replace(separator, "")
+            if self._cache is not None:
+                return self._cache.encode(self._renamed.segments(renamed))
+            return self._renamed.encode([renamed])[0]
         parts = text.split(separator) if separator else [text]
         return [token for part in parts for token in self._tokenizer.encode(part, add_special_tokens=False)]
+
+    def _rename(self, renamed: RenamedTokenizer, text: str) -> str:
+        names = renamed.names
+        return self._token_pattern.sub(lambda token: names[token[0]], text)
+
+    def _cuts_well(self, renamed: RenamedTokenizer, special: list[str]) -> bool:
+        """Check that the segments of a sample, joined, have the tokenizer's own ids."""
+        some = special[:: len(special) // NUM_CHECKED + 1]
+        sample = "".join(SAMPLE.replace("*", token) for token in some)
+        segments = renamed.segments(self._rename(renamed, sample))
+        ids = [token for segment in renamed.encode(segments) for token in segment]
+        if ids == self._tokenizer.encode(sample, add_special_tokens=False):
+            return True
+        logger.warning("special tokens do not cut this tokenizer's texts: prompts are tokenised as a whole")
+        return False
 
     def _split(self, value: Any, separator: str) -> Any:
         if isinstance(value, str):
@@ -71,44 +107,6 @@ class SpecialTokens:
         if isinstance(value, list | tuple):
             return [self._split(entry, separator) for entry in value]
         return value
-
-
-class RenamedTokenizer:
-    """A copy of a tokenizer whose special tokens have random names, which no content can hold.
-
-    names: the random name of each special token.
-    """
-
-    def __init__(self, backend: Backend, added: Mapping[int, AddedToken], special: Iterable[str]) -> None:
-        # Noncharacters around a random word: nobody can guess the name, so nobody can write it.
-        secret = secrets.token_hex(8)
-        self.names = {token: f"\ufdd0{secret}.{i}\ufdd1" for i, token in enumerate(special)}
-        # Vocabulary and merges are shared, not copied.
-        self._backend = Backend(backend.model)
-        self._backend.normalizer = backend.normalizer
-        self._backend.pre_tokenizer = backend.pre_tokenizer
-        renamed = [_renamed(token, self.names.get(token.content, token.content)) for token in added.values()]
-        self._backend.add_tokens(renamed)
-        renamed_ids = (self._backend.token_to_id(token.content) for token in renamed)
-        self._original_ids = dict(zip(renamed_ids, added, strict=True))  # of added tokens
-
-    def encode(self, text: str) -> list[int]:
-        """Return the original tokenizer's ids of a text in which random names stand for special tokens."""
-        # A batch of one: only batches release the GIL.
-        (encoding,) = self._backend.encode_batch([text], add_special_tokens=False)
-        original_ids = self._original_ids
-        return [original_ids.get(token, token) for token in encoding.ids]
-
-
-def _renamed(token: AddedToken, name: str) -> AddedToken:
-    return AddedToken(
-        name,
-        single_word=token.single_word,
-        lstrip=token.lstrip,
-        rstrip=token.rstrip,
-        normalized=token.normalized,
-        special=token.special,
-    )
 
 
 def _is_special(token: AddedToken) -> bool:

@@ -214,10 +214,11 @@ def test_a_special_token_that_opens_thoughts_opens_none_as_text() -> None:
 
 def test_looking_for_special_tokens_costs_little() -> None:
     """Most of all in files full of the characters that special tokens begin with."""
-    special_tokens = SpecialTokens(shape("llama_3"))
+    tokenizer = shape("llama_3")
+    special_tokens = SpecialTokens(tokenizer)
     content = "<td>if a < b: print('x')</td>\n" * 2000
     looking_s, tokenising_s = (
         min(timeit.repeat(step, timer=time.thread_time, number=1, repeat=3))
-        for step in (lambda: special_tokens.escape([content]), lambda: special_tokens.encode(content, ""))
+        for step in (lambda: special_tokens.escape([content]), lambda: tokenizer.encode(content))
     )
     assert looking_s < 0.25 * tokenising_s
