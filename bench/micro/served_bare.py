@@ -40,10 +40,8 @@ def play_prefill(engine: ServedEngine, report: CaseReport) -> None:
     """Compute prompts one after the other."""
     rows, rates, sizes = [], [], engine.sizes
     for number in range(1, sizes.prompts + 1):
-        begin, prompt = len(engine.steps), engine.draw(sizes.prompt)
-        started_s = time.perf_counter()
-        sequence = engine.add(prompt, 1)
-        elapsed_s = engine.step_until_token(sequence) - started_s
+        begin = len(engine.steps)
+        sequence, elapsed_s = first_token(engine, engine.draw(sizes.prompt))
         steps = engine.steps[begin:]
         rates.append(sizes.prompt / elapsed_s)
         slices = [len(chunk.tokens) for step in steps for chunk in step.plan.prefill]
@@ -145,19 +143,21 @@ class BareFleet:
 def play_long(engine: ServedEngine, report: CaseReport) -> None:
     """Compute a long prompt alone, then beside sessions that decode."""
     sizes, alone = engine.sizes, []
-    for _ in range(2):
-        sequence, ttft_s = send_long(engine)
+    # Drawn first: while sessions decode, nothing else must keep the engine waiting.
+    prompts = [engine.draw(sizes.long) for _ in range(4)]
+    for prompt in prompts[:2]:
+        sequence, ttft_s = first_token(engine, prompt)
         alone.append(ttft_s)
         engine.end([sequence])
     batch = DecodeLengths(0, (sizes.beside_context,) * sizes.beside)
     sequences, _ = decoding(engine, batch)
-    for name in ("beside, first", "beside, second"):
+    for name, prompt in zip(("beside, first", "beside, second"), prompts[2:], strict=True):
         for _ in range(SETTLED_STEPS):
             engine.step()
         times = [engine.times[sequence.seq_id] for sequence in sequences]
         marks = [len(own) - 1 for own in times]
         begin = len(engine.steps)
-        _, ttft_s = send_long(engine)
+        _, ttft_s = first_token(engine, prompt)
         recent = [own[mark:] for own, mark in zip(times, marks, strict=True)]
         gaps = [later - earlier for own in recent for earlier, later in pairwise(own)]
         long_figures(report, name, alone, ttft_s, gaps)
@@ -165,9 +165,8 @@ def play_long(engine: ServedEngine, report: CaseReport) -> None:
     engine.end(sequences)
 
 
-def send_long(engine: ServedEngine) -> tuple[Sequence, float]:
-    """Queue a new long prompt and step until its first token; return it and the time to the token."""
-    prompt = engine.draw(engine.sizes.long)
+def first_token(engine: ServedEngine, prompt: list[int]) -> tuple[Sequence, float]:
+    """Queue a prompt and step until its first token; return its sequence and the time to the token."""
     started_s = time.perf_counter()
     sequence = engine.add(prompt, 1)
     return sequence, engine.step_until_token(sequence) - started_s

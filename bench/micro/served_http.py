@@ -30,7 +30,7 @@ from ..filler_words import words
 from ..fleet import PlayedTrace, Record, play
 from ..servers import SERVERS, client, install, running
 from ..trace import make_trace
-from ..wire import HttpRequest, stream_events
+from ..wire import HttpRequest, RequestFailed, stream_events
 from .case_report import CaseReport, fleet_figures, long_figures, reported
 from .served_sizes import ServedSizes, sizes_from
 
@@ -76,42 +76,53 @@ class ServedClient:
         )
         return await play(make_trace(trace), self._config, no_progress)
 
-    async def stream(self, tokens: int, answer: int, pieces: "PieceTimes") -> None:
-        """Send a new prompt of about `tokens` tokens; keep in `pieces` when its answer's pieces come."""
-        api = make_api(self._config.protocol)
+    def body(self, tokens: int, answer: int) -> dict[str, Any]:
+        """Return a request's body with a new prompt of about `tokens` tokens."""
         text = words(self._rng, round(tokens * self._ratio))
-        body = {
+        return {
             "model": self._config.model,
             "messages": [{"role": "user", "content": text}],
             "max_tokens": answer,
             "temperature": 0,
             "stream": True,
         }
-        headers = api.headers(self._config.api_key)
-        async with aclosing(stream_events(HttpRequest(self._config.url + api.path, headers, body))) as events:
-            async for event in events:
-                if api.read(event).text:
-                    pieces.add()
 
-    async def first_token_s(self, tokens: int) -> float:
-        """Send a new prompt; return the seconds to its first token."""
+    async def stream(self, body: dict[str, Any], pieces: "PieceTimes") -> None:
+        """Make a request; keep in `pieces` when its answer's pieces come."""
+        api = make_api(self._config.protocol)
+        headers = api.headers(self._config.api_key)
+        call = HttpRequest(self._config.url + api.path, headers, body)
+        try:
+            async with aclosing(stream_events(call)) as events:
+                async for event in events:
+                    if api.read(event).text:
+                        pieces.add()
+        finally:
+            pieces.close()
+
+    async def first_token_s(self, body: dict[str, Any]) -> float:
+        """Make a request; return the seconds to its first token."""
         pieces, started_s = PieceTimes(), time.perf_counter()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.stream(tokens, 1, pieces))
+            group.create_task(self.stream(body, pieces))
             return await pieces.wait_for(1) - started_s
 
     async def long(self, report: CaseReport) -> None:
         """Send a long prompt alone, then beside sessions that decode."""
         sizes = self._sizes
-        alone = [await self.first_token_s(sizes.long) for _ in range(2)]
-        pieces = [PieceTimes() for _ in range(sizes.beside)]
-        tasks = [asyncio.create_task(self.stream(sizes.beside_context, ENDLESS, own)) for own in pieces]
+        # Drawn first: while tokens come, the client must not be busy.
+        prompts = [self.body(sizes.long, 1) for _ in range(4)]
+        sessions = [self.body(sizes.beside_context, ENDLESS) for _ in range(sizes.beside)]
+        alone = [await self.first_token_s(body) for body in prompts[:2]]
+        pieces = [PieceTimes() for _ in sessions]
+        pairs = zip(sessions, pieces, strict=True)
+        tasks = [asyncio.create_task(self.stream(body, own)) for body, own in pairs]
         try:
-            for name in ("beside, first", "beside, second"):
+            for name, body in zip(("beside, first", "beside, second"), prompts[2:], strict=True):
                 for own in pieces:
                     await own.wait_for(SETTLED)
                 sent_s = time.perf_counter()
-                ttft_s = await self.first_token_s(sizes.long)
+                ttft_s = await self.first_token_s(body)
                 gaps = [gap for own in pieces for gap in own.gaps(sent_s, sent_s + ttft_s)]
                 long_figures(report, name, alone, ttft_s, gaps)
         finally:
@@ -125,17 +136,28 @@ class PieceTimes:
 
     def __init__(self) -> None:
         self._times: list[float] = []
-        self._added = asyncio.Event()
+        self._added = asyncio.Event()  # also set at the answer's end
+        self._has_ended = False
 
     def add(self) -> None:
         """Keep that a piece has come now."""
         self._times.append(time.perf_counter())
         self._added.set()
 
+    def close(self) -> None:
+        """Keep that the answer has ended."""
+        self._has_ended = True
+        self._added.set()
+
     async def wait_for(self, count: int) -> float:
-        """Wait until `count` more pieces have come; return when the last one did."""
+        """Wait until `count` more pieces have come; return when the last one did.
+
+        Raises RequestFailed when the answer ends before.
+        """
         wanted = len(self._times) + count
         while len(self._times) < wanted:
+            if self._has_ended:
+                raise RequestFailed("an answer ended before it should")
             self._added.clear()
             await self._added.wait()
         return self._times[wanted - 1]

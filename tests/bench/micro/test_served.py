@@ -13,6 +13,7 @@ from pensieve.bench.micro.case_report import CaseReport, medians, read_report, r
 from pensieve.bench.micro.served_http import PieceTimes
 from pensieve.bench.micro.served_sizes import ServedSizes, sizes_from, tiny
 from pensieve.bench.micro.shapes import SHAPES, write_random_model
+from pensieve.bench.wire import RequestFailed
 
 from ...budget import sampled
 
@@ -103,6 +104,17 @@ def test_the_full_prompts_are_those_that_the_figures_are_of() -> None:
 def test_runs_of_a_case_are_summed_up_by_their_medians() -> None:
     reports = [CaseReport("a", {"x s": value}) for value in (1.0, 4.0, 2.0)]
     assert medians(reports).splitlines()[1].split() == ["a", "|", "x", "s", "2.00", "1.00", "to", "4.00", "3"]
+
+
+def test_an_answer_that_ends_early_is_not_waited_for() -> None:
+    async def wait() -> None:
+        pieces = PieceTimes()
+        pieces.add()
+        asyncio.get_running_loop().call_soon(pieces.close)
+        await pieces.wait_for(1)
+
+    with pytest.raises(RequestFailed):
+        asyncio.run(wait())
 
 
 def test_only_gaps_within_a_time_count(monkeypatch: pytest.MonkeyPatch) -> None:
