@@ -8,20 +8,25 @@ from .attention.defer_rotations import defer_rotations
 from .attention.paged_model import PagedModel
 from .attention.rotation import Deferrable, Deferral
 from .joint_projections import JointPart, join_projections
+from .transposed_linear import TransposedLinear, transpose_linears
 
 HEADS = ("q_proj", "k_proj", "v_proj")
 """Projections to queries, keys and values."""
 
 
 def fuse(paged: PagedModel) -> PagedModel:
-    """Join projections and defer rotations, see there; the model's layers change, not what they compute.
+    """Join projections, defer rotations and transpose weights, see there.
+
+    The model's layers change, but not what they compute. What an earlier call has changed is undone first.
 
     Queries, keys and values become parts of one matrix where the kernel that rotates them reads them first:
     MLX would copy each of them for most other readers.
     """
+    unfuse(paged.model)
     deferred = defer_rotations(paged)
     join_projections(paged.model)
     join_projections(paged.model, HEADS, deferred.modules)
+    transpose_linears(paged.model)
     return deferred.paged
 
 
@@ -35,5 +40,8 @@ def unfuse(model: nn.Module) -> None:
     """Give a model back the layers that `fuse` has replaced."""
     for module in list(model.modules()):
         for name, child in list(module.items()):
-            if isinstance(child, JointPart | Deferrable):
-                module[name] = child.own
+            own = child
+            while isinstance(own, JointPart | Deferrable | TransposedLinear):
+                own = own.own
+            if own is not child:
+                module[name] = own

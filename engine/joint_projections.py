@@ -15,6 +15,8 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from .transposed_linear import TransposedLinear
+
 Names = tuple[str, ...]
 """The names, in one module, of layers that may have the same input."""
 
@@ -143,3 +145,5 @@ def _share_weights(joint: Joint, layers: list[Linear]) -> None:
         for name in joint.layer:
             layer[name] = joint.layer[name][start:end]
         mx.eval(dict(layer))
+    if type(joint.layer) is nn.Linear and "bias" not in joint.layer:
+        joint.layer = TransposedLinear(joint.layer)
