@@ -55,7 +55,8 @@ class TracedTables:
     def __init__(self, batch_layout: BatchLayout, flats: list[mx.array]) -> None:
         """flats: the numbers of each kind's tables, as `BatchTables.flat` returns them."""
         self._tables = {
-            kind: DeviceTables(layout, flat) for (kind, layout), flat in zip(batch_layout, flats, strict=True)
+            kind: DeviceTables(layout, kind, flat)
+            for (kind, layout), flat in zip(batch_layout, flats, strict=True)
         }
 
     def get(self, kind: LayerKind) -> DeviceTables:
@@ -97,7 +98,7 @@ class DecodeGraphs:
         found = self._find(tuple(KindLayout(kind, tables.layout(kind)) for kind in self._kinds))
         if found is not None:
             batch_layout, graph = found
-            inputs, offsets = _padded(tokens, positions, batch_layout[0].layout.num_rows)
+            inputs, offsets = _padded(tokens, positions, batch_layout[0].layout.num_queries)
             flats = [tables.flat(kind, layout) for kind, layout in batch_layout]
             try:
                 logits, pools.write_fences = graph(inputs, offsets, flats, pools.arrays(), pools.write_fences)
@@ -133,7 +134,7 @@ class DecodeGraphs:
         }
         if not graphs:
             return None
-        smallest = min(graphs, key=lambda found: (found[0].layout.num_rows, found[0].layout.num_splits))
+        smallest = min(graphs, key=lambda found: (found[0].layout.num_queries, found[0].layout.num_splits))
         self._entries.move_to_end(smallest)
         return smallest, graphs[smallest]
 
@@ -171,6 +172,6 @@ def _padded(tokens: mx.array, positions: list[int], num_rows: int) -> tuple[mx.a
 def _holds(larger: BatchLayout, wanted: BatchLayout) -> bool:
     """Whether a batch of layout `wanted` fits into `larger`, with no more than twice its rows."""
     return len(larger) == len(wanted) and all(
-        a.kind == b.kind and a.layout.holds(b.layout) and a.layout.num_rows <= 2 * b.layout.num_rows
+        a.kind == b.kind and a.layout.holds(b.layout) and a.layout.num_queries <= 2 * b.layout.num_queries
         for a, b in zip(larger, wanted, strict=True)
     )

@@ -22,7 +22,7 @@ from .attention.paged_layers import (
     HostLayer,
     KernelPrefill,
     PagedLayer,
-    kernel_slots,
+    SliceSlots,
 )
 from .attention.paged_model import PagedModel
 from .attention.shared_prefixes import last_slots
@@ -87,7 +87,7 @@ class Runner:
         """Make the model's cache argument for a forward pass; DecodeGraphs makes it for decode by kernels."""
         pools = self._pools
         if isinstance(pools, ArrayPools) and self._kernels is not None:
-            slots = kernel_slots(context)
+            slots = SliceSlots(context)
             return [KernelPrefill(spec, context, slots, pools, self._kernels) for spec in self._paged.layers]
         if isinstance(pools, ArrayPools):
             return [ArrayLayer(spec, context, pools) for spec in self._paged.layers]

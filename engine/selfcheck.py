@@ -1,22 +1,19 @@
 """Compares paged attention with mlx-lm's own, on the user's model and device, before the model is served."""
 
 import logging
-import re
 from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Any, cast
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
 
 from ..cache.blocks import BLOCK_SIZE, BlockTable
 from ..cache.kv import ArrayPools, LayerShape
 from ..cache.packing import UNQUANTISED
 from .attention.array_attention import AttentionParams, attend_arrays
-from .attention.kernels.batch_tables import BatchTables
+from .attention.kernels.batch_tables import BatchTables, SliceTables
 from .attention.kernels.paged_kernels import LayerPools, PagedKernels, find_kernels
 from .attention.paged_layers import AttentionSpec
 from .attention.paged_model import PagedModel
@@ -25,9 +22,6 @@ from .runner import Runner
 from .step import DecodeRow, PrefillChunk, SamplingParams, SlotRange
 
 logger = logging.getLogger(__name__)
-
-KEY_PROJECTION = re.compile(r"k_proj|qkv|query_key_value|c_attn|key")
-"""Names, in mlx-lm's models, of the projection that makes keys."""
 
 TOLERANCE = {mx.float32: 1e-3, mx.float16: 0.03, mx.bfloat16: 0.1}
 """How far logits may lie apart by rounding alone, relative to their size."""
@@ -45,7 +39,7 @@ TRIAL_WINDOW = 24
 """The window, in the check, of each layer that has one: its own may be longer than the prompts tried."""
 
 KERNEL_TOLERANCE = {mx.float32: 2e-3, mx.float16: 5e-3, mx.bfloat16: 2e-2}
-"""How far one layer's attention may lie apart; matmuls over shared slots round scores to the model's type."""
+"""How far one layer's attention may lie apart: its weights are rounded to the model's type."""
 
 TRIAL_LENGTHS, TRIAL_STEPS = [70, 5, 33, 64, 2, 47], 32
 """Tokens of the rows that are decoded together, and the number of steps."""
@@ -56,13 +50,16 @@ MAX_MISMATCH = 0.3
 SHARED, OWN = 4096, [1, 31, 64, 65, 100, 700, 1500, 33]
 """Tokens that the rows of a trial of the kernels share, and that each row has to itself."""
 
+SLICE = 300
+"""Tokens of the slice in that trial: the last ones of the longest row."""
+
 
 def usable_kernels(paged: PagedModel) -> PagedKernels | None:
     """Return the device's attention kernels if they agree with mlx-lm's attention and with plain MLX.
 
     Returns None where the device has none, and, with a warning, where they fail or disagree.
     """
-    kernels = find_kernels(centres_keys=_has_key_bias(paged.model))
+    kernels = find_kernels()
     if kernels is None:
         return None
     try:
@@ -89,37 +86,42 @@ def attention_error(paged: PagedModel, kernels: PagedKernels) -> float:
 
 
 def _layer_error(spec: AttentionSpec, kernels: PagedKernels) -> float:
-    """Decode one batch of random queries, keys and values with kernels and with plain MLX."""
-    shape = spec.shape
+    """Decode one batch, and prefill one slice, of random data with kernels and with plain MLX."""
     starts = list(accumulate((-(-own // BLOCK_SIZE) * BLOCK_SIZE for own in OWN), initial=SHARED + 64))
     slot_ranges: list[tuple[SlotRange, ...]] = [
         ((0, SHARED), (at, at + own)) for at, own in zip(starts, OWN, strict=False)
     ]
-
-    def draw(seed: int, *dims: int) -> mx.array:
-        return mx.random.normal(dims, key=mx.random.key(seed)).astype(shape.dtype)
-
-    queries = draw(0, len(OWN), spec.num_heads, 1, shape.key_dim)
-    heads, dims = shape.num_kv_heads, (shape.key_dim, shape.value_dim)
-    new = draw(1, len(OWN), heads, 1, dims[0]), draw(2, len(OWN), heads, 1, dims[1])
-    old = draw(3, heads, starts[-1], dims[0]), draw(4, heads, starts[-1], dims[1])
-    params = AttentionParams(spec.scale, spec.window, draw(5, spec.num_heads) if spec.has_sinks else None)
-    pools, plain = (ArrayPools([shape], starts[-1] // BLOCK_SIZE) for _ in range(2))
+    heads, dims = spec.shape.num_kv_heads, (spec.shape.key_dim, spec.shape.value_dim)
+    new = [_draw(spec, 1 + i, len(OWN), heads, 1, dim) for i, dim in enumerate(dims)]
+    old = [_draw(spec, 3 + i, heads, starts[-1], dim) for i, dim in enumerate(dims)]
+    sinks = _draw(spec, 5, spec.num_heads) if spec.has_sinks else None
+    params = AttentionParams(spec.scale, spec.window, sinks)
+    pools, plain = (ArrayPools([spec.shape], starts[-1] // BLOCK_SIZE) for _ in range(2))
     for each in (pools, plain):
         each.write(0, np.arange(starts[-1], dtype=np.int32), *old)
     last = np.array([row[-1][1] - 1 for row in slot_ranges], np.int32)
     plain.write(0, last, *(fresh[:, :, 0].swapaxes(0, 1) for fresh in new))
     mx.eval(pools.arrays(), plain.arrays())  # before the kernels write to them
-    expected = attend_arrays(queries.astype(mx.float32), plain.keys[0], plain.values[0], slot_ranges, params)
+    queries = _draw(spec, 0, len(OWN), spec.num_heads, 1, dims[0])
     batch = BatchTables(slot_ranges, shared_prefixes(slot_ranges))
-    result, _ = kernels.decode(queries, new, LayerPools.of(pools, 0), batch, params)
-    return _largest_distance(result[:, :, 0], expected[:, :, 0]) / KERNEL_TOLERANCE[shape.dtype]
+    result, fence = kernels.decode(queries, (new[0], new[1]), LayerPools.of(pools, 0), batch, params)
+    expected = attend_arrays(queries.astype(mx.float32), plain.keys[0], plain.values[0], slot_ranges, params)
+    error = _largest_distance(result[:, :, 0], expected[:, :, 0])
+    longest = max(slot_ranges, key=lambda row: row[-1][1] - row[-1][0])
+    slice_queries = _draw(spec, 6, 1, spec.num_heads, SLICE, dims[0])
+    layer_pools = LayerPools.of(pools, 0)._replace(write_fence=fence)
+    if kernels.attends_slices(slice_queries, layer_pools, params):
+        tables = SliceTables(longest, SLICE)
+        result, _ = kernels.attend_slice(slice_queries, layer_pools, tables, params)
+        wide = slice_queries.astype(mx.float32)
+        expected = attend_arrays(wide, plain.keys[0], plain.values[0], [longest], params)
+        error = max(error, _largest_distance(result, expected))
+    return error / KERNEL_TOLERANCE[spec.shape.dtype]
 
 
-def _has_key_bias(model: nn.Module) -> bool:
-    """Return whether the key projection has a bias, which all keys then have in common."""
-    parameters: Any = tree_flatten(model.parameters())
-    return any(path.endswith(".bias") and KEY_PROJECTION.search(path) for path, _ in parameters)
+def _draw(spec: AttentionSpec, seed: int, *dims: int) -> mx.array:
+    """Return random numbers of the model's type."""
+    return mx.random.normal(dims, key=mx.random.key(seed)).astype(spec.shape.dtype)
 
 
 def logits_error(paged: PagedModel, on_host: bool, kernels: PagedKernels | None = None) -> float:

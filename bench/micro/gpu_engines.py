@@ -58,7 +58,7 @@ class NoAttention(PagedKernels):
 
     def decode(self, queries: mx.array, new: Any, pools: LayerPools, batch: Any, params: Any) -> Any:
         """Store nothing and return the queries."""
-        batch.get(LayerKind(1))
+        batch.get(LayerKind(1, 1, 0))
         return queries, pools.write_fence
 
 

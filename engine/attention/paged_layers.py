@@ -10,7 +10,7 @@ from ...cache.kv import MIN_KERNEL_ELEMENTS, ArrayPools, HostPools, LayerShape, 
 from ..step import SlotRange
 from .array_attention import AttentionParams, attend_arrays, attend_slice
 from .host_attention import HostAttention
-from .kernels.batch_tables import TableSource
+from .kernels.batch_tables import SliceTables, TableSource
 from .kernels.paged_kernels import LayerPools, PagedKernels, fenced
 from .rotation import Rotation
 from .shared_prefixes import SharedPrefix, last_slots, shared_prefixes
@@ -144,11 +144,10 @@ class KernelPrefill(PagedLayer):
         self,
         spec: AttentionSpec,
         context: ForwardContext,
-        slots: mx.array,
+        slots: "SliceSlots",
         pools: ArrayPools,
         kernels: PagedKernels,
     ) -> None:
-        """slots: as `kernel_slots` returns them."""
         super().__init__(spec, context.offsets)
         self._context = context
         self._slots = slots
@@ -158,18 +157,31 @@ class KernelPrefill(PagedLayer):
     def attend(
         self, queries: mx.array, keys: mx.array, values: mx.array, params: AttentionParams
     ) -> mx.array:
-        """Store the new keys and values by a kernel, and attend with MLX's own attention; see PagedLayer."""
+        """Store the new keys and values by a kernel, and attend by kernels or by MLX; see PagedLayer."""
+        kernels, queries = self._kernels, queries.astype(keys.dtype)
         pools = LayerPools.of(self._pools, self._layer)
-        next_fence = self._kernels.append((keys, values), pools, self._slots)
+        next_fence = kernels.append((keys, values), pools, self._slots.written)
+        pools = pools._replace(write_fence=next_fence)
+        if kernels.attends_slices(queries, pools, params):
+            out, read_fence = kernels.attend_slice(queries, pools, self._slots.tables, params)
+            # The last layer's result is not used, and its attention is not computed unless something waits.
+            is_last = self._layer + 1 == len(self._pools.keys)
+            self._pools.write_fences[self._layer] = next_fence if is_last else read_fence
+            return out
         self._pools.write_fences[self._layer] = next_fence
         (slot_ranges,) = self._context.within(self.window).slot_ranges
-        k, v = self._kernels.read(pools._replace(write_fence=next_fence), slot_ranges)
+        k, v = kernels.read(pools, slot_ranges)
         return attend_slice(fenced(queries, next_fence), k[None], v[None], params)
 
 
-def kernel_slots(context: ForwardContext) -> mx.array:
-    """Return the n slots of a prompt's slice, int32, (max(MIN_KERNEL_ELEMENTS, n),), padded by repeating."""
-    return mx.array(np.resize(context.slots, max(MIN_KERNEL_ELEMENTS, len(context.slots))))
+class SliceSlots:
+    """The slots of a prompt's slice, for the kernels of all layers."""
+
+    def __init__(self, context: ForwardContext) -> None:
+        num_slots = len(context.slots)
+        # int32, (max(MIN_KERNEL_ELEMENTS, length),), padded by repeating
+        self.written = mx.array(np.resize(context.slots, max(MIN_KERNEL_ELEMENTS, num_slots)))
+        self.tables = SliceTables(context.slot_ranges[0], num_slots)
 
 
 class HostLayer(PagedLayer):

@@ -1,4 +1,4 @@
-"""A decode batch's tables on the device: made once a step for all layers of the same kind."""
+"""A forward pass's tables on the device: made once for all layers of the same kind."""
 
 from itertools import accumulate, pairwise
 from typing import Protocol
@@ -7,45 +7,32 @@ import mlx.core as mx
 
 from ...step import SlotRange
 from ..shared_prefixes import SharedPrefix
-from .tables import (
-    MIN_PARTIAL_ROWS,
-    DecodeTables,
-    LayerKind,
-    Layout,
-    PartialColumn,
-    SplitColumn,
-    make_tables,
-)
+from .decode_tables import make_decode_tables
+from .tables import MIN_PARTIAL_ROWS, LayerKind, Layout, PartialColumn, SplitColumn, Tables, TileColumn
+from .tiles import make_slice_tables
 
 
 class DeviceTables:
-    """`DecodeTables` on the device: a batch's tables for one kind of layers.
+    """`Tables` on the device."""
 
-    shared: for each shared tile the indices of its rows, None for all rows, and its slot range.
-    """
-
-    def __init__(self, layout: Layout, flat: mx.array) -> None:
-        """flat: all numbers, as `DecodeTables.flat` has them: one transfer in place of several."""
+    def __init__(self, layout: Layout, kind: LayerKind, flat: mx.array) -> None:
+        """flat: all numbers, as `Tables.flat` has them: one transfer in place of several."""
         self.num_splits = layout.num_splits
+        self.num_tiles = layout.num_tiles
         shapes = [
             (layout.num_rows, layout.num_blocks),
             (layout.num_splits, len(SplitColumn)),
-            (max(layout.num_rows, MIN_PARTIAL_ROWS), PartialColumn.SHARED + layout.num_shared),
+            (layout.num_tiles, len(TileColumn) + 2 * kind.tile_queries),
+            (max(layout.num_queries, MIN_PARTIAL_ROWS), PartialColumn.TILES + layout.num_tile_partials),
         ]
-        counts = [tile.num_rows for tile in layout.shared if tile.num_rows is not None]
-        ends = list(accumulate([*(a * b for a, b in shapes), *counts], initial=0))
-        parts = [flat[start:end] for start, end in pairwise(ends)]
-        self.block_table, self.splits, self.row_partials = (
-            part.reshape(shape) for part, shape in zip(parts[:3], shapes, strict=True)
+        ends = list(accumulate((a * b for a, b in shapes), initial=0))
+        self.block_table, self.splits, self.tiles, self.query_partials = (
+            flat[start:end].reshape(shape) for (start, end), shape in zip(pairwise(ends), shapes, strict=True)
         )
-        rows = iter(parts[3:])
-        self.shared: list[tuple[mx.array | None, SlotRange]] = [
-            (None if tile.num_rows is None else next(rows), tile.slot_range) for tile in layout.shared
-        ]
 
 
 class TableSource(Protocol):
-    """Gives layers the tables of the decode batch."""
+    """Gives layers the tables of the forward pass."""
 
     def get(self, kind: LayerKind) -> DeviceTables:
         """Return the tables for layers of one kind."""
@@ -60,10 +47,10 @@ class BatchTables:
         prefixes: list[SharedPrefix],
         num_rows: int | None = None,
     ) -> None:
-        """See make_tables."""
+        """See make_decode_tables."""
         self._slot_ranges, self._prefixes = slot_ranges, prefixes
         self._num_rows = num_rows
-        self._host_tables: dict[LayerKind, DecodeTables] = {}
+        self._host_tables: dict[LayerKind, Tables] = {}
         self._device_tables: dict[LayerKind, DeviceTables] = {}
 
     @property
@@ -78,18 +65,35 @@ class BatchTables:
     def flat(self, kind: LayerKind, layout: Layout) -> mx.array:
         """Return all numbers of a kind's tables, padded to `layout`, which must hold the tables' own."""
         tables = self._lay_out(kind)
-        if layout.num_rows != len(tables.block_table):
-            tables = make_tables(self._slot_ranges, self._prefixes, kind, layout.num_rows)
+        if layout.num_queries != tables.num_queries:
+            tables = make_decode_tables(self._slot_ranges, self._prefixes, kind, layout.num_queries)
         return mx.array(tables.flat if layout == tables.layout else tables.enlarged(layout).flat)
 
     def get(self, kind: LayerKind) -> DeviceTables:
         """Return a kind's tables."""
         if kind not in self._device_tables:
             layout = self.layout(kind)
-            self._device_tables[kind] = DeviceTables(layout, self.flat(kind, layout))
+            self._device_tables[kind] = DeviceTables(layout, kind, self.flat(kind, layout))
         return self._device_tables[kind]
 
-    def _lay_out(self, kind: LayerKind) -> DecodeTables:
+    def _lay_out(self, kind: LayerKind) -> Tables:
         if kind not in self._host_tables:
-            self._host_tables[kind] = make_tables(self._slot_ranges, self._prefixes, kind, self._num_rows)
+            tables = make_decode_tables(self._slot_ranges, self._prefixes, kind, self._num_rows)
+            self._host_tables[kind] = tables
         return self._host_tables[kind]
+
+
+class SliceTables:
+    """The tables of a prompt's slice, made when a kind of layers first asks for its own."""
+
+    def __init__(self, slot_ranges: tuple[SlotRange, ...], length: int) -> None:
+        """See make_slice_tables."""
+        self._slot_ranges, self._length = slot_ranges, length
+        self._device_tables: dict[LayerKind, DeviceTables] = {}
+
+    def get(self, kind: LayerKind) -> DeviceTables:
+        """Return a kind's tables."""
+        if kind not in self._device_tables:
+            tables = make_slice_tables(self._slot_ranges, self._length, kind)
+            self._device_tables[kind] = DeviceTables(tables.layout, kind, mx.array(tables.flat))
+        return self._device_tables[kind]

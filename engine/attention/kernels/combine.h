@@ -1,26 +1,25 @@
-// Decode attention, pass 2: sums a row's partials (softmaxes over a part of its tokens) for one head.
-//   split_outs, split_stats: the splits' partials, see split.h
-//   shared_outs (kv_heads, m, GROUP, DIM); shared_stats (kv_heads, m, GROUP, 2): the shared tiles' partials
-//   row_partials (rows or more, PARTIAL_SHARED + k): the row's first split, the split after its last one, then
-//     indices into the m shared partials, -1 for none
+// Decode attention, pass 2: sums a query's partials (softmaxes over a part of its tokens) for one head.
+//   queries (rows, heads, length, DIM): not read, only for its shape; query number n is row n / length
+//   split_outs, split_stats: the splits' partials, see split.h; tile_outs, tile_stats: the tiles' partials, see tiles.h
+//   query_partials (queries or more, PARTIAL_TILES + k): the query's first split, the split after its last one, then
+//     numbers of the tiles' partials, -1 for none
 //   sinks (heads or more): each head's score for no token at all, read when HAS_SINKS
-//   result (rows, heads, 1, DIM); next_fence: zeros
-const int row = GROUP_X;
+//   result (rows, heads, length, DIM); next_fence: zeros
+const int query = GROUP_X;
 const int head = GROUP_Y;
-const int num_heads = split_outs_shape[1];
-const int num_columns = row_partials_shape[1];
-const int first_split = row_partials[row * num_columns + PARTIAL_FIRST_SPLIT];
-const int end_split = row_partials[row * num_columns + PARTIAL_END_SPLIT];
+const int num_heads = queries_shape[1];
+const int length = queries_shape[2];
+const int num_columns = query_partials_shape[1];
+const int first_split = query_partials[query * num_columns + PARTIAL_FIRST_SPLIT];
+const int end_split = query_partials[query * num_columns + PARTIAL_END_SPLIT];
 const int num_splits = end_split - first_split;
-const int num_partials = num_splits + num_columns - PARTIAL_SHARED;
-const INDEX shared_head = INDEX(head / GROUP) * shared_outs_shape[1];
+const int num_partials = num_splits + num_columns - PARTIAL_TILES;
 const float sink = HAS_SINKS ? float(sinks[head]) * 1.44269504f : LOWEST;
 
-// The row's partial p is a split's where p < num_splits, else a shared tile's; none where SHARED_INDEX is -1.
-// SPLIT_PARTIAL and SHARED_PARTIAL: the partial's index in split_stats and in shared_stats.
+// The query's partial p is a split's where p < num_splits, else a tile's; none where TILE_INDEX is -1.
 #define SPLIT_PARTIAL(p) (INDEX(first_split + (p)) * num_heads + head)
-#define SHARED_INDEX(p) row_partials[row * num_columns + PARTIAL_SHARED + (p) - num_splits]
-#define SHARED_PARTIAL(index) ((shared_head + (index)) * GROUP + head % GROUP)
+#define TILE_INDEX(p) query_partials[query * num_columns + PARTIAL_TILES + (p) - num_splits]
+#define TILE_PARTIAL(p) (INDEX(TILE_INDEX(p)) * num_heads + head)
 constexpr int COLUMNS = DIM / 4;  // a thread takes four elements of every SLICES-th partial
 constexpr int SLICES = THREADS / COLUMNS;
 SHARED(float, peaks, THREADS);
@@ -32,8 +31,8 @@ EACH_THREAD {
   for (int p = TID; p < num_partials; p += THREADS) {
     if (p < num_splits) {
       peak = MAX(peak, split_stats[2 * SPLIT_PARTIAL(p)]);
-    } else if (SHARED_INDEX(p) >= 0) {
-      peak = MAX(peak, shared_stats[2 * SHARED_PARTIAL(SHARED_INDEX(p))]);
+    } else if (TILE_INDEX(p) >= 0) {
+      peak = MAX(peak, tile_stats[2 * TILE_PARTIAL(p)]);
     }
   }
   peaks[TID] = peak;
@@ -53,11 +52,12 @@ EACH_THREAD {
       mass += share * split_stats[2 * partial + 1];
       const Pack<float, 4> out = *(const DEVICE Pack<float, 4>*)(split_outs + partial * DIM + at);
       UNROLL for (int i = 0; i < 4; ++i) sum[i] += share * out.at[i];
-    } else if (SHARED_INDEX(p) >= 0) {
-      const INDEX partial = SHARED_PARTIAL(SHARED_INDEX(p));
-      const float share = EXP2(shared_stats[2 * partial] - peak);
-      mass += share * shared_stats[2 * partial + 1];
-      UNROLL for (int i = 0; i < 4; ++i) sum[i] += share * float(shared_outs[partial * DIM + at + i]);
+    } else if (TILE_INDEX(p) >= 0) {
+      const INDEX partial = TILE_PARTIAL(p);
+      const float share = EXP2(tile_stats[2 * partial] - peak);
+      mass += share * tile_stats[2 * partial + 1];
+      const Pack<float, 4> out = *(const DEVICE Pack<float, 4>*)(tile_outs + partial * DIM + at);
+      UNROLL for (int i = 0; i < 4; ++i) sum[i] += share * out.at[i];
     }
   }
   masses[TID] = mass;
@@ -70,8 +70,8 @@ EACH_THREAD {
   for (int d = TID; d < DIM; d += THREADS) {
     float sum = 0;
     for (int s = 0; s < SLICES; ++s) sum += sums[s * DIM + d];
-    // Only a row that pads the batch has no mass at all; a mass of NaN must show.
-    result[(INDEX(row) * num_heads + head) * DIM + d] = T(mass == 0.0f ? 0.0f : sum / mass);
+    // Only a query that pads the batch has no mass at all; a mass of NaN must show.
+    result[((INDEX(query) / length * num_heads + head) * length + query % length) * DIM + d] = T(mass == 0.0f ? 0.0f : sum / mass);
   }
-  if (row == 0 && head == 0 && TID < MIN_KERNEL_ELEMENTS) next_fence[TID] = 0;
+  if (query == 0 && head == 0 && TID < MIN_KERNEL_ELEMENTS) next_fence[TID] = 0;
 }

@@ -43,3 +43,54 @@ struct bfloat16_t {
   }
 };
 typedef _Float16 float16_t;
+
+// Matrix products of a warp; see tiles.h. Lanes hold the pairs that CUDA's hold.
+#define PAIR_TYPE Pack<T, 2>
+#define PAIR_ROW (TID % 32 / 4)
+#define PAIR_COLUMN (TID % 4 * 2)
+#define LANES_OF_ROW_1 1
+#define LANES_OF_ROW_2 2
+#define PAIR_AT(pointer) (*(const Pack<T, 2>*)(pointer))
+#define MAKE_PAIR(low, high) Pack<T, 2>{{T(low), T(high)}}
+#define LOAD_LEFT(into, at, source, pitch) load_left(&MY(into)[at], source, pitch, TID % 32)
+#define LOAD_RIGHT_BY_ROW(into, source, pitch) load_right_by_row(MY(into), source, pitch, TID % 32)
+#define LOAD_RIGHT_BY_COLUMN(into, source, pitch) load_right_by_column(MY(into), source, pitch, TID % 32)
+#define MULTIPLY(sums, at, left, left_at, right, right_at) \
+  EACH_THREAD { multiply(&MY(sums)[at], &left[TID / 32 * 32], left_at, &right[TID / 32 * 32], right_at, TID % 32); }
+#define WORKSPACE(type, name, count) SHARED(type, name, count)
+#define COPIES_ASYNC false
+#define COPY_ASYNC(to, from)
+#define COPIES_DONE
+
+template <typename Pair, typename Source>
+void load_left(Pair* into, Source* source, int pitch, int lane) {
+  for (int i = 0; i < 4; ++i) {
+    Source* pair = source + (i % 2 * 8 + lane / 4) * pitch + i / 2 * 8 + lane % 4 * 2;
+    into[i] = Pair{{pair[0], pair[1]}};
+  }
+}
+template <typename Pair, typename Source>
+void load_right_by_row(Pair* into, Source* source, int pitch, int lane) {
+  for (int i = 0; i < 4; ++i) {
+    Source* pair = source + (i / 2 * 8 + lane / 4) * pitch + i % 2 * 8 + lane % 4 * 2;
+    into[i] = Pair{{pair[0], pair[1]}};
+  }
+}
+template <typename Pair, typename Source>
+void load_right_by_column(Pair* into, Source* source, int pitch, int lane) {
+  for (int i = 0; i < 4; ++i) {
+    Source* pair = source + (i % 2 * 8 + lane % 4 * 2) * pitch + i / 2 * 8 + lane / 4;
+    into[i] = Pair{{pair[0], pair[pitch]}};
+  }
+}
+template <typename Left, typename Right>
+void multiply(float* sums, const Left* left, int left_at, const Right* right, int right_at, int lane) {
+  for (int e = 0; e < 4; ++e) {
+    const int row = lane / 4, column = lane % 4 * 2 + e % 2;
+    for (int k = 0; k < 16; ++k) {
+      const auto& a = left[row * 4 + k % 8 / 2][left_at + k / 8 * 2 + e / 2];
+      const auto& b = right[column * 4 + k % 8 / 2][right_at + k / 8];
+      sums[e] += float(a.at[k % 2]) * float(b.at[k % 2]);
+    }
+  }
+}

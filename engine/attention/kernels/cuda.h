@@ -27,3 +27,72 @@ __device__ inline float exp2_fast(float x) {  // exp2f without its care for deno
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+
+// Matrix products of a warp; see tiles.h. A pair of 16-bit elements is a register.
+#define PAIR_TYPE unsigned
+#define PAIR_ROW (TID % 32 / 4)
+#define PAIR_COLUMN (TID % 4 * 2)
+#define LANES_OF_ROW_1 1
+#define LANES_OF_ROW_2 2
+#define PAIR_AT(pointer) (*(const unsigned*)(pointer))
+#define MAKE_PAIR(low, high) make_pair(T(), low, high)
+#define LOAD_LEFT(into, at, source, pitch) load_left(&into[at], source, pitch)
+#define LOAD_RIGHT_BY_ROW(into, source, pitch) load_right_by_row(into, source, pitch)
+#define LOAD_RIGHT_BY_COLUMN(into, source, pitch) load_right_by_column(into, source, pitch)
+#define MULTIPLY(sums, at, left, left_at, right, right_at) multiply(T(), &sums[at], &left[left_at], &right[right_at])
+#define WORKSPACE(type, name, count)                            \
+  extern __shared__ __align__(16) unsigned char name##_bytes[]; \
+  type* const name = reinterpret_cast<type*>(name##_bytes)
+#define COPIES_ASYNC true
+#define COPY_ASYNC(to, from)                                                                                   \
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((unsigned)__cvta_generic_to_shared(to)), "l"(from) \
+               : "memory")
+#define COPIES_DONE asm volatile("cp.async.wait_all;" ::: "memory")
+
+__device__ inline unsigned make_pair(__nv_bfloat16, float low, float high) {
+  unsigned pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+__device__ inline unsigned make_pair(__half, float low, float high) {
+  unsigned pair;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+
+__device__ inline void load_matrices(unsigned* into, const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(into[0]), "=r"(into[1]), "=r"(into[2]), "=r"(into[3])
+               : "r"((unsigned)__cvta_generic_to_shared(row)));
+}
+template <typename T>
+__device__ inline void load_left(unsigned* into, const T* source, int pitch) {
+  const int lane = threadIdx.x % 32;
+  load_matrices(into, source + (lane % 8 + lane / 8 % 2 * 8) * pitch + lane / 16 * 8);
+}
+template <typename T>
+__device__ inline void load_right_by_row(unsigned* into, const T* source, int pitch) {
+  const int lane = threadIdx.x % 32;
+  load_matrices(into, source + (lane % 8 + lane / 16 * 8) * pitch + lane / 8 % 2 * 8);
+}
+template <typename T>
+__device__ inline void load_right_by_column(unsigned* into, const T* source, int pitch) {
+  const int lane = threadIdx.x % 32;
+  const T* row = source + (lane % 8 + lane / 8 % 2 * 8) * pitch + lane / 16 * 8;
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(into[0]), "=r"(into[1]), "=r"(into[2]), "=r"(into[3])
+               : "r"((unsigned)__cvta_generic_to_shared(row)));
+}
+
+__device__ inline void multiply(__nv_bfloat16, float* sums, const unsigned* left, const unsigned* right) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]));
+}
+__device__ inline void multiply(__half, float* sums, const unsigned* left, const unsigned* right) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]));
+}

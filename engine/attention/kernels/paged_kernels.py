@@ -1,4 +1,4 @@
-"""Paged attention on Metal and CUDA: launches the kernels, and reads shared tiles with MLX's matmuls.
+"""Paged attention on Metal and CUDA: launches the kernels.
 
 The kernels write new keys and values into the pools in place. MLX would copy a whole pool instead, whenever
 an earlier step that reads it is still on the device (a buffer in use is not donated), and it does not know of
@@ -7,11 +7,8 @@ the layer's pools takes the last fence, and every write returns the next one.
 """
 
 import hashlib
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 
@@ -21,19 +18,22 @@ from ...step import SlotRange
 from ..array_attention import AttentionParams
 from ..rotation import ROTATE, THREE, Rotation
 from .batch_tables import DeviceTables, TableSource
-from .source import APPEND, COMBINE, GATHER, LOG2_E, SOFTMAX, SPLIT, THREADS, Geometry, Kernel, header
+from .layer_kernels import AttentionShape, Launch, LayerKernels, build_layer
+from .source import (
+    APPEND,
+    GATHER,
+    LOG2_E,
+    THREADS,
+    Geometry,
+    Kernel,
+    Language,
+    TileGeometry,
+    header,
+)
 from .tables import LayerKind, make_block_table
 
-SHARED_PEAK_MARGIN = 6
-"""Added to the peak of a shared tile's scores: weights of at most 2^-6 keep half precision from overflow."""
-
-CENTRE_KEYS = 32
-"""Last keys of a shared tile; their mean is subtracted from all of its keys."""
-
-DTYPES = (mx.float16, mx.bfloat16, mx.float32)
-
-Launch = Callable[..., list[mx.array]]
-"""Queues one kernel: takes inputs, grid and so on as MLX's kernels do; returns the outputs, lazy."""
+Partials = tuple[mx.array, mx.array]
+"""Softmaxes over parts of the tokens: (n, num_heads, dim) sums of values and (n, num_heads, 2) peak, mass."""
 
 
 class LayerPools(NamedTuple):
@@ -49,30 +49,20 @@ class LayerPools(NamedTuple):
         return cls(pools.keys[layer], pools.values[layer], pools.write_fences[layer])
 
 
-@dataclass(frozen=True, slots=True)
-class LayerKernels:
-    """The two passes of decode attention, compiled for layers of one geometry, type and scale."""
-
-    split: Launch
-    combine: Launch
-
-
 class PagedKernels:
     """The kernels of one backend; each compiled kernel is kept."""
 
-    def __init__(self, language: Literal["metal", "cuda"], centres_keys: bool = False) -> None:
-        """centres_keys: subtract from a shared tile's keys their mean, which costs time; see `_centred`."""
+    def __init__(self, language: Language) -> None:
         self._language = language
-        self._centres_keys = centres_keys
         self._launcher = cache(self._build)
-        self._layer_kernels = cache(self._build_layer)
+        self._layer_kernels = cache(partial(build_layer, self._launcher, language))
         self._no_sinks = mx.zeros((MIN_KERNEL_ELEMENTS,))
-        self._no_partials = {dtype: mx.zeros((1, 1, 1, MIN_KERNEL_ELEMENTS), dtype) for dtype in DTYPES}
+        self._no_partials = mx.zeros((MIN_KERNEL_ELEMENTS,)), mx.zeros((MIN_KERNEL_ELEMENTS,))
 
     @property
     def name(self) -> str:
         """The backend's name, for people to read."""
-        return {"metal": "Metal kernels", "cuda": "CUDA kernels"}[self._language]
+        return {"metal": "Metal kernels", "cuda": "CUDA kernels", "cpp": "C++ kernels"}[self._language]
 
     def decode(
         self,
@@ -88,112 +78,97 @@ class PagedKernels:
         Returns (rows, num_heads, 1, dim) and the next write fence.
         Raises NotImplementedError for a layer that the kernels cannot serve.
         """
-        num_rows, num_heads, _, dim = queries.shape
-        num_kv_heads = pools.keys.shape[0]
-        if pools.keys.shape != pools.values.shape or num_heads % num_kv_heads:
-            raise NotImplementedError("keys and values of different sizes, or an uneven number of heads")
-        geometry = Geometry(dim, num_heads // num_kv_heads, queries.dtype.size, pools.keys.packing)
-        sinks = params.sinks
-        layer = self._layer_kernels(geometry, queries.dtype, params.scale, sinks is not None)
-        num_groups = num_kv_heads * geometry.tiles
-        tables = batch.get(LayerKind(num_groups, params.window))
+        shape = self._shape(queries, pools, params)
+        layer = self._layer_kernels(shape, params.window)
+        num_heads, num_kv_heads = queries.shape[1], pools.keys.shape[0]
+        num_groups = num_kv_heads * shape.geometry.tiles
+        tiling = TileGeometry(shape.geometry, self._language, is_slice=False)
+        tile_queries = tiling.queries if layer.tiles else 0
+        tables = batch.get(LayerKind(num_kv_heads, num_groups, tile_queries, params.window))
+        dim = shape.geometry.dim
         rows = pools.keys.rows, pools.values.rows
-        split_outs, split_stats = layer.split(
+        splits = layer.split(
             inputs=[queries, *new, *rows, tables.block_table, tables.splits, pools.write_fence],
             grid=(THREADS * tables.num_splits, num_groups, 1),
             output_shapes=[(tables.num_splits, num_heads, dim), (tables.num_splits, num_heads, 2)],
         )
-        shared_outs, shared_stats = self._attend_shared(queries, pools, tables, params.scale)
+        tiles = self._attend_tiles(queries, pools, tables, layer.tiles.get(False), tile_queries)
+        return self._combine(queries, (*splits, *tiles), tables, layer, params)
+
+    def attends_slices(self, queries: mx.array, pools: LayerPools, params: AttentionParams) -> bool:
+        """Whether `attend_slice` serves prompts' slices in such a layer, and is the device's best choice.
+
+        On Metal MLX's own attention is: it takes every length as it comes, and knows each chip. On CUDA MLX
+        makes a plan for each new pair of lengths, which takes 60 to 70 ms.
+        """
+        if self._language == "metal" or pools.keys.shape != pools.values.shape:
+            return False
+        shape = self._shape(queries, pools, params)
+        return TileGeometry(shape.geometry, self._language, is_slice=True).is_supported
+
+    def attend_slice(
+        self, queries: mx.array, pools: LayerPools, batch: TableSource, params: AttentionParams
+    ) -> tuple[mx.array, mx.array]:
+        """Attend a prompt's slice, whose keys and values are stored, to all of its sequence's tokens.
+
+        queries: (1, num_heads, length, dim). batch: tables of the slice.
+        Returns (1, num_heads, length, dim) and the next write fence.
+        """
+        shape = self._shape(queries, pools, params)
+        layer = self._layer_kernels(shape, params.window)
+        tile_queries = TileGeometry(shape.geometry, self._language, is_slice=True).queries
+        tables = batch.get(LayerKind(pools.keys.shape[0], 0, tile_queries, params.window))
+        tiles = self._attend_tiles(queries, pools, tables, layer.tiles[True], tile_queries)
+        return self._combine(queries, (*self._no_partials, *tiles), tables, layer, params)
+
+    def _shape(self, queries: mx.array, pools: LayerPools, params: AttentionParams) -> AttentionShape:
+        """Return the layer's shape. Raises NotImplementedError for one that the kernels cannot serve."""
+        num_heads, num_kv_heads = queries.shape[1], pools.keys.shape[0]
+        if pools.keys.shape != pools.values.shape or num_heads % num_kv_heads:
+            raise NotImplementedError("keys and values of different sizes, or an uneven number of heads")
+        group = num_heads // num_kv_heads
+        geometry = Geometry(queries.shape[3], group, queries.dtype.size, pools.keys.packing)
+        return AttentionShape(geometry, queries.dtype, params.scale, params.sinks is not None)
+
+    def _attend_tiles(
+        self,
+        queries: mx.array,
+        pools: LayerPools,
+        tables: DeviceTables,
+        launch: Launch | None,
+        tile_queries: int,
+    ) -> Partials:
+        """Return the partials of all tiles."""
+        if not tables.num_tiles:
+            return self._no_partials
+        assert launch is not None
+        _, num_heads, _, dim = queries.shape
+        num_partials = tables.num_tiles * tile_queries
+        rows = pools.keys.rows, pools.values.rows
+        outs, stats = launch(
+            inputs=[queries, *rows, tables.block_table, tables.tiles, pools.write_fence],
+            grid=(THREADS * tables.num_tiles, pools.keys.shape[0], 1),
+            output_shapes=[(num_partials, num_heads, dim), (num_partials, num_heads, 2)],
+        )
+        return outs, stats
+
+    def _combine(
+        self,
+        queries: mx.array,
+        partials: tuple[mx.array, ...],
+        tables: DeviceTables,
+        layer: LayerKernels,
+        params: AttentionParams,
+    ) -> tuple[mx.array, mx.array]:
+        """Sum the partials of splits and tiles; return what `decode` and `attend_slice` return."""
+        sinks = self._no_sinks if params.sinks is None else params.sinks.astype(mx.float32)
+        num_rows, num_heads, length, _ = queries.shape
         result, next_fence = layer.combine(
-            inputs=[
-                split_outs,
-                split_stats,
-                shared_outs,
-                shared_stats,
-                tables.row_partials,
-                self._no_sinks if sinks is None else sinks.astype(mx.float32),
-            ],
-            grid=(THREADS * num_rows, num_heads, 1),
+            inputs=[queries, *partials, tables.query_partials, sinks],
+            grid=(THREADS * num_rows * length, num_heads, 1),
             output_shapes=[queries.shape, (MIN_KERNEL_ELEMENTS,)],
         )
         return result, next_fence
-
-    def _build_layer(
-        self, geometry: Geometry, dtype: mx.Dtype, scale: float, has_sinks: bool
-    ) -> LayerKernels:
-        dim, group = geometry.dim, geometry.group
-        if dtype not in DTYPES or not geometry.is_supported:
-            raise NotImplementedError(f"{group} heads of {dim} to a KV head, {dtype}")
-        split = partial(
-            self._launcher(SPLIT, scale),
-            template=[("T", dtype), *geometry.constants.items()],
-            threadgroup=(THREADS, 1, 1),
-            output_dtypes=[mx.float32, mx.float32],
-        )
-        combine = partial(
-            self._launcher(COMBINE, 0.0),
-            template=[("T", dtype), ("HAS_SINKS", has_sinks), ("DIM", dim), ("GROUP", group)],
-            threadgroup=(THREADS, 1, 1),
-            output_dtypes=[dtype, mx.float32],
-        )
-        return LayerKernels(split, combine)
-
-    def _attend_shared(
-        self, queries: mx.array, pools: LayerPools, tables: DeviceTables, scale: float
-    ) -> tuple[mx.array, mx.array]:
-        """Return the partials of all shared tiles' rows, tile after tile; m of them in all.
-
-        outs (kv_heads, m, group, dim): sums of values. stats (kv_heads, m, group, 2): peak in base 2, mass.
-        """
-        if not tables.shared:
-            return self._no_partials[queries.dtype], self._no_partials[mx.float32]
-        queries = fenced(queries, pools.write_fence)
-        partials = []
-        for rows, slot_range in tables.shared:
-            tile_queries = queries if rows is None else queries[rows]
-            keys, values = self.read(pools, (slot_range,))
-            partials.append(self._attend_tile(tile_queries, keys, values, scale, pools.write_fence))
-        if len(partials) == 1:
-            return partials[0]
-        outs, stats = ([partial[i] for partial in partials] for i in range(2))
-        return mx.concatenate(outs, axis=1), mx.concatenate(stats, axis=1)
-
-    def _attend_tile(
-        self, queries: mx.array, keys: mx.array, values: mx.array, scale: float, write_fence: mx.array
-    ) -> tuple[mx.array, mx.array]:
-        """Return the partials of several rows over a shared tile.
-
-        queries: (rows, num_heads, 1, dim), which depend on `write_fence`.
-        keys, values: whole blocks of the pools, (kv_heads, length, dim).
-        Returns outs (kv_heads, rows, group, dim) and stats (kv_heads, rows, group, 2), see `_attend_shared`.
-        """
-        num_kv_heads, _, dim = keys.shape
-        num_rows, num_heads = queries.shape[:2]
-        group = num_heads // num_kv_heads
-        q = queries.reshape(num_rows, num_kv_heads, group, dim).swapaxes(0, 1)
-        shrink = 2.0 ** round(math.log2(scale))  # exact, and keeps half precision from overflow
-        q = q.reshape(num_kv_heads, -1, dim) * shrink
-        mean_scores = None
-        if self._centres_keys:
-            keys, mean_scores = _centred(q, keys, write_fence)
-        scores = q @ keys.swapaxes(1, 2)
-        weights, stats = self._launcher(SOFTMAX, scale / shrink)(
-            inputs=[scores],
-            template=[
-                ("T", scores.dtype),
-                ("VECTOR", 16 // scores.dtype.size),
-                ("MARGIN", SHARED_PEAK_MARGIN),
-            ],
-            grid=(THREADS * scores.shape[1], num_kv_heads, 1),
-            threadgroup=(THREADS, 1, 1),
-            output_shapes=[scores.shape, (*scores.shape[:2], 2)],
-            output_dtypes=[scores.dtype, mx.float32],
-        )
-        if mean_scores is not None:
-            peaks = stats[..., :1] + mean_scores * (scale / shrink * LOG2_E)
-            stats = mx.concatenate([peaks, stats[..., 1:]], axis=-1)
-        shape = (num_kv_heads, num_rows, group)
-        return (weights @ values).reshape(*shape, dim), stats.reshape(*shape, 2)
 
     def rotate(self, rotation: Rotation, three: THREE, positions: mx.array) -> THREE:
         """Return queries, keys and values as the model attends to them; see Rotation.apply."""
@@ -243,9 +218,14 @@ class PagedKernels:
         )
         return keys, values
 
-    def _build(self, kernel: Kernel, scale: float) -> Launch:
-        """Declare a kernel to MLX, with the scale of its scores as a constant."""
-        make: Any = mx.fast.metal_kernel if self._language == "metal" else mx.fast.cuda_kernel
+    def _build(self, kernel: Kernel, scale: float, workspace_bytes: int = 0) -> Launch:
+        """Declare a kernel to MLX, with the scale of its scores as a constant.
+
+        workspace_bytes: shared memory that CUDA wants to know of at the launch.
+        """
+        make: Any = mx.fast.metal_kernel
+        if self._language == "cuda":
+            make = partial(mx.fast.cuda_kernel, shared_memory=workspace_bytes)
         text = header(self._language)
         source = f"const float SCALE = {scale * LOG2_E!r};\n" + kernel.body(self._language)
         launch: Launch = make(
@@ -266,18 +246,6 @@ def _head_template(pool: Pool, dtype: mx.Dtype) -> list[tuple[str, Any]]:
     return [("T", dtype), *((name, constants[name]) for name in ("DIM", "BITS", "UNIT", "VECTOR"))]
 
 
-def _centred(queries: mx.array, keys: mx.array, write_fence: mx.array) -> tuple[mx.array, mx.array]:
-    """Subtract from keys the mean of the last CENTRE_KEYS; return also the queries' scores with that mean.
-
-    The scores are float32, (kv_heads, m, 1). Keys may have so large a part in common (by Qwen2's biases) that
-    scores in half precision, rounded before the softmax, would keep nothing of the keys' differences.
-    """
-    last = fenced(keys[:, -CENTRE_KEYS:], write_fence)  # `keys - mean` depends on the fence through the mean
-    mean = last.astype(mx.float32).mean(axis=1, keepdims=True).astype(keys.dtype)
-    mean_scores = queries.astype(mx.float32) @ mean.astype(mx.float32).swapaxes(1, 2)
-    return keys - mean, mean_scores
-
-
 def fenced(array: mx.array, write_fence: mx.array) -> mx.array:
     """Make `array` depend on `write_fence` (zeros).
 
@@ -286,8 +254,8 @@ def fenced(array: mx.array, write_fence: mx.array) -> mx.array:
     return array + write_fence[:1].astype(array.dtype)  # write_fence[0] would be a kernel of its own
 
 
-def find_kernels(centres_keys: bool = False) -> PagedKernels | None:
-    """Return the kernels of MLX's default device, None where that is the CPU; see PagedKernels."""
+def find_kernels() -> PagedKernels | None:
+    """Return the kernels of MLX's default device, None where that is the CPU."""
     if mx.default_device() != mx.Device(mx.gpu):
         return None
-    return PagedKernels("metal" if mx.metal.is_available() else "cuda", centres_keys)
+    return PagedKernels("metal" if mx.metal.is_available() else "cuda")

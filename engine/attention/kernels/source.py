@@ -8,7 +8,7 @@ from typing import Literal
 from ....cache.blocks import BLOCK_SIZE
 from ....cache.kv import MIN_KERNEL_ELEMENTS
 from ....cache.packing import Packing
-from .tables import PartialColumn, SplitColumn
+from .tables import PartialColumn, SplitColumn, TileColumn
 
 Language = Literal["metal", "cuda", "cpp"]
 Constants = dict[str, int]
@@ -60,10 +60,14 @@ SPLIT = Kernel(
 )
 COMBINE = Kernel(
     "combine",
-    ("split_outs", "split_stats", "shared_outs", "shared_stats", "row_partials", "sinks"),
+    ("queries", "split_outs", "split_stats", "tile_outs", "tile_stats", "query_partials", "sinks"),
     ("result", "next_fence"),
 )
-SOFTMAX = Kernel("softmax", ("scores",), ("weights", "stats"))
+TILES = Kernel(
+    "tiles",
+    ("queries", "keys", "values", "block_table", "tiles", "write_fence"),
+    ("tile_outs", "tile_stats"),
+)
 APPEND = Kernel(
     "append", ("new_keys", "new_values", "keys", "values", "slots", "write_fence"), ("next_fence",)
 )
@@ -74,8 +78,10 @@ GATHER = Kernel(
 
 def header(language: Language) -> str:
     """Return the text before the function."""
-    numbers = {"MIN_KERNEL_ELEMENTS": MIN_KERNEL_ELEMENTS, "SPLIT_COLUMNS": len(SplitColumn)}
+    numbers = {"MIN_KERNEL_ELEMENTS": MIN_KERNEL_ELEMENTS}
+    numbers |= {"SPLIT_COLUMNS": len(SplitColumn), "TILE_COLUMNS": len(TileColumn)}
     numbers |= {f"SPLIT_{column.name}": column.value for column in SplitColumn}
+    numbers |= {f"TILE_{column.name}": column.value for column in TileColumn}
     numbers |= {f"PARTIAL_{column.name}": column.value for column in PartialColumn}
     defines = "".join(f"#define {name} {number}\n" for name, number in numbers.items())
     return defines + _read(language) + _read("common")
@@ -141,4 +147,70 @@ class Geometry:
             "BLOCK": BLOCK_SIZE,
             "BITS": 0 if self.packing is None else self.packing.bits,
             "UNIT": 1 if self.packing is None else self.packing.group,
+        }
+
+
+@dataclass(frozen=True)
+class TileGeometry:
+    """How a thread group divides a tile; tiles.h describes it.
+
+    On CUDA a warp takes two matrices of 16 rows of a prompt's slice, so that a staged key serves both; the
+    queries lie in shared memory. Otherwise threads keep the queries in registers.
+    """
+
+    head: Geometry
+    language: Language
+    is_slice: bool  # whether the queries are a prompt's slice, thus many
+
+    @property
+    def is_supported(self) -> bool:
+        """Whether tiles can be computed for such heads."""
+        is_matrix_type = self.head.itemsize == 2 or self.language != "cuda"
+        return self.head.is_supported and self.head.dim % 16 == 0 and is_matrix_type
+
+    @property
+    def row_tiles(self) -> int:
+        """Matrices of 16 rows that a warp has."""
+        return 2 if self.is_slice and self.language != "metal" and self.head.dim <= 128 else 1
+
+    @property
+    def rows(self) -> int:
+        """Stacked rows of a tile: query heads of a KV head times queries."""
+        return THREADS // 32 * self.row_tiles * 16
+
+    @property
+    def queries(self) -> int:
+        """Queries of a tile."""
+        return self.rows // self.head.group
+
+    @property
+    def holds_queries(self) -> bool:
+        """Whether threads keep their queries in registers."""
+        return self.row_tiles == 1
+
+    @property
+    def keys(self) -> int:
+        """Tokens of an iteration. Metal has 32 KB of shared memory for a group."""
+        if self.language != "metal":
+            return 64 if self.head.dim <= 128 else 32
+        return 32 if 64 * self._pitch_bytes <= 32768 else 16
+
+    @property
+    def _pitch_bytes(self) -> int:
+        return (self.head.dim + 8) * self.head.itemsize
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Shared memory of a thread group."""
+        return (2 * self.keys + (0 if self.holds_queries else self.rows)) * self._pitch_bytes
+
+    @property
+    def constants(self) -> Constants:
+        """The compile-time constants of tiles.h, but for the window."""
+        return self.head.constants | {
+            "VECTOR": 16 // self.head.itemsize,
+            "WARPS": THREADS // 32,
+            "ROW_TILES": self.row_tiles,
+            "HOLD_QUERIES": int(self.holds_queries),
+            "KEYS": self.keys,
         }

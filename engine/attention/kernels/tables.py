@@ -1,10 +1,11 @@
-"""A decode batch's tables for the kernels: blocks, splits, and which partials a row sums. NumPy only.
+"""The tables by which the kernels find blocks, splits, tiles and partials. NumPy only.
 
-    row's tokens:  |--- shared with other rows ---|--- the row's alone ---|newest|
-    read by:         matmuls, once for all rows     the kernels, in splits
+    a row's tokens:  |--- shared with other rows ---|--- the row's alone ---|newest|
+    read in:           tiles, once for all rows        splits, row by row
 
-A row's tokens are cut into splits (as in flash-decoding), so that every part of the device has work however
-uneven the rows are. A partial is the softmax over one split or one shared tile; a row's partials are summed.
+A split is a stretch of one row's tokens (as in flash-decoding); a tile is a stretch of tokens with all
+queries that read it (`tiles.py`). A partial is the softmax of one query over one split or tile; a query's
+partials are summed.
 """
 
 from dataclasses import dataclass
@@ -17,24 +18,8 @@ import numpy.typing as npt
 from ....cache.blocks import BLOCK_SIZE
 from ....cache.kv import MIN_KERNEL_ELEMENTS
 from ...step import SlotRange
-from ..shared_prefixes import SharedPrefix
 
 Ints = npt.NDArray[np.int32]
-
-TARGET_GROUPS = 4096
-"""Thread groups that a launch of `split` aims at: several times as many as a large GPU runs at once."""
-
-MIN_SPLIT = 320
-"""Fewest tokens of a full split: starting a thread group and summing its partial cost time as well. Best of
-64 to 512 for one row of 20k on an H200."""
-
-SHARED_TILE = 16384
-"""Most slots of a shared tile: its scores take memory."""
-
-SHARED_ROWS = 3
-SHARED_SLOTS = 16384
-"""A slot range is read with matmuls where its slots times the rows beyond SHARED_ROWS reach SHARED_SLOTS.
-Matmuls read at about a third of the kernel's speed and cost some launches (16 rows x 16k, H200: 0.08 ms)."""
 
 
 class SplitColumn(IntEnum):
@@ -46,127 +31,100 @@ class SplitColumn(IntEnum):
     NEWEST = 3  # the row's newest token, whose KV the kernel stores
 
 
+class TileColumn(IntEnum):
+    """Columns of `tiles` before the queries; the kernels call them TILE_ROW and so on."""
+
+    ROW = 0  # of the block table
+    FIRST = 1  # the tile's first token
+    END = 2  # the token after its last one
+    COUNT = 3  # how many queries the tile has
+
+
 class PartialColumn(IntEnum):
-    """Columns of `row_partials`; the kernels call them PARTIAL_FIRST_SPLIT and so on."""
+    """Columns of `query_partials`; the kernels call them PARTIAL_FIRST_SPLIT and so on."""
 
     FIRST_SPLIT = 0
-    END_SPLIT = 1  # the split after the row's last one
-    SHARED = 2  # and all columns from here on: indices into the partials of the shared tiles, -1 for none
+    END_SPLIT = 1  # the split after the query's last one
+    TILES = 2  # and all columns from here on: numbers of partials of tiles, -1 for none
 
 
 MIN_SPLITS = MIN_KERNEL_ELEMENTS // len(SplitColumn)
-MIN_PARTIAL_ROWS = MIN_KERNEL_ELEMENTS // PartialColumn.SHARED
+MIN_PARTIAL_ROWS = MIN_KERNEL_ELEMENTS // PartialColumn.TILES
 
 
 class LayerKind(NamedTuple):
     """The properties of a layer that its tables depend on; layers of one kind share tables."""
 
+    num_kv_heads: int
     num_groups: int  # thread groups for each split
-    window: int | None = None  # tokens that a row sees, its newest included; None for all
-
-
-class SharedTile(NamedTuple):
-    """A slot range that is read once for several rows, each of which needs all of it."""
-
-    rows: tuple[int, ...]
-    slot_range: SlotRange
-
-
-class SharedTileLayout(NamedTuple):
-    """The part of a shared tile that is constant in a compiled graph."""
-
-    num_rows: int | None  # None for all rows of the batch
-    slot_range: SlotRange
+    tile_queries: int  # queries of a tile; 0 where the kernels cannot compute tiles
+    window: int | None = None  # tokens that a query sees, itself included; None for all
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The shapes of a batch's tables, rounded up, so that a graph made for one batch fits the next."""
+    """The shapes of tables, rounded up, so that a graph made for one batch fits the next."""
 
-    num_rows: int
+    num_queries: int
+    num_rows: int  # of the block table
     num_blocks: int  # columns of the block table
     num_splits: int
-    num_shared: int  # columns of `row_partials` for shared partials
-    shared: tuple[SharedTileLayout, ...]
+    num_tiles: int
+    num_tile_partials: int  # columns of `query_partials` for partials of tiles
 
     def holds(self, other: "Layout") -> bool:
         """Whether the tables of a batch of layout `other` can be padded to this layout."""
-        mine, others = ((a.num_rows, a.num_blocks, a.num_splits, a.num_shared) for a in (self, other))
-        return self.shared == other.shared and all(a >= b for a, b in zip(mine, others, strict=True))
+        sizes = [
+            (getattr(self, name), getattr(other, name)) for name in ("num_queries", "num_rows", "num_blocks")
+        ]
+        sizes += [(self.num_splits, other.num_splits), (self.num_tiles, other.num_tiles)]
+        sizes += [(self.num_tile_partials, other.num_tile_partials)]
+        return all(a >= b and (b > 0 or a == 0) for a, b in sizes)
 
 
 @dataclass(frozen=True, slots=True)
-class DecodeTables:
-    """The tables of one decode batch for the layers of one kind."""
+class Tables:
+    """The tables of one forward pass for the layers of one kind."""
 
     block_table: Ints  # (rows, blocks) block ids, rows padded with 0
-    splits: Ints  # (n, SplitColumn), n >= MIN_SPLITS; padded with empty splits
-    row_partials: Ints  # (max(rows, MIN_PARTIAL_ROWS), PartialColumn.SHARED + k)
-    shared: tuple[SharedTile, ...]
+    splits: Ints  # (n, SplitColumn), n = 0 or n >= MIN_SPLITS; padded with empty splits
+    tiles: Ints  # (n, TileColumn + 2 * tile_queries); padded with empty tiles
+    query_partials: Ints  # (max(queries, MIN_PARTIAL_ROWS), PartialColumn.TILES + k)
+    num_queries: int
 
     @property
     def layout(self) -> Layout:
         """The tables' shapes."""
         num_rows, num_blocks = self.block_table.shape
-        shared = tuple(SharedTileLayout(self._num_rows(tile), tile.slot_range) for tile in self.shared)
-        num_shared = self.row_partials.shape[1] - PartialColumn.SHARED
-        return Layout(num_rows, num_blocks, len(self.splits), num_shared, shared)
+        return Layout(
+            num_queries=self.num_queries,
+            num_rows=num_rows,
+            num_blocks=num_blocks,
+            num_splits=len(self.splits),
+            num_tiles=len(self.tiles),
+            num_tile_partials=self.query_partials.shape[1] - PartialColumn.TILES,
+        )
 
     @property
     def flat(self) -> Ints:
-        """All numbers: table after table, then the rows of each shared tile that not all rows read."""
-        tables = [self.block_table, self.splits, self.row_partials]
-        rows = [np.array(tile.rows, np.int32) for tile in self.shared if self._num_rows(tile) is not None]
-        return np.concatenate([*(table.ravel() for table in tables), *rows])
+        """All numbers, table after table."""
+        tables = self.block_table, self.splits, self.tiles, self.query_partials
+        return np.concatenate([table.ravel() for table in tables])
 
-    def enlarged(self, layout: Layout) -> "DecodeTables":
-        """Return the same tables, padded to `layout`, which holds their own and has as many rows."""
+    def enlarged(self, layout: Layout) -> "Tables":
+        """Return the same tables, padded to `layout`, which holds their own and has as many queries."""
         more_blocks = ((0, 0), (0, layout.num_blocks - self.block_table.shape[1]))
-        more_shared = ((0, 0), (0, PartialColumn.SHARED + layout.num_shared - self.row_partials.shape[1]))
-        return DecodeTables(
+        missing = PartialColumn.TILES + layout.num_tile_partials - self.query_partials.shape[1]
+        return Tables(
             block_table=np.pad(self.block_table, more_blocks),
-            splits=_pad(self.splits, layout.num_splits),
-            row_partials=np.pad(self.row_partials, more_shared, constant_values=-1),
-            shared=self.shared,
+            splits=pad(self.splits, layout.num_splits),
+            tiles=pad(self.tiles, layout.num_tiles),
+            query_partials=np.pad(self.query_partials, ((0, 0), (0, missing)), constant_values=-1),
+            num_queries=self.num_queries,
         )
 
-    def _num_rows(self, tile: SharedTile) -> int | None:
-        """Return how many rows read `tile`, None for all rows of the batch."""
-        return None if len(tile.rows) == len(self.block_table) else len(tile.rows)
 
-
-def make_tables(
-    slot_ranges: list[tuple[SlotRange, ...]],
-    prefixes: list[SharedPrefix],
-    kind: LayerKind,
-    num_rows: int | None = None,
-) -> DecodeTables:
-    """Lay out a decode batch for a kind of layers.
-
-    slot_ranges: each row's slots in token order; each range begins with a block.
-    prefixes: the same slots, as `shared_prefixes` returns them.
-    num_rows: rows of the tables; those after the batch's own rows are padding. None for no padding.
-    The tables' sizes are rounded up, so that few layouts occur.
-    """
-    num_rows = len(slot_ranges) if num_rows is None else num_rows
-    lengths = [sum(end - first for first, end in row) for row in slot_ranges]
-    if kind.window is None:
-        shared, unshared = _share(lengths, prefixes, num_rows)
-    else:
-        shared, unshared = (), [[(max(0, length - kind.window), length)] for length in lengths]
-    splits, counts = _split(lengths, unshared, kind.num_groups)
-    ends = np.cumsum(counts)
-    own = np.stack([ends - counts, ends], axis=1)  # FIRST_SPLIT, END_SPLIT
-    row_partials = np.concatenate([_pad(own, num_rows), _shared_columns(num_rows, shared)], axis=1)
-    return DecodeTables(
-        block_table=_pad(make_block_table(slot_ranges), num_rows),
-        splits=_pad(splits, round_up(max(len(splits), MIN_SPLITS), 8)),
-        row_partials=_pad(row_partials, max(num_rows, MIN_PARTIAL_ROWS)).astype(np.int32),
-        shared=shared,
-    )
-
-
-def _pad(rows: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
+def pad(rows: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
     """Append rows of zeros until there are `count`."""
     padded = np.zeros((count, rows.shape[1]), rows.dtype)  # np.pad takes ten times as long
     padded[: len(rows)] = rows
@@ -199,65 +157,7 @@ def make_block_table(slot_ranges: list[tuple[SlotRange, ...]]) -> Ints:
     return table
 
 
-def _split(
-    lengths: list[int], unshared: list[list[SlotRange]], num_groups: int
-) -> tuple[Ints, npt.NDArray[np.int64]]:
-    """Cut the rows' unshared stretches of tokens into splits; return them and how many each row has."""
-    flat = np.array([(row, first, end) for row, stretches in enumerate(unshared) for first, end in stretches])
-    row, first, end = flat.T
-    size = max(MIN_SPLIT, -(-(int((end - first).sum()) * num_groups) // TARGET_GROUPS // 64) * 64)
-    owner, offset = _expand(-(-(end - first) // size))
-    splits = np.empty((len(owner), len(SplitColumn)), np.int32)
-    splits[:, SplitColumn.ROW] = row[owner]
-    splits[:, SplitColumn.FIRST] = start = first[owner] + offset * size
-    splits[:, SplitColumn.END] = np.minimum(start + size, end[owner])
-    splits[:, SplitColumn.NEWEST] = np.array(lengths)[row[owner]] - 1
-    return splits, np.bincount(row[owner], minlength=len(lengths))
-
-
-def _expand(counts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def expand(counts: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return, for counts [2, 1, 3], owners [0, 0, 1, 2, 2, 2] and numbers in owners [0, 1, 0, 0, 1, 2]."""
     owner = np.repeat(np.arange(len(counts)), counts)
     return owner, np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-
-
-def _share(
-    lengths: list[int], prefixes: list[SharedPrefix], num_rows: int
-) -> tuple[tuple[SharedTile, ...], list[list[SlotRange]]]:
-    """Divide the rows' tokens into shared tiles, of slots, and each row's unshared stretches, of tokens."""
-    shared: list[SharedTile] = []
-    unshared: list[list[SlotRange]] = [[] for _ in lengths]
-    num_divided = [0] * len(lengths)
-    for prefix in prefixes:
-        for first, end in prefix.slot_ranges:
-            is_shared = (len(prefix.rows) - SHARED_ROWS) * (end - first) >= SHARED_SLOTS
-            if is_shared:
-                starts = range(first, end, SHARED_TILE)
-                rows = tuple(range(num_rows)) if len(prefix.rows) == len(lengths) else prefix.rows
-                shared += [SharedTile(rows, (start, min(end, start + SHARED_TILE))) for start in starts]
-            for row in prefix.rows:
-                if not is_shared:
-                    _add(unshared[row], num_divided[row], num_divided[row] + end - first)
-                num_divided[row] += end - first
-    assert num_divided == lengths
-    return tuple(shared), unshared
-
-
-def _add(stretches: list[SlotRange], first: int, end: int) -> None:
-    """Append a stretch of tokens, or lengthen the last one."""
-    if stretches and stretches[-1][1] == first:
-        first, _ = stretches.pop()
-    stretches.append((first, end))
-
-
-def _shared_columns(num_rows: int, shared: tuple[SharedTile, ...]) -> npt.NDArray[np.int64]:
-    """Return (rows, k): indices of each row's shared partials, numbered tile after tile; then -1."""
-    found: list[list[int]] = [[] for _ in range(num_rows)]
-    index = 0
-    for tile in shared:
-        for row in tile.rows:
-            found[row].append(index)
-            index += 1
-    width = -(-max(map(len, found)) // 4) * 4
-    padded = [row + [-1] * (width - len(row)) for row in found]
-    return np.array(padded, np.int64).reshape(num_rows, width)

@@ -16,16 +16,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pensieve.engine.attention.kernels.paged_kernels import SHARED_PEAK_MARGIN
 from pensieve.engine.attention.kernels.source import (
     APPEND,
     COMBINE,
     GATHER,
     LOG2_E,
-    SOFTMAX,
     SPLIT,
+    TILES,
     Geometry,
     Kernel,
+    TileGeometry,
     header,
 )
 
@@ -42,9 +42,9 @@ FLAGS = ["-std=c++17", "-O2" if EVERYTHING else "-O0", "-Wall", "-Werror", "-Wno
 WATCHED = Path(__file__).with_name("watched.h")
 
 CTYPES = {"float32": "float", "float16": "float16_t", "bfloat16": "bfloat16_t"}
-INTS = ("block_table", "splits", "row_partials", "slots", "extent", "positions")
+INTS = ("block_table", "splits", "tiles", "query_partials", "slots", "extent", "positions")
 FLOATS = (
-    *("split_outs", "split_stats", "stats", "shared_stats", "sinks", "write_fence", "next_fence"),
+    *("split_outs", "split_stats", "tile_outs", "tile_stats", "sinks", "write_fence", "next_fence"),
     *("periods", "numbers"),
 )
 FIXED = dict.fromkeys(INTS, "int") | dict.fromkeys(FLOATS, "float")
@@ -58,13 +58,24 @@ def build(
 
     watched: count races for shared memory (`watched.h`), see `races`.
     """
-    constants = geometry.constants | {"HAS_SINKS": int(has_sinks), "MARGIN": SHARED_PEAK_MARGIN}
+    constants = geometry.constants | {"HAS_SINKS": int(has_sinks)}
     stored = "T" if geometry.packing is None else "uint8_t"
     text = header("cpp") + (WATCHED.read_text() if watched else "") + f"typedef {CTYPES[dtype]} T;\n"
     text += "".join(f"constexpr int {name} = {value};\n" for name, value in constants.items())
     text += f"const float SCALE = {scale * LOG2_E!r};\n"
-    text += "".join(_function(kernel, stored) for kernel in (SPLIT, COMBINE, SOFTMAX, APPEND, GATHER))
+    text += "".join(_function(kernel, stored) for kernel in (SPLIT, COMBINE, APPEND, GATHER))
     return _compile(text)
+
+
+def build_tiles(
+    tiling: TileGeometry, dtype: str, scale: float, window: int | None = None, watched: bool = False
+) -> ctypes.CDLL:
+    """Compile the kernel of tiles; see `build`."""
+    stored = "T" if tiling.head.packing is None else "uint8_t"
+    text = header("cpp") + (WATCHED.read_text() if watched else "") + f"typedef {CTYPES[dtype]} T;\n"
+    constants = tiling.constants | {"WINDOW": window or 0}
+    text += "".join(f"constexpr int {name} = {value};\n" for name, value in constants.items())
+    return _compile(text + f"const float SCALE = {scale * LOG2_E!r};\n" + _function(TILES, stored))
 
 
 def races(library: ctypes.CDLL) -> int:

@@ -5,7 +5,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from pensieve.engine.attention.kernels.paged_kernels import Launch, PagedKernels
+from pensieve.engine.attention.kernels.layer_kernels import Launch
+from pensieve.engine.attention.kernels.paged_kernels import PagedKernels
 from pensieve.engine.attention.kernels.source import THREADS, Kernel
 
 from .compiled import compile_kernel, launch
@@ -14,10 +15,10 @@ from .compiled import compile_kernel, launch
 class CppKernels(PagedKernels):
     """As on a GPU, pools are written in place. Only float32."""
 
-    def __init__(self, centres_keys: bool = False) -> None:
-        super().__init__("cuda", centres_keys)
+    def __init__(self) -> None:
+        super().__init__("cpp")
 
-    def _build(self, kernel: Kernel, scale: float) -> Launch:
+    def _build(self, kernel: Kernel, scale: float, workspace_bytes: int = 0) -> Launch:
         libraries: dict[str, Any] = {}
 
         def run(

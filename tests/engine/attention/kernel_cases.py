@@ -7,12 +7,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pensieve.cache.kv import MIN_KERNEL_ELEMENTS
-from pensieve.engine.attention.kernels.source import COMBINE, SOFTMAX, SPLIT, Geometry
-from pensieve.engine.attention.kernels.tables import DecodeTables, LayerKind, make_tables
+from pensieve.engine.attention.kernels.decode_tables import make_decode_tables
+from pensieve.engine.attention.kernels.source import COMBINE, SPLIT, TILES, Geometry, TileGeometry
+from pensieve.engine.attention.kernels.tables import LayerKind, Tables
+from pensieve.engine.attention.kernels.tiles import make_slice_tables
 from pensieve.engine.attention.shared_prefixes import shared_prefixes
 from pensieve.engine.step import SlotRange
 
-from .compiled import from_bits, launch, to_bits
+from .compiled import build_tiles, from_bits, launch, to_bits
 
 Floats = npt.NDArray[np.float32]
 
@@ -77,40 +79,57 @@ class Case:
         array = mx.array(elements)
         return array.view(mx.bfloat16) if self.dtype == "bfloat16" else array
 
-    def lay_out(self, window: int | None = None, num_rows: int | None = None) -> DecodeTables:
-        kind = LayerKind(self.num_kv_heads * self.geometry.tiles, window)
-        return make_tables(self.slot_ranges, shared_prefixes(self.slot_ranges), kind, num_rows)
+    def tiling(self, is_slice: bool) -> TileGeometry:
+        return TileGeometry(self.geometry, "cpp", is_slice)
 
-    def compute(self, library: Any, laid_out: DecodeTables) -> Floats:
+    def lay_out(self, window: int | None = None, num_rows: int | None = None) -> Tables:
+        num_groups = self.num_kv_heads * self.geometry.tiles
+        kind = LayerKind(self.num_kv_heads, num_groups, self.tiling(is_slice=False).queries, window)
+        return make_decode_tables(self.slot_ranges, shared_prefixes(self.slot_ranges), kind, num_rows)
+
+    def compute(self, library: Any, laid_out: Tables, watched: bool = False) -> Floats:
         """Both passes; the result is (rows, heads, dim)."""
         dim, num_splits = self.geometry.dim, len(laid_out.splits)
         outs = np.full((num_splits, self.num_heads, dim), np.nan, np.float32)
         stats = np.full((num_splits, self.num_heads, 2), np.nan, np.float32)
-        nothing = np.zeros((1, 1, 1, MIN_KERNEL_ELEMENTS), np.float32)
-        shared = self.read_shared(library, laid_out) if laid_out.shared else (nothing, nothing)
+        nothing = np.zeros(MIN_KERNEL_ELEMENTS, np.float32)
         inputs = [self.queries, *self.new, *self.pools, laid_out.block_table, laid_out.splits, nothing]
         grid = (num_splits, self.num_kv_heads * self.geometry.tiles)
         launch(library, SPLIT, inputs, [outs, stats], grid)
-        result, fence = np.zeros_like(self.queries), np.full(MIN_KERNEL_ELEMENTS, 7, np.float32)
-        inputs = [outs, stats, *shared, laid_out.row_partials, self.sinks]
-        launch(library, COMBINE, inputs, [result, fence], (len(self.queries), self.num_heads))
-        assert not fence.any()
-        return from_bits(result, self.dtype)[:, :, 0]
+        tiles = self.read_tiles(laid_out, is_slice=False, watched=watched)
+        return self.combine(library, (outs, stats), tiles, laid_out)[:, :, 0]
 
-    def read_shared(self, library: Any, laid_out: DecodeTables) -> tuple[Any, Any]:
-        """What matmuls and their softmax hand to the second pass; float32 only."""
-        outs, stats = [], []
-        for tile in laid_out.shared:
-            rows, group = len(tile.rows), self.geometry.group
-            queries = self.queries[list(tile.rows)].reshape(rows, self.num_kv_heads, group, -1).swapaxes(0, 1)
-            keys, values = (pool[:, slice(*tile.slot_range)] for pool in self.pools)
-            queries = queries.reshape(self.num_kv_heads, rows * group, -1)
-            scores = np.ascontiguousarray(queries @ keys.swapaxes(1, 2))
-            weights, part = np.empty_like(scores), np.empty((*scores.shape[:2], 2), np.float32)
-            launch(library, SOFTMAX, [scores], [weights, part], scores.shape[1::-1])
-            outs.append((weights @ values).reshape(self.num_kv_heads, rows, group, -1))
-            stats.append(part.reshape(self.num_kv_heads, rows, group, 2))
-        return np.concatenate(outs, axis=1), np.concatenate(stats, axis=1)
+    def compute_slice(self, library: Any, length: int, window: int | None) -> Floats:
+        """The last `length` tokens of the only row, already in the pools; (heads, length, dim)."""
+        kind = LayerKind(self.num_kv_heads, 0, self.tiling(is_slice=True).queries, window)
+        laid_out = make_slice_tables(self.slot_ranges[0], length, kind)
+        nothing = np.zeros(MIN_KERNEL_ELEMENTS, np.float32)
+        tiles = self.read_tiles(laid_out, is_slice=True, window=window)
+        result: Floats = self.combine(library, (nothing, nothing), tiles, laid_out)[0]
+        return result
+
+    def combine(self, library: Any, splits: Any, tiles: Any, laid_out: Tables) -> Floats:
+        result, fence = np.zeros_like(self.queries), np.full(MIN_KERNEL_ELEMENTS, 7, np.float32)
+        inputs = [self.queries, *splits, *tiles, laid_out.query_partials, self.sinks]
+        num_queries = self.queries.shape[0] * self.queries.shape[2]
+        launch(library, COMBINE, inputs, [result, fence], (num_queries, self.num_heads))
+        assert not fence.any()
+        return from_bits(result, self.dtype)
+
+    def read_tiles(
+        self, laid_out: Tables, is_slice: bool, window: int | None = None, watched: bool = False
+    ) -> tuple[Any, Any]:
+        """The partials of all tiles; NaN where the kernel writes none."""
+        tiling, num_tiles = self.tiling(is_slice), len(laid_out.tiles)
+        count = max(1, num_tiles * tiling.queries)
+        outs = np.full((count, self.num_heads, self.geometry.dim), np.nan, np.float32)
+        stats = np.full((count, self.num_heads, 2), np.nan, np.float32)
+        if num_tiles:
+            library = build_tiles(tiling, self.dtype, self.scale, window, watched)
+            nothing = np.zeros(MIN_KERNEL_ELEMENTS, np.float32)
+            inputs = [self.queries, *self.pools, laid_out.block_table, laid_out.tiles, nothing]
+            launch(library, TILES, inputs, [outs, stats], (num_tiles, self.num_kv_heads))
+        return outs, stats
 
     def expect(self, window: int | None, sinks: bool) -> Floats:
         """The same in NumPy; pools must hold the new keys and values by now."""

@@ -7,7 +7,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from pensieve.engine.attention.kernels.paged_kernels import Launch, PagedKernels
+from pensieve.engine.attention.kernels.layer_kernels import Launch
+from pensieve.engine.attention.kernels.paged_kernels import PagedKernels
 from pensieve.engine.attention.kernels.source import Kernel
 
 LAUNCH = "Depends"
@@ -18,10 +19,7 @@ VIEWS = ("Slice", "ExpandDims", "Squeeze", "Transpose", "Unflatten", "Broadcast"
 class NotedKernels(PagedKernels):
     """Compute nothing; each launch is a node of MLX's graph, with the edges that a kernel has."""
 
-    def __init__(self, centres_keys: bool) -> None:
-        super().__init__("cuda", centres_keys)
-
-    def _build(self, kernel: Kernel, scale: float) -> Launch:
+    def _build(self, kernel: Kernel, scale: float, workspace_bytes: int = 0) -> Launch:
         def launch(
             inputs: list[mx.array], output_shapes: Any, output_dtypes: Any, **_: Any
         ) -> list[mx.array]:

@@ -53,7 +53,7 @@ class PlainKernels(PagedKernels):
     """
 
     def __init__(self) -> None:
-        super().__init__("cuda")
+        super().__init__("metal")
 
     def decode(
         self,
@@ -63,8 +63,8 @@ class PlainKernels(PagedKernels):
         batch: TableSource,
         params: AttentionParams,
     ) -> Pair:
-        tables = batch.get(LayerKind(1, params.window))
-        first_splits = tables.row_partials[: len(queries), PartialColumn.FIRST_SPLIT]
+        tables = batch.get(LayerKind(1, 1, 0, params.window))
+        first_splits = tables.query_partials[: len(queries), PartialColumn.FIRST_SPLIT]
         newest = tables.splits[first_splits, SplitColumn.NEWEST][:, None]
         slots = (tables.block_table[:, :, None] * BLOCK_SIZE + mx.arange(BLOCK_SIZE)).reshape(len(newest), -1)
         index = mx.arange(slots.shape[1])[None]

@@ -6,28 +6,29 @@ Plain C++ hides it, as a group's threads run one after another.
 import numpy as np
 import pytest
 
-from pensieve.engine.attention.kernels import source, tables
+from pensieve.engine.attention.kernels import decode_tables, source
 from pensieve.engine.attention.kernels.source import Geometry
 
-from .compiled import build, needs_compiler, races
+from .compiled import build, build_tiles, needs_compiler, races
 from .kernel_cases import Case
 
 pytestmark = needs_compiler
 
-BARRIERS = {"split": 3, "combine": 2, "softmax": 3}
+BARRIERS = {"split": 3, "combine": 2, "tiles": 2}
 
 
 def meet(monkeypatch: pytest.MonkeyPatch, geometry: Geometry) -> int:
     """Count the races of all three kernels with barriers in a batch that shares a stretch."""
-    monkeypatch.setattr(tables, "SHARED_ROWS", 1)
-    monkeypatch.setattr(tables, "SHARED_SLOTS", 64)
+    monkeypatch.setattr(decode_tables, "MIN_SHARED", 64)
+    monkeypatch.setattr(decode_tables, "MIN_SAVED", 64)
     case = Case(geometry, "float32", [40, 300, 7])
     case.slot_ranges = [((0, 160), (1024, 1064)), ((0, 160), (1088, 1388)), ((2048, 2055),)]
     library = build(geometry, "float32", case.scale, has_sinks=True, watched=True)
-    num_before = races(library)
-    result = case.compute(library, case.lay_out())
+    libraries = [library, build_tiles(case.tiling(is_slice=False), "float32", case.scale, watched=True)]
+    num_before = sum(map(races, libraries))
+    result = case.compute(library, case.lay_out(), watched=True)
     np.testing.assert_allclose(result, case.expect(None, sinks=True), rtol=1e-3, atol=1e-4)
-    return races(library) - num_before
+    return sum(map(races, libraries)) - num_before
 
 
 @pytest.mark.parametrize(("dim", "group"), [(16, 1), (32, 2), (64, 8), (80, 3), (128, 12), (256, 16)])

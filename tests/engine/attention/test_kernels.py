@@ -2,21 +2,20 @@
 
 from itertools import product
 
-import mlx.core as mx
 import numpy as np
 import pytest
 
 from pensieve.cache.kv import MIN_KERNEL_ELEMENTS
 from pensieve.cache.packing import Packing
-from pensieve.engine.attention.kernels import tables
-from pensieve.engine.attention.kernels.paged_kernels import _centred
+from pensieve.engine.attention.kernels import decode_tables, tiles
 from pensieve.engine.attention.kernels.source import APPEND, GATHER, Geometry
-from pensieve.engine.attention.kernels.tables import SplitColumn, make_block_table
+from pensieve.engine.attention.kernels.tables import SplitColumn, TileColumn, make_block_table
 from pensieve.engine.attention.shared_prefixes import last_slots
 
 from ...budget import sampled
-from .compiled import build, launch, needs_compiler
+from .compiled import build, from_bits, launch, needs_compiler
 from .kernel_cases import Case
+from .naive import attend
 
 pytestmark = needs_compiler
 
@@ -94,39 +93,108 @@ def test_sinks_take_their_share() -> None:
     check(Case(Geometry(64, 8, 4), "float32", [1, 90, 600]), sinks=True)
 
 
-def test_shared_tiles_are_read_apart_and_joined(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All rows share a head, two of them share more, and a third is alone with a short tail."""
-    monkeypatch.setattr(tables, "SHARED_ROWS", 1)
-    monkeypatch.setattr(tables, "SHARED_SLOTS", 64)
-    monkeypatch.setattr(tables, "SHARED_TILE", 96)
-    case = Case(Geometry(64, 4, 4), "float32", [40, 300, 7])
-    head, more = ((0, 160), (320, 448)), ((640, 736),)
-    case.slot_ranges = [(*head, *more, (1024, 1064)), (*head, *more, (1088, 1388)), (*head, (2048, 2055))]
+@pytest.fixture
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short stretches are shared, and cut into several tiles."""
+    for name, value in {"MIN_SHARED": 32, "MIN_SAVED": 64}.items():
+        monkeypatch.setattr(decode_tables, name, value)
+    monkeypatch.setattr(tiles, "MIN_TILE", 64)
+
+
+NESTED = [
+    ((0, 160), (320, 448), (640, 736), (1024, 1064)),
+    ((0, 160), (320, 448), (640, 736), (1088, 1388)),
+    ((0, 160), (320, 448), (2048, 2055)),
+]
+"""All rows share a head, two of them share more, and a third is alone with a short tail."""
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize(
+    ("dim", "group", "dtype", "bits"),
+    sampled(
+        [
+            (64, 4, "float32", 16),
+            (128, 4, "bfloat16", 16),
+            (96, 1, "float16", 16),
+            (80, 16, "bfloat16", 8),
+            (256, 5, "float16", 4),
+        ],
+        kept=[(64, 4, "float32", 16), (80, 16, "bfloat16", 8)],
+    ),
+)
+def test_shared_stretches_are_read_in_tiles_and_joined(dim: int, group: int, dtype: str, bits: int) -> None:
+    packing = Packing(dim, bits, SIZES[dtype]) if bits < 16 else None
+    case = Case(Geometry(dim, group, SIZES[dtype], packing), dtype, [40, 300, 7])
+    case.slot_ranges = list(NESTED)
     laid_out = case.lay_out()
-    assert [tuple(tile) for tile in laid_out.shared] == [
-        ((0, 1, 2), (0, 96)),
-        ((0, 1, 2), (96, 160)),
-        ((0, 1, 2), (320, 416)),
-        ((0, 1, 2), (416, 448)),
-        ((0, 1), (640, 736)),
-    ]
-    assert laid_out.splits[:, SplitColumn.FIRST].min() >= 288, "the kernel does not read the head"
+    spans = laid_out.tiles[: len(laid_out.tiles), [TileColumn.FIRST, TileColumn.END, TileColumn.COUNT]]
+    head = [[first, min(first + 64, 288), 3] for first in range(0, 288, 64)]
+    assert spans.tolist()[:7] == [*head, [288, 352, 2], [352, 384, 2]]
+    assert laid_out.splits[:, SplitColumn.FIRST].min() >= 288, "the kernel of splits does not read the head"
     check(case)
 
 
-@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
-def test_what_all_keys_have_in_common_costs_shared_scores_no_precision(dtype: mx.Dtype) -> None:
-    """As in models with biases in their keys; rounded before it is taken off, it leaves 10 % of error."""
-    rng = np.random.default_rng(0)
-    queries, keys = (rng.standard_normal((2, count, 128), dtype=np.float32) for count in (8, 512))
-    queries[..., 5], keys[..., 5] = 40, 40 + 0.1 * keys[..., 5]
-    q, k = mx.array(queries * 0.125).astype(dtype), mx.array(keys).astype(dtype)
-    centred, levels = _centred(q, k, mx.zeros((MIN_KERNEL_ELEMENTS,)))
-    scores = q @ centred.swapaxes(1, 2)
-    exact = np.array(q.astype(mx.float32)) @ np.array(k.astype(mx.float32)).swapaxes(1, 2)
-    assert np.abs(exact).max() > 150
-    rounded = np.array(scores.astype(mx.float32) + levels)
-    assert np.abs(rounded - exact).max() < 0.05
+@pytest.mark.usefixtures("small_tiles")
+def test_more_rows_than_a_tile_has_queries_take_several_tiles() -> None:
+    case = Case(Geometry(16, 16, 4), "float32", [1] * 9)
+    case.slot_ranges = [((0, 96), (1024 + 32 * row, 1030 + 32 * row)) for row in range(9)]
+    assert sorted(case.lay_out().tiles[:, TileColumn.COUNT].tolist(), reverse=True)[:5] == [4, 4, 4, 4, 1]
+    check(case)
+
+
+def check_slice(case: Case, length: int, window: int | None = None, sinks: bool = False) -> None:
+    """Compare a slice with attention written out in NumPy."""
+    dim = case.geometry.dim
+    case.queries = case.draw(np.random.default_rng(5), 1, case.num_heads, length, dim)
+    library = build(case.geometry, case.dtype, case.scale, sinks)
+    result = case.compute_slice(library, length, window)
+    keys, values = (case.unpack(pool) for pool in case.pools)
+    queries = from_bits(case.queries, case.dtype)[0]
+    chosen = case.sinks[: case.num_heads] if sinks else None
+    ranges = list(case.slot_ranges[0])
+    expected = attend(queries, keys, values, ranges, case.scale, window, chosen)
+    assert np.abs(result - expected).max() / np.abs(expected).max() < ROUNDING[case.dtype]
+
+
+@pytest.mark.parametrize(
+    ("dim", "group", "dtype"),
+    sampled(
+        [
+            (16, 3, "float32"),
+            (64, 8, "float16"),
+            (80, 4, "bfloat16"),
+            (96, 1, "bfloat16"),
+            (128, 4, "bfloat16"),
+            (128, 7, "float16"),
+            (256, 16, "bfloat16"),
+        ],
+        kept=[(16, 3, "float32"), (128, 4, "bfloat16"), (96, 1, "bfloat16")],
+    ),
+)
+@pytest.mark.parametrize(("length", "total"), [(1, 1), (70, 70), (131, 400), (33, 833)])
+def test_a_slice_is_causal_at_every_length(dim: int, group: int, dtype: str, length: int, total: int) -> None:
+    check_slice(Case(Geometry(dim, group, SIZES[dtype]), dtype, [total]), length)
+
+
+@pytest.mark.parametrize("window", sampled([1, 5, 100, 5000], kept=[5, 5000]))
+def test_a_window_hides_older_tokens_of_a_slice(monkeypatch: pytest.MonkeyPatch, window: int) -> None:
+    monkeypatch.setattr(tiles, "MIN_TILE", 64)
+    check_slice(Case(Geometry(64, 2, 4), "float32", [600]), 200, window, sinks=True)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_slice_reads_quantised_pools(bits: int) -> None:
+    check_slice(Case(Geometry(64, 4, 2, Packing(64, bits, 2)), "bfloat16", [300]), 100, sinks=True)
+
+
+def test_a_slice_does_not_read_beyond_its_tokens() -> None:
+    case = Case(Geometry(64, 2, 4), "float32", [300])
+    slots = np.concatenate([np.arange(first, end) for first, end in case.slot_ranges[0]])
+    unread = np.setdiff1d(np.arange(case.pools[0].shape[1]), slots)
+    for pool in case.pools:
+        pool[:, unread] = np.nan
+    check_slice(case, 100)
 
 
 def test_nan_in_the_pool_shows() -> None:

@@ -8,7 +8,7 @@ import mlx_lm.utils
 import pytest
 
 from pensieve.engine import decode_graphs, selfcheck
-from pensieve.engine.attention.kernels import tables
+from pensieve.engine.attention.kernels import decode_tables, tiles
 from pensieve.engine.attention.kernels.paged_kernels import find_kernels
 from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.fused_model import fuse
@@ -35,9 +35,9 @@ def test_the_way_to_the_kernels_is_exact(tmp_path: Path, model_type: str) -> Non
 
 def share_early(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a few short rows share tiles."""
-    sizes = {"SHARED_ROWS": 1, "SHARED_SLOTS": 64, "SHARED_TILE": 96, "MIN_SPLIT": 64}
-    for name, value in sizes.items():
-        monkeypatch.setattr(tables, name, value)
+    for name, value in {"MIN_SHARED": 32, "MIN_SAVED": 32, "MIN_SPLIT": 64}.items():
+        monkeypatch.setattr(decode_tables, name, value)
+    monkeypatch.setattr(tiles, "MIN_TILE", 64)
 
 
 def judge_stems(model: Any, runner: Runner, max_tokens: int) -> Verdict:
@@ -69,7 +69,7 @@ def test_the_kernels_text_under_the_runner_is_exact(
     monkeypatch.setattr(decode_graphs, "MAX_FAILURES", 0)
     share_early(monkeypatch)
     model = mlx_lm.utils.load_model(write_model(tmp_path / model_type, model_type))[0]
-    runner = Runner(probe(model, 16), 400, False, CppKernels(centres_keys=model_type == "qwen2"))
+    runner = Runner(probe(model, 16), 400, False, CppKernels())
     assert judge_stems(model, runner, max_tokens=12).wrong == 0
     assert judge_trees(model, runner, 2).wrong == 0
 
