@@ -6,10 +6,10 @@
 
 Cases: `prefill`, `decode`, `fleet` and `long` step the server's own runner by hand (served_bare.py); `http`
 and `http-long` start `pensieve serve` and ask it (served_http.py). Each run of a case is a new process with
-the defaults of every flag. All prompts are random and new in each run and in each part of it. Nothing is
-computed beforehand but what the server's own start computes. Only the kernels that MLX has compiled outlast a
-process: MLX keeps them as files, here in a folder of this command, which is empty at first; with
-`--keep-kernels` in the user's own folder.
+the defaults of every flag, unless `--flags` gives some, as in `--flags "--kv-bits 8"`. All prompts are
+random and new in each run and in each part of it. Nothing is computed beforehand but what the server's own
+start computes. Only the kernels that MLX has compiled outlast a process: MLX keeps them as files, here in a
+folder of this command, which is empty at first; with `--keep-kernels` in the user's own folder.
 
 The model has the shape's sizes, random weights, and a tokenizer of as many tokens as the shape has. It is
 written to /dev/shm where there is room, and removed at the end unless `--folder` names its folder.
@@ -18,13 +18,14 @@ written to /dev/shm where there is room, and removed at the end unless `--folder
 import argparse
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections import abc
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from ..report import conditions, write_json
@@ -118,16 +119,17 @@ def parse(arguments: abc.Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--keep-kernels", action="store_true", help="use kernels that MLX has kept before")
     parser.add_argument("--seconds", type=float, default=200, help="a run that takes longer is stopped")
     parser.add_argument("--json", type=Path, help="file for all figures and their conditions")
+    parser.add_argument("--flags", default="", help="of `pensieve serve`, in one string (default: none)")
     return parser.parse_args(arguments)
 
 
 def main(arguments: abc.Sequence[str] | None = None) -> int:
     """Run the cases, print reports and medians; return how many runs failed, or 1 without a model."""
     options = parse(arguments)
-    sizes = tiny() if options.tiny else ServedSizes()
+    sizes = replace(tiny() if options.tiny else ServedSizes(), flags=tuple(shlex.split(options.flags)))
     kernels = "as the user's processes have left them" if options.keep_kernels else "none at first"
     warmed_up = f"nothing but by each start of runner or server; files of MLX's compiled kernels: {kernels}"
-    started, failed = conditions() | {"warmed up": warmed_up, "flags": "defaults"}, 0
+    started, failed = conditions() | {"warmed up": warmed_up, "flags": options.flags or "defaults"}, 0
     with tempfile.TemporaryDirectory(dir=roomy_folder()) as name:
         work = Path(name)
         runs = ServedRuns(sizes, work, options.folder or work / "model", options.seconds)

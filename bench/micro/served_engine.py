@@ -6,10 +6,9 @@ from collections import abc
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...engine.config import EngineConfig
+from ...api.command.cli import make_parser, read_settings
 from ...engine.loading.build import build, plan_model
 from ...engine.step import SamplingParams, StepPlan
-from ...scheduler.config import SchedulerConfig
 from ...scheduler.scheduler import Scheduler
 from ...scheduler.sequence import Request, Sequence
 from .bare_engine import BareEngine, SteppedOnce
@@ -30,14 +29,14 @@ class TimedStep:
 
 
 class ServedEngine(BareEngine):
-    """A model that is built as the server builds it, under a scheduler with its defaults."""
+    """A model that is built as the server builds it, under the scheduler that the server would have."""
 
     def __init__(self, folder: Path, sizes: ServedSizes) -> None:
-        config = EngineConfig(model=str(folder))
+        settings = read_settings(make_parser().parse_args(["serve", "--model", str(folder), *sizes.flags]))
         started_s = time.perf_counter()
-        runner, self.served = build(plan_model(folder, config), config)
+        runner, self.served = build(plan_model(folder, settings.engine), settings.engine)
         self.build_s = time.perf_counter() - started_s
-        scheduler = Scheduler(SchedulerConfig(), self.served.num_blocks, self.served.max_context)
+        scheduler = Scheduler(settings.scheduler, self.served.num_blocks, self.served.max_context)
         super().__init__(runner, scheduler)
         self.sizes = sizes
         self.steps: list[TimedStep] = []
@@ -91,7 +90,10 @@ class ServedEngine(BareEngine):
 
 
 def describe_shapes(steps: abc.Sequence[TimedStep]) -> str:
-    """Return how many slices had a new shape, and the times of steps with and without one."""
+    """Return how many slices had a new shape, and the times of steps with and without one.
+
+    On a GPU a step that has only slices is not waited for: of such steps only the sum of times counts.
+    """
     with_slices = [step for step in steps if step.plan.prefill]
     new = [step.seconds for step in with_slices if step.num_new_shapes]
     known = [step.seconds for step in with_slices if not step.num_new_shapes]
@@ -99,7 +101,8 @@ def describe_shapes(steps: abc.Sequence[TimedStep]) -> str:
     return (
         f"slices: {num_slices} in {len(with_slices)} steps, "
         f"shapes not met before in this process: {num_new_shapes(steps)}; "
-        f"steps with one {spread_ms(new)}; other steps with slices {spread_ms(known)}"
+        f"steps with one took {sum(new):.2f} s, {spread_ms(new)}; "
+        f"other steps with slices {sum(known):.2f} s, {spread_ms(known)}"
     )
 
 

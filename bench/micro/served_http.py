@@ -18,6 +18,7 @@ import time
 from collections import abc
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -194,7 +195,9 @@ CASES: dict[str, Callable[[ServedClient, CaseReport], Coroutine[Any, Any, None]]
 
 def serve_and_ask(folder: Path, sizes: ServedSizes, report: CaseReport) -> None:
     """Start a server, time that, and ask it."""
-    spec, ratio = SERVERS[0], chars_per_token(folder)
+    ratio = chars_per_token(folder)
+    plain = SERVERS[0].arguments
+    spec = replace(SERVERS[0], arguments=lambda model, port: [*plain(model, port), *sizes.flags])
     with tempfile.TemporaryDirectory() as logs:
         log = Path(logs) / "log"
         started_s = time.perf_counter()
@@ -202,7 +205,8 @@ def serve_and_ask(folder: Path, sizes: ServedSizes, report: CaseReport) -> None:
             ready_s = report.figures["start to ready s"] = time.perf_counter() - started_s
             told = log.read_text(encoding="utf-8").splitlines()
             report.say("\n".join(line for line in told if line.startswith(START_LINES)))
-            report.say(f"ready {ready_s:.1f} s after its start, no flags but --model and --port")
+            flags = " ".join(sizes.flags) or "none"
+            report.say(f"ready {ready_s:.1f} s after its start; flags beside --model and --port: {flags}")
             asker = ServedClient(client(spec, url, folder), sizes, ratio)
             asyncio.run(CASES[report.case](asker, report))
 

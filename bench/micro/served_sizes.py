@@ -1,6 +1,6 @@
 """Sizes of the served cases: those of the figures, and small ones with the same structure."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 TINY_PART = 100
@@ -37,7 +37,7 @@ DECODE = (
 
 @dataclass(frozen=True)
 class ServedSizes:
-    """Sizes of all cases, in tokens but for numbers of sessions, turns, prompts and steps."""
+    """Sizes of all cases, in tokens but for numbers of sessions, turns, prompts and steps; and flags."""
 
     shape: str = "qwen3-4b"
     sessions: int = 16
@@ -52,23 +52,34 @@ class ServedSizes:
     beside_context: int = 8_000
     decode_steps: int = 64
     decode: tuple[DecodeLengths, ...] = field(default=DECODE)
+    flags: tuple[str, ...] = ()  # of `pensieve serve`, beside --model and --port
 
 
 def tiny() -> ServedSizes:
     """Return sizes that a CPU plays in seconds, with the same structure."""
     full = ServedSizes()
-    lengths = {
-        name: getattr(full, name) // TINY_PART for name in ("shared", "prompt", "long", "beside_context")
-    }
     decode = tuple(
         DecodeLengths(case.shared // TINY_PART, tuple(own // TINY_PART for own in case.own[:3]))
         for case in full.decode
     )
-    few = {"sessions": 3, "turns": 2, "new": 40, "answer": 6, "prompts": 3, "beside": 3, "decode_steps": 4}
-    return replace(full, shape="tiny", decode=decode, **lengths, **few)
+    return ServedSizes(
+        shape="tiny",
+        sessions=3,
+        turns=2,
+        shared=full.shared // TINY_PART,
+        new=40,
+        answer=6,
+        prompt=full.prompt // TINY_PART,
+        prompts=3,
+        long=full.long // TINY_PART,
+        beside=3,
+        beside_context=full.beside_context // TINY_PART,
+        decode_steps=4,
+        decode=decode,
+    )
 
 
 def sizes_from(values: dict[str, Any]) -> ServedSizes:
     """Return sizes that `dataclasses.asdict` has made a dictionary of."""
     decode = tuple(DecodeLengths(case["shared"], tuple(case["own"])) for case in values["decode"])
-    return ServedSizes(**values | {"decode": decode})
+    return ServedSizes(**values | {"decode": decode, "flags": tuple(values["flags"])})

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import signal
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +27,8 @@ LONG = {"alone, first: TTFT s", "beside, first: TTFT / last alone", "beside, sec
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A model's folder, sizes, and where a report is to be."""
     folder = tmp_path_factory.mktemp("served")
-    (folder / "sizes.json").write_text(json.dumps(asdict(tiny())))
+    sizes = replace(tiny(), flags=("--max-batch", "7"))
+    (folder / "sizes.json").write_text(json.dumps(asdict(sizes)))
     model = write_random_model(folder / "model", "tiny")
     return [str(model), str(folder / "sizes.json"), str(folder / "report.json")]
 
@@ -46,7 +47,9 @@ def test_a_case_without_http_reports_its_figures(case: str, figures: set[str], f
     report = read_report(Path(files[-1]))
     assert figures | {"build s"} <= set(report.figures)
     assert all(report.figures[name] > 0 for name in figures)
-    assert "shapes not met before in this process: " in "\n".join(report.text)
+    text = "\n".join(report.text)
+    assert "shapes not met before in this process: " in text
+    assert "max_batch=7" in text
 
 
 @pytest.mark.parametrize(
@@ -58,6 +61,7 @@ def test_a_case_with_http_reports_its_figures(case: str, figures: set[str], file
     report = read_report(Path(files[-1]))
     assert figures | {"start to ready s"} <= set(report.figures)
     assert report.figures.get("first run: errors", 0) == 0
+    assert "--max-batch 7" in "\n".join(report.text)
 
 
 def test_all_cases_have_a_module_that_plays_them() -> None:
