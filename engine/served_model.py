@@ -18,5 +18,6 @@ class ServedModel:
     kv_bytes_per_token: int  # over all layers
     num_blocks: int  # of KV
     num_kv_tokens: int  # tokens whose KV fits into these blocks
+    step_tokens: int  # tokens that one step may compute
     device: str  # device that computes, for people to read
     attention: str  # implementation that computes attention, for people to read

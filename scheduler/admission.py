@@ -39,7 +39,7 @@ class Admission:
         """Let waiting sequences run from step `step_id` on, while batch, budget and memory have room."""
         num_lookups = 0
         for sequence in self._candidates():
-            if len(self._queues.running) >= self._max_batch or budget.num_tokens <= 0:
+            if len(self._queues.running) >= self._max_batch or not budget.has_room:
                 return
             # Pending: tokens of steps that were planned before a preemption, and that have not ended.
             if sequence.num_pending_tokens or (sequence.prefix_wait and not sequence.prefix_wait.is_over):

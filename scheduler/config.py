@@ -1,6 +1,6 @@
 """Settings of the scheduler; `pensieve serve` makes a flag of each field."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -8,22 +8,34 @@ class SchedulerConfig:
     """The limits of a step and of the queue."""
 
     max_batch: int = field(default=32, metadata={"help": "sequences decoded together"})
-    step_tokens: int = field(
-        default=512,
-        metadata={"help": "tokens one step may compute; a long prompt is prefilled in such slices"},
+    step_tokens: int | None = field(
+        default=None,
+        metadata={
+            "help": "tokens one step may compute; a long prompt is prefilled in such slices (default: what "
+            "the device can use)"
+        },
     )
     itl_target_ms: float = field(
-        default=60.0,
-        metadata={"help": "time between tokens, in milliseconds, to which prefill slices are cut"},
+        default=250.0,
+        metadata={
+            "help": "time between tokens, in milliseconds, to which slices of prompts are cut; prompts get at "
+            "least half of the device, whatever the target"
+        },
     )
     max_waiting: int = field(
         default=1024, metadata={"help": "requests that may wait; beyond it, 529 with a retry-after"}
     )
 
+    def with_step_tokens(self, num_tokens: int) -> "SchedulerConfig":
+        """Return the settings with `num_tokens` for a step, unless the user has set them."""
+        if self.step_tokens is not None:
+            return self
+        return replace(self, step_tokens=max(num_tokens, 2 * self.max_batch))
+
     def __post_init__(self) -> None:
         if self.max_batch < 1:
             raise ValueError("--max-batch must be at least 1")
-        if self.step_tokens <= self.max_batch:
+        if self.step_tokens is not None and self.step_tokens <= self.max_batch:
             raise ValueError("--step-tokens must be greater than --max-batch")
         if not 1 <= self.itl_target_ms <= 60_000:
             raise ValueError("--itl-target-ms must lie between 1 and 60000")

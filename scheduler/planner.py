@@ -7,7 +7,6 @@ from .admission import Admission
 from .constraint import allowed_tokens
 from .counters import Counters
 from .kv_cache_manager import KVCacheManager
-from .prefill_pacer import PrefillPacer
 from .queues import RequestQueues
 from .sequence import Sequence, SequenceStatus
 from .step_budget import StepBudget
@@ -26,13 +25,11 @@ class Planner:
         self._admission = admission
         self._counters = counters
 
-    def plan(self, step_id: int, budget: StepBudget, pacer: PrefillPacer) -> StepPlan:
+    def plan(self, step_id: int, budget: StepBudget) -> StepPlan:
         """Plan a step: every sequence that can decode, then prefill as far as the budget goes."""
         plan = StepPlan(step_id)
         self._plan_decode(plan)
-        budget.take(len(plan.decode))
-        if plan.decode:
-            budget.limit(pacer.num_tokens)
+        budget.take_rows(plan.decode)
         self._admission.admit(step_id, budget)
         self._plan_prefill(plan, budget)
         return plan

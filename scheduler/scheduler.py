@@ -25,12 +25,13 @@ from .constraint import ConstraintFailed, is_accepted
 from .counters import Counters
 from .kv_cache_manager import KVCacheManager
 from .planner import Planner
-from .prefill_pacer import PrefillPacer
 from .queues import RequestQueues
 from .recovery import Recovery
 from .sequence import FinishReason, Progress, Request, Sequence, SequenceStatus
 from .stats import Stats
 from .step_budget import StepBudget
+from .step_cost import StepCost
+from .step_load import StepLoad
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Scheduler:
         self.kv_cache = KVCacheManager(num_blocks, self.counters)
         self.queues = RequestQueues(self.kv_cache)
         self.config = config
-        self._pacer = PrefillPacer(config.itl_target_ms / 1000, config.step_tokens)
+        self._cost = StepCost()
         self._recovery = Recovery(self.queues, self.kv_cache)
         admission = Admission(config.max_batch, self.queues, self.kv_cache, self._recovery, self.counters)
         self._planner = Planner(self.queues, self.kv_cache, admission, self.counters)
@@ -108,8 +109,9 @@ class Scheduler:
         Returns None when no sequence can be computed: none is left, or each waits for a step's result.
         """
         step_id = self.counters.steps + 1
-        budget = StepBudget(self.config.step_tokens, step_id)
-        plan = self._planner.plan(step_id, budget, self._pacer)
+        num_tokens = self.config.step_tokens or self.kv_cache.allocator.num_blocks * BLOCK_SIZE
+        budget = StepBudget(step_id, num_tokens, self.config.itl_target_ms / 1000, self._cost)
+        plan = self._planner.plan(step_id, budget)
         if not plan.num_tokens:
             return None
         self.counters.steps += 1
@@ -125,8 +127,7 @@ class Scheduler:
         """Take the result of the oldest planned step. Returns the decoded sequences' progress."""
         plan = self._in_flight.popleft()
         assert plan.step_id == result.step_id, "results come in the order of their plans"
-        if plan.decode:
-            self._pacer.record(plan.num_tokens - len(plan.decode), result.elapsed_s)
+        self._cost.record(StepLoad.of(plan), result.elapsed_s)
         by_id = self.queues.by_id
         for chunk in plan.prefill:
             self.counters.computed_tokens += len(chunk.tokens)

@@ -77,6 +77,7 @@ def describe(model: Description) -> ModelInfo:
         quantization="4-bit",
         num_layers=layers,
         kv_bytes_per_token=kv_bytes_per_token(config, item_bytes=2, kv_bits=EngineConfig().kv_bits),
+        activation_bytes_per_token=1,
         eos_token_ids=frozenset(),
         default_sampling=SamplingParams(),
         kv_bits=EngineConfig().kv_bits,

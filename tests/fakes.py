@@ -142,6 +142,7 @@ class FakeModel(ServedModel):
     kv_bytes_per_token: int = 1024
     num_blocks: int = 6_250
     num_kv_tokens: int = 200_000
+    step_tokens: int = 2048
     device: str = "test"
     attention: str = "scripted"
 

@@ -52,6 +52,7 @@ MODEL = ServedModel(
     kv_bytes_per_token=1024,
     num_blocks=NUM_BLOCKS,
     num_kv_tokens=MAX_CONTEXT,
+    step_tokens=8192,
     device="none",
     attention="none",
 )

@@ -74,6 +74,7 @@ def _describe(info: ModelInfo, memory: MemoryPlan, attention: str) -> ServedMode
         kv_bytes_per_token=memory.kv_bytes_per_token,
         num_blocks=memory.num_blocks,
         num_kv_tokens=memory.num_kv_tokens,
+        step_tokens=memory.step_tokens,
         device=memory.device.description,
         attention=attention,
     )

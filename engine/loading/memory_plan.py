@@ -24,6 +24,11 @@ KV_SHARE: dict[DeviceKind, float] = {"metal": 0.9, "cuda": 0.9, "cpu": 0.8}
 # on a large machine would take all of its memory.
 MAX_CONTEXTS: dict[DeviceKind, int] = {"metal": 32, "cuda": 32, "cpu": 8}
 
+# Most tokens of one step: longer slices are no faster. At least MIN_STEP_TOKENS are computed, however little
+# memory is left.
+MAX_STEP_TOKENS: dict[DeviceKind, int] = {"metal": 8192, "cuda": 8192, "cpu": 2048}
+MIN_STEP_TOKENS = 512
+
 # Tokens: a shorter context is of no use.
 MIN_CONTEXT = 1024
 
@@ -37,6 +42,7 @@ class MemoryPlan:
     kv_bytes: int  # the pools of all layers together
     num_blocks: int  # of KV
     max_context: int  # longest prompt plus answer, tokens
+    step_tokens: int  # that one step may compute, for its activations to fit
 
     @property
     def num_kv_tokens(self) -> int:
@@ -57,12 +63,14 @@ def make_plan(info: ModelInfo, config: EngineConfig, device: Device) -> MemoryPl
     wanted_bytes = -(-wanted // BLOCK_SIZE) * block_bytes
     if kv_bytes < wanted_bytes:
         raise ModelError(_shortage(info, config, device, wanted, wanted_bytes - kv_bytes))
+    spare_bytes = device.available_bytes - info.weight_bytes - RESERVE_BYTES - kv_bytes
     return MemoryPlan(
         device=device,
         kv_bytes_per_token=info.kv_bytes_per_token,
         kv_bytes=num_blocks * block_bytes,
         num_blocks=num_blocks,
         max_context=min(limit, num_blocks * BLOCK_SIZE),
+        step_tokens=_step_tokens(info, device.kind, spare_bytes),
     )
 
 
@@ -89,6 +97,13 @@ def _kv_budget(info: ModelInfo, config: EngineConfig, device: Device, limit: int
         return asked
     useful = MAX_CONTEXTS[device.kind] * (limit + BLOCK_SIZE) * info.kv_bytes_per_token
     return max(0, min(int(spare * KV_SHARE[device.kind]), useful))
+
+
+def _step_tokens(info: ModelInfo, kind: DeviceKind, spare_bytes: int) -> int:
+    """Return how many tokens' activations fit into a quarter of the reserve, or half of what is spare if more."""
+    num_bytes = max(RESERVE_BYTES // 4, spare_bytes // 2)
+    fitting = num_bytes // info.activation_bytes_per_token // MIN_STEP_TOKENS * MIN_STEP_TOKENS
+    return min(MAX_STEP_TOKENS[kind], max(MIN_STEP_TOKENS, fitting))
 
 
 def _shortage(info: ModelInfo, config: EngineConfig, device: Device, wanted: int, missing: int) -> str:

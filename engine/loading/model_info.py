@@ -34,6 +34,7 @@ class ModelInfo:
     quantization: str | None  # e.g. "4-bit", None for plain weights
     num_layers: int
     kv_bytes_per_token: int
+    activation_bytes_per_token: int  # that a prompt's slice needs for a moment, roughly
     eos_token_ids: frozenset[int]
     default_sampling: SamplingParams  # for requests that set nothing: greedy unless the folder says otherwise
     kv_bits: int  # of an element of KV: UNQUANTISED, 8 or 4
@@ -72,6 +73,7 @@ def read_model_info(path: Path, name: str, dtype: str | None, kv_bits: int) -> M
         quantization=_quantization(config),
         num_layers=num_layers,
         kv_bytes_per_token=kv_bytes_per_token(text_config, DTYPE_BYTES[dtype], kv_bits),
+        activation_bytes_per_token=activation_bytes_per_token(text_config, DTYPE_BYTES[dtype]),
         eos_token_ids=find_end_tokens(path, [config, text_config, generation], vocab_size),
         default_sampling=_default_sampling(path, generation),
         kv_bits=kv_bits,
@@ -91,6 +93,18 @@ def kv_bytes_per_token(config: dict[str, Any], item_bytes: int, kv_bits: int) ->
     except ValueError as error:
         raise cannot_quantise(error) from error
     return int(config["num_hidden_layers"]) * kv_heads * 2 * head_bytes
+
+
+def activation_bytes_per_token(config: dict[str, Any], item_bytes: int) -> int:
+    """Return the bytes that a token of a prompt's slice needs while a layer is computed, two layers at once.
+
+    They are its hidden states and the MLP's three wide ones; with experts, one hidden state for each as well.
+    """
+    hidden = int(config.get("hidden_size") or 4096)
+    wide = int(config.get("intermediate_size") or 4 * hidden)
+    experts = int(config.get("num_experts_per_tok") or 0)
+    wide = max(wide, experts * int(config.get("moe_intermediate_size") or wide))
+    return 2 * item_bytes * ((4 + 2 * experts) * hidden + 3 * wide)
 
 
 def cannot_quantise(error: ValueError) -> ModelError:

@@ -53,7 +53,7 @@ class OracleRunner:
         for chunk in plan.prefill:
             for slot, token in zip(_slots(chunk.slot_ranges)[chunk.start :], chunk.tokens, strict=True):
                 self._slots[slot] = token
-        self._results.append(StepResult(plan.step_id, tokens, 0.0))
+        self._results.append(StepResult(plan.step_id, tokens, 1e-5 * plan.num_tokens))
         return self._results.pop(0) if len(self._results) > self._lag else None
 
     def drain(self) -> StepResult | None:

@@ -1,5 +1,6 @@
 import pytest
 
+from pensieve.cache.blocks import BLOCK_SIZE
 from pensieve.scheduler.sequence import SequenceStatus
 
 from .driver import Driver, prompt_of, request
@@ -11,7 +12,6 @@ def test_a_long_prompt_is_prefilled_in_slices_between_decode_steps() -> None:
     short = driver.scheduler.add(request([1], max_tokens=50))
     driver.step()
     driver.scheduler.add(request(prompt_of(2, 600), max_tokens=1))
-    driver.step()  # a small slice, to learn what it takes
     for _ in range(9):
         plan = driver.step()
         assert plan is not None
@@ -67,14 +67,15 @@ def test_preempted_prompts_of_one_token_wait_without_blocks(lag: int) -> None:
 
 def test_a_slice_of_a_sequence_that_is_preempted_later_in_the_step_is_taken_out() -> None:
     """The shortest prompt is planned before the one that takes its blocks."""
-    driver = Driver(step_tokens=96)
-    prompts = [prompt_of(i, length) for i, length in enumerate([600, 500, 60])]
+    driver = Driver(num_blocks=128, step_tokens=1200)
+    prompts = [prompt_of(i, length) for i, length in enumerate([2000, 1400, 60])]
     oldest, long = (driver.scheduler.add(request(prompt)) for prompt in prompts[:2])
     driver.step()
     short = driver.scheduler.add(request(prompts[2]))
     driver.step()  # the oldest's turn: the short one only gets its place
     allocator = driver.scheduler.kv_cache.allocator
-    others = allocator.allocate(allocator.num_free - 2)
+    num_missing = (128 + 1200 - 59) // BLOCK_SIZE + 1 - len(long.block_table.blocks)
+    others = allocator.allocate(allocator.num_free - num_missing)
     plan = driver.scheduler.schedule()
     allocator.release(others)
     assert plan is not None

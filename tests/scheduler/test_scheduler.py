@@ -4,6 +4,7 @@ import pytest
 
 from pensieve.cache.blocks import BLOCK_SIZE
 from pensieve.engine.step import NOT_A_NUMBER, StepResult
+from pensieve.scheduler.config import SchedulerConfig
 from pensieve.scheduler.sequence import Sequence
 
 from .driver import Driver, prompt_of, request
@@ -127,3 +128,9 @@ def test_a_result_from_before_a_preemption_commits_nothing() -> None:
     assert sequence.num_committed_tokens == 0
     driver.finish()
     assert sequence.tokens == spell(prompt_of(1, 300), 4)
+
+
+def test_a_step_has_the_devices_tokens_unless_the_user_sets_them() -> None:
+    assert SchedulerConfig().with_step_tokens(2048).step_tokens == 2048
+    assert SchedulerConfig(step_tokens=300).with_step_tokens(2048).step_tokens == 300
+    assert SchedulerConfig(max_batch=4000).with_step_tokens(2048).step_tokens == 8000

@@ -11,7 +11,7 @@ from pensieve.engine.loading import memory_plan
 from pensieve.engine.loading.device import Device
 from pensieve.engine.loading.memory_plan import MemoryPlan, make_plan
 from pensieve.engine.loading.model_error import ModelError
-from pensieve.engine.loading.model_info import ModelInfo, kv_bytes_per_token
+from pensieve.engine.loading.model_info import ModelInfo, activation_bytes_per_token, kv_bytes_per_token
 from pensieve.engine.step import SamplingParams
 
 PHI_3 = ModelInfo(
@@ -25,6 +25,7 @@ PHI_3 = ModelInfo(
     quantization="4-bit",
     num_layers=32,
     kv_bytes_per_token=393_216,
+    activation_bytes_per_token=150_000,
     eos_token_ids=frozenset(),
     default_sampling=SamplingParams(),
     kv_bits=16,
@@ -131,3 +132,19 @@ def test_a_context_beyond_the_models_is_refused() -> None:
 
 def test_a_smaller_context_is_kept() -> None:
     assert plan(TOY, mac(11.4), max_context=4096).max_context == 4096
+
+
+def test_a_step_has_as_many_tokens_as_the_spare_memory_has_room_for() -> None:
+    small, large = plan(PHI_3, mac(8)), plan(PHI_3, mac(103))
+    assert memory_plan.MIN_STEP_TOKENS <= small.step_tokens < large.step_tokens == 8192
+    wide = replace(PHI_3, activation_bytes_per_token=10_000_000)
+    assert plan(wide, mac(11.4)).step_tokens == memory_plan.MIN_STEP_TOKENS
+    assert plan(PHI_3, host(103)).step_tokens == 2048
+
+
+def test_experts_need_a_hidden_state_each() -> None:
+    dense = {"hidden_size": 1000, "intermediate_size": 3000}
+    assert activation_bytes_per_token(dense, 2) == 4 * (4 * 1000 + 3 * 3000)
+    experts = dense | {"num_experts_per_tok": 8, "moe_intermediate_size": 500}
+    assert activation_bytes_per_token(experts, 2) == 4 * (20 * 1000 + 3 * 4000)
+    assert activation_bytes_per_token({}, 2) > 0

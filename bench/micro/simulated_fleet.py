@@ -1,0 +1,208 @@
+"""The scheduler over simulated devices, with a clock of its own: what its settings are worth to a fleet.
+
+    python -m pensieve.bench.micro.simulated_fleet
+    python -m pensieve.bench.micro.simulated_fleet --settings auto:250 512:60 --device M4 --trace long
+
+Every trace is played on every device with each setting `step tokens:target in ms`. The scheduler is the real
+one; only the time of a step comes from simulated_devices.py. A session sends its next turn as soon as it has
+the answer. The table has, in seconds, the wall time, the time to the first token of a turn, and the time of a
+whole turn; in milliseconds the time between tokens; and Jain's index of the sessions' mean turn time.
+"""
+
+import argparse
+import random
+from collections import abc
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from ...cache.blocks import BLOCK_SIZE
+from ...engine.step import SamplingParams, StepPlan, StepResult
+from ...scheduler.config import SchedulerConfig
+from ...scheduler.scheduler import Scheduler
+from ...scheduler.sequence import Request, Sequence
+from ...scheduler.step_load import StepLoad
+from ..report import table
+from ..summary import percentile
+from .simulated_devices import DEVICES, Device
+
+MAX_CONTEXT = 100_000
+MAX_STEP_TOKENS = 8192
+"""Step tokens of the setting `auto`."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A fleet's work, in tokens. The numbers of turns and the lengths go round among the sessions."""
+
+    name: str
+    sessions: int
+    turns: int
+    shared: int  # tokens that all prompts begin with
+    new: int  # new tokens of each turn
+    answer: int
+    long: int = 0  # tokens of one further prompt, which arrives when each other session decodes
+
+    def scaled(self, factor: float) -> "Trace":
+        """Return the trace with shorter prompts."""
+        shared, new, long = (round(factor * count) for count in (self.shared, self.new, self.long))
+        return Trace(self.name, self.sessions, self.turns, shared, new, self.answer, long)
+
+
+TRACES = (
+    Trace("16 x 3 turns", sessions=16, turns=3, shared=24_000, new=2000, answer=128),
+    Trace("60k beside 15", sessions=15, turns=1, shared=0, new=8000, answer=1000, long=60_000),
+    Trace("8 short", sessions=8, turns=3, shared=1000, new=200, answer=200),
+    Trace("one session", sessions=1, turns=3, shared=24_000, new=2000, answer=128),
+)
+
+
+class SimulatedEngine:
+    """A device with a clock; queues one step ahead where the device does."""
+
+    def __init__(self, device: Device) -> None:
+        self.now_s = 0.0
+        self._device = device
+        self._rng = random.Random(0)
+        self._lengths: set[int] = set()
+        self._free_s = 0.0  # when the device will have done all that is queued
+        self._in_flight: tuple[StepPlan, float, float] | None = None  # with its start and end
+        self._read_s = 0.0
+
+    def step(self, plan: StepPlan) -> StepResult | None:
+        """Queue a plan. Returns the oldest result, at its time, unless the pipeline fills."""
+        lengths = {len(chunk.tokens) for chunk in plan.prefill}
+        seconds = self._device.draw(StepLoad.of(plan), self._rng, is_new=not lengths <= self._lengths)
+        self._lengths |= lengths
+        previous = self._in_flight
+        self._free_s = max(self._free_s, self.now_s) + seconds
+        self._in_flight = plan, self.now_s, self._free_s
+        if not self._device.is_ahead:
+            return self.drain()
+        return None if previous is None else self._read(previous)
+
+    def drain(self) -> StepResult | None:
+        """Return the result in flight, if any."""
+        in_flight, self._in_flight = self._in_flight, None
+        return None if in_flight is None else self._read(in_flight)
+
+    def _read(self, step: tuple[StepPlan, float, float]) -> StepResult:
+        plan, start_s, end_s = step
+        begun_s, self.now_s = max(start_s, self._read_s), max(self.now_s, end_s)
+        self._read_s = self.now_s
+        return StepResult(plan.step_id, {row.seq_id: 0 for row in plan.decode}, self.now_s - begun_s)
+
+
+@dataclass
+class Turn:
+    """One request: when it was sent and when its tokens came, in seconds."""
+
+    session: int
+    sent_s: float
+    token_s: list[float] = field(default_factory=list)
+
+
+class Play:
+    """One trace on one device with one setting."""
+
+    def __init__(self, trace: Trace, device: Device, config: SchedulerConfig) -> None:
+        self._trace = trace
+        self._engine = SimulatedEngine(device)
+        self._scheduler = Scheduler(config, 2_000_000 // BLOCK_SIZE, MAX_CONTEXT)
+        self._rng = random.Random(1)
+        self._shared = self._draw(trace.shared)
+        self._turns: dict[int, Turn] = {}  # by seq_id
+        self.done: list[Turn] = []
+        self.long: list[Turn] = []
+
+    def _draw(self, count: int) -> list[int]:
+        return self._rng.choices(range(1, 1000), k=count)
+
+    def run(self) -> None:
+        """Play the trace to its end."""
+        for session in range(self._trace.sessions):
+            self._send(session, self._shared)
+        waits_for_long = self._trace.long > 0
+        while self._scheduler.has_work:
+            if waits_for_long and all(turn.token_s for turn in self._turns.values()):
+                waits_for_long = False
+                self._add(-1, self._draw(self._trace.long), 16)
+            plan = self._scheduler.schedule()
+            result = self._engine.drain() if plan is None else self._engine.step(plan)
+            for progress in [] if result is None else self._scheduler.update(result):
+                self._turns[progress.sequence.seq_id].token_s += [self._engine.now_s] * len(progress.tokens)
+                if progress.sequence.finish_reason is not None:
+                    self._end(progress.sequence)
+
+    def _send(self, session: int, history: list[int]) -> None:
+        self._add(session, history + self._draw(self._trace.new), self._trace.answer)
+
+    def _add(self, session: int, prompt: list[int], max_tokens: int) -> None:
+        sequence = self._scheduler.add(Request(prompt, SamplingParams(), max_tokens))
+        self._turns[sequence.seq_id] = Turn(session, self._engine.now_s)
+
+    def _end(self, sequence: Sequence) -> None:
+        turn = self._turns.pop(sequence.seq_id)
+        (self.long if turn.session < 0 else self.done).append(turn)
+        played = sum(other.session == turn.session for other in self.done)
+        if turn.session >= 0 and played < self._trace.turns:
+            self._send(turn.session, sequence.tokens)
+
+    def figures(self) -> list[str]:
+        """Return the table's figures."""
+        first = [turn.token_s[0] - turn.sent_s for turn in self.done]
+        whole = [turn.token_s[-1] - turn.sent_s for turn in self.done]
+        gaps = [later - earlier for turn in self.done for earlier, later in pairwise(turn.token_s)]
+        means = [
+            sum(turn.token_s[-1] - turn.sent_s for turn in self.done if turn.session == session)
+            for session in range(self._trace.sessions)
+        ]
+        jain = sum(means) ** 2 / (len(means) * sum(mean**2 for mean in means))
+        ends = [turn.token_s[-1] for turn in self.done + self.long]
+        long = [turn.token_s[0] - turn.sent_s for turn in self.long]
+        seconds = [max(ends), percentile(first, 0.5), percentile(first, 0.95), *(long or [None])]
+        times = [percentile(gaps, 0.5), percentile(gaps, 0.99), max(gaps)]
+        return [
+            *("-" if value is None else f"{value:.2f}" for value in seconds),
+            *("-" if value is None else f"{1e3 * value:.0f}" for value in times),
+            f"{sum(whole) / len(whole):.2f}",
+            f"{jain:.3f}",
+        ]
+
+
+HEAD = (
+    *("setting", "wall", "TTFT p50", "TTFT p95", "long TTFT"),
+    *("ITL p50", "ITL p99", "ITL max", "mean turn", "Jain"),
+)
+
+
+def read_setting(text: str) -> tuple[int, float]:
+    """Read `step tokens:target`. Raises ValueError."""
+    tokens, target = text.split(":")
+    return MAX_STEP_TOKENS if tokens == "auto" else int(tokens), float(target)
+
+
+def main(arguments: abc.Sequence[str] | None = None) -> None:
+    """Play the traces and print a table for each device and trace."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--settings", nargs="+", default=["auto:250", "auto:100", "auto:500", "512:250"])
+    parser.add_argument("--device", default="", help="part of a device's name (default: all)")
+    parser.add_argument("--trace", default="", help="part of a trace's name (default: all)")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the prompts' lengths")
+    options = parser.parse_args(arguments)
+    for device in DEVICES:
+        for trace in TRACES:
+            if options.device in device.name and options.trace in trace.name:
+                print(f"\n{device.name}, {trace.name}\n")
+                lines = []
+                for setting in options.settings:
+                    tokens, target_ms = read_setting(setting)
+                    play = Play(trace.scaled(options.scale), device, SchedulerConfig(32, tokens, target_ms))
+                    play.run()
+                    lines.append([setting, *play.figures()])
+                print(table(HEAD, lines), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+"""How long a step takes, as a sum of parts that is fitted to the steps measured so far.
+
+    seconds = decode pass + a * rows + b * tokens that the rows attend to
+            + pass of the first slice + passes of further slices + c * prompt tokens + d * pairs of tokens
+            - what decode rows and slices save by sharing a step
+
+Each pass over the model has a fixed part (its weights are read, its kernels are launched), so that the time
+of a step divided by its tokens says little about the next step. All parts are fitted, and none is negative.
+Where rows and slices go through the model together, the saving grows to a whole pass; where each has a pass
+of its own, the saving stays 0.
+
+The fit is least squares over sums that forget slowly, solved anew when a prediction is asked for. Three kinds
+of steps (only rows, only slices, both) have sums of their own, because a long answer must not make the model
+forget what prompts cost. Three things keep the model stable:
+
+* A step's error is measured relative to the longer of the predicted and the measured time. The error of one
+  step is then at most 1, and a step that is ten times too slow, as the first of a new shape may be, pulls
+  less than a usual one.
+* A weak pull towards the proportions of a typical device decides where steps leave it open, such as which
+  part of the very first step was fixed.
+* The median of measured to fitted time over the last steps of a kind corrects the fit. Where it leaves what
+  is usual for the kind, the machine has become slower or faster, and the times of all kinds are scaled.
+
+The engine measures truthful times: each result, also that of a step without decode rows, comes when its step
+is computed.
+"""
+
+import math
+from collections import deque
+
+from .step_load import StepLoad
+
+TYPICAL = (10e-3, 1e-4, 2e-8, 10e-3, 10e-3, 2e-5, 2e-9, 10e-3)
+"""Seconds of each part on one typical device, in the order of `_parts`. Only the proportions matter."""
+
+NUM_PARTS = len(TYPICAL)
+SLICE_PASS, FURTHER_SLICE, TOKENS, PAIRS, SAVING = range(3, NUM_PARTS)
+
+MEMORY = 100
+"""Steps of a kind after which an older step counts 1/e of a new one."""
+
+PULL = 1e-3
+"""Weight of the pull towards a typical device's proportions, where a step that is predicted well has 1."""
+
+RECENT = 9
+"""Steps of a kind whose median corrects the fit."""
+
+MIXED_IN_A_ROW = 16
+"""Steps with rows and slices in a row, after which a step without slices shows what rows alone cost."""
+
+JUMP = 1.5
+"""A kind's correction that differs so much from the usual one means that the machine has changed its speed."""
+
+FIRST_TOKENS = 128
+"""Prompt tokens up to which predictions count before a step is measured."""
+
+GROWTH = 4
+"""Predictions count up to so many times the prompt tokens of the largest measured step."""
+
+
+class StepCost:
+    """Predicts the time of steps from the time of past ones. Its memory is bounded."""
+
+    def __init__(self) -> None:
+        self._kinds = {kind: _KindOfStep() for kind in ((True, False), (False, True), (True, True))}
+        self._weights = [1.0] * NUM_PARTS  # of the parts, as multiples of TYPICAL
+        self._slowness = 1.0  # of the machine, since the first steps that the sums hold
+        self._log_scale = 0.0  # mean logarithm of measured time to TYPICAL's
+        self._num_steps = 0
+        self._is_stale = False
+        self._most_tokens = 0
+        self._mixed_in_a_row = 0
+
+    @property
+    def known_tokens(self) -> int:
+        """Prompt tokens of a step up to which predictions can be relied on."""
+        return max(FIRST_TOKENS, GROWTH * self._most_tokens)
+
+    @property
+    def needs_rows_alone(self) -> bool:
+        """Whether the next step with decode rows should have no slices, to be measured."""
+        return self._mixed_in_a_row >= MIXED_IN_A_ROW
+
+    def record(self, load: StepLoad, elapsed_s: float) -> None:
+        """Learn that a step of `load` took `elapsed_s`."""
+        parts, elapsed_s = _parts(load), max(elapsed_s, 1e-7) / self._slowness
+        self._num_steps += 1
+        change = math.log(elapsed_s / max(1e-12, _sum([1.0] * SAVING + [0.0], parts)))
+        self._log_scale += (change - self._log_scale) / min(self._num_steps, MEMORY)
+        kind = self._kinds[_kind(load)]
+        expected_s = kind.correction * _sum(self._weights, parts) if self._num_steps > 1 else 0.0
+        kind.add(parts, elapsed_s, max(elapsed_s, expected_s))
+        self._most_tokens = max(self._most_tokens, load.tokens)
+        if load.rows:
+            self._mixed_in_a_row = self._mixed_in_a_row + 1 if load.slices else 0
+        self._is_stale = True
+        if self._num_steps % RECENT == 0:  # where no prediction is asked for, a change of speed shows as well
+            self._refresh()
+
+    def predict(self, load: StepLoad) -> float:
+        """Return the seconds that a step of `load` will take."""
+        self._refresh()
+        return self._factor(load) * _sum(self._weights, _parts(load))
+
+    def tokens_within(self, load: StepLoad, start: int, limit_s: float) -> int:
+        """Return how many tokens a slice at `start` may have, added to `load`, for a step of `limit_s`.
+
+        0 where the pass itself takes too long.
+        """
+        empty = load.with_slice(start, 0)
+        left_s = limit_s - self.predict(empty)
+        return self._tokens_of(left_s / self._factor(empty), start)
+
+    def worthwhile_tokens(self, load: StepLoad, start: int, fixed_share: float) -> int:
+        """Return how many tokens a slice at `start` needs for its pass to be `fixed_share` of its cost.
+
+        load: what the slice is added to.
+        """
+        self._refresh()
+        before, after = _parts(load), _parts(load.with_slice(start, 0))
+        fixed_s = _sum(self._weights, after) - _sum(self._weights, before)
+        return 1 + self._tokens_of(fixed_s * (1 / fixed_share - 1), start)
+
+    def _factor(self, load: StepLoad) -> float:
+        """Return the factor between the fit and the seconds of steps like `load`."""
+        return self._slowness * self._kinds[_kind(load)].correction
+
+    def _tokens_of(self, seconds: float, start: int) -> int:
+        """Return how many tokens at `start` fill `seconds`, their pass and the correction left out."""
+        if seconds <= 0:
+            return 0
+        pair_s = self._weights[PAIRS] * TYPICAL[PAIRS]
+        token_s = self._weights[TOKENS] * TYPICAL[TOKENS] + pair_s * (start + 0.5)
+        # The positive root of pair_s / 2 * n**2 + token_s * n = seconds, in the form that divides by no 0.
+        divisor = token_s + math.sqrt(token_s**2 + 2 * pair_s * seconds)
+        return int(min(self.known_tokens, 2 * seconds / max(divisor, 1e-12)))
+
+    def _refresh(self) -> None:
+        """Fit the parts to all steps measured so far."""
+        if not self._is_stale:
+            return
+        self._is_stale = False
+        scale = math.exp(self._log_scale)
+        matrix = [
+            [sum(kind.matrix[i][j] for kind in self._kinds.values()) for j in range(NUM_PARTS)]
+            for i in range(NUM_PARTS)
+        ]
+        right = [sum(kind.right[i] for kind in self._kinds.values()) for i in range(NUM_PARTS)]
+        for i in range(NUM_PARTS):
+            matrix[i][i] += PULL / scale**2
+            right[i] += PULL / scale if i != SAVING else 0.0
+        self._weights = _solve_positive(matrix, right)
+        # A slice that shares its pass costs no less than nothing.
+        self._weights[SAVING] = min(self._weights[SAVING], self._weights[SLICE_PASS])
+        for kind in self._kinds.values():
+            self._slowness *= kind.correct(self._weights)
+
+
+class _KindOfStep:
+    """The measured steps of one kind: sums for the fit, and the last few steps.
+
+    matrix, right: sums of products of the steps' parts, and of parts and times; errors are relative.
+    correction: the kind's measured time, relative to the fitted one, lately.
+    """
+
+    def __init__(self) -> None:
+        self.matrix = [[0.0] * NUM_PARTS for _ in range(NUM_PARTS)]
+        self.right = [0.0] * NUM_PARTS
+        self.correction = 1.0
+        self._usual = 1.0  # correction
+        self._num_steps = 0
+        self._recent: deque[tuple[list[float], float]] = deque(maxlen=RECENT)
+
+    def add(self, parts: list[float], elapsed_s: float, unit_s: float) -> None:
+        """Add a step. Its error counts relative to `unit_s`."""
+        self._num_steps += 1
+        decay = 1 - 1 / MEMORY
+        shares, time = [part / unit_s for part in parts], elapsed_s / unit_s
+        self.matrix = [
+            [decay * old + share * other for old, other in zip(row, shares, strict=True)]
+            for row, share in zip(self.matrix, shares, strict=True)
+        ]
+        self.right = [decay * old + share * time for old, share in zip(self.right, shares, strict=True)]
+        self._recent.append((parts, elapsed_s))
+
+    def correct(self, weights: list[float]) -> float:
+        """Set the correction for `weights`. Returns by how much the machine has become slower.
+
+        Of two middle steps, the faster one counts.
+        """
+        ratios = [elapsed_s / max(_sum(weights, parts), 1e-9) for parts, elapsed_s in self._recent]
+        self.correction = _median(ratios)
+        change = self.correction / self._usual
+        if self._num_steps <= 2 * RECENT:
+            self._usual = self.correction
+        elif 1 / JUMP < change < JUMP:
+            self._usual += (self.correction - self._usual) / RECENT
+        else:
+            self.correction = self._usual
+            change = (
+                _median(ratios[RECENT // 2 :]) / self._usual
+            )  # the newer half: most of the others are old
+            self._recent = deque(((parts, each_s / change) for parts, each_s in self._recent), maxlen=RECENT)
+            return change
+        return 1.0
+
+
+def _median(ratios: list[float]) -> float:
+    return sorted(ratios)[(len(ratios) - 1) // 2] if ratios else 1.0
+
+
+def _kind(load: StepLoad) -> tuple[bool, bool]:
+    return load.rows > 0, load.slices > 0
+
+
+def _parts(load: StepLoad) -> list[float]:
+    """Return the seconds of each part on the typical device."""
+    counts = (
+        load.rows > 0,
+        load.rows,
+        load.rows_context,
+        load.slices > 0,
+        max(0, load.slices - 1),
+        load.tokens,
+        load.pairs,
+        -(load.rows > 0 and load.slices > 0),
+    )
+    return [count * typical_s for count, typical_s in zip(counts, TYPICAL, strict=True)]
+
+
+def _sum(weights: list[float], parts: list[float]) -> float:
+    return sum(weight * part for weight, part in zip(weights, parts, strict=True))
+
+
+def _solve_positive(matrix: list[list[float]], right: list[float]) -> list[float]:
+    """Return x of `matrix` x = `right`, but 0 for entries below 0, and the others made to fit."""
+    kept = list(range(len(right)))
+    while True:
+        found = _solve([[matrix[i][j] for j in kept] for i in kept], [right[i] for i in kept])
+        negative = {index for index, value in zip(kept, found, strict=True) if value < 0}
+        if not negative:
+            result = [0.0] * len(right)
+            for index, value in zip(kept, found, strict=True):
+                result[index] = value
+            return result
+        kept = [index for index in kept if index not in negative]
+
+
+def _solve(matrix: list[list[float]], right: list[float]) -> list[float]:
+    """Solve a positive definite system by elimination. Changes its arguments."""
+    size = len(right)
+    for i in range(size):
+        for j in range(i + 1, size):
+            factor = matrix[j][i] / matrix[i][i]
+            for k in range(i, size):
+                matrix[j][k] -= factor * matrix[i][k]
+            right[j] -= factor * right[i]
+    result = [0.0] * size
+    for i in reversed(range(size)):
+        rest = right[i] - sum(matrix[i][k] * result[k] for k in range(i + 1, size))
+        result[i] = rest / matrix[i][i]
+    return result
