@@ -18,8 +18,8 @@ class SchedulerConfig:
     itl_target_ms: float = field(
         default=250.0,
         metadata={
-            "help": "time between tokens, in milliseconds, to which slices of prompts are cut; prompts get at "
-            "least half of the device, whatever the target"
+            "help": "time between tokens, in milliseconds, to which slices of prompts are cut; prompts get "
+            "at least half of the device, whatever the target"
         },
     )
     max_waiting: int = field(

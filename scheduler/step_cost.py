@@ -49,7 +49,7 @@ MIXED_IN_A_ROW = 16
 """Steps with rows and slices in a row, after which a step without slices shows what rows alone cost."""
 
 JUMP = 1.5
-"""A kind's correction that differs so much from the usual one means that the machine has changed its speed."""
+"""Where a kind's correction is so many times the usual one, or less, the machine has changed its speed."""
 
 FIRST_TOKENS = 128
 """Prompt tokens up to which predictions count before a step is measured."""
@@ -197,9 +197,7 @@ class _KindOfStep:
             self._usual += (self.correction - self._usual) / RECENT
         else:
             self.correction = self._usual
-            change = (
-                _median(ratios[RECENT // 2 :]) / self._usual
-            )  # the newer half: most of the others are old
+            change = _median(ratios[RECENT // 2 :]) / self._usual  # the newer half: the others may be old
             self._recent = deque(((parts, each_s / change) for parts, each_s in self._recent), maxlen=RECENT)
             return change
         return 1.0

@@ -12,7 +12,7 @@ from ...scheduler.step_load import StepLoad
 
 
 @dataclass(frozen=True)
-class Device:
+class SimulatedDevice:
     """A device that serves one model. Times are seconds.
 
     Weights that only a share of tokens use, as those of a mixture of experts, are read by the share of
@@ -43,7 +43,8 @@ class Device:
         return attention_s + slices_s + (self._pass_s(load.rows, 0) if load.rows else 0.0)
 
     def _pass_s(self, num_read: float, num_computed: float) -> float:
-        read_s = self.dense_s + self.experts_s * (1 - (1 - self.experts_share) ** num_read)
+        share_read: float = 1 - (1 - self.experts_share) ** num_read
+        read_s = self.dense_s + self.experts_s * share_read
         return self.launch_s + max(read_s, num_computed * self.token_s)
 
     def draw(self, load: StepLoad, rng: random.Random, is_new: bool) -> float:
@@ -53,7 +54,7 @@ class Device:
 
 # H200, Qwen3-4B shape, bf16: a decode pass of 10 to 17 ms at 16 rows, bound by the host; a slice's pass of
 # 10 ms and 22 us a token, attention at 400 TFLOPS; measured there. A new length cost 60 ms once.
-H200 = Device(
+H200 = SimulatedDevice(
     name="H200, 4B bf16",
     launch_s=8e-3,
     dense_s=2e-3,
@@ -69,7 +70,7 @@ H200 = Device(
 
 # M4 Pro, 273 GB/s, 30B-A3B 4-bit: 17 GB of weights, 1 GB of them dense; 8 of 128 experts a token. mlx-lm's
 # BENCHMARKS.md has 1754 prompt tokens/s and 113 tokens/s for an M4 Max, with twice the bandwidth and cores.
-M4_PRO = Device(
+M4_PRO = SimulatedDevice(
     name="M4 Pro, 30B-A3B 4-bit",
     launch_s=6e-3,
     dense_s=1.0 / 273,
@@ -84,7 +85,7 @@ M4_PRO = Device(
 
 # M5 Max, 614 GB/s, 27B 4-bit: 15 GB of weights. LM Studio decodes 26 tokens/s; splash takes 30 to 32 s for a
 # cold prompt of 22,400 tokens (its issue 37). KV of 64 KiB a token.
-M5_MAX = Device(
+M5_MAX = SimulatedDevice(
     name="M5 Max, 27B 4-bit",
     launch_s=10e-3,
     dense_s=15.0 / 614,
@@ -98,7 +99,7 @@ M5_MAX = Device(
 )
 
 # Two cores, the random model of `make bench`: fitted to the records of served_steps.py.
-CPU = Device(
+CPU = SimulatedDevice(
     name="2-core CPU, toy",
     launch_s=4e-3,
     dense_s=0,

@@ -23,7 +23,7 @@ from ...scheduler.sequence import Request, Sequence
 from ...scheduler.step_load import StepLoad
 from ..report import table
 from ..summary import percentile
-from .simulated_devices import DEVICES, Device
+from .simulated_devices import DEVICES, SimulatedDevice
 
 MAX_CONTEXT = 100_000
 MAX_STEP_TOKENS = 8192
@@ -31,7 +31,7 @@ MAX_STEP_TOKENS = 8192
 
 
 @dataclass(frozen=True)
-class Trace:
+class TokenTrace:
     """A fleet's work, in tokens. The numbers of turns and the lengths go round among the sessions."""
 
     name: str
@@ -42,24 +42,24 @@ class Trace:
     answer: int
     long: int = 0  # tokens of one further prompt, which arrives when each other session decodes
 
-    def scaled(self, factor: float) -> "Trace":
+    def scaled(self, factor: float) -> "TokenTrace":
         """Return the trace with shorter prompts."""
         shared, new, long = (round(factor * count) for count in (self.shared, self.new, self.long))
-        return Trace(self.name, self.sessions, self.turns, shared, new, self.answer, long)
+        return TokenTrace(self.name, self.sessions, self.turns, shared, new, self.answer, long)
 
 
 TRACES = (
-    Trace("16 x 3 turns", sessions=16, turns=3, shared=24_000, new=2000, answer=128),
-    Trace("60k beside 15", sessions=15, turns=1, shared=0, new=8000, answer=1000, long=60_000),
-    Trace("8 short", sessions=8, turns=3, shared=1000, new=200, answer=200),
-    Trace("one session", sessions=1, turns=3, shared=24_000, new=2000, answer=128),
+    TokenTrace("16 x 3 turns", sessions=16, turns=3, shared=24_000, new=2000, answer=128),
+    TokenTrace("60k beside 15", sessions=15, turns=1, shared=0, new=8000, answer=1000, long=60_000),
+    TokenTrace("8 short", sessions=8, turns=3, shared=1000, new=200, answer=200),
+    TokenTrace("one session", sessions=1, turns=3, shared=24_000, new=2000, answer=128),
 )
 
 
 class SimulatedEngine:
     """A device with a clock; queues one step ahead where the device does."""
 
-    def __init__(self, device: Device) -> None:
+    def __init__(self, device: SimulatedDevice) -> None:
         self.now_s = 0.0
         self._device = device
         self._rng = random.Random(0)
@@ -93,7 +93,7 @@ class SimulatedEngine:
 
 
 @dataclass
-class Turn:
+class TimedTurn:
     """One request: when it was sent and when its tokens came, in seconds."""
 
     session: int
@@ -101,24 +101,24 @@ class Turn:
     token_s: list[float] = field(default_factory=list)
 
 
-class Play:
+class SimulatedPlay:
     """One trace on one device with one setting."""
 
-    def __init__(self, trace: Trace, device: Device, config: SchedulerConfig) -> None:
+    def __init__(self, trace: TokenTrace, device: SimulatedDevice, config: SchedulerConfig) -> None:
         self._trace = trace
         self._engine = SimulatedEngine(device)
         self._scheduler = Scheduler(config, 2_000_000 // BLOCK_SIZE, MAX_CONTEXT)
         self._rng = random.Random(1)
         self._shared = self._draw(trace.shared)
-        self._turns: dict[int, Turn] = {}  # by seq_id
-        self.done: list[Turn] = []
-        self.long: list[Turn] = []
+        self._turns: dict[int, TimedTurn] = {}  # by seq_id
+        self.done: list[TimedTurn] = []
+        self.long: list[TimedTurn] = []
 
     def _draw(self, count: int) -> list[int]:
         return self._rng.choices(range(1, 1000), k=count)
 
     def run(self) -> None:
-        """Play the trace to its end."""
+        """SimulatedPlay the trace to its end."""
         for session in range(self._trace.sessions):
             self._send(session, self._shared)
         waits_for_long = self._trace.long > 0
@@ -138,7 +138,7 @@ class Play:
 
     def _add(self, session: int, prompt: list[int], max_tokens: int) -> None:
         sequence = self._scheduler.add(Request(prompt, SamplingParams(), max_tokens))
-        self._turns[sequence.seq_id] = Turn(session, self._engine.now_s)
+        self._turns[sequence.seq_id] = TimedTurn(session, self._engine.now_s)
 
     def _end(self, sequence: Sequence) -> None:
         turn = self._turns.pop(sequence.seq_id)
@@ -159,7 +159,7 @@ class Play:
         jain = sum(means) ** 2 / (len(means) * sum(mean**2 for mean in means))
         ends = [turn.token_s[-1] for turn in self.done + self.long]
         long = [turn.token_s[0] - turn.sent_s for turn in self.long]
-        seconds = [max(ends), percentile(first, 0.5), percentile(first, 0.95), *(long or [None])]
+        seconds = [max(ends), percentile(first, 0.5), percentile(first, 0.95), percentile(long, 1.0)]
         times = [percentile(gaps, 0.5), percentile(gaps, 0.99), max(gaps)]
         return [
             *("-" if value is None else f"{value:.2f}" for value in seconds),
@@ -182,7 +182,7 @@ def read_setting(text: str) -> tuple[int, float]:
 
 
 def main(arguments: abc.Sequence[str] | None = None) -> None:
-    """Play the traces and print a table for each device and trace."""
+    """SimulatedPlay the traces and print a table for each device and trace."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -198,7 +198,9 @@ def main(arguments: abc.Sequence[str] | None = None) -> None:
                 lines = []
                 for setting in options.settings:
                     tokens, target_ms = read_setting(setting)
-                    play = Play(trace.scaled(options.scale), device, SchedulerConfig(32, tokens, target_ms))
+                    play = SimulatedPlay(
+                        trace.scaled(options.scale), device, SchedulerConfig(32, tokens, target_ms)
+                    )
                     play.run()
                     lines.append([setting, *play.figures()])
                 print(table(HEAD, lines), flush=True)

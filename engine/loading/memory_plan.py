@@ -100,7 +100,7 @@ def _kv_budget(info: ModelInfo, config: EngineConfig, device: Device, limit: int
 
 
 def _step_tokens(info: ModelInfo, kind: DeviceKind, spare_bytes: int) -> int:
-    """Return how many tokens' activations fit into a quarter of the reserve, or half of what is spare if more."""
+    """Return how many tokens' activations fit into a quarter of the reserve, or half of the spare bytes."""
     num_bytes = max(RESERVE_BYTES // 4, spare_bytes // 2)
     fitting = num_bytes // info.activation_bytes_per_token // MIN_STEP_TOKENS * MIN_STEP_TOKENS
     return min(MAX_STEP_TOKENS[kind], max(MIN_STEP_TOKENS, fitting))
