@@ -10,7 +10,9 @@ from ...engine.attention.paged_model import PagedModel
 from ...engine.fused_model import fuse
 from ...engine.runner import Runner, Sampled, StepInFlight
 from ...engine.selfcheck import usable_kernels
+from ...engine.served_model import ServedModel
 from ...engine.step import StepPlan, StepResult
+from ...scheduler.config import SchedulerConfig
 from ...scheduler.scheduler import Scheduler
 from ...scheduler.sequence import Progress
 
@@ -44,6 +46,11 @@ def timed_runner(paged: PagedModel, num_tokens: int) -> TimedRunner:
         paged = fuse(paged)
     kernels = None if on_host else usable_kernels(paged)
     return TimedRunner(paged, -(-num_tokens // BLOCK_SIZE), on_host, kernels)
+
+
+def served_scheduler(served: ServedModel, config: SchedulerConfig) -> Scheduler:
+    """Return a scheduler as the server makes it from its flags for a model that `build` has made."""
+    return Scheduler(config.with_step_tokens(served.step_tokens), served.num_blocks, served.max_context)
 
 
 class SteppedOnce(NamedTuple):

@@ -21,14 +21,13 @@ from ...engine.loading.build import build, plan_model
 from ...engine.loading.tokenizer import load_tokenizer
 from ...engine.step import SamplingParams
 from ...scheduler.config import SchedulerConfig
-from ...scheduler.scheduler import Scheduler
 from ...scheduler.sequence import Request
 from ..config import TraceConfig
 from ..fleet import Record, play
 from ..random_model import write_model
 from ..servers import SERVERS, client, install, running
 from ..trace import Trace, make_trace
-from .bare_engine import BareEngine
+from .bare_engine import BareEngine, served_scheduler
 from .shapes import SHAPES, write_random_model
 
 MAX_CONTEXT = 8192
@@ -46,8 +45,7 @@ class InProcessModel:
 
     def rate(self, trace: Trace) -> float:
         """Return the tokens/s of the trace's first turns, all queued at once."""
-        served = self._served
-        scheduler = Scheduler(SchedulerConfig(), served.num_blocks, served.num_kv_tokens)
+        scheduler = served_scheduler(self._served, SchedulerConfig())
         engine = BareEngine(self._runner, scheduler)
         times: dict[int, list[float]] = {}
         for prompt in self._prompts(trace):

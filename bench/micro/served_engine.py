@@ -9,9 +9,8 @@ from pathlib import Path
 from ...api.command.cli import make_parser, read_settings
 from ...engine.loading.build import build, plan_model
 from ...engine.step import SamplingParams, StepPlan
-from ...scheduler.scheduler import Scheduler
 from ...scheduler.sequence import Request, Sequence
-from .bare_engine import BareEngine, SteppedOnce
+from .bare_engine import BareEngine, SteppedOnce, served_scheduler
 from .case_report import spread_ms
 from .served_sizes import ServedSizes
 
@@ -36,8 +35,7 @@ class ServedEngine(BareEngine):
         started_s = time.perf_counter()
         runner, self.served = build(plan_model(folder, settings.engine), settings.engine)
         self.build_s = time.perf_counter() - started_s
-        scheduler = Scheduler(settings.scheduler, self.served.num_blocks, self.served.max_context)
-        super().__init__(runner, scheduler)
+        super().__init__(runner, served_scheduler(self.served, settings.scheduler))
         self.sizes = sizes
         self.steps: list[TimedStep] = []
         self.times: dict[int, list[float]] = {}  # when each sequence's tokens came, by seq_id
