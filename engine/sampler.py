@@ -1,4 +1,4 @@
-"""One vectorised sampler for the whole decode batch."""
+"""Chooses the tokens of the whole decode batch: on a GPU in vectorised MLX, on the CPU in NumPy."""
 
 from collections.abc import Callable
 from functools import cache
@@ -6,20 +6,32 @@ from functools import cache
 import mlx.core as mx
 import numpy as np
 
+from .host_sampler import sample_on_host
 from .step import NOT_A_NUMBER, DecodeRow
 
 
 def sample(logits: mx.array, rows: list[DecodeRow]) -> mx.array:
-    """Choose each row's next token: (rows, vocab) logits give (rows,) tokens; lazy.
+    """Choose each row's next token: (rows, vocab) logits give (rows,) int32 tokens; lazy, but not on the CPU.
 
     A row's token depends on its own logits, settings, seed and position only, never on other rows. With
     temperature 0 it is the exact argmax; a row with NaN gives NOT_A_NUMBER. Temperature comes first, then
     top_k, top_p and min_p, as in vLLM.
 
     A row with a mask, `allowed`, keeps the token that is drawn without the mask if the mask allows it; else
-    the draw is repeated on the allowed logits, with the same noise. So the token is the same whether the mask
-    is known at once, or a token drawn without it is refused and drawn again with it. Where top_k, top_p and
-    min_p drop nothing, it is drawn from the masked distribution, as the noise belongs to the token.
+    the token is drawn again, from the allowed logits. So the token is the same whether the mask is known at
+    once, or a token drawn without it is refused and drawn again with it. Where top_k, top_p and min_p drop
+    nothing, it is drawn from the masked distribution.
+    """
+    if mx.default_device() == mx.Device(mx.gpu):
+        return sample_on_device(logits, rows)
+    return mx.array(sample_on_host(np.asarray(logits.astype(mx.float32)), rows))
+
+
+def sample_on_device(logits: mx.array, rows: list[DecodeRow]) -> mx.array:
+    """Choose tokens as `sample` does, in MLX; lazy.
+
+    A token that a mask refuses is drawn again with the same noise, which belongs to the token: so the second
+    draw is one from the masked distribution.
     """
     tokens = _sample_unmasked(logits, rows)
     places = [i for i, row in enumerate(rows) if row.allowed is not None]

@@ -66,7 +66,7 @@ def step_graph(folder: Path, model_type: str, layers: int, sampling: SamplingPar
             pools.write_fences = [mx.zeros((MIN_KERNEL_ELEMENTS,)) for _ in pools.write_fences]
             mx.eval(pools.arrays(), pools.write_fences)
             logits = runner.logits(batch)
-        return Graph(folder / "graph", [sampler.sample(logits, batch), *pools.write_fences], {})
+        return Graph(folder / "graph", [sampler.sample_on_device(logits, batch), *pools.write_fences], {})
 
 
 def operations(graph: Graph) -> Counter[str]:

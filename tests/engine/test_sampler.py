@@ -5,8 +5,19 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from pensieve.engine.sampler import sample
+from pensieve.engine import sampler
 from pensieve.engine.step import NOT_A_NUMBER, DecodeRow, SamplingParams
+
+
+@pytest.fixture(autouse=True, params=["device", "host"])
+def both(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLX's sampler here runs on the CPU, where `sample` would take NumPy's."""
+    if request.param == "device":
+        monkeypatch.setattr(sampler, "sample", sampler.sample_on_device)
+
+
+def sample(logits: mx.array, rows: list[DecodeRow]) -> mx.array:
+    return sampler.sample(logits, rows)
 
 
 def rows(*settings: SamplingParams, position: int = 0) -> list[DecodeRow]:
