@@ -13,6 +13,7 @@ from ..fused_model import fuse, without_rotations
 from ..runner import Runner
 from ..selfcheck import logits_error, usable_kernels
 from ..served_model import ServedModel
+from ..warm_up import warm_up
 from .device import bound_buffer_cache, find_device
 from .loader import LoadedModel, compute_dtype, load
 from .memory_plan import MemoryPlan, make_plan
@@ -42,6 +43,8 @@ def build(planned: PlannedModel, config: EngineConfig) -> tuple[Runner, ServedMo
     # Not the device as it is now: a build in a new process must come to the same plan.
     memory = make_plan(loaded.info, config, planned.memory.device)
     runner = _build_runner(loaded, memory)
+    if memory.device.kind != "cpu":
+        warm_up(runner, loaded.info.vocab_size, memory.num_blocks)
     return runner, _describe(loaded.info, memory, runner.attention_backend)
 
 

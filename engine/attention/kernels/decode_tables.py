@@ -32,8 +32,9 @@ MIN_SPLIT = 320
 MIN_SHARED = 512
 """Fewest tokens of a stretch that is read in tiles."""
 
-MIN_SAVED = 8192
-"""Tokens that tiles must save a batch, counted row by row, to be worth a launch more."""
+MIN_SAVED = 16384
+"""Tokens that tiles must save a batch, counted row by row, to be worth a launch more. On an H200 two rows
+that share 24,000 tokens gain 2 %, sixteen that share 2,048 gain 15 %."""
 
 
 def make_decode_tables(
