@@ -15,11 +15,14 @@ import numpy as np
 
 from ..cache.kv import ArrayPools, HostPools, Slots
 from .attention.host_attention import HostAttention
+from .attention.kernels.batch_tables import BatchTables
 from .attention.kernels.paged_kernels import PagedKernels
+from .attention.mixed_layers import divide_last_layer, mixed_layers
 from .attention.paged_layers import (
     ArrayLayer,
     ForwardContext,
     HostLayer,
+    KernelDecode,
     KernelPrefill,
     PagedLayer,
     SliceSlots,
@@ -55,19 +58,29 @@ class Runner:
     """A model and its KV pools."""
 
     def __init__(
-        self, paged: PagedModel, num_blocks: int, on_host: bool, kernels: PagedKernels | None = None
+        self,
+        paged: PagedModel,
+        num_blocks: int,
+        on_host: bool,
+        kernels: PagedKernels | None = None,
+        mixed_tokens: int = 0,
     ) -> None:
         """Allocate the pools.
 
         num_blocks: blocks of KV in each layer's pools.
         on_host: keep KV in NumPy and attend there, which only MLX's CPU device can share without copying.
         kernels: the kernels that compute attention; None for plain MLX. Not used on the host.
+        mixed_tokens: prompt tokens of a step up to which its slices and decode rows share one pass over the
+            model; 0 for a pass each. See `can_mix` for the models that allow it.
         """
         self._paged = paged
         self._num_blocks = num_blocks
         self._host = HostAttention(num_threads=os.cpu_count() or 1) if on_host else None
         self._kernels = None if on_host else kernels
         self._graphs = None if self._kernels is None else DecodeGraphs(paged, self._kernels)
+        self._mixed_tokens = mixed_tokens
+        if mixed_tokens:
+            divide_last_layer(paged.model)
         self._in_flight: StepInFlight | None = None
         self._last_read_s = 0.0
         self._pools = self._new_pools()
@@ -84,15 +97,18 @@ class Runner:
         return (ArrayPools if self._host is None else HostPools)(shapes, self._num_blocks)
 
     def _layers(self, context: ForwardContext) -> list[PagedLayer]:
-        """Make the model's cache argument for a forward pass; DecodeGraphs makes it for decode by kernels."""
-        pools = self._pools
-        if isinstance(pools, ArrayPools) and self._kernels is not None:
-            slots = SliceSlots(context)
-            return [KernelPrefill(spec, context, slots, pools, self._kernels) for spec in self._paged.layers]
-        if isinstance(pools, ArrayPools):
-            return [ArrayLayer(spec, context, pools) for spec in self._paged.layers]
-        assert self._host is not None
-        return [HostLayer(spec, context, pools, self._host) for spec in self._paged.layers]
+        """Make the model's cache argument for a forward pass, or for a part of one."""
+        pools, specs, kernels = self._pools, self._paged.layers, self._kernels
+        if isinstance(pools, HostPools):
+            assert self._host is not None
+            return [HostLayer(spec, context, pools, self._host) for spec in specs]
+        if kernels is None:
+            return [ArrayLayer(spec, context, pools) for spec in specs]
+        if context.samples:
+            tables = BatchTables(context.slot_ranges, context.prefixes)
+            return [KernelDecode(spec, context.offsets, pools, kernels, tables) for spec in specs]
+        slots = SliceSlots(context)
+        return [KernelPrefill(spec, context, slots, pools, kernels) for spec in specs]
 
     def step(self, plan: StepPlan) -> StepResult | None:
         """Queue `plan` and return the previous result, if any; on the host, compute it and return its own.
@@ -144,31 +160,52 @@ class Runner:
         return self._pools.arrays() if self._kernels is None else self._pools.write_fences
 
     def _forward(self, plan: StepPlan) -> Sampled:
-        sampled = self._decode(plan.decode) if plan.decode else Sampled(mx.zeros((0,), mx.int32))
-        for chunk in plan.prefill:
-            self.prefill(chunk)
+        rows, chunks = plan.decode, plan.prefill
+        if self._is_mixed(plan):
+            sampled = self._sample(self.mixed_logits(rows, chunks), rows)
+        else:
+            sampled = self._sample(self.logits(rows) if rows else None, rows)
+            for chunk in chunks:
+                self.prefill(chunk)
         return sampled
 
-    def _decode(self, rows: list[DecodeRow]) -> Sampled:
-        logits = self.logits(rows)
+    def _is_mixed(self, plan: StepPlan) -> bool:
+        """Whether decode rows and slices share one pass over the model."""
+        num_passes = bool(plan.decode) + len(plan.prefill)
+        return num_passes > 1 and plan.num_tokens - len(plan.decode) <= self._mixed_tokens
+
+    def _sample(self, logits: mx.array | None, rows: list[DecodeRow]) -> Sampled:
+        if logits is None:
+            return Sampled(mx.zeros((0,), mx.int32))
         tokens = sample(logits, rows)
         return Sampled(tokens, compute_logprobs(logits, rows, tokens))
 
     def logits(self, rows: list[DecodeRow]) -> mx.array:
         """Feed each row's token and write its KV; return the next token's logits, (rows, vocab); lazy."""
         tokens = self._input_tokens(rows)
-        positions, slot_ranges = [row.position for row in rows], [row.slot_ranges for row in rows]
         if self._graphs is not None:
             assert isinstance(self._pools, ArrayPools)
+            positions, slot_ranges = [row.position for row in rows], [row.slot_ranges for row in rows]
             return self._graphs.logits(tokens, positions, slot_ranges, self._pools)
-        context = ForwardContext(
-            offsets=mx.array(positions),
-            slots=np.array([row[-1][1] - 1 for row in slot_ranges], np.int32),
-            slot_ranges=slot_ranges,
-            samples=True,
-        )
-        logits: mx.array = self._paged.model(tokens[:, None], cache=self._layers(context))
+        logits: mx.array = self._paged.model(tokens[:, None], cache=self._layers(_decode_context(rows)))
         return logits[:, -1]
+
+    def mixed_logits(self, rows: list[DecodeRow], chunks: list[PrefillChunk]) -> mx.array | None:
+        """Do what `logits` and `prefill` do for all rows and slices, in one pass over the model.
+
+        Returns the rows' logits, (rows, vocab), None where there are no rows; lazy on MLX pools.
+        """
+        tokens = [mx.array([token for chunk in chunks for token in chunk.tokens])]
+        offsets = [at for chunk in chunks for at in range(chunk.start, chunk.start + len(chunk.tokens))]
+        slices = [(self._layers(_slice_context(chunk)), len(chunk.tokens)) for chunk in chunks]
+        decode = None
+        if rows:
+            tokens.append(self._input_tokens(rows))
+            offsets += [row.position for row in rows]
+            decode = self._layers(_decode_context(rows))
+        layers = mixed_layers(self._paged.layers, mx.array(offsets), slices, decode)
+        logits: mx.array = self._paged.model(mx.concatenate(tokens)[:, None], cache=layers)
+        return logits[:, -1] if rows else None
 
     def _input_tokens(self, rows: list[DecodeRow]) -> mx.array:
         """Return the rows' input tokens, (rows,): known ones, or the previous step's samples on device."""
@@ -187,14 +224,28 @@ class Runner:
 
     def prefill(self, chunk: PrefillChunk) -> None:
         """Write the KV of a prompt's slice; lazy on MLX pools."""
-        context = ForwardContext(
-            offsets=mx.array([chunk.start]),
-            slots=_list_slots(last_slots(chunk.slot_ranges, len(chunk.tokens))),
-            slot_ranges=[chunk.slot_ranges],
-            samples=False,
-        )
         # The logits are not read, and MLX is lazy: the projection to the vocabulary is never computed.
-        self._paged.model(mx.array([chunk.tokens]), cache=self._layers(context))
+        self._paged.model(mx.array([chunk.tokens]), cache=self._layers(_slice_context(chunk)))
+
+
+def _decode_context(rows: list[DecodeRow]) -> ForwardContext:
+    """Return the context of a decode batch."""
+    return ForwardContext(
+        offsets=mx.array([row.position for row in rows]),
+        slots=np.array([row.slot_ranges[-1][1] - 1 for row in rows], np.int32),
+        slot_ranges=[row.slot_ranges for row in rows],
+        samples=True,
+    )
+
+
+def _slice_context(chunk: PrefillChunk) -> ForwardContext:
+    """Return the context of a prompt's slice alone."""
+    return ForwardContext(
+        offsets=mx.array([chunk.start]),
+        slots=_list_slots(last_slots(chunk.slot_ranges, len(chunk.tokens))),
+        slot_ranges=[chunk.slot_ranges],
+        samples=False,
+    )
 
 
 def _list_slots(slot_ranges: Iterable[SlotRange]) -> Slots:

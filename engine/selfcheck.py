@@ -106,7 +106,7 @@ def _layer_error(spec: AttentionSpec, kernels: PagedKernels) -> float:
     batch = BatchTables(slot_ranges, shared_prefixes(slot_ranges))
     result, fence = kernels.decode(queries, (new[0], new[1]), LayerPools.of(pools, 0), batch, params)
     expected = attend_arrays(queries.astype(mx.float32), plain.keys[0], plain.values[0], slot_ranges, params)
-    error = _largest_distance(result[:, :, 0], expected[:, :, 0])
+    error = largest_distance(result[:, :, 0], expected[:, :, 0])
     longest = max(slot_ranges, key=lambda row: row[-1][1] - row[-1][0])
     slice_queries = _draw(spec, 6, 1, spec.num_heads, SLICE, dims[0])
     layer_pools = LayerPools.of(pools, 0)._replace(write_fence=fence)
@@ -115,7 +115,7 @@ def _layer_error(spec: AttentionSpec, kernels: PagedKernels) -> float:
         result, _ = kernels.attend_slice(slice_queries, layer_pools, tables, params)
         wide = slice_queries.astype(mx.float32)
         expected = attend_arrays(wide, plain.keys[0], plain.values[0], [longest], params)
-        error = max(error, _largest_distance(result, expected))
+        error = max(error, largest_distance(result, expected))
     return error / KERNEL_TOLERANCE[spec.shape.dtype]
 
 
@@ -131,7 +131,7 @@ def logits_error(paged: PagedModel, on_host: bool, kernels: PagedKernels | None 
     prompt. Where KV is quantised, it is quantised on mlx-lm's side as well. A distance up to 1 is rounding.
     Raises what the model raises when it cannot work on paged KV.
     """
-    paged = replace(paged, layers=[_with_trial_window(spec) for spec in paged.layers])
+    paged = replace(paged, layers=[with_trial_window(spec) for spec in paged.layers])
     runner = Runner(paged, num_blocks=8, on_host=on_host, kernels=kernels)
     rows, references = [], []
     for seq_id, (blocks, length) in enumerate(PROMPTS):
@@ -145,11 +145,11 @@ def logits_error(paged: PagedModel, on_host: bool, kernels: PagedKernels | None 
         references.append(paged.model(mx.array([tokens]), cache=reference_caches(paged))[0, -1])
     expected = mx.stack(references)
     # Three times: the third time, where there are kernels, the pass is a compiled graph.
-    largest = max(_largest_distance(runner.logits(rows), expected) for _ in range(3))
-    return largest / _tolerance(paged, expected.dtype)
+    largest = max(largest_distance(runner.logits(rows), expected) for _ in range(3))
+    return largest / tolerance(paged, expected.dtype)
 
 
-def _tolerance(paged: PagedModel, dtype: mx.Dtype) -> float:
+def tolerance(paged: PagedModel, dtype: mx.Dtype) -> float:
     """Return how far logits of type `dtype` may lie apart."""
     is_tf32 = dtype == mx.float32 and mx.default_device() == mx.Device(mx.gpu)
     of_codes = QUANTISED_TOLERANCE.get(paged.layers[0].shape.kv_bits, 0.0)
@@ -162,7 +162,7 @@ def logits_mismatch(paged: PagedModel, kernels: PagedKernels) -> float:
     Steps are queued without a wait for results: each must find the KV that earlier steps wrote in place.
     """
     plain, computed = _trial_logits(paged, None), _trial_logits(paged, kernels)
-    agrees = _distances(computed, plain) <= _tolerance(paged, plain.dtype)  # NaN does not agree
+    agrees = _distances(computed, plain) <= tolerance(paged, plain.dtype)  # NaN does not agree
     return float((~agrees).mean())
 
 
@@ -190,7 +190,8 @@ def _trial_logits(paged: PagedModel, kernels: PagedKernels | None) -> mx.array:
     return mx.stack(steps)
 
 
-def _with_trial_window(spec: AttentionSpec) -> AttentionSpec:
+def with_trial_window(spec: AttentionSpec) -> AttentionSpec:
+    """Return a layer with the window of the check in place of its own, if it has one."""
     return spec if spec.window is None else replace(spec, window=TRIAL_WINDOW)
 
 
@@ -232,7 +233,8 @@ def reference_caches(paged: PagedModel) -> list[Any]:
     return [_QuantisingCache(cache, spec.shape) for cache, spec in zip(caches, paged.layers, strict=True)]
 
 
-def _largest_distance(a: mx.array, b: mx.array) -> float:
+def largest_distance(a: mx.array, b: mx.array) -> float:
+    """Return the largest distance of two vectors along the last axis, relative to the size of that in `b`."""
     return float(_distances(a, b).max())
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TypeVar
 
 import mlx.core as mx
 import numpy as np
@@ -9,11 +10,13 @@ import numpy as np
 from ...cache.kv import MIN_KERNEL_ELEMENTS, ArrayPools, HostPools, LayerShape, Slots
 from ..step import SlotRange
 from .array_attention import AttentionParams, attend_arrays, attend_slice
-from .host_attention import HostAttention
+from .host_attention import Floats, HostAttention
 from .kernels.batch_tables import SliceTables, TableSource
 from .kernels.paged_kernels import LayerPools, PagedKernels, fenced
 from .rotation import Rotation
 from .shared_prefixes import SharedPrefix, last_slots, shared_prefixes
+
+Rows = TypeVar("Rows", mx.array, Floats)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,17 +202,29 @@ class HostLayer(PagedLayer):
         self, queries: mx.array, keys: mx.array, values: mx.array, params: AttentionParams
     ) -> mx.array:
         """Store the new keys and values, and attend in NumPy; see PagedLayer."""
-        pools, layer = self._pools, self._layer
-        is_read = self._context.samples or layer + 1 < len(pools.keys)
-        mx.eval(keys, values, *([queries] if is_read else []))
-        pools.write(layer, self._context.slots, np.asarray(_by_head(keys)), np.asarray(_by_head(values)))
-        if not is_read:  # the last layer of a prefill chunk: only its KV is needed
+        mx.eval(keys, values, *([queries] if self.is_read else []))
+        self.store(np.asarray(keys), np.asarray(values))
+        if not self.is_read:
             return mx.zeros((*queries.shape[:3], values.shape[3]), queries.dtype)
-        k, v, prefixes = pools.keys[layer], pools.values[layer], self._context.within(self.window).prefixes
-        return mx.array(self._attention.attend(np.asarray(queries), k, v, prefixes, params))
+        return mx.array(self.read(np.asarray(queries), params))
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the attention's output is used; of a prompt's slice, the last layer's only writes KV."""
+        return self._context.samples or self._layer + 1 < len(self._pools.keys)
+
+    def store(self, keys: Floats, values: Floats) -> None:
+        """Store the new keys and values, (rows, kv_heads, length, dim)."""
+        self._pools.write(self._layer, self._context.slots, _by_head(keys), _by_head(values))
+
+    def read(self, queries: Floats, params: AttentionParams) -> Floats:
+        """Attend to the rows' KV, see PagedLayer; the new KV must be stored."""
+        prefixes = self._context.within(self.window).prefixes
+        keys, values = self._pools.keys[self._layer], self._pools.values[self._layer]
+        return self._attention.attend(queries, keys, values, prefixes, params)
 
 
-def _by_head(rows: mx.array) -> mx.array:
+def _by_head(rows: Rows) -> Rows:
     """(rows, kv_heads, length, dim) -> (kv_heads, rows * length, dim)"""
     _, num_heads, _, dim = rows.shape
     return rows.swapaxes(0, 1).reshape(num_heads, -1, dim)

@@ -11,7 +11,7 @@ from pensieve.engine.attention.kernels.paged_kernels import LayerPools, PagedKer
 from pensieve.engine.attention.kernels.tables import LayerKind, PartialColumn, SplitColumn
 from pensieve.engine.attention.rotation import THREE, Number, Rotation
 from pensieve.engine.runner import Runner
-from pensieve.engine.step import DecodeRow, SlotRange
+from pensieve.engine.step import DecodeRow, PrefillChunk, SlotRange
 
 Pair = tuple[mx.array, mx.array]
 
@@ -99,13 +99,22 @@ class PlainRunner(Runner):
     """Writes what PlainKernels hand out."""
 
     def logits(self, rows: list[DecodeRow]) -> mx.array:
-        logits, pools = super().logits(rows), self._pools
+        logits = super().logits(rows)
+        self._write(rows)
+        return logits
+
+    def mixed_logits(self, rows: list[DecodeRow], chunks: list[PrefillChunk]) -> mx.array | None:
+        logits = super().mixed_logits(rows, chunks)
+        self._write(rows)
+        return logits
+
+    def _write(self, rows: list[DecodeRow]) -> None:
+        pools = self._pools
         assert isinstance(pools, ArrayPools)
-        if self._kernels is None:
-            return logits
+        if self._kernels is None or not rows:
+            return
         slots = np.array([row.slot_ranges[-1][1] - 1 for row in rows], np.int32)
         for layer, written in enumerate(pools.write_fences):
             keys, values = written[:, : len(rows), :, 0].swapaxes(1, 2)
             pools.write(layer, slots, keys, values)
             pools.write_fences[layer] = mx.zeros((MIN_KERNEL_ELEMENTS,))
-        return logits
