@@ -25,6 +25,19 @@ DECODING, SLICES = [37, 5], [(20, 41), (0, 33)]
 """Tokens of the sequences that decode; where the other sequences' slices begin and end."""
 
 
+MAX_MIXED_TOKENS = 128
+"""Prompt tokens of a step up to which slices and decode rows share a pass on MLX's CPU device.
+
+A pass saved is one read of the weights. Beside more prompt tokens than these it made no difference that could
+be measured. On GPUs, where a shared pass is no compiled graph, nothing is measured yet.
+"""
+
+
+def choose_mixed_tokens(paged: PagedModel, on_host: bool) -> int:
+    """Return the prompt tokens of a step up to which its slices and decode rows share a pass; 0 for never."""
+    return MAX_MIXED_TOKENS if on_host and can_mix(paged, on_host, None) else 0
+
+
 def can_mix(paged: PagedModel, on_host: bool, kernels: PagedKernels | None) -> bool:
     """Return whether one pass over decode rows and slices gives the logits that a pass for each gives."""
     paged = replace(paged, layers=[with_trial_window(spec) for spec in paged.layers])

@@ -10,6 +10,7 @@ from .. import SYSTEM_BLAS
 from ..blas import describe_blas
 from ..config import EngineConfig
 from ..fused_model import fuse, without_rotations
+from ..mixed_check import choose_mixed_tokens
 from ..runner import Runner
 from ..selfcheck import logits_error, usable_kernels
 from ..served_model import ServedModel
@@ -63,7 +64,7 @@ def _build_runner(loaded: LoadedModel, memory: MemoryPlan) -> Runner:
     if kernels is None and not on_host:
         paged = without_rotations(paged)
         kernels = usable_kernels(paged)
-    return Runner(paged, memory.num_blocks, on_host, kernels)
+    return Runner(paged, memory.num_blocks, on_host, kernels, choose_mixed_tokens(paged, on_host))
 
 
 def _describe(info: ModelInfo, memory: MemoryPlan, attention: str) -> ServedModel:

@@ -15,7 +15,6 @@ from mlx_lm.models.cache import make_prompt_cache
 
 import pensieve.engine.demo
 from pensieve.engine.attention.paged_model import probe
-from pensieve.engine.runner import Runner
 from pensieve.engine.selfcheck import reference_caches
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.config import SchedulerConfig
@@ -23,7 +22,7 @@ from pensieve.scheduler.config import SchedulerConfig
 from ..budget import sampled, trials
 from ..models import WINDOWED, write_model
 from ..scheduler.residues import Residues
-from .harness import TIE, Machine, Verdict, grow_tree
+from .harness import TIE, Machine, Verdict, grow_tree, mixing_runner
 
 VOCAB = 512
 DEMO = Path(pensieve.engine.demo.__file__).parent / "model"
@@ -63,7 +62,7 @@ def test_every_token_of_random_conversation_trees_is_exact(
     folder: Path, model_type: str, on_host: bool, num_trees: int
 ) -> None:
     model, rng, verdict = load(folder, model_type), random.Random(num_trees), Verdict()
-    machine = Machine(Runner(probe(model, 16), 400, on_host), num_blocks=400)
+    machine = Machine(mixing_runner(probe(model, 16), 400, on_host), num_blocks=400)
     for _ in range(num_trees):
         for sequence in grow_tree(machine, rng, VOCAB, num_requests=4):
             verdict.judge(model, sequence)
@@ -78,7 +77,7 @@ def test_every_token_of_random_conversation_trees_is_exact(
 @pytest.mark.parametrize("on_host", [True, False])
 def test_tokens_stay_exact_when_memory_is_short(folder: Path, on_host: bool) -> None:
     model, rng, verdict = load(folder, "llama"), random.Random(7), Verdict()
-    machine = Machine(Runner(probe(model, 16), 13, on_host), num_blocks=13, max_context=300)
+    machine = Machine(mixing_runner(probe(model, 16), 13, on_host), num_blocks=13, max_context=300)
     for _ in range(trials(7, 40)):
         prompts = [[rng.randrange(VOCAB) for _ in range(rng.randint(1, 120))] for _ in range(6)]
         started = [machine.add(prompt, rng.randint(1, 60)) for prompt in prompts]
@@ -94,7 +93,7 @@ def test_tokens_stay_exact_when_memory_is_short(folder: Path, on_host: bool) -> 
 def test_constrained_tokens_are_exact_among_free_ones(folder: Path, on_host: bool, num_trees: int) -> None:
     """Without NumPy, steps are planned one ahead: masks are unknown then, and samples are thrown away."""
     model, rng, verdict = load(folder, "llama"), random.Random(9), Verdict()
-    machine = Machine(Runner(probe(model, 16), 400, on_host), num_blocks=400)
+    machine = Machine(mixing_runner(probe(model, 16), 400, on_host), num_blocks=400)
     for _ in range(num_trees):
         for sequence in grow_tree(machine, rng, VOCAB, num_requests=6, constrained=0.5):
             verdict.judge(model, sequence)
@@ -118,7 +117,7 @@ def test_seeded_samples_do_not_depend_on_the_batch(folder: Path, on_host: bool) 
 
     def run(together: bool) -> list[list[int]]:
         """Each request twice: free, and constrained."""
-        runner = Runner(probe(model, 16), 100, on_host)
+        runner = mixing_runner(probe(model, 16), 100, on_host)
         machine = Machine(runner, num_blocks=100, config=SchedulerConfig(16, 48))
         sequences = []
         for prompt, sampling in zip(prompts, settings, strict=True):
@@ -132,7 +131,7 @@ def test_seeded_samples_do_not_depend_on_the_batch(folder: Path, on_host: bool) 
     together, alone = run(True), run(False)
     assert together == alone
     assert len({tuple(tokens[-30:]) for tokens in together}) == 2 * len(settings)
-    step_ahead = Machine(Runner(probe(model, 16), 100, not on_host), num_blocks=100)
+    step_ahead = Machine(mixing_runner(probe(model, 16), 100, not on_host), num_blocks=100)
     for prompt, sampling in zip(prompts, settings, strict=True):
         step_ahead.add(prompt, 30, sampling, Residues(0, vocab=VOCAB))
     step_ahead.finish()
@@ -144,7 +143,7 @@ def test_a_step_reads_scattered_blocks_as_well_as_one_slot_range(folder: Path) -
     model, rng, verdict = load(folder, "qwen3"), random.Random(5), Verdict()
     config = SchedulerConfig(max_batch=16, step_tokens=64)
     for on_host in (True, False):
-        machine = Machine(Runner(probe(model, 16), 48, on_host), num_blocks=48, config=config)
+        machine = Machine(mixing_runner(probe(model, 16), 48, on_host), num_blocks=48, config=config)
         small = [machine.add([rng.randrange(VOCAB) for _ in range(40)], 200) for _ in range(15)]
         for _ in range(60):
             machine.step()
@@ -173,7 +172,7 @@ def test_prompts_longer_than_a_window_continue_as_on_mlx_lms_own_caches(
     """
     model: Any = mlx_lm.utils.load_model(write_model(tmp_path, model_type))[0]
     rng, config = random.Random(2), SchedulerConfig(max_batch=8, step_tokens=100)
-    machine = Machine(Runner(probe(model, 16), 200, on_host), num_blocks=200, config=config)
+    machine = Machine(mixing_runner(probe(model, 16), 200, on_host), num_blocks=200, config=config)
     head = [rng.randrange(VOCAB) for _ in range(150)]
     prompts = [head[:size] + [rng.randrange(VOCAB) for _ in range(20)] for size in (150, 140, 70, 5)]
     started = [machine.add(prompt, 60) for prompt in prompts]
@@ -200,7 +199,7 @@ def test_quantised_kv_is_as_exact(folder: Path, model_type: str, kv_bits: int, o
     model: Any = mlx_lm.utils.load_model(write_model(folder / model_type, model_type))[0]
     paged, rng = probe(model, kv_bits), random.Random(kv_bits)
     verdict = Verdict(tie=0.01)  # a neighbouring code moves logits by more than rounding
-    machine = Machine(Runner(paged, 400, on_host), num_blocks=400)
+    machine = Machine(mixing_runner(paged, 400, on_host), num_blocks=400)
     num_trees = trials(3, 40) if on_host else trials(2, 10)
     for _ in range(num_trees):
         for sequence in grow_tree(machine, rng, VOCAB, num_requests=4):
@@ -223,7 +222,7 @@ def test_quantised_kv_does_not_depend_on_slices_or_neighbours(
 
     def run(step_tokens: int, together: bool) -> list[list[int]]:
         config = SchedulerConfig(max_batch=4, step_tokens=step_tokens)
-        machine = Machine(Runner(paged, 100, on_host), num_blocks=100, config=config)
+        machine = Machine(mixing_runner(paged, 100, on_host), num_blocks=100, config=config)
         sequences = []
         for prompt in prompts:
             sequences.append(machine.add(prompt, 20))
@@ -241,7 +240,7 @@ def test_long_prompts_over_many_query_heads_are_exact(tmp_path: Path) -> None:
     model: Any = mlx_lm.utils.load_model(write_model(tmp_path, "llama", heads=8, kv_heads=2))[0]
     rng, verdict = random.Random(11), Verdict()
     config = SchedulerConfig(max_batch=8, step_tokens=512)
-    machine = Machine(Runner(probe(model, 16), 400, True), num_blocks=400, config=config)
+    machine = Machine(mixing_runner(probe(model, 16), 400, True), num_blocks=400, config=config)
     for _ in range(5):
         prompts = [[rng.randrange(VOCAB) for _ in range(rng.randint(700, 2500))] for _ in range(3)]
         started = [machine.add(prompt, 8) for prompt in prompts]

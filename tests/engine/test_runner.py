@@ -34,7 +34,7 @@ class Broken(Runner):
 def test_neighbours_of_a_failed_step_stay_exact(model: Any, on_host: bool) -> None:
     """Dropping the bad row and going on corrupted every neighbour in a trial with mlx-lm's own generator."""
     rng, verdict = random.Random(1), Verdict()
-    machine = Machine(Broken(probe(model, 16), 100, on_host), num_blocks=100)
+    machine = Machine(Broken(probe(model, 16), 100, on_host, mixed_tokens=40), num_blocks=100)
     good: list[Sequence] = []
     for i in range(8):
         prompt = [rng.randrange(500) for _ in range(rng.randint(20, 80))]
@@ -59,14 +59,21 @@ class Poisoned(Runner):
     """Gives NaN logits to one row of the fifth step."""
 
     def logits(self, rows: list[Any]) -> mx.array:
-        out = super().logits(rows)
+        return self._poison(super().logits(rows), rows)
+
+    def mixed_logits(self, rows: list[Any], chunks: list[Any]) -> mx.array | None:
+        out = super().mixed_logits(rows, chunks)
+        return None if out is None else self._poison(out, rows)
+
+    def _poison(self, out: mx.array, rows: list[Any]) -> mx.array:
         is_bad = mx.array([row.seq_id == 2 and row.position > 24 for row in rows])
         return mx.where(is_bad[:, None], mx.nan, out)
 
 
 @BOTH
 def test_not_a_number_ends_one_sequence_and_leaves_the_others_exact(model: Any, on_host: bool) -> None:
-    machine, verdict = Machine(Poisoned(probe(model, 16), 100, on_host), num_blocks=100), Verdict()
+    runner, verdict = Poisoned(probe(model, 16), 100, on_host, mixed_tokens=40), Verdict()
+    machine = Machine(runner, num_blocks=100)
     sequences = [machine.add([i, 3, 5] * 7, 20) for i in range(4)]
     machine.finish()
     assert [s.finish_reason for s in sequences] == ["length", "error", "length", "length"]
