@@ -33,6 +33,16 @@ class TreePosition(NamedTuple):
     node: Node
     num_blocks: int
 
+    @property
+    def blocks(self) -> list[int]:
+        """The prefix's blocks, in order."""
+        blocks, node = [], self.node
+        while node.parent is not None:
+            blocks.append(node.block)
+            node = node.parent
+        blocks.reverse()
+        return blocks
+
 
 class RadixTree:
     """Cached prefixes. The tree holds each of its blocks; evict() frees leaves without other holders."""
@@ -46,22 +56,26 @@ class RadixTree:
         self._heap: list[tuple[int, int, Node]] = []
         self._num_pushed = 0
 
-    def match(self, tokens: abc.Sequence[int]) -> list[int]:
-        """Return the blocks of the longest cached prefix of `tokens`, and mark them as used now.
+    def match(self, tokens: abc.Sequence[int], position: TreePosition | None = None) -> TreePosition:
+        """Find the longest cached prefix of `tokens`, and mark its last block as used now.
 
-        The caller must share() the blocks before the next eviction. At least one token is left uncached, so
-        that a step has logits to sample from.
+        position: of a prefix of `tokens`, found earlier; the walk then begins there. The blocks before the
+        last one count as used with it, as they are evicted after it.
+        The caller must share() the position's blocks before the next eviction. At least one token is left
+        uncached, so that a step has logits to sample from.
         """
         self._clock += 1
-        node, blocks = self._root, []
-        for start in range(0, len(tokens) - BLOCK_SIZE, BLOCK_SIZE):
-            child = node.children.get(tuple(tokens[start : start + BLOCK_SIZE]))
+        node, num_blocks = self._start(position)
+        first = num_blocks * BLOCK_SIZE
+        rest = tuple(tokens[first:])  # of which each block is a slice that can be a key
+        for start in range(0, len(rest) - BLOCK_SIZE, BLOCK_SIZE):
+            child = node.children.get(rest[start : start + BLOCK_SIZE])
             if child is None:
                 break
-            child.last_used = self._clock
-            blocks.append(child.block)
             node = child
-        return blocks
+            num_blocks += 1
+        node.last_used = self._clock
+        return TreePosition(node, num_blocks)
 
     def insert(
         self, tokens: abc.Sequence[int], blocks: abc.Sequence[int], position: TreePosition | None = None
@@ -69,14 +83,12 @@ class RadixTree:
         """Cache `blocks`, which hold the KV of the first `len(blocks)` full blocks of `tokens`.
 
         A prefix that is cached already keeps its block; the tree becomes a holder of each new prefix's block.
-        position: returned by an earlier insert of a prefix of `tokens`; the walk then begins there.
+        position: of a prefix of `tokens`, returned by an earlier match or insert; the walk then begins there.
         Returns the position of the whole prefix.
         """
         self._clock += 1
-        if position is None or position.node.parent is None:
-            position = TreePosition(self._root, 0)
-        node = position.node
-        for i in range(position.num_blocks, len(blocks)):
+        node, num_blocks = self._start(position)
+        for i in range(num_blocks, len(blocks)):
             edge = tuple(tokens[i * BLOCK_SIZE : (i + 1) * BLOCK_SIZE])
             child = node.children.get(edge)
             if child is None:
@@ -120,6 +132,10 @@ class RadixTree:
         self._root = Node(None, (), -1, self._clock)
         self._heap = []
         self.num_blocks = 0
+
+    def _start(self, position: TreePosition | None) -> TreePosition:
+        """Return `position`, or the root's if it is None or void."""
+        return TreePosition(self._root, 0) if position is None or position.node.parent is None else position
 
     def _add(self, parent: Node, edge: Edge, block: int) -> Node:
         self._allocator.enter_tree(block)

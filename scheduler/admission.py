@@ -12,7 +12,7 @@ from .step_budget import StepBudget
 logger = logging.getLogger(__name__)
 
 MAX_LOOKUPS = 8
-"""Most waiting sequences that a step looks up in the prefix tree: 100,000 tokens take milliseconds."""
+"""Most waiting sequences that a step looks up in the prefix tree: 60,000 tokens take some 0.3 ms."""
 
 
 class Admission:
@@ -48,6 +48,7 @@ class Admission:
             if num_lookups > MAX_LOOKUPS:
                 return
             if self._waits_for_prefix(sequence):
+                num_lookups += 1  # comparing two prompts takes about as long again
                 continue
             if not self._kv_cache.allocate(sequence, watermark=self._watermark()):
                 return  # a smaller sequence later in the queue must not starve this one
@@ -70,7 +71,7 @@ class Admission:
 
     def _waits_for_prefix(self, sequence: Sequence) -> bool:
         """Whether a running sequence is computing a prefix that `sequence` shares and the tree lacks."""
-        num_cached = self._kv_cache.num_cached_tokens(sequence.tokens)
+        num_cached = self._kv_cache.num_cached_tokens(sequence)
         for producer in self._queues.running:
             if not producer.is_prefilling and producer.num_committed_tokens >= producer.num_prompt_tokens - 1:
                 continue

@@ -22,9 +22,13 @@ class KVCacheManager:
         self.tree = RadixTree(self.allocator)
         self._counters = counters
 
-    def num_cached_tokens(self, tokens: list[int]) -> int:
-        """Return how many of the first `tokens` have their KV cached now, and mark it as used."""
-        return len(self.tree.match(tokens)) * BLOCK_SIZE
+    def num_cached_tokens(self, sequence: Sequence) -> int:
+        """Return how many of the tokens of `sequence` have their KV cached now, and mark it as used.
+
+        `sequence` holds no blocks. The next lookup begins where this one has ended.
+        """
+        sequence.tree_position = self.tree.match(sequence.tokens, sequence.tree_position)
+        return sequence.tree_position.num_blocks * BLOCK_SIZE
 
     def allocate(self, sequence: Sequence, watermark: int) -> bool:
         """Give `sequence`, which holds no blocks, its cached prefix's blocks, if the rest will fit too.
@@ -36,9 +40,10 @@ class KVCacheManager:
         refused_at = sequence.num_available_at_refusal
         if refused_at is not None and num_available <= refused_at:
             return False  # without a lookup: no more blocks are available than at the last refusal
-        cached = self.tree.match(sequence.tokens)
+        sequence.tree_position = self.tree.match(sequence.tokens, sequence.tree_position)
+        cached = sequence.tree_position.blocks
         # Evictable blocks of the prefix itself cannot be evicted to make room for the rest.
-        num_available -= sum(self.allocator.ref_count(block) == 1 for block in cached)
+        num_available -= self.allocator.num_unshared(cached)
         num_missing = sequence.block_table.num_missing(len(sequence.tokens)) - len(cached)
         if num_missing > num_available:
             sequence.num_available_at_refusal = num_available

@@ -50,9 +50,8 @@ class SchedulerLoop:
             raise PromptTooLong(len(request.prompt), self.max_context - 1)
         if self._scheduler.is_full:
             raise QueueFull(retry_after_s=10)
-        num_cached_tokens = self._scheduler.num_cached_tokens(request.prompt)
         sequence = self._scheduler.add(request)
-        token_stream = TokenStream(self._scheduler, sequence, num_cached_tokens)
+        token_stream = TokenStream(self._scheduler, sequence, self._scheduler.num_cached_tokens(sequence))
         self._token_streams[sequence] = token_stream
         self._arrived.set()
         return token_stream

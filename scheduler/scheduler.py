@@ -66,9 +66,9 @@ class Scheduler:
         """The running sequences, in order of admission."""
         return self.queues.running
 
-    def num_cached_tokens(self, prompt: list[int]) -> int:
-        """Return how many of the first tokens of `prompt` have their KV cached now."""
-        return self.kv_cache.num_cached_tokens(prompt)
+    def num_cached_tokens(self, sequence: Sequence) -> int:
+        """Return how many of the first tokens of `sequence`, which waits, have their KV cached now."""
+        return self.kv_cache.num_cached_tokens(sequence)
 
     def stats(self, current_step_s: float, engine_error: str | None) -> Stats:
         """Return a snapshot. Its last two fields come from the caller, which has a clock and the engine."""

@@ -66,7 +66,7 @@ class Sequence:
     num_cached_tokens: int | None = None  # prompt tokens found in the prefix tree at the first admission
     prefix_wait: "PrefixWait | None" = None
     num_available_at_refusal: int | None = None  # available blocks, when they last were too few
-    tree_position: TreePosition | None = None  # where its committed prefix ends in the prefix tree
+    tree_position: TreePosition | None = None  # where its cached or committed prefix ends in the prefix tree
 
     def __post_init__(self) -> None:
         assert self.request.prompt, "a prompt has at least one token"

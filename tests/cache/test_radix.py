@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pensieve.cache.blocks import BLOCK_SIZE, BlockAllocator
-from pensieve.cache.radix import RadixTree
+from pensieve.cache.radix import RadixTree, TreePosition
 
 
 def prompt(*kinds: int) -> list[int]:
@@ -12,7 +12,7 @@ def prompt(*kinds: int) -> list[int]:
 
 def cache(tree: RadixTree, allocator: BlockAllocator, tokens: list[int]) -> list[int]:
     """Compute and cache `tokens` as a sequence would, and let go of it."""
-    shared = tree.match(tokens)
+    shared = tree.match(tokens).blocks
     allocator.share(shared)
     blocks = shared + allocator.allocate(len(tokens) // BLOCK_SIZE - len(shared))
     tree.insert(tokens, blocks)
@@ -24,17 +24,17 @@ def test_a_prefix_is_found_block_by_block() -> None:
     allocator = BlockAllocator(16)
     tree = RadixTree(allocator)
     blocks = cache(tree, allocator, prompt(1, 2, 3))
-    assert tree.match([*prompt(1, 2, 3), 9]) == blocks
-    assert tree.match([*prompt(1, 2, 4), 9]) == blocks[:2]
-    assert tree.match([*prompt(1, 2), *prompt(3)[:-1]]) == blocks[:2]
-    assert tree.match(prompt(2, 3, 9)) == []
+    assert tree.match([*prompt(1, 2, 3), 9]).blocks == blocks
+    assert tree.match([*prompt(1, 2, 4), 9]).blocks == blocks[:2]
+    assert tree.match([*prompt(1, 2), *prompt(3)[:-1]]).blocks == blocks[:2]
+    assert tree.match(prompt(2, 3, 9)).blocks == []
 
 
 def test_one_token_is_always_left_to_compute() -> None:
     allocator = BlockAllocator(16)
     tree = RadixTree(allocator)
     blocks = cache(tree, allocator, prompt(1, 2))
-    assert tree.match(prompt(1, 2)) == blocks[:1]
+    assert tree.match(prompt(1, 2)).blocks == blocks[:1]
 
 
 def test_a_branch_shares_its_stem() -> None:
@@ -53,7 +53,7 @@ def test_a_known_prefix_keeps_its_block() -> None:
     twin = allocator.allocate(1)
     tree.insert(prompt(1), twin)
     allocator.release(twin)
-    assert tree.match([*prompt(1), 0]) == known
+    assert tree.match([*prompt(1), 0]).blocks == known
     assert allocator.num_free == 15
 
 
@@ -64,8 +64,8 @@ def test_the_least_recently_used_leaf_goes_first() -> None:
     cache(tree, allocator, prompt(1, 3))
     tree.match([*prompt(1, 2), 0])
     assert tree.evict(1) == 1
-    assert len(tree.match([*prompt(1, 2), 0])) == 2
-    assert len(tree.match([*prompt(1, 3), 0])) == 1
+    assert len(tree.match([*prompt(1, 2), 0]).blocks) == 2
+    assert len(tree.match([*prompt(1, 3), 0]).blocks) == 1
     assert tree.evict(9) == 2
     assert allocator.num_free == 16
 
@@ -87,7 +87,7 @@ def test_clearing_returns_every_block() -> None:
     cache(tree, allocator, prompt(3))
     tree.clear()
     assert allocator.num_free == 16
-    assert tree.match([*prompt(1, 2), 0]) == []
+    assert tree.match([*prompt(1, 2), 0]).blocks == []
 
 
 PROMPTS = st.lists(st.integers(0, 2), min_size=1, max_size=4)
@@ -98,14 +98,19 @@ def test_the_tree_agrees_with_a_set_of_prefixes(steps: list[tuple[list[int], int
     allocator = BlockAllocator(200)
     tree = RadixTree(allocator)
     known: set[tuple[int, ...]] = set()
+    positions: dict[tuple[int, ...], TreePosition] = {}  # found earlier, some of them void by now
     for kinds, num_evicted in steps:
         longest = max(n for n in range(len(kinds) + 1) if n == 0 or tuple(kinds[:n]) in known)
-        assert len(tree.match([*prompt(*kinds), 0])) == longest
+        found = tree.match([*prompt(*kinds), 0])
+        assert found.num_blocks == len(found.blocks) == longest
+        for length in range(len(kinds) + 1):
+            assert tree.match([*prompt(*kinds), 0], positions.get(tuple(kinds[:length]))) == found
+        positions[tuple(kinds[:longest])] = found
         cache(tree, allocator, prompt(*kinds))
         known |= {tuple(kinds[:n]) for n in range(1, len(kinds) + 1)}
         if num_evicted:
             tree.evict(num_evicted)
-            known = {p for p in known if len(tree.match([*prompt(*p), 0])) == len(p)}
+            known = {p for p in known if len(tree.match([*prompt(*p), 0]).blocks) == len(p)}
         assert allocator.num_cached == tree.num_blocks == len(known)
         assert allocator.num_free + allocator.num_cached == 200
 
@@ -117,7 +122,7 @@ def test_an_insert_goes_on_from_where_the_last_one_ended() -> None:
     position = tree.insert(prompt(1, 2, 3), blocks[:1])
     position = tree.insert(prompt(1, 2, 3), blocks, position)
     assert position.num_blocks == 3
-    assert tree.match([*prompt(1, 2, 3), 0]) == blocks
+    assert tree.match([*prompt(1, 2, 3), 0]).blocks == blocks
 
 
 def test_a_position_whose_node_is_gone_is_void() -> None:
@@ -130,6 +135,6 @@ def test_a_position_whose_node_is_gone_is_void() -> None:
         position = tree.insert(prompt(1, 2), ours[:1], None)
         forget()
         tree.insert(prompt(1, 2), ours, position)
-        assert tree.match([*prompt(1, 2), 0]) == ours
+        assert tree.match([*prompt(1, 2), 0]).blocks == ours
         allocator.release(ours)
         tree.clear()

@@ -69,6 +69,6 @@ def test_nothing_is_matched_after_a_reset_of_the_prefix_cache() -> None:
     kv_cache, tokens = KVCacheManager(8, Counters()), prompt_of(1, 100)
     holder = committed(kv_cache, tokens)
     kv_cache.reset_prefix_cache()
-    assert kv_cache.num_cached_tokens(tokens) == 0
+    assert kv_cache.num_cached_tokens(sequence_of(tokens)) == 0
     kv_cache.free(holder)
     assert kv_cache.allocator.num_free == 8
