@@ -33,7 +33,22 @@ class Prompt:
     tokenize_s: float
 
 
-NUM_BUILDERS = 2  # threads that build the prompts of requests
+@dataclass(frozen=True, slots=True)
+class RenderedPrompt:
+    """A request's prompt as text. separator: see SpecialTokens.encode. seconds: that rendering took."""
+
+    text: str
+    separator: str
+    seconds: float
+
+
+NUM_RENDERERS = 2
+"""Threads that render. Rendering holds the GIL, which streams need as well: so they are few."""
+
+NUM_TOKENIZERS = 16
+"""Threads that wait for the tokenizers library. It releases the GIL and has a thread for each processor."""
+
+PART_TOKENS = 8192  # looked at in one call, which holds the GIL
 
 
 class PromptBuilder:
@@ -53,14 +68,15 @@ class PromptBuilder:
         self._tokenizer = tokenizer
         self._special_tokens = SpecialTokens(tokenizer)
         self._template = template
-        # Rendering holds the GIL, which streams need as well: so threads are few. Counts have their own
-        # thread, so that a burst of counts does not delay prompts.
-        self._builders = ThreadPoolExecutor(NUM_BUILDERS, "prompt")
+        self._renderers = ThreadPoolExecutor(NUM_RENDERERS, "render")
+        self._tokenizers = ThreadPoolExecutor(NUM_TOKENIZERS, "tokenize")
+        # Counts have their own thread, so that a burst of counts does not delay prompts.
         self._counter = ThreadPoolExecutor(1, "count")
 
     async def build(self, request: CountTokensRequest, options: AnswerOptions) -> Prompt:
-        """Build a request's prompt in a thread. Raises InvalidRequest, TemplateError or TemplateTooSlow."""
-        return await _run(self._builders, lambda: self.build_now(request, options))
+        """Build a request's prompt in threads. Raises InvalidRequest, TemplateError or TemplateTooSlow."""
+        rendered = await _run(self._renderers, lambda: self._render(request, options))
+        return await _run(self._tokenizers, lambda: self._tokenize(rendered))
 
     async def count(self, request: CountTokensRequest) -> int:
         """Count the tokens of a request's prompt, one request at a time. Raises what `build` raises."""
@@ -69,7 +85,10 @@ class PromptBuilder:
         return len(prompt.tokens)
 
     def build_now(self, request: CountTokensRequest, options: AnswerOptions) -> Prompt:
-        """Build a request's prompt. Tokenising releases the GIL, rendering does not."""
+        """Build a request's prompt in this thread. Raises what `build` raises."""
+        return self._tokenize(self._render(request, options))
+
+    def _render(self, request: CountTokensRequest, options: AnswerOptions) -> RenderedPrompt:
         if self._images == "refuse":
             refuse_media(request.messages)
         started = time.perf_counter()
@@ -82,14 +101,17 @@ class PromptBuilder:
         (system, messages, tools), separator = self._special_tokens.escape(content)
         rendered = self._template.render(system, messages, tools, options.thinking)
         text = self._without_thinking(rendered) if options.thinking.forbidden else rendered
-        rendered_at = time.perf_counter()
-        tokens = self._special_tokens.encode(text, separator)
+        return RenderedPrompt(text, separator, time.perf_counter() - started)
+
+    def _tokenize(self, rendered: RenderedPrompt) -> Prompt:
+        started = time.perf_counter()
+        tokens = self._special_tokens.encode(rendered.text, rendered.separator)
         self._check_tokens(tokens)
         return Prompt(
             tokens=tokens,
-            starts_thinking=self._format.starts_thinking(text),
-            template_s=rendered_at - started,
-            tokenize_s=time.perf_counter() - rendered_at,
+            starts_thinking=self._format.starts_thinking(rendered.text),
+            template_s=rendered.seconds,
+            tokenize_s=time.perf_counter() - started,
         )
 
     async def tokens(self, prompt: str | list[int]) -> list[int]:
@@ -97,9 +119,10 @@ class PromptBuilder:
 
         Raises InvalidRequest for an empty prompt or an id that the model does not have.
         """
-        tokens = (
-            await _run(self._builders, lambda: self._encode(prompt)) if isinstance(prompt, str) else prompt
-        )
+        return await _run(self._tokenizers, lambda: self._raw_tokens(prompt))
+
+    def _raw_tokens(self, prompt: str | list[int]) -> list[int]:
+        tokens = self._encode(prompt) if isinstance(prompt, str) else prompt
         self._check_tokens(tokens)
         return tokens
 
@@ -110,8 +133,10 @@ class PromptBuilder:
         """Refuse an empty prompt and ids without an embedding: MLX would read past the end of its arrays."""
         if not tokens:
             raise InvalidRequest("the prompt is empty")
-        if not 0 <= min(tokens) <= max(tokens) < self._vocab_size:
-            raise InvalidRequest("the prompt holds a special token that the model does not know")
+        for start in range(0, len(tokens), PART_TOKENS):
+            part = tokens[start : start + PART_TOKENS]
+            if not 0 <= min(part) <= max(part) < self._vocab_size:
+                raise InvalidRequest("the prompt holds a special token that the model does not know")
 
     def _without_thinking(self, text: str) -> str:
         """Close the thoughts if the rendered text has opened them, as templates without a switch do."""

@@ -1,15 +1,26 @@
 """The server around the scheduler's task, without a model."""
 
 import asyncio
+import gc
 import signal
 import socket
+import weakref
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import uvicorn
 
-from pensieve.api.command.serve import EngineGivenUp, ListenError, Server, bind, run_server
+from pensieve.api.command import serve
+from pensieve.api.command.serve import (
+    EngineGivenUp,
+    ListenError,
+    Server,
+    bind,
+    collect_when_idle,
+    run_server,
+)
 from pensieve.api.config import ServerConfig
 
 
@@ -87,3 +98,35 @@ def test_a_port_lost_while_loading_is_named() -> None:
 def test_localhost_is_the_address_that_is_printed() -> None:
     with bind(ServerConfig(host="localhost", port=0)) as listener:
         assert listener.family == socket.AF_INET
+
+
+class Cycle:
+    """Garbage that only a collection frees."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_garbage_is_collected_while_nothing_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "PAUSE_S", 0.001)
+    stats = SimpleNamespace(counters=SimpleNamespace(steps=5), num_running=1, num_waiting=0)
+    scheduler: Any = SimpleNamespace(stats=lambda: stats)
+
+    async def main() -> None:
+        collector = asyncio.create_task(collect_when_idle(scheduler))
+        freed = asyncio.Event()
+        garbage = weakref.ref(Cycle(), lambda _: freed.set())
+        await asyncio.sleep(0.05)
+        assert garbage() is not None  # a request runs
+        stats.num_running = 0
+        await asyncio.wait_for(freed.wait(), 20)
+        garbage = weakref.ref(Cycle())
+        await asyncio.sleep(0.05)
+        assert garbage() is not None  # nothing has run since
+        collector.cancel()
+
+    gc.disable()
+    try:
+        asyncio.run(main())
+    finally:
+        gc.enable()

@@ -1,11 +1,15 @@
 """Prompts: what the fields of a request do to the tokens."""
 
+import asyncio
+import threading
 from typing import Any
 
 import pytest
 
+from pensieve.api.answer_options import answer_options
 from pensieve.api.errors import InvalidRequest
 from pensieve.api.prompt.prompt import Prompt
+from pensieve.api.schema import CountTokensRequest
 
 from ...fakes import CHATML_TEMPLATE, ByteTokenizer
 from ..builders import build_prompt, make_prompt_builder
@@ -95,3 +99,23 @@ def test_a_token_without_an_embedding_is_refused() -> None:
 def test_an_empty_prompt_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="empty"):
         build(ByteTokenizer("{{ '' }}"))
+
+
+def test_prompts_are_tokenised_side_by_side() -> None:
+    """Eight prompts wait for each other within the tokenizer: in fewer threads, none of them would end."""
+    barrier = threading.Barrier(8)
+
+    class MeetingTokenizer(ByteTokenizer):
+        def encode(self, text: str, /, *, add_special_tokens: bool = False) -> list[int]:
+            barrier.wait(20)
+            return super().encode(text, add_special_tokens=add_special_tokens)
+
+    async def build_all() -> list[Prompt]:
+        builder = make_prompt_builder(MeetingTokenizer())
+        bodies = [{"model": "m", "messages": [{"role": "user", "content": f"Hi {i}"}]} for i in range(8)]
+        requests = [CountTokensRequest.model_validate(body) for body in bodies]
+        return await asyncio.gather(*(builder.build(r, answer_options(r)) for r in requests))
+
+    prompts = asyncio.run(build_all())
+    texts = [ByteTokenizer().decode(prompt.tokens) for prompt in prompts]
+    assert all(f"Hi {i}" in text for i, text in enumerate(texts))
