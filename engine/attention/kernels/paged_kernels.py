@@ -31,6 +31,7 @@ from .source import (
     header,
 )
 from .tables import LayerKind, make_block_table
+from .trimming import squeeze, trim
 
 Partials = tuple[mx.array, mx.array]
 """Softmaxes over parts of the tokens: (n, num_heads, dim) sums of values and (n, num_heads, 2) peak, mass."""
@@ -226,8 +227,8 @@ class PagedKernels:
         make: Any = mx.fast.metal_kernel
         if self._language == "cuda":
             make = partial(mx.fast.cuda_kernel, shared_memory=workspace_bytes)
-        text = header(self._language)
-        source = f"const float SCALE = {scale * LOG2_E!r};\n" + kernel.body(self._language)
+        source = squeeze(f"const float SCALE = {scale * LOG2_E!r};\n" + kernel.body(self._language))
+        text = trim(header(self._language), source)
         launch: Launch = make(
             # MLX keeps what it has compiled by name, for CUDA on disk as well: a new text needs a new name.
             name=f"paged_{kernel.name}_{hashlib.sha256((text + source).encode()).hexdigest()[:16]}",

@@ -28,6 +28,7 @@ from pensieve.engine.attention.kernels.source import (
     TileGeometry,
     header,
 )
+from pensieve.engine.attention.kernels.trimming import squeeze, trim
 
 from ...budget import EVERYTHING
 
@@ -60,11 +61,8 @@ def build(
     """
     constants = geometry.constants | {"HAS_SINKS": int(has_sinks)}
     stored = "T" if geometry.packing is None else "uint8_t"
-    text = header("cpp") + (WATCHED.read_text() if watched else "") + f"typedef {CTYPES[dtype]} T;\n"
-    text += "".join(f"constexpr int {name} = {value};\n" for name, value in constants.items())
-    text += f"const float SCALE = {scale * LOG2_E!r};\n"
-    text += "".join(_function(kernel, stored) for kernel in (SPLIT, COMBINE, APPEND, GATHER))
-    return _compile(text)
+    functions = "".join(_function(kernel, stored) for kernel in (SPLIT, COMBINE, APPEND, GATHER))
+    return _compile(_text(constants, scale, dtype, functions, watched))
 
 
 def build_tiles(
@@ -72,10 +70,8 @@ def build_tiles(
 ) -> ctypes.CDLL:
     """Compile the kernel of tiles; see `build`."""
     stored = "T" if tiling.head.packing is None else "uint8_t"
-    text = header("cpp") + (WATCHED.read_text() if watched else "") + f"typedef {CTYPES[dtype]} T;\n"
     constants = tiling.constants | {"WINDOW": window or 0}
-    text += "".join(f"constexpr int {name} = {value};\n" for name, value in constants.items())
-    return _compile(text + f"const float SCALE = {scale * LOG2_E!r};\n" + _function(TILES, stored))
+    return _compile(_text(constants, scale, dtype, _function(TILES, stored), watched))
 
 
 def races(library: ctypes.CDLL) -> int:
@@ -95,10 +91,15 @@ def compile_kernel(
     watched: bool = False,
 ) -> ctypes.CDLL:
     """Compile one kernel with the constants that it is launched with; watched: see `build`."""
-    text = header("cpp") + (WATCHED.read_text() if watched else "") + f"typedef {CTYPES[dtype]} T;\n"
+    return _compile(_text(constants, scale, dtype, _function(kernel, "T"), watched))
+
+
+def _text(constants: dict[str, int], scale: float, dtype: str, functions: str, watched: bool) -> str:
+    """The whole text, with those of the definitions that the functions need, as on a GPU."""
+    text = (WATCHED.read_text() if watched else "") + f"typedef {CTYPES[dtype]} T;\n"
     text += "".join(f"constexpr int {name} = {value};\n" for name, value in constants.items())
-    text += f"const float SCALE = {scale * LOG2_E!r};\n" + _function(kernel, "T")
-    return _compile(text)
+    text += f"const float SCALE = {scale * LOG2_E!r};\n" + functions
+    return trim(header("cpp"), text) + text
 
 
 def _compile(text: str) -> ctypes.CDLL:
@@ -131,7 +132,8 @@ def _function(kernel: Kernel, stored: str) -> str:
     loops = [f"for (int GROUP_{c} = 0; GROUP_{c} < groups_{c.lower()}; ++GROUP_{c})" for c in "YX"]
     groups = "\n".join(loops)
     parameters = ", ".join([*inputs, *outputs, "int groups_x", "int groups_y"])
-    return f'extern "C" void run_{kernel.name}({parameters}) {{\n{groups} {{\n{kernel.body("cpp")}\n}}\n}}\n'
+    body = squeeze(kernel.body("cpp"))
+    return f'extern "C" void run_{kernel.name}({parameters}) {{\n{groups} {{\n{body}\n}}\n}}\n'
 
 
 def launch(
