@@ -6,6 +6,7 @@ import mlx.nn as nn
 import mlx_lm.utils
 import pytest
 
+from pensieve.engine.fused_model import unfuse
 from pensieve.engine.transposed_linear import TransposedLinear, transpose_linears
 
 from ..models import write_model
@@ -29,6 +30,9 @@ def test_a_model_keeps_its_logits_and_its_memory(tmp_path: Path) -> None:
     assert transpose_linears(model) == 3 * 4 + 1, "the projections of qwen2's heads have biases"
     assert mx.get_active_memory() <= before + 1024
     assert mx.abs(model(tokens) - expected).max() < 1e-5 * mx.abs(expected).max()
+    assert mx.get_active_memory() <= before + 1024 + 2 * expected.nbytes
+    unfuse(model)
+    assert not any(isinstance(module, TransposedLinear) for module in model.modules())
 
 
 class Reader(nn.Module):
