@@ -84,7 +84,8 @@ class BlockAllocator:
     def enter_tree(self, block: int) -> None:
         """Add the prefix tree as a holder of `block`, which a sequence holds."""
         assert not self._in_tree[block], f"block {block} is in the tree already"
-        self.share([block])
+        assert self._refs[block] > 0, f"block {block} is free"
+        self._refs[block] += 1
         self._in_tree[block] = True
 
     def leave_tree(self, block: int) -> None:

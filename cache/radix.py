@@ -43,6 +43,14 @@ class TreePosition(NamedTuple):
         blocks.reverse()
         return blocks
 
+    def prefix(self, num_blocks: int) -> "TreePosition":
+        """Return the position of the first `num_blocks` blocks."""
+        node = self.node
+        for _ in range(self.num_blocks - num_blocks):
+            assert node.parent is not None, "the position is void"
+            node = node.parent
+        return TreePosition(node, num_blocks)
+
 
 class RadixTree:
     """Cached prefixes. The tree holds each of its blocks; evict() frees leaves without other holders."""
@@ -88,14 +96,18 @@ class RadixTree:
         """
         self._clock += 1
         node, num_blocks = self._start(position)
+        is_new = False
         for i in range(num_blocks, len(blocks)):
             edge = tuple(tokens[i * BLOCK_SIZE : (i + 1) * BLOCK_SIZE])
             child = node.children.get(edge)
             if child is None:
                 assert len(edge) == BLOCK_SIZE, "only full blocks are cached"
                 child = self._add(node, edge, blocks[i])
+                is_new = True
             child.last_used = self._clock
             node = child
+        if is_new:
+            self._push(node)  # the only leaf among the new nodes
         return TreePosition(node, len(blocks))
 
     def evict(self, count: int) -> int:
@@ -142,7 +154,6 @@ class RadixTree:
         child = Node(parent, edge, block, self._clock)
         parent.children[edge] = child
         self.num_blocks += 1
-        self._push(child)
         return child
 
     def _remove(self, node: Node) -> None:

@@ -71,6 +71,8 @@ class Admission:
 
     def _waits_for_prefix(self, sequence: Sequence) -> bool:
         """Whether a running sequence is computing a prefix that `sequence` shares and the tree lacks."""
+        if sequence.prefix_wait is not None and (position := sequence.prefix_wait.position) is not None:
+            sequence.tree_position = position  # saves the walk along a prefix that the producer has walked
         num_cached = self._kv_cache.num_cached_tokens(sequence)
         for producer in self._queues.running:
             if not producer.is_prefilling and producer.num_committed_tokens >= producer.num_prompt_tokens - 1:

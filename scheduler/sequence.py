@@ -107,6 +107,14 @@ class PrefixWait:
             or self.producer.num_committed_tokens >= self.num_tokens
         )
 
+    @property
+    def position(self) -> TreePosition | None:
+        """Where the shared prefix ends in the prefix tree; None where the producer does not know it."""
+        known, num_blocks = self.producer.tree_position, self.num_tokens // BLOCK_SIZE
+        if known is None or known.node.parent is None or known.num_blocks < num_blocks:
+            return None
+        return known.prefix(num_blocks)
+
 
 @dataclass(slots=True)
 class Progress:

@@ -35,11 +35,12 @@ CUT_S = GRACE_S + 2
 SWITCH_S = 0.001
 """Time after which a thread that runs Python gives way to the event loop; Python's default is 5 ms."""
 
-GC_THRESHOLDS = (700, 10, 1000)
-"""Python's own, but for the last: full collections are left to pauses."""
+GC_THRESHOLDS = (200_000, 5, 1000)
+"""A collection looks at every token of every prompt since the last one, and requests leave no cycles behind.
+So none is made while requests are served, unless objects pile up."""
 
 PAUSE_S = 5
-"""Seconds between two looks whether the server is idle, for a full collection."""
+"""Seconds between two looks whether the server is idle, for a collection of all garbage."""
 
 
 class ListenError(PensieveError):

@@ -106,6 +106,8 @@ def test_the_tree_agrees_with_a_set_of_prefixes(steps: list[tuple[list[int], int
         for length in range(len(kinds) + 1):
             assert tree.match([*prompt(*kinds), 0], positions.get(tuple(kinds[:length]))) == found
         positions[tuple(kinds[:longest])] = found
+        for length in range(longest + 1):
+            assert found.prefix(length).blocks == found.blocks[:length]
         cache(tree, allocator, prompt(*kinds))
         known |= {tuple(kinds[:n]) for n in range(1, len(kinds) + 1)}
         if num_evicted:
