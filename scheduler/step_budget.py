@@ -11,7 +11,7 @@ PROMPT_SHARE = 1 / 2
 PASS_SHARE = 1 / 3
 """Share of a slice's cost that its pass over the model may be, whatever the target says."""
 
-PROMPTS_ONLY_S = 1.0
+PROMPTS_ONLY_S = 0.5
 """Seconds of a step without decode rows: a request that arrives waits so long at most for its first step."""
 
 

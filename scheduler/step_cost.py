@@ -27,6 +27,7 @@ is computed.
 
 import math
 from collections import deque
+from operator import mul
 
 from .step_load import StepLoad
 
@@ -35,6 +36,8 @@ TYPICAL = (10e-3, 1e-4, 2e-8, 10e-3, 10e-3, 2e-5, 2e-9, 10e-3)
 
 NUM_PARTS = len(TYPICAL)
 SLICE_PASS, FURTHER_SLICE, TOKENS, PAIRS, SAVING = range(3, NUM_PARTS)
+
+PAIRS_OF_PARTS = [(i, j) for i in range(NUM_PARTS) for j in range(i + 1)]
 
 MEMORY = 100
 """Steps of a kind after which an older step counts 1/e of a new one."""
@@ -141,30 +144,32 @@ class StepCost:
             return
         self._is_stale = False
         scale = math.exp(self._log_scale)
-        matrix = [
-            [sum(kind.matrix[i][j] for kind in self._kinds.values()) for j in range(NUM_PARTS)]
-            for i in range(NUM_PARTS)
-        ]
-        right = [sum(kind.right[i] for kind in self._kinds.values()) for i in range(NUM_PARTS)]
+        matrix = [[0.0] * NUM_PARTS for _ in range(NUM_PARTS)]
+        kinds = self._kinds.values()
+        products = map(sum, zip(*(kind.products for kind in kinds), strict=True))
+        for (i, j), product in zip(PAIRS_OF_PARTS, products, strict=True):
+            matrix[i][j] = matrix[j][i] = product
+        right = [sum(values) for values in zip(*(kind.right for kind in kinds), strict=True)]
         for i in range(NUM_PARTS):
             matrix[i][i] += PULL / scale**2
             right[i] += PULL / scale if i != SAVING else 0.0
         self._weights = _solve_positive(matrix, right)
         # A slice that shares its pass costs no less than nothing.
         self._weights[SAVING] = min(self._weights[SAVING], self._weights[SLICE_PASS])
-        for kind in self._kinds.values():
+        for kind in kinds:
             self._slowness *= kind.correct(self._weights)
 
 
 class _KindOfStep:
     """The measured steps of one kind: sums for the fit, and the last few steps.
 
-    matrix, right: sums of products of the steps' parts, and of parts and times; errors are relative.
+    products, right: sums over steps of the products of two parts, in the order of PAIRS_OF_PARTS, and of a
+    part and the time, relative to each step's unit.
     correction: the kind's measured time, relative to the fitted one, lately.
     """
 
     def __init__(self) -> None:
-        self.matrix = [[0.0] * NUM_PARTS for _ in range(NUM_PARTS)]
+        self.products = [0.0] * len(PAIRS_OF_PARTS)
         self.right = [0.0] * NUM_PARTS
         self.correction = 1.0
         self._usual = 1.0  # correction
@@ -176,10 +181,8 @@ class _KindOfStep:
         self._num_steps += 1
         decay = 1 - 1 / MEMORY
         shares, time = [part / unit_s for part in parts], elapsed_s / unit_s
-        self.matrix = [
-            [decay * old + share * other for old, other in zip(row, shares, strict=True)]
-            for row, share in zip(self.matrix, shares, strict=True)
-        ]
+        products = [shares[i] * shares[j] for i, j in PAIRS_OF_PARTS]
+        self.products = [decay * old + new for old, new in zip(self.products, products, strict=True)]
         self.right = [decay * old + share * time for old, share in zip(self.right, shares, strict=True)]
         self._recent.append((parts, elapsed_s))
 
@@ -227,7 +230,7 @@ def _parts(load: StepLoad) -> list[float]:
 
 
 def _sum(weights: list[float], parts: list[float]) -> float:
-    return sum(weight * part for weight, part in zip(weights, parts, strict=True))
+    return sum(map(mul, weights, parts))
 
 
 def _solve_positive(matrix: list[list[float]], right: list[float]) -> list[float]:

@@ -50,8 +50,9 @@ class TokenTrace:
 
 TRACES = (
     TokenTrace("16 x 3 turns", sessions=16, turns=3, shared=24_000, new=2000, answer=128),
-    TokenTrace("60k beside 15", sessions=15, turns=1, shared=0, new=8000, answer=1000, long=60_000),
+    TokenTrace("60k beside 15", sessions=15, turns=1, shared=7900, new=100, answer=1500, long=60_000),
     TokenTrace("8 short", sessions=8, turns=3, shared=1000, new=200, answer=200),
+    TokenTrace("make bench", sessions=8, turns=3, shared=10_000, new=800, answer=64),
     TokenTrace("one session", sessions=1, turns=3, shared=24_000, new=2000, answer=128),
 )
 
