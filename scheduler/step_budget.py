@@ -77,4 +77,10 @@ class StepBudget:
         least = min(wanted, self._cost.worthwhile_tokens(self._load, start, PASS_SHARE))
         if self._load.slices and min(fitting, room) < least:
             return 0  # a pass for few tokens: the next step has room for more
-        return min(wanted, room, max(fitting, least))
+        most = min(room, max(fitting, least))
+        return wanted if wanted <= most else _round_down(most)
+
+
+def _round_down(num_tokens: int) -> int:
+    """Return the next length below, of eight an octave: some devices plan or compile for each new length."""
+    return num_tokens - num_tokens % (1 << max(0, num_tokens.bit_length() - 4))

@@ -57,7 +57,7 @@ JUMP = 1.5
 FIRST_TOKENS = 128
 """Prompt tokens up to which predictions count before a step is measured."""
 
-GROWTH = 4
+GROWTH = 8
 """Predictions count up to so many times the prompt tokens of the largest measured step."""
 
 

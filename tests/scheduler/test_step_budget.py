@@ -87,15 +87,15 @@ def endless(start: int = 0) -> Sequence:
     return sequence
 
 
-def warm_up(machine: Machine, num_rows: int, steps: int = 60) -> None:
-    """Play prompts that come and go, at first while nobody decodes."""
+def warm_up(machine: Machine, num_rows: int, steps: int = 90) -> None:
+    """Play prompts that come and go, now and then while nobody decodes."""
     prompt = endless()
     for step_id in range(steps):
         if step_id % 7 == 0:  # the prompt's last tokens, rows alone, then another prompt's first
             prompt = endless(500_000 - machine.rng.randint(20, 500))
         if step_id % 7 == 1:
             machine.step(step_id, num_rows, [])
-        machine.step(step_id, num_rows if step_id > 10 else 0, [prompt])
+        machine.step(step_id, num_rows if step_id % 30 > 10 else 0, [prompt])
         prompt = prompt if prompt.is_prefilling else endless()
 
 
@@ -110,13 +110,14 @@ def play(machine: Machine, num_rows: int, steps: int) -> list[StepLoad]:
     return loads
 
 
-def check(machine: Machine, loads: list[StepLoad], tolerance: float = 1.35) -> None:
+def check(machine: Machine, loads: list[StepLoad], tolerance: float = 1.5) -> None:
     """Nine in ten steps take no longer than they may, and give prompts their share."""
     loads = [load for load in loads if load.slices]  # the others are to measure rows alone
     times = [machine.seconds(load) for load in loads]
     used = sorted(time / machine.longest_s(load) for time, load in zip(times, loads, strict=True))
     assert used[len(used) * 9 // 10] < tolerance
-    cut = [pair for pair in zip(loads, times, strict=True) if pair[0].tokens + pair[0].rows < STEP_TOKENS]
+    # Where the number of tokens has cut a slice, the time is not used.
+    cut = [pair for pair in zip(loads, times, strict=True) if pair[0].tokens < STEP_TOKENS * 7 / 8]
     if len(cut) > len(loads) // 2:
         assert used[len(used) // 2] > 0.6  # the time is used: slices do not shrink to nothing
         shares = sorted(1 - machine.alone_s(load) / time for load, time in cut)
@@ -137,9 +138,9 @@ def test_a_machine_that_becomes_three_times_slower_or_faster_is_followed(seed: i
     num_rows = machine.rng.randint(1, 16)
     warm_up(machine, num_rows)
     for slowdown in (3.0, 1.0):
-        machine.slowdown = slowdown
-        play(machine, num_rows, 15)
-        check(machine, play(machine, num_rows, 60), tolerance=2)
+        machine.slowdown = slowdown  # for rows alone, five of the steps that measure them
+        play(machine, num_rows, 100)
+        check(machine, play(machine, num_rows, 30), tolerance=2)
 
 
 def test_a_pass_that_takes_longer_than_the_target_leaves_room_for_a_slice_worth_it() -> None:

@@ -3,7 +3,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pensieve.scheduler.step_cost import FIRST_TOKENS, RECENT, StepCost
+from pensieve.scheduler.step_cost import FIRST_TOKENS, GROWTH, RECENT, StepCost
 from pensieve.scheduler.step_load import StepLoad
 
 from ..budget import trials
@@ -115,7 +115,7 @@ def test_few_tokens_are_trusted_before_a_step_is_measured_and_more_after_each() 
     cost = StepCost()
     assert cost.tokens_within(StepLoad(), 0, 1e9) == FIRST_TOKENS
     cost.record(StepLoad().with_slice(0, FIRST_TOKENS), 0.001)
-    assert FIRST_TOKENS < cost.tokens_within(StepLoad(), 0, 1e9) <= 4 * FIRST_TOKENS
+    assert FIRST_TOKENS < cost.tokens_within(StepLoad(), 0, 1e9) <= GROWTH * FIRST_TOKENS
 
 
 @pytest.mark.parametrize("elapsed_s", [0.0, 1e-9, 1e6])
