@@ -230,7 +230,8 @@ def _parts(load: StepLoad) -> list[float]:
 
 
 def _sum(weights: list[float], parts: list[float]) -> float:
-    return sum(map(mul, weights, parts))
+    total: float = sum(map(mul, weights, parts))
+    return total
 
 
 def _solve_positive(matrix: list[list[float]], right: list[float]) -> list[float]:
