@@ -18,7 +18,7 @@ from ...step import SlotRange
 from ..array_attention import AttentionParams
 from ..rotation import ROTATE, THREE, Rotation
 from .batch_tables import DeviceTables, TableSource
-from .layer_kernels import AttentionShape, Launch, LayerKernels, build_layer
+from .layer_kernels import AttentionShape, KernelDevice, Launch, LayerKernels, TileKernel, build_layer
 from .source import (
     APPEND,
     GATHER,
@@ -28,7 +28,6 @@ from .source import (
     Kernel,
     Language,
     TileGeometry,
-    header,
 )
 from .tables import LayerKind, make_block_table
 from .trimming import squeeze, trim
@@ -53,10 +52,11 @@ class LayerPools(NamedTuple):
 class PagedKernels:
     """The kernels of one backend; each compiled kernel is kept."""
 
-    def __init__(self, language: Language) -> None:
+    def __init__(self, language: Language, has_wgmma: bool = False) -> None:
+        """has_wgmma: whether the device has Hopper's matrix units."""
         self._language = language
         self._launcher = cache(self._build)
-        self._layer_kernels = cache(partial(build_layer, self._launcher, language))
+        self._layer_kernels = cache(partial(build_layer, self._launcher, KernelDevice(language, has_wgmma)))
         self._no_sinks = mx.zeros((MIN_KERNEL_ELEMENTS,))
         self._no_partials = mx.zeros((MIN_KERNEL_ELEMENTS,)), mx.zeros((MIN_KERNEL_ELEMENTS,))
 
@@ -83,8 +83,8 @@ class PagedKernels:
         layer = self._layer_kernels(shape, params.window)
         num_heads, num_kv_heads = queries.shape[1], pools.keys.shape[0]
         num_groups = num_kv_heads * shape.geometry.tiles
-        tiling = TileGeometry(shape.geometry, self._language, is_slice=False)
-        tile_queries = tiling.queries if layer.tiles else 0
+        tile_kernel = layer.tiles.get(False)
+        tile_queries = tile_kernel.queries if tile_kernel else 0
         tables = batch.get(LayerKind(num_kv_heads, num_groups, tile_queries, params.window))
         dim = shape.geometry.dim
         rows = pools.keys.rows, pools.values.rows
@@ -93,7 +93,7 @@ class PagedKernels:
             grid=(THREADS * tables.num_splits, num_groups, 1),
             output_shapes=[(tables.num_splits, num_heads, dim), (tables.num_splits, num_heads, 2)],
         )
-        tiles = self._attend_tiles(queries, pools, tables, layer.tiles.get(False), tile_queries)
+        tiles = self._attend_tiles(queries, pools, tables, tile_kernel)
         return self._combine(queries, (*splits, *tiles), tables, layer, params)
 
     def attends_slices(self, queries: mx.array, pools: LayerPools, params: AttentionParams) -> bool:
@@ -117,9 +117,9 @@ class PagedKernels:
         """
         shape = self._shape(queries, pools, params)
         layer = self._layer_kernels(shape, params.window)
-        tile_queries = TileGeometry(shape.geometry, self._language, is_slice=True).queries
-        tables = batch.get(LayerKind(pools.keys.shape[0], 0, tile_queries, params.window))
-        tiles = self._attend_tiles(queries, pools, tables, layer.tiles[True], tile_queries)
+        tile_kernel = layer.tiles[True]
+        tables = batch.get(LayerKind(pools.keys.shape[0], 0, tile_kernel.queries, params.window))
+        tiles = self._attend_tiles(queries, pools, tables, tile_kernel)
         return self._combine(queries, (*self._no_partials, *tiles), tables, layer, params)
 
     def _shape(self, queries: mx.array, pools: LayerPools, params: AttentionParams) -> AttentionShape:
@@ -136,19 +136,18 @@ class PagedKernels:
         queries: mx.array,
         pools: LayerPools,
         tables: DeviceTables,
-        launch: Launch | None,
-        tile_queries: int,
+        kernel: TileKernel | None,
     ) -> Partials:
         """Return the partials of all tiles."""
         if not tables.num_tiles:
             return self._no_partials
-        assert launch is not None
+        assert kernel is not None
         _, num_heads, _, dim = queries.shape
-        num_partials = tables.num_tiles * tile_queries
+        num_partials = tables.num_tiles * kernel.queries
         rows = pools.keys.rows, pools.values.rows
-        outs, stats = launch(
+        outs, stats = kernel.launch(
             inputs=[queries, *rows, tables.block_table, tables.tiles, pools.write_fence],
-            grid=(THREADS * tables.num_tiles, pools.keys.shape[0], 1),
+            grid=(kernel.threads * tables.num_tiles, pools.keys.shape[0], 1),
             output_shapes=[(num_partials, num_heads, dim), (num_partials, num_heads, 2)],
         )
         return outs, stats
@@ -228,7 +227,7 @@ class PagedKernels:
         if self._language == "cuda":
             make = partial(mx.fast.cuda_kernel, shared_memory=workspace_bytes)
         source = squeeze(f"const float SCALE = {scale * LOG2_E!r};\n" + kernel.body(self._language))
-        text = trim(header(self._language), source)
+        text = trim(kernel.header(self._language), f"__global__ {source}")  # as MLX declares it on CUDA
         launch: Launch = make(
             # MLX keeps what it has compiled by name, for CUDA on disk as well: a new text needs a new name.
             name=f"paged_{kernel.name}_{hashlib.sha256((text + source).encode()).hexdigest()[:16]}",
@@ -259,4 +258,6 @@ def find_kernels() -> PagedKernels | None:
     """Return the kernels of MLX's default device, None where that is the CPU."""
     if mx.default_device() != mx.Device(mx.gpu):
         return None
-    return PagedKernels("metal" if mx.metal.is_available() else "cuda")
+    if mx.metal.is_available():
+        return PagedKernels("metal")
+    return PagedKernels("cuda", has_wgmma=mx.device_info().get("compute_capability_major") == 9)

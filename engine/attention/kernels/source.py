@@ -52,6 +52,10 @@ class Kernel:
         """Return the text inside the function."""
         return POSITION[language] + _read(self.name)
 
+    def header(self, language: Language) -> str:
+        """Return the text before the function."""
+        return header(language)
+
 
 SPLIT = Kernel(
     "split",
@@ -76,15 +80,15 @@ GATHER = Kernel(
 )
 
 
-def header(language: Language) -> str:
-    """Return the text before the function."""
+def header(language: Language, *more: str) -> str:
+    """Return the text before a function. more: names of further files that it needs."""
     numbers = {"MIN_KERNEL_ELEMENTS": MIN_KERNEL_ELEMENTS}
     numbers |= {"SPLIT_COLUMNS": len(SplitColumn), "TILE_COLUMNS": len(TileColumn)}
     numbers |= {f"SPLIT_{column.name}": column.value for column in SplitColumn}
     numbers |= {f"TILE_{column.name}": column.value for column in TileColumn}
     numbers |= {f"PARTIAL_{column.name}": column.value for column in PartialColumn}
     defines = "".join(f"#define {name} {number}\n" for name, number in numbers.items())
-    return defines + _read(language) + _read("common")
+    return defines + "".join(_read(name) for name in (language, "common", *more))
 
 
 def _read(name: str) -> str:
@@ -167,6 +171,11 @@ class TileGeometry:
         """Whether tiles can be computed for such heads."""
         is_matrix_type = self.head.itemsize == 2 or self.language != "cuda"
         return self.head.is_supported and self.head.dim % 16 == 0 and is_matrix_type
+
+    @property
+    def threads(self) -> int:
+        """Threads of a group."""
+        return THREADS
 
     @property
     def row_tiles(self) -> int:

@@ -12,17 +12,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from pensieve.engine.attention.kernels.hopper import HopperGeometry, HopperKernel
+from pensieve.engine.attention.kernels.layer_kernels import tile_kernel
 from pensieve.engine.attention.kernels.source import (
     APPEND,
     COMBINE,
     GATHER,
     LOG2_E,
     SPLIT,
-    TILES,
     Geometry,
     Kernel,
     TileGeometry,
@@ -41,6 +43,7 @@ FLAGS = ["-std=c++17", "-O2" if EVERYTHING else "-O0", "-Wall", "-Werror", "-Wno
 """Without optimisation the compiler takes less than half the time."""
 
 WATCHED = Path(__file__).with_name("watched.h")
+HOPPER_WORDS = Path(__file__).with_name("hopper_words.h")
 
 CTYPES = {"float32": "float", "float16": "float16_t", "bfloat16": "bfloat16_t"}
 INTS = ("block_table", "splits", "tiles", "query_partials", "slots", "extent", "positions")
@@ -66,12 +69,18 @@ def build(
 
 
 def build_tiles(
-    tiling: TileGeometry, dtype: str, scale: float, window: int | None = None, watched: bool = False
+    tiling: TileGeometry | HopperGeometry,
+    dtype: str,
+    scale: float,
+    window: int | None = None,
+    watched: bool = False,
 ) -> ctypes.CDLL:
     """Compile the kernel of tiles; see `build`."""
+    kernel = tile_kernel(tiling, getattr(mx, dtype))
     stored = "T" if tiling.head.packing is None else "uint8_t"
     constants = tiling.constants | {"WINDOW": window or 0}
-    return _compile(_text(constants, scale, dtype, _function(TILES, stored), watched))
+    words = HOPPER_WORDS.read_text() if isinstance(kernel, HopperKernel) else ""
+    return _compile(_text(constants, scale, dtype, words + _function(kernel, stored), watched))
 
 
 def races(library: ctypes.CDLL) -> int:
@@ -133,6 +142,8 @@ def _function(kernel: Kernel, stored: str) -> str:
     groups = "\n".join(loops)
     parameters = ", ".join([*inputs, *outputs, "int groups_x", "int groups_y"])
     body = squeeze(kernel.body("cpp"))
+    if isinstance(kernel, HopperKernel):
+        body = f"run_group([&](const int TID) {{\n{body}}});"
     return f'extern "C" void run_{kernel.name}({parameters}) {{\n{groups} {{\n{body}\n}}\n}}\n'
 
 

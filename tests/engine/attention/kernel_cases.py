@@ -8,7 +8,9 @@ import numpy.typing as npt
 
 from pensieve.cache.kv import MIN_KERNEL_ELEMENTS
 from pensieve.engine.attention.kernels.decode_tables import make_decode_tables
-from pensieve.engine.attention.kernels.source import COMBINE, SPLIT, TILES, Geometry, TileGeometry
+from pensieve.engine.attention.kernels.hopper import HopperGeometry
+from pensieve.engine.attention.kernels.layer_kernels import tile_kernel
+from pensieve.engine.attention.kernels.source import COMBINE, SPLIT, Geometry, TileGeometry
 from pensieve.engine.attention.kernels.tables import LayerKind, Tables
 from pensieve.engine.attention.kernels.tiles import make_slice_tables
 from pensieve.engine.attention.shared_prefixes import shared_prefixes
@@ -79,7 +81,7 @@ class Case:
         array = mx.array(elements)
         return array.view(mx.bfloat16) if self.dtype == "bfloat16" else array
 
-    def tiling(self, is_slice: bool) -> TileGeometry:
+    def tiling(self, is_slice: bool) -> TileGeometry | HopperGeometry:
         return TileGeometry(self.geometry, "cpp", is_slice)
 
     def lay_out(self, window: int | None = None, num_rows: int | None = None) -> Tables:
@@ -128,7 +130,8 @@ class Case:
             library = build_tiles(tiling, self.dtype, self.scale, window, watched)
             nothing = np.zeros(MIN_KERNEL_ELEMENTS, np.float32)
             inputs = [self.queries, *self.pools, laid_out.block_table, laid_out.tiles, nothing]
-            launch(library, TILES, inputs, [outs, stats], (num_tiles, self.num_kv_heads))
+            kernel = tile_kernel(tiling, getattr(mx, self.dtype))
+            launch(library, kernel, inputs, [outs, stats], (num_tiles, self.num_kv_heads))
         return outs, stats
 
     def expect(self, window: int | None, sinks: bool) -> Floats:
