@@ -83,20 +83,20 @@ def _draw(logits: mx.array, floats: mx.array, integers: mx.array) -> mx.array:
 
     floats: (rows, 3) temperature, top_p, min_p. integers: (rows, 3) top_k, folded seed, position.
     """
-    noise = mx.where(floats[:, :1] > 0, _gumbel(integers, logits.shape[-1]), 0.0)  # none: the exact argmax
-    return _mark_nan(logits, mx.argmax(_scale(logits, floats) + noise, axis=-1))
+    return _finish(logits, _scale(logits, floats), floats, integers)
 
 
 def _draw_filtered(logits: mx.array, floats: mx.array, integers: mx.array) -> mx.array:
     """Draw as `_draw` does, from the tokens that each row's top_k, top_p and min_p keep."""
-    scaled = _scale(logits, floats)
-    order = mx.argsort(-scaled, axis=-1)
-    ranked = _filter(mx.take_along_axis(scaled, order, axis=-1), floats, integers)
-    # The noise belongs to the token, not to its rank: else another row's top_k would change this row's token.
-    noise = mx.take_along_axis(_gumbel(integers, logits.shape[-1]), order, axis=-1)
-    choice = mx.argmax(ranked + noise, axis=-1, keepdims=True)
-    drawn = mx.take_along_axis(order, choice, axis=-1)[:, 0]
-    return _mark_nan(logits, mx.where(floats[:, 0] > 0, drawn, mx.argmax(logits, axis=-1)))
+    negated = -_scale(logits, floats)
+    is_kept = negated <= _last_kept(mx.sort(negated, axis=-1), floats, integers)
+    return _finish(logits, mx.where(is_kept, -negated, -mx.inf), floats, integers)
+
+
+def _finish(logits: mx.array, scaled: mx.array, floats: mx.array, integers: mx.array) -> mx.array:
+    """Draw from scaled logits. Where the temperature is 0, without noise, that is the exact argmax."""
+    noise = mx.where(floats[:, :1] > 0, _gumbel(integers, logits.shape[-1]), 0.0)
+    return _mark_nan(logits, mx.argmax(scaled + noise, axis=-1))
 
 
 def _scale(logits: mx.array, floats: mx.array) -> mx.array:
@@ -110,16 +110,26 @@ def _mark_nan(logits: mx.array, tokens: mx.array) -> mx.array:
     return mx.where(mx.isnan(logits.max(axis=-1)), NOT_A_NUMBER, tokens.astype(mx.int32))
 
 
-def _filter(ranked: mx.array, floats: mx.array, integers: mx.array) -> mx.array:
-    """Set to -inf the logits that top_k, top_p and min_p drop; `ranked` falls along the last axis."""
-    vocab = ranked.shape[-1]
+def _last_kept(ranked: mx.array, floats: mx.array, integers: mx.array) -> mx.array:
+    """Return the last of `ranked` that top_k, top_p and min_p keep, (rows, 1).
+
+    ranked: negated scaled logits, rising. Tokens as likely as the last one are kept with it.
+    """
     top_k, top_p, min_p = integers[:, :1], floats[:, 1:2], floats[:, 2:3]
-    rank = mx.arange(vocab)[None]
+    rank = _ranks(ranked.shape[-1])
     keep = (rank < top_k.astype(mx.int32)) | (top_k == 0)
-    probs = mx.softmax(mx.where(keep, ranked, -mx.inf), axis=-1)
+    probs = mx.softmax(mx.where(keep, -ranked, -mx.inf), axis=-1)
     before = mx.cumsum(probs, axis=-1) - probs  # probability of the likelier tokens
     keep = keep & (before < top_p) & (probs >= min_p * probs[:, :1])
-    return mx.where(keep | (rank == 0), ranked, -mx.inf)
+    return mx.where(keep | (rank == 0), ranked, -mx.inf).max(axis=-1, keepdims=True)
+
+
+@cache
+def _ranks(vocab: int) -> mx.array:
+    """Return (1, vocab): 0, 1, 2, ..., computed, so that no step computes them again."""
+    ranks = mx.arange(vocab)[None]
+    mx.eval(ranks)
+    return ranks
 
 
 def _gumbel(integers: mx.array, vocab: int) -> mx.array:

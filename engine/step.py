@@ -40,7 +40,7 @@ class SamplingParams(FastPickle):
 
     temperature: float = 0.0
     top_p: float = 1.0  # keep the smallest set of tokens whose probability reaches this; 1 keeps all
-    top_k: int = 0  # keep the k likeliest tokens; 0 keeps all
+    top_k: int = 0  # keep the k likeliest tokens, and on a GPU those as likely as the last one; 0 keeps all
     min_p: float = 0.0  # drop tokens less likely than this share of the likeliest
     seed: int = 0  # same seed, same prompt: same tokens, in any batch
     logprobs: int | None = None  # report each token's log-probability, and those of so many likeliest tokens

@@ -102,7 +102,7 @@ def test_a_layer_of_a_decode_step_queues_so_many_operations(tmp_path: Path, mode
     [
         (SamplingParams(), 3),
         (SamplingParams(temperature=1.0), 6),
-        (SamplingParams(temperature=1.0, top_p=0.9), 19),
+        (SamplingParams(temperature=1.0, top_p=0.9), 15),
     ],
 )
 def test_sampling_queues_so_many_operations(tmp_path: Path, sampling: SamplingParams, expected: int) -> None:
