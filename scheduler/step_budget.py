@@ -78,7 +78,9 @@ class StepBudget:
         if self._load.slices and min(fitting, room) < least:
             return 0  # a pass for few tokens: the next step has room for more
         most = min(room, max(fitting, least))
-        return wanted if wanted <= most else _round_down(most)
+        if wanted <= min(room, most + most // 8):  # rather than another pass for a few tokens
+            return wanted
+        return _round_down(most)
 
 
 def _round_down(num_tokens: int) -> int:

@@ -37,8 +37,6 @@ TYPICAL = (10e-3, 1e-4, 2e-8, 10e-3, 10e-3, 2e-5, 2e-9, 10e-3)
 NUM_PARTS = len(TYPICAL)
 SLICE_PASS, FURTHER_SLICE, TOKENS, PAIRS, SAVING = range(3, NUM_PARTS)
 
-PAIRS_OF_PARTS = [(i, j) for i in range(NUM_PARTS) for j in range(i + 1)]
-
 MEMORY = 100
 """Steps of a kind after which an older step counts 1/e of a new one."""
 
@@ -54,6 +52,9 @@ MIXED_IN_A_ROW = 16
 JUMP = 1.5
 """Where a kind's correction is so many times the usual one, or less, the machine has changed its speed."""
 
+UNASKED = 32
+"""Steps after which the fit is solved without being asked for, to see in time that the speed has changed."""
+
 FIRST_TOKENS = 128
 """Prompt tokens up to which predictions count before a step is measured."""
 
@@ -65,7 +66,11 @@ class StepCost:
     """Predicts the time of steps from the time of past ones. Its memory is bounded."""
 
     def __init__(self) -> None:
-        self._kinds = {kind: _KindOfStep() for kind in ((True, False), (False, True), (True, True))}
+        self._kinds = {
+            (True, False): _KindOfStep(range(SLICE_PASS)),
+            (False, True): _KindOfStep(range(SLICE_PASS, SAVING)),
+            (True, True): _KindOfStep(range(NUM_PARTS)),
+        }
         self._weights = [1.0] * NUM_PARTS  # of the parts, as multiples of TYPICAL
         self._slowness = 1.0  # of the machine, since the first steps that the sums hold
         self._log_scale = 0.0  # mean logarithm of measured time to TYPICAL's
@@ -97,7 +102,7 @@ class StepCost:
         if load.rows:
             self._mixed_in_a_row = self._mixed_in_a_row + 1 if load.slices else 0
         self._is_stale = True
-        if self._num_steps % RECENT == 0:  # where no prediction is asked for, a change of speed shows as well
+        if self._num_steps % UNASKED == 0:
             self._refresh()
 
     def predict(self, load: StepLoad) -> float:
@@ -146,12 +151,14 @@ class StepCost:
         scale = math.exp(self._log_scale)
         matrix = [[0.0] * NUM_PARTS for _ in range(NUM_PARTS)]
         kinds = self._kinds.values()
-        products = map(sum, zip(*(kind.products for kind in kinds), strict=True))
-        for (i, j), product in zip(PAIRS_OF_PARTS, products, strict=True):
-            matrix[i][j] = matrix[j][i] = product
+        for kind in kinds:
+            for (i, j), product in zip(kind.pairs, kind.products, strict=True):
+                matrix[i][j] += product
         right = [sum(values) for values in zip(*(kind.right for kind in kinds), strict=True)]
         for i in range(NUM_PARTS):
             matrix[i][i] += PULL / scale**2
+            for j in range(i):
+                matrix[j][i] = matrix[i][j]
             right[i] += PULL / scale if i != SAVING else 0.0
         self._weights = _solve_positive(matrix, right)
         # A slice that shares its pass costs no less than nothing.
@@ -163,13 +170,16 @@ class StepCost:
 class _KindOfStep:
     """The measured steps of one kind: sums for the fit, and the last few steps.
 
-    products, right: sums over steps of the products of two parts, in the order of PAIRS_OF_PARTS, and of a
-    part and the time, relative to each step's unit.
+    pairs: pairs of parts (i, j), i >= j, that steps of the kind have.
+    products, right: sums over steps of the products of two parts, in the order of `pairs`, and of a part and
+    the time, relative to each step's unit.
     correction: the kind's measured time, relative to the fitted one, lately.
     """
 
-    def __init__(self) -> None:
-        self.products = [0.0] * len(PAIRS_OF_PARTS)
+    def __init__(self, parts: range) -> None:
+        """parts: the parts that steps of the kind have."""
+        self.pairs = [(i, j) for i in parts for j in parts if i >= j]
+        self.products = [0.0] * len(self.pairs)
         self.right = [0.0] * NUM_PARTS
         self.correction = 1.0
         self._usual = 1.0  # correction
@@ -181,7 +191,7 @@ class _KindOfStep:
         self._num_steps += 1
         decay = 1 - 1 / MEMORY
         shares, time = [part / unit_s for part in parts], elapsed_s / unit_s
-        products = [shares[i] * shares[j] for i, j in PAIRS_OF_PARTS]
+        products = [shares[i] * shares[j] for i, j in self.pairs]
         self.products = [decay * old + new for old, new in zip(self.products, products, strict=True)]
         self.right = [decay * old + share * time for old, share in zip(self.right, shares, strict=True)]
         self._recent.append((parts, elapsed_s))
