@@ -85,43 +85,43 @@ def join_projections(
     """Join the layers called `names` of each module that has them; return the number of modules changed.
 
     The model must give the very same array to all of these layers: a trial pass on one token, which computes
-    nothing, finds out. Layers that differ in type, precision or bias stay as they are, and so do subclasses.
-    among: the modules looked at; None for all of the model's.
+    nothing, finds out. Layers that differ from most in type, precision or bias stay as they are, and so do
+    subclasses. among: the modules looked at; None for all of the model's.
     """
-    modules = model.modules() if among is None else among
-    places = [module for module in modules if _can_join([module.get(name) for name in names])]
-    joints = {id(place): _join([place[name] for name in names]) for place in places}
-    for place in places:
-        joint = joints[id(place)]
-        for index, name in enumerate(names):
-            place[name] = JointPart(place[name], joint, index)
+    joints: list[tuple[nn.Module, Names, Joint]] = []
+    for module in list(model.modules()) if among is None else among:
+        alike = _alike(module, names)
+        if len(alike) > 1:
+            joints.append((module, alike, _join([module[name] for name in alike])))
+    for module, alike, joint in joints:
+        for index, name in enumerate(alike):
+            module[name] = JointPart(module[name], joint, index)
     try:
         model(mx.zeros((1, 1), mx.int32))
+        has_failed = False
     except Exception:  # a model that reads more of a layer than its output
-        joints.clear()
+        has_failed = True
     joined = 0
-    for place in places:
-        found = joints.get(id(place))
-        parts = [place[name] for name in names]
-        if found is not None and found.num_results == 1 and found.is_complete:
-            _share_weights(found, [part.own for part in parts])
+    for module, alike, joint in joints:
+        layers = [module[name].own for name in alike]
+        if not has_failed and joint.num_results == 1 and joint.is_complete:
+            _share_weights(joint, layers)
             joined += 1
             continue
-        for name, part in zip(names, parts, strict=True):
-            place[name] = part.own
+        for name, layer in zip(alike, layers, strict=True):
+            module[name] = layer
     return joined
 
 
-def _can_join(layers: list[Linear]) -> bool:
-    """Whether layers may be parts of one: of the same type, precision and input size."""
-    first, *others = layers
-    return type(first) in TYPES and all(_form(layer) == _form(first) for layer in others)
+def _alike(module: nn.Module, names: Names) -> Names:
+    """Return the names of the most layers that may be parts of one: of one type, precision and input size."""
+    forms = {name: _form(module[name]) for name in names if type(module.get(name)) in TYPES}
+    groups = [tuple(other for other in forms if forms[other] == form) for form in forms.values()]
+    return max(groups, key=len, default=())
 
 
 def _form(layer: Linear) -> Any:
-    """Return what layers must have in common to be parts of one; else an object that equals no other."""
-    if type(layer) not in TYPES:
-        return object()
+    """Return what layers must have in common to be parts of one."""
     arrays = {name: (array.dtype, array.shape[1:]) for name, array in layer.items()}
     return type(layer), arrays, *(getattr(layer, name, None) for name in ("group_size", "bits", "mode"))
 

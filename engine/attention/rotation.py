@@ -105,12 +105,15 @@ class Rotation:
         log2_base = 0.0 if periods is not None else float(mx.log2(mx.array(rope.base, mx.float32)))
         scale = 1.0 if periods is not None else rope.scale
         numbers = mx.array([log2_base, scale, *eps] + [0.0] * (MIN_KERNEL_ELEMENTS - len(Number)))
+        if periods is not None:
+            periods = periods.astype(mx.float32)
+            mx.eval(periods)  # else a compiled pass would compute them each time
         return cls(
             deferral,
             rope.dims,
             rope.traditional,
             numbers,
-            None if periods is None else periods.astype(mx.float32),
+            periods,
             None if norms is None else (norms[0].weight, norms[1].weight),
         )
 

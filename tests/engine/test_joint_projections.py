@@ -54,6 +54,21 @@ def test_a_model_computes_the_same_by_half_of_the_matmuls(
     assert num_bytes(model) == size
 
 
+def test_layers_of_another_precision_stay_by_themselves(tmp_path: Path) -> None:
+    """As in models whose values are kept in more bits."""
+    model = load(tmp_path)
+
+    def bits(path: str, module: Any) -> Any:
+        return hasattr(module, "to_quantized") and {"bits": 8 if "v_proj" in path else 4, "group_size": 32}
+
+    nn.quantize(model, class_predicate=bits)
+    expected = model(FEW)
+    assert join_projections(model, QKV) == 3
+    attention = model.layers[0].self_attn
+    assert [type(attention[name]) for name in QKV] == [JointPart, JointPart, nn.QuantizedLinear]
+    assert mx.abs(model(FEW) - expected).max() < 1e-5 * mx.abs(expected).max()
+
+
 def test_joint_weights_take_no_memory(tmp_path: Path) -> None:
     model = load(tmp_path)
     mx.eval(model.parameters())
