@@ -5,6 +5,7 @@ from dataclasses import replace
 import mlx.nn as nn
 
 from .attention.defer_rotations import defer_rotations
+from .attention.folded_norm import FoldedNorm, fold_norms
 from .attention.paged_model import PagedModel
 from .attention.rotation import Deferrable, Deferral
 from .joint_projections import JointPart, join_projections
@@ -15,7 +16,7 @@ HEADS = ("q_proj", "k_proj", "v_proj")
 
 
 def fuse(paged: PagedModel) -> PagedModel:
-    """Join projections, defer rotations and transpose weights, see there.
+    """Fold norms, defer rotations, join projections and transpose weights, see there.
 
     The model's layers change, but not what they compute. What an earlier call has changed is undone first.
 
@@ -23,6 +24,7 @@ def fuse(paged: PagedModel) -> PagedModel:
     MLX would copy each of them for most other readers.
     """
     unfuse(paged.model)
+    fold_norms(paged.model)
     deferred = defer_rotations(paged)
     join_projections(paged.model)
     join_projections(paged.model, HEADS, deferred.modules)
@@ -41,7 +43,7 @@ def unfuse(model: nn.Module) -> None:
     for module in list(model.modules()):
         for name, child in list(module.items()):
             own = child
-            while isinstance(own, JointPart | Deferrable | TransposedLinear):
+            while isinstance(own, JointPart | Deferrable | TransposedLinear | FoldedNorm):
                 own = own.own
             if own is not child:
                 module[name] = own

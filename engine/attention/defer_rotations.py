@@ -8,6 +8,7 @@ import mlx.nn as nn
 from mlx_lm.models.rope_utils import Llama3RoPE
 
 from .array_attention import AttentionParams
+from .folded_norm import FoldedNorm
 from .paged_layers import AttentionSpec, PagedLayer
 from .paged_model import PagedModel
 from .rotation import Call, Deferrable, Deferral, Rotation
@@ -47,8 +48,8 @@ def defer_rotations(paged: PagedModel) -> Deferred:
     """Put Deferrables in the place of the model's norms and rotations that its decode passes can defer.
 
     A trial pass on two tokens shows which: the very arrays that a rotation returns must be those that the
-    layer attends to, and what the norms return must be what the rotation gets, with two axes exchanged. All
-    else stays, and other passes compute as before.
+    layer attends to, and what the norms return must be what the rotation gets, as it is or with two axes
+    exchanged. All else stays, and other passes compute as before.
     """
     places: list[nn.Module] = [m for m in paged.model.modules() if type(m.get("rope")) in ROPES]
     for place in places:
@@ -82,7 +83,7 @@ def defer_rotations(paged: PagedModel) -> Deferred:
 def _stand_in(place: nn.Module, deferral: Deferral) -> None:
     """Put Deferrables in the place of a module's rotation, and of its norms if they are of heads."""
     place["rope"] = Deferrable(place["rope"], deferral)
-    if all(type(place.get(name)) is nn.RMSNorm for name in NORMS):
+    if all(type(place.get(name)) in (nn.RMSNorm, FoldedNorm) for name in NORMS):
         for name in NORMS:
             place[name] = Deferrable(place[name], deferral)
 
@@ -112,8 +113,10 @@ def _settle(place: nn.Module, is_deferred: bool, calls: dict[int, list[Call]]) -
 
 
 def _is_input(of_norm: list[Call], x: mx.array) -> bool:
-    """Whether a norm of heads was called once and its result, with two axes exchanged, was `x`."""
+    """Whether a norm of heads was called once and its result was `x`, as it is or with two axes exchanged."""
     if len(of_norm) != 1 or of_norm[0].result.ndim != 4:
         return False
+    if of_norm[0].result is x:
+        return True
     result = of_norm[0].result.swapaxes(1, 2)
     return result.shape == x.shape and bool((result == x).all()) and bool((x != 0).any())

@@ -12,6 +12,7 @@ import pytest
 from mlx_lm.models.rope_utils import Llama3RoPE
 
 from pensieve.engine import decode_graphs
+from pensieve.engine.attention.folded_norm import FoldedNorm, fold_norms
 from pensieve.engine.attention.kernels import source
 from pensieve.engine.attention.kernels.source import THREADS
 from pensieve.engine.attention.paged_model import probe
@@ -130,7 +131,7 @@ def load(folder: Path, model_type: str) -> Any:
         ("llama", 3, 0, 3),
         ("qwen3", 3, 3, 3),
         ("phi3", 3, 0, 0),  # one matrix by itself
-        ("gemma3_text", 3, 0, 0),  # norms of its own
+        ("gemma3_text", 3, 3, 3),  # norms of its own, folded
         ("olmo3", 3, 0, 0),  # norms of all heads at once
         ("exaone4", 2, 2, 2),  # one layer without rotation
         ("cohere2", 0, 0, 0),  # casts between rotation and attention
@@ -151,10 +152,23 @@ def test_rotations_are_deferred_where_nothing_comes_between(
     assert sum(isinstance(module.get("q_proj"), JointPart) for module in model.modules()) == joint
     assert without_rotations(paged).layers == plain.layers
     unfuse(model)
-    assert not [module for module in model.modules() if isinstance(module, Deferrable | JointPart)]
+    replaced = Deferrable | JointPart | FoldedNorm
+    assert not [module for module in model.modules() if isinstance(module, replaced)]
 
 
-@pytest.mark.parametrize("model_type", ["qwen3", "exaone4"])
+def test_gemmas_norms_are_folded_and_give_the_same(tmp_path: Path) -> None:
+    model, others = load(tmp_path, "gemma3_text"), load(tmp_path, "qwen3")
+    for module in model.modules():
+        if "RMSNorm" in type(module).__name__:
+            module.weight = mx.random.normal(module.weight.shape, key=mx.random.key(3))
+    tokens = mx.array([[5, 6, 7]])
+    expected = model(tokens)
+    assert fold_norms(model) == 3 * 6 + 1
+    assert (model(tokens) == expected).all()
+    assert fold_norms(others) == 0
+
+
+@pytest.mark.parametrize("model_type", ["qwen3", "gemma3_text", "exaone4"])
 def test_deferred_rotations_change_no_token(tmp_path: Path, model_type: str) -> None:
     """In compiled graphs too; the judge is the same model, whose own passes compute as before."""
     model = load(tmp_path, model_type)
