@@ -31,6 +31,7 @@ from .attention.paged_model import PagedModel
 from .attention.shared_prefixes import last_slots
 from .decode_graphs import DecodeGraphs
 from .logprobs import BatchLogprobs, compute_logprobs
+from .row_selection import take_rows
 from .sampler import sample
 from .step import DecodeRow, PrefillChunk, SlotRange, StepFailed, StepPlan, StepResult
 
@@ -219,8 +220,10 @@ class Runner:
         sources = [-1 if row.token is not None else index[row.seq_id] for row in rows]
         if sources == list(range(len(previous))):  # the batch has not changed
             return sampled
-        source = mx.array(sources)
-        return mx.where(source < 0, mx.array(known), sampled[mx.maximum(source, 0)])
+        stacked = mx.concatenate([sampled, mx.array(known)])
+        return take_rows(
+            stacked, [source if source >= 0 else len(previous) + i for i, source in enumerate(sources)]
+        )
 
     def prefill(self, chunk: PrefillChunk) -> None:
         """Write the KV of a prompt's slice; lazy on MLX pools."""

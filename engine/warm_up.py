@@ -1,7 +1,7 @@
 """Steps that run before the server is ready, so that no request waits for a compiler.
 
-On a GPU, MLX compiles the fused operations of sampling and of the model when they first run, 5 s each on an
-H200 (NVRTC): the first prompt on a new machine waited for them. MLX keeps what it has compiled as files.
+On a GPU, MLX compiles many of its operations when they first run, 3 to 5 s each on an H200: the first prompt
+on a new machine waited for them. MLX keeps what it has compiled as files. Log-probabilities are left out.
 """
 
 from ..cache.blocks import BLOCK_SIZE
@@ -12,7 +12,6 @@ SAMPLINGS = (
     SamplingParams(),
     SamplingParams(temperature=1.0),
     SamplingParams(temperature=1.0, top_k=20, top_p=0.9, min_p=0.01),
-    SamplingParams(logprobs=5),
 )
 """One of each kind of sampling that has operations of its own."""
 

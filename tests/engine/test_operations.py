@@ -46,7 +46,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mx.fast, "rms_norm", noted_norm)
     monkeypatch.setattr(mx.fast, "rope", noted_rope)
     compiled = {each: mx.compile(each) for each in (sampler._greedy, sampler._draw, sampler._draw_filtered)}
-    monkeypatch.setattr(sampler, "_compiled_on_gpu", compiled.__getitem__)
+    monkeypatch.setattr(sampler, "_compiled_on_metal", compiled.__getitem__)
 
 
 def rows(num_rows: int, sampling: SamplingParams) -> list[DecodeRow]:
