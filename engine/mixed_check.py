@@ -24,12 +24,11 @@ BLOCKS = [[1, 6], [2], [4, 3], [5, 0]]
 DECODING, SLICES = [37, 5], [(20, 41), (0, 33)]
 """Tokens of the sequences that decode; where the other sequences' slices begin and end."""
 
-
 MAX_MIXED_TOKENS = 128
 """Prompt tokens of a step up to which slices and decode rows share a pass on MLX's CPU device.
 
 A pass saved is one read of the weights. Beside more prompt tokens than these it made no difference that could
-be measured. On GPUs, where a shared pass is no compiled graph, nothing is measured yet.
+be measured. On GPUs a shared pass is no compiled graph, unlike the decode rows' own; see docs/decisions.md.
 """
 
 
