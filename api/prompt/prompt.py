@@ -1,6 +1,7 @@
 """Builds prompts: renders and tokenises a request's messages, off the event loop."""
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -45,8 +46,8 @@ class RenderedPrompt:
 NUM_RENDERERS = 2
 """Threads that render. Rendering holds the GIL, which streams need as well: so they are few."""
 
-NUM_TOKENIZERS = 16
-"""Threads that wait for the tokenizers library. It releases the GIL and has a thread for each processor."""
+MAX_TOKENIZERS = 16
+"""Most threads that tokenise, which releases the GIL: one a processor, as more would end all prompts late."""
 
 PART_TOKENS = 8192  # looked at in one call, which holds the GIL
 
@@ -69,7 +70,8 @@ class PromptBuilder:
         self._special_tokens = SpecialTokens(tokenizer)
         self._template = template
         self._renderers = ThreadPoolExecutor(NUM_RENDERERS, "render")
-        self._tokenizers = ThreadPoolExecutor(NUM_TOKENIZERS, "tokenize")
+        num_tokenizers = min(max(os.cpu_count() or 1, 2), MAX_TOKENIZERS)
+        self._tokenizers = ThreadPoolExecutor(num_tokenizers, "tokenize")
         # Counts have their own thread, so that a burst of counts does not delay prompts.
         self._counter = ThreadPoolExecutor(1, "count")
 
