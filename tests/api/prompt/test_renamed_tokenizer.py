@@ -137,7 +137,6 @@ NORMALIZERS = (
     normalizers.NFC(),
     normalizers.NFKC(),
     normalizers.Lowercase(),
-    normalizers.Strip(),
     normalizers.Prepend("▁"),
     normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]),
     normalizers.Replace(Regex(" +"), "▁"),
