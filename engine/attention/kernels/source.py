@@ -22,6 +22,9 @@ TOKENS = 4
 MAX_REGISTERS = 64
 """Floats of queries, and as many of sums, that a thread holds; more would spill."""
 
+METAL_GROUP_BYTES = 32768
+"""Shared memory of a thread group on Metal."""
+
 MAX_HEADS = 8
 """Query heads of one thread group; with more, a lane would keep scores of several heads."""
 
@@ -170,7 +173,8 @@ class TileGeometry:
     def is_supported(self) -> bool:
         """Whether tiles can be computed for such heads."""
         is_matrix_type = self.head.itemsize == 2 or self.language != "cuda"
-        return self.head.is_supported and self.head.dim % 16 == 0 and is_matrix_type
+        fits = self.language != "metal" or self.workspace_bytes <= METAL_GROUP_BYTES
+        return self.head.is_supported and self.head.dim % 16 == 0 and is_matrix_type and fits
 
     @property
     def threads(self) -> int:
@@ -199,10 +203,18 @@ class TileGeometry:
 
     @property
     def keys(self) -> int:
-        """Tokens of an iteration. Metal has 32 KB of shared memory for a group."""
+        """Tokens of an iteration: on Metal as many as the shared memory has room for, but 16 at least."""
         if self.language != "metal":
             return 64 if self.head.dim <= 128 else 32
-        return 32 if 64 * self._pitch_bytes <= 32768 else 16
+        return 32 if 64 * self._pitch_bytes <= METAL_GROUP_BYTES else 16
+
+    @property
+    def vector(self) -> int:
+        """Elements of a loaded chunk: 16 bytes when unpacked, fewer where packed rows would not be aligned."""
+        most, packing = 16 // self.head.itemsize, self.head.packing
+        if packing is None:
+            return most
+        return next(n for n in (most, most // 2) if packing.row_bytes * 8 % (n * packing.bits) == 0)
 
     @property
     def _pitch_bytes(self) -> int:
@@ -217,7 +229,7 @@ class TileGeometry:
     def constants(self) -> Constants:
         """The compile-time constants of tiles.h, but for the window."""
         return self.head.constants | {
-            "VECTOR": 16 // self.head.itemsize,
+            "VECTOR": self.vector,
             "WARPS": THREADS // 32,
             "ROW_TILES": self.row_tiles,
             "HOLD_QUERIES": int(self.holds_queries),
