@@ -8,7 +8,7 @@ import numpy as np
 
 from .host_sampler import sample_on_host
 from .row_selection import take_rows
-from .step import NOT_A_NUMBER, DecodeRow
+from .step import NOT_A_NUMBER, DecodeRow, SamplingParams
 
 
 def sample(logits: mx.array, rows: list[DecodeRow]) -> mx.array:
@@ -62,11 +62,21 @@ def _sample_unmasked(logits: mx.array, rows: list[DecodeRow]) -> mx.array:
     settings = [row.sampling for row in rows]
     if all(s.is_greedy for s in settings):
         return _compiled_on_metal(_greedy)(logits)
-    floats = mx.array([[0.0 if s.is_greedy else s.temperature, s.top_p, s.min_p] for s in settings])
+    floats = mx.array([_floats(s) for s in settings])
     integers = [[s.top_k, _fold_seed(s.seed), row.position] for s, row in zip(settings, rows, strict=True)]
     is_filtered = any(s.top_k or s.top_p < 1 or s.min_p > 0 for s in settings)
     draw = _compiled_on_metal(_draw_filtered if is_filtered else _draw)
     return draw(logits, floats, mx.array(integers, mx.uint32))
+
+
+def _floats(sampling: SamplingParams) -> list[float]:
+    """Return a row's temperature, top_p and min_p.
+
+    A top_p of 1 becomes 2: cumulated probabilities may exceed 1 by rounding, and all tokens are to be kept,
+    as in batches without filters.
+    """
+    temperature = 0.0 if sampling.is_greedy else sampling.temperature
+    return [temperature, sampling.top_p if sampling.top_p < 1 else 2.0, sampling.min_p]
 
 
 @cache
