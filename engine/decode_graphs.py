@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
-from ..cache.kv import ArrayPools
+from ..cache.kv import MIN_KERNEL_ELEMENTS, ArrayPools
 from .attention.kernels.batch_tables import BatchTables, DeviceTables, TableSource
 from .attention.kernels.paged_kernels import PagedKernels
 from .attention.kernels.tables import LayerKind, Layout, round_up
@@ -98,10 +98,10 @@ class DecodeGraphs:
         found = self._find(tuple(KindLayout(kind, tables.layout(kind)) for kind in self._kinds))
         if found is not None:
             batch_layout, graph = found
-            inputs, offsets = _padded(tokens, positions, batch_layout[0].layout.num_queries)
+            padded = _padded(tokens, positions, batch_layout[0].layout.num_queries)
             flats = [tables.flat(kind, layout) for kind, layout in batch_layout]
             try:
-                logits, pools.write_fences = graph(inputs, offsets, flats, pools.arrays(), pools.write_fences)
+                logits, pools.write_fences = graph(*padded, flats, pools.arrays(), pools.write_fences)
                 return logits[: len(slot_ranges)]
             except Exception as error:  # from tracing: nothing is computed yet
                 logger.warning("a step of this model cannot be compiled, which costs speed: %s", error)
@@ -141,32 +141,37 @@ class DecodeGraphs:
     def _compile(self, batch_layout: BatchLayout) -> Graph:
         def run(
             inputs: mx.array,
-            offsets: mx.array,
+            positions: mx.array,
             flats: list[mx.array],
             arrays: list[mx.array],
             write_fences: list[mx.array],
         ) -> tuple[mx.array, list[mx.array]]:
             pools = ArrayPools.of([spec.shape for spec in self._paged.layers], arrays, write_fences)
             return self._forward(
-                inputs, offsets, TracedTables(batch_layout, flats), pools
+                inputs, positions, TracedTables(batch_layout, flats), pools
             ), pools.write_fences
 
         return mx.compile(run)
 
     def _forward(
-        self, inputs: mx.array, offsets: mx.array, tables: TableSource, pools: ArrayPools
+        self, inputs: mx.array, positions: mx.array, tables: TableSource, pools: ArrayPools
     ) -> mx.array:
+        """Run the model. inputs: (rows, 1). positions: (rows or more,), see Deferral.on."""
+        offsets = positions[: len(inputs)]
         layers = [KernelDecode(spec, offsets, pools, self._kernels, tables) for spec in self._paged.layers]
-        with self._paged.deferral.on():
+        with self._paged.deferral.on(positions):
             logits: mx.array = self._paged.model(inputs, cache=layers)
         return logits.squeeze(1)
 
 
 def _padded(tokens: mx.array, positions: list[int], num_rows: int) -> tuple[mx.array, mx.array]:
-    """Return (tokens, offsets) with padding rows, whose results are dropped; tokens become (num_rows, 1)."""
+    """Return tokens, (num_rows, 1), and positions; results of padding rows are dropped.
+
+    The positions are those of `num_rows` rows, or of more, see Deferral.on.
+    """
     missing = num_rows - len(positions)
     inputs = mx.pad(tokens, (0, missing)) if missing else tokens
-    return inputs[:, None], mx.array(positions + [0] * missing)
+    return inputs[:, None], mx.array(positions + [0] * (max(num_rows, MIN_KERNEL_ELEMENTS) - len(positions)))
 
 
 def _holds(larger: BatchLayout, wanted: BatchLayout) -> bool:

@@ -132,9 +132,9 @@ class KernelDecode(PagedLayer):
         """Attend by the kernels, which store the new keys and values as well; see PagedLayer."""
         pools = LayerPools.of(self._pools, self._layer)
         queries = queries.astype(keys.dtype)  # some models widen queries; the kernels sum in float32 anyway
-        if self._rotation is not None and self._rotation.deferral.is_on:
-            three = queries, keys, values
-            queries, keys, values = self._kernels.rotate(self._rotation, three, self.offset)
+        positions = None if self._rotation is None else self._rotation.deferral.positions
+        if self._rotation is not None and positions is not None:
+            queries, keys, values = self._kernels.rotate(self._rotation, (queries, keys, values), positions)
         out, next_fence = self._kernels.decode(queries, (keys, values), pools, self._tables, params)
         self._pools.write_fences[self._layer] = next_fence
         return out

@@ -53,17 +53,21 @@ class Deferral:
     """Says whether the norms and rotations of a model are left to the kernel at this moment."""
 
     def __init__(self) -> None:
-        self.is_on = False
+        self.positions: mx.array | None = None  # what the kernel rotates by; None while nothing is left to it
         self.calls: dict[int, list[Call]] | None = None  # by id of the Deferrable; noted where not None
 
     @contextmanager
-    def on(self) -> Iterator[None]:
-        """Leave norms and rotations to the kernel in the block."""
-        self.is_on = True
+    def on(self, positions: mx.array) -> Iterator[None]:
+        """Leave norms and rotations to the kernel in the block.
+
+        positions: of the pass's rows, int32, MIN_KERNEL_ELEMENTS or more: Metal would compile the kernel
+        anew whenever the number of rows passed that number.
+        """
+        self.positions = positions
         try:
             yield
         finally:
-            self.is_on = False
+            self.positions = None
 
 
 class Deferrable(nn.Module):
@@ -77,7 +81,7 @@ class Deferrable(nn.Module):
 
     def __call__(self, x: mx.array, *args: Any, **options: Any) -> mx.array:
         """Return what the model's own module returns, or `x` while it is left to the kernel."""
-        if self._deferral.is_on:
+        if self._deferral.positions is not None:
             return x
         result: mx.array = self.own(x, *args, **options)
         if self._deferral.calls is not None:
@@ -121,7 +125,7 @@ class Rotation:
         """Return queries and keys normalised and rotated, and values, all without gaps.
 
         launch: launches ROTATE. three: queries, keys and values, (rows, heads or kv_heads, 1, dim).
-        positions: (rows,), int32.
+        positions: (rows or more,), see Deferral.on.
         """
         queries, keys, values = three
         num_rows, num_heads, _, dim = queries.shape

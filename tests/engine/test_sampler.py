@@ -70,7 +70,7 @@ def test_filters_keep_exactly_the_likeliest_tokens(settings: dict[str, float], k
 
 
 def test_a_row_without_filters_keeps_every_token_beside_rows_with_filters() -> None:
-    """Cumulated probabilities passed 1 by rounding: beside a row with filters 0.02 % of this row's were lost."""
+    """Cumulated probabilities passed 1 by rounding: beside a row with filters this one lost 0.02 %."""
     scaled = 5 * mx.random.normal((1, 152_000), key=mx.random.key(1))
     floats = mx.array([sampler._floats(SamplingParams(temperature=1.0))])
     last = sampler._last_kept(mx.sort(-scaled, axis=-1), floats, mx.zeros((1, 3), mx.uint32))

@@ -1,7 +1,7 @@
 // Decode attention, before pass 1: what a model does to the heads of a token's queries and keys before it attends. It
 // normalises each head, where HAS_NORMS, and rotates it by its row's position (RoPE). One head a thread group.
 //   queries (rows, heads, 1, DIM); new_keys, new_values (rows, kv_heads, 1, DIM): also with gaps, as parts of one matrix
-//   query_weight, key_weight (DIM): factors of normalised elements; positions (rows)
+//   query_weight, key_weight (DIM): factors of normalised elements; positions (rows or more)
 //   periods (ROTATED / 2): of each pair, in tokens / 2 pi, where HAS_PERIODS; numbers: see NUMBER_...
 //   rotated_queries, rotated_keys, copied_values: of the same shapes, without gaps
 // A pair is two of the first ROTATED elements: neighbours where TRADITIONAL, else ROTATED / 2 apart.

@@ -210,7 +210,7 @@ class TileGeometry:
 
     @property
     def vector(self) -> int:
-        """Elements of a loaded chunk: 16 bytes when unpacked, fewer where packed rows would not be aligned."""
+        """Elements of a loaded chunk: 16 bytes when unpacked, fewer where packed ones would not align."""
         most, packing = 16 // self.head.itemsize, self.head.packing
         if packing is None:
             return most

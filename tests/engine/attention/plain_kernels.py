@@ -80,7 +80,8 @@ class PlainKernels(PagedKernels):
 
     def rotate(self, rotation: Rotation, three: THREE, positions: mx.array) -> THREE:
         queries, keys, values = three
-        rotated = [rotated_by_mlx(rotation, i, heads, positions) for i, heads in enumerate((queries, keys))]
+        of_rows = positions[: len(queries)]
+        rotated = [rotated_by_mlx(rotation, i, heads, of_rows) for i, heads in enumerate((queries, keys))]
         return rotated[0], rotated[1], values
 
     def append(self, new: Pair, pools: LayerPools, slots: mx.array) -> mx.array:

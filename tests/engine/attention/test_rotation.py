@@ -11,20 +11,24 @@ import numpy as np
 import pytest
 from mlx_lm.models.rope_utils import Llama3RoPE
 
+from pensieve.cache.kv import MIN_KERNEL_ELEMENTS
 from pensieve.engine import decode_graphs
 from pensieve.engine.attention.folded_norm import FoldedNorm, fold_norms
 from pensieve.engine.attention.kernels import source
-from pensieve.engine.attention.kernels.source import THREADS
+from pensieve.engine.attention.kernels.layer_kernels import Launch
+from pensieve.engine.attention.kernels.source import THREADS, Kernel
 from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.attention.rotation import ROTATE, Deferrable, Deferral, Rotation
 from pensieve.engine.fused_model import fuse, unfuse, without_rotations
 from pensieve.engine.joint_projections import JointPart
 from pensieve.engine.runner import Runner
+from pensieve.engine.step import DecodeRow, SamplingParams
 
 from ...models import write_model
 from ..harness import judge_trees
 from .compiled import compile_kernel, from_bits, launch, needs_compiler, races, to_bits
 from .cpp_kernels import CppKernels
+from .noted_kernels import NotedKernels
 from .plain_kernels import PlainKernels, PlainRunner, rotated_by_mlx
 
 ROUNDING = {"float32": 1e-4, "float16": 2e-3, "bfloat16": 2e-2}
@@ -185,6 +189,38 @@ def test_the_kernels_text_under_the_runner_is_exact_too(
     model = load(tmp_path, model_type)
     runner = Runner(fuse(probe(model, 16)), 400, False, CppKernels())
     assert judge_trees(model, runner, 2).wrong == 0
+
+
+class SizingKernels(NotedKernels):
+    """Note which inputs of which kernels were small, and which were not."""
+
+    def __init__(self) -> None:
+        self.found: dict[tuple[str, str], set[bool]] = {}
+        super().__init__("metal")
+
+    def _build(self, kernel: Kernel, scale: float, workspace_bytes: int = 0) -> Launch:
+        launch = super()._build(kernel, scale, workspace_bytes)
+
+        def noted(inputs: list[mx.array], **options: Any) -> list[mx.array]:
+            for name, array in zip(kernel.inputs, inputs, strict=True):
+                self.found.setdefault((kernel.name, name), set()).add(array.size < MIN_KERNEL_ELEMENTS)
+            return launch(inputs, **options)
+
+        return noted
+
+
+def test_no_input_of_a_kernel_is_small_in_some_batches_only(tmp_path: Path) -> None:
+    """Metal reads small inputs from another address space: from another text, which it compiled each time.
+
+    It did so for the positions whenever a batch came to eight rows, or to fewer again.
+    """
+    kernels = SizingKernels()
+    runner = Runner(fuse(probe(load(tmp_path, "qwen3"), 16)), 64, False, kernels)
+    for count in (1, 3, 8, 20):
+        slots = [32 * row for row in range(count)]
+        runner.logits([DecodeRow(slot, 7, 5, ((slot, slot + 6),), SamplingParams()) for slot in slots])
+    assert ("rotate", "positions") in kernels.found
+    assert [names for names, are_small in kernels.found.items() if len(are_small) > 1] == []
 
 
 def test_without_rotations_every_pass_computes_its_own(tmp_path: Path) -> None:
