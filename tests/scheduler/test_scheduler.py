@@ -7,6 +7,7 @@ from pensieve.engine.step import NOT_A_NUMBER, StepResult
 from pensieve.scheduler.config import SchedulerConfig
 from pensieve.scheduler.sequence import Sequence
 
+from ..budget import trials
 from .driver import Driver, prompt_of, request
 from .oracle import spell
 
@@ -66,7 +67,7 @@ def test_a_sequence_can_be_ended_twice() -> None:
 @pytest.mark.parametrize("lag", [0, 1])
 def test_random_schedules_give_every_sequence_its_own_tokens(lag: int) -> None:
     """Arrivals, shared prefixes, cancellations and preemptions at random, thousands of steps."""
-    for seed in range(150):
+    for seed in range(trials(60, 150)):
         rng = random.Random(seed)
         driver = Driver(num_blocks=rng.choice([12, 30, 100]), lag=lag, max_batch=rng.choice([1, 3, 8]))
         stems = [prompt_of(seed * 10 + i, rng.randint(1, 150)) for i in range(3)]

@@ -169,10 +169,13 @@ def check_slice(case: Case, length: int, window: int | None = None, sinks: bool 
             (128, 7, "float16"),
             (256, 16, "bfloat16"),
         ],
-        kept=[(16, 3, "float32"), (128, 4, "bfloat16"), (96, 1, "bfloat16")],
+        kept=[(16, 3, "float32"), (128, 4, "bfloat16")],
     ),
 )
-@pytest.mark.parametrize(("length", "total"), [(1, 1), (70, 70), (131, 400), (33, 833)])
+@pytest.mark.parametrize(
+    ("length", "total"),
+    sampled([(1, 1), (70, 70), (131, 400), (33, 833)], kept=[(1, 1), (131, 400)]),
+)
 def test_a_slice_is_causal_at_every_length(dim: int, group: int, dtype: str, length: int, total: int) -> None:
     check_slice(Case(Geometry(dim, group, SIZES[dtype]), dtype, [total]), length)
 
