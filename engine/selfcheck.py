@@ -63,9 +63,8 @@ def usable_kernels(paged: PagedModel) -> PagedKernels | None:
     if kernels is None:
         return None
     try:
-        error = logits_error(paged, on_host=False, kernels=kernels)
-        error = max(error, attention_error(paged, kernels))
-        error = max(error, logits_mismatch(paged, kernels) / MAX_MISMATCH)
+        errors = [logits_error(paged, on_host=False, kernels=kernels), attention_error(paged, kernels)]
+        error = _largest([*errors, logits_mismatch(paged, kernels) / MAX_MISMATCH])
     except Exception as exception:  # all that a compiler or driver raises
         logger.warning("attention kernels cannot be used here, plain MLX is used instead: %s", exception)
         return None
@@ -82,7 +81,7 @@ def attention_error(paged: PagedModel, kernels: PagedKernels) -> float:
     step may need is compiled here already.
     """
     kinds = {replace(spec, layer=0) for spec in paged.layers}
-    return max(_layer_error(spec, kernels) for spec in kinds)
+    return _largest([_layer_error(spec, kernels) for spec in kinds])
 
 
 def _layer_error(spec: AttentionSpec, kernels: PagedKernels) -> float:
@@ -106,7 +105,7 @@ def _layer_error(spec: AttentionSpec, kernels: PagedKernels) -> float:
     batch = BatchTables(slot_ranges, shared_prefixes(slot_ranges))
     result, fence = kernels.decode(queries, (new[0], new[1]), LayerPools.of(pools, 0), batch, params)
     expected = attend_arrays(queries.astype(mx.float32), plain.keys[0], plain.values[0], slot_ranges, params)
-    error = largest_distance(result[:, :, 0], expected[:, :, 0])
+    errors = [largest_distance(result[:, :, 0], expected[:, :, 0])]
     longest = max(slot_ranges, key=lambda row: row[-1][1] - row[-1][0])
     slice_queries = _draw(spec, 6, 1, spec.num_heads, SLICE, dims[0])
     layer_pools = LayerPools.of(pools, 0)._replace(write_fence=fence)
@@ -115,8 +114,8 @@ def _layer_error(spec: AttentionSpec, kernels: PagedKernels) -> float:
         result, _ = kernels.attend_slice(slice_queries, layer_pools, tables, params)
         wide = slice_queries.astype(mx.float32)
         expected = attend_arrays(wide, plain.keys[0], plain.values[0], [longest], params)
-        error = max(error, largest_distance(result, expected))
-    return error / KERNEL_TOLERANCE[spec.shape.dtype]
+        errors.append(largest_distance(result, expected))
+    return _largest(errors) / KERNEL_TOLERANCE[spec.shape.dtype]
 
 
 def _draw(spec: AttentionSpec, seed: int, *dims: int) -> mx.array:
@@ -145,8 +144,13 @@ def logits_error(paged: PagedModel, on_host: bool, kernels: PagedKernels | None 
         references.append(paged.model(mx.array([tokens]), cache=reference_caches(paged))[0, -1])
     expected = mx.stack(references)
     # Three times: the third time, where there are kernels, the pass is a compiled graph.
-    largest = max(largest_distance(runner.logits(rows), expected) for _ in range(3))
-    return largest / tolerance(paged, expected.dtype)
+    errors = [largest_distance(runner.logits(rows), expected) for _ in range(3)]
+    return _largest(errors) / tolerance(paged, expected.dtype)
+
+
+def _largest(errors: list[float]) -> float:
+    """Return the largest error; NaN if any is NaN, which `max` would lose."""
+    return float(np.max(errors))
 
 
 def tolerance(paged: PagedModel, dtype: mx.Dtype) -> float:

@@ -112,6 +112,16 @@ class WrongKernels(PlainKernels):
         return out * 1.5, fence
 
 
+class NanKernels(PlainKernels):
+    """Right but for one batch, whose attention holds NaN: `max` of errors lost it."""
+
+    def decode(
+        self, queries: mx.array, new: Pair, pools: LayerPools, batch: TableSource, params: AttentionParams
+    ) -> Pair:
+        out, fence = super().decode(queries, new, pools, batch, params)
+        return (out * mx.nan if len(queries) == len(selfcheck.OWN) else out), fence
+
+
 class ForgetfulKernels(PlainKernels):
     """Right in each step, but wrong in what they store."""
 
@@ -138,6 +148,7 @@ def test_kernels_that_agree_are_used(model: Any, monkeypatch: pytest.MonkeyPatch
     ("kernels", "reason"),
     [
         (WrongKernels(), "compute wrongly"),
+        (NanKernels(), "compute wrongly"),
         (ForgetfulKernels(), "compute wrongly"),
         (BrokenKernels(), "the compiler is missing"),
     ],
