@@ -100,11 +100,18 @@ def activation_bytes_per_token(config: dict[str, Any], item_bytes: int) -> int:
 
     They are its hidden states and the MLP's three wide ones; with experts, one hidden state for each as well.
     """
-    hidden = int(config.get("hidden_size") or 4096)
-    wide = int(config.get("intermediate_size") or 4 * hidden)
-    experts = int(config.get("num_experts_per_tok") or 0)
-    wide = max(wide, experts * int(config.get("moe_intermediate_size") or wide))
+    hidden = _largest(config, "hidden_size") or 4096
+    wide = _largest(config, "intermediate_size") or 4 * hidden
+    experts = _largest(config, "num_experts_per_tok") or _largest(config, "moe_topk")
+    wide = max(wide, experts * (_largest(config, "moe_intermediate_size") or wide))
     return 2 * item_bytes * ((4 + 2 * experts) * hidden + 3 * wide)
+
+
+def _largest(config: dict[str, Any], key: str) -> int:
+    """Return a size, the largest one where each layer has its own; 0 where the config does not tell it."""
+    value = config.get(key)
+    sizes = value if isinstance(value, list) else [value]
+    return max((size for size in sizes if isinstance(size, int)), default=0)
 
 
 def cannot_quantise(error: ValueError) -> ModelError:

@@ -148,3 +148,12 @@ def test_experts_need_a_hidden_state_each() -> None:
     experts = dense | {"num_experts_per_tok": 8, "moe_intermediate_size": 500}
     assert activation_bytes_per_token(experts, 2) == 4 * (20 * 1000 + 3 * 4000)
     assert activation_bytes_per_token({}, 2) > 0
+
+
+def test_of_sizes_that_differ_by_layer_the_largest_counts() -> None:
+    """Hunyuan's config has lists of them; the server's start failed with a TypeError."""
+    same = {"hidden_size": 1000, "intermediate_size": 3000, "moe_intermediate_size": 500, "moe_topk": 8}
+    lists = same | {"intermediate_size": [3000, 100], "moe_intermediate_size": [400, 500], "moe_topk": [8, 1]}
+    assert (
+        activation_bytes_per_token(lists, 2) == activation_bytes_per_token(same, 2) == 4 * (20_000 + 12_000)
+    )
