@@ -50,28 +50,33 @@ class SegmentCache:
                     self._pending[text] = future
         if new:
             found |= self._encode_new(new, future)  # before it waits for others, who may wait for these
-        for text, other in awaited.items():
-            found[text] = other.result()[text]
+        theirs = {text: other.result().get(text) for text, other in awaited.items()}
+        found |= {text: ids for text, ids in theirs.items() if ids is not None}
+        if failed := [text for text in theirs if text not in found]:
+            found |= self._encode_each(failed)  # a text beside them may be the cause of the others' failure
         ids: list[int] = []
         for text in texts:
             ids.extend(found[text])
         return ids
 
     def _encode_new(self, new: list[str], future: "Future[dict[str, Ids]]") -> dict[str, Ids]:
-        """Tokenise and keep texts that nobody else tokenises; give them to those who wait for `future`."""
+        """Tokenise and keep texts that nobody else tokenises; give them to those who wait for `future`.
+
+        Those who wait get no ids where the tokenizer fails.
+        """
         found: dict[str, Ids] = {}
         try:
-            found = {text: self._shared(ids) for text, ids in zip(new, self._encode(new), strict=True)}
-            future.set_result(found)
-        except BaseException as error:
-            future.set_exception(error)
-            raise
+            found = self._encode_each(new)
         finally:
+            future.set_result(found)
             with self._lock:
                 for text in new:
                     del self._pending[text]
                 self._keep(found)
         return found
+
+    def _encode_each(self, texts: list[str]) -> dict[str, Ids]:
+        return {text: self._shared(ids) for text, ids in zip(texts, self._encode(texts), strict=True)}
 
     def _keep(self, found: dict[str, Ids]) -> None:
         for text, ids in found.items():

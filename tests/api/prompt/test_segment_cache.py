@@ -89,6 +89,31 @@ def test_a_failure_is_not_kept() -> None:
     assert cache.encode(["a", "b"]) == ids("a", "b")
 
 
+def test_a_failure_of_one_prompt_is_none_of_another_that_waits_for_a_text_of_it() -> None:
+    """Whoever waited for the shared head got the other prompt's exception."""
+    encoder, entered, may_go = Encoder(), threading.Event(), threading.Event()
+
+    def encode(texts: list[str]) -> list[list[int]]:
+        if "bad" in texts:
+            entered.set()
+            assert may_go.wait(10)
+            raise ValueError("bad")
+        return encoder(texts)
+
+    cache = SegmentCache(encode)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(cache.encode, ["head", "bad"])
+        assert entered.wait(10)
+        second = threads.submit(cache.encode, ["good", "head"])
+        while "good" not in encoder.texts:
+            pass
+        may_go.set()
+        assert second.result(10) == ids("good", "head")
+        with pytest.raises(ValueError, match="bad"):
+            first.result(10)
+    assert not cache._pending
+
+
 def test_many_threads_get_the_ids_of_their_own_texts() -> None:
     cache = SegmentCache(Encoder(), max_bytes=20_000)
 
