@@ -54,6 +54,7 @@ class Admission:
                 return  # a smaller sequence later in the queue must not starve this one
             self._queues.start(sequence)
             sequence.first_kv_step = step_id
+            sequence.prefix_wait = None  # it would keep the producer alive, which may have waited as well
             self._record(sequence)
 
     def _candidates(self) -> list[Sequence]:

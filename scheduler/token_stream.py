@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from copy import copy
 
 from .. import PensieveError
 from ..engine.step import TokenLogprobs
@@ -55,7 +56,7 @@ class TokenStream:
             self.logprobs, self._unread_logprobs = self._unread_logprobs, []
             return tokens
         if self.finish_reason == "error":
-            raise self._failure
+            raise copy(self._failure)  # whose traceback leads to this stream: a cycle, if it were kept here
         raise StopAsyncIteration
 
     def cancel(self) -> None:

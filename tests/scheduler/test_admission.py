@@ -1,7 +1,9 @@
+import gc
+
 import pytest
 
 from pensieve.cache.blocks import BLOCK_SIZE
-from pensieve.scheduler.sequence import SequenceStatus
+from pensieve.scheduler.sequence import Sequence, SequenceStatus
 
 from .driver import Driver, prompt_of, request
 from .oracle import spell
@@ -29,6 +31,21 @@ def test_a_waiter_goes_on_alone_when_its_producer_is_cancelled() -> None:
     driver.scheduler.end(producer, "abort")
     driver.finish()
     assert waiter.tokens == spell([*shared, 2], 4)
+
+
+def test_a_sequence_does_not_keep_those_that_computed_its_prefix() -> None:
+    """Each kept the one that it had waited for, with all of its tokens, and so on without end."""
+    driver = Driver(num_blocks=128)
+    sequence = driver.scheduler.add(request(prompt_of(1, 320)))
+    for length in range(640, 2560, 320):
+        driver.step()
+        sequence = driver.scheduler.add(request(prompt_of(1, length)))
+    driver.step()
+    assert driver.scheduler.counters.prefix_waits > 3
+    driver.finish()
+    gc.collect()
+    alive = [one for one in gc.get_objects() if isinstance(one, Sequence)]
+    assert [one for one in alive if one.tokens[:32] == sequence.tokens[:32]] == [sequence]
 
 
 def test_many_long_prompts_that_share_cost_a_step_little() -> None:

@@ -1,4 +1,6 @@
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -140,6 +142,23 @@ def test_an_engine_that_fails_for_ever_is_given_up_and_everyone_is_told() -> Non
                 loop.submit(request([1]))
 
     asyncio.run(main())
+
+
+def test_an_answer_that_fails_is_forgotten_without_a_garbage_collection() -> None:
+    """Its exception kept its stream, prompt and all, and was kept by it; a busy server collects no garbage."""
+
+    async def main() -> weakref.ref[TokenStream]:
+        async with running(breaks=lambda _: True) as loop:
+            token_stream = loop.submit(request([1, 1]))
+            with pytest.raises((EngineFailed, EngineDown)):
+                await collect(token_stream)
+            return weakref.ref(token_stream)
+
+    gc.disable()
+    try:
+        assert asyncio.run(main())() is None
+    finally:
+        gc.enable()
 
 
 def test_a_single_failure_is_survived() -> None:
