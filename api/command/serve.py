@@ -6,6 +6,8 @@ import gc
 import signal
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
 from typing import Any
@@ -30,7 +32,6 @@ from .start_report import describe_calls, describe_client, describe_plan
 # CUT_S are closed.
 GRACE_S = 3
 CUT_S = GRACE_S + 2
-
 
 SWITCH_S = 0.001
 """Time after which a thread that runs Python gives way to the event loop; Python's default is 5 ms."""
@@ -101,15 +102,23 @@ class Server(uvicorn.Server):
             self.should_exit = True
 
 
-def tune_interpreter() -> None:
-    """Shorten the pauses that Python makes in a process whose event loop writes many streams.
+@contextmanager
+def tuned_interpreter() -> Iterator[None]:
+    """Shorten, in the block, the pauses that Python makes where an event loop writes many streams.
 
     What the start has made is exempt from garbage collection: looking through it takes 0.1 s.
     """
+    thresholds, switch_s = gc.get_threshold(), sys.getswitchinterval()
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     sys.setswitchinterval(SWITCH_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(switch_s)
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
 
 
 async def collect_when_idle(scheduler: SchedulerLoop) -> None:
@@ -203,7 +212,7 @@ def run_server(server: Server, listener: socket.socket) -> None:
     except OSError as error:
         port = listener.getsockname()[1]
         raise ListenError(f"port {port} cannot be listened on: {error.strerror}") from error
-    tune_interpreter()
-    server.run(sockets=[listener])
+    with tuned_interpreter():
+        server.run(sockets=[listener])
     if server.engine_failed:
         raise EngineGivenUp(f"the engine is down: {server.scheduler.stats().engine_error}")

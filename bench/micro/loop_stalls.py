@@ -25,7 +25,7 @@ from types import FrameType
 import uvloop
 
 from ...api.app import create_app
-from ...api.command.serve import tune_interpreter
+from ...api.command.serve import tuned_interpreter
 from ...api.config import ServerConfig
 from ...engine.step import StepPlan, StepResult
 from ...scheduler.config import SchedulerConfig
@@ -184,8 +184,7 @@ def main(arguments: abc.Sequence[str] | None = None) -> None:
     parser.add_argument("--step-ms", type=float, default=4, help="sleep of each step")
     parser.add_argument("--show", type=int, default=12, help="stalls to print")
     options = parser.parse_args(arguments)
-    tune_interpreter()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with tuned_interpreter(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         report(runner.run(measure(options)), options.show)
 
 

@@ -145,7 +145,7 @@ def test_an_engine_that_fails_for_ever_is_given_up_and_everyone_is_told() -> Non
 
 
 def test_an_answer_that_fails_is_forgotten_without_a_garbage_collection() -> None:
-    """Its exception kept its stream, prompt and all, and was kept by it; a busy server collects no garbage."""
+    """Its exception and its stream kept each other, prompt and all; a busy server collects no garbage."""
 
     async def main() -> weakref.ref[TokenStream]:
         async with running(breaks=lambda _: True) as loop:

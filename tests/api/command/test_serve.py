@@ -4,6 +4,7 @@ import asyncio
 import gc
 import signal
 import socket
+import sys
 import weakref
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -57,12 +58,18 @@ def make_server() -> Server:
 
 def test_a_dead_engine_ends_the_server(capsys: pytest.CaptureFixture[str]) -> None:
     """A server that only looks alive is worse than one that whoever watches it can start anew."""
+    before = interpreter()
     with (
         bind(ServerConfig(port=0)) as listener,
         pytest.raises(EngineGivenUp, match="the engine is down: 3 steps failed"),
     ):
         run_server(make_server(), listener)
     assert capsys.readouterr().out == "ready\n"
+    assert interpreter() == before, "other tests run in this process"
+
+
+def interpreter() -> tuple[object, ...]:
+    return gc.get_threshold(), gc.get_freeze_count(), sys.getswitchinterval()
 
 
 def test_a_second_signal_ends_the_answers_and_not_their_connections() -> None:
