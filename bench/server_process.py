@@ -11,12 +11,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from .process_guard import ProcessGuard
+
 SAMPLE_S = 0.1
 STOP_S = 20
 
 
 class ServerProcess:
     """A child process and its own children. As a context manager it ends all of them.
+
+    They end with this process in any case, see ProcessGuard.
 
     peak_bytes: most resident memory of the processes together, sampled; shared pages count for each process.
     """
@@ -33,6 +37,7 @@ class ServerProcess:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # a group of its own, so that its end takes its children along
             )
+        self._guard = ProcessGuard(self._process.pid, STOP_S)
         self._stopping = threading.Event()
         self._sampler = threading.Thread(target=self._sample, daemon=True)
         self._sampler.start()
@@ -48,6 +53,7 @@ class ServerProcess:
             self._process.wait(STOP_S)
         self._signal(signal.SIGKILL)
         self._process.wait()
+        self._guard.dismiss()
 
     @property
     def is_running(self) -> bool:

@@ -39,12 +39,21 @@ class CaseReport:
 def reported(case: str, path: Path) -> Iterator[CaseReport]:
     """Give the block a report, and write it in the end, also where the block fails or SIGTERM comes."""
     report = CaseReport(case)
+    with left_on_sigterm():
+        try:
+            yield report
+        finally:
+            report.write(path)
+
+
+@contextmanager
+def left_on_sigterm() -> Iterator[None]:
+    """Raise SystemExit in the block when SIGTERM comes, so that it puts away what it has made."""
     before = signal.signal(signal.SIGTERM, _leave)
     try:
-        yield report
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)
-        report.write(path)
 
 
 def _leave(*_: object) -> None:

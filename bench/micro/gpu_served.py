@@ -28,8 +28,9 @@ from collections import abc
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from ..process_guard import ProcessGuard
 from ..report import conditions, write_json
-from .case_report import CaseReport, medians, read_report
+from .case_report import CaseReport, left_on_sigterm, medians, read_report
 from .served_sizes import ServedSizes, tiny
 
 BARE = ("prefill", "decode", "fleet", "long")
@@ -80,6 +81,7 @@ class ServedRuns:
         """Run a module of this folder; return whether it ended well and in time."""
         command = [sys.executable, "-m", f"{__package__}.{module}", *arguments]
         process = subprocess.Popen(command, env=self._environment, start_new_session=True)
+        guard = ProcessGuard(process.pid, END_S)
         try:
             return process.wait(self._seconds) == 0
         except subprocess.TimeoutExpired:
@@ -87,6 +89,7 @@ class ServedRuns:
             return False
         finally:
             end(process)
+            guard.dismiss()
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
@@ -130,7 +133,7 @@ def main(arguments: abc.Sequence[str] | None = None) -> int:
     kernels = "as the user's processes have left them" if options.keep_kernels else "none at first"
     warmed_up = f"nothing but by each start of runner or server; files of MLX's compiled kernels: {kernels}"
     started, failed = conditions() | {"warmed up": warmed_up, "flags": options.flags or "defaults"}, 0
-    with tempfile.TemporaryDirectory(dir=roomy_folder()) as name:
+    with left_on_sigterm(), tempfile.TemporaryDirectory(dir=roomy_folder()) as name:
         work = Path(name)
         runs = ServedRuns(sizes, work, options.folder or work / "model", options.seconds)
         if not options.keep_kernels:

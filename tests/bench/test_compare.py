@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -136,6 +137,31 @@ def is_alive(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+BENCH = """
+import os, sys, time
+from pathlib import Path
+from pensieve.bench.server_process import ServerProcess
+with ServerProcess(["sleep", "100"], os.environ, Path(sys.argv[1])) as server:
+    print(server._process.pid, flush=True)
+    time.sleep(100)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_server_ends_with_a_bench_that_is_killed(number: signal.Signals, tmp_path: Path) -> None:
+    """`timeout` ended a bench while its server started; the server went on, with all memory of the GPU."""
+    command = [sys.executable, "-c", BENCH, str(tmp_path / "log")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as bench:
+        assert bench.stdout is not None
+        server = int(bench.stdout.readline())
+        assert is_alive(server)
+        bench.send_signal(number)
+    deadline_s = time.monotonic() + 10
+    while is_alive(server) and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    assert not is_alive(server)
 
 
 def test_a_server_is_measured_from_its_start_to_its_end(tmp_path: Path) -> None:

@@ -2,14 +2,18 @@
 
 import asyncio
 import json
+import os
 import signal
+import subprocess
+import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from pensieve.bench.micro import gpu_served, served_bare, served_http
-from pensieve.bench.micro.case_report import CaseReport, medians, read_report, reported
+from pensieve.bench.micro.case_report import STOPPED, CaseReport, medians, read_report, reported
 from pensieve.bench.micro.served_http import PieceTimes
 from pensieve.bench.micro.served_sizes import ServedSizes, sizes_from, tiny
 from pensieve.bench.micro.shapes import SHAPES, write_random_model
@@ -75,6 +79,33 @@ def test_a_run_that_takes_too_long_is_stopped(tmp_path: Path, capfd: pytest.Capt
     assert gpu_served.main([*found, "--json", str(file)]) == 1
     assert "served_bare: stopped after 0.01 s" in capfd.readouterr().out
     assert set(json.loads(file.read_text())) == {"conditions", "sizes", "runs"}
+
+
+COMMAND = """
+import sys
+from pathlib import Path
+from pensieve.bench.micro import gpu_served
+gpu_served.MEMORY_DISK, gpu_served.MODEL_BYTES = Path(sys.argv[1]), 0
+sys.executable = sys.argv[2]
+gpu_served.main(["--tiny"])
+"""
+
+
+def test_the_command_leaves_neither_processes_nor_files_when_it_is_stopped(tmp_path: Path) -> None:
+    """Under `timeout` it left a server that held the GPU, and a model of gigabytes in memory."""
+    files, started, case = tmp_path / "files", tmp_path / "started", tmp_path / "case"
+    files.mkdir()
+    case.write_text(f"#!/bin/sh\necho $$ > {started}\nexec sleep 100\n")
+    case.chmod(0o700)
+    with subprocess.Popen([sys.executable, "-c", COMMAND, str(files), str(case)]) as command:
+        while not started.exists() or not started.read_text().endswith("\n"):
+            assert command.poll() is None
+            time.sleep(0.01)
+        command.terminate()
+    assert command.returncode == STOPPED
+    assert list(files.iterdir()) == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(started.read_text()), 0)
 
 
 def test_a_run_that_is_stopped_writes_what_it_has_found(tmp_path: Path) -> None:
