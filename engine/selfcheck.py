@@ -57,21 +57,28 @@ SLICE = 300
 def usable_kernels(paged: PagedModel) -> PagedKernels | None:
     """Return the device's attention kernels if they agree with mlx-lm's attention and with plain MLX.
 
-    Returns None where the device has none, and, with a warning, where they fail or disagree.
+    Where they fail or disagree, those without tiles are tried, which need no matrix units. Each failure is a
+    warning. Returns None where the device has no kernels, or none that work.
     """
-    kernels = find_kernels()
-    if kernels is None:
-        return None
+    for has_tiles in (True, False):
+        kernels = find_kernels(has_tiles=has_tiles)
+        if kernels is None or _work(paged, kernels):
+            return kernels
+    return None
+
+
+def _work(paged: PagedModel, kernels: PagedKernels) -> bool:
+    """Return whether kernels compute what mlx-lm and plain MLX compute; warn if not."""
     try:
         errors = [logits_error(paged, on_host=False, kernels=kernels), attention_error(paged, kernels)]
         error = _largest([*errors, logits_mismatch(paged, kernels) / MAX_MISMATCH])
     except Exception as exception:  # all that a compiler or driver raises
-        logger.warning("attention kernels cannot be used here, plain MLX is used instead: %s", exception)
-        return None
+        logger.warning("%s cannot be used for this model here: %s", kernels.name, exception)
+        return False
     if not error <= 1:  # not >: NaN must fail
-        logger.warning("attention kernels compute wrongly here, plain MLX is used instead")
-        return None
-    return kernels
+        logger.warning("%s compute wrongly here and are not used for this model", kernels.name)
+        return False
+    return True
 
 
 def attention_error(paged: PagedModel, kernels: PagedKernels) -> float:

@@ -160,11 +160,20 @@ def test_kernels_that_fail_are_left_out_with_a_warning(
     kernels: PagedKernels,
     reason: str,
 ) -> None:
-    monkeypatch.setattr(selfcheck, "find_kernels", lambda **_: kernels)
+    monkeypatch.setattr(selfcheck, "find_kernels", lambda has_tiles: kernels if has_tiles else None)
     monkeypatch.setattr(selfcheck, "Runner", PlainRunner)
     with caplog.at_level(logging.WARNING):
         assert selfcheck.usable_kernels(probe(model, 16)) is None
     assert reason in caplog.text
+
+
+def test_kernels_without_tiles_are_used_where_those_with_tiles_fail(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernels: dict[bool, PagedKernels] = {True: BrokenKernels(), False: PlainKernels()}
+    monkeypatch.setattr(selfcheck, "find_kernels", lambda has_tiles: kernels[has_tiles])
+    monkeypatch.setattr(selfcheck, "Runner", PlainRunner)
+    assert selfcheck.usable_kernels(probe(model, 16)) is kernels[False]
 
 
 def test_without_a_gpu_there_are_no_kernels_to_check(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ class KernelDevice(NamedTuple):
 
     language: Language
     has_wgmma: bool = False  # Hopper's matrix units, which no GPU before or after it has
+    has_tiles: bool = True  # whether the kernels that read tiles are used
 
 
 class AttentionShape(NamedTuple):
@@ -74,7 +75,7 @@ def build_layer(
     tiles: dict[bool, TileKernel] = {}
     for is_slice in (False, True):
         tiling = _tiling(geometry, device, is_slice)
-        if tiling.is_supported:
+        if device.has_tiles and tiling.is_supported:
             launch = partial(
                 launcher(tile_kernel(tiling, dtype), shape.scale, tiling.workspace_bytes),
                 template=[("T", dtype), ("WINDOW", window or 0), *tiling.constants.items()],

@@ -52,18 +52,23 @@ class LayerPools(NamedTuple):
 class PagedKernels:
     """The kernels of one backend; each compiled kernel is kept."""
 
-    def __init__(self, language: Language, has_wgmma: bool = False) -> None:
-        """has_wgmma: whether the device has Hopper's matrix units."""
+    def __init__(self, language: Language, has_wgmma: bool = False, has_tiles: bool = True) -> None:
+        """Declare nothing yet.
+
+        has_wgmma: whether the device has Hopper's matrix units. has_tiles: whether tiles are used.
+        """
         self._language = language
+        self._device = KernelDevice(language, has_wgmma, has_tiles)
         self._launcher = cache(self._build)
-        self._layer_kernels = cache(partial(build_layer, self._launcher, KernelDevice(language, has_wgmma)))
+        self._layer_kernels = cache(partial(build_layer, self._launcher, self._device))
         self._no_sinks = mx.zeros((MIN_KERNEL_ELEMENTS,))
         self._no_partials = mx.zeros((MIN_KERNEL_ELEMENTS,)), mx.zeros((MIN_KERNEL_ELEMENTS,))
 
     @property
     def name(self) -> str:
         """The backend's name, for people to read."""
-        return {"metal": "Metal kernels", "cuda": "CUDA kernels", "cpp": "C++ kernels"}[self._language]
+        name = {"metal": "Metal kernels", "cuda": "CUDA kernels", "cpp": "C++ kernels"}[self._language]
+        return name if self._device.has_tiles else f"{name} without tiles"
 
     def decode(
         self,
@@ -102,7 +107,7 @@ class PagedKernels:
         On Metal MLX's own attention is: it takes every length as it comes, and knows each chip. On CUDA MLX
         makes a plan for each new pair of lengths, which takes 60 to 70 ms.
         """
-        if self._language == "metal" or pools.keys.shape != pools.values.shape:
+        if self._language == "metal" or pools.keys.shape != pools.values.shape or not self._device.has_tiles:
             return False
         shape = self._shape(queries, pools, params)
         return TileGeometry(shape.geometry, self._language, is_slice=True).is_supported
@@ -254,10 +259,11 @@ def fenced(array: mx.array, write_fence: mx.array) -> mx.array:
     return array + write_fence[:1].astype(array.dtype)  # write_fence[0] would be a kernel of its own
 
 
-def find_kernels() -> PagedKernels | None:
-    """Return the kernels of MLX's default device, None where that is the CPU."""
+def find_kernels(has_tiles: bool = True) -> PagedKernels | None:
+    """Return the kernels of MLX's default device, with or without tiles, None where that is the CPU."""
     if mx.default_device() != mx.Device(mx.gpu):
         return None
     if mx.metal.is_available():
-        return PagedKernels("metal")
-    return PagedKernels("cuda", has_wgmma=mx.device_info().get("compute_capability_major") == 9)
+        return PagedKernels("metal", has_tiles=has_tiles)
+    has_wgmma = mx.device_info().get("compute_capability_major") == 9
+    return PagedKernels("cuda", has_wgmma, has_tiles)

@@ -9,16 +9,20 @@ import pytest
 
 from pensieve.engine import decode_graphs, selfcheck
 from pensieve.engine.attention.kernels import decode_tables, tiles
+from pensieve.engine.attention.kernels.layer_kernels import Launch
 from pensieve.engine.attention.kernels.paged_kernels import find_kernels
+from pensieve.engine.attention.kernels.source import TILES, Kernel
 from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.fused_model import fuse
 from pensieve.engine.runner import Runner
+from pensieve.engine.step import DecodeRow, PrefillChunk, SamplingParams
 
 from ...budget import sampled, trials
 from ...models import write_model
 from ..harness import Machine, Verdict, judge_trees
 from .compiled import needs_compiler
 from .cpp_kernels import CppKernels
+from .noted_kernels import NotedKernels
 from .plain_kernels import PlainKernels, PlainRunner
 
 needs_gpu = pytest.mark.skipif(find_kernels() is None, reason="no GPU")
@@ -74,6 +78,27 @@ def test_the_kernels_text_under_the_runner_is_exact(
     runner = Runner(probe(model, 16), 400, False, CppKernels())
     assert judge_stems(model, runner, max_tokens=trials(4, 12)).wrong == 0
     assert judge_trees(model, runner, trials(1, 2)).wrong == 0
+
+
+class TilelessKernels(NotedKernels):
+    def __init__(self) -> None:
+        super().__init__("cpp", has_tiles=False)
+
+    def _build(self, kernel: Kernel, scale: float, workspace_bytes: int = 0) -> Launch:
+        assert kernel is not TILES
+        return super()._build(kernel, scale, workspace_bytes)
+
+
+def test_kernels_without_tiles_serve_slices_and_shared_stretches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share_early(monkeypatch)
+    model = mlx_lm.utils.load_model(write_model(tmp_path, "llama"))[0]
+    runner = Runner(probe(model, 16), 16, False, TilelessKernels())
+    runner.prefill(PrefillChunk(0, [7] * 70, 0, ((0, 70),)))
+    ends = [(128, 130), (192, 193)]
+    rows = [DecodeRow(i, 7, 64 + i, ((0, 64), end), SamplingParams()) for i, end in enumerate(ends)]
+    assert runner.logits(rows).shape == (2, 512)
 
 
 @needs_gpu
