@@ -19,7 +19,7 @@ forget what prompts cost. Three things keep the model stable:
 * A weak pull towards the proportions of a typical device decides where steps leave it open, such as which
   part of the very first step was fixed.
 * The median of measured to fitted time over the last steps of a kind corrects the fit. Where it leaves what
-  is usual for the kind, the machine has become slower or faster, and the times of all kinds are scaled.
+  is usual for the kind, the machine has become slower or faster, and all past times are scaled.
 
 The engine measures truthful times: each result, also that of a step without decode rows, comes when its step
 is computed.
@@ -29,6 +29,7 @@ import math
 from collections import deque
 from operator import mul
 
+from .positive_solution import solve_positive
 from .step_load import StepLoad
 
 TYPICAL = (10e-3, 1e-4, 2e-8, 10e-3, 10e-3, 2e-5, 2e-9, 10e-3)
@@ -52,6 +53,9 @@ MIXED_IN_A_ROW = 16
 JUMP = 1.5
 """Where a kind's correction is so many times the usual one, or less, the machine has changed its speed."""
 
+LOST = 40.0
+"""Logarithm of measured to typical time that no device has: times without order have led the fit astray."""
+
 UNASKED = 32
 """Steps after which the fit is solved without being asked for, to see in time that the speed has changed."""
 
@@ -66,13 +70,16 @@ class StepCost:
     """Predicts the time of steps from the time of past ones. Its memory is bounded."""
 
     def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin as if no step had been measured."""
         self._kinds = {
             (True, False): _KindOfStep(range(SLICE_PASS)),
             (False, True): _KindOfStep(range(SLICE_PASS, SAVING)),
             (True, True): _KindOfStep(range(NUM_PARTS)),
         }
         self._weights = [1.0] * NUM_PARTS  # of the parts, as multiples of TYPICAL
-        self._slowness = 1.0  # of the machine, since the first steps that the sums hold
         self._log_scale = 0.0  # mean logarithm of measured time to TYPICAL's
         self._num_steps = 0
         self._is_stale = False
@@ -91,13 +98,13 @@ class StepCost:
 
     def record(self, load: StepLoad, elapsed_s: float) -> None:
         """Learn that a step of `load` took `elapsed_s`."""
-        parts, elapsed_s = _parts(load), max(elapsed_s, 1e-7) / self._slowness
+        parts, elapsed_s = _parts(load), max(elapsed_s, 1e-7)
         self._num_steps += 1
         change = math.log(elapsed_s / max(1e-12, _sum([1.0] * SAVING + [0.0], parts)))
         self._log_scale += (change - self._log_scale) / min(self._num_steps, MEMORY)
         kind = self._kinds[_kind(load)]
         expected_s = kind.correction * _sum(self._weights, parts) if self._num_steps > 1 else 0.0
-        kind.add(parts, elapsed_s, max(elapsed_s, expected_s))
+        kind.add(self._num_steps, parts, elapsed_s, max(elapsed_s, expected_s))
         self._most_tokens = max(self._most_tokens, load.tokens)
         if load.rows:
             self._mixed_in_a_row = self._mixed_in_a_row + 1 if load.slices else 0
@@ -108,7 +115,7 @@ class StepCost:
     def predict(self, load: StepLoad) -> float:
         """Return the seconds that a step of `load` will take."""
         self._refresh()
-        return self._factor(load) * _sum(self._weights, _parts(load))
+        return self._correction(load) * _sum(self._weights, _parts(load))
 
     def tokens_within(self, load: StepLoad, start: int, limit_s: float) -> int:
         """Return how many tokens a slice at `start` may have, added to `load`, for a step of `limit_s`.
@@ -117,7 +124,7 @@ class StepCost:
         """
         empty = load.with_slice(start, 0)
         left_s = limit_s - self.predict(empty)
-        return self._tokens_of(left_s / self._factor(empty), start)
+        return self._tokens_of(left_s / self._correction(empty), start)
 
     def worthwhile_tokens(self, load: StepLoad, start: int, fixed_share: float) -> int:
         """Return how many tokens a slice at `start` needs for its pass to be `fixed_share` of its cost.
@@ -129,9 +136,9 @@ class StepCost:
         fixed_s = _sum(self._weights, after) - _sum(self._weights, before)
         return 1 + self._tokens_of(fixed_s * (1 / fixed_share - 1), start)
 
-    def _factor(self, load: StepLoad) -> float:
+    def _correction(self, load: StepLoad) -> float:
         """Return the factor between the fit and the seconds of steps like `load`."""
-        return self._slowness * self._kinds[_kind(load)].correction
+        return self._kinds[_kind(load)].correction
 
     def _tokens_of(self, seconds: float, start: int) -> int:
         """Return how many tokens at `start` fill `seconds`, their pass and the correction left out."""
@@ -160,11 +167,21 @@ class StepCost:
             for j in range(i):
                 matrix[j][i] = matrix[i][j]
             right[i] += PULL / scale if i != SAVING else 0.0
-        self._weights = _solve_positive(matrix, right)
+        self._weights = solve_positive(matrix, right)
         # A slice that shares its pass costs no less than nothing.
         self._weights[SAVING] = min(self._weights[SAVING], self._weights[SLICE_PASS])
         for kind in kinds:
-            self._slowness *= kind.correct(self._weights)
+            if (found := kind.correct(self._weights)) is not None:
+                self._follow(*found)
+        if abs(self._log_scale) > LOST:
+            self._forget()
+
+    def _follow(self, change: float, since: int) -> None:
+        """Scale what is learnt to a machine that takes `change` times as long from step `since` on."""
+        self._log_scale += math.log(change)
+        self._weights = [weight * change for weight in self._weights]
+        for kind in self._kinds.values():
+            kind.scale(change, since)
 
 
 class _KindOfStep:
@@ -184,36 +201,46 @@ class _KindOfStep:
         self.correction = 1.0
         self._usual = 1.0  # correction
         self._num_steps = 0
-        self._recent: deque[tuple[list[float], float]] = deque(maxlen=RECENT)
+        self._recent: deque[tuple[int, list[float], float]] = deque(maxlen=RECENT)
 
-    def add(self, parts: list[float], elapsed_s: float, unit_s: float) -> None:
-        """Add a step. Its error counts relative to `unit_s`."""
+    def add(self, number: int, parts: list[float], elapsed_s: float, unit_s: float) -> None:
+        """Add a step, whose number counts steps of all kinds. Its error counts relative to `unit_s`."""
         self._num_steps += 1
         decay = 1 - 1 / MEMORY
         shares, time = [part / unit_s for part in parts], elapsed_s / unit_s
         products = [shares[i] * shares[j] for i, j in self.pairs]
         self.products = [decay * old + new for old, new in zip(self.products, products, strict=True)]
         self.right = [decay * old + share * time for old, share in zip(self.right, shares, strict=True)]
-        self._recent.append((parts, elapsed_s))
+        self._recent.append((number, parts, elapsed_s))
 
-    def correct(self, weights: list[float]) -> float:
-        """Set the correction for `weights`. Returns by how much the machine has become slower.
+    def correct(self, weights: list[float]) -> tuple[float, int] | None:
+        """Set the correction for `weights`.
 
-        Of two middle steps, the faster one counts.
+        Returns by how much the machine has become slower, and the number of a step since then; None where it
+        has not. Of two middle steps, the faster one counts.
         """
-        ratios = [elapsed_s / max(_sum(weights, parts), 1e-9) for parts, elapsed_s in self._recent]
+        ratios = [elapsed_s / max(_sum(weights, parts), 1e-9) for _, parts, elapsed_s in self._recent]
         self.correction = _median(ratios)
-        change = self.correction / self._usual
         if self._num_steps <= 2 * RECENT:
             self._usual = self.correction
-        elif 1 / JUMP < change < JUMP:
+        elif _is_usual(self.correction / self._usual):
             self._usual += (self.correction - self._usual) / RECENT
         else:
             self.correction = self._usual
             change = _median(ratios[RECENT // 2 :]) / self._usual  # the newer half: the others may be old
-            self._recent = deque(((parts, each_s / change) for parts, each_s in self._recent), maxlen=RECENT)
-            return change
-        return 1.0
+            return None if _is_usual(change) else (change, self._recent[RECENT // 2][0])
+        return None
+
+    def scale(self, factor: float, since: int) -> None:
+        """Multiply the times of steps before number `since` by `factor`; in the sums, the times of all."""
+        self.products = [product / factor**2 for product in self.products]
+        self.right = [value / factor for value in self.right]
+        for i, (number, parts, elapsed_s) in enumerate(self._recent):
+            self._recent[i] = number, parts, elapsed_s * (factor if number < since else 1)
+
+
+def _is_usual(change: float) -> bool:
+    return 1 / JUMP < change < JUMP
 
 
 def _median(ratios: list[float]) -> float:
@@ -242,33 +269,3 @@ def _parts(load: StepLoad) -> list[float]:
 def _sum(weights: list[float], parts: list[float]) -> float:
     total: float = sum(map(mul, weights, parts))
     return total
-
-
-def _solve_positive(matrix: list[list[float]], right: list[float]) -> list[float]:
-    """Return x of `matrix` x = `right`, but 0 for entries below 0, and the others made to fit."""
-    kept = list(range(len(right)))
-    while True:
-        found = _solve([[matrix[i][j] for j in kept] for i in kept], [right[i] for i in kept])
-        negative = {index for index, value in zip(kept, found, strict=True) if value < 0}
-        if not negative:
-            result = [0.0] * len(right)
-            for index, value in zip(kept, found, strict=True):
-                result[index] = value
-            return result
-        kept = [index for index in kept if index not in negative]
-
-
-def _solve(matrix: list[list[float]], right: list[float]) -> list[float]:
-    """Solve a positive definite system by elimination. Changes its arguments."""
-    size = len(right)
-    for i in range(size):
-        for j in range(i + 1, size):
-            factor = matrix[j][i] / matrix[i][i]
-            for k in range(i, size):
-                matrix[j][k] -= factor * matrix[i][k]
-            right[j] -= factor * right[i]
-    result = [0.0] * size
-    for i in reversed(range(size)):
-        rest = right[i] - sum(matrix[i][k] * result[k] for k in range(i + 1, size))
-        result[i] = rest / matrix[i][i]
-    return result

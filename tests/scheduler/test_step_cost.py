@@ -1,3 +1,4 @@
+import math
 import random
 from collections.abc import Callable
 
@@ -88,6 +89,16 @@ def test_a_machine_that_slows_down_is_believed_after_a_few_steps(seed: int) -> N
     assert worst_error(cost, lambda load: 3 * seconds(load), rng, "both") < 0.4
 
 
+@pytest.mark.parametrize("seed", range(trials(5, 40)))
+def test_a_change_that_several_kinds_of_steps_notice_counts_once(seed: int) -> None:
+    """A kind noticed it again in its steps from after the change: predictions were three times too long."""
+    rng, cost = random.Random(seed), StepCost()
+    seconds = random_device(rng)
+    learn(cost, seconds, rng, 300)
+    learn(cost, lambda load: 3 * seconds(load), rng, 40)
+    assert worst_error(cost, lambda load: 3 * seconds(load), rng) < 0.2
+
+
 def test_a_long_answer_does_not_make_it_forget_what_prompts_cost() -> None:
     rng, cost = random.Random(1), StepCost()
     seconds = random_device(rng)
@@ -125,3 +136,13 @@ def test_times_that_no_device_has_leave_predictions_finite(elapsed_s: float) -> 
     load = random_load(rng)
     assert 0 <= cost.predict(load) < 1e9
     assert cost.tokens_within(load, 5, 1.0) <= cost.known_tokens
+
+
+@pytest.mark.parametrize("seed", range(trials(3, 20)))
+def test_times_without_any_order_leave_predictions_finite(seed: int) -> None:
+    """The machine's speed was multiplied by each change, without bound, until a division by zero."""
+    rng, cost = random.Random(seed), StepCost()
+    learn(cost, lambda _: rng.choice([0, 1e-9, 5, 1e-3, 1e5]), rng, 1000)
+    load = random_load(rng)
+    assert 0 <= cost.predict(load) < math.inf
+    assert 0 <= cost.tokens_within(load, 5, 1.0) <= cost.known_tokens
