@@ -88,7 +88,10 @@ class ServedEngine(BareEngine):
 
 
 def describe_shapes(steps: abc.Sequence[TimedStep]) -> str:
-    """Return how many slices had a new shape, and the times of steps with and without one."""
+    """Return how many slices had a new shape, and the times of steps with and without one.
+
+    On a GPU a step that has only slices is not waited for: of such steps only the sum of times counts.
+    """
     with_slices = [step for step in steps if step.plan.prefill]
     new = [step.seconds for step in with_slices if step.num_new_shapes]
     known = [step.seconds for step in with_slices if not step.num_new_shapes]
