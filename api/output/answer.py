@@ -84,15 +84,16 @@ class Answer:
 
     def _finish(self) -> list[OutputEvent]:
         self._ended = True
-        events = self._parser.finish()
-        self._outcome = self._find_outcome()
+        is_cut_off = not self._parser.done and self._token_stream.finish_reason == "length"
+        events = self._parser.finish()  # which ends an open call, and may so be done
+        self._outcome = self._find_outcome(is_cut_off)
         if self._token_stream.finish_reason == "stop":
             self._record.num_generated += 1  # the stop token, which is sampled but not in the token stream
         return events
 
-    def _find_outcome(self) -> Outcome:
+    def _find_outcome(self, is_cut_off: bool) -> Outcome:
         if self._parser.stop_sequence is not None:
             return "stop_sequence"
-        if not self._parser.done and self._token_stream.finish_reason == "length":
+        if is_cut_off:
             return "length"
         return "tool_use" if self._parser.has_calls else "stop"

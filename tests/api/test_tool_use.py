@@ -60,6 +60,19 @@ def test_a_call_that_max_tokens_cuts_off_is_whole_nowhere(server: Server) -> Non
     assert (message.content[0].name, message.content[0].input) == ("Bash", {})
 
 
+def test_an_only_call_that_max_tokens_cuts_off_does_not_end_the_answer_well(server: Server) -> None:
+    """Its end, which the cut made, once passed for the end of the one call that was asked for."""
+    server.scheduler.play(server.script(CALL[:-16], finish="length"))
+    message = server.sdk().messages.create(
+        model="default",
+        max_tokens=500,
+        messages=HELLO,
+        tools=[BASH],
+        tool_choice={"type": "auto", "disable_parallel_tool_use": True},
+    )
+    assert message.stop_reason == "max_tokens"
+
+
 def test_a_broken_call_is_an_error_to_the_sdk_and_not_half_a_call(server: Server) -> None:
     server.scheduler.play(server.script(CALL.replace('"ls"', '"ls", "x": nul')))
     with pytest.raises(ValueError, match="Unable to parse tool parameter JSON"):
