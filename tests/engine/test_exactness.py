@@ -45,17 +45,17 @@ def load(folder: Path, model_type: str) -> Any:
 @pytest.mark.parametrize(
     ("model_type", "on_host", "num_trees"),
     [
-        ("llama", True, trials(10, 500, "PENSIEVE_TREES")),
-        ("llama", False, trials(2, 60)),
-        ("qwen3", True, trials(3, 60)),
-        ("phi3", True, trials(3, 60)),
-        ("phi3", False, trials(2, 30)),
-        ("gemma3_text", True, trials(4, 100)),
-        ("gemma3_text", False, trials(2, 30)),
-        ("gpt_oss", True, trials(3, 60)),
-        ("gpt_oss", False, trials(2, 20)),
-        ("demo", True, trials(2, 300, "PENSIEVE_TREES")),
-        ("demo", False, trials(2, 20)),
+        ("llama", True, trials(10, 200, "PENSIEVE_TREES")),
+        ("llama", False, trials(2, 30)),
+        ("qwen3", True, trials(3, 30)),
+        ("phi3", True, trials(3, 30)),
+        ("phi3", False, trials(2, 15)),
+        ("gemma3_text", True, trials(4, 40)),
+        ("gemma3_text", False, trials(2, 15)),
+        ("gpt_oss", True, trials(3, 30)),
+        ("gpt_oss", False, trials(2, 10)),
+        ("demo", True, trials(2, 100, "PENSIEVE_TREES")),
+        ("demo", False, trials(2, 10)),
     ],
 )
 def test_every_token_of_random_conversation_trees_is_exact(
@@ -78,18 +78,18 @@ def test_every_token_of_random_conversation_trees_is_exact(
 def test_tokens_stay_exact_when_memory_is_short(folder: Path, on_host: bool) -> None:
     model, rng, verdict = load(folder, "llama"), random.Random(7), Verdict()
     machine = Machine(mixing_runner(probe(model, 16), 13, on_host), num_blocks=13, max_context=300)
-    for _ in range(trials(5, 40)):
+    for _ in range(trials(5, 20)):
         prompts = [[rng.randrange(VOCAB) for _ in range(rng.randint(1, 120))] for _ in range(6)]
         started = [machine.add(prompt, rng.randint(1, 60)) for prompt in prompts]
         machine.finish()
         for sequence in started:
             verdict.judge(model, sequence)
     assert verdict.wrong == 0
-    assert machine.scheduler.counters.preemptions > trials(1, 10)
+    assert machine.scheduler.counters.preemptions > trials(1, 5)
     assert machine.scheduler.counters.evictions > trials(5, 10)
 
 
-@pytest.mark.parametrize(("on_host", "num_trees"), [(True, trials(3, 60)), (False, trials(2, 30))])
+@pytest.mark.parametrize(("on_host", "num_trees"), [(True, trials(3, 30)), (False, trials(2, 30))])
 def test_constrained_tokens_are_exact_among_free_ones(folder: Path, on_host: bool, num_trees: int) -> None:
     """Without NumPy, steps are planned one ahead: masks are unknown then, and samples are thrown away."""
     model, rng, verdict = load(folder, "llama"), random.Random(9), Verdict()
@@ -100,7 +100,7 @@ def test_constrained_tokens_are_exact_among_free_ones(folder: Path, on_host: boo
     print(f"{verdict}, {machine.scheduler.counters}")
     assert verdict.wrong == 0
     assert verdict.tokens > 20 * num_trees
-    assert (machine.scheduler.counters.refused_tokens > trials(5, 100)) == (not on_host)
+    assert (machine.scheduler.counters.refused_tokens > trials(5, 50)) == (not on_host)
 
 
 @pytest.mark.parametrize("on_host", [True, False])
@@ -200,7 +200,7 @@ def test_quantised_kv_is_as_exact(folder: Path, model_type: str, kv_bits: int, o
     paged, rng = probe(model, kv_bits), random.Random(kv_bits)
     verdict = Verdict(tie=0.01)  # a neighbouring code moves logits by more than rounding
     machine = Machine(mixing_runner(paged, 400, on_host), num_blocks=400)
-    num_trees = trials(2, 40) if on_host else trials(2, 10)
+    num_trees = trials(2, 15) if on_host else trials(2, 6)
     for _ in range(num_trees):
         for sequence in grow_tree(machine, rng, VOCAB, num_requests=4):
             verdict.judge(model, sequence, reference_caches(paged))

@@ -124,7 +124,7 @@ def check(machine: Machine, loads: list[StepLoad], tolerance: float = 1.5) -> No
         assert shares[len(shares) // 10] > 0.7 * PROMPT_SHARE
 
 
-@pytest.mark.parametrize("seed", range(trials(5, 40)))
+@pytest.mark.parametrize("seed", range(trials(5, 12)))
 def test_steps_keep_the_target_and_prompts_their_share_on_any_machine(seed: int) -> None:
     machine = Machine.drawn(seed)
     num_rows = machine.rng.randint(1, 16)
@@ -132,7 +132,7 @@ def test_steps_keep_the_target_and_prompts_their_share_on_any_machine(seed: int)
     check(machine, play(machine, num_rows, 60))
 
 
-@pytest.mark.parametrize("seed", range(trials(2, 25)))
+@pytest.mark.parametrize("seed", range(trials(2, 8)))
 def test_a_machine_that_becomes_three_times_slower_or_faster_is_followed(seed: int) -> None:
     machine = Machine.drawn(seed)
     num_rows = machine.rng.randint(1, 16)

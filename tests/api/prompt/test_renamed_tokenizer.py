@@ -97,7 +97,7 @@ def test_real_shapes_are_cut(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=trials(20, 120), deadline=None)
+@settings(max_examples=trials(20, 50), deadline=None)
 @given(parts=st.tuples(texts, texts, texts, texts))
 def test_edited_and_continued_conversations_have_the_ids_of_the_whole(
     name: str, parts: tuple[str, ...]
@@ -108,7 +108,7 @@ def test_edited_and_continued_conversations_have_the_ids_of_the_whole(
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=trials(12, 60), deadline=None)
+@settings(max_examples=trials(12, 30), deadline=None)
 @given(
     template=st.lists(st.sampled_from(MARKS[:8]), min_size=1, max_size=5),
     contents=st.lists(texts, max_size=5),
@@ -175,7 +175,7 @@ def tokenizers_and_texts(draw: st.DrawFn) -> tuple[Any, str]:
     return tokenizers.wrapped(backend, NO_TOOLS, next(iter(added))), "".join(parts)
 
 
-@settings(max_examples=trials(80, 800), deadline=None)
+@settings(max_examples=trials(80, 200), deadline=None)
 @given(tokenizers_and_texts())
 def test_no_combination_of_flags_changes_an_id(pair: tuple[Any, str]) -> None:
     tokenizer, text = pair
