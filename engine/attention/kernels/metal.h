@@ -31,9 +31,9 @@ typedef long INDEX;
 #define LANES_OF_ROW_2 8
 #define PAIR_AT(pointer) (*(const device metal::vec<T, 2>*)(pointer))
 #define MAKE_PAIR(low, high) metal::vec<T, 2>(T(low), T(high))
-#define LOAD_LEFT(into, at, source, pitch) load_left<T>(&into[at], source, pitch, PAIR_ROW, PAIR_COLUMN)
+#define LOAD_LEFT(into, at, source, pitch) load_pairs<T>(&into[at], source, pitch, PAIR_ROW, PAIR_COLUMN)
 #define LOAD_RIGHT_BY_ROW(into, source, pitch) load_right_by_row<T>(into, source, pitch, PAIR_ROW, PAIR_COLUMN)
-#define LOAD_RIGHT_BY_COLUMN(into, source, pitch) load_right_by_column<T>(into, source, pitch, PAIR_ROW, PAIR_COLUMN)
+#define LOAD_RIGHT_BY_COLUMN(into, source, pitch) load_pairs<T>(into, source, pitch, PAIR_ROW, PAIR_COLUMN)
 #define MULTIPLY(sums, at, left, left_at, right, right_at) multiply<T>(&sums[at], &left[left_at], &right[right_at])
 #define WORKSPACE(type, name, count) alignas(16) threadgroup type name[count]
 #define COPIES_ASYNC false
@@ -41,7 +41,7 @@ typedef long INDEX;
 #define COPIES_DONE
 
 template <typename T>
-void load_left(thread metal::vec<T, 2>* into, const threadgroup T* source, int pitch, int row, int column) {
+void load_pairs(thread metal::vec<T, 2>* into, const threadgroup T* source, int pitch, int row, int column) {
   for (int i = 0; i < 4; ++i) {
     const threadgroup T* pair = source + (i % 2 * 8 + row) * pitch + i / 2 * 8 + column;
     into[i] = metal::vec<T, 2>(pair[0], pair[1]);
@@ -52,13 +52,6 @@ void load_right_by_row(thread metal::vec<T, 2>* into, const threadgroup T* sourc
   for (int i = 0; i < 4; ++i) {
     const threadgroup T* element = source + (i / 2 * 8 + column) * pitch + i % 2 * 8 + row;
     into[i] = metal::vec<T, 2>(element[0], element[pitch]);
-  }
-}
-template <typename T>
-void load_right_by_column(thread metal::vec<T, 2>* into, const threadgroup T* source, int pitch, int row, int column) {
-  for (int i = 0; i < 4; ++i) {
-    const threadgroup T* pair = source + (i % 2 * 8 + row) * pitch + i / 2 * 8 + column;
-    into[i] = metal::vec<T, 2>(pair[0], pair[1]);
   }
 }
 template <typename T>
