@@ -21,3 +21,5 @@ class ServedModel:
     step_tokens: int  # tokens that one step may compute
     device: str  # device that computes, for people to read
     attention: str  # implementation that computes attention, for people to read
+    num_state_slots: int = 0  # recurrent states that are kept at once; 0 for models without such states
+    state_bytes: int = 0  # of one recurrent state, over all layers

@@ -65,6 +65,17 @@ class SamplingParams(FastPickle):
             raise ValueError("seed must be an unsigned 64-bit integer")
 
 
+class StateSlots(NamedTuple):
+    """Where a sequence's recurrent state is read before some of its tokens are computed, and kept after them.
+
+    The two differ: the state before the tokens stays as it is, so that it can be read again, as a checkpoint
+    of the prefix tree or after a refused sample.
+    """
+
+    before: int | None  # None: the tokens are the sequence's first ones
+    after: int
+
+
 class DecodeRow(NamedTuple):
     """One sequence's part of a decode batch: feed `token` at `position`, sample the token after it.
 
@@ -77,6 +88,7 @@ class DecodeRow(NamedTuple):
     slot_ranges: tuple[SlotRange, ...]  # slots of positions 0 to position, in order; the last one is written
     sampling: SamplingParams
     allowed: bytes | None = None  # a bit for each token that may follow, lowest first; None allows all
+    state: StateSlots | None = None  # None for models without recurrent states
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +102,7 @@ class PrefillChunk(FastPickle):
     tokens: list[int]
     start: int  # position of tokens[0]
     slot_ranges: tuple[SlotRange, ...]
+    state: StateSlots | None = None  # None for models without recurrent states
 
 
 @dataclass(frozen=True, slots=True)

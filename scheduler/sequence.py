@@ -29,6 +29,8 @@ class Request:
     constraint: decides which tokens may be sampled; None allows every token. A constraint holds the state of
     one answer, so no two requests share it.
     request_id: the API's id of the request, for log lines.
+    checkpoints: lengths, in tokens, of prefixes of `prompt` at which other prompts are likely to go on
+    differently: models with recurrent states keep a state there.
     """
 
     prompt: list[int]
@@ -38,6 +40,7 @@ class Request:
     session: str | None = None
     constraint: Constraint | None = None
     request_id: str = ""
+    checkpoints: tuple[int, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
