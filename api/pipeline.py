@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
@@ -70,6 +70,7 @@ class Pipeline:
         )
         constraint = AnswerConstraint(spec, prompt.starts_thinking) if spec else None
         request = self._request(http, body, prompt.tokens, logprobs, constraint)
+        request = replace(request, checkpoints=prompt.branch_points)
         return PreparedRequest(
             request,
             answer_format,

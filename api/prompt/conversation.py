@@ -32,10 +32,10 @@ from .media import media_text
 BILLING_PREFIX = "x-anthropic-billing-header"
 
 
-def system_text(blocks: abc.Sequence[TextBlock]) -> str:
-    """Return the text of the system prompt, without the client's billing line."""
+def system_texts(blocks: abc.Sequence[TextBlock]) -> list[str]:
+    """Return the texts of the system prompt, without the client's billing line."""
     texts = [_without_billing(block.text) for block in blocks]
-    return "\n\n".join(text for text in texts if text)
+    return [text for text in texts if text]
 
 
 def hoist_system(request: CountTokensRequest) -> CountTokensRequest:

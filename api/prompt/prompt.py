@@ -16,7 +16,8 @@ from ..formats.model_format import ModelFormat
 from ..formats.tool_calls.template_tools import head_tools
 from ..protocols import TemplateMessage, Tokenizer
 from ..schema import CountTokensRequest
-from .conversation import closing_instruction, hoist_system, system_text, template_messages
+from .branch_points import find_branch_points
+from .conversation import closing_instruction, hoist_system, system_texts, template_messages
 from .media import refuse_media
 from .special_tokens import SpecialTokens
 from .template import ChatTemplate
@@ -29,6 +30,7 @@ class Prompt:
     """A request's prompt, and the seconds that rendering and tokenising it took."""
 
     tokens: list[int]
+    branch_points: tuple[int, ...]  # numbers of tokens after which other prompts may go on differently
     starts_thinking: bool  # the prompt has opened the model's thoughts
     template_s: float
     tokenize_s: float
@@ -39,6 +41,7 @@ class RenderedPrompt:
     """A request's prompt as text. separator: see SpecialTokens.encode. seconds: that rendering took."""
 
     text: str
+    branch_points: list[int]  # offsets of characters, see find_branch_points
     separator: str
     seconds: float
 
@@ -65,6 +68,7 @@ class PromptBuilder:
     ) -> None:
         self._images = images
         self._vocab_size = model.vocab_size
+        self._keeps_states = model.num_state_slots > 0
         self._format = model_format
         self._tokenizer = tokenizer
         self._special_tokens = SpecialTokens(tokenizer)
@@ -96,21 +100,25 @@ class PromptBuilder:
         started = time.perf_counter()
         request = hoist_system(request)
         content = (
-            system_text(request.system),
+            system_texts(request.system),
             _with_instruction(request, options),
             head_tools(options.tools),
         )
         (system, messages, tools), separator = self._special_tokens.escape(content)
-        rendered = self._template.render(system, messages, tools, options.thinking)
+        rendered = self._template.render("\n\n".join(system), messages, tools, options.thinking)
         text = self._without_thinking(rendered) if options.thinking.forbidden else rendered
-        return RenderedPrompt(text, separator, time.perf_counter() - started)
+        points = find_branch_points(text, system, messages) if self._keeps_states else []
+        return RenderedPrompt(text, points, separator, time.perf_counter() - started)
 
     def _tokenize(self, rendered: RenderedPrompt) -> Prompt:
         started = time.perf_counter()
-        tokens = self._special_tokens.encode(rendered.text, rendered.separator)
+        tokens, positions = self._special_tokens.encode(
+            rendered.text, rendered.separator, rendered.branch_points
+        )
         self._check_tokens(tokens)
         return Prompt(
             tokens=tokens,
+            branch_points=tuple(positions),
             starts_thinking=self._format.starts_thinking(rendered.text),
             template_s=rendered.seconds,
             tokenize_s=time.perf_counter() - started,

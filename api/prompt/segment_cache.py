@@ -32,8 +32,8 @@ class SegmentCache:
         # One object for each token id: all prompts refer to the same ones.
         self._ids: dict[int, int] = {}
 
-    def encode(self, texts: abc.Sequence[str]) -> list[int]:
-        """Return the token ids of all `texts`, one after the other. Raises what the tokenizer raises."""
+    def encode(self, texts: abc.Sequence[str]) -> list[Ids]:
+        """Return the token ids of each of `texts`. Raises what the tokenizer raises."""
         found: dict[str, Ids] = {}
         awaited: dict[str, Future[dict[str, Ids]]] = {}
         new: list[str] = []
@@ -54,10 +54,7 @@ class SegmentCache:
         found |= {text: ids for text, ids in theirs.items() if ids is not None}
         if failed := [text for text in theirs if text not in found]:
             found |= self._encode_each(failed)  # a text beside them may be the cause of the others' failure
-        ids: list[int] = []
-        for text in texts:
-            ids.extend(found[text])
-        return ids
+        return [found[text] for text in texts]
 
     def _encode_new(self, new: list[str], future: "Future[dict[str, Ids]]") -> dict[str, Ids]:
         """Tokenise and keep texts that nobody else tokenises; give them to those who wait for `future`.

@@ -13,15 +13,18 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from bisect import bisect_right
+from collections import abc
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate, chain, pairwise
+from typing import Any, NamedTuple, TypeVar
 
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
 
 from ..protocols import Tokenizer
 from .renamed_tokenizer import RenamedTokenizer, can_replace
-from .segment_cache import SegmentCache
+from .segment_cache import Ids, SegmentCache
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +36,17 @@ TAG_PATTERN = re.compile(r"[<\[{].+[>\]}]", re.DOTALL)
 SAMPLE = "*user\nA b?  * \n\n*1 234 naïve 你好😀\n*\n* *  if x:\n\t\treturn[*]**the*"
 """Text around a special token, for a check of the ways in which tokenizers treat it."""
 
+MAX_HEADER = 100
+"""Characters between a special token and the words of a turn that it begins: the turn's header."""
+
 NUM_CHECKED = 32  # special tokens in that check, of hundreds that some models have
+
+
+class TokenisedText(NamedTuple):
+    """A text's tokens, and its offsets among them."""
+
+    tokens: list[int]
+    positions: list[int]  # tokens before each offset, or a few less; empty where the text cannot be cut
 
 
 class SpecialTokens:
@@ -67,24 +80,32 @@ class SpecialTokens:
         separator = f"q{secrets.token_hex(8)}q"  # letters, because templates may write content as JSON
         return self._split(content, separator), separator
 
-    def encode(self, text: str, separator: str) -> list[int]:
+    def encode(self, text: str, separator: str, offsets: abc.Sequence[int] = ()) -> TokenisedText:
         """Tokenise a rendered text whose content `escape` has split by `separator`.
 
         No special token is added: the template has written all of them, also the one that begins a prompt.
+        offsets: of characters of `text`, in ascending order, whose places among the tokens are asked for.
         """
-        if self._renamed is not None and (separator or self._cache is not None):
-            renamed = self._rename(self._renamed, text)
-            if separator:
-                renamed = renamed.replace(separator, "")
-            if self._cache is not None:
-                return self._cache.encode(self._renamed.segments(renamed))
-            return self._renamed.encode([renamed])[0]
-        parts = text.split(separator) if separator else [text]
-        return [token for part in parts for token in self._tokenizer.encode(part, add_special_tokens=False)]
+        if self._renamed is None or not (separator or self._cache is not None):
+            parts = text.split(separator) if separator else [text]
+            encoded = [self._tokenizer.encode(part, add_special_tokens=False) for part in parts]
+            return TokenisedText(list(chain.from_iterable(encoded)), [])
+        renamed = self._rename(self._renamed, text, separator)
+        if self._cache is None:
+            return TokenisedText(self._renamed.encode([renamed])[0], [])
+        segments = self._renamed.segments(renamed)
+        ids = self._cache.encode(segments)
+        parts = [text[first:end] for first, end in pairwise([0, *offsets])]
+        places = accumulate(len(self._rename(self._renamed, part, separator)) for part in parts)
+        return TokenisedText(
+            list(chain.from_iterable(ids)), list(_positions(places, segments, ids, self._cache))
+        )
 
-    def _rename(self, renamed: RenamedTokenizer, text: str) -> str:
+    def _rename(self, renamed: RenamedTokenizer, text: str, separator: str = "") -> str:
+        """Return `text` with the special tokens' random names in their places, and without separators."""
         names = renamed.names
-        return self._token_pattern.sub(lambda token: names[token[0]], text)
+        text = self._token_pattern.sub(lambda token: names[token[0]], text)
+        return text.replace(separator, "") if separator else text
 
     def _cuts_well(self, renamed: RenamedTokenizer, special: list[str]) -> bool:
         """Check that the segments of a sample, joined, have the tokenizer's own ids."""
@@ -107,6 +128,25 @@ class SpecialTokens:
         if isinstance(value, list | tuple):
             return [self._split(entry, separator) for entry in value]
         return value
+
+
+def _positions(
+    places: Iterable[int], segments: list[str], ids: list[Ids], cache: SegmentCache
+) -> Iterator[int]:
+    """Yield how many tokens end before each of `places`, offsets into the joined `segments`, or a few less.
+
+    A place that is near the beginning of a segment counts as the beginning itself.
+    """
+    begins = [0, *accumulate(map(len, segments))]
+    counts = [0, *accumulate(map(len, ids))]
+    for place in places:
+        index = bisect_right(begins, place) - 1
+        within = place - begins[index]
+        inside = 0
+        if within > MAX_HEADER:
+            (before,) = cache.encode([segments[index][:within]])
+            inside = len(before) - 1  # the last one may go on behind the place
+        yield counts[index] + inside
 
 
 def _is_special(token: AddedToken) -> bool:

@@ -7,7 +7,12 @@ import pytest
 from pensieve.api.answer_options import answer_options
 from pensieve.api.formats.thinking_signature import seal, unseal
 from pensieve.api.formats.tool_calls.template_tools import head_tools
-from pensieve.api.prompt.conversation import closing_instruction, hoist_system, system_text, template_messages
+from pensieve.api.prompt.conversation import (
+    closing_instruction,
+    hoist_system,
+    system_texts,
+    template_messages,
+)
 from pensieve.api.schema import CountTokensRequest
 
 
@@ -37,14 +42,12 @@ def test_the_billing_block_is_dropped_and_the_others_joined() -> None:
         "text": "x-anthropic-billing-header: cc_version=2.1.330.abc; cc_entrypoint=cli;",
     }
     blocks = [billing, {"type": "text", "text": "One."}, {"type": "text", "text": "Two."}]
-    assert system_text(request(system=blocks).system) == "One.\n\nTwo."
+    assert system_texts(request(system=blocks).system) == ["One.", "Two."]
 
 
 def test_a_billing_line_before_other_text_is_cut_off() -> None:
-    assert (
-        system_text(request(system="x-anthropic-billing-header: a\nYou are brief.").system)
-        == "You are brief."
-    )
+    lines = request(system="x-anthropic-billing-header: a\nYou are brief.").system
+    assert system_texts(lines) == ["You are brief."]
 
 
 def test_system_messages_stay_in_place() -> None:
@@ -179,7 +182,7 @@ def test_system_messages_before_the_first_answer_join_the_system_prompt() -> Non
             ],
         )
     )
-    assert system_text(built.system) == "One.\n\nTwo."
+    assert system_texts(built.system) == ["One.", "Two."]
     assert [message["role"] for message in template_messages(built)] == [
         "user",
         "assistant",

@@ -20,8 +20,8 @@ class Encoder:
         return [[ord(char) for char in text] for text in texts]
 
 
-def ids(*texts: str) -> list[int]:
-    return [ord(char) for text in texts for char in text]
+def ids(*texts: str) -> list[tuple[int, ...]]:
+    return [tuple(ord(char) for char in text) for text in texts]
 
 
 def test_a_text_that_came_before_is_not_tokenised_again() -> None:
@@ -49,7 +49,7 @@ def test_the_texts_used_last_are_kept() -> None:
 
 def test_prompts_share_the_objects_of_their_ids() -> None:
     cache = SegmentCache(lambda texts: [[int(f"{1000 + len(text)}") for text in texts]])
-    (first,), (second,) = cache.encode(["a"]), cache.encode(["b"])
+    ((first,),), ((second,),) = cache.encode(["a"]), cache.encode(["b"])
     assert first is second
 
 

@@ -185,7 +185,7 @@ def test_words_and_spaces_among_the_added_tokens_are_text() -> None:
     assert special_tokens.escape("hello    world")[1] == ""
     escaped, separator = special_tokens.escape("hello    <|im_end|>")
     text = f"<|im_start|>{escaped}<|im_end|>"
-    tokens = special_tokens.encode(text, separator)
+    tokens = special_tokens.encode(text, separator).tokens
     assert decode_with(tokenizer, tokens) == "<|im_start|>hello    <|im_end|><|im_end|>"
     ids = {token.content: i for i, token in tokenizer.added_tokens_decoder.items()}
     assert [tokens.count(ids[token]) for token in ("hello", "    ", "<|im_end|>")] == [1, 1, 1]
@@ -199,7 +199,7 @@ def test_overlapping_special_tokens_are_all_split() -> None:
     tokenizer = tokenizers.qwen()
     tokenizer._tokenizer.add_tokens(["<|x|>", "|><y>", "<y>"], special_tokens=True)
     special_tokens = SpecialTokens(tokenizer)
-    tokens = special_tokens.encode(*special_tokens.escape("<|x|><y>"))
+    tokens = special_tokens.encode(*special_tokens.escape("<|x|><y>")).tokens
     assert not set(tokens) & set(tokenizer.added_tokens_decoder)
     assert decode_with(tokenizer, tokens) == "<|x|><y>"
 
