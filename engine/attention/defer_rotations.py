@@ -95,6 +95,7 @@ def _goes_straight(place: nn.Module, trial: _Trial, calls: dict[int, list[Call]]
         [call.offset is trial.offset for call in found] == [True, True]
         and found[0].result is trial.queries
         and found[1].result is trial.keys
+        and all(_keeps_type(call) for call in found)
     )
 
 
@@ -114,9 +115,14 @@ def _settle(place: nn.Module, is_deferred: bool, calls: dict[int, list[Call]]) -
 
 def _is_input(of_norm: list[Call], x: mx.array) -> bool:
     """Whether a norm of heads was called once and its result was `x`, as it is or with two axes exchanged."""
-    if len(of_norm) != 1 or of_norm[0].result.ndim != 4:
+    if len(of_norm) != 1 or of_norm[0].result.ndim != 4 or not _keeps_type(of_norm[0]):
         return False
     if of_norm[0].result is x:
         return True
     result = of_norm[0].result.swapaxes(1, 2)
     return result.shape == x.shape and bool((result == x).all()) and bool((x != 0).any())
+
+
+def _keeps_type(call: Call) -> bool:
+    """Whether the result has the input's type, as the kernel's has; norms in float32 widen half precision."""
+    return bool(call.x.dtype == call.result.dtype)

@@ -131,7 +131,8 @@ class KernelDecode(PagedLayer):
     ) -> mx.array:
         """Attend by the kernels, which store the new keys and values as well; see PagedLayer."""
         pools = LayerPools.of(self._pools, self._layer)
-        queries = queries.astype(keys.dtype)  # some models widen queries; the kernels sum in float32 anyway
+        # Some models widen queries, or have values of another type; the kernels sum in float32 anyway.
+        queries, values = queries.astype(keys.dtype), values.astype(keys.dtype)
         positions = None if self._rotation is None else self._rotation.deferral.positions
         if self._rotation is not None and positions is not None:
             queries, keys, values = self._kernels.rotate(self._rotation, (queries, keys, values), positions)
@@ -161,7 +162,8 @@ class KernelPrefill(PagedLayer):
         self, queries: mx.array, keys: mx.array, values: mx.array, params: AttentionParams
     ) -> mx.array:
         """Store the new keys and values by a kernel, and attend by kernels or by MLX; see PagedLayer."""
-        kernels, queries = self._kernels, queries.astype(keys.dtype)
+        kernels = self._kernels
+        queries, values = queries.astype(keys.dtype), values.astype(keys.dtype)
         pools = LayerPools.of(self._pools, self._layer)
         next_fence = kernels.append((keys, values), pools, self._slots.written)
         pools = pools._replace(write_fence=next_fence)

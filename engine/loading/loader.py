@@ -4,6 +4,8 @@ Code that comes with a model is never executed: `read_model_info` has refused mo
 `trust_remote_code` stays off.
 """
 
+import contextlib
+import io
 import sys
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,9 +29,11 @@ class LoadedModel:
 
 
 def compute_dtype() -> str | None:
-    """Return the type to cast weights to on this device; None keeps the checkpoint's.
+    """Return the type to cast weights to on this device; None keeps every weight's own, as mlx-lm does.
 
-    MLX's CPU device computes half precision one number at a time, and only float32 reaches its BLAS.
+    MLX's CPU device computes half precision one number at a time, and only float32 reaches its BLAS. On a GPU
+    no weight may be cast: some models keep a few in float32 beside half precision (the routers' biases of
+    GLM-4.5 and MiniMax-M2, `cast_predicate` in mlx-lm), and rounded ones choose other experts.
     """
     return "float32" if mx.default_device().type == mx.cpu else None
 
@@ -39,22 +43,54 @@ def load(info: ModelInfo) -> LoadedModel:
 
     Raises ModelError, one line.
     """
-    model = _load_model(info)
-    _check_caches(model)
-    _check_attention(model)
-    _cast(model, info.dtype)
+    model = open_model(info)
+    if dtype := compute_dtype():
+        _cast(model, dtype)
     _check_finite(info, model)
     paged = _probe(info, model)
     return LoadedModel(paged, _correct(info, paged))
 
 
+def open_model(info: ModelInfo) -> Any:
+    """Make the model that `info` describes, its weights lazy, and refuse it unless the engine can serve it.
+
+    No weight is read: the files need only their headers. Raises ModelError, one line.
+    """
+    model = _load_model(info)
+    _check_weight_types(info, model)
+    _check_caches(model)
+    _check_attention(model)
+    return model
+
+
 def _load_model(info: ModelInfo) -> Any:
+    said = io.StringIO()
     try:
         # Lazily, so that a cast to another type never holds both copies of the whole model.
-        model, _ = mlx_lm.utils.load_model(info.path, lazy=True, trust_remote_code=False)
+        with contextlib.redirect_stdout(said):
+            model, _ = mlx_lm.utils.load_model(info.path, lazy=True, trust_remote_code=False)
     except Exception as error:  # mlx-lm raises all kinds for a malformed config or checkpoint
         raise ModelError(f"{info.path} cannot be loaded: {first_line(error)}") from error
+    except SystemExit as error:  # mlx-lm's olmo prints what it lacks and ends the process
+        reason = " ".join(said.getvalue().split()) or f"a package for {info.model_type} is missing"
+        raise ModelError(f"{info.path} cannot be loaded: {reason}") from error
     return model
+
+
+def _check_weight_types(info: ModelInfo, model: Any) -> None:
+    """Refuse integers in the place of floats: MLX reads raw fp8 weights as such, and answers would be noise.
+
+    A quantised layer, whose weights are integers, has scales.
+    """
+    for path, module in model.named_modules():
+        weight = module.get("weight")
+        has_scales = any("scale" in name for name in module)
+        if isinstance(weight, mx.array) and not mx.issubdtype(weight.dtype, mx.floating) and not has_scales:
+            kind = str(weight.dtype).removeprefix("mlx.core.")
+            raise ModelError(
+                f"{info.path} cannot be served: the weights of {path} are {kind} numbers without scales"
+                " (such as raw fp8), which stand for nothing; take a conversion for MLX"
+            )
 
 
 def _check_caches(model: Any) -> None:

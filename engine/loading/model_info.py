@@ -29,8 +29,8 @@ class ModelInfo:
     model_type: str
     vocab_size: int  # size of the logits' last axis
     context_length: int  # the model's own limit, tokens
-    weight_bytes: int  # in memory, after the cast to `dtype`
-    dtype: str  # float32, float16 or bfloat16: activations and KV
+    weight_bytes: int  # in memory, after a cast
+    dtype: str  # float32, float16 or bfloat16: activations and KV, as far as the folder tells
     quantization: str | None  # e.g. "4-bit", None for plain weights
     num_layers: int
     kv_bytes_per_token: int
@@ -48,7 +48,7 @@ class ModelInfo:
 def read_model_info(path: Path, name: str, dtype: str | None, kv_bits: int) -> ModelInfo:
     """Read config, weight headers and tokenizer of a model folder, and check that they belong together.
 
-    dtype: the type to which floating-point weights will be cast; None keeps the checkpoint's.
+    dtype: the type to which floating-point weights will be cast; None keeps each one's own.
     kv_bits: of an element of KV, see EngineConfig.
     Raises ModelError, one line that names the file at fault.
     """
@@ -59,6 +59,7 @@ def read_model_info(path: Path, name: str, dtype: str | None, kv_bits: int) -> M
     text_config = config | as_dict(config.get("text_config"))
     generation = read_optional_json(path / "generation_config.json")
     tensors = read_weights(path)
+    weight_bytes = _weight_bytes(tensors, None if dtype is None else DTYPE_BYTES[dtype])
     dtype = dtype or _checkpoint_dtype(tensors)
     vocab_size = _positive(path, text_config, "vocab_size")
     num_layers = _positive(path, text_config, "num_hidden_layers")
@@ -68,7 +69,7 @@ def read_model_info(path: Path, name: str, dtype: str | None, kv_bits: int) -> M
         model_type=_model_type(path, config),
         vocab_size=vocab_size,
         context_length=_context_length(path, text_config),
-        weight_bytes=_weight_bytes(tensors, DTYPE_BYTES[dtype]),
+        weight_bytes=weight_bytes,
         dtype=dtype,
         quantization=_quantization(config),
         num_layers=num_layers,
@@ -157,10 +158,10 @@ def _checkpoint_dtype(tensors: dict[str, TensorHeader]) -> str:
     return DTYPES[sizes.most_common(1)[0][0]] if sizes else "float16"
 
 
-def _weight_bytes(tensors: dict[str, TensorHeader], float_bytes: int) -> int:
+def _weight_bytes(tensors: dict[str, TensorHeader], float_bytes: int | None) -> int:
     sizes = (
         tensor.num_bytes // ITEM_BYTES[tensor.dtype] * float_bytes
-        if tensor.dtype in DTYPES
+        if tensor.dtype in DTYPES and float_bytes
         else tensor.num_bytes
         for tensor in tensors.values()
     )

@@ -93,7 +93,7 @@ def ask_for_cold_sampling(folder: Path) -> None:
     edit(folder / "generation_config.json", do_sample=True, temperature=-1)
 
 
-NORM = "model.norm.weight"
+NORM, UP = "model.norm.weight", "model.layers.1.mlp.up_proj.weight"
 
 BROKEN: dict[str, tuple[Damage, str]] = {
     "no folder": (shutil.rmtree, r"no such model folder: .*model"),
@@ -106,6 +106,7 @@ BROKEN: dict[str, tuple[Damage, str]] = {
     "path as model_type": (config(model_type="../x"), r"config\.json has no usable model_type"),
     "unknown model_type": (config(model_type="nosuch"), r"cannot be loaded: .*nosuch not supported"),
     "no vocab_size": (config(vocab_size=None), r"config\.json: vocab_size is missing"),
+    "lacks a package": (config(model_type="olmo"), r"cannot be loaded: To run olmo install ai2-olmo"),
     "wrong hidden size": (config(hidden_size=32), r"cannot be loaded: .*shape"),
     "missing argument": (config(rms_norm_eps=None), r"cannot be loaded: .*rms_norm_eps"),
     "own code": (config(model_file="evil.py"), r"config\.json asks to run code of the model"),
@@ -126,6 +127,10 @@ BROKEN: dict[str, tuple[Damage, str]] = {
     "index outside": (leave_the_folder, r"index\.json names a file outside its folder: '\.\./model\.safe"),
     "missing tensor": (change(lambda w: w.pop(NORM)), r"cannot be loaded: .*model\.norm\.weight"),
     "wrong shape": (change(lambda w: w.update({NORM: w[NORM][:32]})), r"cannot be loaded: .*shape"),
+    "integer weights": (
+        change(lambda w: w.update({UP: np.ones(w[UP].shape, np.uint8)})),
+        r"weights of model\.layers\.1\.mlp\.up_proj are uint8 numbers without scales",
+    ),
     "NaN": (change(lambda w: w[NORM].fill(np.nan)), r"is broken: the weights model\.norm\.weight hold NaN"),
     "infinity": (change(lambda w: w[NORM].fill(-np.inf)), r"is broken: the weights model\.norm\.weight"),
     "no tokenizer": (remove("tokenizer.json"), r"no tokenizer in .*: tokenizer\.json is missing"),
