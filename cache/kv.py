@@ -1,5 +1,7 @@
 """The KV arrays: one pool of keys and one pool of values for each attention layer.
 
+Latent attention (MLA) keeps one array for both: a token's values are the first elements of its keys.
+
 A pool holds floats of the shape `(num_kv_heads, num_slots, head_dim)`; slot `s` belongs to block
 `s // BLOCK_SIZE`. A pool is allocated once and written in place. Where KV keeps the model's own type, a
 contiguous range of slots is a view of the pool; where KV is quantised (`packing.py`), reading a range
@@ -9,6 +11,7 @@ unpacks a copy.
 import contextlib
 import math
 import mmap
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,6 +41,7 @@ class LayerShape:
     value_dim: int
     dtype: mx.Dtype  # the model's type
     kv_bits: int  # of an element as it is kept: UNQUANTISED, 8 or 4
+    values_in_keys: bool = False  # the values are the first `value_dim` elements of the keys, kept once
 
     def packing(self, dim: int) -> Packing | None:
         """Return how heads of `dim` elements are quantised, or None. Raises ValueError, see Packing."""
@@ -46,7 +50,7 @@ class LayerShape:
     @property
     def bytes_per_token(self) -> int:
         """Bytes that one token's keys and values take. Raises ValueError, see Packing."""
-        dims = self.key_dim, self.value_dim
+        dims = (self.key_dim,) if self.values_in_keys else (self.key_dim, self.value_dim)
         return self.num_kv_heads * sum(row_bytes(dim, self.kv_bits, self.dtype.size) for dim in dims)
 
 
@@ -57,23 +61,38 @@ class Pool:
         """Wrap an array of MLX or NumPy.
 
         rows: (num_kv_heads, num_slots, dim) floats, or (num_kv_heads, num_slots, row_bytes) bytes.
+        dim: elements of a row that the pool reads: the first ones, where `packing` or the floats have more.
         packing: how the rows are quantised, None for floats.
         dtype: type of the floats, of the module that the rows belong to.
         """
         self.rows, self.packing, self.dtype = rows, packing, dtype
         self.shape = (*rows.shape[:-1], dim)
+        self._is_part = dim < (rows.shape[-1] if packing is None else packing.dim)
         self._xp: Any = mx if isinstance(rows, mx.array) else np
 
     def head(self, head: int) -> "Pool":
         """Return the pool of one head, (num_slots, dim)."""
         return Pool(self.rows[head], self.shape[-1], self.packing, self.dtype)
 
+    def first(self, dim: int) -> "Pool":
+        """Return the pool of the first `dim` elements of each row, over the same array."""
+        return Pool(self.rows, dim, self.packing, self.dtype)
+
     def __getitem__(self, index: Any) -> Any:
         rows = self.rows[index]
-        return rows if self.packing is None else self.packing.unpack(self._xp, rows, self.dtype)
+        elements = rows if self.packing is None else self.packing.unpack(self._xp, rows, self.dtype)
+        return elements[..., : self.shape[-1]] if self._is_part else elements
 
     def __setitem__(self, index: Any, elements: Any) -> None:
         self.rows[index] = elements if self.packing is None else self.packing.pack(self._xp, elements)
+
+
+def _values(shapes: list[LayerShape], keys: list[Pool], make: Callable[[LayerShape], Pool]) -> list[Pool]:
+    """Return the layers' pools of values: a part of their keys, or what `make` makes."""
+    return [
+        own_keys.first(shape.value_dim) if shape.values_in_keys else make(shape)
+        for shape, own_keys in zip(shapes, keys, strict=True)
+    ]
 
 
 class ArrayPools:
@@ -81,7 +100,7 @@ class ArrayPools:
 
     def __init__(self, shapes: list[LayerShape], num_blocks: int) -> None:
         self.keys = [_zeros(shape, shape.key_dim, num_blocks) for shape in shapes]
-        self.values = [_zeros(shape, shape.value_dim, num_blocks) for shape in shapes]
+        self.values = _values(shapes, self.keys, lambda shape: _zeros(shape, shape.value_dim, num_blocks))
         # By layer, zeros returned by the last kernel that wrote to its pools in place. MLX does not know
         # of such writes: a kernel that takes the fence as an input runs after them.
         self.write_fences = [mx.zeros((MIN_KERNEL_ELEMENTS,)) for _ in shapes]
@@ -93,19 +112,25 @@ class ArrayPools:
         """Make pools that consist of `arrays`, which are in the order of `arrays()`."""
         pools, rows = cls([], 0), iter(arrays)
         pools.keys = [_pool(next(rows), shape, shape.key_dim) for shape in shapes]
-        pools.values = [_pool(next(rows), shape, shape.value_dim) for shape in shapes]
+        pools.values = _values(shapes, pools.keys, lambda shape: _pool(next(rows), shape, shape.value_dim))
         pools.write_fences = list(write_fences)
         return pools
 
     def write(self, layer: int, slots: Slots, keys: mx.array, values: mx.array) -> None:
-        """Store `keys` and `values`, both (num_kv_heads, len(slots), dim), in `slots` of `layer`; lazy."""
+        """Store `keys` and `values`, both (num_kv_heads, len(slots), dim), in `slots` of `layer`; lazy.
+
+        `values` is not read where the values are a part of the keys.
+        """
         index = mx.array(slots)
         self.keys[layer][:, index] = keys
-        self.values[layer][:, index] = values
+        if self.values[layer].rows is not self.keys[layer].rows:
+            self.values[layer][:, index] = values
 
     def arrays(self) -> list[mx.array]:
-        """Return every pool's rows, all keys before all values; evaluating them carries out the writes."""
-        return [pool.rows for pool in self.keys + self.values]
+        """Return every array, all keys before all values; evaluating them carries out the writes."""
+        keys = [pool.rows for pool in self.keys]
+        pairs = zip(self.keys, self.values, strict=True)
+        return keys + [values.rows for keys, values in pairs if values.rows is not keys.rows]
 
 
 def _pool(rows: mx.array, shape: LayerShape, dim: int) -> Pool:
@@ -127,12 +152,16 @@ class HostPools:
     def __init__(self, shapes: list[LayerShape], num_blocks: int) -> None:
         wide = [replace(shape, dtype=mx.float32) for shape in shapes]
         self.keys = [_untouched(shape, shape.key_dim, num_blocks) for shape in wide]
-        self.values = [_untouched(shape, shape.value_dim, num_blocks) for shape in wide]
+        self.values = _values(wide, self.keys, lambda shape: _untouched(shape, shape.value_dim, num_blocks))
 
     def write(self, layer: int, slots: Slots, keys: Any, values: Any) -> None:
-        """Store `keys` and `values`, both (num_kv_heads, len(slots), dim), in `slots` of `layer`."""
+        """Store `keys` and `values`, both (num_kv_heads, len(slots), dim), in `slots` of `layer`.
+
+        `values` is not read where the values are a part of the keys.
+        """
         self.keys[layer][:, slots] = keys
-        self.values[layer][:, slots] = values
+        if self.values[layer].rows is not self.keys[layer].rows:
+            self.values[layer][:, slots] = values
 
 
 def _untouched(shape: LayerShape, dim: int, num_blocks: int) -> Pool:

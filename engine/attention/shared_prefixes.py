@@ -53,6 +53,29 @@ def shared_prefixes(rows: list[tuple[SlotRange, ...]]) -> list[SharedPrefix]:
     return found
 
 
+def divide_prefixes(prefixes: list[SharedPrefix], count: int) -> list[list[SharedPrefix]]:
+    """Cut the slots of `prefixes` into at most `count` parts of about the same number of scores, in order."""
+    share = -(-sum(len(prefix.rows) * prefix.num_slots for prefix in prefixes) // count)
+    parts: list[list[SharedPrefix]] = [[]]
+    room = share
+    for prefix in prefixes:
+        rest, taken = list(reversed(prefix.slot_ranges)), list[SlotRange]()
+        while rest:
+            first, end = rest.pop()
+            cut = min(end, first - (-room // len(prefix.rows)))
+            taken.append((first, cut))
+            room -= (cut - first) * len(prefix.rows)
+            if cut < end:
+                rest.append((cut, end))
+            if room <= 0:
+                parts[-1].append(SharedPrefix(tuple(taken), prefix.rows))
+                parts.append([])
+                room, taken = share, []
+        if taken:
+            parts[-1].append(SharedPrefix(tuple(taken), prefix.rows))
+    return [part for part in parts if part]
+
+
 def _by_next_slot(rows: tuple[int, ...], rests: list[list[SlotRange]]) -> list[tuple[int, ...]]:
     """Group the rows by the slot that they read next."""
     groups: dict[int, list[int]] = {}

@@ -61,3 +61,25 @@ def test_a_tokens_bytes_are_what_the_pools_take(kv_bits: int, expected: int) -> 
     pools = ArrayPools([shape(kv_bits)], 2)
     assert sum(array.nbytes for array in pools.arrays()) == 64 * expected
     assert shape(kv_bits).bytes_per_token == expected
+
+
+@pytest.mark.parametrize(("kv_bits", "expected"), [(16, 48 * 4), (8, 48 + 3 * 8), (4, 24 + 3 * 8)])
+@pytest.mark.parametrize("kind", [ArrayPools, HostPools])
+def test_values_that_are_a_part_of_keys_take_no_memory(kind: Any, kv_bits: int, expected: int) -> None:
+    latent, rng = LayerShape(1, 48, 32, mx.float32, kv_bits, values_in_keys=True), np.random.default_rng(0)
+    pools = kind([latent, shape(kv_bits)], 2)
+    rows = rng.standard_normal((1, 3, 48), dtype=np.float32)
+    pools.write(0, np.array([7, 1, 60], np.int32), mx.array(rows) if kind is ArrayPools else rows, None)
+    keys, values = np.array(pools.keys[0][:]), np.array(pools.values[0][:])
+    assert np.abs(keys[:, [7, 1, 60]] - rows).max() < (1e-6 if kv_bits == 16 else 8 / 2**kv_bits)
+    assert values.shape == pools.values[0].shape == (1, 64, 32)
+    assert (values == keys[..., :32]).all()
+    assert (np.array(pools.values[0].head(0)[1:9]) == values[0, 1:9]).all()
+    assert latent.bytes_per_token == expected
+    if kind is ArrayPools:
+        assert sum(array.nbytes for array in pools.arrays()) == 64 * (
+            expected + shape(kv_bits).bytes_per_token
+        )
+        again = ArrayPools.of([latent, shape(kv_bits)], pools.arrays(), pools.write_fences)
+        assert (np.array(again.values[0][:]) == values).all()
+        assert (again.values[1][:] == 0).all()

@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from pensieve.cache.kv import Pool
+from pensieve.cache.kv import HostPools, LayerShape, Pool
 from pensieve.engine.attention.array_attention import AttentionParams
 from pensieve.engine.attention.host_attention import HostAttention
 from pensieve.engine.attention.shared_prefixes import SharedPrefix, last_slots, shared_prefixes
@@ -87,6 +87,41 @@ def test_rows_under_a_window_share_what_both_still_see(window: int) -> None:
     for row, slot_ranges in enumerate(rows):
         expected = attend(queries[row], pool[0], pool[1], list(slot_ranges), 0.25, window, sinks)
         np.testing.assert_allclose(found[row], expected, rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("kv_bits", [16, 8, 4])
+def test_values_that_are_a_part_of_keys_are_kept_and_read_once(kv_bits: int) -> None:
+    """As in latent attention: one KV head, many query heads; more threads than tiles divide the slots."""
+    rng, shape = np.random.default_rng(kv_bits), LayerShape(1, 48, 32, mx.float32, kv_bits, True)
+    pools, attention = HostPools([shape], 64), HostAttention(num_threads=5)
+    rows = rng.standard_normal((1, 2048, 48), dtype=np.float32)
+    pools.write(0, np.arange(2048, dtype=np.int32), rows, None)
+    kept = np.asarray(pools.keys[0][:])  # as it is quantised
+    cases: list[tuple[int, list[tuple[SlotRange, ...]]]] = [
+        (1, [((0, 1000),), ((0, 900), (1024, 1030)), ((0, 1000), (1100, 1900)), ((5, 6),)]),
+        (300, [((64, 128), (512, 1400))]),
+        (2, [((32, 1900),)]),
+    ]
+    for length, slot_ranges in cases:
+        queries = rng.standard_normal((len(slot_ranges), 20, length, 48), dtype=np.float32)
+        prefixes = shared_prefixes(slot_ranges)
+        found = attention.attend(queries, pools.keys[0], pools.values[0], prefixes, AttentionParams(0.25))
+        assert found.shape == (len(slot_ranges), 20, length, 32)
+        for row, own in enumerate(slot_ranges):
+            expected = attend(queries[row], kept, kept[:, :, :32], list(own), 0.25)
+            np.testing.assert_allclose(found[row], expected, rtol=1e-4, atol=3e-6)
+
+
+def test_threads_that_divide_slots_count_a_sink_once() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((2, 1, 2048, 16), dtype=np.float32)
+    keys, values = (Pool(own, 16, None, np.float32) for own in rows)
+    sinks = 5 * rng.standard_normal(8, dtype=np.float32)
+    queries = rng.standard_normal((1, 8, 1, 16), dtype=np.float32)
+    attention, params = HostAttention(num_threads=4), AttentionParams(0.25, None, mx.array(sinks))
+    found = attention.attend(queries, keys, values, shared_prefixes([((3, 2001),)]), params)
+    expected = attend(queries[0], rows[0], rows[1], [(3, 2001)], 0.25, None, sinks)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=2e-6)
 
 
 def test_scores_far_apart_do_not_overflow() -> None:

@@ -1,7 +1,12 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pensieve.engine.attention.shared_prefixes import SharedPrefix, last_slots, shared_prefixes
+from pensieve.engine.attention.shared_prefixes import (
+    SharedPrefix,
+    divide_prefixes,
+    last_slots,
+    shared_prefixes,
+)
 from pensieve.engine.step import SlotRange
 
 
@@ -75,3 +80,35 @@ def test_each_row_is_covered_in_order_and_shared_slots_are_read_once(
         assert covered == expected
     read = [slot for prefix in found for first, end in prefix.slot_ranges for slot in range(first, end)]
     assert len(read) == len(set(read))
+
+
+@given(
+    st.lists(st.tuples(st.lists(st.integers(1, 40), min_size=1, max_size=4), st.integers(1, 5)), min_size=1),
+    st.integers(1, 9),
+)
+def test_parts_of_prefixes_are_the_prefixes_in_order_and_about_equal(
+    sizes: list[tuple[list[int], int]], count: int
+) -> None:
+    """sizes: of each prefix the lengths of its ranges, and the number of its rows."""
+    prefixes, start = [], 0
+    for lengths, num_rows in sizes:
+        slot_ranges = []
+        for length in lengths:
+            slot_ranges.append((start, start + length))
+            start += length + 8
+        prefixes.append(SharedPrefix(tuple(slot_ranges), tuple(range(num_rows))))
+    parts = divide_prefixes(prefixes, count)
+    assert listed([prefix for part in parts for prefix in part]) == listed(prefixes)
+    scores = [sum(len(prefix.rows) * prefix.num_slots for prefix in part) for part in parts]
+    assert 1 <= len(parts) <= count
+    assert max(scores) <= -(-sum(scores) // count) + 5
+
+
+def listed(prefixes: list[SharedPrefix]) -> list[tuple[int, tuple[int, ...]]]:
+    """Every slot with the rows that read it."""
+    return [
+        (slot, prefix.rows)
+        for prefix in prefixes
+        for first, end in prefix.slot_ranges
+        for slot in range(first, end)
+    ]
