@@ -160,7 +160,7 @@ class DecodeGraphs:
         offsets = positions[: len(inputs)]
         layers = [KernelDecode(spec, offsets, pools, self._kernels, tables) for spec in self._paged.layers]
         with self._paged.deferral.on(positions):
-            logits: mx.array = self._paged.model(inputs, cache=layers)
+            logits, _ = self._paged.run(inputs, layers)
         return logits.squeeze(1)
 
 

@@ -188,7 +188,7 @@ class Runner:
             assert isinstance(self._pools, ArrayPools)
             positions, slot_ranges = [row.position for row in rows], [row.slot_ranges for row in rows]
             return self._graphs.logits(tokens, positions, slot_ranges, self._pools)
-        logits: mx.array = self._paged.model(tokens[:, None], cache=self._layers(_decode_context(rows)))
+        logits, _ = self._paged.run(tokens[:, None], self._layers(_decode_context(rows)))
         return logits[:, -1]
 
     def mixed_logits(self, rows: list[DecodeRow], chunks: list[PrefillChunk]) -> mx.array | None:
@@ -205,7 +205,7 @@ class Runner:
             offsets += [row.position for row in rows]
             decode = self._layers(_decode_context(rows))
         layers = mixed_layers(self._paged.layers, mx.array(offsets), slices, decode)
-        logits: mx.array = self._paged.model(mx.concatenate(tokens)[:, None], cache=layers)
+        logits, _ = self._paged.run(mx.concatenate(tokens)[:, None], layers)
         return logits[:, -1] if rows else None
 
     def _input_tokens(self, rows: list[DecodeRow]) -> mx.array:
@@ -228,7 +228,7 @@ class Runner:
     def prefill(self, chunk: PrefillChunk) -> None:
         """Write the KV of a prompt's slice; lazy on MLX pools."""
         # The logits are not read, and MLX is lazy: the projection to the vocabulary is never computed.
-        self._paged.model(mx.array([chunk.tokens]), cache=self._layers(_slice_context(chunk)))
+        self._paged.run(mx.array([chunk.tokens]), self._layers(_slice_context(chunk)))
 
 
 def _decode_context(rows: list[DecodeRow]) -> ForwardContext:

@@ -7,12 +7,13 @@ from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
-from mlx_lm.models.cache import RotatingKVCache, make_prompt_cache
+from mlx_lm.models.cache import ArraysCache, CacheList, RotatingKVCache, make_prompt_cache
 
 from ..cache.blocks import BLOCK_SIZE, BlockTable
 from ..cache.kv import ArrayPools, LayerShape
 from ..cache.packing import UNQUANTISED
 from .attention.array_attention import AttentionParams, attend_arrays
+from .attention.cache_structure import leaves
 from .attention.kernels.batch_tables import BatchTables, SliceTables
 from .attention.kernels.paged_kernels import LayerPools, PagedKernels, find_kernels
 from .attention.paged_layers import AttentionSpec
@@ -163,7 +164,8 @@ def _largest(errors: list[float]) -> float:
 def tolerance(paged: PagedModel, dtype: mx.Dtype) -> float:
     """Return how far logits of type `dtype` may lie apart."""
     is_tf32 = dtype == mx.float32 and mx.default_device() == mx.Device(mx.gpu)
-    of_codes = QUANTISED_TOLERANCE.get(paged.layers[0].shape.kv_bits, 0.0)
+    kv_bits = paged.layers[0].shape.kv_bits if paged.layers else UNQUANTISED
+    of_codes = QUANTISED_TOLERANCE.get(kv_bits, 0.0)
     return max(TF32_TOLERANCE if is_tf32 else TOLERANCE[dtype], of_codes)
 
 
@@ -234,14 +236,16 @@ class _QuantisingCache:
 
 def reference_caches(paged: PagedModel) -> list[Any]:
     """Make mlx-lm's own caches, with the windows and the precision of `paged.layers`."""
-    window_cache = cast(Any, _WindowCache)
-    caches = [
-        cache if spec.window is None else window_cache(spec.window)
-        for cache, spec in zip(make_prompt_cache(paged.model), paged.layers, strict=True)
-    ]
-    if paged.layers[0].shape.kv_bits == UNQUANTISED:
-        return caches
-    return [_QuantisingCache(cache, spec.shape) for cache, spec in zip(caches, paged.layers, strict=True)]
+    parts = list(leaves(make_prompt_cache(paged.model)))
+    states = [cache for cache in parts if isinstance(cache, ArraysCache)]
+    layers = [cache for cache in parts if not isinstance(cache, ArraysCache)]
+    own = [_reference_cache(cache, spec) for cache, spec in zip(layers, paged.layers, strict=True)]
+    return paged.structure.build(own, states, lambda caches: cast(Any, CacheList)(*caches))
+
+
+def _reference_cache(cache: Any, spec: AttentionSpec) -> Any:
+    own = cache if spec.window is None else cast(Any, _WindowCache)(spec.window)
+    return own if spec.shape.kv_bits == UNQUANTISED else _QuantisingCache(own, spec.shape)
 
 
 def largest_distance(a: mx.array, b: mx.array) -> float:

@@ -29,6 +29,8 @@ class AttentionSpec:
     scale: float
     window: int | None  # tokens that a query sees, itself included; None for all
     has_sinks: bool
+    # Whether no later layer keeps anything of the tokens: of a prompt's slice the output is then not used.
+    is_last: bool = field(default=False, compare=False)
     rotation: Rotation | None = field(default=None, compare=False)  # what decode passes leave to the kernel
 
 
@@ -153,6 +155,7 @@ class KernelPrefill(PagedLayer):
         kernels: PagedKernels,
     ) -> None:
         super().__init__(spec, context.offsets)
+        self._is_last = spec.is_last
         self._context = context
         self._slots = slots
         self._pools = pools
@@ -170,8 +173,7 @@ class KernelPrefill(PagedLayer):
         if kernels.attends_slices(queries, pools, params):
             out, read_fence = kernels.attend_slice(queries, pools, self._slots.tables, params)
             # The last layer's result is not used, and its attention is not computed unless something waits.
-            is_last = self._layer + 1 == len(self._pools.keys)
-            self._pools.write_fences[self._layer] = next_fence if is_last else read_fence
+            self._pools.write_fences[self._layer] = next_fence if self._is_last else read_fence
             return out
         self._pools.write_fences[self._layer] = next_fence
         (slot_ranges,) = self._context.within(self.window).slot_ranges
@@ -196,6 +198,7 @@ class HostLayer(PagedLayer):
         self, spec: AttentionSpec, context: ForwardContext, pools: HostPools, attention: HostAttention
     ) -> None:
         super().__init__(spec, context.offsets)
+        self._is_last = spec.is_last
         self._context = context
         self._pools = pools
         self._attention = attention
@@ -212,8 +215,8 @@ class HostLayer(PagedLayer):
 
     @property
     def is_read(self) -> bool:
-        """Whether the attention's output is used; of a prompt's slice, the last layer's only writes KV."""
-        return self._context.samples or self._layer + 1 < len(self._pools.keys)
+        """Whether the attention's output is used; of a prompt's slice, the last layer only writes KV."""
+        return self._context.samples or not self._is_last
 
     def store(self, keys: Floats, values: Floats) -> None:
         """Store the new keys and values, (rows, kv_heads, length, dim)."""

@@ -13,8 +13,9 @@ from typing import Any
 import mlx.core as mx
 import mlx_lm.utils
 from mlx.utils import tree_flatten, tree_map
-from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
+from mlx_lm.models.cache import ArraysCache, make_prompt_cache
 
+from ..attention.cache_structure import leaves, unsupported
 from ..attention.paged_model import ATTENTION, PagedModel, probe
 from .model_error import ModelError, first_line
 from .model_info import ModelInfo, cannot_quantise
@@ -94,17 +95,15 @@ def _check_weight_types(info: ModelInfo, model: Any) -> None:
 
 
 def _check_caches(model: Any) -> None:
-    """Refuse a model unless every layer has a KV cache of its own, with or without a window."""
+    """Refuse a model whose caches are not all of a kind that is supported."""
     caches = make_prompt_cache(model)
-    if others := sorted({type(cache).__name__ for cache in caches if not _is_ordinary(cache)}):
-        raise ModelError(f"this model needs another kind of cache ({', '.join(others)}); not supported yet")
-    if len(caches) != len(model.layers):
+    others = unsupported(caches)
+    if any(isinstance(cache, ArraysCache) for cache in leaves(caches)):
+        others.append("recurrent layers")
+    if others:
+        raise ModelError(f"this model needs {', '.join(others)}; not supported yet")
+    if len(caches) < len(model.layers):
         raise ModelError("layers of this model share their keys and values; not supported yet")
-
-
-def _is_ordinary(cache: Any) -> bool:
-    # A rotating cache is that of a layer with a window, unless it keeps the first tokens for ever.
-    return type(cache) is KVCache or (type(cache) is RotatingKVCache and cache.keep == 0)
 
 
 def _check_attention(model: Any) -> None:
