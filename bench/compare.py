@@ -20,6 +20,7 @@ from .config import TraceConfig
 from .main import play_trace
 from .plot import plot
 from .random_model import write_model
+from .random_weights import CONFIGS
 from .report import conditions, report, seconds, table, write_json
 from .servers import SERVERS, ServerFailed, ServerSpec, client, install, running
 from .summary import Summary, summarise
@@ -95,10 +96,13 @@ def figures(turns: int) -> list[Figure]:
     ]
 
 
-def measure(spec: ServerSpec, trace: TraceConfig, cache: Path) -> Measurement:
-    """Start a server, play the trace and stop the server; return the figures. Raises ServerFailed."""
+def measure(spec: ServerSpec, trace: TraceConfig, cache: Path, kind: str = "attention") -> Measurement:
+    """Start a server, play the trace and stop the server; return the figures. Raises ServerFailed.
+
+    kind: of the model, see `write_model`.
+    """
     commands = install(spec, cache)
-    model = write_model(cache / "model")
+    model = write_model(cache / ("model" if kind == "attention" else f"{kind}-model"), kind)
     log = cache / "runs" / f"{spec.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
@@ -117,7 +121,7 @@ def measure(spec: ServerSpec, trace: TraceConfig, cache: Path) -> Measurement:
 
 
 def compare(
-    specs: abc.Sequence[ServerSpec], trace: TraceConfig, repeat: int, cache: Path
+    specs: abc.Sequence[ServerSpec], trace: TraceConfig, repeat: int, cache: Path, kind: str = "attention"
 ) -> dict[str, list[Measurement]]:
     """Measure all servers `repeat` times in turn. A server that fails is reported and left out then."""
     measurements: dict[str, list[Measurement]] = {spec.name: [] for spec in specs}
@@ -127,7 +131,7 @@ def compare(
             if spec.name in failed:
                 continue
             try:
-                measurements[spec.name].append(measure(spec, trace, cache))
+                measurements[spec.name].append(measure(spec, trace, cache, kind))
             except ServerFailed as error:
                 failed.add(spec.name)
                 say(f"{spec.title} left out: {error}")
@@ -195,6 +199,7 @@ def main(arguments: abc.Sequence[str] | None = None) -> int:
     )
     names = [spec.name for spec in SERVERS]
     parser.add_argument("--server", action="append", choices=names, help="may be repeated (default: all)")
+    parser.add_argument("--model", choices=CONFIGS, default="attention", help="kind of the model's layers")
     parser.add_argument("--repeat", type=int, default=1, help="runs of each server")
     parser.add_argument(
         "--trace", default="{}", help="JSON: fields of the trace that differ from the default"
@@ -204,8 +209,9 @@ def main(arguments: abc.Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     specs = [spec for spec in SERVERS if spec.name in (options.server or names)]
     trace = replace(TRACE, **json.loads(options.trace))
-    started = conditions() | {"warmed up": WARMED_UP, "flags": "each server's own defaults"}
-    measurements = compare(specs, trace, options.repeat, options.cache)
+    flags = "each server's own defaults"
+    started = conditions() | {"model": options.model, "warmed up": WARMED_UP, "flags": flags}
+    measurements = compare(specs, trace, options.repeat, options.cache, options.model)
     say("\n" + describe(measurements, trace.turns))
     say("\n" + json.dumps(started, indent=1))
     if options.json:

@@ -13,7 +13,8 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map
 
-from ..random_model import CONFIG, NUM_BYTES, SPECIAL_TOKENS, write_tokenizer
+from ..random_model import write_tokenizer
+from ..random_weights import CONFIGS, NUM_BYTES, SPECIAL_TOKENS
 from ..report import write_json
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -77,7 +78,9 @@ def write_random_model(folder: Path, shape: str, max_context: int | None = None)
     apart from its input's, as rows of them are zero; a step reads as many bytes as with tied ones.
     max_context: the written model's context length, None for the shape's own.
     """
-    config = SHAPES[shape] | {key: CONFIG[key] for key in ("architectures", "bos_token_id", "eos_token_id")}
+    config = SHAPES[shape] | {
+        key: CONFIGS["attention"][key] for key in ("architectures", "bos_token_id", "eos_token_id")
+    }
     config |= {"tie_word_embeddings": False}
     config |= {"max_position_embeddings": max_context or config["max_position_embeddings"]}
     folder.mkdir(parents=True)

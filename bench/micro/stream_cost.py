@@ -32,12 +32,13 @@ from ...engine.step import SamplingParams, StepPlan, StepResult
 from ...scheduler.config import SchedulerConfig
 from ...scheduler.loop import SchedulerLoop
 from ..config import ProtocolName
-from ..random_model import CONFIG, NUM_BYTES, SPECIAL_TOKENS, VOCABULARY, write_tokenizer
+from ..random_model import write_tokenizer
+from ..random_weights import CONFIGS, NUM_BYTES, SPECIAL_TOKENS, VOCABULARY
 from ..report import write_json
 
 NUM_BLOCKS = 10_000
 MAX_CONTEXT = 32_768
-EOS: int = CONFIG["eos_token_id"]
+EOS: int = CONFIGS["attention"]["eos_token_id"]
 
 StepStart = tuple[int, float]
 """A step's rows, and the CPU time of the loop's thread, in seconds, when it was handed to the engine."""
@@ -101,7 +102,7 @@ def load_tokenizer() -> Any:
     """Make the comparison's tokenizer, a byte-level one like most models'."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_json(folder / "config.json", CONFIG)
+        write_json(folder / "config.json", CONFIGS["attention"])
         write_tokenizer(folder)
         return mlx_lm.utils.load_tokenizer(folder, eos_token_ids=[EOS])
 

@@ -18,7 +18,8 @@ from pensieve.bench.compare import TRACE, Measurement, as_json, compare, describ
 from pensieve.bench.config import TraceConfig
 from pensieve.bench.filler_words import words
 from pensieve.bench.fleet import PlayedTrace
-from pensieve.bench.random_model import NUM_BYTES, SPECIAL_TOKENS, VOCABULARY, random_weights, write_model
+from pensieve.bench.random_model import write_model
+from pensieve.bench.random_weights import CONFIGS, NUM_BYTES, SPECIAL_TOKENS, VOCABULARY, random_weights
 from pensieve.bench.server_process import ResourceUsage, read_processes, read_time, tree_usage
 from pensieve.bench.servers import SERVERS, ServerFailed, ServerSpec, environment, running
 from pensieve.bench.summary import summarise
@@ -43,8 +44,9 @@ def test_the_same_seed_writes_the_same_model(model: Path, tmp_path: Path) -> Non
         assert first == second
 
 
-def test_the_model_can_never_end_an_answer() -> None:
-    weights = random_weights(seed=0)
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_the_model_can_never_end_an_answer(kind: str) -> None:
+    weights = random_weights(kind, seed=0)
     special = NUM_BYTES + len(SPECIAL_TOKENS)
     assert weights["lm_head.weight"].shape[0] == VOCABULARY
     assert not np.any(weights["lm_head.weight"][:special])
