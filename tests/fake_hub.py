@@ -3,12 +3,17 @@
 import hashlib
 import json
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+import pytest
+from huggingface_hub import constants
 
 REPO = "someone/tiny"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -24,14 +29,19 @@ class FakeHub:
     stall_after: int | None = None  # bytes of a file's answer before nothing comes any more, once
     guards_files_only: bool = False  # a gated model may still show what it consists of
     pretended_size: int | None = None  # of the weights
+    ignores_ranges: bool = False  # each answer holds the whole file
     flips: int = 0  # answers for weights that get one wrong byte
     requests: list[str] = field(default_factory=list)
-    ranges: list[str] = field(default_factory=list)
+    ranges: list[str] = field(default_factory=list)  # that were to go on to a file's end
+    sent: Counter[str] = field(default_factory=Counter)  # bytes of each file
+    commit: str = COMMIT
+    lies: dict[str, str] = field(default_factory=dict)  # sha256 or blobId of all files that have one
     url: str = ""
 
     def siblings(self) -> list[dict[str, Any]]:
         return [
             {"rfilename": name, "size": self.size(name), "blobId": git_id(data), **self.large(name, "sha256")}
+            | {key: value for key, value in self.lies.items() if key == "blobId"}
             for name, data in self.files.items()
         ]
 
@@ -49,7 +59,8 @@ class FakeHub:
         data = self.files[name]
         if not name.endswith(".safetensors"):
             return {}
-        return {"lfs": {key: hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}}
+        digest = self.lies.get(key, hashlib.sha256(data).hexdigest())
+        return {"lfs": {key: digest, "size": len(data), "pointerSize": 134}}
 
     def etag(self, name: str) -> str:
         large = self.large(name, "sha256")
@@ -74,7 +85,7 @@ def serve_hub(hub: FakeHub) -> Iterator[FakeHub]:
     class Handler(_Handler):
         state = hub
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = _Server(("127.0.0.1", 0), Handler)
     hub.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
@@ -84,6 +95,27 @@ def serve_hub(hub: FakeHub) -> Iterator[FakeHub]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def use_hub(endpoint: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the hub's client, which has read its settings when it was imported, ask `endpoint`, without a
+    token, and keep files in `cache`."""
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    changed = {
+        "ENDPOINT": endpoint,
+        "HUGGINGFACE_CO_URL_TEMPLATE": endpoint + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HUB_CACHE": str(cache),
+        "HF_TOKEN_PATH": str(cache / "token"),
+        "HF_HUB_OFFLINE": False,
+        "HF_HUB_DISABLE_XET": True,
+    }
+    for name, value in changed.items():
+        monkeypatch.setattr(constants, name, value)
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of clients that are killed or have read enough."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -108,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif path.startswith(f"/api/models/{REPO}/tree/"):
             self.send(json.dumps(self.state.tree()).encode(), {}, head)
         elif path.rstrip("/") == f"/api/models/{REPO}" or path.startswith(f"/api/models/{REPO}/revision/"):
-            info = {"id": REPO, "sha": COMMIT, "siblings": self.state.siblings()}
+            info = {"id": REPO, "sha": self.state.commit, "siblings": self.state.siblings()}
             self.send(json.dumps(info).encode(), {}, head)
         elif path.startswith(f"/{REPO}/resolve/") and path.split("/", 5)[5] in self.state.files:
             self.send_file(path.split("/", 5)[5], head)
@@ -127,20 +159,26 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"ETag": f'"{self.state.etag(name)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
         if name.endswith(".safetensors"):
             headers |= {"X-Linked-ETag": headers["ETag"], "X-Linked-Size": str(len(data))}
-        self.send(data, headers, head, self.headers.get("range"))
-
-    def send(self, data: bytes, headers: dict[str, str], head: bool, wanted: str | None = None) -> None:
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
+        wanted = self.headers.get("range") if not self.state.ignores_ranges else None
+        start, end = 0, len(data)
         if wanted:
-            self.state.ranges.append(wanted)
-            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        self.send_response(206 if wanted else 200)
+            first, last = wanted.removeprefix("bytes=").split("-")
+            start, end = int(first), min(int(last) + 1, end) if last else end
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
+            if not last:
+                self.state.ranges.append(wanted)
+        if not head:
+            self.state.sent[name] += end - start
+        self.send(data[start:end], headers, head, 206 if wanted else 200)
+
+    def send(self, data: bytes, headers: dict[str, str], head: bool, status: int = 200) -> None:
+        self.send_response(status)
         for key, value in headers.items():
             self.send_header(key, value)
-        self.send_header("Content-Length", str(len(data) - start))
+        self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if not head:
-            self.write(data[start:])
+            self.write(data)
 
     def write(self, data: bytes) -> None:
         cut, stall = self.state.cut_after, self.state.stall_after

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -16,8 +17,9 @@ import uvicorn
 
 from ... import PensieveError, __version__
 from ...engine.config import EngineConfig
-from ...engine.loading.build import build, plan_model
+from ...engine.loading.build import PlannedModel, build, plan_model
 from ...engine.loading.hub import resolve
+from ...engine.loading.loader import check_loadable
 from ...engine.loading.tokenizer import load_tokenizer
 from ...engine.logs import set_up_logging
 from ...engine.process import EngineProcess
@@ -144,15 +146,36 @@ def serve(
     set_up_logging(server_config.log_level)
     with bind(server_config) as listener, EngineProcess(server_config.log_level) as engine:
         say(f"pensieve {__version__}")
-        path = resolve(engine_config.model, say)
-        planned = engine.call(plan_model, path, engine_config)
-        say(describe_plan(planned))
+        planned = find_model(engine, engine_config)
         tokenizer = load_tokenizer(planned.info)
         model = engine.start(build, planned, engine_config)
         say(f"attends  with {model.attention}")
         scheduler_config = scheduler_config.with_step_tokens(model.step_tokens)
         scheduler = SchedulerLoop(engine, scheduler_config, model.num_blocks, model.max_context)
         run_server(build_server(server_config, scheduler, model, tokenizer, listener), listener)
+
+
+def find_model(engine: EngineProcess, config: EngineConfig) -> PlannedModel:
+    """Find or fetch the model, plan its memory and print the plan.
+
+    A model on the hub is planned and judged before its weights are fetched. Raises ModelError, one line.
+    """
+    told = ""
+
+    def plan(folder: Path) -> PlannedModel:
+        nonlocal told
+        planned = engine.call(plan_model, folder, config)
+        if (text := describe_plan(planned)) != told:
+            say(text)
+            told = text
+        return planned
+
+    def judge(folder: Path) -> None:
+        info = plan(folder).info
+        load_tokenizer(info)
+        engine.call(check_loadable, info)
+
+    return plan(resolve(config.model, say, judge))
 
 
 def bind(config: ServerConfig) -> socket.socket:

@@ -6,6 +6,7 @@ The hub's own client checks the size of a download but not its hash. Here every 
 import errno
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants
@@ -18,15 +19,22 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.file_download import repo_folder_name
 
-from .download import Say, download, find_cached_folder, is_wanted, remove_orphans
+from .download import Say, check_space, download, find_cached_folder, is_wanted, remove_orphans
 from .model_error import ModelError, first_line
+from .outline import outline
 from .snapshot import RemoteFile, Snapshot, find_checked_folder
 
 API_TIMEOUT_S = 20.0
 
+Judge = Callable[[Path], object]
+"""Raises ModelError for a model that cannot be served; takes a folder that stands for it, without weights."""
 
-def resolve(name: str, say: Say) -> Path:
-    """Find or fetch the model called `name`; return its folder. Raises ModelError, one line."""
+
+def resolve(name: str, say: Say, judge: Judge | None = None) -> Path:
+    """Find or fetch the model called `name`; return its folder. Raises ModelError, one line.
+
+    judge: called before weights are downloaded.
+    """
     if name == "demo":
         return _existing_folder(Path(__file__).parents[1] / "demo" / "model")
     path = Path(name).expanduser()
@@ -35,7 +43,7 @@ def resolve(name: str, say: Say) -> Path:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
         return _existing_folder(path)
     try:
-        return _fetch_model(name, say)
+        return _fetch_model(name, say, judge)
     except ModelError:
         raise
     except Exception as error:  # the hub's client raises errors of several HTTP libraries
@@ -48,30 +56,53 @@ def _existing_folder(path: Path) -> Path:
     return path
 
 
-def _fetch_model(repo: str, say: Say) -> Path:
+def _fetch_model(repo: str, say: Say, judge: Judge | None) -> Path:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     storage = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model")
     if checked := find_checked_folder(storage):
         return checked
     try:
         snapshot = _list_files(repo, storage)
+    except ModelError:
+        raise
     except Exception:
         if cached := find_cached_folder(repo):
             say(f"the hub cannot be asked; using the unchecked copy in {cached}")
             return cached
         raise
     remove_orphans(storage)
+    check_space(snapshot)
+    small = [file for file in snapshot.files if not file.has_weights]
+    weights = [file for file in snapshot.files if file.has_weights]
+    _fetch(snapshot, small, say)
+    if judge is not None and snapshot.find_missing(weights):
+        _judge_outline(snapshot, judge)
+    _fetch(snapshot, weights, say)
+    snapshot.write_branch(constants.DEFAULT_REVISION)
+    snapshot.write_record()
+    return snapshot.folder
+
+
+def _fetch(snapshot: Snapshot, files: list[RemoteFile], say: Say) -> None:
+    """Fetch the files that are missing; check all of them, and fetch those once more that are damaged."""
     for _ in range(2):
-        download(snapshot, say)
-        say(f"checking the hashes of {len(snapshot.files)} files")
-        broken = snapshot.find_broken()
+        download(snapshot, files, say)
+        say(f"checking the hashes of {len(files)} files")
+        broken = snapshot.find_broken(files)
         if not broken:
-            snapshot.write_record()
-            return snapshot.folder
+            return
         for file in broken:
             say(f"{file.name} is damaged: fetching it again")
             snapshot.remove(file)
-    raise ModelError(f"{repo}: {broken[0].name} arrives damaged (its hash is not the hub's)")
+    raise ModelError(f"{snapshot.repo}: {broken[0].name} arrives damaged (its hash is not the hub's)")
+
+
+def _judge_outline(snapshot: Snapshot, judge: Judge) -> None:
+    with outline(snapshot) as folder:
+        try:
+            judge(folder)
+        except ModelError as error:
+            raise ModelError(str(error).replace(str(folder), snapshot.repo)) from error
 
 
 def _list_files(repo: str, storage: Path) -> Snapshot:

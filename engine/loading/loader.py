@@ -52,6 +52,11 @@ def load(info: ModelInfo) -> LoadedModel:
     return LoadedModel(paged, _correct(info, paged))
 
 
+def check_loadable(info: ModelInfo) -> None:
+    """Refuse a model that cannot be served, as far as headers of weights show it. Raises ModelError."""
+    open_model(info)
+
+
 def open_model(info: ModelInfo) -> Any:
     """Make the model that `info` describes, its weights lazy, and refuse it unless the engine can serve it.
 

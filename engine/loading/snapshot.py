@@ -5,10 +5,20 @@ A record beside the files names those that were checked; once it is written, a s
 
 import hashlib
 import json
+import os
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from .model_error import ModelError
+
 RECORD = "pensieve-checked.json"
+
+WEIGHTS_SUFFIX = ".safetensors"
+
+GIT_ID = re.compile(r"[0-9a-f]{40}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +30,21 @@ class RemoteFile:
     git_id: str
     sha256: str | None
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be a file of a model: its name and hash become paths in the user's cache."""
+        hash_is_sound = SHA256.fullmatch(self.sha256) if self.sha256 else GIT_ID.fullmatch(self.git_id)
+        if Path(self.name).name != self.name or self.size < 0 or not hash_is_sound:
+            raise ModelError(f"the hub describes a file as none can be: {self.name!r}")
+
     @property
     def blob_name(self) -> str:
         """The file's name in the hub client's cache."""
         return self.sha256 or self.git_id
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether this is a file of weights, which is large, or one that describes the model."""
+        return self.name.endswith(WEIGHTS_SUFFIX)
 
     def is_sound(self, path: Path) -> bool:
         """Return whether `path` has this file's size and hash."""
@@ -48,6 +69,11 @@ class Snapshot:
     files: tuple[RemoteFile, ...]
     storage: Path  # the model's folder in the cache
 
+    def __post_init__(self) -> None:
+        """Refuse a commit that is none: its name becomes a path in the user's cache."""
+        if not GIT_ID.fullmatch(self.commit):
+            raise ModelError(f"the hub names no commit of {self.repo}: {self.commit[:80]!r}")
+
     @property
     def folder(self) -> Path:
         """The folder of this commit's files, which are links to blobs."""
@@ -57,9 +83,30 @@ class Snapshot:
         """Return where the content of `file` lies."""
         return self.storage / "blobs" / file.blob_name
 
-    def find_broken(self) -> list[RemoteFile]:
-        """Check all hashes; return the files that are missing or damaged."""
-        return [file for file in self.files if not file.is_sound(self.folder / file.name)]
+    def find_missing(self, files: Iterable[RemoteFile]) -> list[RemoteFile]:
+        """Return those of `files` whose content is not in the cache."""
+        return [file for file in files if not self._is_present(file)]
+
+    def _is_present(self, file: RemoteFile) -> bool:
+        return self.blob(file).exists() or (self.folder / file.name).exists()
+
+    def link(self, file: RemoteFile) -> None:
+        """Give the content of `file`, a blob of the cache, its name in the commit's folder."""
+        path, blob = self.folder / file.name, self.blob(file)
+        if path.exists():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # a link to a blob that was removed
+        try:
+            path.symlink_to(os.path.relpath(blob, path.parent))
+        except FileExistsError:  # another process has made the same link
+            return
+        except OSError:  # a file system without links: the hub's client too keeps the file itself there
+            blob.replace(path)
+
+    def find_broken(self, files: Iterable[RemoteFile]) -> list[RemoteFile]:
+        """Check the hashes of `files`; return those that are missing or damaged."""
+        return [file for file in files if not file.is_sound(self.folder / file.name)]
 
     def remove(self, file: RemoteFile) -> None:
         """Remove a file and its content."""

@@ -20,6 +20,7 @@ ITEM_BYTES = {
     "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
 }  # fmt: skip
 
+LENGTH_BYTES = 8  # a file begins with the length of its header
 MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
 OTHER_FORMATS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.npz", "*.gguf")
 
@@ -61,14 +62,14 @@ def read_header(file: Path) -> dict[str, TensorHeader]:
     """Read one file's header and check it against the file's size. Raises ModelError."""
     size = file.stat().st_size
     with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if size < 8 or not 2 <= length <= MAX_HEADER_BYTES:
+        length = int.from_bytes(stream.read(LENGTH_BYTES), "little")
+        if size < LENGTH_BYTES or not 2 <= length <= MAX_HEADER_BYTES:
             raise ModelError(f"{file} is not a safetensors file: bad header length")
-        if 8 + length > size:
+        if LENGTH_BYTES + length > size:
             raise ModelError(f"{file} is truncated: it ends inside its header")
         raw = stream.read(length)
     tensors = _parse_header(file, raw)
-    _check_layout(file, tensors, size - 8 - length)
+    _check_layout(file, tensors, size - LENGTH_BYTES - length)
     return tensors
 
 

@@ -1,6 +1,7 @@
 """Getting a model: the real hub client against a hub on loopback that misbehaves to order."""
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -10,57 +11,48 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
-from pensieve.engine.loading.hub import explain
-
-from ...fake_hub import COMMIT, REPO, FakeHub, serve_hub
-
-RESOLVE = """
-import sys
 from pensieve import PensieveError
-from pensieve.engine.loading.hub import resolve
-try:
-    print(resolve(sys.argv[1], lambda line: print("say:", line)))
-except PensieveError as error:
-    print("error:", error)
-"""
+from pensieve.engine.loading.download import PARTIAL
+from pensieve.engine.loading.hub import explain, resolve
+
+from ...fake_hub import COMMIT, REPO, FakeHub, serve_hub, use_hub
 
 WEIGHTS = "model.safetensors"
-CHUNK = 10 * 2**20  # what the client reads at a time, and so the step in which a download is kept
+CHUNK = 2**16  # what the client reads at a time here, and so the step in which a download is kept
+
+RESOLVE = f"""
+import sys
+from huggingface_hub import constants
+from pensieve.engine.loading.hub import resolve
+constants.DOWNLOAD_CHUNK_SIZE = {CHUNK}
+resolve(sys.argv[1], print)
+"""
 
 
 @dataclass
 class Client:
-    """Runs `resolve` in a process with a cache of its own."""
+    """Runs `resolve` with a cache of its own."""
 
-    endpoint: str
     home: Path
 
     @property
     def storage(self) -> Path:
-        return self.home / "hub" / ("models--" + REPO.replace("/", "--"))
+        return self.home / ("models--" + REPO.replace("/", "--"))
 
     @property
     def weights(self) -> Path:
         return self.storage / "snapshots" / COMMIT / WEIGHTS
 
-    def start(self, name: str = REPO, **environment: str) -> subprocess.Popen[str]:
-        own = {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(self.home), "HF_HUB_DISABLE_XET": "1"}
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-        return subprocess.Popen(
-            [sys.executable, "-c", RESOLVE, name],
-            env=inherited | own | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def run(self, name: str = REPO, **environment: str) -> str:
+    def run(self, name: str = REPO) -> str:
         """What `resolve` says, in lines; the last one is its result."""
-        with self.start(name, **environment) as child:
-            output, errors = child.communicate(timeout=60)
-        assert child.returncode == 0, errors
-        return output.strip()
+        lines: list[str] = []
+        try:
+            result = str(resolve(name, lambda line: lines.append(f"say: {line}")))
+        except PensieveError as error:
+            result = f"error: {error}"
+        return "\n".join([*lines, result])
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +75,14 @@ def hub(weights: bytes) -> Iterator[FakeHub]:
 
 
 @pytest.fixture
-def client(hub: FakeHub, tmp_path: Path) -> Client:
-    return Client(hub.url, tmp_path / "home")
+def client(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Client:
+    return make_client(hub.url, tmp_path, monkeypatch)
+
+
+def make_client(endpoint: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Client:
+    use_hub(endpoint, folder / "hub", monkeypatch)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", CHUNK)
+    return Client(folder / "hub")
 
 
 def test_a_model_is_downloaded_without_its_code(client: Client, hub: FakeHub) -> None:
@@ -93,18 +91,20 @@ def test_a_model_is_downloaded_without_its_code(client: Client, hub: FakeHub) ->
     assert (folder / WEIGHTS).read_bytes() == hub.files[WEIGHTS]
 
 
-def test_the_second_start_asks_nobody(client: Client, hub: FakeHub) -> None:
+def test_the_second_start_asks_nobody(client: Client, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     first = client.run().splitlines()[-1]
     hub.requests.clear()
     assert client.run() == first
-    assert client.run(HF_HUB_OFFLINE="1") == first
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert client.run() == first
     assert hub.requests == []
 
 
-def test_the_hubs_own_client_finds_the_model_offline(client: Client) -> None:
+def test_the_hubs_own_client_finds_the_model_offline(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     client.run()
     (client.storage / "pensieve-checked.json").unlink()
-    note, folder = client.run(HF_HUB_OFFLINE="1").splitlines()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    note, folder = client.run().splitlines()
     assert note == f"say: the hub cannot be asked; using the unchecked copy in {folder}"
     assert folder == str(client.weights.parent)
 
@@ -119,11 +119,15 @@ def test_a_cut_connection_is_taken_up_where_it_broke(client: Client, hub: FakeHu
 def test_a_killed_download_goes_on_in_the_next_process(client: Client, hub: FakeHub) -> None:
     """The hub's own client begins anew, and leaves what it had as an orphan."""
     hub.stall_after = CHUNK + 1000
-    with client.start() as child:
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    own = {"HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(client.home), "HF_HUB_DISABLE_XET": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", RESOLVE, REPO], env=inherited | own, stdout=subprocess.DEVNULL
+    ) as child:
         wait_for_partial(client)
         child.kill()
     said = client.run()
-    assert f"downloading {REPO}: 3 files" in said
+    assert f"downloading {REPO}: 1 files" in said
     assert hub.ranges == [f"bytes={CHUNK}-"]
     assert client.weights.read_bytes() == hub.files[WEIGHTS]
     assert list(client.storage.rglob("*partial*")) == []
@@ -139,12 +143,14 @@ def wait_for_partial(client: Client) -> None:
 
 
 def test_two_downloads_do_not_write_one_file(client: Client, hub: FakeHub) -> None:
-    hub.stall_after = CHUNK + 1000
-    with client.start() as child:
-        wait_for_partial(client)
+    """A lock belongs to an open file, so that a second opening stands for another process."""
+    partial = client.storage / "blobs" / (hub.etag(WEIGHTS) + PARTIAL)
+    partial.parent.mkdir(parents=True)
+    with partial.open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
         said = client.run()
-        child.kill()
     assert said.splitlines()[-1] == f"error: {REPO} is being downloaded by another process"
+    assert not hub.sent[WEIGHTS]
 
 
 def test_orphans_are_swept_when_they_are_old(client: Client) -> None:
@@ -190,12 +196,13 @@ def test_a_file_that_was_cut_after_the_check_is_fetched_again(client: Client, hu
     assert client.weights.read_bytes() == hub.files[WEIGHTS]
 
 
-def test_a_gated_model_says_so(client: Client, hub: FakeHub) -> None:
+def test_a_gated_model_says_so(client: Client, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     for hub.guards_files_only in (False, True):
         hub.token = "secret"
         expected = f"error: {REPO} is gated: accept its terms on the hub, then set HF_TOKEN"
         assert client.run().splitlines()[-1] == expected
-    assert client.run(HF_TOKEN="secret").splitlines()[-1] == str(client.weights.parent)
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    assert client.run().splitlines()[-1] == str(client.weights.parent)
 
 
 def test_an_unknown_model_says_so(client: Client) -> None:
@@ -210,15 +217,16 @@ def test_a_model_in_another_format_says_so(client: Client, hub: FakeHub) -> None
     )
 
 
-def test_an_unreachable_hub_points_at_the_demo(tmp_path: Path) -> None:
-    said = Client("http://127.0.0.1:9", tmp_path).run()
+def test_an_unreachable_hub_points_at_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = make_client("http://127.0.0.1:9", tmp_path, monkeypatch).run()
     assert said.startswith(f"error: the hub cannot be reached for {REPO} (ConnectError")
     assert said.endswith("try again, or --model demo")
 
 
-def test_offline_without_a_copy_points_at_the_demo(client: Client) -> None:
+def test_offline_without_a_copy_points_at_the_demo(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = f"error: {REPO} is not in the cache and HF_HUB_OFFLINE is set; try --model demo"
-    assert client.run(HF_HUB_OFFLINE="1") == expected
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert client.run() == expected
 
 
 def test_a_full_disk_is_noticed_before_the_download(client: Client, hub: FakeHub) -> None:
@@ -238,6 +246,19 @@ def test_a_disk_that_fills_up_is_told_from_a_lost_hub() -> None:
 def test_names_that_are_no_hub_ids_are_folders(client: Client, hub: FakeHub, name: str) -> None:
     assert client.run(name).startswith("error: no such model folder: ")
     assert hub.requests == []
+
+
+@pytest.mark.parametrize("name", ["../../../evil", "x" * 40, "0123", "A" * 40])
+def test_a_hostile_hub_names_no_file_of_the_users(client: Client, hub: FakeHub, name: str) -> None:
+    """Hashes and commits became paths unchecked: files outside the cache could be removed or written."""
+    hub.commit = name
+    assert client.run().startswith(f"error: the hub names no commit of {REPO}: ")
+    hub.commit = COMMIT
+    for key in ("sha256", "blobId"):
+        hub.lies = {key: name}
+        said = client.run()
+        assert said.startswith("error: the hub describes a file as none can be: "), said
+    assert not list(client.home.rglob("*"))
 
 
 def test_a_local_folder_is_taken_as_it_is(client: Client, tmp_path: Path) -> None:
