@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from pensieve.engine.attention.paged_model import probe
-from pensieve.engine.runner import Runner
+from pensieve.engine.runner import Capacity, Runner
 
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
@@ -148,4 +148,4 @@ def write_json(path: Path, value: object) -> None:
 
 def build_random(folder: Path, num_blocks: int, on_host: bool) -> tuple[Runner, None]:
     """Make the runner of a model that `write_model` wrote, for an engine's process."""
-    return Runner(probe(mlx_lm.utils.load_model(folder)[0], 16), num_blocks, on_host), None
+    return Runner(probe(mlx_lm.utils.load_model(folder)[0], 16), Capacity(num_blocks), on_host), None

@@ -78,7 +78,8 @@ def test_only_the_api_knows_the_web(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_only_the_engine_and_the_pools_know_mlx(path: Path) -> None:
-    if not relative(path).startswith(("engine/", "bench/micro/")) and relative(path) != "cache/kv.py":
+    pools = ("cache/kv.py", "cache/states.py")
+    if not relative(path).startswith(("engine/", "bench/micro/", *pools)):
         assert not {name for name in imports(path) if top(name) in MLX}
 
 

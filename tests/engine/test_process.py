@@ -16,7 +16,7 @@ import pytest
 from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.loading.model_error import ModelError
 from pensieve.engine.process import EngineProcess
-from pensieve.engine.runner import Runner
+from pensieve.engine.runner import Capacity, Runner
 from pensieve.engine.step import DecodeRow, PrefillChunk, SamplingParams, StepFailed, StepPlan
 from pensieve.scheduler.config import SchedulerConfig
 from pensieve.scheduler.loop import SchedulerLoop
@@ -220,7 +220,7 @@ def test_a_failed_step_says_why(engine: EngineProcess, tmp_path: Path) -> None:
 
 def test_an_empty_plan_costs_nothing(tmp_path: Path) -> None:
     model: Any = mlx_lm.utils.load_model(write_model(tmp_path))[0]
-    result = Runner(probe(model, 16), 20, on_host=True).step(StepPlan(1))
+    result = Runner(probe(model, 16), Capacity(20), on_host=True).step(StepPlan(1))
     assert result is not None
     assert result.tokens == {}
 
