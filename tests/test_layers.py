@@ -25,7 +25,10 @@ MLX = {"mlx", "mlx_lm"}
 # The half of each package that decides; it must be quick to test by the thousand.
 PLAIN = [
     "cache/blocks.py",
+    "cache/checkpoints.py",
     "cache/radix.py",
+    "cache/state_slots.py",
+    "cache/tree_nodes.py",
     "scheduler/*.py",
     "engine/step.py",
     "engine/config.py",
