@@ -36,13 +36,19 @@ class Stepper:
         for _ in range(100_000):
             if not self.scheduler.has_work:
                 return
-            try:
+            if recovers:
+                self.step_or_recover()
+            else:
                 self.step()
-            except StepFailed:
-                if not recovers:
-                    raise
-                self.scheduler.fail()
         raise AssertionError("the scheduler makes no progress")
+
+    def step_or_recover(self) -> None:
+        """Step; where the step fails, recover."""
+        try:
+            self.step()
+        except StepFailed:
+            self.scheduler.fail()
+            self._check()
 
     def _check(self) -> None:
         """Every held block is held by a running sequence, and every committed token is computed."""

@@ -1,7 +1,7 @@
 """A runner without a model: its KV slots hold token ids, and the next token is a hash of those.
 
 A sequence that reads a wrong, stale or unwritten slot gets other tokens than `spell()` says. A state
-slot holds a hash of all tokens fed to it; one that is not its sequence's changes the next token.
+slot holds all tokens fed to it; one that is not its sequence's changes the next token.
 """
 
 from collections.abc import Callable
@@ -32,13 +32,6 @@ def spell(prompt: list[int], count: int) -> list[int]:
     return tokens
 
 
-def fold(tokens: list[int], state: int = 0) -> int:
-    """The make-believe model's recurrent state after `tokens`, from `state` on."""
-    for token in tokens:
-        state = hash((state, token))
-    return state
-
-
 class OracleRunner:
     """Computes a step at once, but hands results out `lag` steps later, as a real device does.
 
@@ -53,7 +46,7 @@ class OracleRunner:
         num_state_slots: int = 0,
     ) -> None:
         self._slots = [-1] * num_slots
-        self._states = [-1] * num_state_slots
+        self._states: list[list[int]] = [[-1]] * num_state_slots
         self.num_wrong_states = 0
         self._lag = lag
         self._breaks = breaks
@@ -65,7 +58,7 @@ class OracleRunner:
         if self._breaks(plan):
             self._results.clear()
             self._slots = [-1] * len(self._slots)
-            self._states = [-1] * len(self._states)
+            self._states = [[-1]] * len(self._states)
             raise StepFailed("scripted")
         _check_states(plan)
         tokens = {row.seq_id: self._decode(row) for row in plan.decode}
@@ -83,11 +76,14 @@ class OracleRunner:
     def _decode(self, row: DecodeRow) -> int:
         slots = _slots(row.slot_ranges)
         assert len(slots) == row.position + 1
-        token = row.token if row.token is not None else self._results[-1].tokens[row.seq_id]
+        token = row.token if row.token is not None else self._pending_token(row.seq_id)
         self._slots[slots[-1]] = token
         tokens = [self._slots[slot] for slot in slots]
         is_right = self._advance(row.state, tokens, row.position)
         return nearest(next_token(tokens if is_right else [*tokens, 0]), row.allowed)
+
+    def _pending_token(self, seq_id: int) -> int:
+        return next(result.tokens[seq_id] for result in reversed(self._results) if seq_id in result.tokens)
 
     def _advance(self, state: StateSlots | None, tokens: list[int], start: int) -> bool:
         """Keep the state after `tokens`, of which those from `start` on are new.
@@ -97,10 +93,10 @@ class OracleRunner:
         assert (state is not None) == bool(self._states)
         if state is None:
             return True
-        before = 0 if state.before is None else self._states[state.before]
-        is_right = before == fold(tokens[:start])
+        before = [] if state.before is None else self._states[state.before]
+        is_right = before == tokens[:start]
         self.num_wrong_states += not is_right
-        self._states[state.after] = fold(tokens[start:], before)
+        self._states[state.after] = before + tokens[start:]
         return is_right
 
 
