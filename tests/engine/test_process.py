@@ -90,10 +90,10 @@ def test_requests_outlive_the_process(
     """MLX ends its process where Metal runs out of memory; the server must not go with it."""
     engine.start(build_random, write_model(tmp_path), 200, on_host)
     first = engine.pid
-    requests = [Request([i] * (20 * i + 1), SamplingParams(), 120) for i in range(count)]
+    requests = [Request([i] * (20 * i + 1), SamplingParams(), 60) for i in range(count)]
     generations = serve(engine, requests, kill_after=20)
     assert engine.pid != first
-    assert judge(tmp_path, generations) == (120 * count, 0)
+    assert judge(tmp_path, generations) == (60 * count, 0)
 
 
 def test_an_engine_that_dies_while_idle_is_replaced_at_once(engine: EngineProcess, tmp_path: Path) -> None:

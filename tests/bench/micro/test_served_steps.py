@@ -25,7 +25,10 @@ def runner_ahead(paged: PagedModel, num_tokens: int) -> TimedRunner:
     return TimedRunner(paged, Capacity(-(-num_tokens // BLOCK_SIZE)), on_host=False)
 
 
-@pytest.fixture(scope="module", params=["at once", pytest.param("one step ahead", marks=pytest.mark.slow)])
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", params=["at once", "one step ahead"])
 def steps(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     file: Path = tmp_path_factory.mktemp("steps") / "steps.json"
     with pytest.MonkeyPatch.context() as patch:

@@ -68,7 +68,7 @@ def judge_stems(model: Any, runner: Runner, max_tokens: int) -> Verdict:
 
 @needs_compiler
 @pytest.mark.parametrize(
-    "model_type", sampled(["llama", "gemma3_text", "gpt_oss", "qwen2"], kept=["llama", "gemma3_text"])
+    "model_type", sampled(["llama", "gemma3_text", "gpt_oss", "qwen2"], kept=["gpt_oss"])
 )
 def test_the_kernels_text_under_the_runner_is_exact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_type: str
@@ -78,7 +78,7 @@ def test_the_kernels_text_under_the_runner_is_exact(
     share_early(monkeypatch)
     model = mlx_lm.utils.load_model(write_model(tmp_path / model_type, model_type))[0]
     runner = Runner(probe(model, 16), Capacity(400), False, CppKernels())
-    assert judge_stems(model, runner, max_tokens=trials(4, 12)).wrong == 0
+    assert judge_stems(model, runner, max_tokens=trials(4, 8)).wrong == 0
     assert judge_trees(model, runner, trials(1, 2)).wrong == 0
 
 
