@@ -8,7 +8,7 @@ import mlx.core as mx
 from ...step import SlotRange
 from ..shared_prefixes import SharedPrefix
 from .decode_tables import make_decode_tables
-from .tables import MIN_PARTIAL_ROWS, LayerKind, Layout, PartialColumn, SplitColumn, Tables, TileColumn
+from .tables import MIN_PARTIAL_ROWS, LayerKind, Layout, PartialColumn, Tables
 from .tiles import make_slice_tables
 
 
@@ -21,8 +21,8 @@ class DeviceTables:
         self.num_tiles = layout.num_tiles
         shapes = [
             (layout.num_rows, layout.num_blocks),
-            (layout.num_splits, len(SplitColumn)),
-            (layout.num_tiles, len(TileColumn) + 2 * kind.tile_queries),
+            (layout.num_splits, kind.split_columns),
+            (layout.num_tiles, kind.tile_columns),
             (max(layout.num_queries, MIN_PARTIAL_ROWS), PartialColumn.TILES + layout.num_tile_partials),
         ]
         ends = list(accumulate((a * b for a, b in shapes), initial=0))

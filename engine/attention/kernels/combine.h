@@ -1,10 +1,11 @@
 // Decode attention, pass 2: sums a query's partials (softmaxes over a part of its tokens) for one head.
 //   queries (rows, heads, length, DIM): not read, only for its shape; query number n is row n / length
-//   split_outs, split_stats: the splits' partials, see split.h; tile_outs, tile_stats: the tiles' partials, see tiles.h
+//   split_outs, split_stats: the splits' partials, see split.h, each split's the first of SPLIT_QUERIES; tile_outs,
+//     tile_stats: the tiles' partials, see tiles.h
 //   query_partials (queries or more, PARTIAL_TILES + k): the query's first split, the split after its last one, then
 //     numbers of the tiles' partials, -1 for none
 //   sinks (heads or more): each head's score for no token at all, read when HAS_SINKS
-//   result (rows, heads, length, DIM); next_fence: zeros
+//   result (rows, heads, length, VALUE_DIM); next_fence: zeros
 const int query = GROUP_X;
 const int head = GROUP_Y;
 const int num_heads = queries_shape[1];
@@ -17,10 +18,10 @@ const int num_partials = num_splits + num_columns - PARTIAL_TILES;
 const float sink = HAS_SINKS ? float(sinks[head]) * 1.44269504f : LOWEST;
 
 // The query's partial p is a split's where p < num_splits, else a tile's; none where TILE_INDEX is -1.
-#define SPLIT_PARTIAL(p) (INDEX(first_split + (p)) * num_heads + head)
+#define SPLIT_PARTIAL(p) (INDEX(first_split + (p)) * SPLIT_QUERIES * num_heads + head)
 #define TILE_INDEX(p) query_partials[query * num_columns + PARTIAL_TILES + (p) - num_splits]
 #define TILE_PARTIAL(p) (INDEX(TILE_INDEX(p)) * num_heads + head)
-constexpr int COLUMNS = DIM / 4;  // a thread takes four elements of every SLICES-th partial
+constexpr int COLUMNS = VALUE_DIM / 4;  // a thread takes four elements of every SLICES-th partial
 constexpr int SLICES = THREADS / COLUMNS;
 SHARED(float, peaks, THREADS);
 SHARED(float, masses, THREADS);
@@ -50,13 +51,13 @@ EACH_THREAD {
       const INDEX partial = SPLIT_PARTIAL(p);
       const float share = EXP2(split_stats[2 * partial] - peak);
       mass += share * split_stats[2 * partial + 1];
-      const Pack<float, 4> out = *(const DEVICE Pack<float, 4>*)(split_outs + partial * DIM + at);
+      const Pack<float, 4> out = *(const DEVICE Pack<float, 4>*)(split_outs + partial * VALUE_DIM + at);
       UNROLL for (int i = 0; i < 4; ++i) sum[i] += share * out.at[i];
     } else if (TILE_INDEX(p) >= 0) {
       const INDEX partial = TILE_PARTIAL(p);
       const float share = EXP2(tile_stats[2 * partial] - peak);
       mass += share * tile_stats[2 * partial + 1];
-      const Pack<float, 4> out = *(const DEVICE Pack<float, 4>*)(tile_outs + partial * DIM + at);
+      const Pack<float, 4> out = *(const DEVICE Pack<float, 4>*)(tile_outs + partial * VALUE_DIM + at);
       UNROLL for (int i = 0; i < 4; ++i) sum[i] += share * out.at[i];
     }
   }
@@ -67,11 +68,11 @@ BARRIER;
 EACH_THREAD {
   float mass = 0;
   for (int s = 0; s < SLICES; ++s) mass += masses[s * COLUMNS];
-  for (int d = TID; d < DIM; d += THREADS) {
+  for (int d = TID; d < VALUE_DIM; d += THREADS) {
     float sum = 0;
-    for (int s = 0; s < SLICES; ++s) sum += sums[s * DIM + d];
+    for (int s = 0; s < SLICES; ++s) sum += sums[s * VALUE_DIM + d];
     // Only a query that pads the batch has no mass at all; a mass of NaN must show.
-    result[((INDEX(query) / length * num_heads + head) * length + query % length) * DIM + d] = T(mass == 0.0f ? 0.0f : sum / mass);
+    result[((INDEX(query) / length * num_heads + head) * length + query % length) * VALUE_DIM + d] = T(mass == 0.0f ? 0.0f : sum / mass);
   }
   if (query == 0 && head == 0 && TID < MIN_KERNEL_ELEMENTS) next_fence[TID] = 0;
 }

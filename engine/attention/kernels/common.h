@@ -1,10 +1,12 @@
 // Shared by the kernels, after a language's prelude. README.md explains the macros and the rules of a body.
-// A lane holds WIDTH elements of a head, loaded in CHUNKS of VECTOR; PLACE is the number of a lane's element i.
+// A lane holds WIDTH elements of a key and VALUE_WIDTH of a value, loaded in CHUNKS and VALUE_CHUNKS of VECTOR; PLACE is
+// the number of a lane's element i.
 template <typename E, int N>
 struct alignas(sizeof(E) * N) Pack {
   E at[N];
 };
 #define CHUNKS (WIDTH / VECTOR)
+#define VALUE_CHUNKS (VALUE_WIDTH / VECTOR)
 #define SUBGROUPS (THREADS / LANES)  // a subgroup of LANES threads scores a token
 #define PLACE(lane, i) (((i) / VECTOR * LANES + (lane)) * VECTOR + (i) % VECTOR)
 #define LOAD(array, index) (*(const DEVICE Pack<T, VECTOR>*)((array) + (index)))
@@ -84,4 +86,9 @@ struct PoolRow<T, DIM, 0, UNIT, N> {
     pool[row * DIM + unit] = head[unit];
   }
 };
-#define HEAD_TYPES typedef PoolRow<T, DIM, BITS, UNIT, VECTOR> Head; typedef typename Head::Item Item
+
+// The rows of keys and of values. Where a value is its key's first elements, both are the same rows of the same pool.
+#define HEAD_TYPES                                                                                        \
+  typedef PoolRow<T, DIM, BITS, UNIT, VECTOR> Head;                                                       \
+  typedef PoolRow<T, VALUES_IN_KEYS ? DIM : VALUE_DIM, BITS, VALUE_UNIT, VECTOR> ValueHead; \
+  typedef typename Head::Item Item

@@ -20,7 +20,7 @@ from .tables import (
     pad,
     round_up,
 )
-from .tiles import SharedStretch, share
+from .tiles import SharedStretch, share, single_tiles
 
 TARGET_GROUPS = 4096
 """Thread groups that a launch of `split` aims at: several times as many as a large GPU runs at once."""
@@ -28,6 +28,10 @@ TARGET_GROUPS = 4096
 MIN_SPLIT = 320
 """Fewest tokens of a full split: starting a thread group and summing its partial cost time as well. Best of
 64 to 512 for one row of 20k on an H200."""
+
+TARGET_SPLIT_TILES, MIN_SPLIT_TILE = 528, 128
+"""The same two numbers where splits are tiles, of which a thread group takes more heads and a large GPU runs
+fewer at once. Chosen for an H200, two thread groups on each multiprocessor and two turns; not measured."""
 
 MIN_SHARED = 512
 """Fewest tokens of a stretch that is read in tiles."""
@@ -56,7 +60,9 @@ def make_decode_tables(
         shared, unshared = _divide(lengths, prefixes, kind)
     else:
         shared, unshared = [], [[(max(0, length - kind.window), length)] for length in lengths]
-    splits, counts = _split(lengths, unshared, kind.num_groups)
+    splits, counts = _split(lengths, unshared, kind)
+    if kind.splits_are_tiles:
+        splits = single_tiles(splits, kind)
     ends = np.cumsum(counts)
     own = np.stack([ends - counts, ends], axis=1)  # FIRST_SPLIT, END_SPLIT
     tiles = share(shared, kind, num_rows)
@@ -103,12 +109,15 @@ def _num_saved(prefixes: list[SharedPrefix]) -> int:
 
 
 def _split(
-    lengths: list[int], unshared: list[list[SlotRange]], num_groups: int
+    lengths: list[int], unshared: list[list[SlotRange]], kind: LayerKind
 ) -> tuple[Ints, npt.NDArray[np.int64]]:
     """Cut the rows' unshared stretches of tokens into splits; return them and how many each row has."""
     flat = np.array([(row, first, end) for row, stretches in enumerate(unshared) for first, end in stretches])
     row, first, end = flat.T
-    size = max(MIN_SPLIT, -(-(int((end - first).sum()) * num_groups) // TARGET_GROUPS // 64) * 64)
+    target, least = (
+        (TARGET_SPLIT_TILES, MIN_SPLIT_TILE) if kind.splits_are_tiles else (TARGET_GROUPS, MIN_SPLIT)
+    )
+    size = max(least, -(-(int((end - first).sum()) * kind.num_groups) // target // 64) * 64)
     owner, offset = expand(-(-(end - first) // size))
     splits = np.empty((len(owner), len(SplitColumn)), np.int32)
     splits[:, SplitColumn.ROW] = row[owner]

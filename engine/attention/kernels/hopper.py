@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from .source import TILES, Constants, Geometry, Kernel, Language, header
+from .geometry import Geometry
+from .source import TILES, Constants, Kernel, Language, header
 
 MatrixType = Literal["bf16", "f16"]
 """PTX's name of the type of queries, keys and values."""
@@ -21,8 +22,10 @@ class HopperGeometry:
     @property
     def is_supported(self) -> bool:
         """Whether the kernel serves such heads: in pieces of 128 bytes, which the units read as they are."""
-        is_unpacked = self.head.itemsize == 2 and self.head.packing is None
-        return self.head.is_supported and self.head.dim in (64, 128, 256) and is_unpacked
+        head = self.head
+        is_unpacked = head.itemsize == 2 and head.packing is None
+        is_even = head.dim == head.value_dim and head.dim in (64, 128, 256) and head.group <= ROWS
+        return head.has_splits and is_even and is_unpacked
 
     @property
     def threads(self) -> int:
@@ -33,6 +36,11 @@ class HopperGeometry:
     def queries(self) -> int:
         """Queries of a tile."""
         return ROWS // self.head.group
+
+    @property
+    def head_tiles(self) -> int:
+        """Thread groups that share a KV head's query heads."""
+        return 1
 
     @property
     def keys(self) -> int:

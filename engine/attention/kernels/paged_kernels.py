@@ -18,22 +18,26 @@ from ...step import SlotRange
 from ..array_attention import AttentionParams
 from ..rotation import ROTATE, THREE, Rotation
 from .batch_tables import DeviceTables, TableSource
-from .layer_kernels import AttentionShape, KernelDevice, Launch, LayerKernels, TileKernel, build_layer
+from .geometry import Geometry, TileGeometry
+from .layer_kernels import (
+    AttentionShape,
+    KernelDevice,
+    Launch,
+    LayerKernels,
+    PartialKernel,
+    Partials,
+    build_layer,
+)
 from .source import (
     APPEND,
     GATHER,
     LOG2_E,
     THREADS,
-    Geometry,
     Kernel,
     Language,
-    TileGeometry,
 )
-from .tables import LayerKind, make_block_table
+from .tables import make_block_table
 from .trimming import squeeze, trim
-
-Partials = tuple[mx.array, mx.array]
-"""Softmaxes over parts of the tokens: (n, num_heads, dim) sums of values and (n, num_heads, 2) peak, mass."""
 
 
 class LayerPools(NamedTuple):
@@ -42,6 +46,16 @@ class LayerPools(NamedTuple):
     keys: Pool
     values: Pool
     write_fence: mx.array  # zeros, (MIN_KERNEL_ELEMENTS,), from the kernel that wrote to the pools last
+
+    @property
+    def values_in_keys(self) -> bool:
+        """Whether a value is the first elements of its key: both pools are the same array."""
+        return self.keys.rows is self.values.rows
+
+    @property
+    def rows(self) -> tuple[mx.array, mx.array]:
+        """The arrays of keys and of values, as kernels take them."""
+        return self.keys.rows, self.values.rows
 
     @classmethod
     def of(cls, pools: ArrayPools, layer: int) -> "LayerPools":
@@ -80,25 +94,17 @@ class PagedKernels:
     ) -> tuple[mx.array, mx.array]:
         """Store each row's newest key and value in the pools, in place, and attend to all of its tokens.
 
-        queries: (rows, num_heads, 1, dim). new: keys and values, (rows, kv_heads, 1, dim).
-        Returns (rows, num_heads, 1, dim) and the next write fence.
+        queries: (rows, num_heads, 1, key_dim). new: keys and values, each (rows, kv_heads, 1, its dim).
+        Returns (rows, num_heads, 1, value_dim) and the next write fence.
         Raises NotImplementedError for a layer that the kernels cannot serve.
         """
-        shape = self._shape(queries, pools, params)
-        layer = self._layer_kernels(shape, params.window)
-        num_heads, num_kv_heads = queries.shape[1], pools.keys.shape[0]
-        num_groups = num_kv_heads * shape.geometry.tiles
-        tile_kernel = layer.tiles.get(False)
-        tile_queries = tile_kernel.queries if tile_kernel else 0
-        tables = batch.get(LayerKind(num_kv_heads, num_groups, tile_queries, params.window))
-        dim = shape.geometry.dim
-        rows = pools.keys.rows, pools.values.rows
-        splits = layer.split(
-            inputs=[queries, *new, *rows, tables.block_table, tables.splits, pools.write_fence],
-            grid=(THREADS * tables.num_splits, num_groups, 1),
-            output_shapes=[(tables.num_splits, num_heads, dim), (tables.num_splits, num_heads, 2)],
-        )
-        tiles = self._attend_tiles(queries, pools, tables, tile_kernel)
+        layer = self._layer_kernels(self._shape(queries, pools, params), params.window)
+        num_kv_heads = pools.keys.shape[0]
+        tables = batch.get(layer.kind(num_kv_heads, params.window, is_slice=False))
+        stored = new[:1] if layer.splits_are_tiles else new
+        inputs = [queries, *stored, *pools.rows, tables.block_table, tables.splits, pools.write_fence]
+        splits = layer.splits.attend(inputs, tables.num_splits, num_kv_heads)
+        tiles = self._attend_tiles(queries, pools, tables, layer.tiles.get(False))
         return self._combine(queries, (*splits, *tiles), tables, layer, params)
 
     def attends_slices(self, queries: mx.array, pools: LayerPools, params: AttentionParams) -> bool:
@@ -107,7 +113,7 @@ class PagedKernels:
         On Metal MLX's own attention is: it takes every length as it comes, and knows each chip. On CUDA MLX
         makes a plan for each new pair of lengths, which takes 60 to 70 ms.
         """
-        if self._language == "metal" or pools.keys.shape != pools.values.shape or not self._device.has_tiles:
+        if self._language == "metal" or not self._device.has_tiles:
             return False
         shape = self._shape(queries, pools, params)
         return TileGeometry(shape.geometry, self._language, is_slice=True).is_supported
@@ -117,45 +123,31 @@ class PagedKernels:
     ) -> tuple[mx.array, mx.array]:
         """Attend a prompt's slice, whose keys and values are stored, to all of its sequence's tokens.
 
-        queries: (1, num_heads, length, dim). batch: tables of the slice.
-        Returns (1, num_heads, length, dim) and the next write fence.
+        queries: (1, num_heads, length, key_dim). batch: tables of the slice.
+        Returns (1, num_heads, length, value_dim) and the next write fence.
         """
-        shape = self._shape(queries, pools, params)
-        layer = self._layer_kernels(shape, params.window)
-        tile_kernel = layer.tiles[True]
-        tables = batch.get(LayerKind(pools.keys.shape[0], 0, tile_kernel.queries, params.window))
-        tiles = self._attend_tiles(queries, pools, tables, tile_kernel)
+        layer = self._layer_kernels(self._shape(queries, pools, params), params.window)
+        tables = batch.get(layer.kind(pools.keys.shape[0], params.window, is_slice=True))
+        tiles = self._attend_tiles(queries, pools, tables, layer.tiles[True])
         return self._combine(queries, (*self._no_partials, *tiles), tables, layer, params)
 
     def _shape(self, queries: mx.array, pools: LayerPools, params: AttentionParams) -> AttentionShape:
         """Return the layer's shape. Raises NotImplementedError for one that the kernels cannot serve."""
         num_heads, num_kv_heads = queries.shape[1], pools.keys.shape[0]
-        if pools.keys.shape != pools.values.shape or num_heads % num_kv_heads:
-            raise NotImplementedError("keys and values of different sizes, or an uneven number of heads")
-        group = num_heads // num_kv_heads
-        geometry = Geometry(queries.shape[3], group, queries.dtype.size, pools.keys.packing)
+        if num_heads % num_kv_heads:
+            raise NotImplementedError(f"{num_heads} heads for {num_kv_heads} KV heads")
+        geometry = _geometry(pools, num_heads // num_kv_heads, queries.dtype)
         return AttentionShape(geometry, queries.dtype, params.scale, params.sinks is not None)
 
     def _attend_tiles(
-        self,
-        queries: mx.array,
-        pools: LayerPools,
-        tables: DeviceTables,
-        kernel: TileKernel | None,
+        self, queries: mx.array, pools: LayerPools, tables: DeviceTables, kernel: PartialKernel | None
     ) -> Partials:
         """Return the partials of all tiles."""
         if not tables.num_tiles:
             return self._no_partials
         assert kernel is not None
-        _, num_heads, _, dim = queries.shape
-        num_partials = tables.num_tiles * kernel.queries
-        rows = pools.keys.rows, pools.values.rows
-        outs, stats = kernel.launch(
-            inputs=[queries, *rows, tables.block_table, tables.tiles, pools.write_fence],
-            grid=(kernel.threads * tables.num_tiles, pools.keys.shape[0], 1),
-            output_shapes=[(num_partials, num_heads, dim), (num_partials, num_heads, 2)],
-        )
-        return outs, stats
+        inputs = [queries, *pools.rows, tables.block_table, tables.tiles, pools.write_fence]
+        return kernel.attend(inputs, tables.num_tiles, pools.keys.shape[0])
 
     def _combine(
         self,
@@ -171,7 +163,7 @@ class PagedKernels:
         result, next_fence = layer.combine(
             inputs=[queries, *partials, tables.query_partials, sinks],
             grid=(THREADS * num_rows * length, num_heads, 1),
-            output_shapes=[queries.shape, (MIN_KERNEL_ELEMENTS,)],
+            output_shapes=[(*queries.shape[:3], layer.value_dim), (MIN_KERNEL_ELEMENTS,)],
         )
         return result, next_fence
 
@@ -182,12 +174,12 @@ class PagedKernels:
     def append(self, new: tuple[mx.array, mx.array], pools: LayerPools, slots: mx.array) -> mx.array:
         """Store a slice's keys and values in the pools, in place; return the next write fence.
 
-        new: (1, kv_heads, length, dim). slots: of each token of the slice, int32, length or more.
+        new: (1, kv_heads, length, key_dim or value_dim). slots: of each token, int32, length or more.
         """
         _, num_kv_heads, length, _ = new[0].shape
         next_fence: mx.array = self._launcher(APPEND, 0.0)(
-            inputs=[*new, pools.keys.rows, pools.values.rows, slots, pools.write_fence],
-            template=_head_template(pools.keys, new[0].dtype),
+            inputs=[*new, *pools.rows, slots, pools.write_fence],
+            template=_row_template(pools, new[0].dtype),
             grid=(THREADS * length, num_kv_heads, 1),
             threadgroup=(THREADS, 1, 1),
             output_shapes=[(MIN_KERNEL_ELEMENTS,)],
@@ -196,7 +188,7 @@ class PagedKernels:
         return next_fence
 
     def read(self, pools: LayerPools, slot_ranges: tuple[SlotRange, ...]) -> tuple[mx.array, mx.array]:
-        """Return a sequence's keys and values, (kv_heads, length, dim).
+        """Return a sequence's keys and values, (kv_heads, length, key_dim or value_dim).
 
         Both are views where there is one slot range and KV is not quantised, else copies. An operation that
         reads views must itself depend on the write fence, see `fenced`.
@@ -204,24 +196,25 @@ class PagedKernels:
         """
         if len(slot_ranges) == 1 and pools.keys.packing is None:
             (first, end), *_ = slot_ranges
-            return pools.keys.rows[:, first:end], pools.values.rows[:, first:end]
+            return pools.keys[:, first:end], pools.values[:, first:end]
         return self.gather(pools, slot_ranges)
 
     def gather(self, pools: LayerPools, slot_ranges: tuple[SlotRange, ...]) -> tuple[mx.array, mx.array]:
         """Copy, and unpack, a sequence's keys and values; see `read`."""
         num_kv_heads, _, dim = pools.keys.shape
+        value_dim = pools.values.shape[2]
         length, skipped = sum(end - first for first, end in slot_ranges), slot_ranges[0][0] % BLOCK_SIZE
         extent = mx.array([length, skipped] + [0] * (MIN_KERNEL_ELEMENTS - 2))
         blocks = mx.array(make_block_table([slot_ranges]))
         keys, values = self._launcher(GATHER, 0.0)(
-            inputs=[pools.keys.rows, pools.values.rows, blocks, extent, pools.write_fence],
-            template=[*_head_template(pools.keys, pools.keys.dtype), ("BLOCK", BLOCK_SIZE)],
+            inputs=[*pools.rows, blocks, extent, pools.write_fence],
+            template=[*_row_template(pools, pools.keys.dtype), ("BLOCK", BLOCK_SIZE)],
             grid=(THREADS * length, num_kv_heads, 1),
             threadgroup=(THREADS, 1, 1),
-            output_shapes=[(num_kv_heads, length, dim)] * 2,
+            output_shapes=[(num_kv_heads, length, dim), (num_kv_heads, length, value_dim)],
             output_dtypes=[pools.keys.dtype] * 2,
         )
-        return keys, values
+        return keys, keys[..., :value_dim] if pools.values_in_keys else values
 
     def _build(self, kernel: Kernel, scale: float, workspace_bytes: int = 0) -> Launch:
         """Declare a kernel to MLX, with the scale of its scores as a constant.
@@ -245,10 +238,19 @@ class PagedKernels:
         return launch
 
 
-def _head_template(pool: Pool, dtype: mx.Dtype) -> list[tuple[str, Any]]:
-    """Return the compile-time constants that describe a pool's rows to a kernel."""
-    constants = Geometry(pool.shape[2], 1, dtype.size, pool.packing).constants
-    return [("T", dtype), *((name, constants[name]) for name in ("DIM", "BITS", "UNIT", "VECTOR"))]
+def _geometry(pools: LayerPools, group: int, dtype: mx.Dtype) -> Geometry:
+    """Return the geometry of a layer with `group` query heads of type `dtype` to a KV head."""
+    dim, value_dim = pools.keys.shape[2], pools.values.shape[2]
+    return Geometry(dim, group, dtype.size, pools.keys.packing, value_dim, pools.values_in_keys)
+
+
+def _row_template(pools: LayerPools, dtype: mx.Dtype) -> list[tuple[str, Any]]:
+    """Return the compile-time constants that describe the pools' rows to a kernel that copies them."""
+    constants = _geometry(pools, 1, dtype).constants
+    if pools.values_in_keys:  # nothing is copied to them or from them
+        constants |= {"VALUE_DIM": 0, "VALUES_IN_KEYS": 0}
+    names = ("DIM", "VALUE_DIM", "VALUES_IN_KEYS", "BITS", "UNIT", "VALUE_UNIT", "VECTOR")
+    return [("T", dtype), *((name, constants[name]) for name in names)]
 
 
 def fenced(array: mx.array, write_fence: mx.array) -> mx.array:

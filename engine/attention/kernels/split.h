@@ -1,10 +1,10 @@
 // Decode attention, pass 1: partial softmax of the query heads of one KV head over one split, a stretch of one
 // row's tokens. Flash-decoding (Dao et al. 2023) over a block table.
 // It also stores the newest token's key and value in the pools.
-//   queries (rows, heads, 1, DIM); new_keys, new_values (rows, kv_heads, 1, DIM)
+//   queries (rows, heads, 1, DIM); new_keys, new_values (rows, kv_heads, 1, DIM or VALUE_DIM)
 //   keys, values (kv_heads, slots, row): the pools, written in place; write_fence: not read, see append.h
 //   block_table (rows, blocks); splits (n, SPLIT_COLUMNS), empty ones at the end
-//   split_outs (n, heads, DIM): weighted sums of values; split_stats (n, heads, 2): peak of the scores in base 2,
+//   split_outs (n, heads, VALUE_DIM): weighted sums of values; split_stats (n, heads, 2): peak of the scores in base 2,
 //     mass relative to it
 //
 // A thread group, in the numbers of DIM 128, GROUP 4 and 16-bit elements (Geometry in source.py chooses them):
@@ -24,8 +24,8 @@
 //     subgroup        0  1  2  3  4  5  6  7 | 0  1 ...  7 |  0 ...  7 |  0 ...  7
 //     j                         0            |      1      |     2     |     3
 //
-//   ELEMENTS. A lane holds WIDTH 8 elements of everything that its subgroup works on: of 4 queries, 4 sums, 4 keys
-//   and 4 values. They are CHUNKS 1 of VECTOR 8 (in float32 2 of 4, LANES * VECTOR elements apart; PLACE counts them).
+//   ELEMENTS. A lane holds WIDTH 8 elements of each of 4 queries and 4 keys, and VALUE_WIDTH 8 of each of 4 sums and 4
+//   values. They are CHUNKS 1 of VECTOR 8 (in float32 2 of 4, LANES * VECTOR elements apart; PLACE counts them).
 //
 //     lane           0       1       2          15
 //     elements       0-7     8-15    16-23 ...  120-127
@@ -79,7 +79,7 @@ constexpr int HEAD_STAGES = LOG2(HEAD_LANES);
 constexpr int SPAN = SUBGROUPS * TOKENS;
 
 PRIVATE(float, query, HEADS * WIDTH);
-PRIVATE(float, sum, HEADS * WIDTH);
+PRIVATE(float, sum, HEADS * VALUE_WIDTH);
 PRIVATE(float, score, SCORES);
 PRIVATE(float, exchange, SCORES);
 PRIVATE(float, top, 1);
@@ -87,11 +87,12 @@ PRIVATE(float, peak, 1);
 PRIVATE(float, mass, 1);
 PRIVATE(float, shrink, 1);
 typedef typename Head::Chunk Chunk;
+typedef typename ValueHead::Chunk ValueChunk;
 PRIVATE(Chunk, key, TOKENS * CHUNKS);
-PRIVATE(Chunk, value, TOKENS * CHUNKS);
+PRIVATE(ValueChunk, value, TOKENS * VALUE_CHUNKS);
 SHARED(float, subgroup_peak, SUBGROUPS * HEADS);
 SHARED(float, subgroup_mass, SUBGROUPS * HEADS);
-SHARED(float, subgroup_sum, SUBGROUPS * DIM);
+SHARED(float, subgroup_sum, SUBGROUPS * VALUE_DIM);
 
 EACH_THREAD {
   const int lane = TID % LANES;
@@ -100,20 +101,20 @@ EACH_THREAD {
     const INDEX at = (INDEX(row) * num_heads + kv_head * GROUP + in_group) * DIM;
     UNROLL for (int i = 0; i < WIDTH; ++i) {
       MY(query)[h * WIDTH + i] = float(queries[at + PLACE(lane, i)]) * SCALE;
-      MY(sum)[h * WIDTH + i] = 0;
     }
+    UNROLL for (int i = 0; i < VALUE_WIDTH; ++i) MY(sum)[h * VALUE_WIDTH + i] = 0;
   }
   MY(peak)[0] = LOWEST;
   MY(mass)[0] = 0;
   // Every thread group that reads the newest token stores it first, and all store the same.
   if (newest < end) {
-    const INDEX from = (INDEX(row) * num_kv_heads + kv_head) * DIM;
+    const INDEX from = INDEX(row) * num_kv_heads + kv_head;
     const INDEX to = pool_head + block_table[row_blocks + newest / BLOCK] * BLOCK + newest % BLOCK;
-    for (int unit = TID; unit < 2 * Head::STORE_UNITS; unit += THREADS) {
+    for (int unit = TID; unit < Head::STORE_UNITS + ValueHead::STORE_UNITS; unit += THREADS) {
       if (unit < Head::STORE_UNITS) {
-        Head::store((DEVICE Item*)keys, to, new_keys + from, unit);
+        Head::store((DEVICE Item*)keys, to, new_keys + from * DIM, unit);
       } else {
-        Head::store((DEVICE Item*)values, to, new_values + from, unit - Head::STORE_UNITS);
+        ValueHead::store((DEVICE Item*)values, to, new_values + from * VALUE_DIM, unit - Head::STORE_UNITS);
       }
     }
   }
@@ -122,7 +123,7 @@ BARRIER_DEVICE;
 
 // Loads a lane's elements of an iteration's tokens. Past the split's end it loads the last token again: other slots may
 // hold NaN, which a weight of 0 does not hide.
-#define READ_TOKENS(into, pool, from)                                                                  \
+#define READ_TOKENS(into, ROW, COUNT, pool, from)                                                      \
   {                                                                                                    \
     INDEX block = 0;                                                                                   \
     UNROLL for (int j = 0; j < TOKENS; ++j) {                                                          \
@@ -132,8 +133,8 @@ BARRIER_DEVICE;
       }                                                                                                \
       const int wanted = ahead + subgroup;                                                             \
       const INDEX at = block + (wanted < end ? wanted : end - 1) % BLOCK;                              \
-      UNROLL for (int c = 0; c < CHUNKS; ++c) {                                                        \
-        MY(into)[j * CHUNKS + c] = Head::load(pool, at, PLACE(lane, c * VECTOR));                      \
+      UNROLL for (int c = 0; c < COUNT; ++c) {                                                         \
+        MY(into)[j * COUNT + c] = ROW::load(pool, at, PLACE(lane, c * VECTOR));                        \
       }                                                                                                \
     }                                                                                                  \
   }
@@ -141,7 +142,7 @@ BARRIER_DEVICE;
 EACH_THREAD {
   const int lane = TID % LANES;
   const int subgroup = TID / LANES;
-  READ_TOKENS(key, keys, first - first % SPAN)
+  READ_TOKENS(key, Head, CHUNKS, keys, first - first % SPAN)
 }
 
 // All threads make the same number of iterations: lanes that left early would hang the others' shuffles.
@@ -149,7 +150,7 @@ for (int start = first - first % SPAN; start < end; start += SPAN) {
   EACH_THREAD {
     const int lane = TID % LANES;
     const int subgroup = TID / LANES;
-    READ_TOKENS(value, values, start)
+    READ_TOKENS(value, ValueHead, VALUE_CHUNKS, values, start)
     UNROLL for (int s = 0; s < SCORES; ++s) MY(score)[s] = 0;
     UNROLL for (int j = 0; j < TOKENS; ++j) {
       UNROLL for (int i = 0; i < WIDTH; ++i) {
@@ -157,7 +158,7 @@ for (int start = first - first % SPAN; start < end; start += SPAN) {
         UNROLL for (int h = 0; h < HEADS; ++h) MY(score)[h * TOKENS + j] += MY(query)[h * WIDTH + i] * k;
       }
     }
-    READ_TOKENS(key, keys, start + SPAN)  // the next iteration's, under way while this one computes
+    READ_TOKENS(key, Head, CHUNKS, keys, start + SPAN)  // the next iteration's, under way while this one computes
   }
 
   // Sum over lanes: at each stage a lane hands half of its scores over and keeps the sums of the other half. Loops with
@@ -212,15 +213,15 @@ for (int start = first - first % SPAN; start < end; start += SPAN) {
     if (ANY(MY(shrink)[0] != 1.0f)) {
       UNROLL for (int h = 0; h < HEADS; ++h) {
         const float factor = FROM_LANE(shrink, 0, h * HEAD_LANES);
-        UNROLL for (int i = 0; i < WIDTH; ++i) MY(sum)[h * WIDTH + i] *= factor;
+        UNROLL for (int i = 0; i < VALUE_WIDTH; ++i) MY(sum)[h * VALUE_WIDTH + i] *= factor;
       }
     }
     UNROLL for (int h = 0; h < HEADS; ++h) {
       UNROLL for (int j = 0; j < TOKENS; ++j) {
         const int s = h * TOKENS + j;
         const float weight = FROM_LANE(score, s % KEPT, s * LANES / SCORES);
-        UNROLL for (int i = 0; i < WIDTH; ++i) {
-          MY(sum)[h * WIDTH + i] += weight * MY(value)[j * CHUNKS + i / VECTOR].at(i % VECTOR);
+        UNROLL for (int i = 0; i < VALUE_WIDTH; ++i) {
+          MY(sum)[h * VALUE_WIDTH + i] += weight * MY(value)[j * VALUE_CHUNKS + i / VECTOR].at(i % VECTOR);
         }
       }
     }
@@ -244,18 +245,18 @@ UNROLL for (int h = 0; h < HEADS; ++h) {
     float high = LOWEST;
     for (int t = 0; t < SUBGROUPS; ++t) high = MAX(high, subgroup_peak[t * HEADS + h]);
     const float factor = EXP2(subgroup_peak[TID / LANES * HEADS + h] - high);
-    UNROLL for (int i = 0; i < WIDTH; ++i) {
-      subgroup_sum[TID / LANES * DIM + PLACE(TID % LANES, i)] = MY(sum)[h * WIDTH + i] * factor;
+    UNROLL for (int i = 0; i < VALUE_WIDTH; ++i) {
+      subgroup_sum[TID / LANES * VALUE_DIM + PLACE(TID % LANES, i)] = MY(sum)[h * VALUE_WIDTH + i] * factor;
     }
   }
   BARRIER;
   EACH_THREAD {
     if (first_head + h < GROUP) {
       const INDEX partial = INDEX(split) * num_heads + kv_head * GROUP + first_head + h;
-      for (int d = TID; d < DIM; d += THREADS) {
+      for (int d = TID; d < VALUE_DIM; d += THREADS) {
         float total = 0;
-        for (int t = 0; t < SUBGROUPS; ++t) total += subgroup_sum[t * DIM + d];
-        split_outs[partial * DIM + d] = total;
+        for (int t = 0; t < SUBGROUPS; ++t) total += subgroup_sum[t * VALUE_DIM + d];
+        split_outs[partial * VALUE_DIM + d] = total;
       }
       if (TID == 0) {
         float high = LOWEST, total = 0;

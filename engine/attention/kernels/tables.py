@@ -59,6 +59,17 @@ class LayerKind(NamedTuple):
     num_groups: int  # thread groups for each split
     tile_queries: int  # queries of a tile; 0 where the kernels cannot compute tiles
     window: int | None = None  # tokens that a query sees, itself included; None for all
+    splits_are_tiles: bool = False  # whether the kernel of tiles reads splits as well, as tiles of one row
+
+    @property
+    def tile_columns(self) -> int:
+        """Columns of `tiles`."""
+        return len(TileColumn) + 2 * self.tile_queries
+
+    @property
+    def split_columns(self) -> int:
+        """Columns of `splits`."""
+        return self.tile_columns if self.splits_are_tiles else len(SplitColumn)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +98,8 @@ class Tables:
     """The tables of one forward pass for the layers of one kind."""
 
     block_table: Ints  # (rows, blocks) block ids, rows padded with 0
-    splits: Ints  # (n, SplitColumn), n = 0 or n >= MIN_SPLITS; padded with empty splits
-    tiles: Ints  # (n, TileColumn + 2 * tile_queries); padded with empty tiles
+    splits: Ints  # (n, split_columns of the kind), n = 0 or n >= MIN_SPLITS; padded with empty splits
+    tiles: Ints  # (n, tile_columns of the kind); padded with empty tiles
     query_partials: Ints  # (max(queries, MIN_PARTIAL_ROWS), PartialColumn.TILES + k)
     num_queries: int
 

@@ -84,6 +84,15 @@ def share(stretches: list[SharedStretch], kind: LayerKind, num_queries: int) -> 
     return Tiles(np.concatenate(tables), partials.reshape(num_queries, longest))
 
 
+def single_tiles(splits: Ints, kind: LayerKind) -> Ints:
+    """Return splits of decode rows as tiles of one query each, which the row's number names."""
+    queries = np.full((len(splits), kind.tile_queries), -1)
+    queries[:, 0] = splits[:, SplitColumn.ROW]
+    limits = np.repeat(splits[:, SplitColumn.NEWEST, None] + 1, kind.tile_queries, axis=1)
+    first, end = splits[:, SplitColumn.FIRST], splits[:, SplitColumn.END]
+    return _table(splits[:, SplitColumn.ROW], first, end, queries, limits)
+
+
 def make_slice_tables(slot_ranges: tuple[SlotRange, ...], length: int, kind: LayerKind) -> Tables:
     """Lay out a prompt's slice for a kind of layers: its queries are the last `length` tokens.
 
@@ -127,8 +136,8 @@ def _slice_tiles(start: int, length: int, kind: LayerKind) -> Tiles:
     return Tiles(table[order], by_query.astype(np.int32))
 
 
-def _table(row: int, firsts: Numbers, ends: Numbers, queries: Numbers, limits: Numbers) -> Ints:
-    """Return tiles of one row of the block table; queries, limits: (tiles, tile_queries)."""
+def _table(row: int | Numbers, firsts: Numbers, ends: Numbers, queries: Numbers, limits: Numbers) -> Ints:
+    """Return tiles; row: of the block table, of all or of each; queries, limits: (tiles, tile_queries)."""
     table = np.zeros((len(firsts), len(TileColumn) + 2 * queries.shape[1]), np.int32)
     table[:, TileColumn.ROW] = row
     table[:, TileColumn.FIRST] = firsts

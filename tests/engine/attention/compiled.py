@@ -12,22 +12,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from pensieve.engine.attention.kernels.geometry import Geometry, TileGeometry
 from pensieve.engine.attention.kernels.hopper import HopperGeometry, HopperKernel
-from pensieve.engine.attention.kernels.layer_kernels import tile_kernel
 from pensieve.engine.attention.kernels.source import (
     APPEND,
     COMBINE,
     GATHER,
     LOG2_E,
     SPLIT,
-    Geometry,
     Kernel,
-    TileGeometry,
     header,
 )
 from pensieve.engine.attention.kernels.trimming import squeeze, trim
@@ -60,21 +57,23 @@ def build(
 
     watched: count races for shared memory (`watched.h`), see `races`.
     """
-    constants = geometry.constants | {"HAS_SINKS": int(has_sinks)}
+    queries = TileGeometry(geometry, "cpp", is_slice=False).queries if geometry.values_in_keys else 1
+    constants = geometry.constants | {"HAS_SINKS": int(has_sinks), "SPLIT_QUERIES": queries}
     stored = "T" if geometry.packing is None else "uint8_t"
-    functions = "".join(_function(kernel, stored) for kernel in (SPLIT, COMBINE, APPEND, GATHER))
+    kernels = (COMBINE,) if geometry.values_in_keys else (SPLIT, COMBINE, APPEND, GATHER)
+    functions = "".join(_function(kernel, stored) for kernel in kernels)
     return _compile(_text(constants, scale, dtype, functions, watched))
 
 
 def build_tiles(
     tiling: TileGeometry | HopperGeometry,
+    kernel: Kernel,
     dtype: str,
     scale: float,
     window: int | None = None,
     watched: bool = False,
 ) -> ctypes.CDLL:
     """Compile the kernel of tiles; see `build`."""
-    kernel = tile_kernel(tiling, getattr(mx, dtype))
     stored = "T" if tiling.head.packing is None else "uint8_t"
     constants = tiling.constants | {"WINDOW": window or 0}
     words = HOPPER_WORDS.read_text() if isinstance(kernel, HopperKernel) else ""

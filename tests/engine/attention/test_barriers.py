@@ -7,14 +7,18 @@ import numpy as np
 import pytest
 
 from pensieve.engine.attention.kernels import decode_tables, source
-from pensieve.engine.attention.kernels.source import Geometry
+from pensieve.engine.attention.kernels.geometry import Geometry
+from pensieve.engine.attention.kernels.source import SPLIT_TILES, TILES
 
 from .compiled import build, build_tiles, needs_compiler, races
 from .kernel_cases import Case
 
 pytestmark = needs_compiler
 
-BARRIERS = {"split": 3, "combine": 2, "tiles": 2}
+BARRIERS = {"split": 3, "combine": 2, "tiles": 4}
+
+NARROW, WIDE = Geometry(32, 2, 4), Geometry(320, 2, 4, None, 256, values_in_keys=True)
+"""The warps divide the rows of a tile, and its columns; WIDE values lie in keys."""
 
 
 def meet(monkeypatch: pytest.MonkeyPatch, geometry: Geometry) -> int:
@@ -24,7 +28,12 @@ def meet(monkeypatch: pytest.MonkeyPatch, geometry: Geometry) -> int:
     case = Case(geometry, "float32", [40, 300, 7])
     case.slot_ranges = [((0, 160), (1024, 1064)), ((0, 160), (1088, 1388)), ((2048, 2055),)]
     library = build(geometry, "float32", case.scale, has_sinks=True, watched=True)
-    libraries = [library, build_tiles(case.tiling(is_slice=False), "float32", case.scale, watched=True)]
+    kernels = (SPLIT_TILES, TILES) if geometry.values_in_keys else (TILES,)
+    tiling = case.tiling(is_slice=False)
+    libraries = [
+        library,
+        *(build_tiles(tiling, each, "float32", case.scale, watched=True) for each in kernels),
+    ]
     num_before = sum(map(races, libraries))
     result = case.compute(library, case.lay_out(), watched=True)
     np.testing.assert_allclose(result, case.expect(None, sinks=True), rtol=1e-3, atol=1e-4)
@@ -36,6 +45,10 @@ def test_threads_meet_in_shared_memory_at_barriers_only(
     monkeypatch: pytest.MonkeyPatch, dim: int, group: int
 ) -> None:
     assert meet(monkeypatch, Geometry(dim, group, 4)) == 0
+
+
+def test_threads_that_divide_columns_meet_at_barriers_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert meet(monkeypatch, WIDE) == 0
 
 
 @pytest.mark.parametrize(
@@ -55,4 +68,5 @@ def test_a_barrier_that_is_missing_is_noticed(
         return "BARRIER;".join(parts[: number + 1]) + "BARRIER;".join(parts[number + 1 :])
 
     monkeypatch.setattr(source, "_read", without)
-    assert meet(monkeypatch, Geometry(32, 2, 4)) > 0
+    is_wide = kernel == "tiles" and number in (0, 2)
+    assert meet(monkeypatch, WIDE if is_wide else NARROW) > 0

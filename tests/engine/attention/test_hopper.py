@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from pensieve.engine.attention.kernels import tiles
+from pensieve.engine.attention.kernels.geometry import Geometry, TileGeometry
 from pensieve.engine.attention.kernels.hopper import HopperGeometry
-from pensieve.engine.attention.kernels.source import Geometry, TileGeometry
 
 from ...budget import sampled
 from .compiled import needs_compiler

@@ -8,7 +8,8 @@ import pytest
 from pensieve.cache.kv import MIN_KERNEL_ELEMENTS
 from pensieve.cache.packing import Packing
 from pensieve.engine.attention.kernels import decode_tables, tiles
-from pensieve.engine.attention.kernels.source import APPEND, GATHER, Geometry
+from pensieve.engine.attention.kernels.geometry import Geometry
+from pensieve.engine.attention.kernels.source import APPEND, GATHER
 from pensieve.engine.attention.kernels.tables import SplitColumn, TileColumn, make_block_table
 from pensieve.engine.attention.shared_prefixes import last_slots
 
@@ -149,7 +150,7 @@ def check_slice(case: Case, length: int, window: int | None = None, sinks: bool 
     case.queries = case.draw(np.random.default_rng(5), 1, case.num_heads, length, dim)
     library = build(case.geometry, case.dtype, case.scale, sinks)
     result = case.compute_slice(library, length, window)
-    keys, values = (case.unpack(pool) for pool in case.pools)
+    keys, values = case.read()
     queries = from_bits(case.queries, case.dtype)[0]
     chosen = case.sinks[: case.num_heads] if sinks else None
     ranges = list(case.slot_ranges[0])
@@ -238,8 +239,8 @@ def test_a_slice_is_appended_and_gathered_through_the_blocks(packing: Packing | 
     extent = np.array([333, 0, 0, 0, 0, 0, 0, 0], np.int32)
     launch(library, GATHER, [*case.pools, table, extent, nothing], joined, (333, 2))
     for part, pool, fresh in zip(joined, case.pools, new, strict=True):
-        assert (part[0] == case.unpack(pool)[:, slots]).all()
-        assert (part[:, :, -100:] == case.unpack(case.pack(fresh))).all()
+        assert (part[0] == case.unpack(pool, 80)[:, slots]).all()
+        assert (part[:, :, -100:] == case.unpack(case.pack(fresh), 80)).all()
 
 
 def test_the_end_of_a_sequence_is_gathered_from_inside_a_block() -> None:
