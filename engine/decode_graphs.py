@@ -15,14 +15,13 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from ..cache.kv import MIN_KERNEL_ELEMENTS, ArrayPools
-from ..cache.states import ArrayStates, StateRows
 from .attention.kernels.batch_tables import BatchTables, DeviceTables, TableSource
 from .attention.kernels.paged_kernels import PagedKernels
 from .attention.kernels.tables import LayerKind, Layout, round_up
 from .attention.paged_layers import KernelDecode
 from .attention.paged_model import PagedModel
 from .attention.shared_prefixes import shared_prefixes
-from .step import DecodeRow
+from .step import SlotRange
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +34,8 @@ STEPS_BEFORE_OWN_GRAPH = 32
 MAX_FAILURES = 3
 """Graphs that may fail before graphs are given up."""
 
-Graph = Callable[..., tuple[mx.array, list[mx.array], StateRows]]
-"""A compiled forward pass: returns logits, the next write fences and states; see `DecodeGraphs._compile`."""
+Graph = Callable[..., tuple[mx.array, list[mx.array]]]
+"""A compiled forward pass: returns logits and the next write fences; see `DecodeGraphs._compile`."""
 
 
 class KindLayout(NamedTuple):
@@ -84,38 +83,33 @@ class DecodeGraphs:
         self._num_failures = 0
 
     def logits(
-        self, tokens: mx.array, rows: list[DecodeRow], pools: ArrayPools, states: ArrayStates
+        self,
+        tokens: mx.array,
+        positions: list[int],
+        slot_ranges: list[tuple[SlotRange, ...]],
+        pools: ArrayPools,
     ) -> mx.array:
-        """Feed each row's token, write its KV and its state; return the next token's logits, (rows, vocab).
+        """Feed each row's token and write its KV; return the next token's logits, (rows, vocab); lazy.
 
-        Lazy. tokens: (rows,). rows: all with a state from before their token, or all without one.
+        tokens: (rows,). positions, slot_ranges: of each row, its newest token included.
         """
-        positions, slot_ranges = [row.position for row in rows], [row.slot_ranges for row in rows]
-        before = [row.state.before for row in rows if row.state and row.state.before is not None]
-        after = [row.state.after for row in rows if row.state]
-        num_rows = round_up(len(rows), 2)
+        num_rows = round_up(len(slot_ranges), 2)
         tables = BatchTables(slot_ranges, shared_prefixes(slot_ranges), num_rows)
-        wanted = tuple(KindLayout(kind, tables.layout(kind)) for kind in self._kinds)
-        found = self._find(wanted) if len(before) == len(after) else None
+        found = self._find(tuple(KindLayout(kind, tables.layout(kind)) for kind in self._kinds))
         if found is not None:
             batch_layout, graph = found
-            num_padded = batch_layout[0].layout.num_queries
-            padded, given = _padded(tokens, positions, num_padded), states.read(before, num_padded)
+            padded = _padded(tokens, positions, batch_layout[0].layout.num_queries)
             flats = [tables.flat(kind, layout) for kind, layout in batch_layout]
             try:
-                results = graph(padded, flats, pools.arrays(), pools.write_fences, given)
-                logits, pools.write_fences, new = results
-                states.write(after, new)
-                return logits[: len(rows)]
+                logits, pools.write_fences = graph(*padded, flats, pools.arrays(), pools.write_fences)
+                return logits[: len(slot_ranges)]
             except Exception as error:  # from tracing: nothing is computed yet
                 logger.warning("a step of this model cannot be compiled, which costs speed: %s", error)
                 self._num_failures += 1
                 del self._entries[batch_layout]
-        known = states.read(before, num_rows) if before or not after else None
-        logits, new = self._forward(*_padded(tokens, positions, num_rows), tables, pools, known)
-        states.write(after, new)
+        logits = self._forward(*_padded(tokens, positions, num_rows), tables, pools)
         self._kinds = tables.kinds
-        return logits[: len(rows)]
+        return logits[: len(slot_ranges)]
 
     def _find(self, wanted: BatchLayout) -> tuple[BatchLayout, Graph] | None:
         """Return a graph for a batch of layout `wanted`, compiled now if that pays, or None."""
@@ -146,36 +140,28 @@ class DecodeGraphs:
 
     def _compile(self, batch_layout: BatchLayout) -> Graph:
         def run(
-            padded: tuple[mx.array, mx.array],
+            inputs: mx.array,
+            positions: mx.array,
             flats: list[mx.array],
             arrays: list[mx.array],
             write_fences: list[mx.array],
-            states: StateRows,
-        ) -> tuple[mx.array, list[mx.array], StateRows]:
+        ) -> tuple[mx.array, list[mx.array]]:
             pools = ArrayPools.of([spec.shape for spec in self._paged.layers], arrays, write_fences)
-            tables = TracedTables(batch_layout, flats)
-            logits, new = self._forward(*padded, tables, pools, states)
-            return logits, pools.write_fences, new
+            return self._forward(
+                inputs, positions, TracedTables(batch_layout, flats), pools
+            ), pools.write_fences
 
         return mx.compile(run)
 
     def _forward(
-        self,
-        inputs: mx.array,
-        positions: mx.array,
-        tables: TableSource,
-        pools: ArrayPools,
-        states: StateRows | None,
-    ) -> tuple[mx.array, StateRows]:
-        """Run the model, see PagedModel.run. inputs: (rows, 1). positions: (rows or more,), see Deferral.on.
-
-        Returns the logits, (rows, vocab), and the new states.
-        """
+        self, inputs: mx.array, positions: mx.array, tables: TableSource, pools: ArrayPools
+    ) -> mx.array:
+        """Run the model. inputs: (rows, 1). positions: (rows or more,), see Deferral.on."""
         offsets = positions[: len(inputs)]
         layers = [KernelDecode(spec, offsets, pools, self._kernels, tables) for spec in self._paged.layers]
         with self._paged.deferral.on(positions):
-            logits, new = self._paged.run(inputs, layers, states)
-        return logits.squeeze(1), new
+            logits, _ = self._paged.run(inputs, layers)
+        return logits.squeeze(1)
 
 
 def _padded(tokens: mx.array, positions: list[int], num_rows: int) -> tuple[mx.array, mx.array]:

@@ -11,7 +11,6 @@ from pensieve.bench.micro.bare_engine import TimedRunner
 from pensieve.bench.micro.served_steps import REPEATS, main
 from pensieve.cache.blocks import BLOCK_SIZE
 from pensieve.engine.attention.paged_model import PagedModel
-from pensieve.engine.runner import Capacity
 
 SESSIONS, SHARED, NEW, ANSWER = 2, 64, 32, 4
 SIZES = [
@@ -22,13 +21,10 @@ SIZES = [
 
 def runner_ahead(paged: PagedModel, num_tokens: int) -> TimedRunner:
     """A runner that queues a step before it reads the one before, as on a GPU."""
-    return TimedRunner(paged, Capacity(-(-num_tokens // BLOCK_SIZE)), on_host=False)
+    return TimedRunner(paged, -(-num_tokens // BLOCK_SIZE), on_host=False)
 
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module", params=["at once", "one step ahead"])
+@pytest.fixture(scope="module", params=["at once", pytest.param("one step ahead", marks=pytest.mark.slow)])
 def steps(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     file: Path = tmp_path_factory.mktemp("steps") / "steps.json"
     with pytest.MonkeyPatch.context() as patch:

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from pensieve.engine.blas import INSTALL_HINT, describe_blas
+from pensieve.engine.blas import INSTALL_HINT, better_core, describe_blas
 from pensieve.engine.loading import device as device_module
 
 
@@ -36,3 +36,14 @@ def test_without_control_groups_there_is_no_limit(tmp_path: Path) -> None:
 def test_the_blas_is_told() -> None:
     assert describe_blas("libopenblas.so.0") in ("OpenBLAS (system)", "Accelerate")
     assert describe_blas(None) == "Accelerate" or INSTALL_HINT in describe_blas(None)
+
+
+def test_openblas_uses_the_kernels_of_a_processor_that_it_does_not_know() -> None:
+    """Debian 12's took a Xeon with AVX-512 for a Prescott, whose kernels have a sixth of the speed."""
+    avx2 = {"fpu", "avx2", "fma"}
+    avx512 = avx2 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+    assert better_core("Prescott", avx512) == "SkylakeX"
+    assert better_core("Prescott", avx2) == "Haswell"
+    assert better_core("Prescott", {"fpu", "sse2"}) is None
+    assert better_core("Zen", avx512) is None
+    assert better_core("", set()) is None
