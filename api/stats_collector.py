@@ -40,11 +40,10 @@ class StatsCollector(Collector):
         )
         usage.add_metric((self._model.name, "hot"), used)
         yield usage
-        blocks = GaugeMetricFamily("pensieve_kv_blocks", "KV blocks by state", labels=("model", "state"))
-        by_state = {"active": stats.blocks_held, "cached": stats.blocks_cached, "free": stats.blocks_free}
-        for state, count in by_state.items():
-            blocks.add_metric((self._model.name, state), count)
-        yield blocks
+        blocks = {"active": stats.blocks_held, "cached": stats.blocks_cached, "free": stats.blocks_free}
+        yield self._by_state("kv_blocks", "KV blocks by state", blocks)
+        slots = {"active": stats.states_held, "cached": stats.states_cached, "free": stats.states_free}
+        yield self._by_state("state_slots", "Slots for recurrent states, by state", slots)
         uptime = time.monotonic() - self._started_s
         yield GaugeMetricFamily("pensieve_uptime_seconds", "Since the server was made", value=uptime)
 
@@ -70,6 +69,13 @@ class StatsCollector(Collector):
         )
         evictions.add_metric(("lru",), counters.evictions)
         yield evictions
+        yield self._counter("checkpoints", "Recurrent states kept for later", counters.checkpoints_taken)
+        dropped = CounterMetricFamily(
+            "pensieve_checkpoints_dropped", "Kept states given up before their KV", labels=("reason",)
+        )
+        dropped.add_metric(("evicted",), counters.checkpoints_evicted)
+        dropped.add_metric(("thinned",), counters.checkpoints_thinned)
+        yield dropped
         text = "Requests that waited for another to compute their shared prefix"
         yield CounterMetricFamily("pensieve_prefill_coalesced", text, value=counters.prefix_waits)
 
@@ -90,6 +96,12 @@ class StatsCollector(Collector):
     def _gauge(self, name: str, text: str, value: float) -> Metric:
         family = GaugeMetricFamily(f"pensieve_{name}", text, labels=("model",))
         family.add_metric((self._model.name,), value)
+        return family
+
+    def _by_state(self, name: str, text: str, counts: dict[str, int]) -> Metric:
+        family = GaugeMetricFamily(f"pensieve_{name}", text, labels=("model", "state"))
+        for state, count in counts.items():
+            family.add_metric((self._model.name, state), count)
         return family
 
     def _counter(self, name: str, text: str, value: float) -> Metric:

@@ -169,11 +169,11 @@ def _untouched(shape: LayerShape, dim: int, num_blocks: int) -> Pool:
     packing = shape.packing(dim)
     width, dtype = (dim, np.float32) if packing is None else (packing.row_bytes, np.uint8)
     size = (shape.num_kv_heads, num_blocks * BLOCK_SIZE, width)
-    rows: npt.NDArray[Any] = np.frombuffer(_pages(math.prod(size) * np.dtype(dtype).itemsize), dtype)
+    rows: npt.NDArray[Any] = np.frombuffer(pages(math.prod(size) * np.dtype(dtype).itemsize), dtype)
     return Pool(rows.reshape(size), dim, packing, np.float32)
 
 
-def _pages(num_bytes: int) -> mmap.mmap:
+def pages(num_bytes: int) -> mmap.mmap:
     """Map memory in small pages.
 
     NumPy asks for huge pages. Sequences lie far apart in a pool, so that each new one would make the kernel

@@ -7,56 +7,21 @@ Source of the idea: RadixAttention (SGLang, Zheng et al. 2023), at block grain a
 
 import heapq
 from collections import abc
-from typing import NamedTuple
 
 from .blocks import BLOCK_SIZE, BlockAllocator
-
-Edge = tuple[int, ...]
-
-
-class Node:
-    """One cached block. The edges from the root to the node spell the prefix that the block ends."""
-
-    __slots__ = ("block", "children", "edge", "last_used", "parent")
-
-    def __init__(self, parent: "Node | None", edge: Edge, block: int, now: int) -> None:
-        self.parent = parent  # None for the root and for an evicted node
-        self.edge = edge
-        self.block = block
-        self.children: dict[Edge, Node] = {}
-        self.last_used = now
-
-
-class TreePosition(NamedTuple):
-    """The last node of a prefix. The position is void once that node is evicted and has no parent."""
-
-    node: Node
-    num_blocks: int
-
-    @property
-    def blocks(self) -> list[int]:
-        """The prefix's blocks, in order."""
-        blocks, node = [], self.node
-        while node.parent is not None:
-            blocks.append(node.block)
-            node = node.parent
-        blocks.reverse()
-        return blocks
-
-    def prefix(self, num_blocks: int) -> "TreePosition":
-        """Return the position of the first `num_blocks` blocks."""
-        node = self.node
-        for _ in range(self.num_blocks - num_blocks):
-            assert node.parent is not None, "the position is void"
-            node = node.parent
-        return TreePosition(node, num_blocks)
+from .checkpoints import Checkpoints
+from .tree_nodes import Edge, Node, TreePosition
 
 
 class RadixTree:
-    """Cached prefixes. The tree holds each of its blocks; evict() frees leaves without other holders."""
+    """Cached prefixes. The tree holds each of its blocks; evict() frees leaves without other holders.
 
-    def __init__(self, allocator: BlockAllocator) -> None:
+    A node that leaves the tree loses its checkpoint.
+    """
+
+    def __init__(self, allocator: BlockAllocator, checkpoints: Checkpoints) -> None:
         self.num_blocks = 0
+        self._checkpoints = checkpoints
         self._allocator = allocator
         self._root = Node(None, (), -1, 0)
         self._clock = 0
@@ -140,6 +105,7 @@ class RadixTree:
             stack += node.children.values()
             if node is not self._root:
                 node.parent = None
+                self._checkpoints.forget(node)
                 self._allocator.leave_tree(node.block)
         self._root = Node(None, (), -1, self._clock)
         self._heap = []
@@ -158,6 +124,7 @@ class RadixTree:
 
     def _remove(self, node: Node) -> None:
         assert node.parent is not None
+        self._checkpoints.forget(node)
         parent = node.parent
         del parent.children[node.edge]
         node.parent = None

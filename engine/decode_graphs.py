@@ -15,13 +15,14 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from ..cache.kv import MIN_KERNEL_ELEMENTS, ArrayPools
+from ..cache.states import ArrayStates, StateRows
 from .attention.kernels.batch_tables import BatchTables, DeviceTables, TableSource
 from .attention.kernels.paged_kernels import PagedKernels
 from .attention.kernels.tables import LayerKind, Layout, round_up
 from .attention.paged_layers import KernelDecode
 from .attention.paged_model import PagedModel
 from .attention.shared_prefixes import shared_prefixes
-from .step import SlotRange
+from .step import DecodeRow
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +35,8 @@ STEPS_BEFORE_OWN_GRAPH = 32
 MAX_FAILURES = 3
 """Graphs that may fail before graphs are given up."""
 
-Graph = Callable[..., tuple[mx.array, list[mx.array]]]
-"""A compiled forward pass: returns logits and the next write fences; see `DecodeGraphs._compile`."""
+Graph = Callable[..., tuple[mx.array, list[mx.array], StateRows]]
+"""A compiled forward pass: returns logits, the next write fences and states; see `DecodeGraphs._compile`."""
 
 
 class KindLayout(NamedTuple):
@@ -83,33 +84,38 @@ class DecodeGraphs:
         self._num_failures = 0
 
     def logits(
-        self,
-        tokens: mx.array,
-        positions: list[int],
-        slot_ranges: list[tuple[SlotRange, ...]],
-        pools: ArrayPools,
+        self, tokens: mx.array, rows: list[DecodeRow], pools: ArrayPools, states: ArrayStates
     ) -> mx.array:
-        """Feed each row's token and write its KV; return the next token's logits, (rows, vocab); lazy.
+        """Feed each row's token, write its KV and its state; return the next token's logits, (rows, vocab).
 
-        tokens: (rows,). positions, slot_ranges: of each row, its newest token included.
+        Lazy. tokens: (rows,). rows: all with a state from before their token, or all without one.
         """
-        num_rows = round_up(len(slot_ranges), 2)
+        positions, slot_ranges = [row.position for row in rows], [row.slot_ranges for row in rows]
+        before = [row.state.before for row in rows if row.state and row.state.before is not None]
+        after = [row.state.after for row in rows if row.state]
+        num_rows = round_up(len(rows), 2)
         tables = BatchTables(slot_ranges, shared_prefixes(slot_ranges), num_rows)
-        found = self._find(tuple(KindLayout(kind, tables.layout(kind)) for kind in self._kinds))
+        wanted = tuple(KindLayout(kind, tables.layout(kind)) for kind in self._kinds)
+        found = self._find(wanted) if len(before) == len(after) else None
         if found is not None:
             batch_layout, graph = found
-            padded = _padded(tokens, positions, batch_layout[0].layout.num_queries)
+            num_padded = batch_layout[0].layout.num_queries
+            padded, given = _padded(tokens, positions, num_padded), states.read(before, num_padded)
             flats = [tables.flat(kind, layout) for kind, layout in batch_layout]
             try:
-                logits, pools.write_fences = graph(*padded, flats, pools.arrays(), pools.write_fences)
-                return logits[: len(slot_ranges)]
+                results = graph(padded, flats, pools.arrays(), pools.write_fences, given)
+                logits, pools.write_fences, new = results
+                states.write(after, new)
+                return logits[: len(rows)]
             except Exception as error:  # from tracing: nothing is computed yet
                 logger.warning("a step of this model cannot be compiled, which costs speed: %s", error)
                 self._num_failures += 1
                 del self._entries[batch_layout]
-        logits = self._forward(*_padded(tokens, positions, num_rows), tables, pools)
+        known = states.read(before, num_rows) if before or not after else None
+        logits, new = self._forward(*_padded(tokens, positions, num_rows), tables, pools, known)
+        states.write(after, new)
         self._kinds = tables.kinds
-        return logits[: len(slot_ranges)]
+        return logits[: len(rows)]
 
     def _find(self, wanted: BatchLayout) -> tuple[BatchLayout, Graph] | None:
         """Return a graph for a batch of layout `wanted`, compiled now if that pays, or None."""
@@ -140,28 +146,36 @@ class DecodeGraphs:
 
     def _compile(self, batch_layout: BatchLayout) -> Graph:
         def run(
-            inputs: mx.array,
-            positions: mx.array,
+            padded: tuple[mx.array, mx.array],
             flats: list[mx.array],
             arrays: list[mx.array],
             write_fences: list[mx.array],
-        ) -> tuple[mx.array, list[mx.array]]:
+            states: StateRows,
+        ) -> tuple[mx.array, list[mx.array], StateRows]:
             pools = ArrayPools.of([spec.shape for spec in self._paged.layers], arrays, write_fences)
-            return self._forward(
-                inputs, positions, TracedTables(batch_layout, flats), pools
-            ), pools.write_fences
+            tables = TracedTables(batch_layout, flats)
+            logits, new = self._forward(*padded, tables, pools, states)
+            return logits, pools.write_fences, new
 
         return mx.compile(run)
 
     def _forward(
-        self, inputs: mx.array, positions: mx.array, tables: TableSource, pools: ArrayPools
-    ) -> mx.array:
-        """Run the model. inputs: (rows, 1). positions: (rows or more,), see Deferral.on."""
+        self,
+        inputs: mx.array,
+        positions: mx.array,
+        tables: TableSource,
+        pools: ArrayPools,
+        states: StateRows | None,
+    ) -> tuple[mx.array, StateRows]:
+        """Run the model, see PagedModel.run. inputs: (rows, 1). positions: (rows or more,), see Deferral.on.
+
+        Returns the logits, (rows, vocab), and the new states.
+        """
         offsets = positions[: len(inputs)]
         layers = [KernelDecode(spec, offsets, pools, self._kernels, tables) for spec in self._paged.layers]
         with self._paged.deferral.on(positions):
-            logits, _ = self._paged.run(inputs, layers)
-        return logits.squeeze(1)
+            logits, new = self._paged.run(inputs, layers, states)
+        return logits.squeeze(1), new
 
 
 def _padded(tokens: mx.array, positions: list[int], num_rows: int) -> tuple[mx.array, mx.array]:

@@ -7,13 +7,13 @@ returns when its step is computed.
 
 import os
 import time
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
-from ..cache.kv import ArrayPools, HostPools, Slots
+from ..cache.kv import ArrayPools, HostPools
+from ..cache.states import ArrayStates, HostStates
 from .attention.host_attention import HostAttention
 from .attention.kernels.batch_tables import BatchTables
 from .attention.kernels.paged_kernels import PagedKernels
@@ -28,12 +28,19 @@ from .attention.paged_layers import (
     SliceSlots,
 )
 from .attention.paged_model import PagedModel
-from .attention.shared_prefixes import last_slots
 from .decode_graphs import DecodeGraphs
+from .forward_contexts import decode_context, slice_context
 from .logprobs import BatchLogprobs, compute_logprobs
 from .row_selection import take_rows
 from .sampler import sample
-from .step import DecodeRow, PrefillChunk, SlotRange, StepFailed, StepPlan, StepResult
+from .step import DecodeRow, PrefillChunk, StateSlots, StepFailed, StepPlan, StepResult
+
+
+class Capacity(NamedTuple):
+    """How much the pools of a runner hold."""
+
+    num_blocks: int  # of KV, in each layer's pools
+    num_state_slots: int = 0  # recurrent states; 0 for models without such states
 
 
 class Sampled(NamedTuple):
@@ -56,26 +63,26 @@ class StepInFlight(NamedTuple):
 
 
 class Runner:
-    """A model and its KV pools."""
+    """A model and its pools of KV and of recurrent states."""
 
     def __init__(
         self,
         paged: PagedModel,
-        num_blocks: int,
+        capacity: Capacity,
         on_host: bool,
         kernels: PagedKernels | None = None,
         mixed_tokens: int = 0,
     ) -> None:
         """Allocate the pools.
 
-        num_blocks: blocks of KV in each layer's pools.
-        on_host: keep KV in NumPy and attend there, which only MLX's CPU device can share without copying.
+        capacity: how much the pools hold.
+        on_host: keep KV and states in NumPy and attend there; only MLX's CPU device shares arrays with NumPy.
         kernels: the kernels that compute attention; None for plain MLX. Not used on the host.
         mixed_tokens: prompt tokens of a step up to which its slices and decode rows share one pass over the
-            model; 0 for a pass each. See `can_mix` for the models that allow it.
+            model; 0 for a pass each. See `choose_mixed_tokens` for the models that allow it.
         """
         self._paged = paged
-        self._num_blocks = num_blocks
+        self._capacity = capacity
         self._host = HostAttention(num_threads=os.cpu_count() or 1) if on_host else None
         self._kernels = None if on_host else kernels
         self._graphs = None if self._kernels is None else DecodeGraphs(paged, self._kernels)
@@ -84,7 +91,7 @@ class Runner:
             divide_last_layer(paged.model)
         self._in_flight: StepInFlight | None = None
         self._last_read_s = 0.0
-        self._pools = self._new_pools()
+        self._pools, self._states = self._new_pools(), self._new_states()
 
     @property
     def attention_backend(self) -> str:
@@ -95,7 +102,11 @@ class Runner:
 
     def _new_pools(self) -> ArrayPools | HostPools:
         shapes = [spec.shape for spec in self._paged.layers]
-        return (ArrayPools if self._host is None else HostPools)(shapes, self._num_blocks)
+        return (ArrayPools if self._host is None else HostPools)(shapes, self._capacity.num_blocks)
+
+    def _new_states(self) -> ArrayStates | HostStates:
+        arrays, num_slots = self._paged.state_arrays, self._capacity.num_state_slots
+        return (ArrayStates if self._host is None else HostStates)(arrays, num_slots)
 
     def _layers(self, context: ForwardContext) -> list[PagedLayer]:
         """Make the model's cache argument for a forward pass, or for a part of one."""
@@ -150,15 +161,16 @@ class Runner:
         return StepResult(step.plan.step_id, by_sequence, elapsed_s, logprobs.read() if logprobs else {})
 
     def _reset(self) -> None:
-        """Drop the step in flight and all KV: arrays of a failed evaluation cannot be trusted."""
+        """Drop the step in flight, all KV and states: arrays of a failed evaluation cannot be trusted."""
         self._in_flight = None
-        self._pools = self._new_pools()
+        self._pools, self._states = self._new_pools(), self._new_states()
 
     def _written_arrays(self) -> list[mx.array]:
         """Return the arrays whose evaluation carries out this step's writes to the pools."""
         if isinstance(self._pools, HostPools):
             return []
-        return self._pools.arrays() if self._kernels is None else self._pools.write_fences
+        written = self._pools.arrays() if self._kernels is None else self._pools.write_fences
+        return [*written, *self._states.arrays()]
 
     def _forward(self, plan: StepPlan) -> Sampled:
         rows, chunks = plan.decode, plan.prefill
@@ -182,14 +194,37 @@ class Runner:
         return Sampled(tokens, compute_logprobs(logits, rows, tokens))
 
     def logits(self, rows: list[DecodeRow]) -> mx.array:
-        """Feed each row's token and write its KV; return the next token's logits, (rows, vocab); lazy."""
+        """Feed each row's token, write its KV and its state; return the next token's logits, (rows, vocab).
+
+        Lazy on MLX pools. Rows without a state from before their token have a pass of their own: the model
+        itself knows what stands for such a state.
+        """
+        known = [row.state is None or row.state.before is not None for row in rows]
+        if len(set(known)) < 2:
+            return self._pass_logits(rows)
+        order = sorted(range(len(rows)), key=known.__getitem__)
+        first, later = order[: known.count(False)], order[known.count(False) :]
+        parts = [self._pass_logits([rows[i] for i in part]) for part in (first, later)]
+        places = sorted(range(len(rows)), key=order.__getitem__)
+        return take_rows(mx.concatenate(parts), places)
+
+    def _pass_logits(self, rows: list[DecodeRow]) -> mx.array:
+        """Do what `logits` does, in one pass."""
         tokens = self._input_tokens(rows)
-        if self._graphs is not None:
-            assert isinstance(self._pools, ArrayPools)
-            positions, slot_ranges = [row.position for row in rows], [row.slot_ranges for row in rows]
-            return self._graphs.logits(tokens, positions, slot_ranges, self._pools)
-        logits, _ = self._paged.run(tokens[:, None], self._layers(_decode_context(rows)))
-        return logits[:, -1]
+        if self._graphs is None:
+            slots = [row.state for row in rows if row.state is not None]
+            return self._run(tokens[:, None], self._layers(decode_context(rows)), slots)[:, -1]
+        assert isinstance(self._pools, ArrayPools)
+        assert isinstance(self._states, ArrayStates)
+        return self._graphs.logits(tokens, rows, self._pools, self._states)
+
+    def _run(self, inputs: mx.array, layers: list[PagedLayer], slots: list[StateSlots]) -> mx.array:
+        """Run the model from the states of `slots` to new ones; return its logits, see PagedModel.run."""
+        before = [slot.before for slot in slots if slot.before is not None]
+        logits, states = self._paged.run(inputs, layers, self._states.read(before) if before else None)
+        if states:
+            self._states.write([slot.after for slot in slots], states)
+        return logits
 
     def mixed_logits(self, rows: list[DecodeRow], chunks: list[PrefillChunk]) -> mx.array | None:
         """Do what `logits` and `prefill` do for all rows and slices, in one pass over the model.
@@ -198,12 +233,12 @@ class Runner:
         """
         tokens = [mx.array([token for chunk in chunks for token in chunk.tokens])]
         offsets = [at for chunk in chunks for at in range(chunk.start, chunk.start + len(chunk.tokens))]
-        slices = [(self._layers(_slice_context(chunk)), len(chunk.tokens)) for chunk in chunks]
+        slices = [(self._layers(slice_context(chunk)), len(chunk.tokens)) for chunk in chunks]
         decode = None
         if rows:
             tokens.append(self._input_tokens(rows))
             offsets += [row.position for row in rows]
-            decode = self._layers(_decode_context(rows))
+            decode = self._layers(decode_context(rows))
         layers = mixed_layers(self._paged.layers, mx.array(offsets), slices, decode)
         logits, _ = self._paged.run(mx.concatenate(tokens)[:, None], layers)
         return logits[:, -1] if rows else None
@@ -226,31 +261,7 @@ class Runner:
         )
 
     def prefill(self, chunk: PrefillChunk) -> None:
-        """Write the KV of a prompt's slice; lazy on MLX pools."""
+        """Write the KV of a prompt's slice, and the state after it; lazy on MLX pools."""
+        slots = [] if chunk.state is None else [chunk.state]
         # The logits are not read, and MLX is lazy: the projection to the vocabulary is never computed.
-        self._paged.run(mx.array([chunk.tokens]), self._layers(_slice_context(chunk)))
-
-
-def _decode_context(rows: list[DecodeRow]) -> ForwardContext:
-    """Return the context of a decode batch."""
-    return ForwardContext(
-        offsets=mx.array([row.position for row in rows]),
-        slots=np.array([row.slot_ranges[-1][1] - 1 for row in rows], np.int32),
-        slot_ranges=[row.slot_ranges for row in rows],
-        samples=True,
-    )
-
-
-def _slice_context(chunk: PrefillChunk) -> ForwardContext:
-    """Return the context of a prompt's slice alone."""
-    return ForwardContext(
-        offsets=mx.array([chunk.start]),
-        slots=_list_slots(last_slots(chunk.slot_ranges, len(chunk.tokens))),
-        slot_ranges=[chunk.slot_ranges],
-        samples=False,
-    )
-
-
-def _list_slots(slot_ranges: Iterable[SlotRange]) -> Slots:
-    """Return every slot of `slot_ranges`, in order."""
-    return np.concatenate([np.arange(first, end, dtype=np.int32) for first, end in slot_ranges])
+        self._run(mx.array([chunk.tokens]), self._layers(slice_context(chunk)), slots)

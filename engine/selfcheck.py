@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.models.cache import ArraysCache, CacheList, RotatingKVCache, make_prompt_cache
 
-from ..cache.blocks import BLOCK_SIZE, BlockTable
+from ..cache.blocks import BLOCK_SIZE
 from ..cache.kv import ArrayPools, LayerShape
 from ..cache.packing import UNQUANTISED
 from .attention.array_attention import AttentionParams, attend_arrays
@@ -19,8 +19,9 @@ from .attention.kernels.paged_kernels import LayerPools, PagedKernels, find_kern
 from .attention.paged_layers import AttentionSpec
 from .attention.paged_model import PagedModel
 from .attention.shared_prefixes import shared_prefixes
-from .runner import Runner
-from .step import DecodeRow, PrefillChunk, SamplingParams, SlotRange
+from .runner import Capacity, Runner
+from .step import SlotRange
+from .trial_sequence import TrialSequence, state_slots
 
 logger = logging.getLogger(__name__)
 
@@ -139,19 +140,18 @@ def logits_error(paged: PagedModel, on_host: bool, kernels: PagedKernels | None 
     Raises what the model raises when it cannot work on paged KV.
     """
     paged = replace(paged, layers=[with_trial_window(spec) for spec in paged.layers])
-    runner = Runner(paged, num_blocks=8, on_host=on_host, kernels=kernels)
+    capacity = Capacity(8, state_slots(paged, len(PROMPTS)))
+    runner = Runner(paged, capacity, on_host=on_host, kernels=kernels)
     rows, references = [], []
     for seq_id, (blocks, length) in enumerate(PROMPTS):
-        table = BlockTable()
-        table.extend(blocks)
-        tokens = [(seq_id + 7919 * i) % paged.vocab_size for i in range(length)]
-        cut, last = length // 2, length - 1
-        runner.prefill(PrefillChunk(seq_id, tokens[:cut], 0, table.slot_ranges(cut)))
-        runner.prefill(PrefillChunk(seq_id, tokens[cut:last], cut, table.slot_ranges(last)))
-        rows.append(DecodeRow(seq_id, tokens[last], last, table.slot_ranges(last + 1), SamplingParams()))
-        references.append(paged.model(mx.array([tokens]), cache=reference_caches(paged))[0, -1])
+        sequence = TrialSequence(paged, seq_id, blocks)
+        for start, end in pairwise([0, length // 2, length - 1]):
+            runner.prefill(sequence.chunk(start, end))
+        rows.append(sequence.row(length - 1))
+        tokens = mx.array([sequence.tokens(0, length)])
+        references.append(paged.model(tokens, cache=reference_caches(paged))[0, -1])
     expected = mx.stack(references)
-    # Three times: the third time, where there are kernels, the pass is a compiled graph.
+    # Three times from the same states: the third time, where there are kernels, the pass is a compiled graph.
     errors = [largest_distance(runner.logits(rows), expected) for _ in range(3)]
     return _largest(errors) / tolerance(paged, expected.dtype)
 
@@ -181,24 +181,21 @@ def logits_mismatch(paged: PagedModel, kernels: PagedKernels) -> float:
 
 def _trial_logits(paged: PagedModel, kernels: PagedKernels | None) -> mx.array:
     """Decode given tokens; return the logits of each step and row, (steps, rows, vocab)."""
-    num_rows, size = len(TRIAL_LENGTHS), max(TRIAL_LENGTHS) + TRIAL_STEPS
-    blocks = -(-size // BLOCK_SIZE)
-    runner = Runner(paged, num_rows * blocks, on_host=False, kernels=kernels)
-    tables = [BlockTable() for _ in TRIAL_LENGTHS]
-    tokens = [[(row + 7919 * i) % paged.vocab_size for i in range(size)] for row in range(num_rows)]
-    for row, (table, length) in enumerate(zip(tables, TRIAL_LENGTHS, strict=True)):
-        table.extend([row + num_rows * i for i in range(blocks)])
+    num_rows = len(TRIAL_LENGTHS)
+    blocks = -(-(max(TRIAL_LENGTHS) + TRIAL_STEPS) // BLOCK_SIZE)
+    capacity = Capacity(num_rows * blocks, state_slots(paged, num_rows))
+    runner = Runner(paged, capacity, on_host=False, kernels=kernels)
+    sequences = []
+    for row, length in enumerate(TRIAL_LENGTHS):
+        sequence = TrialSequence(paged, row, [row + num_rows * i for i in range(blocks)])
         for start, end in pairwise([0, length // 2, length - 1]):
             if end > start:
-                runner.prefill(PrefillChunk(row, tokens[row][start:end], start, table.slot_ranges(end)))
+                runner.prefill(sequence.chunk(start, end))
+        sequences.append(sequence)
     steps = []
-    for step in range(TRIAL_STEPS):
-        ends = [(row, length + step) for row, length in enumerate(TRIAL_LENGTHS)]
-        rows = [
-            DecodeRow(row, tokens[row][end - 1], end - 1, tables[row].slot_ranges(end), SamplingParams())
-            for row, end in ends
-        ]
-        steps.append(runner.logits(rows))
+    for step in range(-1, TRIAL_STEPS - 1):
+        pairs = zip(sequences, TRIAL_LENGTHS, strict=True)
+        steps.append(runner.logits([sequence.row(length + step) for sequence, length in pairs]))
         mx.async_eval(steps[-1])
     return mx.stack(steps)
 

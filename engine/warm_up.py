@@ -4,9 +4,11 @@ On a GPU, MLX compiles many of its operations when they first run, 3 to 5 s each
 on a new machine waited for them. MLX keeps what it has compiled as files. Log-probabilities are left out.
 """
 
+from itertools import repeat
+
 from ..cache.blocks import BLOCK_SIZE
-from .runner import Runner
-from .step import DecodeRow, PrefillChunk, SamplingParams, StepPlan
+from .runner import Capacity, Runner
+from .step import DecodeRow, PrefillChunk, SamplingParams, StateSlots, StepPlan
 
 SAMPLINGS = (
     SamplingParams(),
@@ -19,16 +21,25 @@ BATCHES = (1, 3)
 """Rows: a batch of one row takes operations of its own in places."""
 
 
-def warm_up(runner: Runner, vocab_size: int, num_blocks: int) -> None:
-    """Run steps of every kind. Writes to slots of blocks that no sequence holds yet. Raises StepFailed."""
-    runner.step(StepPlan(0, prefill=[PrefillChunk(0, [0] * (BLOCK_SIZE - 1), 0, ((0, BLOCK_SIZE - 1),))]))
-    runner.drain()
+def warm_up(runner: Runner, vocab_size: int, capacity: Capacity) -> None:
+    """Run steps of every kind. Writes to slots that no sequence holds yet, of KV and of states.
+
+    capacity: that of `runner`, with two state slots or more, or none. Raises StepFailed.
+    """
+    num_blocks, num_slots = capacity
+    prompt = [0] * (BLOCK_SIZE - 1)
+    begun: list[StateSlots | None] = [StateSlots(None, 0), StateSlots(0, 1)] if num_slots else [None]
+    for state in begun:
+        runner.step(StepPlan(0, prefill=[PrefillChunk(0, prompt, 0, ((0, len(prompt)),), state)]))
+        runner.drain()
+    # All rows start from the state in slot 0, and leave theirs in slots of their own.
+    states: list[StateSlots | None] = [StateSlots(0, slot) for slot in range(1, num_slots)]
     masks = (None, b"\xff" * -(-vocab_size // 8))
     plans = [(sampling, rows, mask) for sampling in SAMPLINGS for rows in BATCHES for mask in masks]
     for step_id, (sampling, num_rows, mask) in enumerate(plans, 1):
         rows = [
-            DecodeRow(row, 0, 0, ((row * BLOCK_SIZE, row * BLOCK_SIZE + 1),), sampling, mask)
-            for row in range(min(num_rows, num_blocks))
+            DecodeRow(row, 0, 0, ((row * BLOCK_SIZE, row * BLOCK_SIZE + 1),), sampling, mask, state)
+            for row, state in zip(range(min(num_rows, num_blocks)), states or repeat(None), strict=False)
         ]
         runner.step(StepPlan(step_id, decode=rows))
         runner.drain()

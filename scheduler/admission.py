@@ -79,6 +79,8 @@ class Admission:
             if not producer.is_prefilling and producer.num_committed_tokens >= producer.num_prompt_tokens - 1:
                 continue
             num_shared = shared_prefix_length(sequence.tokens, producer.tokens, num_cached)
+            if num_shared:
+                num_shared = self._kv_cache.states.shared_checkpoint(producer, num_shared)
             if num_shared > max(num_cached, producer.num_committed_tokens):
                 self._counters.prefix_waits += sequence.prefix_wait is None
                 sequence.prefix_wait = PrefixWait(producer, num_shared)

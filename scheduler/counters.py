@@ -15,6 +15,9 @@ class Counters:
     prefix_cache_hits: int = 0  # tokens found there
     prefix_waits: int = 0  # sequences that waited for another one to compute a prefix that both share
     evictions: int = 0  # blocks taken from the prefix tree
+    checkpoints_taken: int = 0  # recurrent states given to the prefix tree
+    checkpoints_evicted: int = 0  # of these, dropped because state slots ran short
+    checkpoints_thinned: int = 0  # of these, dropped because later ones of their path made up for them
     preemptions: int = 0
     failed_steps: int = 0  # including steps in which the engine died
     steps: int = 0

@@ -1,4 +1,7 @@
-"""KV memory as sequences use it: the blocks that they hold, and the tree of prefixes that they share."""
+"""KV memory as sequences use it: the blocks that they hold, and the tree of prefixes that they share.
+
+Where a model has recurrent states too, a prefix is of use only as far as a state of it is kept.
+"""
 
 import logging
 
@@ -6,42 +9,47 @@ from ..cache.blocks import BLOCK_SIZE, BlockAllocator
 from ..cache.radix import RadixTree
 from .counters import Counters
 from .sequence import Sequence
+from .state_manager import StateManager
 
 logger = logging.getLogger(__name__)
 
 
 class KVCacheManager:
-    """Block allocator and prefix tree.
+    """Block allocator, prefix tree, and recurrent states.
 
     The manager evicts blocks that only the tree holds, but takes no block from a sequence: its caller decides
     which sequence is preempted.
     """
 
-    def __init__(self, num_blocks: int, counters: Counters) -> None:
+    def __init__(self, num_blocks: int, counters: Counters, num_state_slots: int = 0) -> None:
         self.allocator = BlockAllocator(num_blocks)
-        self.tree = RadixTree(self.allocator)
+        self.states = StateManager(num_state_slots, counters)
+        self.tree = RadixTree(self.allocator, self.states.checkpoints)
         self._counters = counters
 
     def num_cached_tokens(self, sequence: Sequence) -> int:
-        """Return how many of the tokens of `sequence` have their KV cached now, and mark it as used.
+        """Return how many of the tokens of `sequence` need not be computed now, and mark their KV as used.
 
         `sequence` holds no blocks. The next lookup begins where this one has ended.
         """
         sequence.tree_position = self.tree.match(sequence.tokens, sequence.tree_position)
-        return sequence.tree_position.num_blocks * BLOCK_SIZE
+        return self.states.resumable(sequence.tree_position).num_blocks * BLOCK_SIZE
 
     def allocate(self, sequence: Sequence, watermark: int) -> bool:
         """Give `sequence`, which holds no blocks, its cached prefix's blocks, if the rest will fit too.
 
         watermark: blocks, free or evictable, that must stay available to other sequences.
-        Returns False, allocating nothing, when the tokens do not fit.
+        Returns False, allocating nothing, when the tokens or the sequence's states do not fit.
         """
+        if not self.states.has_room(sequence):
+            return False
         num_available = self.allocator.num_free + self.allocator.num_cached - watermark
         refused_at = sequence.num_available_at_refusal
         if refused_at is not None and num_available <= refused_at:
             return False  # without a lookup: no more blocks are available than at the last refusal
-        sequence.tree_position = self.tree.match(sequence.tokens, sequence.tree_position)
-        cached = sequence.tree_position.blocks
+        known = sequence.tree_position = self.tree.match(sequence.tokens, sequence.tree_position)
+        resumed = self.states.resumable(known)
+        cached = resumed.blocks
         # Evictable blocks of the prefix itself cannot be evicted to make room for the rest.
         num_available -= self.allocator.num_unshared(cached)
         num_missing = sequence.block_table.num_missing(len(sequence.tokens)) - len(cached)
@@ -53,6 +61,8 @@ class KVCacheManager:
             return False
         self.allocator.share(cached)
         sequence.block_table.extend(cached)
+        self.states.start(sequence, known, resumed)
+        sequence.tree_position = resumed  # what is computed anew begins there
         sequence.num_computed_tokens = sequence.num_committed_tokens = len(cached) * BLOCK_SIZE
         sequence.num_available_at_refusal = None
         return True
@@ -80,9 +90,11 @@ class KVCacheManager:
             blocks = sequence.block_table.blocks[:num_full]
             sequence.tree_position = self.tree.insert(sequence.tokens, blocks, sequence.tree_position)
         sequence.num_committed_tokens = num_tokens
+        self.states.commit(sequence)
 
     def free(self, sequence: Sequence) -> None:
-        """Free the sequence's blocks. Blocks already in the prefix tree stay cached."""
+        """Free the sequence's blocks and states. What is in the prefix tree already stays cached."""
+        self.states.free(sequence)
         sequence.num_computed_tokens = sequence.num_committed_tokens = 0
         sequence.tree_position = None
         self.allocator.release(sequence.block_table.clear())

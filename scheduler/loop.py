@@ -25,9 +25,17 @@ MAX_FAILURES = 5
 class SchedulerLoop:
     """Owns the scheduler and drives the engine. Callers `submit()` requests; the task `run()` steps."""
 
-    def __init__(self, engine: Engine, config: SchedulerConfig, num_blocks: int, max_context: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        config: SchedulerConfig,
+        num_blocks: int,
+        max_context: int,
+        num_state_slots: int = 0,
+    ) -> None:
+        """num_state_slots: slots for recurrent states; 0 for models without them."""
         self._engine = engine
-        self._scheduler = Scheduler(config, num_blocks, max_context)
+        self._scheduler = Scheduler(config, num_blocks, max_context, num_state_slots)
         self._token_streams: dict[Sequence, TokenStream] = {}
         self._arrived = asyncio.Event()
         self._step_started_s: float | None = None

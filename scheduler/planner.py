@@ -2,7 +2,7 @@
 
 import logging
 
-from ..engine.step import DecodeRow, PrefillChunk, StepPlan
+from ..engine.step import DecodeRow, PrefillChunk, StateSlots, StepPlan
 from .admission import Admission
 from .constraint import allowed_tokens
 from .counters import Counters
@@ -39,8 +39,11 @@ class Planner:
             if sequence.is_prefilling:
                 continue
             num_tokens = len(sequence.tokens) + sequence.num_pending_tokens
-            if num_tokens < sequence.max_length and self._reserve(sequence, num_tokens, plan):
-                plan.decode.append(_row(sequence, num_tokens))
+            if num_tokens >= sequence.max_length or not self._kv_cache.states.may_decode(sequence):
+                continue
+            if self._reserve(sequence, num_tokens, plan):
+                state = self._kv_cache.states.advance(sequence, num_tokens)
+                plan.decode.append(_row(sequence, num_tokens, state))
                 sequence.num_computed_tokens = num_tokens
                 sequence.num_pending_tokens += 1
 
@@ -50,10 +53,10 @@ class Planner:
             start, end = sequence.num_computed_tokens, sequence.num_computed_tokens + num_tokens
             is_running = sequence.status is SequenceStatus.RUNNING  # an earlier slice may have preempted it
             if is_running and self._reserve(sequence, end, plan):
-                chunk = PrefillChunk(
-                    sequence.seq_id, sequence.tokens[start:end], start, sequence.block_table.slot_ranges(end)
-                )
-                plan.prefill.append(chunk)
+                slot_ranges = sequence.block_table.slot_ranges(end)
+                state = self._kv_cache.states.advance(sequence, end)
+                tokens = sequence.tokens[start:end]
+                plan.prefill.append(PrefillChunk(sequence.seq_id, tokens, start, slot_ranges, state))
                 sequence.num_computed_tokens = end
 
     def _reserve(self, sequence: Sequence, num_tokens: int, plan: StepPlan) -> bool:
@@ -88,11 +91,16 @@ class Planner:
         plan.prefill[:] = [chunk for chunk in plan.prefill if chunk.seq_id != sequence.seq_id]
 
 
-def _row(sequence: Sequence, num_tokens: int) -> DecodeRow:
+def _row(sequence: Sequence, num_tokens: int, state: StateSlots | None) -> DecodeRow:
     """Return the row that feeds the last of `num_tokens`; without a mask while that token is pending."""
-    request, position = sequence.request, num_tokens - 1
-    slot_ranges = sequence.block_table.slot_ranges(num_tokens)
-    if sequence.num_pending_tokens:
-        return DecodeRow(sequence.seq_id, None, position, slot_ranges, request.sampling)
-    allowed = allowed_tokens(request.constraint)
-    return DecodeRow(sequence.seq_id, sequence.tokens[-1], position, slot_ranges, request.sampling, allowed)
+    request, slot_ranges = sequence.request, sequence.block_table.slot_ranges(num_tokens)
+    is_pending = sequence.num_pending_tokens > 0
+    return DecodeRow(
+        sequence.seq_id,
+        None if is_pending else sequence.tokens[-1],
+        num_tokens - 1,
+        slot_ranges,
+        request.sampling,
+        None if is_pending else allowed_tokens(request.constraint),
+        state,
+    )

@@ -11,6 +11,7 @@ run in the order of their plans: the old owner's last write to a block comes bef
     ├── Recovery         requeues all sequences after a failed step
     ├── RequestQueues    state: the waiting and the running sequences
     └── KVCacheManager   state: blocks and the prefix tree
+        └── StateManager slots of recurrent states, and the tree's checkpoints
 """
 
 import logging
@@ -39,10 +40,13 @@ logger = logging.getLogger(__name__)
 class Scheduler:
     """Plans steps and takes their results. Sequences may be added and ended between any two calls."""
 
-    def __init__(self, config: SchedulerConfig, num_blocks: int, max_context: int) -> None:
+    def __init__(
+        self, config: SchedulerConfig, num_blocks: int, max_context: int, num_state_slots: int = 0
+    ) -> None:
+        """num_state_slots: slots for recurrent states; 0 for models without them."""
         self.max_context = min(max_context, num_blocks * BLOCK_SIZE)
         self.counters = Counters()
-        self.kv_cache = KVCacheManager(num_blocks, self.counters)
+        self.kv_cache = KVCacheManager(num_blocks, self.counters, num_state_slots)
         self.queues = RequestQueues(self.kv_cache)
         self.config = config
         self._cost = StepCost()
@@ -67,12 +71,12 @@ class Scheduler:
         return self.queues.running
 
     def num_cached_tokens(self, sequence: Sequence) -> int:
-        """Return how many of the first tokens of `sequence`, which waits, have their KV cached now."""
+        """Return how many of the first tokens of `sequence`, which waits, need not be computed now."""
         return self.kv_cache.num_cached_tokens(sequence)
 
     def stats(self, current_step_s: float, engine_error: str | None) -> Stats:
         """Return a snapshot. Its last two fields come from the caller, which has a clock and the engine."""
-        allocator = self.kv_cache.allocator
+        allocator, states = self.kv_cache.allocator, self.kv_cache.states.slots
         return Stats(
             num_running=len(self.queues.running),
             num_waiting=len(self.queues.waiting),
@@ -80,6 +84,10 @@ class Scheduler:
             blocks_free=allocator.num_free,
             blocks_cached=allocator.num_cached,
             blocks_held=allocator.num_held,
+            states_total=states.num_slots,
+            states_free=states.num_free,
+            states_cached=states.num_cached,
+            states_held=states.num_held,
             counters=replace(self.counters),
             current_step_s=current_step_s,
             engine_error=engine_error,
@@ -203,3 +211,4 @@ class Scheduler:
         sequence.first_sample_step = self.counters.steps + 1
         if sequence.status is SequenceStatus.RUNNING:
             sequence.num_computed_tokens = len(sequence.tokens) - 1
+            self.kv_cache.states.go_back(sequence)

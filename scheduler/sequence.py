@@ -5,9 +5,10 @@ from enum import Enum
 from typing import Literal
 
 from ..cache.blocks import BLOCK_SIZE, BlockTable
-from ..cache.radix import TreePosition
+from ..cache.tree_nodes import TreePosition
 from ..engine.step import SamplingParams, TokenLogprobs
 from .constraint import Constraint
+from .sequence_states import SequenceStates
 
 FinishReason = Literal["stop", "length", "abort", "error"]
 
@@ -60,6 +61,7 @@ class Sequence:
     status: SequenceStatus = SequenceStatus.WAITING
     finish_reason: FinishReason | None = None
     block_table: BlockTable = field(default_factory=BlockTable)
+    states: SequenceStates = field(default_factory=SequenceStates)
     num_computed_tokens: int = 0  # tokens whose KV is written, or will be by a queued step
     num_committed_tokens: int = 0  # tokens whose KV is written by a step that has ended well
     num_pending_tokens: int = 0  # tokens that queued steps sample, not yet known here
@@ -94,6 +96,19 @@ class Sequence:
         """Whether `num_prefill_tokens` is above 0."""
         return len(self.tokens) - 1 > self.num_computed_tokens
 
+    @property
+    def num_slice_tokens(self) -> int:
+        """Tokens that the next slice may have: it ends where a checkpoint is wanted, or earlier."""
+        places = self.states.places
+        return places[0] - self.num_computed_tokens if places else self.num_prefill_tokens
+
+    def position_at(self, num_tokens: int) -> TreePosition | None:
+        """Return where the prefix of `num_tokens`, full blocks, ends in the tree; None if that is unknown."""
+        known, num_blocks = self.tree_position, num_tokens // BLOCK_SIZE
+        if known is None or known.node.parent is None or known.num_blocks < num_blocks:
+            return None
+        return known.prefix(num_blocks)
+
 
 @dataclass(frozen=True, slots=True)
 class PrefixWait:
@@ -113,10 +128,7 @@ class PrefixWait:
     @property
     def position(self) -> TreePosition | None:
         """Where the shared prefix ends in the prefix tree; None where the producer does not know it."""
-        known, num_blocks = self.producer.tree_position, self.num_tokens // BLOCK_SIZE
-        if known is None or known.node.parent is None or known.num_blocks < num_blocks:
-            return None
-        return known.prefix(num_blocks)
+        return self.producer.position_at(self.num_tokens)
 
 
 @dataclass(slots=True)

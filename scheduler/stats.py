@@ -15,6 +15,10 @@ class Stats:
     blocks_free: int
     blocks_cached: int  # kept for reuse only; may be evicted
     blocks_held: int  # in use by sequences
+    states_total: int  # slots for recurrent states; 0 for models without them
+    states_free: int
+    states_cached: int  # checkpoints that no sequence uses; may be evicted
+    states_held: int  # in use by sequences
     counters: Counters  # a copy: later steps do not change it
     current_step_s: float  # how long the step under way has taken, 0 when idle
     engine_error: str | None  # why the engine is down, None while it is well

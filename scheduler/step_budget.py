@@ -69,7 +69,7 @@ class StepBudget:
 
     def _slice(self, sequence: Sequence, limit_s: float) -> int:
         """Return how many tokens of `sequence` the step may compute beside what it has already."""
-        wanted, start = sequence.num_prefill_tokens, sequence.num_computed_tokens
+        wanted, start = sequence.num_slice_tokens, sequence.num_computed_tokens
         room = min(self._num_tokens, self._cost.known_tokens - self._load.tokens)
         if room <= 0:
             return 0

@@ -1,6 +1,6 @@
 """Writes the documents' tables from the code: `python scripts/docs.py`, or with --check only compares.
 
-A table stands between `<!-- NAME -->` and `<!-- end -->`.
+A table stands between `<!-- NAME -->` and `<!-- end -->`; docs/models.md is written whole.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ from pensieve.engine.loading.memory_plan import make_plan
 from pensieve.engine.loading.model_error import ModelError
 from pensieve.engine.loading.model_info import ModelInfo, kv_bytes_per_token
 from pensieve.engine.step import SamplingParams
+from pensieve.tests.families import document
 
 ROOT = Path(__file__).parent.parent
 
@@ -113,11 +114,11 @@ def make_table(name: str) -> str:
 
 def main() -> int:
     """Write all tables; with --check, return 1 when a document differs from the code."""
+    texts = {path: render(path.read_text(encoding="utf-8"), names) for path, names in DOCUMENTS.items()}
+    texts[ROOT / "docs" / "models.md"] = document.render()
     differ = False
-    for path, names in DOCUMENTS.items():
-        text = path.read_text(encoding="utf-8")
-        fresh = render(text, names)
-        differ = differ or fresh != text
+    for path, fresh in texts.items():
+        differ = differ or not path.exists() or fresh != path.read_text(encoding="utf-8")
         if "--check" not in sys.argv:
             path.write_text(fresh, encoding="utf-8")
     return int(differ and "--check" in sys.argv)

@@ -7,7 +7,7 @@ ever, which hid real bugs (a corrupted KV cache answered the same as a sound one
 import itertools
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import mlx.core as mx
 import mlx_lm.utils
@@ -17,9 +17,13 @@ from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from pensieve.engine.attention.paged_model import probe
-from pensieve.engine.runner import Runner
+from pensieve.engine.runner import Capacity, Runner
 
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+
+LETTERS = "etaoinshrdlucmfw"
+
+Weights: TypeAlias = dict[str, Any]
 
 WINDOW = 40
 """Tokens that a layer with a window sees in these models; not a multiple of a block."""
@@ -68,7 +72,7 @@ def write_model(
     head_dim: int = 32,
     vocab: int = 512,
     seed: int = 0,
-    letters: str = "etaoinshrdlucmfw",
+    letters: str = LETTERS,
 ) -> Path:
     """Write a float32 model (llama, qwen3, gemma3_text, …) with a byte-level tokenizer into `folder`.
 
@@ -95,26 +99,52 @@ def write_model(
     }
     if model_type in WINDOWED:
         config |= {"sliding_window": WINDOW} | WINDOWED[model_type]
+    return write_folder(folder, config, random_weights(config, seed), vocab, letters)
+
+
+def write_folder(
+    folder: Path, config: dict[str, Any], weights: Weights, vocab: int, letters: str = LETTERS
+) -> Path:
+    """Write a model of given weights with a byte-level tokenizer of at most `vocab` tokens into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", config)
     write_tokenizer(folder, vocab, letters)
-    save_file(random_weights(config, seed), folder / "model.safetensors", metadata={"format": "mlx"})
+    save_file(weights, folder / "model.safetensors", metadata={"format": "mlx"})
     return folder
 
 
-def random_weights(config: dict[str, Any], seed: int) -> dict[str, np.ndarray[Any, Any]]:
-    """Make the named weights that the model of `config` needs; norms stay at one; MLX draws the biases."""
+def random_weights(
+    config: dict[str, Any], seed: int, scale: float = 0.35, vector_noise: float = 0.0
+) -> Weights:
+    """Make the named weights that the model of `config` needs.
+
+    scale: the standard deviation of matrices.
+    vector_noise: that of what is added to vectors, such as norms and biases, which MLX has filled.
+    """
     model_class, args_class = mlx_lm.utils._get_classes(config)
     rng = np.random.default_rng(seed)
     mx.random.seed(seed)
-    weights = {}
+    weights: Weights = {}
     parameters: Any = tree_flatten(model_class(args_class.from_dict(config)).parameters())
     for name, initial in parameters:
-        shape: tuple[int, ...] = initial.shape
-        drawn = 0.35 * rng.standard_normal(shape, dtype=np.float32)
-        is_kept = len(shape) == 1 and not name.endswith("sinks")
-        weights[name] = np.array(initial, dtype=np.float32) if is_kept else drawn
+        if not mx.issubdtype(initial.dtype, mx.floating):
+            weights[name] = _random_codes(np.array(initial), rng)
+            continue
+        drawn = rng.standard_normal(initial.shape, dtype=np.float32)
+        is_kept = initial.ndim < 2 and not name.endswith("sinks")
+        new = np.array(initial, dtype=np.float32) + vector_noise * drawn if is_kept else scale * drawn
+        weights[name] = np.asarray(new, np.float16 if initial.dtype == mx.float16 else np.float32)
     return weights
+
+
+def _random_codes(initial: np.ndarray[Any, Any], rng: np.random.Generator) -> Any:
+    """Draw packed weights: words of quantised ones, bytes of four ternary ones; keep other integers."""
+    if initial.dtype == np.uint32:
+        return rng.integers(0, 2**32, initial.shape, dtype=np.uint32)
+    if initial.dtype == np.uint8:
+        digits = rng.integers(0, 3, (4, *initial.shape), dtype=np.uint8)
+        return digits[0] | digits[1] << 2 | digits[2] << 4 | digits[3] << 6
+    return initial
 
 
 def write_tokenizer(folder: Path, vocab: int, letters: str) -> None:
@@ -148,4 +178,4 @@ def write_json(path: Path, value: object) -> None:
 
 def build_random(folder: Path, num_blocks: int, on_host: bool) -> tuple[Runner, None]:
     """Make the runner of a model that `write_model` wrote, for an engine's process."""
-    return Runner(probe(mlx_lm.utils.load_model(folder)[0], 16), num_blocks, on_host), None
+    return Runner(probe(mlx_lm.utils.load_model(folder)[0], 16), Capacity(num_blocks), on_host), None

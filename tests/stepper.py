@@ -36,13 +36,19 @@ class Stepper:
         for _ in range(100_000):
             if not self.scheduler.has_work:
                 return
-            try:
+            if recovers:
+                self.step_or_recover()
+            else:
                 self.step()
-            except StepFailed:
-                if not recovers:
-                    raise
-                self.scheduler.fail()
         raise AssertionError("the scheduler makes no progress")
+
+    def step_or_recover(self) -> None:
+        """Step; where the step fails, recover."""
+        try:
+            self.step()
+        except StepFailed:
+            self.scheduler.fail()
+            self._check()
 
     def _check(self) -> None:
         """Every held block is held by a running sequence, and every committed token is computed."""
@@ -53,3 +59,13 @@ class Stepper:
         assert all(
             sequence.num_committed_tokens <= sequence.num_computed_tokens for sequence in queues.running
         )
+        self._check_states()
+
+    def _check_states(self) -> None:
+        """Every held state slot is held by a running sequence, and every cached one by the tree."""
+        queues, states = self.scheduler.queues, self.scheduler.kv_cache.states
+        held = {state.slot for sequence in queues.running for state in sequence.states.all}
+        assert states.slots.num_held == len(held)
+        assert not any(sequence.states.all for sequence in queues.waiting)
+        assert len({one.slot for one in states.checkpoints} | held) == states.slots.num_cached + len(held)
+        assert all(one.node.checkpoint is one for one in states.checkpoints)

@@ -151,7 +151,9 @@ def serve(
         model = engine.start(build, planned, engine_config)
         say(f"attends  with {model.attention}")
         scheduler_config = scheduler_config.with_step_tokens(model.step_tokens)
-        scheduler = SchedulerLoop(engine, scheduler_config, model.num_blocks, model.max_context)
+        scheduler = SchedulerLoop(
+            engine, scheduler_config, model.num_blocks, model.max_context, model.num_state_slots
+        )
         run_server(build_server(server_config, scheduler, model, tokenizer, listener), listener)
 
 

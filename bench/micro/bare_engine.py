@@ -9,7 +9,7 @@ from ...cache.blocks import BLOCK_SIZE
 from ...engine.attention.paged_model import PagedModel
 from ...engine.fused_model import fuse
 from ...engine.mixed_check import choose_mixed_tokens
-from ...engine.runner import Runner, Sampled, StepInFlight
+from ...engine.runner import Capacity, Runner, Sampled, StepInFlight
 from ...engine.selfcheck import usable_kernels
 from ...engine.served_model import ServedModel
 from ...engine.step import StepPlan, StepResult
@@ -47,7 +47,7 @@ def timed_runner(paged: PagedModel, num_tokens: int) -> TimedRunner:
         paged = fuse(paged)
     kernels = None if on_host else usable_kernels(paged)
     num_blocks, mixed_tokens = -(-num_tokens // BLOCK_SIZE), choose_mixed_tokens(paged, on_host)
-    return TimedRunner(paged, num_blocks, on_host, kernels, mixed_tokens)
+    return TimedRunner(paged, Capacity(num_blocks), on_host, kernels, mixed_tokens)
 
 
 def served_scheduler(served: ServedModel, config: SchedulerConfig) -> Scheduler:

@@ -20,6 +20,7 @@ from ...engine.attention.kernels.tables import LayerKind
 from ...engine.attention.paged_model import probe
 from ...engine.decode_graphs import DecodeGraphs
 from ...engine.fused_model import fuse, unfuse
+from ...engine.runner import Capacity
 from ...engine.step import PrefillChunk, SamplingParams
 from ...scheduler.config import SchedulerConfig
 from ...scheduler.scheduler import Scheduler
@@ -94,7 +95,7 @@ class Pensieve(BareEngine):
         num_blocks = -(-num_tokens // BLOCK_SIZE) + 8
         paged = fuse(probe(model, UNQUANTISED))
         self.kv_bytes_per_token = paged.kv_bytes_per_token
-        runner = FilledRunner(paged, num_blocks, on_host=False, kernels=find_kernels())
+        runner = FilledRunner(paged, Capacity(num_blocks), on_host=False, kernels=find_kernels())
         runner.fill()
         config = SchedulerConfig(max_batch=64, step_tokens=step_tokens)
         super().__init__(runner, Scheduler(config, num_blocks, 1_000_000))

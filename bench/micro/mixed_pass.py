@@ -18,7 +18,7 @@ from ...cache.blocks import BLOCK_SIZE
 from ...cache.packing import UNQUANTISED
 from ...engine.attention.paged_model import probe
 from ...engine.fused_model import fuse
-from ...engine.runner import Runner
+from ...engine.runner import Capacity, Runner
 from ...engine.selfcheck import usable_kernels
 from ...engine.step import DecodeRow, PrefillChunk, SamplingParams, StepPlan
 from .shapes import SHAPES, random_model
@@ -56,8 +56,8 @@ def make_runners(config: dict[str, Any], num_tokens: int) -> tuple[Runner, Runne
     kernels = None if on_host else usable_kernels(paged)
     num_blocks = -(-num_tokens // BLOCK_SIZE)
     return (
-        Runner(paged, num_blocks, on_host, kernels),
-        Runner(paged, num_blocks, on_host, kernels, mixed_tokens=num_tokens),
+        Runner(paged, Capacity(num_blocks), on_host, kernels),
+        Runner(paged, Capacity(num_blocks), on_host, kernels, mixed_tokens=num_tokens),
     )
 
 

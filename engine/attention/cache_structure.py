@@ -1,4 +1,4 @@
-"""The structure of a model's cache argument, and what each sequence keeps of its recurrent layers.
+"""The structure of a model's cache argument.
 
 mlx-lm's models take a list of caches. A cache keeps the keys and values of an attention (KVCache,
 RotatingKVCache) or the state of a recurrent layer (ArraysCache), or it is a CacheList of such caches, which
@@ -6,40 +6,11 @@ models index as they would index a tuple. The number of caches says nothing abou
 layers have none, and others have two.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-import mlx.core as mx
 from mlx_lm.models.cache import ArraysCache, CacheList, ChunkedKVCache, KVCache, RotatingKVCache
-
-
-class StateArray(NamedTuple):
-    """One array of a recurrent layer's state."""
-
-    shape: tuple[int, ...]  # of one sequence: without the axis of rows
-    dtype: mx.Dtype
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes that the array takes for one sequence."""
-        return math.prod(self.shape) * self.dtype.size
-
-
-@dataclass(frozen=True, slots=True)
-class StateSpec:
-    """What one recurrent layer keeps of each sequence: the arrays of its ArraysCache.
-
-    An entry is None where the model never sets the array.
-    """
-
-    arrays: tuple[StateArray | None, ...]
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes that the state of one sequence takes."""
-        return sum(array.num_bytes for array in self.arrays if array is not None)
 
 
 @dataclass(frozen=True, slots=True)

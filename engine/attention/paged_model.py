@@ -7,10 +7,9 @@ an ArraysCache whose arrays are the states of the pass's rows, and leaves the ne
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import wraps
-from itertools import zip_longest
 from typing import Any
 
 import mlx.core as mx
@@ -18,17 +17,14 @@ import mlx.nn as nn
 from mlx_lm.models.cache import ArraysCache, RotatingKVCache, make_prompt_cache
 
 from ...cache.kv import LayerShape
+from ...cache.states import StateArray, StateRows, StateSpec
 from .array_attention import AttentionParams
-from .cache_structure import CacheStructure, StateArray, StateSpec, leaves
+from .cache_structure import CacheStructure, leaves
 from .paged_layers import AttentionSpec, PagedLayer
 from .rotation import Deferral
 
 ATTENTION = "scaled_dot_product_attention"
 """The function that the modules of mlx-lm's models import and call."""
-
-
-StateRows = list[list[mx.array | None]]
-"""For each recurrent layer its arrays, with an axis of rows first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +46,12 @@ class PagedModel:
     @property
     def state_bytes(self) -> int:
         """Bytes that one sequence's recurrent state takes over all layers; 0 without such layers."""
-        return sum(spec.num_bytes for spec in self.states)
+        return sum(array.num_bytes for array in self.state_arrays)
+
+    @property
+    def state_arrays(self) -> list[StateArray]:
+        """The arrays of all recurrent layers, in the order of StateRows."""
+        return [array for spec in self.states for array in spec.kept]
 
     def run(
         self, inputs: mx.array, layers: list[Any], states: StateRows | None = None
@@ -60,16 +61,17 @@ class PagedModel:
         inputs: (rows, length). layers: what stands for the cache of each attention.
         states: before the inputs; None where these are the rows' first tokens.
         """
-        caches = [_state_cache(spec, arrays) for spec, arrays in zip_longest(self.states, states or [])]
+        rows = None if states is None else iter(states)
+        caches = [_state_cache(spec, rows) for spec in self.states]
         logits: mx.array = self.model(inputs, cache=self.structure.build(layers, caches))
-        return logits, [cache.cache for cache in caches]
+        return logits, [array for cache in caches for array in cache.cache if array is not None]
 
 
-def _state_cache(spec: StateSpec, arrays: list[mx.array | None] | None) -> Any:
-    """Make the cache of a recurrent layer; without arrays, that of rows whose first tokens follow."""
+def _state_cache(spec: StateSpec, rows: Iterator[mx.array] | None) -> Any:
+    """Make the cache of a recurrent layer, with its arrays from `rows`; None where there are none yet."""
     cache: Any = ArraysCache(len(spec.arrays))
-    if arrays is not None:
-        cache.cache = list(arrays)
+    if rows is not None:
+        cache.cache = [None if array is None else next(rows) for array in spec.arrays]
     return cache
 
 

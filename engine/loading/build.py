@@ -11,7 +11,7 @@ from ..blas import describe_blas
 from ..config import EngineConfig
 from ..fused_model import fuse, without_rotations
 from ..mixed_check import choose_mixed_tokens
-from ..runner import Runner
+from ..runner import Capacity, Runner
 from ..selfcheck import logits_error, usable_kernels
 from ..served_model import ServedModel
 from ..warm_up import warm_up
@@ -45,7 +45,7 @@ def build(planned: PlannedModel, config: EngineConfig) -> tuple[Runner, ServedMo
     memory = make_plan(loaded.info, config, planned.memory.device)
     runner = _build_runner(loaded, memory)
     if memory.device.kind != "cpu":
-        warm_up(runner, loaded.info.vocab_size, memory.num_blocks)
+        warm_up(runner, loaded.info.vocab_size, Capacity(memory.num_blocks))
     return runner, _describe(loaded.info, memory, runner.attention_backend)
 
 
@@ -64,7 +64,7 @@ def _build_runner(loaded: LoadedModel, memory: MemoryPlan) -> Runner:
     if kernels is None and not on_host:
         paged = without_rotations(paged)
         kernels = usable_kernels(paged)
-    return Runner(paged, memory.num_blocks, on_host, kernels, choose_mixed_tokens(paged, on_host))
+    return Runner(paged, Capacity(memory.num_blocks), on_host, kernels, choose_mixed_tokens(paged, on_host))
 
 
 def _describe(info: ModelInfo, memory: MemoryPlan, attention: str) -> ServedModel:

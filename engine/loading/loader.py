@@ -17,6 +17,7 @@ from mlx_lm.models.cache import ArraysCache, make_prompt_cache
 
 from ..attention.cache_structure import leaves, unsupported
 from ..attention.paged_model import ATTENTION, PagedModel, probe
+from .adapt_weights import explain_load, find_classes, find_overrides
 from .model_error import ModelError, first_line
 from .model_info import ModelInfo, cannot_quantise
 
@@ -74,9 +75,15 @@ def _load_model(info: ModelInfo) -> Any:
     try:
         # Lazily, so that a cast to another type never holds both copies of the whole model.
         with contextlib.redirect_stdout(said):
-            model, _ = mlx_lm.utils.load_model(info.path, lazy=True, trust_remote_code=False)
+            model, _ = mlx_lm.utils.load_model(
+                info.path,
+                lazy=True,
+                model_config=find_overrides(info.path),
+                get_model_classes=find_classes,
+                trust_remote_code=False,
+            )
     except Exception as error:  # mlx-lm raises all kinds for a malformed config or checkpoint
-        raise ModelError(f"{info.path} cannot be loaded: {first_line(error)}") from error
+        raise ModelError(f"{info.path} cannot be loaded: {explain_load(info.path, error)}") from error
     except SystemExit as error:  # mlx-lm's olmo prints what it lacks and ends the process
         reason = " ".join(said.getvalue().split()) or f"a package for {info.model_type} is missing"
         raise ModelError(f"{info.path} cannot be loaded: {reason}") from error

@@ -95,6 +95,7 @@ def test_the_schedulers_snapshot_is_exported(server: Server) -> None:
     assert get("num_requests_waiting") == 0
     assert get("kv_cache_usage_perc", tier="hot") == 0.1
     assert [get("kv_blocks", state=state) for state in ("active", "cached", "free")] == [10, 30, 60]
+    assert [get("state_slots", state=state) for state in ("active", "cached", "free")] == [2, 8, 30]
     assert get("uptime_seconds") > 0
     for name in (
         "prompt_tokens",
@@ -107,6 +108,9 @@ def test_the_schedulers_snapshot_is_exported(server: Server) -> None:
     assert get("prompt_tokens_by_source_total", source="computed") == 0
     assert get("prompt_tokens_by_source_total", source="hot") == 0
     assert get("prefix_cache_evictions_total", reason="lru") == 0
+    assert get("checkpoints_total") == 0
+    assert get("checkpoints_dropped_total", reason="evicted") == 0
+    assert get("checkpoints_dropped_total", reason="thinned") == 0
     assert get("preemptions_total") == 0
     assert get("failed_steps_total") == 0
     assert get("prefill_coalesced_total") == 0

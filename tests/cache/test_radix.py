@@ -2,12 +2,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pensieve.cache.blocks import BLOCK_SIZE, BlockAllocator
-from pensieve.cache.radix import RadixTree, TreePosition
+from pensieve.cache.checkpoints import Checkpoints
+from pensieve.cache.radix import RadixTree
+from pensieve.cache.state_slots import StateAllocator
+from pensieve.cache.tree_nodes import TreePosition
 
 
 def prompt(*kinds: int) -> list[int]:
     """One block of equal tokens for each of `kinds`."""
     return [kind for kind in kinds for _ in range(BLOCK_SIZE)]
+
+
+def tree_of(allocator: BlockAllocator) -> RadixTree:
+    """A tree for a model without recurrent states."""
+    return RadixTree(allocator, Checkpoints(StateAllocator(0)))
 
 
 def cache(tree: RadixTree, allocator: BlockAllocator, tokens: list[int]) -> list[int]:
@@ -22,7 +30,7 @@ def cache(tree: RadixTree, allocator: BlockAllocator, tokens: list[int]) -> list
 
 def test_a_prefix_is_found_block_by_block() -> None:
     allocator = BlockAllocator(16)
-    tree = RadixTree(allocator)
+    tree = tree_of(allocator)
     blocks = cache(tree, allocator, prompt(1, 2, 3))
     assert tree.match([*prompt(1, 2, 3), 9]).blocks == blocks
     assert tree.match([*prompt(1, 2, 4), 9]).blocks == blocks[:2]
@@ -32,14 +40,14 @@ def test_a_prefix_is_found_block_by_block() -> None:
 
 def test_one_token_is_always_left_to_compute() -> None:
     allocator = BlockAllocator(16)
-    tree = RadixTree(allocator)
+    tree = tree_of(allocator)
     blocks = cache(tree, allocator, prompt(1, 2))
     assert tree.match(prompt(1, 2)).blocks == blocks[:1]
 
 
 def test_a_branch_shares_its_stem() -> None:
     allocator = BlockAllocator(16)
-    tree = RadixTree(allocator)
+    tree = tree_of(allocator)
     first = cache(tree, allocator, prompt(1, 2, 3))
     second = cache(tree, allocator, prompt(1, 2, 4))
     assert second[:2] == first[:2]
@@ -48,7 +56,7 @@ def test_a_branch_shares_its_stem() -> None:
 
 def test_a_known_prefix_keeps_its_block() -> None:
     allocator = BlockAllocator(16)
-    tree = RadixTree(allocator)
+    tree = tree_of(allocator)
     known = cache(tree, allocator, prompt(1))
     twin = allocator.allocate(1)
     tree.insert(prompt(1), twin)
@@ -59,7 +67,7 @@ def test_a_known_prefix_keeps_its_block() -> None:
 
 def test_the_least_recently_used_leaf_goes_first() -> None:
     allocator = BlockAllocator(16)
-    tree = RadixTree(allocator)
+    tree = tree_of(allocator)
     cache(tree, allocator, prompt(1, 2))
     cache(tree, allocator, prompt(1, 3))
     tree.match([*prompt(1, 2), 0])
@@ -72,7 +80,7 @@ def test_the_least_recently_used_leaf_goes_first() -> None:
 
 def test_held_blocks_are_never_evicted() -> None:
     allocator = BlockAllocator(16)
-    tree = RadixTree(allocator)
+    tree = tree_of(allocator)
     blocks = cache(tree, allocator, prompt(1, 2))
     allocator.share(blocks)
     assert tree.evict(9) == 0
@@ -82,7 +90,7 @@ def test_held_blocks_are_never_evicted() -> None:
 
 def test_clearing_returns_every_block() -> None:
     allocator = BlockAllocator(16)
-    tree = RadixTree(allocator)
+    tree = tree_of(allocator)
     cache(tree, allocator, prompt(1, 2))
     cache(tree, allocator, prompt(3))
     tree.clear()
@@ -96,7 +104,7 @@ PROMPTS = st.lists(st.integers(0, 2), min_size=1, max_size=4)
 @given(st.lists(st.tuples(PROMPTS, st.integers(0, 4)), max_size=40))
 def test_the_tree_agrees_with_a_set_of_prefixes(steps: list[tuple[list[int], int]]) -> None:
     allocator = BlockAllocator(200)
-    tree = RadixTree(allocator)
+    tree = tree_of(allocator)
     known: set[tuple[int, ...]] = set()
     positions: dict[tuple[int, ...], TreePosition] = {}  # found earlier, some of them void by now
     for kinds, num_evicted in steps:
@@ -119,7 +127,7 @@ def test_the_tree_agrees_with_a_set_of_prefixes(steps: list[tuple[list[int], int
 
 def test_an_insert_goes_on_from_where_the_last_one_ended() -> None:
     allocator = BlockAllocator(16)
-    tree = RadixTree(allocator)
+    tree = tree_of(allocator)
     blocks = allocator.allocate(3)
     position = tree.insert(prompt(1, 2, 3), blocks[:1])
     position = tree.insert(prompt(1, 2, 3), blocks, position)
@@ -130,7 +138,7 @@ def test_an_insert_goes_on_from_where_the_last_one_ended() -> None:
 def test_a_position_whose_node_is_gone_is_void() -> None:
     """A twin's block was in the tree in place of ours, and has been evicted: begin at the root again."""
     allocator = BlockAllocator(16)
-    tree = RadixTree(allocator)
+    tree = tree_of(allocator)
     for forget in (lambda: tree.evict(9), tree.clear):
         cache(tree, allocator, prompt(1))
         ours = allocator.allocate(2)

@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 
 from pensieve.engine.attention.paged_model import PagedModel
-from pensieve.engine.runner import Runner
+from pensieve.engine.runner import Capacity, Runner
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.config import SchedulerConfig
 from pensieve.scheduler.constraint import Constraint
@@ -26,7 +26,7 @@ TIE = 1e-4
 
 def mixing_runner(paged: PagedModel, num_blocks: int, on_host: bool) -> Runner:
     """A runner that computes some steps in one pass, and others, with more prompt tokens, in several."""
-    return Runner(paged, num_blocks, on_host, mixed_tokens=24)
+    return Runner(paged, Capacity(num_blocks), on_host, mixed_tokens=24)
 
 
 @dataclass

@@ -5,6 +5,7 @@ import pytest
 
 from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.decode_graphs import MAX_FAILURES, BatchLayout, DecodeGraphs, Graph
+from pensieve.engine.runner import Capacity
 
 from .attention.compiled import needs_compiler
 from .attention.plain_kernels import PlainKernels, PlainRunner
@@ -23,7 +24,7 @@ def test_graphs_are_compiled_once_for_a_layout_and_used_for_all_batches_of_it(
         return compile_graph(graphs, batch_layout)
 
     monkeypatch.setattr(DecodeGraphs, "_compile", note)
-    machine = Machine(PlainRunner(probe(model, 16), 400, False, PlainKernels()), num_blocks=400)
+    machine = Machine(PlainRunner(probe(model, 16), Capacity(400), False, PlainKernels()), num_blocks=400)
     rng = random.Random(3)
     for num_sequences in (3, 5, 4):
         for _ in range(num_sequences):
@@ -50,7 +51,7 @@ def test_a_batch_that_shrinks_is_served_by_the_graph_that_is_there(
 
     monkeypatch.setattr(DecodeGraphs, "_compile", count)
     verdict, rng = Verdict(), random.Random(5)
-    machine = Machine(PlainRunner(probe(model, 16), 400, False, PlainKernels()), num_blocks=400)
+    machine = Machine(PlainRunner(probe(model, 16), Capacity(400), False, PlainKernels()), num_blocks=400)
     for length in (60, 20, 10, 5):
         machine.add([rng.randrange(512) for _ in range(length)], length)
     machine.finish()
@@ -67,6 +68,6 @@ def test_a_model_that_cannot_be_compiled_still_works(
         raise ValueError("[eval] Attempting to eval an array during function transformations")
 
     monkeypatch.setattr(DecodeGraphs, "_compile", lambda *_: refuse)
-    verdict = judge_trees(model, PlainRunner(probe(model, 16), 400, False, PlainKernels()), 2)
+    verdict = judge_trees(model, PlainRunner(probe(model, 16), Capacity(400), False, PlainKernels()), 2)
     assert verdict.wrong == 0
     assert caplog.text.count("cannot be compiled") == MAX_FAILURES

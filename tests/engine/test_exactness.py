@@ -45,7 +45,7 @@ def load(folder: Path, model_type: str) -> Any:
 @pytest.mark.parametrize(
     ("model_type", "on_host", "num_trees"),
     [
-        ("llama", True, trials(10, 200, "PENSIEVE_TREES")),
+        ("llama", True, trials(8, 100, "PENSIEVE_TREES")),
         ("llama", False, trials(2, 30)),
         ("qwen3", True, trials(3, 30)),
         ("phi3", True, trials(3, 30)),
@@ -54,8 +54,8 @@ def load(folder: Path, model_type: str) -> Any:
         ("gemma3_text", False, trials(2, 15)),
         ("gpt_oss", True, trials(3, 30)),
         ("gpt_oss", False, trials(2, 10)),
-        ("demo", True, trials(2, 100, "PENSIEVE_TREES")),
-        ("demo", False, trials(2, 10)),
+        ("demo", True, trials(2, 30, "PENSIEVE_TREES")),
+        ("demo", False, trials(1, 5)),
     ],
 )
 def test_every_token_of_random_conversation_trees_is_exact(
@@ -78,7 +78,7 @@ def test_every_token_of_random_conversation_trees_is_exact(
 def test_tokens_stay_exact_when_memory_is_short(folder: Path, on_host: bool) -> None:
     model, rng, verdict = load(folder, "llama"), random.Random(7), Verdict()
     machine = Machine(mixing_runner(probe(model, 16), 13, on_host), num_blocks=13, max_context=300)
-    for _ in range(trials(5, 20)):
+    for _ in range(trials(5, 12)):
         prompts = [[rng.randrange(VOCAB) for _ in range(rng.randint(1, 120))] for _ in range(6)]
         started = [machine.add(prompt, rng.randint(1, 60)) for prompt in prompts]
         machine.finish()
@@ -89,7 +89,7 @@ def test_tokens_stay_exact_when_memory_is_short(folder: Path, on_host: bool) -> 
     assert machine.scheduler.counters.evictions > trials(5, 10)
 
 
-@pytest.mark.parametrize(("on_host", "num_trees"), [(True, trials(3, 30)), (False, trials(2, 30))])
+@pytest.mark.parametrize(("on_host", "num_trees"), [(True, trials(3, 15)), (False, trials(2, 15))])
 def test_constrained_tokens_are_exact_among_free_ones(folder: Path, on_host: bool, num_trees: int) -> None:
     """Without NumPy, steps are planned one ahead: masks are unknown then, and samples are thrown away."""
     model, rng, verdict = load(folder, "llama"), random.Random(9), Verdict()
@@ -100,7 +100,7 @@ def test_constrained_tokens_are_exact_among_free_ones(folder: Path, on_host: boo
     print(f"{verdict}, {machine.scheduler.counters}")
     assert verdict.wrong == 0
     assert verdict.tokens > 20 * num_trees
-    assert (machine.scheduler.counters.refused_tokens > trials(5, 50)) == (not on_host)
+    assert (machine.scheduler.counters.refused_tokens > trials(5, 25)) == (not on_host)
 
 
 @pytest.mark.parametrize("on_host", [True, False])
@@ -198,7 +198,8 @@ def test_quantised_kv_is_as_exact(folder: Path, model_type: str, kv_bits: int, o
     """
     model: Any = mlx_lm.utils.load_model(write_model(folder / model_type, model_type))[0]
     paged, rng = probe(model, kv_bits), random.Random(kv_bits)
-    verdict = Verdict(tie=0.01)  # a neighbouring code moves logits by more than rounding
+    # A neighbouring code moves logits by more than rounding, and codes of 4 bits lie 17 times as far apart.
+    verdict = Verdict(tie=0.01 if kv_bits == 8 else 0.1)
     machine = Machine(mixing_runner(paged, 400, on_host), num_blocks=400)
     num_trees = trials(2, 15) if on_host else trials(2, 6)
     for _ in range(num_trees):
@@ -241,7 +242,7 @@ def test_long_prompts_over_many_query_heads_are_exact(tmp_path: Path) -> None:
     rng, verdict = random.Random(11), Verdict()
     config = SchedulerConfig(max_batch=8, step_tokens=512)
     machine = Machine(mixing_runner(probe(model, 16), 400, True), num_blocks=400, config=config)
-    for _ in range(5):
+    for _ in range(2):
         prompts = [[rng.randrange(VOCAB) for _ in range(rng.randint(700, 2500))] for _ in range(3)]
         started = [machine.add(prompt, 8) for prompt in prompts]
         machine.finish()

@@ -10,7 +10,7 @@ import pytest
 
 from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.logprobs import compute_logprobs
-from pensieve.engine.runner import Runner
+from pensieve.engine.runner import Capacity, Runner
 from pensieve.engine.step import DecodeRow, SamplingParams, StepPlan, StepResult
 from pensieve.scheduler.sequence import Sequence
 
@@ -76,7 +76,7 @@ def test_scores_through_scheduler_and_engine_are_those_of_a_plain_forward_pass(
     prompts = [[7, 8, 9, *range(20, 60)], [3, 4, 5], [9] * 70]
 
     def run(*logprobs: int | None) -> tuple[Recorder, list[Sequence]]:
-        machine = Recorder(Runner(probe(model, 16), NUM_BLOCKS, on_host=on_host), NUM_BLOCKS)
+        machine = Recorder(Runner(probe(model, 16), Capacity(NUM_BLOCKS), on_host=on_host), NUM_BLOCKS)
         settings = [SamplingParams(temperature=0.8, seed=i, logprobs=n) for i, n in enumerate(logprobs)]
         added = [machine.add(prompt, 9, sampling) for prompt, sampling in zip(prompts, settings, strict=True)]
         machine.run()

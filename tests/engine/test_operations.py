@@ -17,7 +17,7 @@ from pensieve.cache.kv import MIN_KERNEL_ELEMENTS, ArrayPools
 from pensieve.engine import sampler
 from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.fused_model import fuse
-from pensieve.engine.runner import Runner
+from pensieve.engine.runner import Capacity, Runner
 from pensieve.engine.step import DecodeRow, SamplingParams
 
 from ..models import write_model
@@ -57,7 +57,7 @@ def step_graph(folder: Path, model_type: str, layers: int, sampling: SamplingPar
     """MLX's graph of a decode step of three rows, when its pass has been compiled."""
     path = write_model(folder / f"{model_type}{layers}", model_type, layers=layers)
     paged = fuse(probe(mlx_lm.utils.load_model(path)[0], 16))
-    runner, batch = Runner(paged, 16, False, NotedKernels("cpp")), rows(3, sampling)
+    runner, batch = Runner(paged, Capacity(16), False, NotedKernels("cpp")), rows(3, sampling)
     pools = runner._pools
     assert isinstance(pools, ArrayPools)
     with pytest.MonkeyPatch.context() as monkeypatch:

@@ -16,7 +16,7 @@ import pytest
 from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.loading.model_error import ModelError
 from pensieve.engine.process import EngineProcess
-from pensieve.engine.runner import Runner
+from pensieve.engine.runner import Capacity, Runner
 from pensieve.engine.step import DecodeRow, PrefillChunk, SamplingParams, StepFailed, StepPlan
 from pensieve.scheduler.config import SchedulerConfig
 from pensieve.scheduler.loop import SchedulerLoop
@@ -90,10 +90,10 @@ def test_requests_outlive_the_process(
     """MLX ends its process where Metal runs out of memory; the server must not go with it."""
     engine.start(build_random, write_model(tmp_path), 200, on_host)
     first = engine.pid
-    requests = [Request([i] * (20 * i + 1), SamplingParams(), 120) for i in range(count)]
+    requests = [Request([i] * (20 * i + 1), SamplingParams(), 60) for i in range(count)]
     generations = serve(engine, requests, kill_after=20)
     assert engine.pid != first
-    assert judge(tmp_path, generations) == (120 * count, 0)
+    assert judge(tmp_path, generations) == (60 * count, 0)
 
 
 def test_an_engine_that_dies_while_idle_is_replaced_at_once(engine: EngineProcess, tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_a_failed_step_says_why(engine: EngineProcess, tmp_path: Path) -> None:
 
 def test_an_empty_plan_costs_nothing(tmp_path: Path) -> None:
     model: Any = mlx_lm.utils.load_model(write_model(tmp_path))[0]
-    result = Runner(probe(model, 16), 20, on_host=True).step(StepPlan(1))
+    result = Runner(probe(model, 16), Capacity(20), on_host=True).step(StepPlan(1))
     assert result is not None
     assert result.tokens == {}
 

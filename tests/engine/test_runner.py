@@ -8,7 +8,7 @@ import mlx.core as mx
 import pytest
 
 from pensieve.engine.attention.paged_model import probe
-from pensieve.engine.runner import Runner, Sampled
+from pensieve.engine.runner import Capacity, Runner, Sampled
 from pensieve.engine.step import StepFailed, StepPlan
 from pensieve.scheduler.sequence import Sequence
 
@@ -34,7 +34,7 @@ class Broken(Runner):
 def test_neighbours_of_a_failed_step_stay_exact(model: Any, on_host: bool) -> None:
     """Dropping the bad row and going on corrupted every neighbour in a trial with mlx-lm's own generator."""
     rng, verdict = random.Random(1), Verdict()
-    machine = Machine(Broken(probe(model, 16), 100, on_host, mixed_tokens=40), num_blocks=100)
+    machine = Machine(Broken(probe(model, 16), Capacity(100), on_host, mixed_tokens=40), num_blocks=100)
     good: list[Sequence] = []
     for i in range(8):
         prompt = [rng.randrange(500) for _ in range(rng.randint(20, 80))]
@@ -72,7 +72,7 @@ class Poisoned(Runner):
 
 @BOTH
 def test_not_a_number_ends_one_sequence_and_leaves_the_others_exact(model: Any, on_host: bool) -> None:
-    runner, verdict = Poisoned(probe(model, 16), 100, on_host, mixed_tokens=40), Verdict()
+    runner, verdict = Poisoned(probe(model, 16), Capacity(100), on_host, mixed_tokens=40), Verdict()
     machine = Machine(runner, num_blocks=100)
     sequences = [machine.add([i, 3, 5] * 7, 20) for i in range(4)]
     machine.finish()
@@ -83,7 +83,7 @@ def test_not_a_number_ends_one_sequence_and_leaves_the_others_exact(model: Any, 
 
 
 def test_plans_can_cross_a_process_border(model: Any) -> None:
-    machine = Machine(Runner(probe(model, 16), 20, True), num_blocks=20)
+    machine = Machine(Runner(probe(model, 16), Capacity(20), True), num_blocks=20)
     machine.add([1, 2, 3] * 30, 4)
     plan = machine.scheduler.schedule()
     assert plan is not None

@@ -4,7 +4,7 @@ import mlx_lm.utils
 import pytest
 
 from pensieve.engine.attention.paged_model import probe
-from pensieve.engine.runner import Runner
+from pensieve.engine.runner import Capacity, Runner
 from pensieve.engine.warm_up import SAMPLINGS, warm_up
 
 from ..models import write_model
@@ -17,8 +17,8 @@ def test_every_kind_of_step_runs_before_the_first_request(
     tmp_path: Path, num_blocks: int, on_host: bool
 ) -> None:
     paged = probe(mlx_lm.utils.load_model(write_model(tmp_path))[0], 16)
-    runner = Runner(paged, num_blocks, on_host)
-    warm_up(runner, paged.vocab_size, num_blocks)
+    runner = Runner(paged, Capacity(num_blocks), on_host)
+    warm_up(runner, paged.vocab_size, Capacity(num_blocks))
     assert runner.drain() is None, "nothing is left in flight"
     kinds = {(s.is_greedy, bool(s.top_k)) for s in SAMPLINGS}
     assert len(kinds) == len(SAMPLINGS)
@@ -26,5 +26,5 @@ def test_every_kind_of_step_runs_before_the_first_request(
 
 def test_it_runs_through_kernels_too(tmp_path: Path) -> None:
     paged = probe(mlx_lm.utils.load_model(write_model(tmp_path))[0], 16)
-    runner = PlainRunner(paged, 4, False, PlainKernels())
-    warm_up(runner, paged.vocab_size, 4)
+    runner = PlainRunner(paged, Capacity(4), False, PlainKernels())
+    warm_up(runner, paged.vocab_size, Capacity(4))

@@ -21,9 +21,17 @@ class Driver(Stepper):
 
     runner: OracleRunner
 
-    def __init__(self, num_blocks: int = 64, lag: int = 0, max_batch: int = 8, step_tokens: int = 64) -> None:
-        scheduler = Scheduler(SchedulerConfig(max_batch, step_tokens), num_blocks, max_context=100_000)
-        super().__init__(scheduler, OracleRunner(num_blocks * BLOCK_SIZE, lag))
+    def __init__(
+        self,
+        num_blocks: int = 64,
+        lag: int = 0,
+        max_batch: int = 8,
+        step_tokens: int = 64,
+        num_state_slots: int = 0,
+    ) -> None:
+        config = SchedulerConfig(max_batch, step_tokens)
+        runner = OracleRunner(num_blocks * BLOCK_SIZE, lag, num_state_slots=num_state_slots)
+        super().__init__(Scheduler(config, num_blocks, 100_000, num_state_slots), runner)
 
 
 def prompt_of(seed: int, length: int) -> list[int]:

@@ -1,11 +1,12 @@
 """A runner without a model: its KV slots hold token ids, and the next token is a hash of those.
 
-A sequence that reads a wrong, stale or unwritten slot gets other tokens than `spell()` says.
+A sequence that reads a wrong, stale or unwritten slot gets other tokens than `spell()` says. A state
+slot holds all tokens fed to it; one that is not its sequence's changes the next token.
 """
 
 from collections.abc import Callable
 
-from pensieve.engine.step import DecodeRow, SlotRange, StepFailed, StepPlan, StepResult
+from pensieve.engine.step import DecodeRow, SlotRange, StateSlots, StepFailed, StepPlan, StepResult
 
 from .residues import is_allowed
 
@@ -32,12 +33,21 @@ def spell(prompt: list[int], count: int) -> list[int]:
 
 
 class OracleRunner:
-    """Computes a step at once, but hands results out `lag` steps later, as a real device does."""
+    """Computes a step at once, but hands results out `lag` steps later, as a real device does.
+
+    num_wrong_states: how often a row or slice has read a state that was not its sequence's.
+    """
 
     def __init__(
-        self, num_slots: int, lag: int = 0, breaks: Callable[[StepPlan], bool] = lambda _: False
+        self,
+        num_slots: int,
+        lag: int = 0,
+        breaks: Callable[[StepPlan], bool] = lambda _: False,
+        num_state_slots: int = 0,
     ) -> None:
         self._slots = [-1] * num_slots
+        self._states: list[list[int]] = [[-1]] * num_state_slots
+        self.num_wrong_states = 0
         self._lag = lag
         self._breaks = breaks
         self._results: list[StepResult] = []
@@ -48,11 +58,15 @@ class OracleRunner:
         if self._breaks(plan):
             self._results.clear()
             self._slots = [-1] * len(self._slots)
+            self._states = [[-1]] * len(self._states)
             raise StepFailed("scripted")
+        _check_states(plan)
         tokens = {row.seq_id: self._decode(row) for row in plan.decode}
         for chunk in plan.prefill:
-            for slot, token in zip(_slots(chunk.slot_ranges)[chunk.start :], chunk.tokens, strict=True):
+            slots = _slots(chunk.slot_ranges)
+            for slot, token in zip(slots[chunk.start :], chunk.tokens, strict=True):
                 self._slots[slot] = token
+            self._advance(chunk.state, [self._slots[slot] for slot in slots], chunk.start)
         self._results.append(StepResult(plan.step_id, tokens, 1e-5 * plan.num_tokens))
         return self._results.pop(0) if len(self._results) > self._lag else None
 
@@ -62,9 +76,37 @@ class OracleRunner:
     def _decode(self, row: DecodeRow) -> int:
         slots = _slots(row.slot_ranges)
         assert len(slots) == row.position + 1
-        token = row.token if row.token is not None else self._results[-1].tokens[row.seq_id]
+        token = row.token if row.token is not None else self._pending_token(row.seq_id)
         self._slots[slots[-1]] = token
-        return nearest(next_token([self._slots[slot] for slot in slots]), row.allowed)
+        tokens = [self._slots[slot] for slot in slots]
+        is_right = self._advance(row.state, tokens, row.position)
+        return nearest(next_token(tokens if is_right else [*tokens, 0]), row.allowed)
+
+    def _pending_token(self, seq_id: int) -> int:
+        return next(result.tokens[seq_id] for result in reversed(self._results) if seq_id in result.tokens)
+
+    def _advance(self, state: StateSlots | None, tokens: list[int], start: int) -> bool:
+        """Keep the state after `tokens`, of which those from `start` on are new.
+
+        Returns whether the state before them is that of the other tokens.
+        """
+        assert (state is not None) == bool(self._states)
+        if state is None:
+            return True
+        before = [] if state.before is None else self._states[state.before]
+        is_right = before == tokens[:start]
+        self.num_wrong_states += not is_right
+        self._states[state.after] = before + tokens[start:]
+        return is_right
+
+
+def _check_states(plan: StepPlan) -> None:
+    """No slot is written that the same pass reads, or writes twice."""
+    states = [row.state for row in plan.decode] + [chunk.state for chunk in plan.prefill]
+    pairs = [state for state in states if state is not None]
+    written = [pair.after for pair in pairs]
+    assert len(set(written)) == len(written)
+    assert not {pair.before for pair in pairs}.intersection(written)
 
 
 def _slots(slot_ranges: tuple[SlotRange, ...]) -> list[int]:

@@ -11,6 +11,7 @@ from pensieve.bench.micro.bare_engine import TimedRunner
 from pensieve.bench.micro.served_steps import REPEATS, main
 from pensieve.cache.blocks import BLOCK_SIZE
 from pensieve.engine.attention.paged_model import PagedModel
+from pensieve.engine.runner import Capacity
 
 SESSIONS, SHARED, NEW, ANSWER = 2, 64, 32, 4
 SIZES = [
@@ -21,10 +22,13 @@ SIZES = [
 
 def runner_ahead(paged: PagedModel, num_tokens: int) -> TimedRunner:
     """A runner that queues a step before it reads the one before, as on a GPU."""
-    return TimedRunner(paged, -(-num_tokens // BLOCK_SIZE), on_host=False)
+    return TimedRunner(paged, Capacity(-(-num_tokens // BLOCK_SIZE)), on_host=False)
 
 
-@pytest.fixture(scope="module", params=["at once", pytest.param("one step ahead", marks=pytest.mark.slow)])
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", params=["at once", "one step ahead"])
 def steps(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     file: Path = tmp_path_factory.mktemp("steps") / "steps.json"
     with pytest.MonkeyPatch.context() as patch:

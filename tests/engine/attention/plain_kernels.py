@@ -99,8 +99,8 @@ class PlainKernels(PagedKernels):
 class PlainRunner(Runner):
     """Writes what PlainKernels hand out."""
 
-    def logits(self, rows: list[DecodeRow]) -> mx.array:
-        logits = super().logits(rows)
+    def _pass_logits(self, rows: list[DecodeRow]) -> mx.array:
+        logits = super()._pass_logits(rows)
         self._write(rows)
         return logits
 

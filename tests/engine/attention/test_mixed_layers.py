@@ -8,7 +8,7 @@ import mlx.nn as nn
 import pytest
 
 from pensieve.engine.attention.paged_model import probe
-from pensieve.engine.runner import Runner
+from pensieve.engine.runner import Capacity, Runner
 from pensieve.engine.step import DecodeRow, PrefillChunk, SamplingParams, StepPlan
 
 from ..harness import Machine, Verdict, judge_trees
@@ -42,7 +42,7 @@ def test_the_vocabulary_sees_decode_rows_only_and_other_layers_see_all_rows_once
     paged = probe(model, 16)
     model.lm_head, model.layers[0].mlp.up_proj = head, first
     try:
-        result = Runner(paged, 8, on_host, mixed_tokens=7)._forward(StepPlan(0, ROWS, SLICES))
+        result = Runner(paged, Capacity(8), on_host, mixed_tokens=7)._forward(StepPlan(0, ROWS, SLICES))
         mx.eval(result.tokens)
     finally:
         model.lm_head, model.layers[0].mlp.up_proj = head.own, first.own
@@ -56,11 +56,11 @@ def test_more_prompt_tokens_than_allowed_take_passes_of_their_own(
 ) -> None:
     monkeypatch.setattr(Runner, "mixed_logits", lambda *_: pytest.fail("one pass"))
     for plan in (StepPlan(0, ROWS, SLICES), StepPlan(1, ROWS), StepPlan(2, [], SLICES[:1])):
-        Runner(probe(model, 16), 8, on_host, mixed_tokens=6)._forward(plan)
+        Runner(probe(model, 16), Capacity(8), on_host, mixed_tokens=6)._forward(plan)
 
 
 def test_mixed_passes_over_kernels_are_exact(model: Any) -> None:
-    runner = PlainRunner(probe(model, 16), 400, False, PlainKernels(), mixed_tokens=24)
+    runner = PlainRunner(probe(model, 16), Capacity(400), False, PlainKernels(), mixed_tokens=24)
     assert judge_trees(model, runner, 4).wrong == 0
 
 
@@ -70,7 +70,7 @@ def test_not_a_number_in_a_slice_spoils_no_other_row_of_the_pass(model: Any, on_
     own = mx.array(model.model.embed_tokens.weight)
     model.model.embed_tokens.weight[bad_token] = mx.nan
     try:
-        machine = Machine(Runner(probe(model, 16), 100, on_host, mixed_tokens=40), num_blocks=100)
+        machine = Machine(Runner(probe(model, 16), Capacity(100), on_host, mixed_tokens=40), num_blocks=100)
         good = machine.add([rng.randrange(500) for _ in range(30)], 40)
         for _ in range(4):
             machine.step()

@@ -14,7 +14,7 @@ from pensieve.engine.attention.kernels.paged_kernels import find_kernels
 from pensieve.engine.attention.kernels.source import TILES, Kernel
 from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.fused_model import fuse
-from pensieve.engine.runner import Runner
+from pensieve.engine.runner import Capacity, Runner
 from pensieve.engine.step import DecodeRow, PrefillChunk, SamplingParams
 
 from ...budget import sampled, trials
@@ -32,7 +32,9 @@ needs_gpu = pytest.mark.skipif(find_kernels() is None, reason="no GPU")
 def test_the_way_to_the_kernels_is_exact(tmp_path: Path, model_type: str) -> None:
     model = mlx_lm.utils.load_model(write_model(tmp_path, model_type))[0]
     num_trees = trials(3, 12)
-    verdict = judge_trees(model, PlainRunner(probe(model, 16), 400, False, PlainKernels()), num_trees)
+    verdict = judge_trees(
+        model, PlainRunner(probe(model, 16), Capacity(400), False, PlainKernels()), num_trees
+    )
     assert verdict.wrong == 0
     assert verdict.tokens > trials(45, 200)
 
@@ -66,7 +68,7 @@ def judge_stems(model: Any, runner: Runner, max_tokens: int) -> Verdict:
 
 @needs_compiler
 @pytest.mark.parametrize(
-    "model_type", sampled(["llama", "gemma3_text", "gpt_oss", "qwen2"], kept=["llama", "gemma3_text"])
+    "model_type", sampled(["llama", "gemma3_text", "gpt_oss", "qwen2"], kept=["gpt_oss"])
 )
 def test_the_kernels_text_under_the_runner_is_exact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_type: str
@@ -75,8 +77,8 @@ def test_the_kernels_text_under_the_runner_is_exact(
     monkeypatch.setattr(decode_graphs, "MAX_FAILURES", 0)
     share_early(monkeypatch)
     model = mlx_lm.utils.load_model(write_model(tmp_path / model_type, model_type))[0]
-    runner = Runner(probe(model, 16), 400, False, CppKernels())
-    assert judge_stems(model, runner, max_tokens=trials(4, 12)).wrong == 0
+    runner = Runner(probe(model, 16), Capacity(400), False, CppKernels())
+    assert judge_stems(model, runner, max_tokens=trials(4, 8)).wrong == 0
     assert judge_trees(model, runner, trials(1, 2)).wrong == 0
 
 
@@ -94,7 +96,7 @@ def test_kernels_without_tiles_serve_slices_and_shared_stretches(
 ) -> None:
     share_early(monkeypatch)
     model = mlx_lm.utils.load_model(write_model(tmp_path, "llama"))[0]
-    runner = Runner(probe(model, 16), 16, False, TilelessKernels())
+    runner = Runner(probe(model, 16), Capacity(16), False, TilelessKernels())
     runner.prefill(PrefillChunk(0, [7] * 70, 0, ((0, 70),)))
     ends = [(128, 130), (192, 193)]
     rows = [DecodeRow(i, 7, 64 + i, ((0, 64), end), SamplingParams()) for i, end in enumerate(ends)]
@@ -107,7 +109,7 @@ def test_the_kernels_of_this_device_are_exact(tmp_path: Path, model_type: str) -
     model = mlx_lm.utils.load_model(write_model(tmp_path / model_type, model_type))[0]
     paged = fuse(probe(model, 16))
     assert selfcheck.usable_kernels(paged) is not None
-    verdict = judge_trees(model, Runner(paged, 400, False, find_kernels()), 30)
+    verdict = judge_trees(model, Runner(paged, Capacity(400), False, find_kernels()), 30)
     # Where MLX multiplies in tf32, near ties change places in the reference as well.
     assert verdict.wrong <= verdict.tokens / 100
 
@@ -119,5 +121,7 @@ def test_shared_tiles_in_compiled_graphs_are_exact(
 ) -> None:
     share_early(monkeypatch)
     model = mlx_lm.utils.load_model(write_model(tmp_path / model_type, model_type))[0]
-    verdict = judge_stems(model, Runner(probe(model, 16), 400, False, find_kernels()), max_tokens=40)
+    verdict = judge_stems(
+        model, Runner(probe(model, 16), Capacity(400), False, find_kernels()), max_tokens=40
+    )
     assert verdict.wrong <= verdict.tokens / 100

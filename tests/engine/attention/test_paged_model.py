@@ -7,7 +7,8 @@ import mlx.nn as nn
 import pytest
 from mlx_lm.models.cache import ArraysCache, CacheList, KVCache
 
-from pensieve.engine.attention.cache_structure import CacheStructure, StateArray
+from pensieve.cache.states import StateArray
+from pensieve.engine.attention.cache_structure import CacheStructure
 from pensieve.engine.attention.paged_model import probe
 
 from ..recurrent_models import recurrent_model

@@ -21,7 +21,7 @@ from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.attention.rotation import ROTATE, Deferrable, Deferral, Rotation
 from pensieve.engine.fused_model import fuse, unfuse, without_rotations
 from pensieve.engine.joint_projections import JointPart
-from pensieve.engine.runner import Runner
+from pensieve.engine.runner import Capacity, Runner
 from pensieve.engine.step import DecodeRow, SamplingParams
 
 from ...models import write_model
@@ -176,7 +176,7 @@ def test_gemmas_norms_are_folded_and_give_the_same(tmp_path: Path) -> None:
 def test_deferred_rotations_change_no_token(tmp_path: Path, model_type: str) -> None:
     """In compiled graphs too; the judge is the same model, whose own passes compute as before."""
     model = load(tmp_path, model_type)
-    runner = PlainRunner(fuse(probe(model, 16)), 400, False, PlainKernels())
+    runner = PlainRunner(fuse(probe(model, 16)), Capacity(400), False, PlainKernels())
     assert judge_trees(model, runner, 2).wrong == 0
 
 
@@ -187,7 +187,7 @@ def test_the_kernels_text_under_the_runner_is_exact_too(
 ) -> None:
     monkeypatch.setattr(decode_graphs, "MAX_FAILURES", 0)
     model = load(tmp_path, model_type)
-    runner = Runner(fuse(probe(model, 16)), 400, False, CppKernels())
+    runner = Runner(fuse(probe(model, 16)), Capacity(400), False, CppKernels())
     assert judge_trees(model, runner, 2).wrong == 0
 
 
@@ -215,7 +215,7 @@ def test_no_input_of_a_kernel_is_small_in_some_batches_only(tmp_path: Path) -> N
     It did so for the positions whenever a batch came to eight rows, or to fewer again.
     """
     kernels = SizingKernels()
-    runner = Runner(fuse(probe(load(tmp_path, "qwen3"), 16)), 64, False, kernels)
+    runner = Runner(fuse(probe(load(tmp_path, "qwen3"), 16)), Capacity(64), False, kernels)
     for count in (1, 3, 8, 20):
         slots = [32 * row for row in range(count)]
         runner.logits([DecodeRow(slot, 7, 5, ((slot, slot + 6),), SamplingParams()) for slot in slots])
@@ -225,5 +225,5 @@ def test_no_input_of_a_kernel_is_small_in_some_batches_only(tmp_path: Path) -> N
 
 def test_without_rotations_every_pass_computes_its_own(tmp_path: Path) -> None:
     model = load(tmp_path, "qwen3")
-    runner = PlainRunner(without_rotations(fuse(probe(model, 16))), 400, False, PlainKernels())
+    runner = PlainRunner(without_rotations(fuse(probe(model, 16))), Capacity(400), False, PlainKernels())
     assert judge_trees(model, runner, 1).wrong == 0

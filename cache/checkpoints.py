@@ -1,0 +1,157 @@
+"""Checkpoints: recurrent states that the prefix tree keeps, and which of them go first.
+
+A model with recurrent states can go on from a cached prefix only where the state after that prefix was kept.
+A state takes as much memory as the KV of some thousand tokens, so few are kept, in two ways:
+
+* A path keeps at most `MAX_ON_PATH` checkpoints: the one nearest to the root, where sessions' common head
+  ends, the `NEWEST` at its end, where conversations go on, and others in between. When one more comes, the
+  one in between goes whose absence costs least: the tokens between its two neighbours, divided by its
+  distance from the path's end and multiplied by the sequences that began there. What stays grows sparser
+  geometrically.
+* When slots run short, the checkpoint of least worth goes: the tokens that it saves, which count less where
+  conversations have passed it, plus the worth of what was evicted before its last use, so that unused ones
+  age. Source: GreedyDual (Young 1994; Cao & Irani 1997), which is LRU weighted by cost.
+"""
+
+from collections.abc import Iterator
+
+from .blocks import BLOCK_SIZE
+from .state_slots import StateAllocator
+from .tree_nodes import Checkpoint, Node, TreePosition
+
+MAX_ON_PATH = 8
+"""Most checkpoints of one path from the root."""
+
+NEWEST = 3
+"""Checkpoints at a path's end that always stay: the last answer's end, its prompt's end, its question."""
+
+PASSED_SHARE = 1 / 8
+"""Share of its tokens that a passed checkpoint counts: only edits and other branches begin there."""
+
+
+class Checkpoints:
+    """All checkpoints of a prefix tree, which holds their slots."""
+
+    def __init__(self, slots: StateAllocator) -> None:
+        self._slots = slots
+        self._all: dict[Checkpoint, None] = {}  # a set in order of arrival
+        self._highest: set[Checkpoint] = set()  # those without another one above
+        self._evicted_worth = 0.0  # of the checkpoint evicted last
+
+    def __iter__(self) -> Iterator[Checkpoint]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def put(self, position: TreePosition, slot: int, is_reply: bool) -> bool:
+        """Keep the state in `slot`, which a sequence holds, for the prefix at `position`.
+
+        Returns False where the prefix has a checkpoint, which then counts as used.
+        """
+        if position.node.checkpoint is not None:
+            self.touch(position.node.checkpoint)
+            return False
+        checkpoint = Checkpoint(position, slot, is_reply)
+        self._slots.enter_tree(slot)
+        self._all[checkpoint] = None
+        self.touch(checkpoint)
+        self._link(checkpoint, position)
+        position.node.checkpoint = checkpoint
+        return True
+
+    def thin(self, checkpoint: Checkpoint) -> int:
+        """Drop what the path that ends in `checkpoint` has too much. Returns how many were dropped."""
+        path = [checkpoint]
+        while path[-1].above is not None:
+            path.append(path[-1].above)
+        num_dropped = max(0, len(path) - MAX_ON_PATH)
+        for _ in range(num_dropped):
+            i = min(range(NEWEST, len(path) - 1), key=lambda i: _cost_of_absence(path, i))
+            self._drop(path.pop(i))
+        return num_dropped
+
+    def touch(self, checkpoint: Checkpoint) -> None:
+        """Note that `checkpoint` is of use now."""
+        checkpoint.used_at_worth = self._evicted_worth
+
+    def use(self, checkpoint: Checkpoint) -> int:
+        """Note that a sequence begins at `checkpoint`.
+
+        The answers that ended right below it are dropped: the sequence goes on differently, as where a
+        template leaves out the thoughts of earlier answers. Returns how many were dropped.
+        """
+        self.touch(checkpoint)
+        checkpoint.num_uses += 1
+        above = checkpoint.above
+        while above is not None:
+            above.is_passed = True
+            above = above.above
+        outdated = [one for one in checkpoint.below if one.is_reply and not one.below]
+        for one in outdated:
+            self._drop(one)
+        return len(outdated)
+
+    def worth_of(self, num_tokens: int) -> float:
+        """Return the worth of a state, used now, that saves `num_tokens`."""
+        return self._evicted_worth + num_tokens
+
+    def least_worth(self) -> tuple[float, Checkpoint] | None:
+        """Return the checkpoint to evict first, with its worth; None where sequences hold all of them."""
+        evictable = [one for one in self._all if self._slots.ref_count(one.slot) == 1]
+        if not evictable:
+            return None
+        first = min(evictable, key=_worth)
+        return _worth(first), first
+
+    def evict(self, checkpoint: Checkpoint) -> None:
+        """Free the slot of `checkpoint`, which least_worth() has returned."""
+        self._evicted_worth = _worth(checkpoint)
+        self._drop(checkpoint)
+
+    def forget(self, node: Node) -> None:
+        """Drop the checkpoint of `node`, if any: the node leaves the tree."""
+        if node.checkpoint is not None:
+            self._drop(node.checkpoint)
+
+    def _link(self, checkpoint: Checkpoint, position: TreePosition) -> None:
+        """Insert `checkpoint` between its neighbours of the same paths."""
+        above = position.checkpointed.node.checkpoint  # before the position's own node has one
+        checkpoint.above = above
+        siblings = above.below if above is not None else self._highest
+        for one in list(siblings):
+            if _leads_to(checkpoint, one):
+                siblings.remove(one)
+                checkpoint.below.add(one)
+                one.above = checkpoint
+        siblings.add(checkpoint)
+
+    def _drop(self, checkpoint: Checkpoint) -> None:
+        above = checkpoint.above
+        siblings = above.below if above is not None else self._highest
+        siblings.remove(checkpoint)
+        siblings |= checkpoint.below
+        for one in checkpoint.below:
+            one.above = above
+        checkpoint.node.checkpoint = None
+        del self._all[checkpoint]
+        self._slots.leave_tree(checkpoint.slot)
+
+
+def _worth(checkpoint: Checkpoint) -> float:
+    is_passed = checkpoint.is_passed and checkpoint.num_uses < 2
+    return checkpoint.used_at_worth + checkpoint.num_tokens_saved * (PASSED_SHARE if is_passed else 1)
+
+
+def _cost_of_absence(path: list[Checkpoint], i: int) -> float:
+    """Return what it costs if `path[i]`, with one on either side, is dropped. The path's end comes first."""
+    gap = path[i - 1].num_tokens - path[i + 1].num_tokens
+    return gap * max(1, path[i].num_uses) / (path[0].num_tokens - path[i].num_tokens)
+
+
+def _leads_to(upper: Checkpoint, lower: Checkpoint) -> bool:
+    """Whether the node of `upper` lies on the path to that of `lower`."""
+    if lower.num_tokens <= upper.num_tokens:
+        return False
+    position = TreePosition(lower.node, lower.num_tokens // BLOCK_SIZE)
+    return position.prefix(upper.num_tokens // BLOCK_SIZE).node is upper.node

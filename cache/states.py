@@ -1,0 +1,129 @@
+"""The pools of recurrent states: for each array that a recurrent layer keeps, a row for each state slot.
+
+A sequence's state is what its tokens have left behind in the recurrent layers. It does not grow, and it
+cannot be taken back by a token. A pass reads the states of some slots and keeps the new states in others.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from .kv import pages
+
+StateRows = list[mx.array]
+"""The states of some sequences: for each StateArray an array of (rows, *shape)."""
+
+
+class StateArray(NamedTuple):
+    """One array of a recurrent layer's state."""
+
+    shape: tuple[int, ...]  # of one sequence: without the axis of rows
+    dtype: mx.Dtype
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that the array takes for one sequence."""
+        return math.prod(self.shape) * self.dtype.size
+
+
+@dataclass(frozen=True, slots=True)
+class StateSpec:
+    """What one recurrent layer keeps of each sequence: the arrays of its ArraysCache.
+
+    An entry is None where the model never sets the array.
+    """
+
+    arrays: tuple[StateArray | None, ...]
+
+    @property
+    def kept(self) -> list[StateArray]:
+        """The arrays that the model sets."""
+        return [array for array in self.arrays if array is not None]
+
+
+class StatePools(Protocol):
+    """The states of all slots."""
+
+    def read(self, slots: list[int]) -> StateRows:
+        """Return the states of `slots`, a row each."""
+
+    def write(self, slots: list[int], rows: StateRows) -> None:
+        """Keep the states of `rows` in `slots`."""
+
+    def arrays(self) -> list[mx.array]:
+        """Return the arrays whose evaluation carries out the writes."""
+
+
+class ArrayStates:
+    """The pools as MLX arrays, on the device that MLX uses; lazy.
+
+    A write copies the whole of a pool that an earlier pass still reads.
+    """
+
+    def __init__(self, arrays: list[StateArray], num_slots: int) -> None:
+        """Make pools of zeros, with one more slot for rows that only fill up a batch."""
+        self._pools = [mx.zeros((num_slots + 1, *array.shape), array.dtype) for array in arrays]
+        self._spare_slot = num_slots
+
+    def _filled(self, slots: list[int], num_rows: int) -> list[int]:
+        return slots + [self._spare_slot] * (num_rows - len(slots))
+
+    def read(self, slots: list[int], num_rows: int = 0) -> StateRows:
+        """Return the states of `slots`, a row each; rows of no meaning follow until there are `num_rows`."""
+        index = mx.array(self._filled(slots, num_rows))
+        return [pool[index] for pool in self._pools]
+
+    def write(self, slots: list[int], rows: StateRows) -> None:
+        """Keep the states of the first `rows` in `slots`; see StatePools."""
+        index = mx.array(self._filled(slots, len(rows[0]) if rows else 0))
+        for pool, row in zip(self._pools, rows, strict=True):
+            pool[index] = row
+
+    def arrays(self) -> list[mx.array]:
+        """Return all pools; see StatePools."""
+        return self._pools
+
+
+class HostStates:
+    """The pools as arrays of NumPy, for MLX's CPU device. Pages that were never written take no memory."""
+
+    def __init__(self, arrays: list[StateArray], num_slots: int) -> None:
+        self._arrays = arrays
+        self._pools = [_untouched(array, num_slots) for array in arrays]
+
+    def read(self, slots: list[int]) -> StateRows:
+        """Return the states of `slots`, a row each; see StatePools."""
+        index = slice(slots[0], slots[0] + 1) if len(slots) == 1 else slots
+        pairs = zip(self._pools, self._arrays, strict=True)
+        return [mx.array(pool[index]).view(array.dtype) for pool, array in pairs]
+
+    def write(self, slots: list[int], rows: StateRows) -> None:
+        """Compute the states of `rows`, and keep them in `slots`; see StatePools."""
+        stored = [
+            row.astype(array.dtype).view(_stored(array.dtype))
+            for row, array in zip(rows, self._arrays, strict=True)
+        ]
+        mx.eval(stored)
+        for pool, row in zip(self._pools, stored, strict=True):
+            pool[slots] = np.asarray(row)
+
+    def arrays(self) -> list[mx.array]:
+        """Return nothing: writes are carried out at once; see StatePools."""
+        return []
+
+
+def _untouched(array: StateArray, num_slots: int) -> npt.NDArray[Any]:
+    """Make a pool of zeros whose pages are not touched."""
+    dtype = np.asarray(mx.zeros((), _stored(array.dtype))).dtype
+    buffer = pages(max(1, num_slots * array.num_bytes))
+    count = num_slots * math.prod(array.shape)
+    return np.frombuffer(buffer, dtype, count).reshape(num_slots, *array.shape)
+
+
+def _stored(dtype: mx.Dtype) -> mx.Dtype:
+    """Return the type of NumPy's that holds numbers of `dtype`: NumPy has no bfloat16."""
+    return mx.uint16 if dtype == mx.bfloat16 else dtype

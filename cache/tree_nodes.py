@@ -1,0 +1,87 @@
+"""The parts of the prefix tree: its nodes, the checkpoints that nodes hold, and positions in the tree."""
+
+from typing import NamedTuple
+
+from .blocks import BLOCK_SIZE
+
+Edge = tuple[int, ...]
+
+
+class Node:
+    """One cached block. The edges from the root to the node spell the prefix that the block ends."""
+
+    __slots__ = ("block", "checkpoint", "children", "edge", "last_used", "parent")
+
+    def __init__(self, parent: "Node | None", edge: Edge, block: int, now: int) -> None:
+        self.parent = parent  # None for the root and for an evicted node
+        self.edge = edge
+        self.block = block
+        self.children: dict[Edge, Node] = {}
+        self.last_used = now
+        self.checkpoint: Checkpoint | None = None
+
+
+class Checkpoint:
+    """The recurrent state after a node's prefix, kept in a state slot."""
+
+    __slots__ = (
+        "above",
+        "below",
+        "is_passed",
+        "is_reply",
+        "node",
+        "num_tokens",
+        "num_uses",
+        "slot",
+        "used_at_worth",
+    )
+
+    def __init__(self, position: "TreePosition", slot: int, is_reply: bool) -> None:
+        self.node = position.node
+        self.num_tokens = position.num_blocks * BLOCK_SIZE
+        self.slot = slot
+        self.is_reply = is_reply  # it ends an answer, whose text the next prompt may render differently
+        self.above: Checkpoint | None = None  # the next one towards the root
+        self.below: set[Checkpoint] = set()  # those whose `above` it is
+        self.num_uses = 0  # sequences that have begun there
+        self.is_passed = False  # whether a sequence has begun at a checkpoint below it since
+        self.used_at_worth = 0.0  # the worth of the checkpoint evicted last, at the last use of this one
+
+    @property
+    def num_tokens_saved(self) -> int:
+        """Tokens that a sequence which begins here would have to compute without this checkpoint."""
+        return self.num_tokens - (self.above.num_tokens if self.above else 0)
+
+
+class TreePosition(NamedTuple):
+    """The last node of a prefix. The position is void once that node is evicted and has no parent."""
+
+    node: Node
+    num_blocks: int
+
+    @property
+    def blocks(self) -> list[int]:
+        """The prefix's blocks, in order."""
+        blocks, node = [], self.node
+        while node.parent is not None:
+            blocks.append(node.block)
+            node = node.parent
+        blocks.reverse()
+        return blocks
+
+    def prefix(self, num_blocks: int) -> "TreePosition":
+        """Return the position of the first `num_blocks` blocks."""
+        node = self.node
+        for _ in range(self.num_blocks - num_blocks):
+            assert node.parent is not None, "the position is void"
+            node = node.parent
+        return TreePosition(node, num_blocks)
+
+    @property
+    def checkpointed(self) -> "TreePosition":
+        """The position of the longest prefix of this one that has a checkpoint; the root's where none has."""
+        node, num_blocks = self.node, self.num_blocks
+        while node.checkpoint is None and node.parent is not None:
+            node = node.parent
+            num_blocks -= 1
+        return TreePosition(node, num_blocks)

@@ -1,0 +1,159 @@
+"""Makes a checkpoint's tensors those of mlx-lm's model, where mlx-lm's own code leaves some over.
+
+A model's `sanitize` in mlx-lm knows the names that its maker used for one checkpoint. Folders as people have
+them hold more: heads that predict several tokens (MTP), towers for pictures and sounds, the names of newer
+versions of transformers, fp8 weights with scales in blocks. What mlx-lm reads by itself stays as it is.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx_lm.utils
+from mlx.utils import tree_flatten
+
+from .json_files import as_dict, read_optional_json
+from .model_error import first_line
+
+Weights = dict[str, mx.array]
+
+# Parts of a checkpoint that take no part in a text model's answers.
+OTHER_PARTS = re.compile(
+    r"(^|\.)(mtp|mtp_\w+|visual|vision_tower|vision_model|vision_embed\w*|vision_encoder|vision_proj\w*"
+    r"|audio_tower|audio_encoder|embed_vision|embed_audio|multi_modal_projector|mm_projector)\."
+)
+
+# Transformers 5 puts a wrapper's models under one more "model"; before, the text model was the first part.
+WRAPPED = "model.language_model."
+
+WEIGHT = ".weight"
+SCALES = (".weight_scale_inv", ".weight_scale")
+SCALES_OF_INPUTS = (".input_scale", ".activation_scale", ".k_scale", ".v_scale", ".output_scale")
+
+
+def find_overrides(folder: Path) -> dict[str, Any]:
+    """Return keys of the config that mlx-lm must see otherwise, so that it leaves fp8 weights to `adapt`."""
+    return {"quantization_config": None} if _is_plain_fp8(read_quantization(folder)) else {}
+
+
+def read_quantization(folder: Path) -> dict[str, Any]:
+    """Return how the folder's makers quantised its weights; an empty object where they say nothing."""
+    config = read_optional_json(folder / "config.json")
+    settings = as_dict(config.get("quantization_config"))
+    settings = settings or as_dict(as_dict(config.get("text_config")).get("quantization_config"))
+    # NVIDIA's ModelOpt writes a file of its own, in an object more.
+    settings = settings or read_optional_json(folder / "hf_quant_config.json")
+    return settings | as_dict(settings.get("quantization"))
+
+
+def explain_load(folder: Path, error: Exception) -> str:
+    """Return why mlx-lm could not load a folder: most often for its quantisation, where it has one."""
+    settings = read_quantization(folder)
+    method = settings.get("quant_method", settings.get("quant_algo"))
+    if not isinstance(method, str):
+        return first_line(error)
+    return (
+        f"its weights are quantised by {method}, in a way that cannot be read ({first_line(error, 120)}); "
+        "take a conversion for MLX, or the unquantised model"
+    )
+
+
+def _is_plain_fp8(settings: dict[str, Any]) -> bool:
+    """Whether weights are fp8 with scales, by a method that mlx-lm knows for other kinds of weights only."""
+    return settings.get("format") == "float-quantized" or settings.get("quant_algo") == "FP8"
+
+
+def find_classes(config: dict[str, Any]) -> tuple[Any, Any]:
+    """Return a function that makes the model of `config` from its arguments, and the arguments' class.
+
+    The first call of the model's `sanitize` adapts the weights. Raises ValueError for an unknown model.
+    """
+    model_class, arguments_class = mlx_lm.utils._get_classes(config)
+
+    def make(arguments: Any) -> Any:
+        model = model_class(arguments)
+
+        def sanitize(weights: Weights) -> Weights:
+            del model.sanitize  # this one; the class has its own
+            return sanitize_adapted(model, weights)
+
+        model.sanitize = sanitize
+        return model
+
+    return make, arguments_class
+
+
+def sanitize_adapted(model: Any, weights: Weights) -> Weights:
+    """Name and shape `weights` as `model` has them: by the model's own code, adapted only where need be."""
+    own = getattr(model, "sanitize", dict)
+    try:
+        result: Weights = dict(own(dict(weights)))
+        fits = not any(_is_over(model, name) for name in result.keys() - _parameters(model))
+    except Exception:  # for other names or other parts than it expects
+        fits = False
+    return result if fits else dict(own(adapt(model, weights)))
+
+
+def adapt(model: Any, weights: Weights) -> Weights:
+    """Leave out what is no part of a text model, undo fp8, and give wrapped models their usual names."""
+    kept = {name: array for name, array in weights.items() if not _is_other(model, name)}
+    return _rename(model, dequantise(kept))
+
+
+def dequantise(weights: Weights) -> Weights:
+    """Multiply fp8 weights by their scales, one for a tensor, a row or a block; the result is bfloat16."""
+    result = {name: array for name, array in weights.items() if not name.endswith(SCALES_OF_INPUTS)}
+    for suffix in SCALES:
+        for name in [name for name in result if name.endswith(suffix)]:
+            target = name.removesuffix(suffix) + WEIGHT
+            if target in result and result[target].dtype == mx.uint8:
+                result[target] = _from_fp8(result[target], result.pop(name))
+    return result
+
+
+def _from_fp8(weight: mx.array, scales: mx.array) -> mx.array:
+    values = mx.from_fp8(weight, dtype=mx.bfloat16)
+    if scales.size == 1:
+        return (values * scales.reshape(())).astype(mx.bfloat16)
+    if scales.ndim == values.ndim - 1:
+        scales = scales[..., None]
+    for axis in (-2, -1):
+        size, blocks = values.shape[axis], scales.shape[axis]
+        if blocks not in (1, size):
+            # The last block may be cut: blocks have a power of two of rows.
+            block = 1 << (-(-size // blocks) - 1).bit_length()
+            scales = mx.repeat(scales, block, axis)
+            scales = scales[..., :size, :] if axis == -2 else scales[..., :size]
+    return (values * scales).astype(mx.bfloat16)
+
+
+def _parameters(model: Any) -> set[str]:
+    parameters: Any = tree_flatten(model.parameters())
+    return {name for name, _ in parameters}
+
+
+def _is_over(model: Any, name: str) -> bool:
+    return _is_other(model, name) or name.endswith((*SCALES, *SCALES_OF_INPUTS))
+
+
+def _is_other(model: Any, name: str) -> bool:
+    if OTHER_PARTS.search(name):
+        return True
+    layer = re.search(r"(^|\.)layers\.(\d+)\.", name)  # some keep the layers of MTP behind the others
+    return layer is not None and int(layer[2]) >= len(model.layers)
+
+
+def _rename(model: Any, weights: Weights) -> Weights:
+    """Give a wrapped text model the names that its class has in mlx-lm."""
+    if not any(name.startswith(WRAPPED) for name in weights):
+        return weights
+    is_wrapper = any(name.startswith("language_model.") for name in _parameters(model))
+    outer = "language_model." if is_wrapper else ""
+
+    def rename(name: str) -> str:
+        if name.startswith(WRAPPED):
+            return f"{outer}model.{name.removeprefix(WRAPPED)}"
+        return outer + name if name.startswith("lm_head.") else name
+
+    return {rename(name): array for name, array in weights.items()}

@@ -1,0 +1,178 @@
+"""Writes checkpoints as people have them: other names, other types, more tensors than a text model needs."""
+
+import json
+import shutil
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from safetensors.numpy import load_file
+
+from ..broken_models import WEIGHTS, edit
+
+Array = np.ndarray[Any, Any]
+Change = Callable[[Path], object]
+
+TYPES = {"float32": "F32", "float16": "F16", "uint8": "U8", "uint32": "U32", "int32": "I32"}
+
+BLOCK = 16
+"""Rows and columns that one scale is for, in these small models; makers use 128."""
+
+
+def save(folder: Path, weights: Mapping[str, Array], fp8: frozenset[str] = frozenset()) -> None:
+    """Write a file of weights; bytes of the names in `fp8` are fp8 numbers, of which numpy has no type."""
+    header: dict[str, Any] = {}
+    data = b""
+    for name, array in weights.items():
+        dtype = "F8_E4M3" if name in fp8 else TYPES[str(array.dtype)]
+        end = len(data) + array.nbytes
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [len(data), end]}
+        data += np.ascontiguousarray(array).tobytes()
+    raw = json.dumps(header).encode()
+    (folder / WEIGHTS).write_bytes(struct.pack("<Q", len(raw)) + raw + data)
+
+
+def rename(*rules: tuple[str, str]) -> Change:
+    """Change how names begin: the first rule that fits counts."""
+
+    def change(folder: Path) -> None:
+        weights = load_file(folder / WEIGHTS)
+        save(folder, {_renamed(name, rules): array for name, array in weights.items()})
+
+    return change
+
+
+def _renamed(name: str, rules: tuple[tuple[str, str], ...]) -> str:
+    for old, new in rules:
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
+
+
+def add(*names: str) -> Change:
+    """Add tensors that no text model has."""
+    tensors: dict[str, Array] = {name: np.full((4, 4), 0.5, np.float32) for name in names}
+    return lambda folder: save(folder, load_file(folder / WEIGHTS) | tensors)
+
+
+def both(*changes: Change) -> Change:
+    def change(folder: Path) -> None:
+        for part in changes:
+            part(folder)
+
+    return change
+
+
+def wrap(model_type: str) -> Change:
+    """Put the config into a text_config, as wrappers of a text model have it."""
+
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        wrapper = {"model_type": model_type, "text_config": config, "vision_config": {"depth": 1}}
+        wrapper["vocab_size"] = config["vocab_size"]  # gemma3 has a default of its own
+        (folder / "config.json").write_text(json.dumps(wrapper))
+
+    return change
+
+
+def quantise_to_fp8(kind: str, suffix: str, **settings: object) -> Change:
+    """Keep the layers' matrices as fp8 numbers with scales for a tensor, each row or each block.
+
+    Beside them goes the folder `plain`, with the values that they then stand for.
+    """
+
+    def change(folder: Path) -> None:
+        weights = load_file(folder / WEIGHTS)
+        plain, result, fp8 = dict(weights), dict(weights), set()
+        for name, array in weights.items():
+            if not name.endswith("_proj.weight"):
+                continue
+            scales = _scales(array, kind)
+            spread = mx.array(_spread(scales, array.shape))
+            numbers = mx.to_fp8(mx.array(array) / spread)
+            values = mx.from_fp8(numbers, mx.bfloat16) * spread
+            plain[name] = np.array(values.astype(mx.bfloat16).astype(mx.float32))
+            result[name] = np.array(numbers)
+            result[name.removesuffix("weight") + suffix] = scales
+            fp8.add(name)
+        shutil.copytree(folder, folder / "plain")
+        save(folder / "plain", plain)
+        save(folder, result, frozenset(fp8))
+        edit(folder / "config.json", quantization_config=settings)
+
+    return change
+
+
+def replace_matrices(parts: Callable[[Array], dict[str, Array]], **settings: object) -> Change:
+    """Put other tensors in the place of each of the layers' matrices; `parts` gives them by their endings."""
+
+    def change(folder: Path) -> None:
+        result: dict[str, Array] = {}
+        for name, array in load_file(folder / WEIGHTS).items():
+            if name.endswith("_proj.weight"):
+                stem = name.removesuffix("weight")
+                result |= {stem + ending: part for ending, part in parts(array).items()}
+            else:
+                result[name] = array
+        save(folder, result)
+        edit(folder / "config.json", quantization_config=settings)
+
+    return change
+
+
+def awq_parts(array: Array) -> dict[str, Array]:
+    """Quantise a matrix as AutoAWQ does: 4 bits, 32 inputs a group, 8 outputs a word in its own order."""
+    outputs, inputs = array.shape
+    groups = array.T.reshape(inputs // 32, 32, outputs)
+    scales = ((groups.max(1) - groups.min(1)) / 15).astype(np.float16).astype(np.float32)
+    zeros = np.clip(np.round(-groups.min(1) / scales), 0, 15)
+    codes = np.clip(np.round(groups / scales[:, None]) + zeros[:, None], 0, 15).reshape(inputs, outputs)
+    return {
+        "qweight": _pack_awq(codes),
+        "qzeros": _pack_awq(zeros),
+        "scales": scales.astype(np.float16),
+    }
+
+
+def awq_values(array: Array) -> Array:
+    """Return the values that `awq_parts` keeps of a matrix."""
+    parts = awq_parts(array)
+    scales = parts["scales"].astype(np.float32)
+    codes, zeros = _unpack_awq(parts["qweight"]), _unpack_awq(parts["qzeros"])
+    groups = codes.reshape(len(scales), 32, -1) - zeros[:, None]
+    return np.ascontiguousarray((groups * scales[:, None]).reshape(codes.shape).T)
+
+
+AWQ_SHIFTS = np.array([0, 16, 4, 20, 8, 24, 12, 28], np.uint32)
+
+
+def _pack_awq(codes: Array) -> Array:
+    words = codes.astype(np.uint32).reshape(len(codes), -1, 8) << AWQ_SHIFTS
+    packed: Array = np.bitwise_or.reduce(words, axis=2).view(np.int32)
+    return packed
+
+
+def _unpack_awq(words: Array) -> Array:
+    codes = words.view(np.uint32)[:, :, None] >> AWQ_SHIFTS & 15
+    return codes.reshape(len(words), -1).astype(np.float32)
+
+
+def _scales(array: Array, kind: str) -> Array:
+    size = np.abs(array)
+    if kind == "tensor":
+        return np.array(size.max() / 448, np.float32)
+    if kind == "row":
+        return np.asarray(size.max(1, keepdims=True) / 448, np.float32)
+    rows, columns = (-(-length // BLOCK) for length in array.shape)
+    padded = np.zeros((rows * BLOCK, columns * BLOCK), np.float32)
+    padded[: array.shape[0], : array.shape[1]] = size
+    return np.asarray(padded.reshape(rows, BLOCK, columns, BLOCK).max((1, 3)) / 448, np.float32)
+
+
+def _spread(scales: Array, shape: tuple[int, ...]) -> Array:
+    if scales.ndim == 0 or scales.shape[1] == 1:
+        return scales
+    return scales.repeat(BLOCK, 0).repeat(BLOCK, 1)[: shape[0], : shape[1]]

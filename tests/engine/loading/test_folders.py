@@ -1,0 +1,161 @@
+"""Folders as people have them: each is served with the answers of the plain model, or refused in one line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from pensieve.engine.loading.adapt_weights import dequantise
+from pensieve.engine.loading.loader import compute_dtype, load
+from pensieve.engine.loading.model_error import ModelError
+from pensieve.engine.loading.model_info import read_model_info
+
+from ...models import random_weights, write_model
+from ..broken_models import WEIGHTS
+from .checkpoints import (
+    Change,
+    add,
+    awq_parts,
+    awq_values,
+    both,
+    quantise_to_fp8,
+    rename,
+    replace_matrices,
+    save,
+    wrap,
+)
+
+MOE = {"num_experts": 4, "num_experts_per_tok": 2, "decoder_sparse_step": 1, "mlp_only_layers": []}
+MOE |= {"moe_intermediate_size": 64, "norm_topk_prob": True}
+
+EXPERTS = ["gate_proj", "up_proj", "down_proj"]
+
+
+def write_plain(folder: Path, model_type: str) -> Path:
+    """Write a small model as its makers do: in bfloat16's values, experts one by one."""
+    is_moe = model_type == "qwen3_moe"
+    write_model(folder, "llama" if is_moe else model_type)
+    config = json.loads((folder / "config.json").read_text()) | (MOE if is_moe else {})
+    config |= {"model_type": model_type, "tie_word_embeddings": "gemma" in model_type}
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = {}
+    for name, array in random_weights(config, 0).items():
+        if "switch_mlp" in name:
+            for number, expert in enumerate(array):
+                weights[name.replace("switch_mlp", f"experts.{number}")] = expert
+        else:
+            weights[name] = array
+    save(folder, weights)
+    return folder
+
+
+def logits(folder: Path) -> np.ndarray[Any, Any]:
+    model = load(read_model_info(folder, "tiny", compute_dtype(), 16)).paged.model
+    return np.array(model(mx.array([[1, 5, 300, 258, 7]]))[0].astype(mx.float32))
+
+
+MTP = ("mtp.fc.weight", "mtp.layers.0.self_attn.q_proj.weight", "mtp.norm.weight")
+TOWER = ("model.visual.blocks.0.attn.qkv.weight", "model.visual.merger.linear_fc1.weight")
+NEW_NAMES = rename(("model.", "model.language_model."))
+OLD_NAMES = rename(("", "language_model."))
+GEMMA_TOWER = add(
+    "model.vision_tower.vision_model.encoder.layers.30.fc1.weight",
+    "model.multi_modal_projector.mm_input_projection_weight",
+)
+
+SERVED: dict[str, tuple[str, Change]] = {
+    "MTP beside a MoE": ("qwen3_moe", add(*MTP)),
+    "MTP beside a dense model": ("qwen3", add(*MTP)),
+    "MTP as a layer more": ("llama", add("model.layers.3.eh_proj.weight", "model.layers.3.enorm.weight")),
+    "a tower beside a text model": ("qwen3", add(*TOWER)),
+    "a wrapper's names in a text model": ("qwen3", both(NEW_NAMES, add(*TOWER))),
+    "gemma3, older names": ("gemma3_text", both(OLD_NAMES, wrap("gemma3"), add("vision_tower.a.weight"))),
+    "gemma3, newer names": ("gemma3_text", both(NEW_NAMES, wrap("gemma3"), GEMMA_TOWER)),
+    "mistral3, older names": ("llama", both(OLD_NAMES, wrap("mistral3"), add("vision_tower.a.weight"))),
+    "mistral3, newer names": ("llama", both(NEW_NAMES, wrap("mistral3"), GEMMA_TOWER)),
+    "qwen3_vl": ("qwen3", both(NEW_NAMES, wrap("qwen3_vl"), add(*TOWER))),
+    "qwen2_5_vl": ("qwen2", both(wrap("qwen2_5_vl"), add("visual.blocks.0.weight"))),
+}
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_what_is_more_or_named_otherwise_changes_nothing(tmp_path: Path, name: str) -> None:
+    model_type, change = SERVED[name]
+    expected = logits(write_plain(tmp_path / "plain", model_type))
+    folder = write_plain(tmp_path / "changed", model_type)
+    change(folder)
+    np.testing.assert_array_equal(logits(folder), expected)
+
+
+BLOCKS = quantise_to_fp8("block", "weight_scale_inv", quant_method="fp8", weight_block_size=[16, 16])
+ROWS = quantise_to_fp8("row", "weight_scale", quant_method="compressed-tensors", format="float-quantized")
+TENSORS = quantise_to_fp8("tensor", "weight_scale", quant_method="modelopt", quant_algo="FP8")
+INPUTS = add("model.layers.0.mlp.up_proj.input_scale", "model.layers.0.self_attn.k_scale")
+
+FP8: dict[str, tuple[str, Change]] = {
+    "blocks": ("llama", BLOCKS),
+    "blocks of experts": ("qwen3_moe", BLOCKS),
+    "rows": ("qwen3", ROWS),
+    "rows of experts": ("qwen3_moe", ROWS),
+    "tensors": ("llama", TENSORS),
+    "tensors, and scales of inputs": ("qwen3_moe", both(INPUTS, TENSORS)),
+}
+
+
+@pytest.mark.parametrize("name", FP8)
+def test_fp8_weights_are_read_with_their_scales(tmp_path: Path, name: str) -> None:
+    model_type, change = FP8[name]
+    folder = write_plain(tmp_path / "fp8", model_type)
+    change(folder)
+    np.testing.assert_array_equal(logits(folder), logits(folder / "plain"))
+
+
+def test_awq_folders_answer_with_the_values_that_they_hold(tmp_path: Path) -> None:
+    """Within float16's rounding: MLX keeps a zero point as the product of zero point and scale."""
+    folder = write_plain(tmp_path / "awq", "llama")
+    weights = load_file(folder / WEIGHTS)
+    settings = {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm", "zero_point": True}
+    replace_matrices(awq_parts, **settings)(folder)
+    answers = logits(folder)
+    plain = write_plain(tmp_path / "plain", "llama")
+    save(plain, {name: awq_values(a) if name.endswith("_proj.weight") else a for name, a in weights.items()})
+    expected = logits(plain)
+    assert np.abs(answers - expected).max() < 0.01 * np.abs(expected).max()
+
+
+# Tensors in the place of a matrix, of which only names matter, by settings of the config.
+PACKED = ("weight_packed", "weight_scale", "weight_global_scale")
+GPTQ = ("qweight", "qzeros", "scales", "g_idx")
+REFUSED: dict[str, tuple[tuple[str, ...], dict[str, object], str]] = {
+    "GPTQ": (GPTQ, {"quant_method": "gptq", "bits": 4}, "gptq, "),
+    "GPTQ, 8 bits": (GPTQ, {"quant_method": "gptq", "bits": 8}, "gptq, "),
+    "bitsandbytes": (("weight", "absmax"), {"quant_method": "bitsandbytes"}, "bitsandbytes, "),
+    "NVFP4": (PACKED, {"quant_method": "compressed-tensors", "format": "nvfp4-pack-quantized"}, "compressed"),
+    "int8": (PACKED, {"quant_method": "compressed-tensors", "format": "int-quantized"}, ".*int-quantized"),
+    "ModelOpt": (PACKED, {"quant_method": "modelopt", "quant_algo": "NVFP4"}, "modelopt, "),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_other_quantisations_are_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    names, settings, message = REFUSED[name]
+    parts = {part: np.zeros((4, 4), np.uint8) for part in names}
+    folder = write_plain(tmp_path / "model", "llama")
+    replace_matrices(lambda _: parts, **settings)(folder)
+    expected = f"weights are quantised by {message}.*take a conversion for MLX"
+    with pytest.raises(ModelError, match=expected) as caught:
+        logits(folder)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_blocks_at_the_end_of_a_matrix_may_be_cut() -> None:
+    scales = mx.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    weights = {"a.weight": mx.to_fp8(mx.ones((40, 24))), "a.weight_scale_inv": scales}
+    expected = np.array(scales).repeat(16, 0).repeat(16, 1)[:40, :24]
+    values = dequantise(weights)["a.weight"]
+    np.testing.assert_array_equal(np.array(values.astype(mx.float32)), expected)

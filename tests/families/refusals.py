@@ -1,0 +1,92 @@
+"""Which families are refused, and why."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a family's models are refused.
+
+    message: words of the error with which a start ends.
+    why: the reason for people to read.
+    """
+
+    message: str
+    why: str
+
+
+STATES = Refusal("recurrent layers", "states are not kept yet")
+LATENT = Refusal("on paged KV", "latent attention is not computed yet")
+SHARED = Refusal("share their keys and values", "layers that share keys and values are not known yet")
+LAYERS = Refusal("num_hidden_layers is missing", "the configuration names its sizes otherwise")
+INDEX = Refusal("", "the index of its layers is not kept yet")
+
+REFUSALS = {
+    "afm7": Refusal(
+        "num_hidden_layers is missing", "rotates queries by the length of the keys that it is given"
+    ),
+    "baichuan_m1": STATES,
+    "bailing_hybrid": STATES,
+    "bailing_moe_linear": STATES,
+    "bailing_moe_v3": STATES,
+    "dbrx": LAYERS,
+    "deepseek_v3": LATENT,
+    "deepseek_v32": INDEX,
+    "deepseek_v41": Refusal("(LayerCache)", "has a cache of its own that compresses tokens"),
+    "exaone": LAYERS,
+    "falcon_h1": STATES,
+    "gear": STATES,
+    "gemma2": Refusal("in a way of its own", "computes its attention by hand"),
+    "gemma3n": SHARED,
+    "gemma4": SHARED,
+    "gemma4_text": SHARED,
+    "glm4_moe_lite": LATENT,
+    "glm_moe_dsa": INDEX,
+    "gpt2": LAYERS,
+    "gpt_bigcode": LAYERS,
+    "gptj": LAYERS,
+    "granitemoehybrid": STATES,
+    "internlm3": Refusal("Only length-1 arrays", "its rotations take one position for all rows"),
+    "iquestloopcoder": Refusal("on paged KV", "reads the keys and values of a layer twice"),
+    "jamba": STATES,
+    "kimi_k25": LATENT,
+    "kimi_k3": STATES,
+    "kimi_linear": STATES,
+    "kimi_vl": LATENT,
+    "lfm2": STATES,
+    "lfm2-vl": STATES,
+    "lfm2_moe": STATES,
+    "lille-130m": LAYERS,
+    "llama4": Refusal("(ChunkedKVCache)", "attends in chunks"),
+    "longcat_flash": LAYERS,
+    "longcat_flash_ngram": LAYERS,
+    "mamba": STATES,
+    "mamba2": STATES,
+    "minimax_m3_vl": INDEX,
+    "mistral4": Refusal("not supported yet", LATENT.why),
+    "nemotron-nas:no-op": SHARED,
+    "nemotron_h": STATES,
+    "olmo": Refusal("cannot be loaded", "mlx-lm ends the process unless `ai2-olmo` is installed"),
+    "olmo_hybrid": STATES,
+    "openelm": LAYERS,
+    "phi3small": Refusal("keeps no keys and values", "its attention is sparse by blocks"),
+    "phixtral": LAYERS,
+    "plamo2": STATES,
+    "prism_hadamard_qwen35": STATES,
+    "qwen3_5": STATES,
+    "qwen3_5:flat": STATES,
+    "qwen3_5_moe": STATES,
+    "qwen3_next": STATES,
+    "recurrent_gemma": STATES,
+    "rwkv7": STATES,
+}
+"""By the family's name; all others are served."""
+
+NEEDS_METAL = {"muse_spark"}
+"""Families whose model file in mlx-lm runs on Metal only."""
+
+NEEDS_A_PACKAGE = {"olmo"}
+"""Families whose model file in mlx-lm imports a package that mlx-lm does not bring along."""
+
+JUDGED_WHOLE = {"plamo3"}
+"""Families that see a token more in a prompt than in an answer on mlx-lm's caches, and here always see it."""

@@ -1,0 +1,86 @@
+"""Every family of mlx-lm: served token for token as mlx-lm's own caches answer, or refused with a reason."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx_lm.utils
+import pytest
+from mlx_lm.models import bitlinear_layers
+
+from pensieve.engine.config import EngineConfig
+from pensieve.engine.loading.build import build, plan_model
+from pensieve.engine.loading.loader import load
+from pensieve.engine.loading.model_error import ModelError
+from pensieve.engine.runner import Capacity, Runner
+
+from ..budget import sampled
+from ..engine.harness import Machine
+from ..models import random_weights, write_folder
+from .answers import ANSWER, Judge, serve
+from .family import VOCAB, Family
+from .refusals import JUDGED_WHOLE, NEEDS_A_PACKAGE, NEEDS_METAL, REFUSALS
+from .table import FAMILIES
+
+NUM_BLOCKS = 60
+
+SAMPLE = ["deepseek_v2", "gpt_oss", "llama", "mistral3", "qwen3_moe"]
+"""The families of `make test`: one of each kind of cache, and the most used ones."""
+
+SERVED = sorted(FAMILIES.keys() - REFUSALS.keys() - (set() if mx.metal.is_available() else NEEDS_METAL))
+
+
+@pytest.fixture(autouse=True)
+def plain_mlx(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let models run uncompiled, as MLX's CPU device calls a C++ compiler, and BitNet without Metal."""
+    if not mx.metal.is_available():
+        monkeypatch.setattr(bitlinear_layers.BitLinear, "execute_matmul_kernel", multiply_ternary)
+    mx.disable_compile()
+    yield
+    mx.enable_compile()
+
+
+def multiply_ternary(layer: Any, x: mx.array, packed: mx.array) -> mx.array:
+    """Do what BitNet's kernel for Metal does."""
+    digits = [((packed >> (2 * place)) & 3).astype(x.dtype) - 1 for place in range(4)]
+    weights = mx.concatenate(digits)[: layer.out_features]
+    scale = 1 / layer.weight_scale if layer.invert_weight_scales else layer.weight_scale
+    product: mx.array = (x @ weights.T) * scale
+    return product
+
+
+def write_family(folder: Path, family: Family) -> Path:
+    """Write a tiny model of a family, of weights with which its answers vary."""
+    drawn = FAMILIES["llama"] if family.name in NEEDS_A_PACKAGE else family
+    weights = random_weights(drawn.full_config, seed=0, scale=family.scale, vector_noise=0.1)
+    return write_folder(folder, family.full_config, weights, VOCAB)
+
+
+def settings(folder: Path) -> EngineConfig:
+    return EngineConfig(model=str(folder), kv_cache_gb=0.02)
+
+
+@pytest.mark.parametrize("name", sampled(SERVED, SAMPLE))
+def test_a_family_answers_as_on_mlx_lms_own_caches(tmp_path: Path, name: str) -> None:
+    """Cold, cached, beside others and in slices, with NumPy's attention and with plain MLX's."""
+    config = settings(write_family(tmp_path, FAMILIES[name]))
+    planned = plan_model(tmp_path, config)
+    runner, served = build(planned, config)
+    plain = Runner(load(planned.info).paged, Capacity(NUM_BLOCKS), on_host=False)
+    judge = Judge(mlx_lm.utils.load_model(tmp_path)[0], by_token=name not in JUDGED_WHOLE)
+    for each, num_blocks in ((runner, served.num_blocks), (plain, NUM_BLOCKS)):
+        machine = Machine(each, num_blocks)
+        for sequence in serve(machine):
+            judge.check(sequence)
+        assert machine.scheduler.counters.prefix_cache_hits >= 64 + 128
+    print(f"{name}: {judge.ties} ties")
+    assert len(judge.seen) > ANSWER, "a model that repeats itself proves nothing"
+
+
+@pytest.mark.parametrize("name", sampled(sorted(REFUSALS), ["deepseek_v41"]))
+def test_a_family_is_refused_with_its_reason(tmp_path: Path, name: str) -> None:
+    config = settings(write_family(tmp_path, FAMILIES[name]))
+    with pytest.raises(ModelError) as refusal:
+        build(plan_model(tmp_path, config), config)
+    assert REFUSALS[name].message in str(refusal.value)
