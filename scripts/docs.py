@@ -3,18 +3,24 @@
 A table stands between `<!-- NAME -->` and `<!-- end -->`; docs/models.md is written whole.
 """
 
+import contextlib
 import dataclasses
+import io
+import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import mlx_lm.utils
+
 from pensieve.api.command.cli import BENCH_CONFIGS, CONFIGS, flag_name
 from pensieve.engine.config import EngineConfig
 from pensieve.engine.loading.device import Device
+from pensieve.engine.loading.lazy_model import find_facts, put_stand_ins
 from pensieve.engine.loading.memory_plan import make_plan
 from pensieve.engine.loading.model_error import ModelError
-from pensieve.engine.loading.model_info import ModelInfo, kv_bytes_per_token
+from pensieve.engine.loading.model_info import ModelInfo
 from pensieve.engine.step import SamplingParams
 from pensieve.tests.families import document
 
@@ -23,17 +29,10 @@ ROOT = Path(__file__).parent.parent
 # Each document with its tables.
 DOCUMENTS = {ROOT / "README.md": ("flags", "memory"), ROOT / "bench" / "README.md": ("fleet",)}
 
-Description = tuple[str, float, int, int, int, int]
+# Published models: name, config as far as it matters for sizes, and where that is from.
+MODELS: list[dict[str, Any]] = json.loads((ROOT / "scripts" / "models.json").read_text(encoding="utf-8"))
 
-# Name, parameters in billions, layers, KV heads, head size, context: from the models' own descriptions.
-MODELS: list[Description] = [
-    ("Phi-3-mini-128k", 3.82, 32, 32, 96, 131_072),
-    ("Qwen3-4B", 4.02, 36, 8, 128, 40_960),
-    ("Qwen3-8B", 8.19, 36, 8, 128, 40_960),
-    ("Llama-3.1-8B", 8.03, 32, 8, 128, 131_072),
-    ("Qwen3-Coder-30B-A3B", 30.5, 48, 4, 128, 262_144),
-]
-BITS_A_WEIGHT = 4.5  # 4-bit weights with a scale and a bias for each 64
+BITS, GROUP = 4, 64  # of quantised weights: bits, and weights that share a scale and a bias
 
 # GB of memory, and the share of it that macOS lets the GPU use.
 MACS = [(16, 2 / 3), (32, 2 / 3), (64, 3 / 4), (128, 3 / 4)]
@@ -63,25 +62,31 @@ def memory_table() -> str:
     return "\n".join(rows)
 
 
-def describe(model: Description) -> ModelInfo:
-    """Return the facts of a 4-bit model that the memory plan needs."""
-    name, billions, layers, kv_heads, head_dim, context = model
-    config = {"num_hidden_layers": layers, "num_key_value_heads": kv_heads, "head_dim": head_dim}
+def describe(model: dict[str, Any]) -> ModelInfo:
+    """Return the facts of a 4-bit model that the memory plan needs: mlx-lm's model tells its own sizes."""
+    model_class, args_class = mlx_lm.utils._get_classes(model["config"])
+    plain = model_class(args_class.from_dict(json.loads(json.dumps(model["config"]))))
+    put_stand_ins(plain, "bfloat16")
+    with contextlib.redirect_stdout(io.StringIO()):  # mlx-lm prints the bits of a weight
+        quantised, _ = mlx_lm.utils.quantize_model(plain, {}, GROUP, BITS)
+    kv_bits = EngineConfig().kv_bits
+    facts = find_facts(quantised, None, kv_bits, ())
     return ModelInfo(
-        name=name,
+        name=model["name"],
         path=Path(),
-        model_type="",
-        vocab_size=1,
-        context_length=context,
-        weight_bytes=int(billions * 1e9 * BITS_A_WEIGHT / 8),
-        dtype="float16",
-        quantization="4-bit",
-        num_layers=layers,
-        kv_bytes_per_token=kv_bytes_per_token(config, item_bytes=2, kv_bits=EngineConfig().kv_bits),
+        model_type=model["config"]["model_type"],
+        vocab_size=facts.vocab_size,
+        context_length=model["config"].get("text_config", model["config"])["max_position_embeddings"],
+        weight_bytes=facts.weight_bytes,
+        dtype="bfloat16",
+        quantization=f"{BITS}-bit",
+        num_layers=facts.num_layers,
+        kv_bytes_per_token=facts.kv_bytes_per_token,
         activation_bytes_per_token=1,
         eos_token_ids=frozenset(),
         default_sampling=SamplingParams(),
-        kv_bits=EngineConfig().kv_bits,
+        kv_bits=kv_bits,
+        state_bytes=facts.state_bytes,
     )
 
 

@@ -32,7 +32,9 @@ def test_the_benchs_readme_has_the_flags_that_the_code_has(docs: dict[str, Any])
 
 def test_phi_3_mini_needs_393216_bytes_a_token(docs: dict[str, Any]) -> None:
     """32 layers of 32 heads of 96, keys and values, 2 bytes each: worked out by hand."""
-    assert docs["describe"](docs["MODELS"][0]).kv_bytes_per_token == 32 * 32 * 96 * 2 * 2 == 393_216
+    phi_3 = docs["describe"](docs["MODELS"][0])
+    assert phi_3.kv_bytes_per_token == 32 * 32 * 96 * 2 * 2 == 393_216
+    assert phi_3.weight_bytes == pytest.approx(3.82e9 * 4.5 / 8, rel=0.01)
 
 
 @pytest.mark.parametrize(

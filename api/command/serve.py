@@ -19,7 +19,6 @@ from ... import PensieveError, __version__
 from ...engine.config import EngineConfig
 from ...engine.loading.build import PlannedModel, build, plan_model
 from ...engine.loading.hub import resolve
-from ...engine.loading.loader import check_loadable
 from ...engine.loading.tokenizer import load_tokenizer
 from ...engine.logs import set_up_logging
 from ...engine.process import EngineProcess
@@ -148,7 +147,7 @@ def serve(
         say(f"pensieve {__version__}")
         planned = find_model(engine, engine_config)
         tokenizer = load_tokenizer(planned.info)
-        model = engine.start(build, planned, engine_config)
+        model = engine.start(build, planned)
         say(f"attends  with {model.attention}")
         scheduler_config = scheduler_config.with_step_tokens(model.step_tokens)
         scheduler = SchedulerLoop(
@@ -173,9 +172,7 @@ def find_model(engine: EngineProcess, config: EngineConfig) -> PlannedModel:
         return planned
 
     def judge(folder: Path) -> None:
-        info = plan(folder).info
-        load_tokenizer(info)
-        engine.call(check_loadable, info)
+        load_tokenizer(plan(folder).info)
 
     return plan(resolve(config.model, say, judge))
 

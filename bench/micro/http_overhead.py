@@ -40,7 +40,7 @@ class InProcessModel:
     def __init__(self, folder: Path) -> None:
         config = EngineConfig(model=str(folder))
         planned = plan_model(folder, config)
-        self._runner, self._served = build(planned, config)
+        self._runner, self._served = build(planned)
         self._tokenizer = load_tokenizer(planned.info)
 
     def rate(self, trace: Trace) -> float:

@@ -18,7 +18,7 @@ from ..warm_up import warm_up
 from .device import bound_buffer_cache, find_device
 from .loader import LoadedModel, compute_dtype, load
 from .memory_plan import MemoryPlan, make_plan
-from .model_error import ModelError
+from .model_error import ModelError, first_line
 from .model_info import ModelInfo, read_model_info
 
 
@@ -37,12 +37,11 @@ def plan_model(path: Path, config: EngineConfig) -> PlannedModel:
     return PlannedModel(info, make_plan(info, config, find_device()), describe_blas(SYSTEM_BLAS))
 
 
-def build(planned: PlannedModel, config: EngineConfig) -> tuple[Runner, ServedModel]:
+def build(planned: PlannedModel) -> tuple[Runner, ServedModel]:
     """Load a planned model, check it on this device, and allocate its KV. Raises ModelError."""
     bound_buffer_cache()
     loaded = load(planned.info)
-    # Not the device as it is now: a build in a new process must come to the same plan.
-    memory = make_plan(loaded.info, config, planned.memory.device)
+    memory = planned.memory
     runner = _build_runner(loaded, memory)
     if memory.device.kind != "cpu":
         warm_up(runner, loaded.info.vocab_size, Capacity(memory.num_blocks))
@@ -56,10 +55,12 @@ def _build_runner(loaded: LoadedModel, memory: MemoryPlan) -> Runner:
         paged = fuse(paged)
     try:
         error = logits_error(paged, on_host)
-    except (NotImplementedError, ValueError) as exception:
-        raise ModelError(f"{name} needs {exception}; not supported yet") from exception
+    except Exception as exception:  # all that a model's own Python and MLX raise
+        reason = f"its layers do not work on keys and values in pages ({first_line(exception)})"
+        raise ModelError(f"{name} cannot be served: {reason}; not supported yet") from exception
     if not error <= 1:  # not >: NaN must fail
-        raise ModelError(f"{name} computes wrongly on paged KV; not supported yet")
+        reason = "its attention, of a kind of its own, gives other answers on keys and values in pages"
+        raise ModelError(f"{name} cannot be served: {reason}; not supported yet")
     kernels = None if on_host else usable_kernels(paged)
     if kernels is None and not on_host:
         paged = without_rotations(paged)

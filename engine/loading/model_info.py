@@ -1,4 +1,8 @@
-"""Reads the facts that a model folder states, without MLX and without running anything from the folder."""
+"""Reads the facts of a model folder, without reading its weights or running anything from the folder.
+
+What the model keeps, and the size of its vocabulary, are the model's own (`lazy_model`): configs call them by
+many names, and some leave them out.
+"""
 
 import re
 from collections import Counter
@@ -6,23 +10,45 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...cache.packing import UNQUANTISED, row_bytes
+from ...cache.packing import UNQUANTISED
 from ..step import SamplingParams
 from .end_tokens import find_end_tokens
 from .json_files import as_dict, read_json, read_optional_json
+from .lazy_model import ModelFacts, find_facts, open_model
 from .model_error import ModelError, first_line
-from .weights import ITEM_BYTES, TensorHeader, read_weights
+from .weights import TensorHeader, read_weights
 
 DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
-CONTEXT_KEYS = ("max_position_embeddings", "max_sequence_length", "max_seq_len", "n_positions", "seq_length")
+# What families call the length of a context; "block_size" last, as it means other things elsewhere.
+CONTEXT_KEYS = (
+    "max_position_embeddings",
+    "max_sequence_length",
+    "max_seq_len",
+    "n_positions",
+    "n_ctx",
+    "seq_length",
+    "model_max_length",
+    "max_context_length",
+    "block_size",
+)
 DEFAULT_CONTEXT = 4096
+
+KNOWN_CONTEXTS = {"gemma3": 131_072}
+"""Context lengths, by model_type, that neither config nor mlx-lm states: the default of Google's own code."""
+
+RECURRENT_CONTEXT = 131_072
+"""Tokens of context for a model without attention, which has no limit of its own."""
+
+# What other families call the sizes of hidden states and of the MLP's wide ones.
+HIDDEN_KEYS = ("hidden_size", "n_embd", "d_model", "model_dim", "hidden_dim")
+WIDE_KEYS = ("intermediate_size", "ffn_hidden_size", "n_inner", "mlp_hidden_size", "expert_ffn_hidden_size")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """The facts that a model's folder states: plain values, picklable. The loader corrects some of them."""
+    """The facts of a model folder: plain values, picklable."""
 
     name: str  # as the user asked for it
     path: Path
@@ -33,11 +59,12 @@ class ModelInfo:
     dtype: str  # float32, float16 or bfloat16: activations and KV, as far as the folder tells
     quantization: str | None  # e.g. "4-bit", None for plain weights
     num_layers: int
-    kv_bytes_per_token: int
+    kv_bytes_per_token: int  # over all layers; 0 for a model without attention
     activation_bytes_per_token: int  # that a prompt's slice needs for a moment, roughly
     eos_token_ids: frozenset[int]
     default_sampling: SamplingParams  # for requests that set nothing: greedy unless the folder says otherwise
     kv_bits: int  # of an element of KV: UNQUANTISED, 8 or 4
+    state_bytes: int = 0  # of one sequence's recurrent state, over all layers; 0 without recurrent layers
 
     @property
     def kv_type(self) -> str:
@@ -46,7 +73,7 @@ class ModelInfo:
 
 
 def read_model_info(path: Path, name: str, dtype: str | None, kv_bits: int) -> ModelInfo:
-    """Read config, weight headers and tokenizer of a model folder, and check that they belong together.
+    """Read config, weight headers and tokenizer of a model folder, and check that the model can be served.
 
     dtype: the type to which floating-point weights will be cast; None keeps each one's own.
     kv_bits: of an element of KV, see EngineConfig.
@@ -59,41 +86,26 @@ def read_model_info(path: Path, name: str, dtype: str | None, kv_bits: int) -> M
     text_config = config | as_dict(config.get("text_config"))
     generation = read_optional_json(path / "generation_config.json")
     tensors = read_weights(path)
-    weight_bytes = _weight_bytes(tensors, None if dtype is None else DTYPE_BYTES[dtype])
+    model_type = _model_type(path, config)
+    facts = find_facts(open_model(path), dtype, kv_bits, CONTEXT_KEYS)
     dtype = dtype or _checkpoint_dtype(tensors)
-    vocab_size = _positive(path, text_config, "vocab_size")
-    num_layers = _positive(path, text_config, "num_hidden_layers")
     return ModelInfo(
         name=name,
         path=path,
-        model_type=_model_type(path, config),
-        vocab_size=vocab_size,
-        context_length=_context_length(path, text_config),
-        weight_bytes=weight_bytes,
+        model_type=model_type,
+        vocab_size=facts.vocab_size,
+        context_length=_context_length(path, text_config, model_type, facts),
+        weight_bytes=facts.weight_bytes,
         dtype=dtype,
         quantization=_quantization(config),
-        num_layers=num_layers,
-        kv_bytes_per_token=kv_bytes_per_token(text_config, DTYPE_BYTES[dtype], kv_bits),
+        num_layers=facts.num_layers,
+        kv_bytes_per_token=facts.kv_bytes_per_token,
         activation_bytes_per_token=activation_bytes_per_token(text_config, DTYPE_BYTES[dtype]),
-        eos_token_ids=find_end_tokens(path, [config, text_config, generation], vocab_size),
+        eos_token_ids=find_end_tokens(path, [config, text_config, generation], facts.vocab_size),
         default_sampling=_default_sampling(path, generation),
         kv_bits=kv_bits,
+        state_bytes=facts.state_bytes,
     )
-
-
-def kv_bytes_per_token(config: dict[str, Any], item_bytes: int, kv_bits: int) -> int:
-    """Return the bytes of one token's keys and values over all layers of an ordinary attention model.
-
-    Raises ModelError for heads that cannot be quantised.
-    """
-    heads = int(config.get("num_attention_heads") or 1)
-    kv_heads = int(config.get("num_key_value_heads") or heads)
-    head_dim = int(config.get("head_dim") or int(config.get("hidden_size") or 0) // heads)
-    try:
-        head_bytes = row_bytes(head_dim, kv_bits, item_bytes)
-    except ValueError as error:
-        raise cannot_quantise(error) from error
-    return int(config["num_hidden_layers"]) * kv_heads * 2 * head_bytes
 
 
 def activation_bytes_per_token(config: dict[str, Any], item_bytes: int) -> int:
@@ -101,23 +113,21 @@ def activation_bytes_per_token(config: dict[str, Any], item_bytes: int) -> int:
 
     They are its hidden states and the MLP's three wide ones; with experts, one hidden state for each as well.
     """
-    hidden = _largest(config, "hidden_size") or 4096
-    wide = _largest(config, "intermediate_size") or 4 * hidden
-    experts = _largest(config, "num_experts_per_tok") or _largest(config, "moe_topk")
+    hidden = _largest(config, *HIDDEN_KEYS) or 4096
+    wide = _largest(config, *WIDE_KEYS) or 4 * hidden
+    experts = _largest(config, "num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k_experts")
     wide = max(wide, experts * (_largest(config, "moe_intermediate_size") or wide))
     return 2 * item_bytes * ((4 + 2 * experts) * hidden + 3 * wide)
 
 
-def _largest(config: dict[str, Any], key: str) -> int:
-    """Return a size, the largest one where each layer has its own; 0 where the config does not tell it."""
-    value = config.get(key)
-    sizes = value if isinstance(value, list) else [value]
-    return max((size for size in sizes if isinstance(size, int)), default=0)
-
-
-def cannot_quantise(error: ValueError) -> ModelError:
-    """Make the error for the user from the error of a Packing."""
-    return ModelError(f"{error}: leave --kv-bits at {UNQUANTISED}")
+def _largest(config: dict[str, Any], *keys: str) -> int:
+    """Return a size by its first name, the largest one where each layer has its own; 0 where it is untold."""
+    for key in keys:
+        value = config.get(key)
+        sizes = [size for size in (value if isinstance(value, list) else [value]) if isinstance(size, int)]
+        if sizes:
+            return max(sizes)
+    return 0
 
 
 def _refuse_code(path: Path, config: dict[str, Any]) -> None:
@@ -134,19 +144,17 @@ def _model_type(path: Path, config: dict[str, Any]) -> str:
     return model_type
 
 
-def _positive(path: Path, config: dict[str, Any], key: str) -> int:
-    value = config.get(key)
-    if type(value) is not int or value < 1:
-        raise ModelError(f"{path / 'config.json'}: {key} is missing or not a positive number")
-    return value
-
-
-def _context_length(path: Path, config: dict[str, Any]) -> int:
-    given = [config[key] for key in CONTEXT_KEYS if type(config.get(key)) is int and config[key] > 0]
-    if given:
-        return int(given[0])
-    limit = read_optional_json(path / "tokenizer_config.json").get("model_max_length")
-    return limit if type(limit) is int and 0 < limit < 10**8 else DEFAULT_CONTEXT
+def _context_length(path: Path, config: dict[str, Any], model_type: str, facts: ModelFacts) -> int:
+    tokenizer_config = read_optional_json(path / "tokenizer_config.json")
+    lengths = [
+        *(config.get(key) for key in CONTEXT_KEYS),
+        KNOWN_CONTEXTS.get(model_type),
+        facts.context_length,
+        tokenizer_config.get("model_max_length"),
+        RECURRENT_CONTEXT if not facts.kv_bytes_per_token else None,
+    ]
+    # A tokenizer's length is 10^30 where it is not limited.
+    return next((length for length in lengths if type(length) is int and 0 < length < 10**8), DEFAULT_CONTEXT)
 
 
 def _checkpoint_dtype(tensors: dict[str, TensorHeader]) -> str:
@@ -156,16 +164,6 @@ def _checkpoint_dtype(tensors: dict[str, TensorHeader]) -> str:
         if tensor.dtype in DTYPES:
             sizes[tensor.dtype] += tensor.num_bytes
     return DTYPES[sizes.most_common(1)[0][0]] if sizes else "float16"
-
-
-def _weight_bytes(tensors: dict[str, TensorHeader], float_bytes: int | None) -> int:
-    sizes = (
-        tensor.num_bytes // ITEM_BYTES[tensor.dtype] * float_bytes
-        if tensor.dtype in DTYPES and float_bytes
-        else tensor.num_bytes
-        for tensor in tensors.values()
-    )
-    return sum(sizes)
 
 
 def _quantization(config: dict[str, Any]) -> str | None:

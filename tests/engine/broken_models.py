@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from ..models import write_tokenizer
+
 WEIGHTS = "model.safetensors"
 
 Damage = Callable[[Path], object]
@@ -105,7 +107,7 @@ BROKEN: dict[str, tuple[Damage, str]] = {
     "no model_type": (config(model_type=None), r"config\.json has no usable model_type"),
     "path as model_type": (config(model_type="../x"), r"config\.json has no usable model_type"),
     "unknown model_type": (config(model_type="nosuch"), r"cannot be loaded: .*nosuch not supported"),
-    "no vocab_size": (config(vocab_size=None), r"config\.json: vocab_size is missing"),
+    "no vocab_size": (config(vocab_size=None), r"cannot be loaded: .*'vocab_size'"),
     "lacks a package": (config(model_type="olmo"), r"cannot be loaded: To run olmo install ai2-olmo"),
     "wrong hidden size": (config(hidden_size=32), r"cannot be loaded: .*shape"),
     "missing argument": (config(rms_norm_eps=None), r"cannot be loaded: .*rms_norm_eps"),
@@ -136,6 +138,9 @@ BROKEN: dict[str, tuple[Damage, str]] = {
     "no tokenizer": (remove("tokenizer.json"), r"no tokenizer in .*: tokenizer\.json is missing"),
     "tokenizer cut": (cut("tokenizer.json", 100), r"tokenizer\.json cannot be read"),
     "tokenizer empty": (write("tokenizer.json", b"{}"), r"the tokenizer in .* cannot be loaded"),
-    "foreign tokenizer": (config(vocab_size=300), r"has 512 tokens, the model 300: they do not belong"),
+    "foreign tokenizer": (
+        lambda folder: write_tokenizer(folder, 900, "abcdefghijklmnopqrstuvwxyz"),
+        r"has 900 tokens, the model 512: they do not belong",
+    ),
     "bad sampling": (ask_for_cold_sampling, r"generation_config\.json: temperature must lie between"),
 }

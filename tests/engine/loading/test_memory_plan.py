@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from pensieve.cache.blocks import BLOCK_SIZE
+from pensieve.cache.packing import row_bytes
 from pensieve.engine.config import EngineConfig
 from pensieve.engine.loading import memory_plan
 from pensieve.engine.loading.device import Device
 from pensieve.engine.loading.memory_plan import MemoryPlan, make_plan
 from pensieve.engine.loading.model_error import ModelError
-from pensieve.engine.loading.model_info import ModelInfo, activation_bytes_per_token, kv_bytes_per_token
+from pensieve.engine.loading.model_info import ModelInfo, activation_bytes_per_token
 from pensieve.engine.step import SamplingParams
 
 PHI_3 = ModelInfo(
@@ -83,9 +84,8 @@ def test_more_kv_than_the_device_can_spare_is_refused() -> None:
 @pytest.mark.parametrize(("kv_bits", "factor"), [(8, 2 / 1.125), (4, 2 / 0.625)])
 def test_quantised_kv_holds_more_tokens(kv_bits: int, factor: float) -> None:
     """Scales included: an element takes 9 or 5 bits."""
-    config = {"num_hidden_layers": 32, "num_key_value_heads": 32, "head_dim": 96}
-    assert kv_bytes_per_token(config, 2, 16) == PHI_3.kv_bytes_per_token
-    smaller = replace(PHI_3, kv_bits=kv_bits, kv_bytes_per_token=kv_bytes_per_token(config, 2, kv_bits))
+    kv_bytes = 32 * 32 * 2 * row_bytes(96, kv_bits, item_bytes=2)
+    smaller = replace(PHI_3, kv_bits=kv_bits, kv_bytes_per_token=kv_bytes)
     made = plan(smaller, mac(11.4))
     assert made.num_kv_tokens == pytest.approx(factor * plan(PHI_3, mac(11.4)).num_kv_tokens, rel=0.01)
     assert made.kv_bytes == pytest.approx(plan(PHI_3, mac(11.4)).kv_bytes, rel=0.01)

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from pensieve.engine.loading.hub import resolve
-from pensieve.engine.loading.loader import check_loadable
 from pensieve.engine.loading.model_error import ModelError
 from pensieve.engine.loading.model_info import ModelInfo, read_model_info
 from pensieve.engine.loading.outline import FIRST_BYTES
@@ -36,7 +35,6 @@ def judged(hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Jud
 
         def judge(path: Path) -> None:
             infos.append(read_model_info(path, "tiny", "float32", 16))
-            check_loadable(infos[0])
 
         path = resolve(REPO, lambda _: None, judge)
         return [*infos, read_model_info(path, "tiny", "float32", 16)]

@@ -1,0 +1,162 @@
+"""Opens a model folder without reading its weights, and finds out what the model keeps of each sequence.
+
+A model that cannot be served is refused here, before its weights are fetched or read: the weight files need
+only their headers. Everything here runs in the engine's process.
+"""
+
+import contextlib
+import io
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx_lm.utils
+from mlx.utils import tree_flatten, tree_map
+from mlx_lm.models.cache import ArraysCache, make_prompt_cache
+
+from ...cache.packing import UNQUANTISED
+from ..attention.cache_structure import leaves, unsupported
+from ..attention.paged_model import ATTENTION, probe
+from .adapt_weights import explain_load, find_classes, find_overrides
+from .model_error import ModelError, first_line
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What the model that mlx-lm makes of a folder says about itself: plain values."""
+
+    vocab_size: int  # size of the logits' last axis
+    num_layers: int
+    weight_bytes: int  # in memory, after the cast
+    kv_bytes_per_token: int  # over all layers; 0 for a model without attention
+    state_bytes: int  # of one sequence's recurrent state, over all layers; 0 without recurrent layers
+    context_length: int | None  # as mlx-lm fills in what the config leaves out; None where neither says
+
+
+def open_model(path: Path) -> Any:
+    """Make the model of the folder `path`, its weights lazy, and refuse it unless the engine can serve it.
+
+    Raises ModelError, one line.
+    """
+    model = _load_model(path)
+    _check_weight_types(path, model)
+    _check_caches(model)
+    _check_attention(model)
+    return model
+
+
+def find_facts(model: Any, dtype: str | None, kv_bits: int, context_keys: Iterable[str]) -> ModelFacts:
+    """Run a model on two tokens without computing anything: shapes tell all. The model loses its weights.
+
+    dtype: the type to which floating-point weights will be cast; None keeps each one's own.
+    kv_bits: of an element of KV, see EngineConfig.
+    context_keys: names under which a model may keep its context length.
+    Raises ModelError, one line.
+    """
+    put_stand_ins(model, dtype)
+    try:
+        paged = probe(model, kv_bits)
+    except Exception as error:  # what mlx-lm's models raise for shapes that do not fit
+        raise ModelError(f"the model cannot be run: {first_line(error)}") from error
+    try:
+        kv_bytes_per_token = paged.kv_bytes_per_token
+    except ValueError as error:
+        raise ModelError(f"{error}: leave --kv-bits at {UNQUANTISED}") from error
+    arrays: Any = tree_flatten(model.parameters())
+    return ModelFacts(
+        vocab_size=paged.vocab_size,
+        num_layers=len(model.layers),
+        weight_bytes=sum(array.nbytes for _, array in arrays),
+        kv_bytes_per_token=kv_bytes_per_token,
+        state_bytes=paged.state_bytes,
+        context_length=_context_length(model, context_keys),
+    )
+
+
+def cast_weights(model: Any, dtype: str) -> None:
+    """Cast all floating-point weights of a model; lazy."""
+    model.update(tree_map(lambda array: array.astype(cast_type(array, dtype)), model.parameters()))
+
+
+def cast_type(array: mx.array, dtype: str | None) -> mx.Dtype:
+    """Return the type of a weight after a cast to `dtype`, which None and integers do without."""
+    is_cast = dtype is not None and mx.issubdtype(array.dtype, mx.floating)
+    target: mx.Dtype = getattr(mx, dtype) if dtype is not None and is_cast else array.dtype
+    return target
+
+
+def put_stand_ins(model: Any, dtype: str | None) -> None:
+    """Put one zero, seen in each weight's shape and type, in the place of the weights.
+
+    A model that evaluates something while it runs then neither reads weights nor fills the memory.
+    """
+
+    def zeros(array: mx.array) -> mx.array:
+        return mx.broadcast_to(mx.zeros((), cast_type(array, dtype)), array.shape)
+
+    model.update(tree_map(zeros, model.parameters()))
+
+
+def _load_model(path: Path) -> Any:
+    said = io.StringIO()
+    try:
+        # Lazily, so that a cast to another type never holds both copies of the whole model.
+        with contextlib.redirect_stdout(said):
+            model, _ = mlx_lm.utils.load_model(
+                path,
+                lazy=True,
+                model_config=find_overrides(path),
+                get_model_classes=find_classes,
+                trust_remote_code=False,
+            )
+    except Exception as error:  # mlx-lm raises all kinds for a malformed config or checkpoint
+        raise ModelError(f"{path} cannot be loaded: {explain_load(path, error)}") from error
+    except SystemExit as error:  # mlx-lm's olmo prints what it lacks and ends the process
+        reason = " ".join(said.getvalue().split()) or "a package that the model needs is missing"
+        raise ModelError(f"{path} cannot be loaded: {reason}") from error
+    return model
+
+
+def _check_weight_types(path: Path, model: Any) -> None:
+    """Refuse integers in the place of floats: MLX reads raw fp8 weights as such, and answers would be noise.
+
+    A quantised layer, whose weights are integers, has scales.
+    """
+    for name, module in model.named_modules():
+        weight = module.get("weight")
+        has_scales = any("scale" in key for key in module)
+        if isinstance(weight, mx.array) and not mx.issubdtype(weight.dtype, mx.floating) and not has_scales:
+            kind = str(weight.dtype).removeprefix("mlx.core.")
+            raise ModelError(
+                f"{path} cannot be served: the weights of {name} are {kind} numbers without scales"
+                " (such as raw fp8), which stand for nothing; take a conversion for MLX"
+            )
+
+
+def _check_caches(model: Any) -> None:
+    """Refuse a model whose caches are not all of a kind that is supported."""
+    caches = make_prompt_cache(model)
+    others = unsupported(caches)
+    if any(isinstance(cache, ArraysCache) for cache in leaves(caches)):
+        others.append("recurrent layers")
+    if others:
+        raise ModelError(f"this model needs {', '.join(others)}; not supported yet")
+    if len(caches) < len(model.layers):
+        raise ModelError("layers of this model share their keys and values; not supported yet")
+
+
+def _check_attention(model: Any) -> None:
+    """Refuse a model that does not use mlx-lm's `scaled_dot_product_attention`, which the engine replaces."""
+    modules = {type(part).__module__ for part in model.modules()}
+    if not any(hasattr(sys.modules[name], ATTENTION) for name in modules):
+        raise ModelError("this model computes attention in a way of its own; not supported yet")
+
+
+def _context_length(model: Any, keys: Iterable[str]) -> int | None:
+    """Return the first context length among the arguments from which mlx-lm made the model's modules."""
+    arguments = [args for module in model.modules() if (args := getattr(module, "args", None)) is not None]
+    lengths = (getattr(args, key, None) for args in arguments for key in keys)
+    return next((length for length in lengths if type(length) is int and length > 0), None)
