@@ -56,10 +56,10 @@ def _build_runner(loaded: LoadedModel, memory: MemoryPlan) -> Runner:
     try:
         error = logits_error(paged, on_host)
     except Exception as exception:  # all that a model's own Python and MLX raise
-        reason = f"its layers do not work on keys and values in pages ({first_line(exception)})"
+        reason = f"its layers do not work on paged KV ({first_line(exception)})"
         raise ModelError(f"{name} cannot be served: {reason}; not supported yet") from exception
     if not error <= 1:  # not >: NaN must fail
-        reason = "its attention, of a kind of its own, gives other answers on keys and values in pages"
+        reason = "its attention, of a kind of its own, gives other answers on paged KV"
         raise ModelError(f"{name} cannot be served: {reason}; not supported yet")
     kernels = None if on_host else usable_kernels(paged)
     if kernels is None and not on_host:

@@ -66,7 +66,7 @@ def test_a_family_answers_as_on_mlx_lms_own_caches(tmp_path: Path, name: str) ->
     """Cold, cached, beside others and in slices, with NumPy's attention and with plain MLX's."""
     config = settings(write_family(tmp_path, FAMILIES[name]))
     planned = plan_model(tmp_path, config)
-    runner, served = build(planned, config)
+    runner, served = build(planned)
     plain = Runner(load(planned.info).paged, Capacity(NUM_BLOCKS), on_host=False)
     judge = Judge(mlx_lm.utils.load_model(tmp_path)[0], by_token=name not in JUDGED_WHOLE)
     for each, num_blocks in ((runner, served.num_blocks), (plain, NUM_BLOCKS)):
@@ -82,5 +82,5 @@ def test_a_family_answers_as_on_mlx_lms_own_caches(tmp_path: Path, name: str) ->
 def test_a_family_is_refused_with_its_reason(tmp_path: Path, name: str) -> None:
     config = settings(write_family(tmp_path, FAMILIES[name]))
     with pytest.raises(ModelError) as refusal:
-        build(plan_model(tmp_path, config), config)
+        build(plan_model(tmp_path, config))
     assert REFUSALS[name].message in str(refusal.value)
