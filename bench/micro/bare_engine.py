@@ -52,7 +52,8 @@ def timed_runner(paged: PagedModel, num_tokens: int) -> TimedRunner:
 
 def served_scheduler(served: ServedModel, config: SchedulerConfig) -> Scheduler:
     """Return a scheduler as the server makes it from its flags for a model that `build` has made."""
-    return Scheduler(config.with_step_tokens(served.step_tokens), served.num_blocks, served.max_context)
+    config = config.with_step_tokens(served.step_tokens)
+    return Scheduler(config, served.num_blocks, served.max_context, served.num_state_slots)
 
 
 class SteppedOnce(NamedTuple):

@@ -32,6 +32,9 @@ CASES: dict[str, list[DecodeCase]] = {
         DecodeCase("32 x 4k", [4096] * 32),
     ],
     "phi-3-mini": [DecodeCase("16 x 8k", [8192] * 16), DecodeCase("1 x 8k", [8192])],
+} | {
+    shape: [DecodeCase(f"{rows} x 2k", [2048] * rows) for rows in (1, 8, 16, 32)]
+    for shape in ("qwen3.5-4b", "qwen3.6-35b-a3b", "glm-4.7-flash")
 }
 
 
@@ -47,10 +50,15 @@ def copy_bytes_per_s() -> float:
     return 2 * source.nbytes / best
 
 
-def limit_ms(case: DecodeCase, weight_bytes: int, token_bytes: int, bytes_per_s: float) -> float:
-    """Return the milliseconds in which a step's weights and KV are read at a copy's bandwidth."""
-    tokens = sum(case.lengths) - case.shared * (len(case.lengths) - 1)
-    return 1e3 * (weight_bytes + tokens * token_bytes) / bytes_per_s
+def limit_ms(case: DecodeCase, weight_bytes: int, engine: Pensieve, bytes_per_s: float) -> float:
+    """Return the milliseconds in which a step's weights and KV are read at a copy's bandwidth.
+
+    Recurrent states are read and written.
+    """
+    rows = len(case.lengths)
+    tokens = sum(case.lengths) - case.shared * (rows - 1)
+    cache_bytes = tokens * engine.kv_bytes_per_token + 2 * rows * engine.state_bytes
+    return 1e3 * (weight_bytes + cache_bytes) / bytes_per_s
 
 
 def weight_bytes(model: Any) -> int:
@@ -88,9 +96,12 @@ def main() -> None:
             num_tokens = sum(case.lengths) - case.shared * (len(case.lengths) - 1)
             num_tokens += ROOM * (len(case.lengths) + 1)
             ours = Pensieve(model, num_tokens, step_tokens=500_000)
-            limit = limit_ms(case, weights, ours.kv_bytes_per_token, bytes_per_s)
+            limit = limit_ms(case, weights, ours, bytes_per_s)
             kv_bytes = num_tokens * ours.kv_bytes_per_token
-            print(f"{case.name}: byte limit {limit:.2f} ms, KV {kv_bytes / 1e9:.1f} GB")
+            print(
+                f"{case.name}: byte limit {limit:.2f} ms, KV {kv_bytes / 1e9:.1f} GB, "
+                f"{ours.num_state_slots} states of {ours.state_bytes / 1e6:.1f} MB"
+            )
             if options.only in (None, "pensieve"):
                 print(describe(ours.name, ours.measure(case, options.steps), limit), flush=True)
             del ours

@@ -30,6 +30,9 @@ from .bare_engine import BareEngine, TimedRunner
 ROOM = 320
 """Tokens that each sequence may grow by while it is measured."""
 
+NUM_STATE_SLOTS = 120
+"""Slots for recurrent states: those of 32 sequences while they are measured, and some checkpoints."""
+
 VOCABULARY = 32_000
 """Tokens of which random prompts are drawn: every shape has as many."""
 
@@ -71,9 +74,9 @@ class FilledRunner(TimedRunner):
     def fill(self) -> None:
         """Fill every slot with random keys and values."""
         assert isinstance(self._pools, ArrayPools)
-        for pool in self._pools.keys + self._pools.values:
-            pool[:] = mx.random.normal(pool.shape, mx.bfloat16)
-            mx.eval(pool.rows)
+        for rows in self._pools.arrays():
+            rows[:] = mx.random.normal(rows.shape, mx.bfloat16)
+            mx.eval(rows)
 
     def prefill(self, chunk: PrefillChunk) -> None:
         """Prefill as Runner does, unless `prefills` is false."""
@@ -94,11 +97,13 @@ class Pensieve(BareEngine):
     def __init__(self, model: Any, num_tokens: int, step_tokens: int) -> None:
         num_blocks = -(-num_tokens // BLOCK_SIZE) + 8
         paged = fuse(probe(model, UNQUANTISED))
-        self.kv_bytes_per_token = paged.kv_bytes_per_token
-        runner = FilledRunner(paged, Capacity(num_blocks), on_host=False, kernels=find_kernels())
+        self.kv_bytes_per_token, self.state_bytes = paged.kv_bytes_per_token, paged.state_bytes
+        self.num_state_slots = NUM_STATE_SLOTS if paged.states else 0
+        capacity = Capacity(num_blocks, self.num_state_slots)
+        runner = FilledRunner(paged, capacity, on_host=False, kernels=find_kernels())
         runner.fill()
         config = SchedulerConfig(max_batch=64, step_tokens=step_tokens)
-        super().__init__(runner, Scheduler(config, num_blocks, 1_000_000))
+        super().__init__(runner, Scheduler(config, num_blocks, 1_000_000, self.num_state_slots))
 
     def add(self, length: int, shared: int, index: int) -> Any:
         """Queue a sequence of `length` tokens; all sequences have the same first `shared` tokens."""

@@ -43,6 +43,45 @@ SHAPES: dict[str, dict[str, Any]] = {
         "rms_norm_eps": 1e-5,
         "max_position_embeddings": 131072,
     },
+    # Three layers of four by the gated delta rule.
+    "qwen3.5-4b": {
+        "model_type": "qwen3_5",
+        "hidden_size": 2560,
+        "num_hidden_layers": 32,
+        "intermediate_size": 9216,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "linear_num_value_heads": 32,
+        "linear_num_key_heads": 16,
+        "linear_key_head_dim": 128,
+        "linear_value_head_dim": 128,
+        "vocab_size": 248320,
+        "max_position_embeddings": 262144,
+        "tie_word_embeddings": True,
+    },
+    "qwen3.6-35b-a3b": {
+        "model_type": "qwen3_5_moe",
+        "hidden_size": 2048,
+        "num_hidden_layers": 40,
+        "intermediate_size": 512,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 2,
+        "head_dim": 256,
+        "linear_num_value_heads": 32,
+        "linear_num_key_heads": 16,
+        "linear_key_head_dim": 128,
+        "linear_value_head_dim": 128,
+        "num_experts": 256,
+        "num_experts_per_tok": 8,
+        "decoder_sparse_step": 1,
+        "shared_expert_intermediate_size": 512,
+        "moe_intermediate_size": 512,
+        "vocab_size": 248320,
+        "max_position_embeddings": 262144,
+    },
+    # Latent attention; mlx-lm's defaults are this model's shape.
+    "glm-4.7-flash": {"model_type": "glm4_moe_lite", "vocab_size": 154880, "max_position_embeddings": 202752},
     "tiny": {
         "model_type": "qwen3",
         "hidden_size": 64,
@@ -85,7 +124,8 @@ def write_random_model(folder: Path, shape: str, max_context: int | None = None)
     config |= {"max_position_embeddings": max_context or config["max_position_embeddings"]}
     folder.mkdir(parents=True)
     weights = dict(tree_flatten(random_model(config).parameters()))
-    weights["lm_head.weight"][: NUM_BYTES + len(SPECIAL_TOKENS)] = 0
+    (head,) = (name for name in weights if name.endswith("lm_head.weight"))
+    weights[head][: NUM_BYTES + len(SPECIAL_TOKENS)] = 0
     write_json(folder / "config.json", config | {"torch_dtype": "bfloat16"})
     write_tokenizer(folder, config["vocab_size"], config["max_position_embeddings"])
     # The last file: a folder that has it is complete.
