@@ -68,9 +68,14 @@ class Machine(Stepper):
     """A scheduler over a runner, and all sequences that it was given."""
 
     def __init__(
-        self, runner: StepRunner, num_blocks: int, config: SchedulerConfig = CONFIG, max_context: int = 4096
+        self,
+        runner: StepRunner,
+        num_blocks: int,
+        config: SchedulerConfig = CONFIG,
+        max_context: int = 4096,
+        num_state_slots: int = 0,
     ) -> None:
-        super().__init__(Scheduler(config, num_blocks, max_context), runner)
+        super().__init__(Scheduler(config, num_blocks, max_context, num_state_slots), runner)
         self.sequences: list[Sequence] = []
 
     def add(
@@ -79,8 +84,11 @@ class Machine(Stepper):
         max_tokens: int,
         sampling: SamplingParams | None = None,
         constraint: Constraint | None = None,
+        checkpoints: tuple[int, ...] = (),
     ) -> Sequence:
-        request = Request(prompt, sampling or SamplingParams(), max_tokens, constraint=constraint)
+        request = Request(
+            prompt, sampling or SamplingParams(), max_tokens, constraint=constraint, checkpoints=checkpoints
+        )
         sequence = self.scheduler.add(request)
         self.sequences.append(sequence)
         return sequence

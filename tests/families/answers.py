@@ -17,6 +17,12 @@ from .family import VOCAB
 ANSWER = 10
 """Tokens of each answer."""
 
+HEAD = 70
+"""Tokens that long prompts begin with."""
+
+CACHED = 2 * 32 + 4 * 32
+"""Tokens of the later prompts that are read from the cache: whole blocks."""
+
 
 def serve(machine: Machine) -> list[Sequence]:
     """Answer five prompts: three cold ones at once, then two at once that continue them.
@@ -29,12 +35,14 @@ def serve(machine: Machine) -> list[Sequence]:
     def draw(count: int) -> list[int]:
         return [rng.randrange(VOCAB) for _ in range(count)]
 
-    head = draw(70)
-    first = [machine.add(prompt, ANSWER) for prompt in (head + draw(60), draw(20), draw(33))]
-    machine.finish()
-    later = [machine.add(prompt, ANSWER) for prompt in (first[0].tokens + draw(17), head + draw(25))]
-    machine.finish()
-    return first + later
+    def answer(prompts: list[list[int]]) -> list[Sequence]:
+        started = [machine.add(prompt, ANSWER, checkpoints=(HEAD,)) for prompt in prompts]
+        machine.finish()
+        return started
+
+    head = draw(HEAD)
+    first = answer([head + draw(60), draw(20), draw(33)])
+    return first + answer([first[0].tokens + draw(17), head + draw(25)])
 
 
 @dataclass
