@@ -109,7 +109,8 @@ def grow_tree(
         kept = base[: rng.choice([len(base), len(base), rng.randint(1, len(base))])]
         prompt = kept + _tokens(rng, vocab, rng.choice([1, 2, 31, 32, 33, rng.randint(1, 60)]))
         constraint = Residues(rng.randrange(16), vocab=vocab) if rng.random() < constrained else None
-        started.append(machine.add(prompt, rng.randint(1, 12), constraint=constraint))
+        marks = (len(prompt) // 2, len(prompt) - 3)
+        started.append(machine.add(prompt, rng.randint(1, 12), None, constraint, checkpoints=marks))
         for _ in range(rng.choice([0, 0, 1, 3, 20])):
             machine.step()
         if rng.random() < 0.1:
