@@ -25,7 +25,7 @@ from .model_error import ModelError
 from .snapshot import RemoteFile, Snapshot
 
 # Files that a model needs; never Python files.
-WANTED = ["model*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
+WANTED = ["model*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
 UNWANTED = ["*/*"]  # other variants of the model live in subfolders
 
 PARTIAL = ".pensieve-partial"

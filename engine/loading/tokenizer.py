@@ -1,22 +1,56 @@
 """Loads a model's tokenizer, with mlx-lm's knowledge of its tool calls and thoughts. Runs nothing on MLX."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from mlx_lm.tokenizer_utils import load
 
+from .json_files import read_json
 from .model_error import ModelError, first_line
 from .model_info import ModelInfo
+from .rank_tokenizer import has_ranks, write_tokenizer
 
 
 def load_tokenizer(info: ModelInfo) -> Any:
     """Load mlx_lm's TokenizerWrapper for a model. Raises ModelError, one line."""
     load_untyped: Any = load
     try:
-        return load_untyped(
-            info.path,
-            # Without this setting, transformers asks on the terminal whether to run the model's code.
-            {"trust_remote_code": False},
-            eos_token_ids=sorted(info.eos_token_ids) or None,
-        )
+        with _readable_folder(info.path) as folder:
+            tokenizer = load_untyped(
+                folder,
+                # Without this setting, transformers asks on the terminal whether to run the model's code.
+                {"trust_remote_code": False},
+                eos_token_ids=sorted(info.eos_token_ids) or None,
+            )
+    except ModelError:
+        raise
     except Exception as error:  # the tokenizers library raises bare Exception
         raise ModelError(f"the tokenizer in {info.path} cannot be loaded: {first_line(error)}") from error
+    _check_vocabulary(info.path, tokenizer)
+    return tokenizer
+
+
+@contextmanager
+def _readable_folder(folder: Path) -> Iterator[Path]:
+    """Yield the folder itself, or one with a tokenizer built from its table of ranks."""
+    if (folder / "tokenizer.json").exists() or not has_ranks(folder):
+        yield folder
+        return
+    with TemporaryDirectory(prefix="pensieve-") as name:
+        write_tokenizer(folder, Path(name))
+        yield Path(name)
+
+
+def _check_vocabulary(folder: Path, tokenizer: Any) -> None:
+    """Refuse a tokenizer of a class that has not read vocab.json, as most classes without tokenizer.json."""
+    if (folder / "tokenizer.json").exists() or not (folder / "vocab.json").exists():
+        return
+    if unknown := read_json(folder / "vocab.json").keys() - tokenizer.get_vocab().keys():
+        kind = type(tokenizer._tokenizer).__name__
+        raise ModelError(
+            f"the tokenizer in {folder} cannot be loaded: a {kind} does not read vocab.json and merges.txt"
+            f" ({len(unknown):,} tokens are missing); a tokenizer.json is needed"
+        )
