@@ -72,8 +72,8 @@ REFUSALS = {
 }
 """By the family's name; all others are served."""
 
-NEEDS_METAL = {"muse_spark"}
-"""Families whose model file in mlx-lm runs on Metal only."""
+NEEDS_METAL = {"bitnet", "muse_spark"}
+"""Families whose model file in mlx-lm runs on Metal only; the tests run them in plain MLX."""
 
 NEEDS_A_PACKAGE = {"olmo"}
 """Families whose model file in mlx-lm imports a package that mlx-lm does not bring along."""

@@ -2,12 +2,10 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 import mlx_lm.utils
 import pytest
-from mlx_lm.models import bitlinear_layers
 
 from pensieve.engine.config import EngineConfig
 from pensieve.engine.loading.build import build, plan_model
@@ -20,7 +18,8 @@ from ..engine.harness import Machine
 from ..models import random_weights, write_folder
 from .answers import ANSWER, CACHED, Judge, serve
 from .family import VOCAB, Family
-from .refusals import JUDGED_WHOLE, NEEDS_A_PACKAGE, NEEDS_METAL, REFUSALS
+from .metal_only import replace_kernels
+from .refusals import JUDGED_WHOLE, NEEDS_A_PACKAGE, REFUSALS
 from .table import FAMILIES
 
 NUM_BLOCKS = 60
@@ -28,26 +27,17 @@ NUM_BLOCKS = 60
 SAMPLE = ["deepseek_v2", "gpt_oss", "llama", "mistral3", "qwen3_moe"]
 """The families of `make test`: one of each kind of cache, and the most used ones."""
 
-SERVED = sorted(FAMILIES.keys() - REFUSALS.keys() - (set() if mx.metal.is_available() else NEEDS_METAL))
+SERVED = sorted(FAMILIES.keys() - REFUSALS.keys())
 
 
 @pytest.fixture(autouse=True)
 def plain_mlx(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let models run uncompiled, as MLX's CPU device calls a C++ compiler, and BitNet without Metal."""
+    """Let models run uncompiled, as MLX's CPU device calls a C++ compiler, and without Metal."""
     if not mx.metal.is_available():
-        monkeypatch.setattr(bitlinear_layers.BitLinear, "execute_matmul_kernel", multiply_ternary)
+        replace_kernels(monkeypatch)
     mx.disable_compile()
     yield
     mx.enable_compile()
-
-
-def multiply_ternary(layer: Any, x: mx.array, packed: mx.array) -> mx.array:
-    """Do what BitNet's kernel for Metal does."""
-    digits = [((packed >> (2 * place)) & 3).astype(x.dtype) - 1 for place in range(4)]
-    weights = mx.concatenate(digits)[: layer.out_features]
-    scale = 1 / layer.weight_scale if layer.invert_weight_scales else layer.weight_scale
-    product: mx.array = (x @ weights.T) * scale
-    return product
 
 
 def write_family(folder: Path, family: Family) -> Path:
