@@ -7,6 +7,8 @@ returns when its step is computed.
 
 import os
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -20,12 +22,14 @@ from .attention.kernels.paged_kernels import PagedKernels
 from .attention.mixed_layers import divide_last_layer, mixed_layers
 from .attention.paged_layers import (
     ArrayLayer,
+    AttentionSpec,
     ForwardContext,
     HostLayer,
     KernelDecode,
     KernelPrefill,
     PagedLayer,
     SliceSlots,
+    served_layers,
 )
 from .attention.paged_model import PagedModel
 from .decode_graphs import DecodeGraphs
@@ -84,8 +88,10 @@ class Runner:
         self._paged = paged
         self._capacity = capacity
         self._host = HostAttention(num_threads=os.cpu_count() or 1) if on_host else None
-        self._kernels = None if on_host else kernels
-        self._graphs = None if self._kernels is None else DecodeGraphs(paged, self._kernels)
+        self._are_served = served_layers(paged.layers, None if on_host else kernels)
+        self._kernels = kernels if any(self._are_served) else None
+        # A graph cannot hold what plain MLX does, which depends on the rows' slots.
+        self._graphs = DecodeGraphs(paged, kernels) if kernels and all(self._are_served) else None
         self._mixed_tokens = mixed_tokens
         if mixed_tokens:
             divide_last_layer(paged.model)
@@ -96,9 +102,11 @@ class Runner:
     @property
     def attention_backend(self) -> str:
         """The implementation that computes attention, for people to read."""
-        if self._kernels is not None:
-            return self._kernels.name
-        return "plain MLX" if self._host is None else "NumPy"
+        if self._kernels is None:
+            return "plain MLX" if self._host is None else "NumPy"
+        num_layers, num_unserved = len(self._are_served), self._are_served.count(False)
+        unserved = f", plain MLX in {num_unserved} of {num_layers} layers" if num_unserved else ""
+        return self._kernels.name + unserved
 
     def _new_pools(self) -> ArrayPools | HostPools:
         shapes = [spec.shape for spec in self._paged.layers]
@@ -116,11 +124,15 @@ class Runner:
             return [HostLayer(spec, context, pools, self._host) for spec in specs]
         if kernels is None:
             return [ArrayLayer(spec, context, pools) for spec in specs]
+        make: Callable[[AttentionSpec], PagedLayer]
         if context.samples:
             tables = BatchTables(context.slot_ranges, context.prefixes)
-            return [KernelDecode(spec, context.offsets, pools, kernels, tables) for spec in specs]
-        slots = SliceSlots(context)
-        return [KernelPrefill(spec, context, slots, pools, kernels) for spec in specs]
+            make = partial(KernelDecode, offsets=context.offsets, pools=pools, kernels=kernels, tables=tables)
+        else:
+            slots = SliceSlots(context)
+            make = partial(KernelPrefill, context=context, slots=slots, pools=pools, kernels=kernels)
+        pairs = zip(specs, self._are_served, strict=True)
+        return [make(spec) if is_served else ArrayLayer(spec, context, pools) for spec, is_served in pairs]
 
     def step(self, plan: StepPlan) -> StepResult | None:
         """Queue `plan` and return the previous result, if any; on the host, compute it and return its own.
@@ -169,8 +181,9 @@ class Runner:
         """Return the arrays whose evaluation carries out this step's writes to the pools."""
         if isinstance(self._pools, HostPools):
             return []
-        written = self._pools.arrays() if self._kernels is None else self._pools.write_fences
-        return [*written, *self._states.arrays()]
+        fences = [] if self._kernels is None else self._pools.write_fences
+        arrays = [] if all(self._are_served) else self._pools.arrays()
+        return [*fences, *arrays, *self._states.arrays()]
 
     def _forward(self, plan: StepPlan) -> Sampled:
         rows, chunks = plan.decode, plan.prefill

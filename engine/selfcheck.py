@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import replace
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, product
 from typing import Any, cast
 
 import mlx.core as mx
@@ -16,7 +16,7 @@ from .attention.array_attention import AttentionParams, attend_arrays
 from .attention.cache_structure import leaves
 from .attention.kernels.batch_tables import BatchTables, SliceTables
 from .attention.kernels.paged_kernels import LayerPools, PagedKernels, find_kernels
-from .attention.paged_layers import AttentionSpec
+from .attention.paged_layers import AttentionSpec, served_layers
 from .attention.paged_model import PagedModel
 from .attention.shared_prefixes import shared_prefixes
 from .runner import Capacity, Runner
@@ -59,18 +59,49 @@ SLICE = 300
 def usable_kernels(paged: PagedModel) -> PagedKernels | None:
     """Return the device's attention kernels if they agree with mlx-lm's attention and with plain MLX.
 
-    Where they fail or disagree, those without tiles are tried, which need no matrix units. Each failure is a
-    warning. Returns None where the device has no kernels, or none that work.
+    Layers that they are not made for are left to plain MLX. Where they fail or disagree, those without tiles
+    are tried, which need no matrix units, then both without the kinds of layers that fail by themselves. Each
+    failure is a warning. Returns None where the device has no kernels, or none that work.
     """
-    for has_tiles in (True, False):
-        kernels = find_kernels(has_tiles=has_tiles)
-        if kernels is None or _work(paged, kernels):
+    for may_leave_out, has_tiles in product((False, True), (True, False)):
+        kernels = find_kernels(has_tiles=has_tiles) if paged.layers else None
+        if kernels is None:
+            return None
+        if (not may_leave_out or _leave_out(paged, kernels)) and _work(paged, kernels):
             return kernels
     return None
 
 
+def _leave_out(paged: PagedModel, kernels: PagedKernels) -> bool:
+    """Let `kernels` leave out the kinds of layers that fail by themselves; return whether any does."""
+    failing = [spec for spec in _kinds(paged, kernels) if not _is_right(spec, kernels)]
+    for spec in failing:
+        kernels.leave_out(spec.shape, spec.num_heads)
+    return bool(failing)
+
+
+def _is_right(spec: AttentionSpec, kernels: PagedKernels) -> bool:
+    """Return whether the kernels agree with plain MLX in a layer by itself."""
+    try:
+        return _layer_error(spec, kernels) <= 1
+    except Exception:  # all that a compiler or driver raises; `_work` has warned of it
+        return False
+
+
+def _kinds(paged: PagedModel, kernels: PagedKernels) -> set[AttentionSpec]:
+    """Return the layers that `kernels` serve, without those that differ from others in their number only."""
+    pairs = zip(paged.layers, served_layers(paged.layers, kernels), strict=True)
+    return {replace(spec, layer=0) for spec, is_served in pairs if is_served}
+
+
 def _work(paged: PagedModel, kernels: PagedKernels) -> bool:
-    """Return whether kernels compute what mlx-lm and plain MLX compute; warn if not."""
+    """Return whether kernels serve any layer and compute what mlx-lm and plain MLX compute; warn if not."""
+    are_served = served_layers(paged.layers, kernels)
+    if not any(are_served):
+        logger.warning("%s are not made for this model's layers", kernels.name)
+        return False
+    if not all(are_served):
+        logger.warning("%s leave %d layers to plain MLX", kernels.name, are_served.count(False))
     try:
         errors = [logits_error(paged, on_host=False, kernels=kernels), attention_error(paged, kernels)]
         error = _largest([*errors, logits_mismatch(paged, kernels) / MAX_MISMATCH])
@@ -89,8 +120,7 @@ def attention_error(paged: PagedModel, kernels: PagedKernels) -> float:
     A distance up to 1 is rounding. Long and short rows share a prefix, so that every kernel that a decode
     step may need is compiled here already.
     """
-    kinds = {replace(spec, layer=0) for spec in paged.layers}
-    return _largest([_layer_error(spec, kernels) for spec in kinds])
+    return _largest([_layer_error(spec, kernels) for spec in _kinds(paged, kernels)])
 
 
 def _layer_error(spec: AttentionSpec, kernels: PagedKernels) -> float:

@@ -111,6 +111,15 @@ class ArrayLayer(PagedLayer):
         )
 
 
+def served_layers(specs: list[AttentionSpec], kernels: PagedKernels | None) -> list[bool]:
+    """Return of each layer whether `kernels` compute its attention; plain MLX computes the others'.
+
+    Layers that share a pool are all served or none: MLX does not see what kernels write.
+    """
+    unserved = {spec.layer for spec in specs if not (kernels and kernels.serves(spec.shape, spec.num_heads))}
+    return [spec.layer not in unserved for spec in specs]
+
+
 class KernelDecode(PagedLayer):
     """A decode batch's layer over MLX pools that kernels read and write in place; lazy."""
 

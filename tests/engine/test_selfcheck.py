@@ -10,13 +10,14 @@ import mlx_lm.utils
 import pytest
 
 from pensieve.cache.kv import Pool
-from pensieve.engine import selfcheck
+from pensieve.engine import decode_graphs, selfcheck
 from pensieve.engine.attention import paged_model
 from pensieve.engine.attention.array_attention import AttentionParams
 from pensieve.engine.attention.host_attention import HostAttention
 from pensieve.engine.attention.kernels.batch_tables import TableSource
 from pensieve.engine.attention.kernels.paged_kernels import LayerPools, PagedKernels
 from pensieve.engine.attention.paged_model import probe
+from pensieve.engine.runner import Capacity, Runner
 from pensieve.engine.selfcheck import logits_error
 
 from ..models import WINDOWED, write_model
@@ -174,6 +175,32 @@ def test_kernels_without_tiles_are_used_where_those_with_tiles_fail(
     monkeypatch.setattr(selfcheck, "find_kernels", lambda has_tiles: kernels[has_tiles])
     monkeypatch.setattr(selfcheck, "Runner", PlainRunner)
     assert selfcheck.usable_kernels(probe(model, 16)) is kernels[False]
+
+
+class NarrowKernels(PlainKernels):
+    """Wrong for wide heads."""
+
+    def decode(
+        self, queries: mx.array, new: Pair, pools: LayerPools, batch: TableSource, params: AttentionParams
+    ) -> Pair:
+        out, fence = super().decode(queries, new, pools, batch, params)
+        return (out if queries.shape[3] == 32 else -out), fence
+
+
+def test_a_kind_of_layers_that_fails_is_left_to_plain_mlx(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where one kind of layers decided for all, Gemma 4's global layers took the kernels from the others."""
+    model = mlx_lm.utils.load_model(write_model(tmp_path, "gemma4_text"))[0]
+    monkeypatch.setattr(decode_graphs, "MAX_FAILURES", 0)  # no graphs, which take long to compile
+    monkeypatch.setattr(selfcheck, "TRIAL_STEPS", 2)
+    kernels: dict[bool, PagedKernels] = {True: NarrowKernels(), False: BrokenKernels()}
+    monkeypatch.setattr(selfcheck, "find_kernels", lambda has_tiles: kernels[has_tiles])
+    monkeypatch.setattr(selfcheck, "Runner", PlainRunner)
+    paged = probe(model, 16)
+    assert selfcheck.usable_kernels(paged) is kernels[True]
+    assert "leave 1 layers to plain MLX" in caplog.text
+    assert Runner(paged, Capacity(8), False, kernels[True]).attention_backend.endswith("in 1 of 3 layers")
 
 
 def test_without_a_gpu_there_are_no_kernels_to_check(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:

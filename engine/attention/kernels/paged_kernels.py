@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from ....cache.blocks import BLOCK_SIZE
-from ....cache.kv import MIN_KERNEL_ELEMENTS, ArrayPools, Pool
+from ....cache.kv import MIN_KERNEL_ELEMENTS, ArrayPools, LayerShape, Pool
 from ...step import SlotRange
 from ..array_attention import AttentionParams
 from ..rotation import ROTATE, THREE, Rotation
@@ -26,6 +26,7 @@ from .layer_kernels import (
     LayerKernels,
     PartialKernel,
     Partials,
+    are_served,
     build_layer,
 )
 from .source import (
@@ -73,6 +74,7 @@ class PagedKernels:
         """
         self._language = language
         self._device = KernelDevice(language, has_wgmma, has_tiles)
+        self._left_out: set[tuple[LayerShape, int]] = set()
         self._launcher = cache(self._build)
         self._layer_kernels = cache(partial(build_layer, self._launcher, self._device))
         self._no_sinks = mx.zeros((MIN_KERNEL_ELEMENTS,))
@@ -83,6 +85,19 @@ class PagedKernels:
         """The backend's name, for people to read."""
         name = {"metal": "Metal kernels", "cuda": "CUDA kernels", "cpp": "C++ kernels"}[self._language]
         return name if self._device.has_tiles else f"{name} without tiles"
+
+    def serves(self, shape: LayerShape, num_heads: int) -> bool:
+        """Whether these kernels compute the attention of layers with `num_heads` query heads."""
+        group, rest = divmod(num_heads, shape.num_kv_heads)
+        if rest or (shape, num_heads) in self._left_out:
+            return False
+        packing, dims = shape.packing(shape.key_dim), (shape.key_dim, shape.value_dim)
+        geometry = Geometry(dims[0], group, shape.dtype.size, packing, dims[1], shape.values_in_keys)
+        return are_served(self._device, AttentionShape(geometry, shape.dtype, 1.0, False))
+
+    def leave_out(self, shape: LayerShape, num_heads: int) -> None:
+        """Serve no such layers any more: the kernels fail on this device."""
+        self._left_out.add((shape, num_heads))
 
     def decode(
         self,

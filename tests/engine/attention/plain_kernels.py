@@ -116,6 +116,8 @@ class PlainRunner(Runner):
             return
         slots = np.array([row.slot_ranges[-1][1] - 1 for row in rows], np.int32)
         for layer, written in enumerate(pools.write_fences):
+            if written.ndim == 1:  # of a layer that kernels do not serve
+                continue
             keys, values = written[:, : len(rows), :, 0].swapaxes(1, 2)
             pools.write(layer, slots, keys, values)
             pools.write_fences[layer] = mx.zeros((MIN_KERNEL_ELEMENTS,))

@@ -39,6 +39,19 @@ def test_the_way_to_the_kernels_is_exact(tmp_path: Path, model_type: str) -> Non
     assert verdict.tokens > trials(45, 200)
 
 
+@pytest.mark.parametrize("wide", [True, False])
+def test_kernels_and_plain_mlx_share_a_pass(tmp_path: Path, wide: bool) -> None:
+    """Kernels serve layers of one size of head, plain MLX those of the other."""
+    paged = probe(mlx_lm.utils.load_model(write_model(tmp_path, "gemma4_text"))[0], 16)
+    kernels = PlainKernels()
+    for spec in paged.layers:
+        if (spec.shape.key_dim == 64) == wide:
+            kernels.leave_out(spec.shape, spec.num_heads)
+    runner = PlainRunner(paged, Capacity(400), False, kernels)
+    assert "plain MLX in" in runner.attention_backend
+    assert judge_trees(paged.model, runner, trials(1, 4)).wrong == 0
+
+
 def share_early(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a few short rows share tiles."""
     for name, value in {"MIN_SHARED": 32, "MIN_SAVED": 32, "MIN_SPLIT": 64}.items():
