@@ -38,6 +38,7 @@ class HealthApi:
             "device": self._services.model.device,
             "attention": self._services.model.attention,
             "kv": self._services.model.kv_type,
+            "state_bytes": self._services.model.state_bytes,
             "stats": stats.as_dict(),
         }
         return JSONResponse(body) if healthy else JSONResponse(body, status_code=UNAVAILABLE)

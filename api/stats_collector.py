@@ -89,9 +89,11 @@ class StatsCollector(Collector):
             "num_blocks": str(stats.blocks_total),
             "num_kv_tokens": str(model.num_kv_tokens),
             "kv_bytes_per_token": str(model.kv_bytes_per_token),
+            "num_state_slots": str(model.num_state_slots),
+            "state_bytes": str(model.state_bytes),
             "max_context": str(model.max_context),
         }
-        yield InfoMetricFamily("pensieve_cache_config", "The KV cache's size", facts)
+        yield InfoMetricFamily("pensieve_cache_config", "Sizes of KV and states", facts)
 
     def _gauge(self, name: str, text: str, value: float) -> Metric:
         family = GaugeMetricFamily(f"pensieve_{name}", text, labels=("model",))

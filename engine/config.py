@@ -19,7 +19,10 @@ class EngineConfig:
     )
     kv_cache_gb: float | None = field(
         default=None,
-        metadata={"help": "memory for KV, in GB of 10^9 bytes (default: what the device can spare)"},
+        metadata={
+            "help": "memory for KV and recurrent states, in GB of 10^9 bytes (default: what the device can "
+            "spare)"
+        },
     )
 
     kv_bits: int = field(

@@ -18,10 +18,11 @@ from pensieve.api.command.cli import BENCH_CONFIGS, CONFIGS, flag_name
 from pensieve.engine.config import EngineConfig
 from pensieve.engine.loading.device import Device
 from pensieve.engine.loading.lazy_model import find_facts, put_stand_ins
-from pensieve.engine.loading.memory_plan import make_plan
+from pensieve.engine.loading.memory_plan import gigabytes, make_plan
 from pensieve.engine.loading.model_error import ModelError
 from pensieve.engine.loading.model_info import ModelInfo
 from pensieve.engine.step import SamplingParams
+from pensieve.scheduler.config import SchedulerConfig
 from pensieve.tests.families import document
 
 ROOT = Path(__file__).parent.parent
@@ -49,14 +50,16 @@ def flags_table(configs: Iterable[type[Any]]) -> str:
 
 
 def memory_table() -> str:
-    """Return a table of how many tokens of KV each model leaves room for on each Mac."""
-    head = (
-        "| model, 4-bit | weights | KV a token | " + " | ".join(f"{size} GB Mac" for size, _ in MACS) + " |"
-    )
-    rows = [head, "| --- " + "| --: " * (2 + len(MACS)) + "|"]
+    """Return a table of how many tokens of KV, and states, each model leaves room for on each Mac."""
+    macs = " | ".join(f"{size} GB Mac" for size, _ in MACS)
+    rows = [
+        f"| model, 4-bit | weights | KV a token | state | {macs} |",
+        "| --- " + "| --: " * (3 + len(MACS)) + "|",
+    ]
     for model in MODELS:
         info = describe(model)
         cells = [f"{info.weight_bytes / 1e9:.1f} GB", f"{info.kv_bytes_per_token:,} B"]
+        cells.append(gigabytes(info.state_bytes) if info.state_bytes else "")
         cells += [tokens_that_fit(info, size * 2**30 * share) for size, share in MACS]
         rows.append(f"| {info.name} | " + " | ".join(cells) + " |")
     return "\n".join(rows)
@@ -91,13 +94,17 @@ def describe(model: dict[str, Any]) -> ModelInfo:
 
 
 def tokens_that_fit(info: ModelInfo, available: float) -> str:
-    """Return the tokens of KV beside the model's weights in `available` bytes, in thousands, or "none"."""
+    """Return the tokens of KV beside the model's weights in `available` bytes, in thousands, and the states.
+
+    Returns "none" where the model does not fit.
+    """
     device = Device("metal", "a Mac", int(available))
     try:
-        plan = make_plan(info, EngineConfig(), device)
+        plan = make_plan(info, EngineConfig(), device, SchedulerConfig().max_batch)
     except ModelError:
         return "none"
-    return f"{plan.num_kv_tokens // 1000:,}k"
+    states = f" + {plan.num_state_slots}" if info.state_bytes else ""
+    return f"{plan.num_kv_tokens // 1000:,}k{states}"
 
 
 def render(text: str, names: Iterable[str] = ("flags", "memory")) -> str:

@@ -145,7 +145,7 @@ def serve(
     set_up_logging(server_config.log_level)
     with bind(server_config) as listener, EngineProcess(server_config.log_level) as engine:
         say(f"pensieve {__version__}")
-        planned = find_model(engine, engine_config)
+        planned = find_model(engine, engine_config, scheduler_config.max_batch)
         tokenizer = load_tokenizer(planned.info)
         model = engine.start(build, planned)
         say(f"attends  with {model.attention}")
@@ -156,17 +156,18 @@ def serve(
         run_server(build_server(server_config, scheduler, model, tokenizer, listener), listener)
 
 
-def find_model(engine: EngineProcess, config: EngineConfig) -> PlannedModel:
+def find_model(engine: EngineProcess, config: EngineConfig, max_batch: int) -> PlannedModel:
     """Find or fetch the model, plan its memory and print the plan.
 
+    max_batch: sequences that are to run at once.
     A model on the hub is planned and judged before its weights are fetched. Raises ModelError, one line.
     """
     told = ""
 
     def plan(folder: Path) -> PlannedModel:
         nonlocal told
-        planned = engine.call(plan_model, folder, config)
-        if (text := describe_plan(planned)) != told:
+        planned = engine.call(plan_model, folder, config, max_batch)
+        if (text := describe_plan(planned, max_batch)) != told:
             say(text)
             told = text
         return planned

@@ -2,7 +2,8 @@
 
 from ... import DEFAULT_PORT, LOCAL_KEY
 from ...engine.loading.build import PlannedModel
-from ...engine.loading.memory_plan import gigabytes
+from ...engine.loading.memory_plan import STATES_A_SEQUENCE, MemoryPlan, gigabytes
+from ...engine.loading.model_info import ModelInfo
 from ...engine.served_model import ServedModel
 from ..config import ServerConfig
 from ..grammar.constraint_factory import ConstraintFactory
@@ -12,8 +13,11 @@ from .client_environment import API_KEY, BASE_URL, base_url, context_limits
 ROOMY_CONTEXT = 24_000
 
 
-def describe_plan(planned: PlannedModel) -> str:
-    """Describe the model, its device and its memory plan, as lines of text."""
+def describe_plan(planned: PlannedModel, max_batch: int) -> str:
+    """Describe the model, its device and its memory plan, as lines of text.
+
+    max_batch: sequences that are to run at once.
+    """
     info, memory = planned.info, planned.memory
     device = f"{memory.device.description}, {gigabytes(memory.device.available_bytes)} available"
     if memory.device.kind == "cpu":
@@ -27,10 +31,28 @@ def describe_plan(planned: PlannedModel) -> str:
             f"{gigabytes(info.weight_bytes)}",
             f"device   {device}",
             f"context  {context}",
-            f"KV       {info.kv_type}, {memory.kv_bytes_per_token:,} bytes a token; "
-            f"{memory.num_kv_tokens:,} tokens fit ({gigabytes(memory.kv_bytes)})",
+            *_describe_memory(info, memory, max_batch),
         ]
     )
+
+
+def _describe_memory(info: ModelInfo, memory: MemoryPlan, max_batch: int) -> list[str]:
+    """Describe what is kept of sequences: KV where the model attends, states where it is recurrent."""
+    lines = []
+    if memory.kv_bytes:
+        lines.append(
+            f"KV       {info.kv_type}, {memory.kv_bytes_per_token:,} bytes a token; "
+            f"{memory.num_kv_tokens:,} tokens fit ({gigabytes(memory.kv_bytes)})"
+        )
+    if memory.num_state_slots:
+        running = memory.num_running(max_batch)
+        held = STATES_A_SEQUENCE * running
+        lines.append(
+            f"states   {gigabytes(memory.state_bytes)} each, {memory.num_state_slots:,} fit "
+            f"({gigabytes(memory.states_bytes)}): {held} for {running} running sequences, "
+            f"{memory.num_state_slots - held:,} for checkpoints"
+        )
+    return lines
 
 
 def describe_calls(constraint_factory: ConstraintFactory | None) -> str:

@@ -39,7 +39,7 @@ class InProcessModel:
 
     def __init__(self, folder: Path) -> None:
         config = EngineConfig(model=str(folder))
-        planned = plan_model(folder, config)
+        planned = plan_model(folder, config, SchedulerConfig().max_batch)
         self._runner, self._served = build(planned)
         self._tokenizer = load_tokenizer(planned.info)
 

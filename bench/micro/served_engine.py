@@ -33,7 +33,7 @@ class ServedEngine(BareEngine):
     def __init__(self, folder: Path, sizes: ServedSizes) -> None:
         settings = read_settings(make_parser().parse_args(["serve", "--model", str(folder), *sizes.flags]))
         started_s = time.perf_counter()
-        runner, self.served = build(plan_model(folder, settings.engine))
+        runner, self.served = build(plan_model(folder, settings.engine, settings.scheduler.max_batch))
         self.build_s = time.perf_counter() - started_s
         super().__init__(runner, served_scheduler(self.served, settings.scheduler))
         self.sizes = sizes

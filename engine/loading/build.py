@@ -31,10 +31,14 @@ class PlannedModel:
     blas: str  # BLAS that MLX's CPU device uses, for people to read
 
 
-def plan_model(path: Path, config: EngineConfig) -> PlannedModel:
-    """Read the facts of the model in `path`, and plan its memory on this device. Raises ModelError."""
+def plan_model(path: Path, config: EngineConfig, max_batch: int) -> PlannedModel:
+    """Read the facts of the model in `path`, and plan its memory on this device.
+
+    max_batch: sequences that are to run at once. Raises ModelError, also for a model that cannot be served.
+    """
     info = read_model_info(path, config.model.rstrip("/"), compute_dtype(), config.kv_bits)
-    return PlannedModel(info, make_plan(info, config, find_device()), describe_blas(SYSTEM_BLAS))
+    memory = make_plan(info, config, find_device(), max_batch)
+    return PlannedModel(info, memory, describe_blas(SYSTEM_BLAS))
 
 
 def build(planned: PlannedModel) -> tuple[Runner, ServedModel]:
@@ -44,7 +48,7 @@ def build(planned: PlannedModel) -> tuple[Runner, ServedModel]:
     memory = planned.memory
     runner = _build_runner(loaded, memory)
     if memory.device.kind != "cpu":
-        warm_up(runner, loaded.info.vocab_size, Capacity(memory.num_blocks))
+        warm_up(runner, loaded.info.vocab_size, _capacity(memory))
     return runner, _describe(loaded.info, memory, runner.attention_backend)
 
 
@@ -65,7 +69,11 @@ def _build_runner(loaded: LoadedModel, memory: MemoryPlan) -> Runner:
     if kernels is None and not on_host:
         paged = without_rotations(paged)
         kernels = usable_kernels(paged)
-    return Runner(paged, Capacity(memory.num_blocks), on_host, kernels, choose_mixed_tokens(paged, on_host))
+    return Runner(paged, _capacity(memory), on_host, kernels, choose_mixed_tokens(paged, on_host))
+
+
+def _capacity(memory: MemoryPlan) -> Capacity:
+    return Capacity(memory.num_blocks, memory.num_state_slots)
 
 
 def _describe(info: ModelInfo, memory: MemoryPlan, attention: str) -> ServedModel:
@@ -82,4 +90,6 @@ def _describe(info: ModelInfo, memory: MemoryPlan, attention: str) -> ServedMode
         step_tokens=memory.step_tokens,
         device=memory.device.description,
         attention=attention,
+        num_state_slots=memory.num_state_slots,
+        state_bytes=memory.state_bytes,
     )

@@ -1,4 +1,4 @@
-"""How much memory the KV of all sequences may take, and how long a context can be.
+"""How much memory the KV and the recurrent states of all sequences may take, and how long a context can be.
 
 The plan is a pure function of the model's facts, the settings and the device's facts, so that one machine can
 test the plans of all.
@@ -16,8 +16,8 @@ from .model_info import ModelInfo
 # Activations, logits, MLX's buffer cache and the Python process itself.
 RESERVE_BYTES = 750_000_000
 
-# KV's share of the memory that weights and reserve leave. The rest is for prefill, which copies one layer's K
-# and V at a time, and for the machine's other work: on the CPU all programs share the memory.
+# The share of KV and states in the memory that weights and reserve leave. The rest is for prefill, which
+# copies one layer's K and V at a time, and for the machine's other work: on the CPU all share the memory.
 KV_SHARE: dict[DeviceKind, float] = {"metal": 0.9, "cuda": 0.9, "cpu": 0.8}
 
 # More full contexts are not worth their memory: a CPU could not read them in useful time, and a small model
@@ -32,6 +32,16 @@ MIN_STEP_TOKENS = 512
 # Tokens: a shorter context is of no use.
 MIN_CONTEXT = 1024
 
+# State slots that a running sequence may need at once, as the scheduler promises them.
+STATES_A_SEQUENCE = 3
+
+# Beside its KV a conversation keeps checkpoints of its recurrent state, at most 8 (`cache/checkpoints.py`).
+# States get the share of memory that leaves as much KV as TOKENS_A_STATE tokens take beside each of them, and
+# MIN_STATE_SHARE where they are small. More than one for MIN_TOKENS_A_STATE tokens would never be used.
+TOKENS_A_STATE = 8192
+MIN_TOKENS_A_STATE = 2048
+MIN_STATE_SHARE = 0.02
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
@@ -41,6 +51,8 @@ class MemoryPlan:
     kv_bytes_per_token: int
     kv_bytes: int  # the pools of all layers together
     num_blocks: int  # of KV
+    state_bytes: int  # of one recurrent state, over all layers
+    num_state_slots: int  # states that are kept at once; 0 for models without recurrent layers
     max_context: int  # longest prompt plus answer, tokens
     step_tokens: int  # that one step may compute, for its activations to fit
 
@@ -49,29 +61,63 @@ class MemoryPlan:
         """Tokens whose KV fits into the blocks."""
         return self.num_blocks * BLOCK_SIZE
 
+    @property
+    def states_bytes(self) -> int:
+        """Bytes of all recurrent states."""
+        return self.num_state_slots * self.state_bytes
 
-def make_plan(info: ModelInfo, config: EngineConfig, device: Device) -> MemoryPlan:
-    """Divide the device's memory between weights and KV.
+    def num_running(self, max_batch: int) -> int:
+        """Return how many sequences may run at once, of at most `max_batch`."""
+        return min(max_batch, self.num_state_slots // STATES_A_SEQUENCE) if self.state_bytes else max_batch
 
+
+def make_plan(info: ModelInfo, config: EngineConfig, device: Device, max_batch: int) -> MemoryPlan:
+    """Divide the device's memory between weights, KV and recurrent states.
+
+    max_batch: sequences that are to run at once, if memory allows.
     Raises ModelError that says how much is missing and what would help.
     """
     limit = _context_limit(info, config)
     wanted = limit if config.max_context is not None else min(limit, MIN_CONTEXT)
-    kv_bytes = _kv_budget(info, config, device, limit)
+    budget = _budget(info, config, device)
     block_bytes = BLOCK_SIZE * info.kv_bytes_per_token
-    num_blocks = kv_bytes // block_bytes
-    wanted_bytes = -(-wanted // BLOCK_SIZE) * block_bytes
-    if kv_bytes < wanted_bytes:
-        raise ModelError(_shortage(info, config, device, wanted, wanted_bytes - kv_bytes))
-    spare_bytes = device.available_bytes - info.weight_bytes - RESERVE_BYTES - kv_bytes
+    useful_blocks = MAX_CONTEXTS[device.kind] * (limit // BLOCK_SIZE + 1)
+    wanted_bytes = -(-wanted // BLOCK_SIZE) * block_bytes + _least_states(info) * info.state_bytes
+    if budget < wanted_bytes:
+        raise ModelError(_shortage(info, config, device, wanted, wanted_bytes - budget))
+    slots = _state_slots(info, budget, max_batch, useful_blocks * BLOCK_SIZE)
+    slots = min(slots, _least_states(info) + (budget - wanted_bytes) // max(1, info.state_bytes))
+    num_blocks = (budget - slots * info.state_bytes) // block_bytes if block_bytes else useful_blocks
+    if config.kv_cache_gb is None:
+        num_blocks = min(num_blocks, useful_blocks)
+    used_bytes = num_blocks * block_bytes + slots * info.state_bytes
+    spare_bytes = device.available_bytes - info.weight_bytes - RESERVE_BYTES - used_bytes
     return MemoryPlan(
         device=device,
         kv_bytes_per_token=info.kv_bytes_per_token,
         kv_bytes=num_blocks * block_bytes,
         num_blocks=num_blocks,
+        state_bytes=info.state_bytes,
+        num_state_slots=slots,
         max_context=min(limit, num_blocks * BLOCK_SIZE),
         step_tokens=_step_tokens(info, device.kind, spare_bytes),
     )
+
+
+def _least_states(info: ModelInfo) -> int:
+    """Return the state slots without which nothing runs."""
+    return STATES_A_SEQUENCE if info.state_bytes else 0
+
+
+def _state_slots(info: ModelInfo, budget: int, max_batch: int, useful_tokens: int) -> int:
+    """Return how many of a budget's bytes, shared with KV, recurrent states get: in states."""
+    if not info.state_bytes:
+        return 0
+    kv_beside = TOKENS_A_STATE * info.kv_bytes_per_token
+    share = max(MIN_STATE_SHARE, info.state_bytes / (info.state_bytes + kv_beside))
+    tokens = min(useful_tokens, budget // info.kv_bytes_per_token if kv_beside else useful_tokens)
+    useful = STATES_A_SEQUENCE * max_batch + tokens // MIN_TOKENS_A_STATE
+    return max(STATES_A_SEQUENCE, min(useful, int(budget * share) // info.state_bytes))
 
 
 def _context_limit(info: ModelInfo, config: EngineConfig) -> int:
@@ -84,8 +130,8 @@ def _context_limit(info: ModelInfo, config: EngineConfig) -> int:
     return config.max_context
 
 
-def _kv_budget(info: ModelInfo, config: EngineConfig, device: Device, limit: int) -> int:
-    """Return the bytes for KV: the user's setting, or as much as the device can spare. Raises ModelError."""
+def _budget(info: ModelInfo, config: EngineConfig, device: Device) -> int:
+    """Return the bytes for KV and states: the user's setting, or what can be spared. Raises ModelError."""
     spare = device.available_bytes - info.weight_bytes - RESERVE_BYTES
     if config.kv_cache_gb is not None:
         asked = int(config.kv_cache_gb * 1e9)
@@ -95,8 +141,7 @@ def _kv_budget(info: ModelInfo, config: EngineConfig, device: Device, limit: int
                 f"than {device.name} can spare beside the weights"
             )
         return asked
-    useful = MAX_CONTEXTS[device.kind] * (limit + BLOCK_SIZE) * info.kv_bytes_per_token
-    return max(0, min(int(spare * KV_SHARE[device.kind]), useful))
+    return max(0, int(spare * KV_SHARE[device.kind]))
 
 
 def _step_tokens(info: ModelInfo, kind: DeviceKind, spare_bytes: int) -> int:
@@ -109,20 +154,24 @@ def _step_tokens(info: ModelInfo, kind: DeviceKind, spare_bytes: int) -> int:
 def _shortage(info: ModelInfo, config: EngineConfig, device: Device, wanted: int, missing: int) -> str:
     kv_bytes = wanted * info.kv_bytes_per_token
     share = 1.0 if config.kv_cache_gb is not None else KV_SHARE[device.kind]
-    # Where not even the weights fit, `_kv_budget` has cut the budget off at zero.
+    # Where not even the weights fit, `_budget` has cut the budget off at zero.
     below_zero = max(0, info.weight_bytes + RESERVE_BYTES - device.available_bytes)
     helps = ["a smaller --max-context"] if config.max_context is not None else []
     helps += ["a larger --kv-cache-gb"] if config.kv_cache_gb is not None else []
     # 8 bits take 9/16 of half precision, scales included.
     helps += ["--kv-bits 8"] if info.kv_bits == UNQUANTISED and missing < kv_bytes * 7 / 16 else []
     helps += ["a smaller model"] if info.quantization else ["a 4-bit model"]
+    states = f"{gigabytes(_least_states(info) * info.state_bytes)} go to recurrent states, "
+    needs = f"{wanted} tokens of KV take {gigabytes(kv_bytes)}, {states if info.state_bytes else ''}"
     return (
         f"not enough memory: {gigabytes(int(missing / share) + below_zero)} missing. {info.name} takes "
-        f"{gigabytes(info.weight_bytes)}, {wanted} tokens of KV take {gigabytes(kv_bytes)}, and "
-        f"{device.name} has {gigabytes(device.available_bytes)} available; try {' or '.join(helps)}"
+        f"{gigabytes(info.weight_bytes)}, {needs}and {device.name} has "
+        f"{gigabytes(device.available_bytes)} available; try {' or '.join(helps)}"
     )
 
 
 def gigabytes(num_bytes: int) -> str:
-    """Return bytes for people to read, in GB of 10^9 bytes or MB of 10^6."""
+    """Return bytes for people to read, in GB of 10^9 bytes, MB of 10^6 or kB of 10^3."""
+    if num_bytes < 1e6:
+        return f"{num_bytes / 1e3:.0f} kB"
     return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"

@@ -55,7 +55,7 @@ def settings(folder: Path) -> EngineConfig:
 def test_a_family_answers_as_on_mlx_lms_own_caches(tmp_path: Path, name: str) -> None:
     """Cold, cached, beside others and in slices, with NumPy's attention and with plain MLX's."""
     config = settings(write_family(tmp_path, FAMILIES[name]))
-    planned = plan_model(tmp_path, config)
+    planned = plan_model(tmp_path, config, max_batch=32)
     runner, served = build(planned)
     num_slots = served.num_state_slots
     plain = Runner(load(planned.info).paged, Capacity(NUM_BLOCKS, num_slots), on_host=False)
@@ -73,5 +73,5 @@ def test_a_family_answers_as_on_mlx_lms_own_caches(tmp_path: Path, name: str) ->
 def test_a_family_is_refused_with_its_reason(tmp_path: Path, name: str) -> None:
     config = settings(write_family(tmp_path, FAMILIES[name]))
     with pytest.raises(ModelError) as refusal:
-        build(plan_model(tmp_path, config))
+        build(plan_model(tmp_path, config, max_batch=32))
     assert REFUSALS[name].message in str(refusal.value)

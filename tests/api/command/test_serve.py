@@ -167,7 +167,7 @@ def offer(hub: FakeHub, folder: Path) -> EngineConfig:
 def test_the_plan_is_told_once_and_before_the_download(
     hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    planned = find_model(ENGINE, offer(hub, write_model(tmp_path / "model")))
+    planned = find_model(ENGINE, offer(hub, write_model(tmp_path / "model")), max_batch=32)
     told = capsys.readouterr().out
     assert told.count("model    someone/tiny: llama") == told.count("device ") >= 1
     assert told.index("context ") < told.index("downloading someone/tiny: 1 files")
@@ -178,14 +178,14 @@ def test_a_model_that_cannot_be_served_is_not_downloaded(hub: FakeHub, tmp_path:
     """The refusal came after a download of 45 GB."""
     settings = offer(hub, write_model(tmp_path / "model", "gemma2"))
     with pytest.raises(ModelError, match=r"^this model computes attention in a way of its own"):
-        find_model(ENGINE, settings)
+        find_model(ENGINE, settings, max_batch=32)
     assert hub.sent[WEIGHTS] == 100_000
 
 
 def test_a_model_that_does_not_fit_is_not_downloaded(hub: FakeHub, tmp_path: Path) -> None:
     settings = replace(offer(hub, write_model(tmp_path / "model")), kv_cache_gb=10_000)
     with pytest.raises(ModelError, match=r"^not enough memory: --kv-cache-gb 10000 is"):
-        find_model(ENGINE, settings)
+        find_model(ENGINE, settings, max_batch=32)
     assert hub.sent[WEIGHTS] == 100_000
 
 
@@ -193,5 +193,5 @@ def test_a_tokenizer_that_cannot_be_read_is_told_before_the_download(hub: FakeHu
     folder = write_model(tmp_path / "model")
     (folder / "tokenizer.json").write_bytes(b"{}")
     with pytest.raises(ModelError, match=r"^the tokenizer in someone/tiny cannot be loaded: "):
-        find_model(ENGINE, offer(hub, folder))
+        find_model(ENGINE, offer(hub, folder), max_batch=32)
     assert hub.sent[WEIGHTS] == 100_000

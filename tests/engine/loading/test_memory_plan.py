@@ -34,6 +34,27 @@ PHI_3 = ModelInfo(
 TOY = replace(PHI_3, name="toy", weight_bytes=4_000_000, kv_bytes_per_token=2048, context_length=8192)
 
 
+# Recurrent models in 4 bits, by their published shapes: weights, KV a token and state of mlx-lm's models.
+HYBRIDS = {
+    name: replace(
+        PHI_3,
+        name=name,
+        weight_bytes=weight_bytes,
+        kv_bytes_per_token=kv_bytes,
+        state_bytes=state_bytes,
+        context_length=context,
+    )
+    for name, weight_bytes, kv_bytes, state_bytes, context in [
+        ("Qwen3.5-4B", 2_367_117_312, 32_768, 51_511_296, 262_144),
+        ("Qwen3.6-35B-A3B", 19_508_787_456, 20_480, 64_389_120, 262_144),
+        ("Nemotron-3-Nano", 17_775_333_504, 6_144, 49_082_368, 262_144),
+        ("LFM2-8B-A1B", 4_692_237_184, 12_288, 147_456, 128_000),
+        ("Granite-4-H-Small", 18_125_632_512, 16_384, 152_819_712, 131_072),
+        ("mamba-2.8b", 1_600_000_000, 0, 50_000_000, 131_072),
+    ]
+}
+
+
 def mac(gigabytes: float) -> Device:
     return Device("metal", "Apple M3", int(gigabytes * 1e9))
 
@@ -42,8 +63,9 @@ def host(gigabytes: float) -> Device:
     return Device("cpu", "a CPU", int(gigabytes * 1e9))
 
 
-def plan(info: ModelInfo, device: Device, **settings: float) -> MemoryPlan:
-    return make_plan(info, EngineConfig(**settings), device)  # type: ignore[arg-type]  # tests pass numbers only
+def plan(info: ModelInfo, device: Device, max_batch: int = 32, **settings: float) -> MemoryPlan:
+    config = EngineConfig(**settings)  # type: ignore[arg-type]  # tests pass numbers only
+    return make_plan(info, config, device, max_batch)
 
 
 def test_context_is_what_fits_when_the_model_could_hold_more() -> None:
@@ -157,3 +179,76 @@ def test_of_sizes_that_differ_by_layer_the_largest_counts() -> None:
     assert (
         activation_bytes_per_token(lists, 2) == activation_bytes_per_token(same, 2) == 4 * (20_000 + 12_000)
     )
+
+
+MACS = [32 * 2**30 * 2 / 3 / 1e9, 64 * 2**30 * 3 / 4 / 1e9, 128 * 2**30 * 3 / 4 / 1e9]
+
+
+@pytest.mark.parametrize("size", MACS)
+@pytest.mark.parametrize("info", HYBRIDS.values(), ids=HYBRIDS)
+def test_states_and_kv_share_what_weights_leave(info: ModelInfo, size: float) -> None:
+    made = plan(info, mac(size))
+    used = made.kv_bytes + made.states_bytes
+    budget = 0.9 * (size * 1e9 - info.weight_bytes - memory_plan.RESERVE_BYTES)
+    assert used <= budget
+    assert made.states_bytes == made.num_state_slots * info.state_bytes
+    assert made.num_running(32) >= 3
+    # A conversation of 60,000 tokens with eight checkpoints fits beside a running one.
+    assert made.num_kv_tokens >= 60_000
+    assert made.num_state_slots >= 8 + memory_plan.STATES_A_SEQUENCE - 1
+    checkpoints = made.num_state_slots - memory_plan.STATES_A_SEQUENCE * made.num_running(32)
+    assert made.num_kv_tokens >= 0.99 * checkpoints * memory_plan.MIN_TOKENS_A_STATE
+
+
+def test_a_mac_of_32_gb_holds_qwens_mixture_and_three_sessions() -> None:
+    made = plan(HYBRIDS["Qwen3.6-35B-A3B"], mac(MACS[0]))
+    assert (made.num_state_slots, made.num_kv_tokens // 1000, made.num_running(32)) == (10, 84, 3)
+
+
+def test_small_states_have_a_slot_for_every_checkpoint_that_is_of_use() -> None:
+    """LFM2 keeps 0.15 MB a state: 12 tokens of KV."""
+    made = plan(HYBRIDS["LFM2-8B-A1B"], mac(MACS[1]))
+    assert made.num_state_slots > made.num_kv_tokens // memory_plan.MIN_TOKENS_A_STATE
+    assert made.states_bytes < 0.01 * made.kv_bytes
+
+
+def test_a_model_without_attention_needs_no_kv() -> None:
+    """Blocks are still counted out to sequences, but nothing is kept in them."""
+    made = plan(HYBRIDS["mamba-2.8b"], mac(MACS[0]))
+    assert made.kv_bytes == 0
+    assert made.max_context == 131_072
+    assert made.num_kv_tokens >= 32 * 131_072
+    assert made.num_running(32) == 32
+
+
+def test_models_without_states_have_no_slots() -> None:
+    made = plan(PHI_3, mac(11.4))
+    assert (made.num_state_slots, made.states_bytes, made.num_running(32)) == (0, 0, 32)
+
+
+def test_a_large_batch_has_states_where_memory_allows() -> None:
+    toy = replace(TOY, state_bytes=100_000)
+    assert plan(toy, mac(11.4), max_batch=256).num_running(256) == 256
+    assert plan(toy, mac(11.4), max_batch=8).num_state_slots < 3 * 256
+
+
+def test_a_context_that_was_asked_for_comes_before_checkpoints() -> None:
+    hybrid = HYBRIDS["Qwen3.6-35B-A3B"]
+    made = plan(hybrid, mac(MACS[0]), max_context=105_000)
+    assert made.max_context == 105_000
+    assert made.num_state_slots == 3
+    with pytest.raises(ModelError, match=r"120000 tokens of KV take 2\.5 GB, 193 MB go to recurrent states"):
+        plan(hybrid, mac(MACS[0]), max_context=120_000)
+
+
+def test_states_come_out_of_kv_cache_gb() -> None:
+    made = plan(HYBRIDS["Qwen3.5-4B"], mac(MACS[0]), kv_cache_gb=4)
+    assert 3.9e9 < made.kv_bytes + made.states_bytes <= 4e9
+
+
+def test_what_is_missing_is_enough_for_a_model_with_states() -> None:
+    hybrid = HYBRIDS["Granite-4-H-Small"]
+    with pytest.raises(ModelError) as caught:
+        plan(hybrid, mac(18))
+    missing = float(str(caught.value).split(": ")[1].split(" ")[0])
+    assert plan(hybrid, mac(18 + missing + 0.1)).num_running(32) == 1
