@@ -3,11 +3,10 @@
 A model with recurrent states can go on from a cached prefix only where the state after that prefix was kept.
 A state takes as much memory as the KV of some thousand tokens, so few are kept, in two ways:
 
-* A path keeps at most `MAX_ON_PATH` checkpoints: the one nearest to the root, where sessions' common head
-  ends, the `NEWEST` at its end, where conversations go on, and others in between. When one more comes, the
-  one in between goes whose absence costs least: the tokens between its two neighbours, divided by its
-  distance from the path's end and multiplied by the sequences that began there. What stays grows sparser
-  geometrically.
+* A path keeps at most `MAX_ON_PATH` checkpoints: the first one off the grid, where sessions' common head
+  ends, the `NEWEST` at its end, where conversations go on, and some others. When one more comes, the other
+  one goes whose absence costs least: the tokens between its two neighbours, divided by its distance from the
+  path's end and multiplied by the sequences that began there. What stays grows sparser geometrically.
 * When slots run short, the checkpoint of least worth goes: the tokens that it saves, which count less where
   conversations have passed it, plus the worth of what was evicted before its last use, so that unused ones
   age. Source: GreedyDual (Young 1994; Cao & Irani 1997), which is LRU weighted by cost.
@@ -24,6 +23,9 @@ MAX_ON_PATH = 8
 
 NEWEST = 3
 """Checkpoints at a path's end that always stay: the last answer's end, its prompt's end, its question."""
+
+GRID = 4096
+"""Checkpoints that are wanted only because the one before is far away lie at multiples of so many tokens."""
 
 PASSED_SHARE = 1 / 8
 """Share of its tokens that a passed checkpoint counts: only edits and other branches begin there."""
@@ -67,8 +69,9 @@ class Checkpoints:
             path.append(path[-1].above)
         num_dropped = max(0, len(path) - MAX_ON_PATH)
         for _ in range(num_dropped):
-            i = min(range(NEWEST, len(path) - 1), key=lambda i: _cost_of_absence(path, i))
-            self._drop(path.pop(i))
+            head = max((i for i, one in enumerate(path) if one.num_tokens % GRID), default=-1)
+            others = [i for i in range(NEWEST, len(path)) if i != head]
+            self._drop(path.pop(min(others, key=lambda i: _cost_of_absence(path, i))))
         return num_dropped
 
     def touch(self, checkpoint: Checkpoint) -> None:
@@ -144,8 +147,8 @@ def _worth(checkpoint: Checkpoint) -> float:
 
 
 def _cost_of_absence(path: list[Checkpoint], i: int) -> float:
-    """Return what it costs if `path[i]`, with one on either side, is dropped. The path's end comes first."""
-    gap = path[i - 1].num_tokens - path[i + 1].num_tokens
+    """Return what it costs if `path[i]`, which is not the path's end `path[0]`, is dropped."""
+    gap = path[i - 1].num_tokens - (path[i + 1].num_tokens if i + 1 < len(path) else 0)
     return gap * max(1, path[i].num_uses) / (path[0].num_tokens - path[i].num_tokens)
 
 

@@ -4,20 +4,18 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from ..cache.blocks import BLOCK_SIZE
+from ..cache.checkpoints import GRID
 
 SPACING = 64
 """Fewest tokens between two checkpoints: a state takes more memory than fewer tokens are worth."""
-
-GRID = 4096
-"""Most tokens between two checkpoints while a prompt is computed; the tree thins its paths out later."""
 
 
 def checkpoint_places(marks: Iterable[int], start: int, end: int) -> list[int]:
     """Return the lengths of prefixes, sorted, after which a prompt leaves a checkpoint.
 
     marks: lengths of prefixes after which other prompts may go on differently. Each is rounded down to full
-    blocks, and left out less than `SPACING` after the one before it. Longer stretches get multiples of
-    `GRID`, so that prompts that share a stretch share its checkpoints.
+    blocks, and left out less than `SPACING` after the one before it. Longer stretches than
+    `GRID` get its multiples, the same for all prompts that share a stretch.
     start: length of the prefix that is computed already. end: tokens that will be computed.
     """
     places = [start]

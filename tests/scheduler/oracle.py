@@ -63,10 +63,9 @@ class OracleRunner:
         _check_states(plan)
         tokens = {row.seq_id: self._decode(row) for row in plan.decode}
         for chunk in plan.prefill:
-            slots = _slots(chunk.slot_ranges)
-            for slot, token in zip(slots[chunk.start :], chunk.tokens, strict=True):
+            for slot, token in zip(_slots(chunk.slot_ranges)[chunk.start :], chunk.tokens, strict=True):
                 self._slots[slot] = token
-            self._advance(chunk.state, [self._slots[slot] for slot in slots], chunk.start)
+            self._advance(chunk.state, self._read(chunk.slot_ranges), chunk.start)
         self._results.append(StepResult(plan.step_id, tokens, 1e-5 * plan.num_tokens))
         return self._results.pop(0) if len(self._results) > self._lag else None
 
@@ -74,13 +73,18 @@ class OracleRunner:
         return self._results.pop(0) if self._results else None
 
     def _decode(self, row: DecodeRow) -> int:
-        slots = _slots(row.slot_ranges)
-        assert len(slots) == row.position + 1
         token = row.token if row.token is not None else self._pending_token(row.seq_id)
-        self._slots[slots[-1]] = token
-        tokens = [self._slots[slot] for slot in slots]
+        self._slots[row.slot_ranges[-1][1] - 1] = token
+        tokens = self._read(row.slot_ranges)
+        assert len(tokens) == row.position + 1
         is_right = self._advance(row.state, tokens, row.position)
         return nearest(next_token(tokens if is_right else [*tokens, 0]), row.allowed)
+
+    def _read(self, slot_ranges: tuple[SlotRange, ...]) -> list[int]:
+        tokens: list[int] = []
+        for first, end in slot_ranges:
+            tokens += self._slots[first:end]
+        return tokens
 
     def _pending_token(self, seq_id: int) -> int:
         return next(result.tokens[seq_id] for result in reversed(self._results) if seq_id in result.tokens)

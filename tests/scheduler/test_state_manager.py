@@ -6,14 +6,180 @@ from collections import Counter
 import pytest
 
 from pensieve.cache.blocks import BLOCK_SIZE
-from pensieve.engine.step import SamplingParams, StepPlan
+from pensieve.engine.step import NOT_A_NUMBER, SamplingParams, StepPlan, StepResult
 from pensieve.scheduler.sequence import Request, Sequence
 
 from ..budget import trials
-from .driver import Driver, prompt_of
+from .driver import Driver, prompt_of, request
 from .oracle import OracleRunner, spell
 from .residues import Residues
 from .test_constraint import spell_within
+
+
+class Conversation:
+    """A session that asks one thing after another.
+
+    drops_thoughts: the next prompt holds only the second half of each answer, as templates leave out
+    the thoughts of earlier answers.
+    """
+
+    def __init__(self, driver: Driver, head: list[int], drops_thoughts: bool = False) -> None:
+        self.driver = driver
+        self.head = len(head)
+        self.tokens = list(head)
+        self.drops_thoughts = drops_thoughts
+
+    def ask(self, question: list[int]) -> Sequence:
+        """Queue a request whose prompt ends with the header of an answer."""
+        start, end = len(self.tokens), len(self.tokens) + len(question)
+        prompt, marks = [*self.tokens, *question, 1, 2, 3], (self.head, start, end)
+        return self.driver.scheduler.add(Request(prompt, SamplingParams(), 70, checkpoints=marks))
+
+    def turn(self, question: list[int]) -> int:
+        """Ask, take the answer, and return how many tokens were computed."""
+        before = self.driver.scheduler.counters.computed_tokens
+        sequence = self.ask(question)
+        self.driver.finish()
+        prompt, answer = sequence.request.prompt, sequence.tokens[sequence.num_prompt_tokens :]
+        if self.drops_thoughts:
+            prompt, answer = [*prompt[:-1], 4], answer[len(answer) // 2 :]
+        self.tokens = [*prompt, *answer, 5]
+        return self.driver.scheduler.counters.computed_tokens - before
+
+
+def tokens_of(seed: int, length: int) -> list[int]:
+    return random.Random(seed).choices(range(1000), k=length)
+
+
+@pytest.mark.parametrize("drops_thoughts", [False, True])
+def test_a_second_turn_on_a_long_history_computes_little_more_than_itself(drops_thoughts: bool) -> None:
+    driver = Driver(num_blocks=2000, lag=1, step_tokens=2048, num_state_slots=20)
+    conversation = Conversation(driver, tokens_of(1, 20_000), drops_thoughts)
+    conversation.turn(tokens_of(2, 300))
+    assert conversation.turn(tokens_of(3, 200)) <= 300
+
+
+@pytest.mark.parametrize("drops_thoughts", [False, True])
+def test_a_long_conversation_keeps_eight_states_and_computes_each_turn_once(drops_thoughts: bool) -> None:
+    """20 turns, 60,000 tokens, with questions from 60 to 6,000 tokens."""
+    driver = Driver(num_blocks=4000, lag=1, step_tokens=2048, num_state_slots=60)
+    conversation = Conversation(driver, tokens_of(1, 18_000), drops_thoughts)
+    states = driver.scheduler.kv_cache.states
+    for number in range(20):
+        length = (60, 400, 2000, 6000)[number % 4]
+        num_computed = conversation.turn(tokens_of(number, length))
+        assert len(states.checkpoints) <= 8
+        if number:
+            assert num_computed <= length + 150
+    assert len(conversation.tokens) > 59_000
+    assert 18_000 // BLOCK_SIZE * BLOCK_SIZE in {one.num_tokens for one in states.checkpoints}
+    assert driver.runner.num_wrong_states == 0
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+def test_the_head_of_sixteen_sessions_is_computed_once_and_its_state_held_once(lag: int) -> None:
+    driver = Driver(num_blocks=4000, lag=lag, max_batch=16, step_tokens=2048, num_state_slots=64)
+    head = tokens_of(1, 5000)
+    sequences = [Conversation(driver, head).ask(tokens_of(2 + i, 300)) for i in range(16)]
+    driver.finish()
+    assert driver.scheduler.counters.computed_tokens <= 5000 + 16 * (300 + BLOCK_SIZE)
+    checkpoints = driver.scheduler.kv_cache.states.checkpoints
+    assert sum(one.num_tokens <= 5000 for one in checkpoints) == 2  # with the one at 4096
+    assert sum(one.num_uses for one in checkpoints) == 15
+    for sequence in sequences:
+        check(sequence)
+
+
+def test_a_running_sequence_is_asked_for_a_checkpoint_where_others_branch_off() -> None:
+    """No request names that place."""
+    driver = Driver(num_blocks=400, num_state_slots=20)
+    shared = tokens_of(1, 1500)
+    sequences = [driver.scheduler.add(request(shared + tokens_of(2 + i, 900))) for i in range(5)]
+    driver.finish()
+    assert driver.scheduler.counters.computed_tokens <= 1500 + 5 * (900 + BLOCK_SIZE)
+    for sequence in sequences:
+        check(sequence)
+
+
+def test_a_sequence_that_comes_too_late_to_ask_leaves_that_checkpoint_itself() -> None:
+    driver = Driver(num_blocks=400, num_state_slots=20)
+    shared = tokens_of(1, 1500)
+    first = Request(shared + tokens_of(2, 900), SamplingParams(), 4, checkpoints=(640,))
+    producer = driver.scheduler.add(first)
+    while producer.num_computed_tokens <= 1500:
+        driver.step()
+    second = driver.scheduler.add(request(shared + tokens_of(3, 900)))
+    driver.finish()
+    third = driver.scheduler.add(request(shared + tokens_of(4, 900)))
+    driver.finish()
+    assert (second.num_cached_tokens, third.num_cached_tokens) == (640, 1500 // BLOCK_SIZE * BLOCK_SIZE)
+    check(second)
+    check(third)
+
+
+def test_where_prompts_have_diverged_once_the_next_one_begins() -> None:
+    """As after an edit or a compaction: the first one computes anew from the last checkpoint before."""
+    driver = Driver(num_blocks=2000, lag=1, step_tokens=2048, num_state_slots=20)
+    conversation = Conversation(driver, tokens_of(1, 3000))
+    for number in range(3):
+        conversation.turn(tokens_of(10 + number, 3000))
+    edited = []
+    for number in range(3):
+        edited.append(driver.scheduler.add(request(conversation.tokens[:8000] + tokens_of(number, 100))))
+        driver.finish()
+        check(edited[-1])
+    cached = [sequence.num_cached_tokens or 0 for sequence in edited]
+    assert 3000 < cached[0] < 7900
+    assert cached[1:] == [8000, 8000]
+
+
+def test_few_slots_limit_how_many_sequences_run_and_none_is_preempted() -> None:
+    driver = Driver(num_blocks=400, lag=1, num_state_slots=7)
+    requests = [Request(tokens_of(i, 100), SamplingParams(), 60, constraint=Residues(1)) for i in range(3)]
+    sequences = [driver.scheduler.add(one) for one in [*requests, request(tokens_of(5, 50), 60)]]
+    most = 0
+    while driver.scheduler.has_work:
+        driver.step()
+        most = max(most, len(driver.scheduler.running))
+    assert (most, driver.scheduler.counters.preemptions) == (2, 0)
+    for sequence in sequences:
+        check(sequence)
+
+
+@pytest.mark.parametrize("end", ["length", "stop", "abort", "preempted"])
+@pytest.mark.parametrize("lag", [0, 1])
+def test_however_an_answer_ends_its_last_full_block_can_be_gone_on_from(end: str, lag: int) -> None:
+    driver = Driver(num_blocks=100, lag=lag, num_state_slots=10)
+    whole = spell(tokens_of(1, 100), 200)
+    stop = next(token for i, token in enumerate(whole) if i > 240 and token not in whole[100:i])
+    sequence = driver.scheduler.add(request(whole[:100], 150, {stop} if end == "stop" else None))
+    while len(sequence.tokens) < 240:
+        driver.step()
+    if end == "abort":
+        driver.scheduler.end(sequence, "abort")
+    elif end == "preempted":
+        driver.scheduler.queues.requeue(sequence)
+    elif end in ("length", "stop"):
+        driver.finish()
+        assert sequence.finish_reason == end
+    following = driver.scheduler.add(request(whole, 4))
+    driver.step()
+    assert following.num_cached_tokens == 224
+    driver.finish()
+    check(following)
+    check(sequence)
+
+
+def test_a_state_that_may_hold_no_numbers_is_not_kept() -> None:
+    driver = Driver(num_state_slots=10)
+    sequence = driver.scheduler.add(request(tokens_of(1, 100), 200))
+    while len(sequence.tokens) < 200:
+        driver.step()
+    plan = driver.scheduler.schedule()
+    assert plan is not None
+    driver.scheduler.update(StepResult(plan.step_id, {sequence.seq_id: NOT_A_NUMBER}, 0.0))
+    states = driver.scheduler.kv_cache.states
+    assert (len(states.checkpoints), states.slots.num_free) == (0, 10)
 
 
 def random_request(rng: random.Random, histories: list[list[int]]) -> Request:

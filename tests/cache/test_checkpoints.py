@@ -1,0 +1,171 @@
+import random
+from itertools import pairwise
+
+from pensieve.cache.blocks import BLOCK_SIZE, BlockAllocator
+from pensieve.cache.checkpoints import GRID, MAX_ON_PATH, NEWEST, Checkpoints
+from pensieve.cache.radix import RadixTree
+from pensieve.cache.state_slots import StateAllocator
+from pensieve.cache.tree_nodes import Checkpoint, TreePosition
+
+
+class Cache:
+    """A tree of prompts, written as numbers that stand for a block each, with checkpoints."""
+
+    def __init__(self, num_slots: int = 100, num_blocks: int = 3000) -> None:
+        self.blocks = BlockAllocator(num_blocks)
+        self.slots = StateAllocator(num_slots)
+        self.checkpoints = Checkpoints(self.slots)
+        self.tree = RadixTree(self.blocks, self.checkpoints)
+
+    def position(self, kinds: list[int]) -> TreePosition:
+        """Cache the prompt and let go of it."""
+        tokens = [kind for kind in kinds for _ in range(BLOCK_SIZE)]
+        shared = self.tree.match([*tokens, 0]).blocks
+        self.blocks.share(shared)
+        blocks = shared + self.blocks.allocate(len(kinds) - len(shared))
+        position = self.tree.insert(tokens, blocks)
+        self.blocks.release(blocks)
+        return position
+
+    def put(self, kinds: list[int], is_reply: bool = False) -> Checkpoint:
+        """Leave a checkpoint after the prompt, and let go of its slot."""
+        position, slot = self.position(kinds), self.slots.allocate()
+        self.checkpoints.put(position, slot, is_reply)
+        self.slots.release(slot)
+        assert position.node.checkpoint is not None
+        return position.node.checkpoint
+
+    def evict(self) -> Checkpoint:
+        found = self.checkpoints.least_worth()
+        assert found is not None
+        self.checkpoints.evict(found[1])
+        return found[1]
+
+
+def test_the_deepest_checkpoint_of_a_path_is_found() -> None:
+    cache = Cache()
+    assert cache.position([1, 2, 3]).checkpointed.num_blocks == 0
+    cache.put([1, 2])
+    cache.put([1, 9])
+    found = cache.position([1, 2, 3]).checkpointed
+    assert (found.num_blocks, len(found.blocks)) == (2, 2)
+    assert cache.position([1, 3]).checkpointed.num_blocks == 0
+
+
+def test_a_node_that_leaves_the_tree_loses_its_checkpoint() -> None:
+    cache = Cache()
+    cache.put([1, 2])
+    assert (cache.slots.num_cached, cache.slots.num_free) == (1, 99)
+    cache.tree.evict(1)
+    assert (len(cache.checkpoints), cache.slots.num_free) == (0, 100)
+    cache.put([1, 2])
+    cache.put([3])
+    cache.tree.clear()
+    assert (len(cache.checkpoints), cache.slots.num_free) == (0, 100)
+
+
+def test_a_second_checkpoint_of_a_prefix_is_not_taken() -> None:
+    cache = Cache()
+    first = cache.put([1, 2])
+    assert cache.put([1, 2]) is first
+    assert cache.slots.num_free == 99
+
+
+def test_a_path_keeps_its_head_its_newest_and_a_sparse_rest() -> None:
+    cache, path = Cache(), list(range(1, 2000))
+    head = cache.put(path[:5])
+    for length in range(10, 1990, 15):
+        newest = cache.put(path[:length])
+        cache.checkpoints.thin(newest)
+    kept = sorted(one.num_tokens // BLOCK_SIZE for one in cache.checkpoints)
+    assert len(kept) == MAX_ON_PATH
+    assert head in cache.checkpoints
+    assert kept[-NEWEST:] == [1945, 1960, 1975]
+    # Whoever branches off below the head computes at most a few times what lies behind the branch.
+    assert all(b - a <= 3 * (kept[-1] - b) for a, b in pairwise(kept[: 1 - NEWEST]))
+
+
+def test_a_checkpoint_of_the_grid_is_no_head() -> None:
+    cache, path = Cache(), list(range(1, 2000))
+    grid = cache.put(path[: GRID // BLOCK_SIZE])
+    head = cache.put(path[:140])
+    for length in range(200, 1990, 15):
+        cache.checkpoints.thin(cache.put(path[:length]))
+    assert head in cache.checkpoints
+    assert grid not in cache.checkpoints
+
+
+def test_thinning_spares_other_paths() -> None:
+    cache, path = Cache(), list(range(1, 500))
+    cache.put(path[:10])
+    branch = cache.put([*path[:15], 0])
+    for length in range(20, 490, 10):
+        cache.checkpoints.thin(cache.put(path[:length]))
+    assert branch in cache.checkpoints
+    assert len(cache.checkpoints) == MAX_ON_PATH + 1
+
+
+def test_what_saves_least_is_evicted_first_and_what_a_sequence_uses_never() -> None:
+    cache = Cache()
+    long, short, held = cache.put(list(range(1, 101))), cache.put([500, 501]), cache.put([600])
+    cache.slots.share(held.slot)
+    assert [cache.evict(), cache.evict()] == [short, long]
+    assert cache.checkpoints.least_worth() is None
+    cache.slots.release(held.slot)
+    assert cache.evict() is held
+
+
+def test_what_is_used_no_more_is_evicted_even_if_it_saves_much() -> None:
+    cache = Cache()
+    unused, number = cache.put(list(range(1, 101))), 1000
+    while True:
+        cache.put([number, number + 1])
+        number += 2
+        if cache.evict() is unused:
+            break
+    assert 20 < (number - 1000) // 2 < 200
+
+
+def test_a_passed_checkpoint_goes_before_the_paths_end() -> None:
+    cache = Cache()
+    passed, end = cache.put(list(range(1, 61))), cache.put(list(range(1, 101)))
+    cache.checkpoints.use(end)
+    assert cache.evict() is passed
+    assert end.num_tokens_saved == 100 * BLOCK_SIZE
+
+
+def test_a_reply_is_dropped_when_a_sequence_goes_on_differently_above_it() -> None:
+    cache = Cache()
+    prompt, reply = cache.put([1, 2, 3]), cache.put([1, 2, 3, 4], is_reply=True)
+    assert cache.checkpoints.use(reply) == 0
+    assert cache.checkpoints.use(prompt) == 1
+    assert list(cache.checkpoints) == [prompt]
+
+
+def test_every_checkpoint_knows_its_neighbours_whatever_comes_and_goes() -> None:
+    rng = random.Random(1)
+    for _ in range(30):
+        cache = Cache(num_slots=12)
+        for _ in range(60):
+            kinds = [rng.randint(0, 1) for _ in range(rng.randint(1, 6))]
+            action = rng.choice(["put", "put", "evict", "thin", "use", "shrink"])
+            known = list(cache.checkpoints)
+            if action == "put" and cache.slots.num_free:
+                cache.put(kinds, is_reply=rng.random() < 0.3)
+            elif action == "evict" and known:
+                cache.evict()
+            elif action == "thin" and known:
+                cache.checkpoints.thin(rng.choice(known))
+            elif action == "use" and known:
+                cache.checkpoints.use(rng.choice(known))
+            elif action == "shrink":
+                cache.tree.evict(rng.randint(1, 3))
+            for one in cache.checkpoints:
+                parent = one.node.parent
+                assert one.node.checkpoint is one
+                assert parent is not None
+                above = TreePosition(parent, one.num_tokens // BLOCK_SIZE - 1).checkpointed.node.checkpoint
+                assert one.above is above
+                assert all(below.above is one for below in one.below)
+                assert above is None or one in above.below
+            assert cache.slots.num_cached == len(cache.checkpoints)
