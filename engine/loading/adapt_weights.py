@@ -2,7 +2,8 @@
 
 A model's `sanitize` in mlx-lm knows the names that its maker used for one checkpoint. Folders as people have
 them hold more: heads that predict several tokens (MTP), towers for pictures and sounds, the names of newer
-versions of transformers, fp8 weights with scales in blocks. What mlx-lm reads by itself stays as it is.
+versions of transformers, fp8 weights with scales in blocks, packed weights. What mlx-lm reads by itself stays
+as it is.
 """
 
 import re
@@ -15,6 +16,7 @@ from mlx.utils import tree_flatten
 
 from .json_files import as_dict, read_optional_json
 from .model_error import first_line
+from .packed_weights import find_group_settings, stack_experts, unpack
 
 Weights = dict[str, mx.array]
 
@@ -33,8 +35,11 @@ SCALES_OF_INPUTS = (".input_scale", ".activation_scale", ".k_scale", ".v_scale",
 
 
 def find_overrides(folder: Path) -> dict[str, Any]:
-    """Return keys of the config that mlx-lm must see otherwise, so that it leaves fp8 weights to `adapt`."""
-    return {"quantization_config": None} if _is_plain_fp8(read_quantization(folder)) else {}
+    """Return keys of the config that mlx-lm must see otherwise, to take weights as they are adapted."""
+    settings = read_quantization(folder)
+    if groups := find_group_settings(settings):
+        return {"quantization_config": None, "quantization": groups}
+    return {"quantization_config": None} if _is_plain_fp8(settings) else {}
 
 
 def read_quantization(folder: Path) -> dict[str, Any]:
@@ -64,10 +69,11 @@ def _is_plain_fp8(settings: dict[str, Any]) -> bool:
     return settings.get("format") == "float-quantized" or settings.get("quant_algo") == "FP8"
 
 
-def find_classes(config: dict[str, Any]) -> tuple[Any, Any]:
+def find_classes(config: dict[str, Any], settings: dict[str, Any]) -> tuple[Any, Any]:
     """Return a function that makes the model of `config` from its arguments, and the arguments' class.
 
     The first call of the model's `sanitize` adapts the weights. Raises ValueError for an unknown model.
+    settings: see read_quantization.
     """
     model_class, arguments_class = mlx_lm.utils._get_classes(config)
 
@@ -76,7 +82,7 @@ def find_classes(config: dict[str, Any]) -> tuple[Any, Any]:
 
         def sanitize(weights: Weights) -> Weights:
             del model.sanitize  # this one; the class has its own
-            return sanitize_adapted(model, weights)
+            return sanitize_adapted(model, weights, settings)
 
         model.sanitize = sanitize
         return model
@@ -84,7 +90,7 @@ def find_classes(config: dict[str, Any]) -> tuple[Any, Any]:
     return make, arguments_class
 
 
-def sanitize_adapted(model: Any, weights: Weights) -> Weights:
+def sanitize_adapted(model: Any, weights: Weights, settings: dict[str, Any]) -> Weights:
     """Name and shape `weights` as `model` has them: by the model's own code, adapted only where need be."""
     own = getattr(model, "sanitize", dict)
     try:
@@ -92,13 +98,13 @@ def sanitize_adapted(model: Any, weights: Weights) -> Weights:
         fits = not any(_is_over(model, name) for name in result.keys() - _parameters(model))
     except Exception:  # for other names or other parts than it expects
         fits = False
-    return result if fits else dict(own(adapt(model, weights)))
+    return result if fits else stack_experts(own(adapt(model, weights, settings)))
 
 
-def adapt(model: Any, weights: Weights) -> Weights:
-    """Leave out what is no part of a text model, undo fp8, and give wrapped models their usual names."""
+def adapt(model: Any, weights: Weights, settings: dict[str, Any]) -> Weights:
+    """Leave out what is no part of a text model, undo fp8 and packing, and give the usual names."""
     kept = {name: array for name, array in weights.items() if not _is_other(model, name)}
-    return _rename(model, dequantise(kept))
+    return _rename(model, unpack(dequantise(kept), settings))
 
 
 def dequantise(weights: Weights) -> Weights:
@@ -134,7 +140,7 @@ def _parameters(model: Any) -> set[str]:
 
 
 def _is_over(model: Any, name: str) -> bool:
-    return _is_other(model, name) or name.endswith((*SCALES, *SCALES_OF_INPUTS))
+    return _is_other(model, name) or name.endswith((*SCALES, *SCALES_OF_INPUTS, ".qweight"))
 
 
 def _is_other(model: Any, name: str) -> bool:

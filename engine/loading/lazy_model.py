@@ -9,6 +9,7 @@ import io
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from mlx_lm.models.cache import ArraysCache, make_prompt_cache
 from ...cache.packing import UNQUANTISED
 from ..attention.cache_structure import leaves, unsupported
 from ..attention.paged_model import ATTENTION, probe
-from .adapt_weights import explain_load, find_classes, find_overrides
+from .adapt_weights import explain_load, find_classes, find_overrides, read_quantization
 from .model_error import ModelError, first_line
 
 
@@ -109,7 +110,7 @@ def _load_model(path: Path) -> Any:
                 path,
                 lazy=True,
                 model_config=find_overrides(path),
-                get_model_classes=find_classes,
+                get_model_classes=partial(find_classes, settings=read_quantization(path)),
                 trust_remote_code=False,
             )
     except Exception as error:  # mlx-lm raises all kinds for a malformed config or checkpoint

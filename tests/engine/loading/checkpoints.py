@@ -107,57 +107,97 @@ def quantise_to_fp8(kind: str, suffix: str, **settings: object) -> Change:
 
 
 def replace_matrices(parts: Callable[[Array], dict[str, Array]], **settings: object) -> Change:
-    """Put other tensors in the place of each of the layers' matrices; `parts` gives them by their endings."""
+    """Put other tensors in the place of each of the layers' matrices; `parts` gives them by their endings.
+
+    A part "values" is what the others stand for: it goes into the folder `plain`.
+    """
 
     def change(folder: Path) -> None:
         result: dict[str, Array] = {}
+        plain: dict[str, Array] = {}
         for name, array in load_file(folder / WEIGHTS).items():
             if name.endswith("_proj.weight"):
-                stem = name.removesuffix("weight")
-                result |= {stem + ending: part for ending, part in parts(array).items()}
+                stem, made = name.removesuffix("weight"), parts(array)
+                plain[name] = made.pop("values", array)
+                result |= {stem + ending: part for ending, part in made.items()}
             else:
-                result[name] = array
+                result[name] = plain[name] = array
+        shutil.copytree(folder, folder / "plain")
+        save(folder / "plain", plain)
         save(folder, result)
         edit(folder / "config.json", quantization_config=settings)
 
     return change
 
 
+AWQ_ORDER = [0, 2, 4, 6, 1, 3, 5, 7]
+"""Which of eight neighbouring outputs lies in a word's lowest bits, the next ones, and so on."""
+
+
 def awq_parts(array: Array) -> dict[str, Array]:
-    """Quantise a matrix as AutoAWQ does: 4 bits, 32 inputs a group, 8 outputs a word in its own order."""
-    outputs, inputs = array.shape
-    groups = array.T.reshape(inputs // 32, 32, outputs)
-    scales = ((groups.max(1) - groups.min(1)) / 15).astype(np.float16).astype(np.float32)
-    zeros = np.clip(np.round(-groups.min(1) / scales), 0, 15)
-    codes = np.clip(np.round(groups / scales[:, None]) + zeros[:, None], 0, 15).reshape(inputs, outputs)
-    return {
-        "qweight": _pack_awq(codes),
-        "qzeros": _pack_awq(zeros),
-        "scales": scales.astype(np.float16),
-    }
+    """Quantise a matrix as AutoAWQ does: 32 inputs a group, eight outputs a word."""
+    codes, scales, zeros = _quantise(array, 4)
+    values = _values(codes, scales, zeros)
+    words = {"qweight": _pack(codes, 4, AWQ_ORDER), "qzeros": _pack(zeros, 4, AWQ_ORDER)}
+    return words | {"scales": scales.astype(np.float16), "values": values}
 
 
-def awq_values(array: Array) -> Array:
-    """Return the values that `awq_parts` keeps of a matrix."""
-    parts = awq_parts(array)
-    scales = parts["scales"].astype(np.float32)
-    codes, zeros = _unpack_awq(parts["qweight"]), _unpack_awq(parts["qzeros"])
+def gptq_parts(bits: int) -> Callable[[Array], dict[str, Array]]:
+    """Quantise matrices as GPTQ does: neighbouring inputs in a word, zero points less one."""
+
+    def parts(array: Array) -> dict[str, Array]:
+        codes, scales, zeros = _quantise(array, bits)
+        return {
+            "qweight": np.ascontiguousarray(_pack(codes.T, bits).T),
+            "qzeros": _pack(zeros - 1, bits),
+            "scales": scales.astype(np.float16),
+            "g_idx": np.arange(len(codes), dtype=np.int32) // 32,
+            "values": _values(codes, scales, zeros),
+        }
+
+    return parts
+
+
+def symmetric_parts(bits: int) -> Callable[[Array], dict[str, Array]]:
+    """Quantise matrices as compressed-tensors does for integers around zero."""
+
+    def parts(array: Array) -> dict[str, Array]:
+        middle = 1 << (bits - 1)
+        groups = array.reshape(len(array), -1, 32)
+        scales = np.abs(groups).max(2) / (middle - 1)
+        codes = np.round(groups / scales[:, :, None]).reshape(array.shape)
+        return {
+            "weight_packed": _pack(codes + middle, bits),
+            "weight_scale": scales,
+            "weight_shape": np.array(array.shape, np.int32),
+            "values": (codes.reshape(groups.shape) * scales[:, :, None]).reshape(array.shape),
+        }
+
+    return parts
+
+
+def _quantise(array: Array, bits: int) -> tuple[Array, Array, Array]:
+    """Return codes (inputs, outputs), and scales and zero points (groups, outputs)."""
+    groups = array.T.reshape(-1, 32, len(array))
+    top = 2**bits - 1
+    scales = ((groups.max(1) - groups.min(1)) / top).astype(np.float16).astype(np.float32)
+    zeros = np.clip(np.round(-groups.min(1) / scales), 1, top)
+    codes = np.clip(np.round(groups / scales[:, None]) + zeros[:, None], 0, top)
+    return codes.reshape(array.T.shape), scales, zeros
+
+
+def _values(codes: Array, scales: Array, zeros: Array) -> Array:
     groups = codes.reshape(len(scales), 32, -1) - zeros[:, None]
     return np.ascontiguousarray((groups * scales[:, None]).reshape(codes.shape).T)
 
 
-AWQ_SHIFTS = np.array([0, 16, 4, 20, 8, 24, 12, 28], np.uint32)
-
-
-def _pack_awq(codes: Array) -> Array:
-    words = codes.astype(np.uint32).reshape(len(codes), -1, 8) << AWQ_SHIFTS
-    packed: Array = np.bitwise_or.reduce(words, axis=2).view(np.int32)
+def _pack(codes: Array, bits: int, order: list[int] | None = None) -> Array:
+    """Pack a row's neighbouring numbers into words, the first of `order` into the lowest bits."""
+    order = order or list(range(32 // bits))
+    parts = codes.astype(np.uint32).reshape(len(codes), -1, len(order))[:, :, order]
+    shifts = np.arange(0, 32, bits, dtype=np.uint32)
+    packed: Array = np.bitwise_or.reduce(parts << shifts, axis=2).view(np.int32)
     return packed
-
-
-def _unpack_awq(words: Array) -> Array:
-    codes = words.view(np.uint32)[:, :, None] >> AWQ_SHIFTS & 15
-    return codes.reshape(len(words), -1).astype(np.float32)
 
 
 def _scales(array: Array, kind: str) -> Array:

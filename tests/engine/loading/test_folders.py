@@ -7,7 +7,6 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from pensieve.engine.loading.adapt_weights import dequantise
 from pensieve.engine.loading.loader import compute_dtype, load
@@ -15,17 +14,17 @@ from pensieve.engine.loading.model_error import ModelError
 from pensieve.engine.loading.model_info import read_model_info
 
 from ...models import random_weights, write_model
-from ..broken_models import WEIGHTS
 from .checkpoints import (
     Change,
     add,
     awq_parts,
-    awq_values,
     both,
+    gptq_parts,
     quantise_to_fp8,
     rename,
     replace_matrices,
     save,
+    symmetric_parts,
     wrap,
 )
 
@@ -114,29 +113,54 @@ def test_fp8_weights_are_read_with_their_scales(tmp_path: Path, name: str) -> No
     np.testing.assert_array_equal(logits(folder), logits(folder / "plain"))
 
 
-def test_awq_folders_answer_with_the_values_that_they_hold(tmp_path: Path) -> None:
+AWQ = replace_matrices(awq_parts, quant_method="awq", bits=4, group_size=32, version="gemm")
+GPTQ = {
+    bits: replace_matrices(gptq_parts(bits), quant_method="gptq", bits=bits, group_size=32, desc_act=False)
+    for bits in (4, 8)
+}
+SYMMETRIC = {
+    bits: replace_matrices(
+        symmetric_parts(bits),
+        quant_method="compressed-tensors",
+        format="pack-quantized",
+        config_groups={"group_0": {"weights": {"num_bits": bits, "symmetric": True, "group_size": 32}}},
+    )
+    for bits in (4, 8)
+}
+
+PACKED: dict[str, tuple[str, Change]] = {
+    "AWQ": ("llama", AWQ),
+    "AWQ, experts": ("qwen3_moe", AWQ),
+    "AWQ, MTP": ("qwen3", both(add("mtp.fc.weight"), AWQ)),
+    "GPTQ": ("qwen3_moe", GPTQ[4]),
+    "GPTQ, 8 bits": ("llama", GPTQ[8]),
+    "compressed-tensors": ("qwen3_moe", SYMMETRIC[4]),
+    "compressed-tensors, 8 bits": ("llama", SYMMETRIC[8]),
+}
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_packed_weights_answer_with_the_values_that_they_hold(tmp_path: Path, name: str) -> None:
     """Within float16's rounding: MLX keeps a zero point as the product of zero point and scale."""
-    folder = write_plain(tmp_path / "awq", "llama")
-    weights = load_file(folder / WEIGHTS)
-    settings = {"quant_method": "awq", "bits": 4, "group_size": 32, "version": "gemm", "zero_point": True}
-    replace_matrices(awq_parts, **settings)(folder)
-    answers = logits(folder)
-    plain = write_plain(tmp_path / "plain", "llama")
-    save(plain, {name: awq_values(a) if name.endswith("_proj.weight") else a for name, a in weights.items()})
-    expected = logits(plain)
-    assert np.abs(answers - expected).max() < 0.01 * np.abs(expected).max()
+    model_type, change = PACKED[name]
+    folder = write_plain(tmp_path / "packed", model_type)
+    change(folder)
+    expected = logits(folder / "plain")
+    assert np.abs(logits(folder) - expected).max() < 0.01 * np.abs(expected).max()
+    assert read_model_info(folder, "tiny", None, 16).quantization
 
 
 # Tensors in the place of a matrix, of which only names matter, by settings of the config.
-PACKED = ("weight_packed", "weight_scale", "weight_global_scale")
-GPTQ = ("qweight", "qzeros", "scales", "g_idx")
+WORDS = ("weight_packed", "weight_scale", "weight_global_scale")
+INDEXED = ("qweight", "qzeros", "scales", "g_idx")
 REFUSED: dict[str, tuple[tuple[str, ...], dict[str, object], str]] = {
-    "GPTQ": (GPTQ, {"quant_method": "gptq", "bits": 4}, "gptq, "),
-    "GPTQ, 8 bits": (GPTQ, {"quant_method": "gptq", "bits": 8}, "gptq, "),
+    "GPTQ in order of use": (INDEXED, {"quant_method": "gptq", "bits": 4, "desc_act": True}, "gptq, "),
+    "GPTQ, 3 bits": (INDEXED, {"quant_method": "gptq", "bits": 3}, "gptq, "),
+    "AWQ of another layout": (INDEXED, {"quant_method": "awq", "bits": 4, "version": "gemv"}, "awq, "),
     "bitsandbytes": (("weight", "absmax"), {"quant_method": "bitsandbytes"}, "bitsandbytes, "),
-    "NVFP4": (PACKED, {"quant_method": "compressed-tensors", "format": "nvfp4-pack-quantized"}, "compressed"),
-    "int8": (PACKED, {"quant_method": "compressed-tensors", "format": "int-quantized"}, ".*int-quantized"),
-    "ModelOpt": (PACKED, {"quant_method": "modelopt", "quant_algo": "NVFP4"}, "modelopt, "),
+    "NVFP4": (WORDS, {"quant_method": "compressed-tensors", "format": "nvfp4-pack-quantized"}, "compressed"),
+    "int8": (WORDS, {"quant_method": "compressed-tensors", "format": "int-quantized"}, ".*int-quantized"),
+    "ModelOpt": (WORDS, {"quant_method": "modelopt", "quant_algo": "NVFP4"}, "modelopt, "),
 }
 
 
