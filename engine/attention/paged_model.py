@@ -18,6 +18,7 @@ from mlx_lm.models.cache import ArraysCache, RotatingKVCache, make_prompt_cache
 
 from ...cache.kv import LayerShape
 from ...cache.states import StateArray, StateRows, StateSpec
+from ..recurrent.pass_functions import PassFunctions
 from .array_attention import AttentionParams
 from .cache_structure import CacheStructure, leaves
 from .paged_layers import AttentionSpec, PagedLayer
@@ -37,6 +38,7 @@ class PagedModel:
     states: list[StateSpec]  # of the recurrent layers
     vocab_size: int  # size of the logits' last axis
     deferral: Deferral = field(default_factory=Deferral)  # of norms and rotations, see `defer_rotations`
+    functions: PassFunctions = field(default_factory=PassFunctions)  # that `run` puts in place of mlx-lm's
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -63,7 +65,8 @@ class PagedModel:
         """
         rows = None if states is None else iter(states)
         caches = [_state_cache(spec, rows) for spec in self.states]
-        logits: mx.array = self.model(inputs, cache=self.structure.build(layers, caches))
+        with self.functions:
+            logits: mx.array = self.model(inputs, cache=self.structure.build(layers, caches))
         return logits, [array for cache in caches for array in cache.cache if array is not None]
 
 

@@ -3,14 +3,18 @@
 The functions run in the engine's process; the server's process imports them to name them.
 """
 
-from dataclasses import dataclass
+import logging
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import SYSTEM_BLAS
+from ..attention.paged_model import PagedModel
 from ..blas import describe_blas
 from ..config import EngineConfig
 from ..fused_model import fuse, without_rotations
 from ..mixed_check import choose_mixed_tokens
+from ..recurrent.find_functions import find_functions
 from ..runner import Capacity, Runner
 from ..selfcheck import logits_error, usable_kernels
 from ..served_model import ServedModel
@@ -20,6 +24,8 @@ from .loader import LoadedModel, compute_dtype, load
 from .memory_plan import MemoryPlan, make_plan
 from .model_error import ModelError, first_line
 from .model_info import ModelInfo, read_model_info
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,20 @@ def _build_runner(loaded: LoadedModel, memory: MemoryPlan) -> Runner:
     paged, name, on_host = loaded.paged, loaded.info.name, memory.device.kind == "cpu"
     if not on_host:
         paged = fuse(paged)
+    paged = _check(paged, name, on_host)
+    kernels = None if on_host else usable_kernels(paged)
+    if kernels is None and not on_host:
+        paged = without_rotations(paged)
+        kernels = usable_kernels(paged)
+    return Runner(paged, _capacity(memory), on_host, kernels, choose_mixed_tokens(paged, on_host))
+
+
+def _check(paged: PagedModel, name: str, on_host: bool) -> PagedModel:
+    """Return the model, with faster functions in its passes if they work. Raises ModelError."""
+    faster = replace(paged, functions=find_functions(paged.model, on_host))
+    with suppress(Exception):
+        if logits_error(faster, on_host) <= 1:
+            return faster
     try:
         error = logits_error(paged, on_host)
     except Exception as exception:  # all that a model's own Python and MLX raise
@@ -65,11 +85,8 @@ def _build_runner(loaded: LoadedModel, memory: MemoryPlan) -> Runner:
     if not error <= 1:  # not >: NaN must fail
         reason = "its attention, of a kind of its own, gives other answers on paged KV"
         raise ModelError(f"{name} cannot be served: {reason}; not supported yet")
-    kernels = None if on_host else usable_kernels(paged)
-    if kernels is None and not on_host:
-        paged = without_rotations(paged)
-        kernels = usable_kernels(paged)
-    return Runner(paged, _capacity(memory), on_host, kernels, choose_mixed_tokens(paged, on_host))
+    logger.warning("faster recurrences and activations compute wrongly here and are not used for this model")
+    return paged
 
 
 def _capacity(memory: MemoryPlan) -> Capacity:

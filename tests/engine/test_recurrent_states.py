@@ -6,7 +6,7 @@ tokens are taken back. What they sample is judged against one pass of mlx-lm's o
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -17,6 +17,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from pensieve.cache.blocks import BLOCK_SIZE
 from pensieve.engine.attention.paged_model import PagedModel, probe
+from pensieve.engine.recurrent.find_functions import find_functions
 from pensieve.engine.runner import Capacity, Runner
 from pensieve.engine.step import DecodeRow, PrefillChunk, SamplingParams, SlotRange, StateSlots
 
@@ -27,10 +28,16 @@ from .recurrent_models import CONFIGS, VOCAB, recurrent_model
 
 CAPACITY = Capacity(num_blocks=300, num_state_slots=40)
 
+
+def faster(paged: PagedModel, on_host: bool) -> PagedModel:
+    """The model with this package's recurrences in its passes."""
+    return replace(paged, functions=find_functions(paged.model, on_host))
+
+
 ATTENDING: dict[str, Callable[[PagedModel], Runner]] = {
-    "numpy": lambda paged: Runner(paged, CAPACITY, on_host=True),
+    "numpy": lambda paged: Runner(faster(paged, on_host=True), CAPACITY, on_host=True),
     "mlx": lambda paged: Runner(paged, CAPACITY, on_host=False),
-    "kernels": lambda paged: PlainRunner(paged, CAPACITY, False, PlainKernels()),
+    "kernels": lambda paged: PlainRunner(faster(paged, on_host=False), CAPACITY, False, PlainKernels()),
 }
 
 

@@ -1,0 +1,22 @@
+"""mlx-lm's recurrences as this package computes them on GPUs; each takes the place of one of theirs."""
+
+import mlx.core as mx
+
+from .delta_call import DeltaCall, delta_form
+from .delta_rule import run as run_delta
+from .pass_functions import Function
+
+MIN_TOKENS = 8
+"""Tokens of a slice from which chunks are used: mlx-lm queues some ten operations for each token."""
+
+
+def array_delta_form(theirs: Function) -> Function:
+    """Return the form of `gated_delta_update` where mlx-lm has no kernel: on CUDA, on Metal for odd heads."""
+
+    def run(call: DeltaCall) -> tuple[mx.array, mx.array] | None:
+        has_kernel = mx.metal.is_available() and call.keys.shape[-1] % 32 == 0
+        if has_kernel or call.num_tokens < MIN_TOKENS:
+            return None
+        return run_delta(call.inputs(), call.state)
+
+    return delta_form(run, theirs)

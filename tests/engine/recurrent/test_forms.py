@@ -1,0 +1,131 @@
+"""What takes the place of mlx-lm's functions, against those functions, on random models and arrays."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx_lm.models import bailing_hybrid, bailing_moe_linear, recurrent_gemma, ssm
+from mlx_lm.models.activations import swiglu
+from mlx_lm.models.cache import make_prompt_cache
+
+from pensieve.engine.recurrent import host_modules
+from pensieve.engine.recurrent.find_functions import find_functions
+from pensieve.engine.recurrent.host_forms import lightning_form, state_space_form
+from pensieve.engine.recurrent.host_modules import (
+    convolution_form,
+    linear_scan_form,
+    silu_form,
+    swiglu_form,
+)
+from pensieve.engine.recurrent.host_recurrence import HostRecurrence
+
+from ..recurrent_models import CONFIGS, VOCAB, recurrent_model
+from .token_loops import distance
+
+ROUNDING = 2e-5
+
+
+@pytest.fixture(autouse=True)
+def uncompiled() -> Iterator[None]:
+    mx.disable_compile()
+    yield
+    mx.enable_compile()
+
+
+def draw(seed: int, *shape: int) -> mx.array:
+    return mx.random.normal(shape, key=mx.random.key(seed))
+
+
+@pytest.mark.parametrize("on_host", [True, False], ids=["on the host", "on a GPU"])
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_models_compute_the_same_with_them(kind: str, on_host: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_modules, "MIN_ELEMENTS", 1)
+    model = recurrent_model(kind)
+    functions = find_functions(model, on_host)
+    tokens = mx.array(np.random.default_rng(0).integers(0, VOCAB, (2, 90)))
+
+    def run() -> tuple[Any, Any]:
+        caches = make_prompt_cache(model)
+        logits = [model(tokens[:, first:end], cache=caches) for first, end in [(0, 70), (70, 89), (89, 90)]]
+        return mx.concatenate(logits, axis=1), [cache.state for cache in caches]
+
+    expected, states = run()
+    with functions:
+        found, new_states = run()
+    assert distance(found, expected) < 1e-4
+    assert [array.dtype for each in new_states for array in flat(each)] == [
+        array.dtype for each in states for array in flat(each)
+    ]
+    again, _ = run()
+    assert distance(again, expected) == 0, "outside of the block all is mlx-lm's again"
+
+
+def flat(states: Any) -> list[mx.array]:
+    if isinstance(states, list | tuple):
+        return [array for each in states for array in flat(each)]
+    return [states] if isinstance(states, mx.array) else []
+
+
+@pytest.mark.parametrize("tokens", [1, 4, 33, 300])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_mamba_2_in_chunks_is_that_of_mlx_lm(tokens: int, groups: int) -> None:
+    form = state_space_form(HostRecurrence(2), ssm.ssm_update)
+    hidden, into, read = (
+        draw(0, 2, tokens, 4, 24),
+        draw(1, 2, tokens, groups, 16),
+        draw(2, 2, tokens, groups, 16),
+    )
+    arguments = (hidden, draw(3, 4), into, read, draw(4, 4), draw(5, 2, tokens, 4), draw(6, 4))
+    for state in (None, draw(7, 2, 4, 24, 16)):
+        expected = ssm.ssm_update(*arguments, state, (0.01, 5.0))
+        for found, right in zip(form(*arguments, state, (0.01, 5.0)), expected, strict=True):
+            assert distance(found, right) < ROUNDING
+
+
+@pytest.mark.parametrize("theirs", [bailing_moe_linear.recurrent_gla, bailing_hybrid.recurrent_gla])
+def test_lightning_attention_is_that_of_mlx_lm(theirs: Any) -> None:
+    form = lightning_form(HostRecurrence(2), theirs)
+    q, k, v = (draw(seed, 1, 4, 70, 16) for seed in range(3))
+    slopes = -mx.array([0.9, 0.5, 0.1, 0.001])
+    for state in (None, draw(3, 1, 4, 16, 16)):
+        expected = theirs(q=q, k=k, v=v, g=slopes, scale=0.25, h=state)
+        for found, right in zip(form(q=q, k=k, v=v, g=slopes, scale=0.25, h=state), expected, strict=True):
+            assert distance(found, right) < ROUNDING
+
+
+def test_linear_scans_are_those_of_mlx_lm() -> None:
+    x, a = draw(0, 2, 40, 24), mx.sigmoid(draw(1, 2, 40, 24))
+    for state in (None, draw(2, 2, 24)):
+        expected = recurrent_gemma.rnn_scan(x, a, state)
+        for found, right in zip(
+            linear_scan_form(recurrent_gemma.rnn_scan)(x, a, state), expected, strict=True
+        ):
+            assert distance(found, right) < ROUNDING
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_convolutions_of_each_channel_are_those_of_mlx(bias: bool) -> None:
+    convolve = convolution_form(nn.Conv1d.__call__)
+    each = nn.Conv1d(12, 12, 4, groups=12, bias=bias)
+    x = draw(0, 2, 30, 12)
+    assert distance(convolve(each, x), each(x)) < ROUNDING
+    for other in (nn.Conv1d(12, 8, 3, bias=bias), nn.Conv1d(12, 12, 4, groups=12, padding=2)):
+        assert distance(convolve(other, x), other(x)) == 0
+
+
+def test_activations_are_those_of_mlx() -> None:
+    x, gate = draw(0, 5000), mx.concatenate([draw(1, 4990) * 30, mx.array([-200.0, 200.0] * 5)])
+    assert distance(silu_form(nn.silu)(gate), nn.silu(gate)) < 1e-6
+    assert distance(swiglu_form(swiglu)(gate, x), swiglu(gate, x)) < 1e-6
+    half = gate.astype(mx.bfloat16)
+    assert silu_form(nn.silu)(half).dtype == mx.bfloat16
+
+
+def test_while_mlx_traces_an_activation_mlx_s_own_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_modules, "MIN_ELEMENTS", 1)
+    mx.enable_compile()
+    x = draw(0, 10)
+    assert distance(mx.compile(silu_form(mx.negative))(x), -x) == 0
