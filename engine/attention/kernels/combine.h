@@ -1,6 +1,6 @@
 // Decode attention, pass 2: sums a query's partials (softmaxes over a part of its tokens) for one head.
 //   queries (rows, heads, length, DIM): not read, only for its shape; query number n is row n / length
-//   split_outs, split_stats: the splits' partials, see split.h, each split's the first of SPLIT_QUERIES; tile_outs,
+//   split_outs, split_stats: the splits' partials, see split.h, or tiles.h; tile_outs,
 //     tile_stats: the tiles' partials, see tiles.h
 //   query_partials (queries or more, PARTIAL_TILES + k): the query's first split, the split after its last one, then
 //     numbers of the tiles' partials, -1 for none
@@ -18,7 +18,7 @@ const int num_partials = num_splits + num_columns - PARTIAL_TILES;
 const float sink = HAS_SINKS ? float(sinks[head]) * 1.44269504f : LOWEST;
 
 // The query's partial p is a split's where p < num_splits, else a tile's; none where TILE_INDEX is -1.
-#define SPLIT_PARTIAL(p) (INDEX(first_split + (p)) * SPLIT_QUERIES * num_heads + head)
+#define SPLIT_PARTIAL(p) (INDEX(first_split + (p)) * num_heads + head)
 #define TILE_INDEX(p) query_partials[query * num_columns + PARTIAL_TILES + (p) - num_splits]
 #define TILE_PARTIAL(p) (INDEX(TILE_INDEX(p)) * num_heads + head)
 constexpr int COLUMNS = VALUE_DIM / 4;  // a thread takes four elements of every SLICES-th partial

@@ -62,7 +62,7 @@ def make_decode_tables(
         shared, unshared = [], [[(max(0, length - kind.window), length)] for length in lengths]
     splits, counts = _split(lengths, unshared, kind)
     if kind.splits_are_tiles:
-        splits = single_tiles(splits, kind)
+        splits = single_tiles(splits)
     ends = np.cumsum(counts)
     own = np.stack([ends - counts, ends], axis=1)  # FIRST_SPLIT, END_SPLIT
     tiles = share(shared, kind, num_rows)

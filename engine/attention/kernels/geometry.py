@@ -16,6 +16,9 @@ MAX_REGISTERS = 64
 MAX_HEADS = 8
 """Query heads of one thread group; with more, a lane would keep scores of several heads."""
 
+MIN_USE = 0.75
+"""Share of a tile's rows that are used where heads are divided among tiles for the sake of it."""
+
 MAX_DIM = 512
 """Elements of the widest head that kernels serve; keys that contain their values may be wider than these."""
 
@@ -123,6 +126,7 @@ class TileGeometry:
     head: Geometry
     language: Language
     is_slice: bool  # whether the queries are a prompt's slice, thus many
+    is_single: bool = False  # whether a tile is a split of a decode row, which has one query
 
     @property
     def is_supported(self) -> bool:
@@ -160,8 +164,15 @@ class TileGeometry:
 
     @property
     def head_tiles(self) -> int:
-        """Thread groups that share a KV head's query heads."""
-        return -(-self.head.group // self.rows)
+        """Thread groups that share a KV head's query heads: few, but such that most rows are used.
+
+        20 heads leave 12 of 32 rows unused; in two parts of 10, three queries use 30.
+        """
+        group = self.head.group
+        counts = range(-(-group // self.rows), group + 1)
+        if self.is_single:
+            return counts[0]
+        return next(n for n in counts if self.rows // -(-group // n) * group >= MIN_USE * self.rows * n)
 
     @property
     def heads(self) -> int:
@@ -171,7 +182,7 @@ class TileGeometry:
     @property
     def queries(self) -> int:
         """Queries of a tile."""
-        return self.rows // self.heads
+        return 1 if self.is_single else self.rows // self.heads
 
     @property
     def holds_queries(self) -> bool:

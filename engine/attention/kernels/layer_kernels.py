@@ -74,11 +74,11 @@ class LayerKernels:
     def kind(self, num_kv_heads: int, window: int | None, is_slice: bool) -> LayerKind:
         """Return the kind of layers whose tables these kernels read."""
         tiles = self.tiles.get(is_slice)
-        tile_queries = tiles.queries if tiles else 0
+        tile_queries, tile_groups = (tiles.queries, num_kv_heads * tiles.groups) if tiles else (0, 0)
         if is_slice:
-            return LayerKind(num_kv_heads, 0, tile_queries, window)
+            return LayerKind(tile_groups, 0, tile_queries, window)
         num_groups = num_kv_heads * self.splits.groups
-        return LayerKind(num_kv_heads, num_groups, tile_queries, window, self.splits_are_tiles)
+        return LayerKind(tile_groups, num_groups, tile_queries, window, self.splits_are_tiles)
 
 
 def are_served(device: KernelDevice, shape: AttentionShape) -> bool:
@@ -120,11 +120,11 @@ def build_layer(
         )
         splits = PartialKernel(launch, 1, geometry.tiles, THREADS, geometry.value_dim)
     else:
-        splits = declare(_tiling(geometry, device, is_slice=False), SPLIT_TILES)
-    constants = {"VALUE_DIM": geometry.value_dim, "SPLIT_QUERIES": splits.queries}
+        tiling = TileGeometry(geometry, device.language, is_slice=False, is_single=True)
+        splits = declare(tiling, SPLIT_TILES)
     combine = partial(
         launcher(COMBINE, 0.0),
-        template=[("T", dtype), ("HAS_SINKS", shape.has_sinks), *constants.items()],
+        template=[("T", dtype), ("HAS_SINKS", shape.has_sinks), ("VALUE_DIM", geometry.value_dim)],
         threadgroup=(THREADS, 1, 1),
         output_dtypes=[dtype, mx.float32],
     )

@@ -192,8 +192,9 @@ class PagedKernels:
         new: (1, kv_heads, length, key_dim or value_dim). slots: of each token, int32, length or more.
         """
         _, num_kv_heads, length, _ = new[0].shape
+        given = [new[0], new[0] if pools.values_in_keys else new[1]]  # MLX would copy a part of the keys
         next_fence: mx.array = self._launcher(APPEND, 0.0)(
-            inputs=[*new, *pools.rows, slots, pools.write_fence],
+            inputs=[*given, *pools.rows, slots, pools.write_fence],
             template=_row_template(pools, new[0].dtype),
             grid=(THREADS * length, num_kv_heads, 1),
             threadgroup=(THREADS, 1, 1),
@@ -226,7 +227,10 @@ class PagedKernels:
             template=[*_row_template(pools, pools.keys.dtype), ("BLOCK", BLOCK_SIZE)],
             grid=(THREADS * length, num_kv_heads, 1),
             threadgroup=(THREADS, 1, 1),
-            output_shapes=[(num_kv_heads, length, dim), (num_kv_heads, length, value_dim)],
+            output_shapes=[
+                (num_kv_heads, length, dim),
+                (MIN_KERNEL_ELEMENTS,) if pools.values_in_keys else (num_kv_heads, length, value_dim),
+            ],
             output_dtypes=[pools.keys.dtype] * 2,
         )
         return keys, keys[..., :value_dim] if pools.values_in_keys else values

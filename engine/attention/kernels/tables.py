@@ -55,7 +55,7 @@ MIN_PARTIAL_ROWS = MIN_KERNEL_ELEMENTS // PartialColumn.TILES
 class LayerKind(NamedTuple):
     """The properties of a layer that its tables depend on; layers of one kind share tables."""
 
-    num_kv_heads: int
+    tile_groups: int  # thread groups for each tile
     num_groups: int  # thread groups for each split
     tile_queries: int  # queries of a tile; 0 where the kernels cannot compute tiles
     window: int | None = None  # tokens that a query sees, itself included; None for all
@@ -69,7 +69,7 @@ class LayerKind(NamedTuple):
     @property
     def split_columns(self) -> int:
         """Columns of `splits`."""
-        return self.tile_columns if self.splits_are_tiles else len(SplitColumn)
+        return len(TileColumn) + 2 if self.splits_are_tiles else len(SplitColumn)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ def share(stretches: list[SharedStretch], kind: LayerKind, num_queries: int) -> 
         return Tiles.none(num_queries)
     width = kind.tile_queries
     work = sum((each.end - each.first) * -(-len(each.rows) // width) for each in stretches)
-    size = -(-work * kind.num_kv_heads // SHARED_GROUPS)
+    size = -(-work * kind.tile_groups // SHARED_GROUPS)
     size = max(MIN_TILE, -(-size // TILE_STEP) * TILE_STEP)
     tables: list[Ints] = []
     found: list[list[int]] = [[] for _ in range(num_queries)]
@@ -84,13 +84,10 @@ def share(stretches: list[SharedStretch], kind: LayerKind, num_queries: int) -> 
     return Tiles(np.concatenate(tables), partials.reshape(num_queries, longest))
 
 
-def single_tiles(splits: Ints, kind: LayerKind) -> Ints:
+def single_tiles(splits: Ints) -> Ints:
     """Return splits of decode rows as tiles of one query each, which the row's number names."""
-    queries = np.full((len(splits), kind.tile_queries), -1)
-    queries[:, 0] = splits[:, SplitColumn.ROW]
-    limits = np.repeat(splits[:, SplitColumn.NEWEST, None] + 1, kind.tile_queries, axis=1)
-    first, end = splits[:, SplitColumn.FIRST], splits[:, SplitColumn.END]
-    return _table(splits[:, SplitColumn.ROW], first, end, queries, limits)
+    row, first, end, newest = splits.T
+    return _table(row, first, end, row[:, None], newest[:, None] + 1)
 
 
 def make_slice_tables(slot_ranges: tuple[SlotRange, ...], length: int, kind: LayerKind) -> Tables:
@@ -118,7 +115,7 @@ def _slice_tiles(start: int, length: int, kind: LayerKind) -> Tiles:
     ends = start + np.minimum(groups + width, length)
     firsts = np.zeros_like(ends) if kind.window is None else np.maximum(0, start + groups + 1 - kind.window)
     longest = int((ends - firsts).max())
-    num_parts = max(1, min(SLICE_GROUPS // (len(groups) * kind.num_kv_heads), longest // MIN_TILE))
+    num_parts = max(1, min(SLICE_GROUPS // (len(groups) * kind.tile_groups), longest // MIN_TILE))
     sizes = -(-(ends - firsts) // num_parts // TILE_STEP) * TILE_STEP
     part_firsts = np.minimum(firsts[:, None] + np.arange(num_parts) * sizes[:, None], ends[:, None])
     part_ends = np.minimum(part_firsts + sizes[:, None], ends[:, None])

@@ -57,8 +57,7 @@ def build(
 
     watched: count races for shared memory (`watched.h`), see `races`.
     """
-    queries = TileGeometry(geometry, "cpp", is_slice=False).queries if geometry.values_in_keys else 1
-    constants = geometry.constants | {"HAS_SINKS": int(has_sinks), "SPLIT_QUERIES": queries}
+    constants = geometry.constants | {"HAS_SINKS": int(has_sinks)}
     stored = "T" if geometry.packing is None else "uint8_t"
     kernels = (COMBINE,) if geometry.values_in_keys else (SPLIT, COMBINE, APPEND, GATHER)
     functions = "".join(_function(kernel, stored) for kernel in kernels)

@@ -98,13 +98,14 @@ class Case:
         array = mx.array(elements)
         return array.view(mx.bfloat16) if self.dtype == "bfloat16" else array
 
-    def tiling(self, is_slice: bool) -> TileGeometry | HopperGeometry:
-        return TileGeometry(self.geometry, self.language, is_slice)
+    def tiling(self, is_slice: bool, is_single: bool = False) -> TileGeometry | HopperGeometry:
+        return TileGeometry(self.geometry, self.language, is_slice, is_single)
 
     def lay_out(self, window: int | None = None, num_rows: int | None = None) -> Tables:
         tiling, in_tiles = self.tiling(is_slice=False), self.geometry.values_in_keys
-        num_groups = self.num_kv_heads * (tiling.head_tiles if in_tiles else self.geometry.tiles)
-        kind = LayerKind(self.num_kv_heads, num_groups, tiling.queries, window, in_tiles)
+        groups = self.tiling(False, is_single=True).head_tiles if in_tiles else self.geometry.tiles
+        tile_groups, num_groups = self.num_kv_heads * tiling.head_tiles, self.num_kv_heads * groups
+        kind = LayerKind(tile_groups, num_groups, tiling.queries, window, in_tiles)
         return make_decode_tables(self.slot_ranges, shared_prefixes(self.slot_ranges), kind, num_rows)
 
     def compute(self, library: Any, laid_out: Tables, watched: bool = False) -> Floats:
@@ -154,7 +155,7 @@ class Case:
         watched: bool = False,
     ) -> tuple[Any, Any]:
         """The partials of all tiles."""
-        tiling = self.tiling(is_slice)
+        tiling = self.tiling(is_slice, is_single=kernel == SPLIT_TILES)
         partials = self._partials(max(1, len(tiles) * tiling.queries))
         if len(tiles):
             library = build_tiles(tiling, kernel, self.dtype, self.scale, window, watched)

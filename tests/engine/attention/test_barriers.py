@@ -29,11 +29,10 @@ def meet(monkeypatch: pytest.MonkeyPatch, geometry: Geometry) -> int:
     case.slot_ranges = [((0, 160), (1024, 1064)), ((0, 160), (1088, 1388)), ((2048, 2055),)]
     library = build(geometry, "float32", case.scale, has_sinks=True, watched=True)
     kernels = (SPLIT_TILES, TILES) if geometry.values_in_keys else (TILES,)
-    tiling = case.tiling(is_slice=False)
-    libraries = [
-        library,
-        *(build_tiles(tiling, each, "float32", case.scale, watched=True) for each in kernels),
-    ]
+    tilings = [case.tiling(False, is_single=each == SPLIT_TILES) for each in kernels]
+    pairs = zip(tilings, kernels, strict=True)
+    libraries = [build_tiles(*pair, "float32", case.scale, watched=True) for pair in pairs]
+    libraries.append(library)
     num_before = sum(map(races, libraries))
     result = case.compute(library, case.lay_out(), watched=True)
     np.testing.assert_allclose(result, case.expect(None, sinks=True), rtol=1e-3, atol=1e-4)

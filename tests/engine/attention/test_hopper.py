@@ -21,8 +21,8 @@ pytestmark = needs_compiler
 class HopperCase(Case):
     """A case whose slices are read by the kernel for Hopper."""
 
-    def tiling(self, is_slice: bool) -> TileGeometry | HopperGeometry:
-        return HopperGeometry(self.geometry) if is_slice else super().tiling(is_slice)
+    def tiling(self, is_slice: bool, is_single: bool = False) -> TileGeometry | HopperGeometry:
+        return HopperGeometry(self.geometry) if is_slice else super().tiling(is_slice, is_single)
 
 
 @pytest.mark.parametrize(

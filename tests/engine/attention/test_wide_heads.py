@@ -1,14 +1,21 @@
 """The kernels' text for heads that are wide or many, and for values of another size than keys or in them."""
 
+import mlx.core as mx
+import numpy as np
 import pytest
 
+from pensieve.cache.kv import ArrayPools, LayerShape
 from pensieve.cache.packing import Packing
+from pensieve.engine import selfcheck
 from pensieve.engine.attention.kernels import decode_tables, tiles
 from pensieve.engine.attention.kernels.geometry import Geometry
+from pensieve.engine.attention.kernels.paged_kernels import LayerPools
 from pensieve.engine.attention.kernels.source import Language
+from pensieve.engine.attention.paged_layers import AttentionSpec
 
 from ...budget import sampled
 from .compiled import needs_compiler
+from .cpp_kernels import CppKernels
 from .kernel_cases import Case
 from .test_kernels import SIZES, check, check_slice
 
@@ -90,3 +97,34 @@ def test_slices_of_wide_heads_and_of_many_are_exact(
     case = Case(geometry, dtype, [100], 1)
     case.language = language
     check_slice(case, 9)
+
+
+SHAPES = [LayerShape(1, 48, 32, mx.float32, 16, values_in_keys=True), LayerShape(2, 24, 16, mx.float32, 16)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_launches_for_values_in_keys_and_of_another_size_agree_with_plain_mlx(
+    monkeypatch: pytest.MonkeyPatch, shape: LayerShape
+) -> None:
+    """Decode rows that share a stretch; a prompt's slice where tiles take such heads."""
+    for name, value in {"SHARED": 96, "OWN": [1, 40, 33], "SLICE": 20}.items():
+        monkeypatch.setattr(selfcheck, name, value)
+    for name in ("MIN_SHARED", "MIN_SAVED"):
+        monkeypatch.setattr(decode_tables, name, 64)
+    spec = AttentionSpec(0, shape, 6, shape.key_dim**-0.5, None, has_sinks=False)
+    assert selfcheck._layer_error(spec, CppKernels()) < 0.1
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_is_appended_is_gathered(shape: LayerShape) -> None:
+    pools, kernels = ArrayPools([shape], 4), CppKernels()
+    new = [
+        mx.random.normal((1, shape.num_kv_heads, 40, dim), key=mx.random.key(dim))
+        for dim in (shape.key_dim, shape.value_dim)
+    ]
+    if shape.values_in_keys:
+        new[1] = new[0][..., : shape.value_dim]
+    slots = mx.array(np.r_[64:96, 0:8].astype(np.int32))
+    mx.eval(kernels.append((new[0], new[1]), LayerPools.of(pools, 0), slots))
+    for joined, given in zip(kernels.read(LayerPools.of(pools, 0), ((64, 96), (0, 8))), new, strict=True):
+        assert mx.array_equal(joined, given[0])
