@@ -35,10 +35,14 @@ MIN_CONTEXT = 1024
 # State slots that a running sequence may need at once, as the scheduler promises them.
 STATES_A_SEQUENCE = 3
 
-# Beside its KV a conversation keeps checkpoints of its recurrent state, at most 8 (`cache/checkpoints.py`).
-# States get the share of memory that leaves as much KV as TOKENS_A_STATE tokens take beside each of them, and
-# MIN_STATE_SHARE where they are small. More than one for MIN_TOKENS_A_STATE tokens would never be used.
-TOKENS_A_STATE = 8192
+# States that a decode pass holds of each row beside the slots: what it has read, and what it is to write.
+WORKING_STATES = 2
+
+# A conversation of 60,000 tokens keeps at most 8 checkpoints of its recurrent state (`cache/checkpoints.py`),
+# and while it runs five states more. States get the share of memory that leaves as much KV as TOKENS_A_STATE
+# tokens take beside each of them, and MIN_STATE_SHARE where they are small; never more than one for
+# MIN_TOKENS_A_STATE tokens, beside those of running sequences: they would not be used.
+TOKENS_A_STATE = 4096
 MIN_TOKENS_A_STATE = 2048
 MIN_STATE_SHARE = 0.02
 
@@ -82,15 +86,16 @@ def make_plan(info: ModelInfo, config: EngineConfig, device: Device, max_batch: 
     budget = _budget(info, config, device)
     block_bytes = BLOCK_SIZE * info.kv_bytes_per_token
     useful_blocks = MAX_CONTEXTS[device.kind] * (limit // BLOCK_SIZE + 1)
-    wanted_bytes = -(-wanted // BLOCK_SIZE) * block_bytes + _least_states(info) * info.state_bytes
-    if budget < wanted_bytes:
-        raise ModelError(_shortage(info, config, device, wanted, wanted_bytes - budget))
-    slots = _state_slots(info, budget, max_batch, useful_blocks * BLOCK_SIZE)
-    slots = min(slots, _least_states(info) + (budget - wanted_bytes) // max(1, info.state_bytes))
-    num_blocks = (budget - slots * info.state_bytes) // block_bytes if block_bytes else useful_blocks
+    kv_wanted = -(-wanted // BLOCK_SIZE) * block_bytes
+    if budget < kv_wanted + _least_states_bytes(info):
+        missing = kv_wanted + _least_states_bytes(info) - budget
+        raise ModelError(_shortage(info, config, device, wanted, missing))
+    slots = _state_slots(info, budget, budget - kv_wanted, max_batch, useful_blocks * BLOCK_SIZE)
+    states_bytes = (slots + WORKING_STATES * min(max_batch, slots // STATES_A_SEQUENCE)) * info.state_bytes
+    num_blocks = (budget - states_bytes) // block_bytes if block_bytes else useful_blocks
     if config.kv_cache_gb is None:
         num_blocks = min(num_blocks, useful_blocks)
-    used_bytes = num_blocks * block_bytes + slots * info.state_bytes
+    used_bytes = num_blocks * block_bytes + states_bytes
     spare_bytes = device.available_bytes - info.weight_bytes - RESERVE_BYTES - used_bytes
     return MemoryPlan(
         device=device,
@@ -104,20 +109,29 @@ def make_plan(info: ModelInfo, config: EngineConfig, device: Device, max_batch: 
     )
 
 
-def _least_states(info: ModelInfo) -> int:
-    """Return the state slots without which nothing runs."""
-    return STATES_A_SEQUENCE if info.state_bytes else 0
+def _least_states_bytes(info: ModelInfo) -> int:
+    """Return the bytes of the recurrent states without which nothing runs."""
+    return (STATES_A_SEQUENCE + WORKING_STATES) * info.state_bytes
 
 
-def _state_slots(info: ModelInfo, budget: int, max_batch: int, useful_tokens: int) -> int:
-    """Return how many of a budget's bytes, shared with KV, recurrent states get: in states."""
+def _state_slots(info: ModelInfo, budget: int, room: int, max_batch: int, useful_tokens: int) -> int:
+    """Return how many recurrent states are kept.
+
+    budget: bytes for KV and states. room: bytes of it that states may take at most.
+    useful_tokens: tokens of KV beyond which more are of no use.
+    """
     if not info.state_bytes:
         return 0
     kv_beside = TOKENS_A_STATE * info.kv_bytes_per_token
     share = max(MIN_STATE_SHARE, info.state_bytes / (info.state_bytes + kv_beside))
     tokens = min(useful_tokens, budget // info.kv_bytes_per_token if kv_beside else useful_tokens)
     useful = STATES_A_SEQUENCE * max_batch + tokens // MIN_TOKENS_A_STATE
-    return max(STATES_A_SEQUENCE, min(useful, int(budget * share) // info.state_bytes))
+    fitting = min(int(budget * share), room) // info.state_bytes
+    running = min(max_batch, fitting // (STATES_A_SEQUENCE + WORKING_STATES))
+    slots = fitting - WORKING_STATES * running
+    if running < max_batch:  # a slot more would let another sequence run
+        slots = min(slots, STATES_A_SEQUENCE * (running + 1) - 1)
+    return max(STATES_A_SEQUENCE, min(useful, slots))
 
 
 def _context_limit(info: ModelInfo, config: EngineConfig) -> int:
@@ -161,7 +175,7 @@ def _shortage(info: ModelInfo, config: EngineConfig, device: Device, wanted: int
     # 8 bits take 9/16 of half precision, scales included.
     helps += ["--kv-bits 8"] if info.kv_bits == UNQUANTISED and missing < kv_bytes * 7 / 16 else []
     helps += ["a smaller model"] if info.quantization else ["a 4-bit model"]
-    states = f"{gigabytes(_least_states(info) * info.state_bytes)} go to recurrent states, "
+    states = f"{gigabytes(_least_states_bytes(info))} go to recurrent states, "
     needs = f"{wanted} tokens of KV take {gigabytes(kv_bytes)}, {states if info.state_bytes else ''}"
     return (
         f"not enough memory: {gigabytes(int(missing / share) + below_zero)} missing. {info.name} takes "

@@ -37,7 +37,7 @@ def report(kv_bytes: int, state_bytes: int) -> list[str]:
 
 def test_a_recurrent_models_plan_says_how_many_states_fit() -> None:
     assert report(20_480, 64_389_120) == [
-        "KV       bfloat16, 20,480 bytes a token; 84,608 tokens fit (1.7 GB)",
+        "KV       bfloat16, 20,480 bytes a token; 65,760 tokens fit (1.3 GB)",
         "states   64 MB each, 10 fit (644 MB): 9 for 3 running sequences, 1 for checkpoints",
     ]
 

@@ -184,11 +184,17 @@ def test_of_sizes_that_differ_by_layer_the_largest_counts() -> None:
 MACS = [32 * 2**30 * 2 / 3 / 1e9, 64 * 2**30 * 3 / 4 / 1e9, 128 * 2**30 * 3 / 4 / 1e9]
 
 
+def states_with_working_ones(made: MemoryPlan) -> int:
+    """The bytes of all slots, and of what a pass over all rows that may run holds beside them."""
+    working = memory_plan.WORKING_STATES * made.num_running(32)
+    return (made.num_state_slots + working) * made.state_bytes
+
+
 @pytest.mark.parametrize("size", MACS)
 @pytest.mark.parametrize("info", HYBRIDS.values(), ids=HYBRIDS)
 def test_states_and_kv_share_what_weights_leave(info: ModelInfo, size: float) -> None:
     made = plan(info, mac(size))
-    used = made.kv_bytes + made.states_bytes
+    used = made.kv_bytes + states_with_working_ones(made)
     budget = 0.9 * (size * 1e9 - info.weight_bytes - memory_plan.RESERVE_BYTES)
     assert used <= budget
     assert made.states_bytes == made.num_state_slots * info.state_bytes
@@ -202,7 +208,7 @@ def test_states_and_kv_share_what_weights_leave(info: ModelInfo, size: float) ->
 
 def test_a_mac_of_32_gb_holds_qwens_mixture_and_three_sessions() -> None:
     made = plan(HYBRIDS["Qwen3.6-35B-A3B"], mac(MACS[0]))
-    assert (made.num_state_slots, made.num_kv_tokens // 1000, made.num_running(32)) == (10, 84, 3)
+    assert (made.num_state_slots, made.num_kv_tokens // 1000, made.num_running(32)) == (10, 66, 3)
 
 
 def test_small_states_have_a_slot_for_every_checkpoint_that_is_of_use() -> None:
@@ -234,16 +240,16 @@ def test_a_large_batch_has_states_where_memory_allows() -> None:
 
 def test_a_context_that_was_asked_for_comes_before_checkpoints() -> None:
     hybrid = HYBRIDS["Qwen3.6-35B-A3B"]
-    made = plan(hybrid, mac(MACS[0]), max_context=105_000)
-    assert made.max_context == 105_000
-    assert made.num_state_slots == 3
-    with pytest.raises(ModelError, match=r"120000 tokens of KV take 2\.5 GB, 193 MB go to recurrent states"):
+    made = plan(hybrid, mac(MACS[0]), max_context=98_000)
+    assert made.max_context == 98_000
+    assert (made.num_state_slots, made.num_running(32)) == (3, 1)
+    with pytest.raises(ModelError, match=r"120000 tokens of KV take 2\.5 GB, 322 MB go to recurrent states"):
         plan(hybrid, mac(MACS[0]), max_context=120_000)
 
 
 def test_states_come_out_of_kv_cache_gb() -> None:
     made = plan(HYBRIDS["Qwen3.5-4B"], mac(MACS[0]), kv_cache_gb=4)
-    assert 3.9e9 < made.kv_bytes + made.states_bytes <= 4e9
+    assert 3.9e9 < made.kv_bytes + states_with_working_ones(made) <= 4e9
 
 
 def test_what_is_missing_is_enough_for_a_model_with_states() -> None:
