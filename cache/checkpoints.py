@@ -109,7 +109,7 @@ class Checkpoints:
 
     def evict(self, checkpoint: Checkpoint) -> None:
         """Free the slot of `checkpoint`, which least_worth() has returned."""
-        self._evicted_worth = _worth(checkpoint)
+        self._evicted_worth = max(self._evicted_worth, _worth(checkpoint))
         self._drop(checkpoint)
 
     def forget(self, node: Node) -> None:

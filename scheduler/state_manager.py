@@ -175,7 +175,8 @@ class StateManager:
         """
         states, num_known = sequence.states, len(sequence.tokens)
         first = num_known - 1 if sequence.request.constraint is not None else num_known
-        while states.chain and states.chain[0].num_tokens < min(first, sequence.num_computed_tokens):
+        first = min(first, sequence.num_computed_tokens)
+        while states.chain and states.chain[0].num_tokens < first:
             state = states.chain.pop(0)
             spacing = SPACING if state.purpose == "reply" else 1
             if state.purpose == "row" or state.num_tokens - states.last_checkpoint < spacing:

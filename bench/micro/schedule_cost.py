@@ -2,8 +2,9 @@
 
     python -m pensieve.bench.micro.schedule_cost
 
-The sequences only decode, and their tokens are made up: `Scheduler` is timed alone. Printed is the best of
---rounds rounds. A round is long enough that blocks fill and go to the prefix tree.
+The sequences only decode, and their tokens are made up: `Scheduler` is timed alone, for a model without and
+with recurrent states. Printed is the best of --rounds rounds. A round is long enough that blocks fill and go
+to the prefix tree.
 """
 
 import argparse
@@ -25,12 +26,13 @@ class Batch:
 
     num_rows: int
     lag: int
+    num_state_slots: int
     schedule_s: float = 0.0
     update_s: float = 0.0
     _results: list[StepResult] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._scheduler = Scheduler(SchedulerConfig(), num_blocks=2**15, max_context=100_000)
+        self._scheduler = Scheduler(SchedulerConfig(), 2**15, 100_000, self.num_state_slots)
         for token in range(self.num_rows):
             stops = frozenset({1, 2, 3})
             self._scheduler.add(Request([token] * CONTEXT, SamplingParams(), 100_000, stops))
@@ -70,9 +72,13 @@ def main() -> None:
     options = parser.parse_args()
     for num_rows in (16, 32):
         for lag in (0, 1):
-            batch = Batch(num_rows, lag)
-            schedule, update = min((batch.time_round() for _ in range(options.rounds)), key=sum)
-            print(f"{num_rows} rows, {lag} ahead: {schedule:.2f} to plan + {update:.2f} to take a row")
+            for num_state_slots in (0, 256):
+                batch = Batch(num_rows, lag, num_state_slots)
+                schedule, update = min((batch.time_round() for _ in range(options.rounds)), key=sum)
+                print(
+                    f"{num_rows} rows, {lag} ahead, {num_state_slots} state slots: "
+                    f"{schedule:.2f} to plan + {update:.2f} to take a row"
+                )
 
 
 if __name__ == "__main__":

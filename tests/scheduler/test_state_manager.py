@@ -9,7 +9,7 @@ from pensieve.cache.blocks import BLOCK_SIZE
 from pensieve.engine.step import NOT_A_NUMBER, SamplingParams, StepPlan, StepResult
 from pensieve.scheduler.sequence import Request, Sequence
 
-from ..budget import trials
+from ..budget import sampled, trials
 from .driver import Driver, prompt_of, request
 from .oracle import OracleRunner, spell
 from .residues import Residues
@@ -59,7 +59,7 @@ def test_a_second_turn_on_a_long_history_computes_little_more_than_itself(drops_
     assert conversation.turn(tokens_of(3, 200)) <= 300
 
 
-@pytest.mark.parametrize("drops_thoughts", [False, True])
+@pytest.mark.parametrize("drops_thoughts", sampled([False, True], [True]))
 def test_a_long_conversation_keeps_eight_states_and_computes_each_turn_once(drops_thoughts: bool) -> None:
     """20 turns, 60,000 tokens, with questions from 60 to 6,000 tokens."""
     driver = Driver(num_blocks=4000, lag=1, step_tokens=2048, num_state_slots=60)
@@ -238,6 +238,6 @@ def run_tree(seed: int, lag: int) -> Counter[str]:
 
 @pytest.mark.parametrize("lag", [0, 1, 3])
 def test_random_conversation_trees_keep_every_state_apart(lag: int) -> None:
-    happened = sum((run_tree(seed, lag) for seed in range(trials(25, 500))), Counter[str]())
-    assert min(happened[what] for what in ("hits", "preemptions", "evicted", "failed")) > 5
-    assert (happened["refused"] > 50) == (lag > 0)
+    happened = sum((run_tree(seed, lag) for seed in range(trials(10, 150))), Counter[str]())
+    assert min(happened[what] for what in ("hits", "preemptions", "evicted", "failed")) > 0
+    assert (happened["refused"] > 10) == (lag > 0)
