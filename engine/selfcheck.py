@@ -252,7 +252,12 @@ class _QuantisingCache:
         return getattr(self._cache, name)
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> Any:
-        return self._cache.update_and_fetch(self._restored(keys), self._restored(values))
+        if not self._shape.values_in_keys:
+            return self._cache.update_and_fetch(self._restored(keys), self._restored(values))
+        # A row of latent attention is quantised as a whole; mlx-lm's cache keeps its two parts.
+        row = self._restored(mx.concatenate([keys, values], axis=-1))
+        rank = keys.shape[-1]
+        return self._cache.update_and_fetch(row[..., :rank], row[..., rank:])
 
     def _restored(self, elements: mx.array) -> mx.array:
         packing = self._shape.packing(elements.shape[-1])

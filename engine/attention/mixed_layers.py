@@ -64,6 +64,13 @@ class MixedLayer(PagedLayer):
             results.append(part.as_rows(result))
         return mx.concatenate(results)
 
+    def attend_again(self, queries: mx.array, params: AttentionParams) -> mx.array:
+        """Let each part attend to its own tokens; see PagedLayer."""
+        results = []
+        for part in self._parts:
+            results.append(part.as_rows(part.layer.attend_again(part.of(queries), params)))
+        return mx.concatenate(results)
+
     def divided(self) -> list[tuple[PagedLayer, slice]]:
         """Return a cache argument for all slices and one for the decode rows, each with its rows.
 
@@ -74,11 +81,6 @@ class MixedLayer(PagedLayer):
             return []
         of_slices = type(self)(self._spec, self.offset[: last.first], slices, is_last=True)
         return [(of_slices, slice(0, last.first)), (last.layer, slice(last.first, last.end))]
-
-    @property
-    def num_rows(self) -> int:
-        """Rows of the pass."""
-        return self._parts[-1].end
 
 
 class MixedHostLayer(MixedLayer):
@@ -137,7 +139,7 @@ def _divide(call: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(call)
     def divided(layer: nn.Module, *args: Any, **options: Any) -> Any:
         given = (*args, *options.values())
-        mixed = next((value for value in given if isinstance(value, MixedLayer)), None)
+        mixed = next((value for value in given if isinstance(value, PagedLayer)), None)
         parts = [] if mixed is None else mixed.divided()
         if mixed is None or not parts:
             return call(layer, *args, **options)
@@ -150,13 +152,13 @@ def _divide(call: Callable[..., Any]) -> Callable[..., Any]:
     return divided
 
 
-def _selection(mixed: MixedLayer, cache: PagedLayer, rows: slice) -> Callable[[Any], Any]:
+def _selection(mixed: PagedLayer, cache: PagedLayer, rows: slice) -> Callable[[Any], Any]:
     """Return what takes `rows` of an argument of a model's layer, and `cache` in place of `mixed`."""
 
     def select(value: Any) -> Any:
         if value is mixed:
             return cache
-        if isinstance(value, mx.array) and value.shape[:2] == (mixed.num_rows, 1):
+        if isinstance(value, mx.array) and value.shape[:2] == (mixed.offset.size, 1):
             return value[rows]
         return value
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import mlx.core as mx
 import numpy as np
@@ -29,8 +29,11 @@ class AttentionSpec:
     scale: float
     window: int | None  # tokens that a query sees, itself included; None for all
     has_sinks: bool
+    is_shared: bool = False  # whether other layers attend to these keys and values as well
     # Whether no later layer keeps anything of the tokens: of a prompt's slice the output is then not used.
     is_last: bool = field(default=False, compare=False)
+    are_readers_last: bool = field(default=False, compare=False)  # the same of the others' outputs
+    latent_row: Any = field(default=None, compare=False)  # a LatentRow where the attention is latent
     rotation: Rotation | None = field(default=None, compare=False)  # what decode passes leave to the kernel
 
 
@@ -91,6 +94,23 @@ class PagedLayer:
         """Store the new keys and values, (rows, kv_heads, length, dim), and attend to all of the rows' KV."""
         raise NotImplementedError
 
+    def attend_again(self, queries: mx.array, params: AttentionParams) -> mx.array:
+        """Attend with another layer's queries to the rows' KV, after `attend` has stored the new part."""
+        raise NotImplementedError
+
+    def answer(
+        self, queries: mx.array, keys: mx.array, values: mx.array, params: AttentionParams, mask: Any
+    ) -> mx.array:
+        """Do what the model's call of attention asks for; `mask` is the model's own."""
+        return self.attend(queries, keys, values, params)
+
+    def divided(self) -> list[tuple["PagedLayer", slice]]:
+        """Return what the model's last layer is called with in this layer's place, each with its rows.
+
+        An empty list where it is called once for all rows; see MixedLayer.
+        """
+        return []
+
 
 class ArrayLayer(PagedLayer):
     """A layer over MLX pools, in plain MLX; lazy."""
@@ -104,11 +124,13 @@ class ArrayLayer(PagedLayer):
         self, queries: mx.array, keys: mx.array, values: mx.array, params: AttentionParams
     ) -> mx.array:
         """Store the new keys and values, and attend in plain MLX; see PagedLayer."""
-        pools, layer = self._pools, self._layer
-        pools.write(layer, self._context.slots, _by_head(keys), _by_head(values))
-        return attend_arrays(
-            queries, pools.keys[layer], pools.values[layer], self._context.slot_ranges, params
-        )
+        self._pools.write(self._layer, self._context.slots, _by_head(keys), _by_head(values))
+        return self.attend_again(queries, params)
+
+    def attend_again(self, queries: mx.array, params: AttentionParams) -> mx.array:
+        """Attend in plain MLX; see PagedLayer."""
+        keys, values = self._pools.keys[self._layer], self._pools.values[self._layer]
+        return attend_arrays(queries, keys, values, self._context.slot_ranges, params)
 
 
 def served_layers(specs: list[AttentionSpec], kernels: PagedKernels | None) -> list[bool]:
@@ -136,18 +158,25 @@ class KernelDecode(PagedLayer):
         self._pools = pools
         self._kernels = kernels
         self._tables = tables
+        self._new: tuple[mx.array, mx.array] | None = None
 
     def attend(
         self, queries: mx.array, keys: mx.array, values: mx.array, params: AttentionParams
     ) -> mx.array:
         """Attend by the kernels, which store the new keys and values as well; see PagedLayer."""
-        pools = LayerPools.of(self._pools, self._layer)
         # Some models widen queries, or have values of another type; the kernels sum in float32 anyway.
         queries, values = queries.astype(keys.dtype), values.astype(keys.dtype)
         positions = None if self._rotation is None else self._rotation.deferral.positions
         if self._rotation is not None and positions is not None:
             queries, keys, values = self._kernels.rotate(self._rotation, (queries, keys, values), positions)
-        out, next_fence = self._kernels.decode(queries, (keys, values), pools, self._tables, params)
+        self._new = keys, values
+        return self.attend_again(queries, params)
+
+    def attend_again(self, queries: mx.array, params: AttentionParams) -> mx.array:
+        """Attend by the kernels, which store the same keys and values again; see PagedLayer."""
+        assert self._new is not None, "the new keys and values are known"
+        pools, queries = LayerPools.of(self._pools, self._layer), queries.astype(self._new[0].dtype)
+        out, next_fence = self._kernels.decode(queries, self._new, pools, self._tables, params)
         self._pools.write_fences[self._layer] = next_fence
         return out
 
@@ -164,7 +193,8 @@ class KernelPrefill(PagedLayer):
         kernels: PagedKernels,
     ) -> None:
         super().__init__(spec, context.offsets)
-        self._is_last = spec.is_last
+        self._is_last, self._are_readers_last = spec.is_last, spec.are_readers_last
+        self._dtype = spec.shape.dtype
         self._context = context
         self._slots = slots
         self._pools = pools
@@ -174,20 +204,27 @@ class KernelPrefill(PagedLayer):
         self, queries: mx.array, keys: mx.array, values: mx.array, params: AttentionParams
     ) -> mx.array:
         """Store the new keys and values by a kernel, and attend by kernels or by MLX; see PagedLayer."""
-        kernels = self._kernels
-        queries, values = queries.astype(keys.dtype), values.astype(keys.dtype)
         pools = LayerPools.of(self._pools, self._layer)
-        next_fence = kernels.append((keys, values), pools, self._slots.written)
-        pools = pools._replace(write_fence=next_fence)
+        new = keys, values.astype(keys.dtype)
+        self._pools.write_fences[self._layer] = self._kernels.append(new, pools, self._slots.written)
+        return self._read(queries, params, self._is_last)
+
+    def attend_again(self, queries: mx.array, params: AttentionParams) -> mx.array:
+        """Attend by kernels or by MLX; see PagedLayer."""
+        return self._read(queries, params, self._are_readers_last)
+
+    def _read(self, queries: mx.array, params: AttentionParams, is_last: bool) -> mx.array:
+        kernels, queries = self._kernels, queries.astype(self._dtype)
+        pools = LayerPools.of(self._pools, self._layer)
         if kernels.attends_slices(queries, pools, params):
             out, read_fence = kernels.attend_slice(queries, pools, self._slots.tables, params)
             # The last layer's result is not used, and its attention is not computed unless something waits.
-            self._pools.write_fences[self._layer] = next_fence if self._is_last else read_fence
+            if not is_last:
+                self._pools.write_fences[self._layer] = read_fence
             return out
-        self._pools.write_fences[self._layer] = next_fence
         (slot_ranges,) = self._context.within(self.window).slot_ranges
         k, v = kernels.read(pools, slot_ranges)
-        return attend_slice(fenced(queries, next_fence), k[None], v[None], params)
+        return attend_slice(fenced(queries, pools.write_fence), k[None], v[None], params)
 
 
 class SliceSlots:
@@ -207,7 +244,8 @@ class HostLayer(PagedLayer):
         self, spec: AttentionSpec, context: ForwardContext, pools: HostPools, attention: HostAttention
     ) -> None:
         super().__init__(spec, context.offsets)
-        self._is_last = spec.is_last
+        self._is_last, self._are_readers_last = spec.is_last, spec.are_readers_last
+        self._value_dim = spec.shape.value_dim
         self._context = context
         self._pools = pools
         self._attention = attention
@@ -220,6 +258,12 @@ class HostLayer(PagedLayer):
         self.store(np.asarray(keys), np.asarray(values))
         if not self.is_read:
             return mx.zeros((*queries.shape[:3], values.shape[3]), queries.dtype)
+        return mx.array(self.read(np.asarray(queries), params))
+
+    def attend_again(self, queries: mx.array, params: AttentionParams) -> mx.array:
+        """Attend in NumPy; see PagedLayer."""
+        if self._are_readers_last and not self._context.samples:
+            return mx.zeros((*queries.shape[:3], self._value_dim), queries.dtype)
         return mx.array(self.read(np.asarray(queries), params))
 
     @property

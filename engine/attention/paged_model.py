@@ -8,21 +8,23 @@ an ArraysCache whose arrays are the states of the pass's rows, and leaves the ne
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx_lm.models.cache import ArraysCache, RotatingKVCache, make_prompt_cache
+from mlx_lm.models.cache import ArraysCache, make_prompt_cache
 
-from ...cache.kv import LayerShape
 from ...cache.states import StateArray, StateRows, StateSpec
 from ..recurrent.pass_functions import PassFunctions
 from .array_attention import AttentionParams
 from .cache_structure import CacheStructure, leaves
+from .latent_layer import LatentLayer
+from .layer_probe import KeepOrder, LayerProbe, StateProbe
 from .paged_layers import AttentionSpec, PagedLayer
 from .rotation import Deferral
+from .shared_layer import OwnedKeys, SharedLayer
 
 ATTENTION = "scaled_dot_product_attention"
 """The function that the modules of mlx-lm's models import and call."""
@@ -65,9 +67,17 @@ class PagedModel:
         """
         rows = None if states is None else iter(states)
         caches = [_state_cache(spec, rows) for spec in self.states]
+        own = [_stand_in(spec, layer) for spec, layer in zip(self.layers, layers, strict=True)]
         with self.functions:
-            logits: mx.array = self.model(inputs, cache=self.structure.build(layers, caches))
+            logits: mx.array = self.model(inputs, cache=self.structure.build(own, caches))
         return logits, [array for cache in caches for array in cache.cache if array is not None]
+
+
+def _stand_in(spec: AttentionSpec, layer: PagedLayer) -> PagedLayer:
+    """Return what the model gets as the cache of a layer; some do more than store and attend."""
+    if spec.latent_row is not None:
+        return LatentLayer(layer, spec.latent_row)
+    return SharedLayer(layer) if spec.is_shared else layer
 
 
 def _state_cache(spec: StateSpec, rows: Iterator[mx.array] | None) -> Any:
@@ -78,72 +88,6 @@ def _state_cache(spec: StateSpec, rows: Iterator[mx.array] | None) -> Any:
     return cache
 
 
-class _Order:
-    """Counts, in a probed pass, how often something has been kept."""
-
-    def __init__(self) -> None:
-        self.num_kept = 0
-
-
-class _Probe:
-    """Stands for a layer's cache in `probe`, and notes the attention that the layer asks for."""
-
-    offset = 0
-
-    def __init__(self, layer: int, model_cache: Any, kv_bits: int, order: _Order) -> None:
-        """model_cache: the cache that the model itself would use."""
-        self._layer = layer
-        self._kv_bits = kv_bits
-        self._order = order
-        rotates = isinstance(model_cache, RotatingKVCache)
-        self._rotation: int | None = model_cache.max_size if rotates else None
-        self._spec: AttentionSpec | None = None
-        self._num_kept = 0  # when the layer attended
-
-    def make_mask(self, *_: object, window_size: int | None = None, **__: object) -> int | None:
-        """Return the window in place of a mask; a cache that rotates has a window as well."""
-        return window_size or self._rotation
-
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        self._order.num_kept += 1
-        return keys, values
-
-    def attend(
-        self, queries: mx.array, keys: mx.array, values: mx.array, params: AttentionParams
-    ) -> mx.array:
-        shape = LayerShape(keys.shape[1], keys.shape[3], values.shape[3], keys.dtype, self._kv_bits)
-        window = params.window or self._rotation
-        has_sinks = params.sinks is not None
-        self._num_kept = self._order.num_kept
-        self._spec = AttentionSpec(self._layer, shape, queries.shape[1], params.scale, window, has_sinks)
-        return mx.zeros((*queries.shape[:3], values.shape[3]), queries.dtype)
-
-    def spec(self) -> AttentionSpec:
-        """Return the layer's attention, after the pass. Raises ValueError if the layer never attended."""
-        if self._spec is None:
-            raise ValueError("a layer keeps no keys and values")
-        return replace(self._spec, is_last=self._num_kept == self._order.num_kept)
-
-
-class _StateProbe(ArraysCache):
-    """Stands for a recurrent layer's cache in `probe`."""
-
-    def __init__(self, model_cache: Any, order: _Order) -> None:
-        """model_cache: the cache that the model itself would use."""
-        super().__init__(len(model_cache.cache))
-        self._order = order
-
-    def __setitem__(self, index: int, array: mx.array) -> None:
-        self._order.num_kept += 1
-        arrays: Any = self.cache
-        arrays[index] = array
-
-    def spec(self) -> StateSpec:
-        """Return what the layer keeps of a sequence, after the pass."""
-        arrays = [None if array is None else StateArray(array.shape[1:], array.dtype) for array in self.cache]
-        return StateSpec(tuple(arrays))
-
-
 def probe(model: nn.Module, kv_bits: int) -> PagedModel:
     """Let `model` attend through PagedLayers, and run it on two tokens to learn what its layers keep.
 
@@ -152,11 +96,11 @@ def probe(model: nn.Module, kv_bits: int) -> PagedModel:
     Raises ValueError when a layer does not attend to keys and values of its own, or when a state grows.
     """
     install(model)
-    caches, order = list(make_prompt_cache(model)), _Order()
+    caches, order = list(make_prompt_cache(model)), KeepOrder()
     structure, parts = CacheStructure(caches), list(leaves(caches))
-    states = [_StateProbe(cache, order) for cache in parts if isinstance(cache, ArraysCache)]
+    states = [StateProbe(cache, order) for cache in parts if isinstance(cache, ArraysCache)]
     ordinary = [cache for cache in parts if not isinstance(cache, ArraysCache)]
-    probes = [_Probe(layer, cache, kv_bits, order) for layer, cache in enumerate(ordinary)]
+    probes = [LayerProbe(layer, cache, kv_bits, order) for layer, cache in enumerate(ordinary)]
     logits = model(mx.zeros((1, 2), mx.int32), cache=structure.build(probes, states))
     layers, kept = [probe.spec() for probe in probes], [state.spec() for state in states]
     if states:
@@ -183,14 +127,10 @@ def _dispatch(attention: Callable[..., mx.array]) -> Callable[..., mx.array]:
     def dispatched(  # noqa: PLR0913  (mlx-lm's own parameters)
         queries: mx.array, keys: mx.array, values: mx.array, cache: Any, scale: float, mask: Any, **more: Any
     ) -> mx.array:
-        sinks = more.get("sinks")
-        if isinstance(cache, PagedLayer):
-            return cache.attend(queries, keys, values, AttentionParams(scale, cache.window, sinks))
-        if isinstance(cache, _Probe):
-            window = (
-                mask if isinstance(mask, int) else None
-            )  # a mask array of the model's own: the self-check judges it
-            return cache.attend(queries, keys, values, AttentionParams(scale, window, sinks))
+        layer = keys.owner if isinstance(keys, OwnedKeys) else cache
+        if isinstance(layer, PagedLayer | LayerProbe):
+            params = AttentionParams(scale, layer.window, more.get("sinks"))
+            return layer.answer(queries, keys, values, params, mask)
         return attention(queries, keys, values, cache=cache, scale=scale, mask=mask, **more)
 
     return dispatched

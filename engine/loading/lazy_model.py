@@ -145,8 +145,6 @@ def _check_caches(model: Any) -> None:
         others.append("recurrent layers")
     if others:
         raise ModelError(f"this model needs {', '.join(others)}; not supported yet")
-    if len(caches) < len(model.layers):
-        raise ModelError("layers of this model share their keys and values; not supported yet")
 
 
 def _check_attention(model: Any) -> None:

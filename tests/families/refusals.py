@@ -16,47 +16,34 @@ class Refusal:
 
 
 STATES = Refusal("recurrent layers", "states are not kept yet")
-LATENT = Refusal("on paged KV", "latent attention is not computed yet")
-SHARED = Refusal("share their keys and values", "layers that share keys and values are not known yet")
 INDEX = Refusal("", "the index of its layers is not kept yet")
 
 REFUSALS = {
-    "afm7": Refusal(SHARED.message, "rotates queries by the length of the keys that it is given"),
+    "afm7": Refusal("gives other answers", "rotates queries by the length of the keys that it is given"),
     "baichuan_m1": STATES,
     "bailing_hybrid": STATES,
     "bailing_moe_linear": STATES,
     "bailing_moe_v3": STATES,
-    "deepseek_v3": LATENT,
     "deepseek_v32": INDEX,
     "deepseek_v41": Refusal("(LayerCache)", "has a cache of its own that compresses tokens"),
     "falcon_h1": STATES,
     "gear": STATES,
     "gemma2": Refusal("in a way of its own", "computes its attention by hand"),
-    "gemma3n": SHARED,
-    "gemma4": SHARED,
-    "gemma4_text": SHARED,
-    "glm4_moe_lite": LATENT,
     "glm_moe_dsa": INDEX,
     "gpt_bigcode": Refusal("Only length-1 arrays", "it takes one position for all rows"),
     "granitemoehybrid": STATES,
     "internlm3": Refusal("Only length-1 arrays", "its rotations take one position for all rows"),
-    "iquestloopcoder": Refusal("on paged KV", "reads the keys and values of a layer twice"),
     "jamba": STATES,
-    "kimi_k25": LATENT,
     "kimi_k3": STATES,
     "kimi_linear": STATES,
-    "kimi_vl": LATENT,
     "lfm2": STATES,
     "lfm2-vl": STATES,
     "lfm2_moe": STATES,
     "llama4": Refusal("(ChunkedKVCache)", "attends in chunks"),
-    "longcat_flash": LATENT,
     "longcat_flash_ngram": STATES,
     "mamba": STATES,
     "mamba2": STATES,
     "minimax_m3_vl": INDEX,
-    "mistral4": Refusal("not supported yet", LATENT.why),
-    "nemotron-nas:no-op": SHARED,
     "nemotron_h": STATES,
     "olmo": Refusal("cannot be loaded", "mlx-lm ends the process unless `ai2-olmo` is installed"),
     "olmo_hybrid": STATES,
