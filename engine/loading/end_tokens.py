@@ -34,7 +34,7 @@ def _tokenizer_end_tokens(path: Path, vocab_size: int) -> set[int]:
     vocabulary.check(vocab_size)
     eos = config.get("eos_token")
     eos = eos.get("content") if isinstance(eos, dict) else eos
-    template = _chat_template(path, config)
+    template = read_chat_template(path, config)
     # In the harmony format <|end|> ends a part of an answer, not the answer.
     turn_ends = TURN_ENDS - {"<|end|>"} if "<|channel|>" in template else TURN_ENDS
     return {
@@ -99,8 +99,15 @@ def _number(text: str) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
-def _chat_template(path: Path, tokenizer_config: dict[str, Any]) -> str:
+def read_chat_template(path: Path, tokenizer_config: dict[str, Any]) -> str:
+    """Return the text of the folder's chat template, from the first of three files; empty without one."""
     file = path / "chat_template.jinja"
     if file.exists():
         return file.read_text(encoding="utf-8", errors="replace")
-    return str(tokenizer_config.get("chat_template") or "")
+    return str(tokenizer_config.get("chat_template") or read_processor_template(path) or "")
+
+
+def read_processor_template(path: Path) -> str | None:
+    """Return the chat template that older models of pictures keep beside those of their tokenizer."""
+    template = read_optional_json(path / "chat_template.json").get("chat_template")
+    return template if isinstance(template, str) else None

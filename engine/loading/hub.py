@@ -23,6 +23,7 @@ from .download import Say, check_space, download, find_cached_folder, is_wanted,
 from .model_error import ModelError, first_line
 from .outline import outline
 from .snapshot import RemoteFile, Snapshot, find_checked_folder
+from .weights import describe_others
 
 API_TIMEOUT_S = 20.0
 
@@ -51,6 +52,8 @@ def resolve(name: str, say: Say, judge: Judge | None = None) -> Path:
 
 
 def _existing_folder(path: Path) -> Path:
+    if path.is_file():
+        raise ModelError(f"{path} is a file: a model is a folder with a config.json and model*.safetensors")
     if not path.is_dir():
         raise ModelError(f"no such model folder: {path}")
     return path
@@ -114,7 +117,8 @@ def _list_files(repo: str, storage: Path) -> Snapshot:
         if is_wanted(file.rfilename)
     )
     if not any(file.name.endswith(".safetensors") for file in files):
-        raise ModelError(f"{repo} on the hub has no model*.safetensors: not a model that MLX can load")
+        found = describe_others(file.rfilename for file in siblings)
+        raise ModelError(f"{repo} on the hub has no model*.safetensors{found}: not a model that MLX can load")
     return Snapshot(repo, info.sha or "", files, storage)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from mlx_lm.tokenizer_utils import load
 
-from .json_files import read_json
+from .end_tokens import read_processor_template
+from .json_files import read_json, read_optional_json
 from .model_error import ModelError, first_line
 from .model_info import ModelInfo
 from .rank_tokenizer import has_ranks, write_tokenizer
@@ -22,7 +23,7 @@ def load_tokenizer(info: ModelInfo) -> Any:
             tokenizer = load_untyped(
                 folder,
                 # Without this setting, transformers asks on the terminal whether to run the model's code.
-                {"trust_remote_code": False},
+                {"trust_remote_code": False, **_find_template(info.path)},
                 eos_token_ids=sorted(info.eos_token_ids) or None,
             )
     except ModelError:
@@ -31,6 +32,14 @@ def load_tokenizer(info: ModelInfo) -> Any:
         raise ModelError(f"the tokenizer in {info.path} cannot be loaded: {first_line(error)}") from error
     _check_vocabulary(info.path, tokenizer)
     return tokenizer
+
+
+def _find_template(folder: Path) -> dict[str, str]:
+    """Return the setting for a chat template in a file of which transformers' tokenizers know nothing."""
+    known = read_optional_json(folder / "tokenizer_config.json").get("chat_template")
+    is_known = known or (folder / "chat_template.jinja").exists()
+    template = None if is_known else read_processor_template(folder)
+    return {"chat_template": template} if template else {}
 
 
 @contextmanager

@@ -6,7 +6,9 @@ No other format is read: pickles can run code, readers of npz and gguf have had 
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ ITEM_BYTES = {
 
 LENGTH_BYTES = 8  # a file begins with the length of its header
 MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
-OTHER_FORMATS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.npz", "*.gguf")
+OTHER_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.npz", "*.gguf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +50,22 @@ def read_weights(folder: Path) -> dict[str, TensorHeader]:
     _check_index(folder)
     files = sorted(folder.glob("model*.safetensors"))
     if not files:
-        others = sorted(path.name for pattern in OTHER_FORMATS for path in folder.glob(pattern))
-        found = f" (found {others[0]}, a format that Pensieve does not read)" if others else ""
+        found = describe_others(path.name for path in folder.iterdir())
         raise ModelError(f"no weights in {folder}: model*.safetensors is missing{found}")
     tensors: dict[str, TensorHeader] = {}
     for file in files:
         tensors |= read_header(file)
     _check_index_tensors(folder, tensors)
     return tensors
+
+
+def describe_others(names: Iterable[str]) -> str:
+    """Return words that name a file of weights that is not read, one of `names`; empty where none is."""
+    others = sorted(name for name in names if any(fnmatch(name, pattern) for pattern in OTHER_WEIGHTS))
+    if not others:
+        return ""
+    what = "a name" if others[0].endswith(".safetensors") else "a format"
+    return f" (found {others[0]}, {what} that Pensieve does not read)"
 
 
 def read_header(file: Path) -> dict[str, TensorHeader]:

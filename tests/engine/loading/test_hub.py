@@ -210,11 +210,24 @@ def test_an_unknown_model_says_so(client: Client) -> None:
     assert client.run("nobody/nothing") == expected
 
 
-def test_a_model_in_another_format_says_so(client: Client, hub: FakeHub) -> None:
-    del hub.files[WEIGHTS]
-    assert (
-        client.run() == f"error: {REPO} on the hub has no model*.safetensors: not a model that MLX can load"
-    )
+@pytest.mark.parametrize(
+    ("other", "found"),
+    [
+        ("tiny-Q4_K_M.gguf", " (found pytorch_model.bin, a format that Pensieve does not read)"),
+        ("consolidated.safetensors", " (found consolidated.safetensors, a name that Pensieve does not read)"),
+    ],
+)
+def test_a_model_in_another_format_says_so(client: Client, hub: FakeHub, other: str, found: str) -> None:
+    del hub.files[WEIGHTS], hub.files["onnx/model.safetensors"]
+    hub.files[other] = b"weights"
+    end = ": not a model that MLX can load"
+    assert client.run() == f"error: {REPO} on the hub has no model*.safetensors{found}{end}"
+
+
+def test_a_file_is_no_model(client: Client, tmp_path: Path) -> None:
+    file = tmp_path / "tiny.gguf"
+    file.write_bytes(b"GGUF")
+    assert client.run(str(file)).startswith(f"error: {file} is a file: a model is a folder with ")
 
 
 def test_an_unreachable_hub_points_at_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

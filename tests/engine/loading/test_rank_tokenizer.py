@@ -185,6 +185,17 @@ def test_tekkens_words_come_after_its_names(folder: Path) -> None:
     assert len(tokenizer) == 269
 
 
+def test_a_processors_chat_template_is_the_models(folder: Path) -> None:
+    """Mistral Small 3.1 and others have their template in chat_template.json alone."""
+    template = json.loads((folder / "tokenizer_config.json").read_text())["chat_template"]
+    edit(folder / "tokenizer_config.json", chat_template=None, eos_token=None)
+    edit(folder / "config.json", eos_token_id=None)
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    tokenizer, ends = load(folder)
+    assert tokenizer.chat_template == template
+    assert 258 in ends
+
+
 def test_sentencepiece_is_served(folder: Path) -> None:
     write_sentencepiece(folder)
     tokenizer, _ = load(folder)
