@@ -32,6 +32,7 @@ class ModelFacts:
     vocab_size: int  # size of the logits' last axis
     num_layers: int
     weight_bytes: int  # in memory, after the cast
+    dtype: str  # in which KV is computed; without attention that of most weights
     kv_bytes_per_token: int  # over all layers; 0 for a model without attention
     state_bytes: int  # of one sequence's recurrent state, over all layers; 0 without recurrent layers
     context_length: int | None  # as mlx-lm fills in what the config leaves out; None where neither says
@@ -71,6 +72,7 @@ def find_facts(model: Any, dtype: str | None, kv_bits: int, context_keys: Iterab
         vocab_size=paged.vocab_size,
         num_layers=len(model.layers),
         weight_bytes=sum(array.nbytes for _, array in arrays),
+        dtype=_type_name(paged.layers[0].shape.dtype if paged.layers else _main_type(arrays)),
         kv_bytes_per_token=kv_bytes_per_token,
         state_bytes=paged.state_bytes,
         context_length=_context_length(model, context_keys),
@@ -130,7 +132,7 @@ def _check_weight_types(path: Path, model: Any) -> None:
         weight = module.get("weight")
         has_scales = any("scale" in key for key in module)
         if isinstance(weight, mx.array) and not mx.issubdtype(weight.dtype, mx.floating) and not has_scales:
-            kind = str(weight.dtype).removeprefix("mlx.core.")
+            kind = _type_name(weight.dtype)
             raise ModelError(
                 f"{path} cannot be served: the weights of {name} are {kind} numbers without scales"
                 " (such as raw fp8), which stand for nothing; take a conversion for MLX"
@@ -152,6 +154,19 @@ def _check_attention(model: Any) -> None:
     modules = {type(part).__module__ for part in model.modules()}
     if not any(hasattr(sys.modules[name], ATTENTION) for name in modules):
         raise ModelError("this model computes attention in a way of its own; not supported yet")
+
+
+def _main_type(arrays: list[tuple[str, mx.array]]) -> mx.Dtype:
+    """Return the floating-point type of most bytes; of quantised weights, that of their scales."""
+    sizes: dict[mx.Dtype, int] = {}
+    for _, array in arrays:
+        if mx.issubdtype(array.dtype, mx.floating):
+            sizes[array.dtype] = sizes.get(array.dtype, 0) + array.nbytes
+    return max(sizes, key=lambda dtype: sizes[dtype], default=mx.float16)
+
+
+def _type_name(dtype: mx.Dtype) -> str:
+    return str(dtype).removeprefix("mlx.core.")
 
 
 def _context_length(model: Any, keys: Iterable[str]) -> int | None:

@@ -5,7 +5,6 @@ many names, and some leave them out.
 """
 
 import re
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,8 @@ from .end_tokens import find_end_tokens
 from .json_files import as_dict, read_json, read_optional_json
 from .lazy_model import ModelFacts, find_facts, open_model
 from .model_error import ModelError, first_line
-from .weights import TensorHeader, read_weights
+from .weights import read_weights
 
-DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 # What families call the length of a context; "block_size" last, as it means other things elsewhere.
@@ -56,7 +54,7 @@ class ModelInfo:
     vocab_size: int  # size of the logits' last axis
     context_length: int  # the model's own limit, tokens
     weight_bytes: int  # in memory, after a cast
-    dtype: str  # float32, float16 or bfloat16: activations and KV, as far as the folder tells
+    dtype: str  # float32, float16 or bfloat16: KV and, but for a few, activations
     quantization: str | None  # e.g. "4-bit", None for plain weights
     num_layers: int
     kv_bytes_per_token: int  # over all layers; 0 for a model without attention
@@ -85,10 +83,9 @@ def read_model_info(path: Path, name: str, dtype: str | None, kv_bits: int) -> M
     _refuse_code(path, config)
     text_config = config | as_dict(config.get("text_config"))
     generation = read_optional_json(path / "generation_config.json")
-    tensors = read_weights(path)
+    read_weights(path)
     model_type = _model_type(path, config)
     facts = find_facts(open_model(path), dtype, kv_bits, CONTEXT_KEYS)
-    dtype = dtype or _checkpoint_dtype(tensors)
     return ModelInfo(
         name=name,
         path=path,
@@ -96,11 +93,11 @@ def read_model_info(path: Path, name: str, dtype: str | None, kv_bits: int) -> M
         vocab_size=facts.vocab_size,
         context_length=_context_length(path, text_config, model_type, facts),
         weight_bytes=facts.weight_bytes,
-        dtype=dtype,
+        dtype=facts.dtype,
         quantization=_quantization(config),
         num_layers=facts.num_layers,
         kv_bytes_per_token=facts.kv_bytes_per_token,
-        activation_bytes_per_token=activation_bytes_per_token(text_config, DTYPE_BYTES[dtype]),
+        activation_bytes_per_token=activation_bytes_per_token(text_config, DTYPE_BYTES[facts.dtype]),
         eos_token_ids=find_end_tokens(path, [config, text_config, generation], facts.vocab_size),
         default_sampling=_default_sampling(path, generation),
         kv_bits=kv_bits,
@@ -155,15 +152,6 @@ def _context_length(path: Path, config: dict[str, Any], model_type: str, facts: 
     ]
     # A tokenizer's length is 10^30 where it is not limited.
     return next((length for length in lengths if type(length) is int and 0 < length < 10**8), DEFAULT_CONTEXT)
-
-
-def _checkpoint_dtype(tensors: dict[str, TensorHeader]) -> str:
-    """Return the floating-point type of most bytes: in quantised weights, that of scales and norms."""
-    sizes: Counter[str] = Counter()
-    for tensor in tensors.values():
-        if tensor.dtype in DTYPES:
-            sizes[tensor.dtype] += tensor.num_bytes
-    return DTYPES[sizes.most_common(1)[0][0]] if sizes else "float16"
 
 
 def _quantization(config: dict[str, Any]) -> str | None:

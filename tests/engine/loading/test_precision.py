@@ -161,6 +161,7 @@ def test_norms_in_float32_are_not_left_to_a_kernel_of_half_precision(tmp_path: P
     loaded = load_folder(folder)
     assert types(loaded.paged.model) == types(mlx_lm.utils.load_model(folder)[0])
     assert {spec.shape.dtype for spec in loaded.paged.layers} == {mx.float32}
+    assert loaded.info.kv_type == "float32"
     fused = fuse(loaded.paged)
     assert logits_error(fused, on_host=False) <= 1
 
