@@ -30,6 +30,10 @@ ATTENTION = "scaled_dot_product_attention"
 """The function that the modules of mlx-lm's models import and call."""
 
 
+MAX_GROWTH = 8
+"""Tokens within which a state must come to its full size: LongCat's n-gram layer keeps the last tokens."""
+
+
 @dataclass(frozen=True, slots=True)
 class PagedModel:
     """An mlx-lm model that attends to paged KV, and the facts that `probe` found by running it."""
@@ -70,7 +74,10 @@ class PagedModel:
         own = [_stand_in(spec, layer) for spec, layer in zip(self.layers, layers, strict=True)]
         with self.functions:
             logits: mx.array = self.model(inputs, cache=self.structure.build(own, caches))
-        return logits, [array for cache in caches for array in cache.cache if array is not None]
+        new = [array for cache in caches for array in cache.cache if array is not None]
+        return logits, [
+            _filled(array, kept.shape) for array, kept in zip(new, self.state_arrays, strict=True)
+        ]
 
 
 def _stand_in(spec: AttentionSpec, layer: PagedLayer) -> PagedLayer:
@@ -88,6 +95,15 @@ def _state_cache(spec: StateSpec, rows: Iterator[mx.array] | None) -> Any:
     return cache
 
 
+def _filled(rows: mx.array, shape: tuple[int, ...]) -> mx.array:
+    """Return an array of a state in its full size, (rows, *shape).
+
+    A list of a sequence's last tokens is shorter while the sequence is; zeros stand for what was before.
+    """
+    missing = [(full - size, 0) for full, size in zip(shape, rows.shape[1:], strict=True)]
+    return mx.pad(rows, [(0, 0), *missing]) if any(count for count, _ in missing) else rows
+
+
 def probe(model: nn.Module, kv_bits: int) -> PagedModel:
     """Let `model` attend through PagedLayers, and run it on two tokens to learn what its layers keep.
 
@@ -102,12 +118,26 @@ def probe(model: nn.Module, kv_bits: int) -> PagedModel:
     ordinary = [cache for cache in parts if not isinstance(cache, ArraysCache)]
     probes = [LayerProbe(layer, cache, kv_bits, order) for layer, cache in enumerate(ordinary)]
     logits = model(mx.zeros((1, 2), mx.int32), cache=structure.build(probes, states))
-    layers, kept = [probe.spec() for probe in probes], [state.spec() for state in states]
-    if states:
-        model(mx.zeros((1, 1), mx.int32), cache=structure.build(probes, states))
-        if [state.spec() for state in states] != kept:
-            raise ValueError("a recurrent layer's state changes its shape or type as it goes on")
+    layers = [probe.spec() for probe in probes]
+    kept = _full_states(states, lambda: model(mx.zeros((1, 1), mx.int32), structure.build(probes, states)))
     return PagedModel(model, structure, layers, kept, logits.shape[-1])
+
+
+def _full_states(probes: list[StateProbe], run: Callable[[], object]) -> list[StateSpec]:
+    """Return what recurrent layers keep once their states have come to their full size; see MAX_GROWTH.
+
+    run: runs the model on one more token.
+    Raises ValueError.
+    """
+    kept = [state.spec() for state in probes]
+    for _ in range(MAX_GROWTH if probes else 0):
+        run()
+        before, kept = kept, [state.spec() for state in probes]
+        if kept == before:
+            return kept
+    if probes:
+        raise ValueError("a recurrent layer's state changes its shape or type as it goes on")
+    return []
 
 
 def install(model: nn.Module) -> None:

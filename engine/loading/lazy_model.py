@@ -141,18 +141,18 @@ def _check_weight_types(path: Path, model: Any) -> None:
 
 def _check_caches(model: Any) -> None:
     """Refuse a model whose caches are not all of a kind that is supported."""
-    caches = make_prompt_cache(model)
-    others = unsupported(caches)
-    if any(isinstance(cache, ArraysCache) for cache in leaves(caches)):
-        others.append("recurrent layers")
-    if others:
+    if others := unsupported(make_prompt_cache(model)):
         raise ModelError(f"this model needs {', '.join(others)}; not supported yet")
 
 
 def _check_attention(model: Any) -> None:
-    """Refuse a model that does not use mlx-lm's `scaled_dot_product_attention`, which the engine replaces."""
+    """Refuse a model that does not use mlx-lm's `scaled_dot_product_attention`, which the engine replaces.
+
+    A model whose caches are all those of recurrent layers has no attention.
+    """
     modules = {type(part).__module__ for part in model.modules()}
-    if not any(hasattr(sys.modules[name], ATTENTION) for name in modules):
+    attends = any(not isinstance(cache, ArraysCache) for cache in leaves(make_prompt_cache(model)))
+    if attends and not any(hasattr(sys.modules[name], ATTENTION) for name in modules):
         raise ModelError("this model computes attention in a way of its own; not supported yet")
 
 

@@ -48,7 +48,7 @@ def write_family(folder: Path, family: Family) -> Path:
 
 
 def settings(folder: Path) -> EngineConfig:
-    return EngineConfig(model=str(folder), kv_cache_gb=0.02)
+    return EngineConfig(model=str(folder), kv_cache_gb=0.1)
 
 
 @pytest.mark.parametrize("name", sampled(SERVED, SAMPLE))
