@@ -12,6 +12,7 @@ A state takes as much memory as the KV of some thousand tokens, so few are kept,
   age. Source: GreedyDual (Young 1994; Cao & Irani 1997), which is LRU weighted by cost.
 """
 
+import heapq
 from collections.abc import Iterator
 
 from .blocks import BLOCK_SIZE
@@ -95,20 +96,17 @@ class Checkpoints:
             self._drop(one)
         return len(outdated)
 
-    def worth_of(self, num_tokens: int) -> float:
-        """Return the worth of a state, used now, that saves `num_tokens`."""
-        return self._evicted_worth + num_tokens
-
-    def least_worth(self) -> tuple[float, Checkpoint] | None:
-        """Return the checkpoint to evict first, with its worth; None where sequences hold all of them."""
+    def first_to_evict(self, count: int) -> list[Checkpoint]:
+        """Return up to `count` checkpoints that no sequence holds, those of least worth, the least first."""
         evictable = [one for one in self._all if self._slots.ref_count(one.slot) == 1]
-        if not evictable:
-            return None
-        first = min(evictable, key=_worth)
-        return _worth(first), first
+        return heapq.nsmallest(count, evictable, key=_worth)
+
+    def is_worth_more(self, checkpoint: Checkpoint, num_tokens: int) -> bool:
+        """Whether `checkpoint` is worth more than a state, used now, that saves `num_tokens`."""
+        return _worth(checkpoint) > self._evicted_worth + num_tokens
 
     def evict(self, checkpoint: Checkpoint) -> None:
-        """Free the slot of `checkpoint`, which least_worth() has returned."""
+        """Free the slot of `checkpoint`, which no sequence holds."""
         self._evicted_worth = max(self._evicted_worth, _worth(checkpoint))
         self._drop(checkpoint)
 

@@ -10,6 +10,7 @@ tree, and states that sequences keep for the tree.
 
 import logging
 from bisect import insort
+from operator import itemgetter
 
 from ..cache.blocks import BLOCK_SIZE
 from ..cache.checkpoints import Checkpoints
@@ -28,6 +29,9 @@ MAX_PENDING = 1
 
 MAX_PROMISED = 2 + MAX_PENDING
 """Most slots that a sequence is promised."""
+
+EVICTED_SHARE = 64
+"""One in so many slots, and one more, is freed at once: it takes a look at all checkpoints."""
 
 
 class StateManager:
@@ -189,20 +193,24 @@ class StateManager:
             states.spare.append(state)
 
     def _make_room(self) -> None:
-        """Free one slot: drop what is worth least of checkpoints and states that are kept for the tree."""
-        spare = [(sequence.states, state) for sequence in self._running for state in sequence.states.spare]
-        worths = [
-            self.checkpoints.worth_of(state.num_tokens - states.last_checkpoint) for states, state in spare
+        """Free a slot at least: drop what is worth least of checkpoints and states kept for the tree."""
+        evictable = self.checkpoints.first_to_evict(1 + self.slots.num_slots // EVICTED_SHARE)
+        spare = [
+            (state.num_tokens - sequence.states.last_checkpoint, sequence, state)
+            for sequence in self._running
+            for state in sequence.states.spare
         ]
-        evictable = self.checkpoints.least_worth()
-        if evictable is not None and evictable[0] <= min(worths, default=evictable[0]):
-            self.checkpoints.evict(evictable[1])
-            self._counters.checkpoints_evicted += 1
-            logger.debug("a checkpoint of %d tokens is evicted", evictable[1].num_tokens)
-            return
-        states, state = spare[worths.index(min(worths))]
-        states.spare.remove(state)
-        self.slots.release(state.slot)
+        if spare:
+            num_saved, sequence, state = min(spare, key=itemgetter(0))
+            if not evictable or self.checkpoints.is_worth_more(evictable[0], num_saved):
+                sequence.states.spare.remove(state)
+                self.slots.release(state.slot)
+                return
+        assert evictable, "more slots are promised than there are"
+        for checkpoint in evictable:
+            self.checkpoints.evict(checkpoint)
+        self._counters.checkpoints_evicted += len(evictable)
+        logger.debug("%d checkpoints are evicted", len(evictable))
 
 
 def _num_needed(sequence: Sequence) -> int:

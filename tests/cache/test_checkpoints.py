@@ -36,10 +36,9 @@ class Cache:
         return position.node.checkpoint
 
     def evict(self) -> Checkpoint:
-        found = self.checkpoints.least_worth()
-        assert found is not None
-        self.checkpoints.evict(found[1])
-        return found[1]
+        (first,) = self.checkpoints.first_to_evict(1)
+        self.checkpoints.evict(first)
+        return first
 
 
 def test_the_deepest_checkpoint_of_a_path_is_found() -> None:
@@ -110,7 +109,7 @@ def test_what_saves_least_is_evicted_first_and_what_a_sequence_uses_never() -> N
     long, short, held = cache.put(list(range(1, 101))), cache.put([500, 501]), cache.put([600])
     cache.slots.share(held.slot)
     assert [cache.evict(), cache.evict()] == [short, long]
-    assert cache.checkpoints.least_worth() is None
+    assert cache.checkpoints.first_to_evict(1) == []
     cache.slots.release(held.slot)
     assert cache.evict() is held
 
