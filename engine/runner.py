@@ -35,6 +35,7 @@ from .attention.paged_model import PagedModel
 from .decode_graphs import DecodeGraphs
 from .forward_contexts import decode_context, slice_context
 from .logprobs import BatchLogprobs, compute_logprobs
+from .recurrent.kernel_states import KernelStates, are_moved
 from .row_selection import take_rows
 from .sampler import sample
 from .step import DecodeRow, PrefillChunk, StateSlots, StepFailed, StepPlan, StepResult
@@ -114,6 +115,8 @@ class Runner:
 
     def _new_states(self) -> ArrayStates | HostStates:
         arrays, num_slots = self._paged.state_arrays, self._capacity.num_state_slots
+        if self._kernels is not None and self._kernels.moves_states and are_moved(arrays):
+            return KernelStates(arrays, num_slots, self._kernels.launcher)
         return (ArrayStates if self._host is None else HostStates)(arrays, num_slots)
 
     def _layers(self, context: ForwardContext) -> list[PagedLayer]:

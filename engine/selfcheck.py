@@ -1,6 +1,7 @@
 """Compares paged attention with mlx-lm's own, on the user's model and device, before the model is served."""
 
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from itertools import accumulate, pairwise, product
 from typing import Any, cast
@@ -19,6 +20,7 @@ from .attention.kernels.paged_kernels import LayerPools, PagedKernels, find_kern
 from .attention.paged_layers import AttentionSpec, served_layers
 from .attention.paged_model import PagedModel
 from .attention.shared_prefixes import shared_prefixes
+from .recurrent.kernel_states import are_moved, states_agree
 from .runner import Capacity, Runner
 from .step import SlotRange
 from .trial_sequence import TrialSequence, state_slots
@@ -67,9 +69,19 @@ def usable_kernels(paged: PagedModel) -> PagedKernels | None:
         kernels = find_kernels(has_tiles=has_tiles) if paged.layers else None
         if kernels is None:
             return None
+        kernels.moves_states = _move_states(paged, kernels)
         if (not may_leave_out or _leave_out(paged, kernels)) and _work(paged, kernels):
             return kernels
     return None
+
+
+def _move_states(paged: PagedModel, kernels: PagedKernels) -> bool:
+    """Return whether the kernels move recurrent states as MLX does; warn if not."""
+    with suppress(Exception):  # all that a compiler or driver raises
+        if not are_moved(paged.state_arrays) or states_agree(paged.state_arrays, kernels.launcher):
+            return True
+    logger.warning("%s do not move recurrent states here; MLX does, and copies them", kernels.name)
+    return False
 
 
 def _leave_out(paged: PagedModel, kernels: PagedKernels) -> bool:

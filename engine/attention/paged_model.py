@@ -17,7 +17,7 @@ import mlx.nn as nn
 from mlx_lm.models.cache import ArraysCache, make_prompt_cache
 
 from ...cache.states import StateArray, StateRows, StateSpec
-from ..recurrent.pass_functions import PassFunctions
+from ..pass_functions import PassFunctions
 from .array_attention import AttentionParams
 from .cache_structure import CacheStructure, leaves
 from .latent_layer import LatentLayer

@@ -2,9 +2,9 @@
 
 import mlx.core as mx
 
+from ..pass_functions import Function
 from .delta_call import DeltaCall, delta_form
 from .delta_rule import run as run_delta
-from .pass_functions import Function
 
 MIN_TOKENS = 8
 """Tokens of a slice from which chunks are used: mlx-lm queues some ten operations for each token."""

@@ -7,8 +7,8 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
+from ..pass_functions import Function
 from .delta_rule import DeltaInputs
-from .pass_functions import Function
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import mlx.nn as nn
 
+from ..pass_functions import PassFunctions, Replacement
 from .array_forms import array_delta_form
 from .host_forms import gated_delta_form, lightning_form, state_space_form
 from .host_modules import (
@@ -19,7 +20,6 @@ from .host_modules import (
     swiglu_form,
 )
 from .host_recurrence import HostRecurrence
-from .pass_functions import PassFunctions, Replacement
 
 
 def find_functions(model: nn.Module, on_host: bool) -> PassFunctions:

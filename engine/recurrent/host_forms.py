@@ -12,10 +12,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from ..pass_functions import Function
 from .delta_call import DeltaCall, delta_form
 from .delta_rule import DeltaInputs, step
 from .host_recurrence import Floats, HostRecurrence, TokenInputs
-from .pass_functions import Function
 
 MIN_TOKENS = 4
 """Tokens of a slice from which NumPy computes it."""

@@ -10,10 +10,10 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from ..pass_functions import Function
 from .host_forms import MIN_TOKENS, softplus, to_numpy
 from .host_recurrence import Floats
 from .host_scans import linear_scan, selective_scan
-from .pass_functions import Function
 
 MIN_ELEMENTS = 4096
 """Elements from which NumPy computes an activation: it evaluates what comes before."""

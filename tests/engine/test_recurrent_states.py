@@ -22,6 +22,8 @@ from pensieve.engine.runner import Capacity, Runner
 from pensieve.engine.step import DecodeRow, PrefillChunk, SamplingParams, SlotRange, StateSlots
 
 from ..budget import sampled, trials
+from .attention.compiled import needs_compiler
+from .attention.cpp_kernels import CppKernels
 from .attention.plain_kernels import PlainKernels, PlainRunner
 from .harness import TIE
 from .recurrent_models import CONFIGS, VOCAB, recurrent_model
@@ -37,6 +39,7 @@ def faster(paged: PagedModel, on_host: bool) -> PagedModel:
 ATTENDING: dict[str, Callable[[PagedModel], Runner]] = {
     "numpy": lambda paged: Runner(faster(paged, on_host=True), CAPACITY, on_host=True),
     "mlx": lambda paged: Runner(paged, CAPACITY, on_host=False),
+    "c++": lambda paged: Runner(faster(paged, on_host=False), CAPACITY, False, CppKernels()),
     "kernels": lambda paged: PlainRunner(faster(paged, on_host=False), CAPACITY, False, PlainKernels()),
 }
 
@@ -178,9 +181,16 @@ def judge(model: Any, branch: Branch) -> tuple[int, int]:
     return sum(wrong), len(wrong)
 
 
-SAMPLE = [("qwen3_next", "numpy"), ("nemotron_h", "kernels"), ("falcon_h1", "mlx"), ("mamba", "numpy")]
+SAMPLE = [
+    ("qwen3_next", "numpy"),
+    ("qwen3_next", "c++"),
+    ("nemotron_h", "kernels"),
+    ("falcon_h1", "mlx"),
+    ("mamba", "numpy"),
+]
 
 
+@needs_compiler
 @pytest.mark.parametrize(("kind", "attending"), sampled(product(CONFIGS, ATTENDING), SAMPLE))
 def test_each_token_is_computed_from_the_state_of_its_slot(kind: str, attending: str) -> None:
     model = recurrent_model(kind)

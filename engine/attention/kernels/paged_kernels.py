@@ -75,8 +75,9 @@ class PagedKernels:
         self._language = language
         self._device = KernelDevice(language, has_wgmma, has_tiles)
         self._left_out: set[tuple[LayerShape, int]] = set()
-        self._launcher = cache(self._build)
-        self._layer_kernels = cache(partial(build_layer, self._launcher, self._device))
+        self.moves_states = True  # False where the kernels of recurrent states fail on this device
+        self.launcher = cache(self._build)
+        self._layer_kernels = cache(partial(build_layer, self.launcher, self._device))
         self._no_sinks = mx.zeros((MIN_KERNEL_ELEMENTS,))
         self._no_partials = mx.zeros((MIN_KERNEL_ELEMENTS,)), mx.zeros((MIN_KERNEL_ELEMENTS,))
 
@@ -184,7 +185,7 @@ class PagedKernels:
 
     def rotate(self, rotation: Rotation, three: THREE, positions: mx.array) -> THREE:
         """Return queries, keys and values as the model attends to them; see Rotation.apply."""
-        return rotation.apply(self._launcher(ROTATE, 0.0), three, positions)
+        return rotation.apply(self.launcher(ROTATE, 0.0), three, positions)
 
     def append(self, new: tuple[mx.array, mx.array], pools: LayerPools, slots: mx.array) -> mx.array:
         """Store a slice's keys and values in the pools, in place; return the next write fence.
@@ -193,7 +194,7 @@ class PagedKernels:
         """
         _, num_kv_heads, length, _ = new[0].shape
         given = [new[0], new[0] if pools.values_in_keys else new[1]]  # MLX would copy a part of the keys
-        next_fence: mx.array = self._launcher(APPEND, 0.0)(
+        next_fence: mx.array = self.launcher(APPEND, 0.0)(
             inputs=[*given, *pools.rows, slots, pools.write_fence],
             template=_row_template(pools, new[0].dtype),
             grid=(THREADS * length, num_kv_heads, 1),
@@ -222,7 +223,7 @@ class PagedKernels:
         length, skipped = sum(end - first for first, end in slot_ranges), slot_ranges[0][0] % BLOCK_SIZE
         extent = mx.array([length, skipped] + [0] * (MIN_KERNEL_ELEMENTS - 2))
         blocks = mx.array(make_block_table([slot_ranges]))
-        keys, values = self._launcher(GATHER, 0.0)(
+        keys, values = self.launcher(GATHER, 0.0)(
             inputs=[*pools.rows, blocks, extent, pools.write_fence],
             template=[*_row_template(pools, pools.keys.dtype), ("BLOCK", BLOCK_SIZE)],
             grid=(THREADS * length, num_kv_heads, 1),

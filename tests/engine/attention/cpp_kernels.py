@@ -44,7 +44,9 @@ class CppKernels(PagedKernels):
             outputs = [np.zeros(shape, np.float32) for shape in output_shapes]
             launch(libraries[key], kernel, arrays, outputs, (grid[0] // THREADS, grid[1]))
             for name, given, array in zip(kernel.inputs, inputs, arrays, strict=True):
-                if name in ("keys", "values") and not np.shares_memory(view := np.asarray(given), array):
+                if name in ("keys", "values", "pool") and not np.shares_memory(
+                    view := np.asarray(given), array
+                ):
                     view[:] = array
             return [mx.array(output) for output in outputs]
 

@@ -54,6 +54,7 @@ class PlainKernels(PagedKernels):
 
     def __init__(self) -> None:
         super().__init__("metal")
+        self.moves_states = False
 
     def decode(
         self,
