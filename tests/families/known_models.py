@@ -81,7 +81,10 @@ KNOWN_MODELS = [
     KnownModel(
         "Qwen3.6-35B-A3B", "qwen3_5_moe", "qwen3_coder", True, attention(10, 2, 256), delta_rule(30, 16, 32)
     ),
-    KnownModel("Qwen3.5, Qwen3.6 (dense)", "qwen3_5", "qwen3_coder", True),
+    KnownModel(
+        "Qwen3.5-4B, 9B", "qwen3_5", "qwen3_coder", True, attention(8, 4, 256), delta_rule(24, 16, 32)
+    ),
+    KnownModel("Qwen3.8-27B", "qwen3_5", "qwen3_coder", True, attention(16, 4, 256), delta_rule(48, 16, 48)),
     KnownModel("Qwen3-Coder-30B-A3B", "qwen3_moe", "qwen3_coder", False, attention(48, 4, 128)),
     KnownModel("Qwen3-8B", "qwen3", "json_tools", True, attention(36, 8, 128)),
     KnownModel(

@@ -22,10 +22,22 @@ from .metal_only import replace_kernels
 from .refusals import JUDGED_WHOLE, NEEDS_A_PACKAGE, REFUSALS
 from .table import FAMILIES
 
-NUM_BLOCKS = 60
+SMALL = Capacity(num_blocks=60, num_state_slots=24)
+"""The pools of plain MLX, which copies them at most writes."""
 
-SAMPLE = ["deepseek_v2", "gpt_oss", "llama", "mistral3", "qwen3_moe"]
-"""The families of `make test`: one of each kind of cache, and the most used ones."""
+SAMPLE = [
+    "falcon_h1",  # attention and a state in each layer
+    "gemma4",  # layers that share, windows, two sizes of heads
+    "glm4_moe_lite",  # latents
+    "gpt_oss",  # windows and sinks
+    "kimi_linear",  # delta rules and latents
+    "lfm2",  # convolutions
+    "llama",
+    "mamba2",  # nothing but states
+    "nemotron_h",  # layers without a cache
+    "qwen3_5_moe",  # gated delta rules
+]
+"""The families of `make test`: one of each kind of cache."""
 
 SERVED = sorted(FAMILIES.keys() - REFUSALS.keys())
 
@@ -57,10 +69,11 @@ def test_a_family_answers_as_on_mlx_lms_own_caches(tmp_path: Path, name: str) ->
     config = settings(write_family(tmp_path, FAMILIES[name]))
     planned = plan_model(tmp_path, config, max_batch=32)
     runner, served = build(planned)
-    num_slots = served.num_state_slots
-    plain = Runner(load(planned.info).paged, Capacity(NUM_BLOCKS, num_slots), on_host=False)
+    capacity = Capacity(served.num_blocks, served.num_state_slots)
+    small = SMALL if served.num_state_slots else SMALL._replace(num_state_slots=0)
+    plain = Runner(load(planned.info).paged, small, on_host=False)
     judge = Judge(mlx_lm.utils.load_model(tmp_path)[0], by_token=name not in JUDGED_WHOLE)
-    for each, num_blocks in ((runner, served.num_blocks), (plain, NUM_BLOCKS)):
+    for each, (num_blocks, num_slots) in ((runner, capacity), (plain, small)):
         machine = Machine(each, num_blocks, num_state_slots=num_slots)
         for sequence in serve(machine):
             judge.check(sequence)
