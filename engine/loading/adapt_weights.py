@@ -7,6 +7,7 @@ as it is.
 """
 
 import re
+from collections import abc
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from mlx.utils import tree_flatten
 
 from .json_files import as_dict, read_optional_json
 from .model_error import first_line
-from .packed_weights import find_group_settings, stack_experts, unpack
+from .packed_weights import EXPERTS, find_group_settings, stack_experts, unpack
 
 Weights = dict[str, mx.array]
 
@@ -29,8 +30,7 @@ OTHER_PARTS = re.compile(
 # Transformers 5 puts a wrapper's models under one more "model"; before, the text model was the first part.
 WRAPPED = "model.language_model."
 
-WEIGHT = ".weight"
-SCALES = (".weight_scale_inv", ".weight_scale")
+SCALES = ("_scale_inv", "_scale")  # behind the name of what they are for
 SCALES_OF_INPUTS = (".input_scale", ".activation_scale", ".k_scale", ".v_scale", ".output_scale")
 
 
@@ -39,7 +39,7 @@ def find_overrides(folder: Path) -> dict[str, Any]:
     settings = read_quantization(folder)
     if groups := find_group_settings(settings):
         return {"quantization_config": None, "quantization": groups}
-    return {"quantization_config": None} if _is_plain_fp8(settings) else {}
+    return {"quantization_config": None} if _is_fp8_of_others(settings) else {}
 
 
 def read_quantization(folder: Path) -> dict[str, Any]:
@@ -64,8 +64,13 @@ def explain_load(folder: Path, error: Exception) -> str:
     )
 
 
-def _is_plain_fp8(settings: dict[str, Any]) -> bool:
-    """Whether weights are fp8 with scales, by a method that mlx-lm knows for other kinds of weights only."""
+def _is_fp8(settings: dict[str, Any]) -> bool:
+    """Whether weights are fp8 with scales. (Bytes with a scale may be other things: BitNet's, NVFP4.)"""
+    return settings.get("quant_method") in ("fp8", "fbgemm_fp8") or _is_fp8_of_others(settings)
+
+
+def _is_fp8_of_others(settings: dict[str, Any]) -> bool:
+    """Whether weights are fp8 by a method that mlx-lm knows for other kinds of weights only."""
     return settings.get("format") == "float-quantized" or settings.get("quant_algo") == "FP8"
 
 
@@ -93,26 +98,30 @@ def find_classes(config: dict[str, Any], settings: dict[str, Any]) -> tuple[Any,
 def sanitize_adapted(model: Any, weights: Weights, settings: dict[str, Any]) -> Weights:
     """Name and shape `weights` as `model` has them: by the model's own code, adapted only where need be."""
     own = getattr(model, "sanitize", dict)
+    known = _parameters(model)
     try:
         result: Weights = dict(own(dict(weights)))
-        fits = not any(_is_over(model, name) for name in result.keys() - _parameters(model))
+        if not any(_is_over(model, name) for name in result.keys() - known):
+            return result
     except Exception:  # for other names or other parts than it expects
-        fits = False
-    return result if fits else stack_experts(own(adapt(model, weights, settings)))
+        weights = _without_others(model, weights)
+    adapted = _rename(known, unpack(dequantise(weights, settings), settings))
+    return _without_others(model, stack_experts(own(adapted)), known)
 
 
-def adapt(model: Any, weights: Weights, settings: dict[str, Any]) -> Weights:
-    """Leave out what is no part of a text model, undo fp8 and packing, and give the usual names."""
-    kept = {name: array for name, array in weights.items() if not _is_other(model, name)}
-    return _rename(model, unpack(dequantise(kept), settings))
+def _without_others(model: Any, weights: Weights, known: abc.Set[str] = frozenset()) -> Weights:
+    """Leave out the tensors of MTP and of towers; not before a model's own code has seen them, if it can."""
+    return {name: array for name, array in weights.items() if name in known or not _is_other(model, name)}
 
 
-def dequantise(weights: Weights) -> Weights:
+def dequantise(weights: Weights, settings: dict[str, Any]) -> Weights:
     """Multiply fp8 weights by their scales, one for a tensor, a row or a block; the result is bfloat16."""
+    if not _is_fp8(settings):
+        return weights
     result = {name: array for name, array in weights.items() if not name.endswith(SCALES_OF_INPUTS)}
     for suffix in SCALES:
         for name in [name for name in result if name.endswith(suffix)]:
-            target = name.removesuffix(suffix) + WEIGHT
+            target = name.removesuffix(suffix)
             if target in result and result[target].dtype == mx.uint8:
                 result[target] = _from_fp8(result[target], result.pop(name))
     return result
@@ -120,6 +129,8 @@ def dequantise(weights: Weights) -> Weights:
 
 def _from_fp8(weight: mx.array, scales: mx.array) -> mx.array:
     values = mx.from_fp8(weight, dtype=mx.bfloat16)
+    if scales.dtype == mx.uint8:  # powers of two, of which a byte is the exponent
+        scales = mx.power(2.0, scales.astype(mx.float32) - 127)
     if scales.size == 1:
         return (values * scales.reshape(())).astype(mx.bfloat16)
     if scales.ndim == values.ndim - 1:
@@ -140,7 +151,8 @@ def _parameters(model: Any) -> set[str]:
 
 
 def _is_over(model: Any, name: str) -> bool:
-    return _is_other(model, name) or name.endswith((*SCALES, *SCALES_OF_INPUTS, ".qweight"))
+    endings = (*SCALES, *SCALES_OF_INPUTS, ".qweight", ".weight_packed")
+    return _is_other(model, name) or name.endswith(endings) or EXPERTS.fullmatch(name) is not None
 
 
 def _is_other(model: Any, name: str) -> bool:
@@ -150,12 +162,12 @@ def _is_other(model: Any, name: str) -> bool:
     return layer is not None and int(layer[2]) >= len(model.layers)
 
 
-def _rename(model: Any, weights: Weights) -> Weights:
+def _rename(known: abc.Set[str], weights: Weights) -> Weights:
     """Give a wrapped text model the names that its class has in mlx-lm."""
-    if not any(name.startswith(WRAPPED) for name in weights):
+    is_wrapped = any(name.startswith(WRAPPED) for name in weights)
+    if not is_wrapped or any(name.startswith(WRAPPED) for name in known):
         return weights
-    is_wrapper = any(name.startswith("language_model.") for name in _parameters(model))
-    outer = "language_model." if is_wrapper else ""
+    outer = "language_model." if any(name.startswith("language_model.") for name in known) else ""
 
     def rename(name: str) -> str:
         if name.startswith(WRAPPED):

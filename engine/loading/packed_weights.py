@@ -19,7 +19,7 @@ Weights = dict[str, mx.array]
 AWQ_BITS = 4
 AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)  # places of neighbouring outputs in a word
 
-EXPERTS = re.compile(r"(.*)\.experts\.(\d+)\.(\w+)\.(scales|biases)")
+EXPERTS = re.compile(r"(.*)\.experts\.(\d+)\.(\w+)\.(weight|scales|biases)")
 
 
 def find_group_settings(settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -78,7 +78,7 @@ def _symmetric_bits(settings: dict[str, Any]) -> int | None:
 
 
 def stack_experts(weights: Weights) -> Weights:
-    """Stack the experts' scales and biases where a model's own code has stacked only their weights."""
+    """Stack the experts' matrices, or only scales and biases, where a model's own code has not done so."""
     found: dict[str, dict[int, str]] = {}
     for name in weights:
         if match := EXPERTS.fullmatch(name):

@@ -86,7 +86,8 @@ def quantise_to_fp8(kind: str, suffix: str, **settings: object) -> Change:
 
     def change(folder: Path) -> None:
         weights = load_file(folder / WEIGHTS)
-        plain, result, fp8 = dict(weights), dict(weights), set()
+        plain = {name: array for name, array in weights.items() if not name.endswith("_scale")}
+        result, fp8 = dict(weights), set()
         for name, array in weights.items():
             if not name.endswith("_proj.weight"):
                 continue

@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from pensieve.engine.loading.adapt_weights import dequantise
+from pensieve.engine.loading.adapt_weights import dequantise, sanitize_adapted
 from pensieve.engine.loading.loader import compute_dtype, load
 from pensieve.engine.loading.model_error import ModelError
 from pensieve.engine.loading.model_info import read_model_info
@@ -177,9 +177,41 @@ def test_other_quantisations_are_refused_in_one_line(tmp_path: Path, name: str) 
     assert len(str(caught.value)) < 500
 
 
-def test_blocks_at_the_end_of_a_matrix_may_be_cut() -> None:
-    scales = mx.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
-    weights = {"a.weight": mx.to_fp8(mx.ones((40, 24))), "a.weight_scale_inv": scales}
-    expected = np.array(scales).repeat(16, 0).repeat(16, 1)[:40, :24]
-    values = dequantise(weights)["a.weight"]
+FP8_SETTINGS = {"quant_method": "fp8"}
+
+
+@pytest.mark.parametrize("is_exponent", [False, True])
+def test_blocks_at_the_end_of_a_matrix_may_be_cut(is_exponent: bool) -> None:
+    exponents = np.array([[127, 128], [129, 130], [126, 125]], np.uint8)
+    powers = 2.0 ** (exponents.astype(np.float32) - 127)
+    weights = {
+        "a": mx.to_fp8(mx.ones((40, 24))),
+        "a_scale_inv": mx.array(exponents if is_exponent else powers),
+    }
+    values = dequantise(weights, FP8_SETTINGS)["a"]
+    expected = powers.repeat(16, 0).repeat(16, 1)[:40, :24]
     np.testing.assert_array_equal(np.array(values.astype(mx.float32)), expected)
+
+
+def test_bytes_with_scales_are_not_fp8_unless_the_config_says_so() -> None:
+    """BitNet's weights are bytes with a `weight_scale`, which mlx-lm reads."""
+    weights = {"a.weight": mx.zeros((4, 4), mx.uint8), "a.weight_scale": mx.ones((1,))}
+    assert dequantise(weights, {"quant_method": "bitnet"}) is weights
+
+
+def test_a_models_own_code_sees_mtp_heads_before_they_go() -> None:
+    """Some models tell by them whether a checkpoint is as its makers wrote it."""
+
+    class Model:
+        layers = ()
+
+        def parameters(self) -> dict[str, Any]:
+            return {"norm": {"weight": mx.zeros(4)}}
+
+        def sanitize(self, weights: dict[str, mx.array]) -> dict[str, mx.array]:
+            offset = float("mtp.norm.weight" in weights)
+            return {name: array + offset for name, array in weights.items()}
+
+    weights = {"norm.weight": mx.zeros(4), "mtp.norm.weight": mx.zeros(4)}
+    result = sanitize_adapted(Model(), weights, {})
+    assert {name: array.tolist() for name, array in result.items()} == {"norm.weight": [1.0] * 4}
