@@ -3,17 +3,18 @@
 A model with recurrent states can go on from a cached prefix only where the state after that prefix was kept.
 A state takes as much memory as the KV of some thousand tokens, so few are kept, in two ways:
 
-* A path keeps at most `MAX_ON_PATH` checkpoints: the first one off the grid, where sessions' common head
-  ends, the `NEWEST` at its end, where conversations go on, and some others. When one more comes, the other
-  one goes whose absence costs least: the tokens between its two neighbours, divided by its distance from the
-  path's end and multiplied by the sequences that began there. What stays grows sparser geometrically.
+* A path keeps at most `MAX_ON_PATH` checkpoints: the `NEWEST` at its end, where conversations go on, those
+  that serve the marks of the request that computes it (the end of sessions' common head, the last question),
+  and some others. When one more comes, the other one goes whose absence costs least: the tokens between its
+  two neighbours, divided by its distance from the path's end and multiplied by the sequences that began
+  there. What stays grows sparser geometrically.
 * When slots run short, the checkpoint of least worth goes: the tokens that it saves, which count less where
   conversations have passed it, plus the worth of what was evicted before its last use, so that unused ones
   age. Source: GreedyDual (Young 1994; Cao & Irani 1997), which is LRU weighted by cost.
 """
 
 import heapq
-from collections.abc import Iterator
+from collections import abc
 
 from .blocks import BLOCK_SIZE
 from .state_slots import StateAllocator
@@ -24,9 +25,6 @@ MAX_ON_PATH = 8
 
 NEWEST = 3
 """Checkpoints at a path's end that always stay: the last answer's end, its prompt's end, its question."""
-
-GRID = 4096
-"""Checkpoints that are wanted only because the one before is far away lie at multiples of so many tokens."""
 
 PASSED_SHARE = 1 / 8
 """Share of its tokens that a passed checkpoint counts: only edits and other branches begin there."""
@@ -41,7 +39,7 @@ class Checkpoints:
         self._highest: set[Checkpoint] = set()  # those without another one above
         self._evicted_worth = 0.0  # of the checkpoint evicted last
 
-    def __iter__(self) -> Iterator[Checkpoint]:
+    def __iter__(self) -> abc.Iterator[Checkpoint]:
         return iter(self._all)
 
     def __len__(self) -> int:
@@ -63,16 +61,20 @@ class Checkpoints:
         position.node.checkpoint = checkpoint
         return True
 
-    def thin(self, checkpoint: Checkpoint) -> int:
-        """Drop what the path that ends in `checkpoint` has too much. Returns how many were dropped."""
+    def thin(self, checkpoint: Checkpoint, marks: abc.Sequence[int]) -> int:
+        """Drop what the path that ends in `checkpoint` has too much. Returns how many were dropped.
+
+        marks: lengths of prefixes, in tokens; the deepest checkpoint up to each stays if possible.
+        """
         path = [checkpoint]
         while path[-1].above is not None:
             path.append(path[-1].above)
         num_dropped = max(0, len(path) - MAX_ON_PATH)
         for _ in range(num_dropped):
-            head = max((i for i, one in enumerate(path) if one.num_tokens % GRID), default=-1)
-            others = [i for i in range(NEWEST, len(path)) if i != head]
-            self._drop(path.pop(min(others, key=lambda i: _cost_of_absence(path, i))))
+            marked = {next((one for one in path if one.num_tokens <= mark), None) for mark in marks}
+            older = range(NEWEST, len(path))
+            others = [i for i in older if path[i] not in marked]
+            self._drop(path.pop(min(others or older, key=lambda i: _cost_of_absence(path, i))))
         return num_dropped
 
     def touch(self, checkpoint: Checkpoint) -> None:

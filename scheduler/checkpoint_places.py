@@ -4,10 +4,12 @@ from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from ..cache.blocks import BLOCK_SIZE
-from ..cache.checkpoints import GRID
 
 SPACING = 64
 """Fewest tokens between two checkpoints: a state takes more memory than fewer tokens are worth."""
+
+GRID = 4096
+"""Most tokens between two checkpoints while a prompt is computed; the tree thins its paths out later."""
 
 
 def checkpoint_places(marks: Iterable[int], start: int, end: int) -> list[int]:

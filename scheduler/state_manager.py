@@ -169,7 +169,9 @@ class StateManager:
         is_reply = state.purpose == "reply"
         self._counters.checkpoints_taken += self.checkpoints.put(position, state.slot, is_reply)
         assert position.node.checkpoint is not None
-        self._counters.checkpoints_thinned += self.checkpoints.thin(position.node.checkpoint)
+        self._counters.checkpoints_thinned += self.checkpoints.thin(
+            position.node.checkpoint, sequence.request.checkpoints
+        )
         sequence.states.last_checkpoint = state.num_tokens
 
     def _release_passed(self, sequence: Sequence) -> None:

@@ -2,7 +2,7 @@ import random
 from itertools import pairwise
 
 from pensieve.cache.blocks import BLOCK_SIZE, BlockAllocator
-from pensieve.cache.checkpoints import GRID, MAX_ON_PATH, NEWEST, Checkpoints
+from pensieve.cache.checkpoints import MAX_ON_PATH, NEWEST, Checkpoints
 from pensieve.cache.radix import RadixTree
 from pensieve.cache.state_slots import StateAllocator
 from pensieve.cache.tree_nodes import Checkpoint, TreePosition
@@ -70,28 +70,32 @@ def test_a_second_checkpoint_of_a_prefix_is_not_taken() -> None:
     assert cache.slots.num_free == 99
 
 
-def test_a_path_keeps_its_head_its_newest_and_a_sparse_rest() -> None:
+def test_a_path_keeps_what_serves_its_marks_its_newest_and_a_sparse_rest() -> None:
     cache, path = Cache(), list(range(1, 2000))
-    head = cache.put(path[:5])
-    for length in range(10, 1990, 15):
-        newest = cache.put(path[:length])
-        cache.checkpoints.thin(newest)
+    head, question = cache.put(path[:5]), cache.put(path[:900])
+    for length in range(915, 1990, 15):
+        marks = [5 * BLOCK_SIZE, 900 * BLOCK_SIZE + 40]
+        cache.checkpoints.thin(cache.put(path[:length]), marks)
     kept = sorted(one.num_tokens // BLOCK_SIZE for one in cache.checkpoints)
     assert len(kept) == MAX_ON_PATH
-    assert head in cache.checkpoints
-    assert kept[-NEWEST:] == [1945, 1960, 1975]
-    # Whoever branches off below the head computes at most a few times what lies behind the branch.
+    assert {head, question} <= set(cache.checkpoints)
+    assert kept[-NEWEST:] == [1950, 1965, 1980]
+
+
+def test_who_branches_off_a_thinned_path_computes_a_few_times_what_lies_behind_the_branch() -> None:
+    cache, path = Cache(), list(range(1, 2000))
+    for length in range(10, 1990, 15):
+        cache.checkpoints.thin(cache.put(path[:length]), [])
+    kept = sorted(one.num_tokens // BLOCK_SIZE for one in cache.checkpoints)
+    assert len(kept) == MAX_ON_PATH
     assert all(b - a <= 3 * (kept[-1] - b) for a, b in pairwise(kept[: 1 - NEWEST]))
 
 
-def test_a_checkpoint_of_the_grid_is_no_head() -> None:
-    cache, path = Cache(), list(range(1, 2000))
-    grid = cache.put(path[: GRID // BLOCK_SIZE])
-    head = cache.put(path[:140])
-    for length in range(200, 1990, 15):
-        cache.checkpoints.thin(cache.put(path[:length]))
-    assert head in cache.checkpoints
-    assert grid not in cache.checkpoints
+def test_more_marks_than_a_path_may_keep_do_not_lengthen_it() -> None:
+    cache, path = Cache(), list(range(1, 200))
+    for length in range(10, 190, 10):
+        cache.checkpoints.thin(cache.put(path[:length]), [i * BLOCK_SIZE for i in range(10, length, 10)])
+        assert len(cache.checkpoints) <= MAX_ON_PATH
 
 
 def test_thinning_spares_other_paths() -> None:
@@ -99,7 +103,7 @@ def test_thinning_spares_other_paths() -> None:
     cache.put(path[:10])
     branch = cache.put([*path[:15], 0])
     for length in range(20, 490, 10):
-        cache.checkpoints.thin(cache.put(path[:length]))
+        cache.checkpoints.thin(cache.put(path[:length]), [])
     assert branch in cache.checkpoints
     assert len(cache.checkpoints) == MAX_ON_PATH + 1
 
@@ -154,7 +158,7 @@ def test_every_checkpoint_knows_its_neighbours_whatever_comes_and_goes() -> None
             elif action == "evict" and known:
                 cache.evict()
             elif action == "thin" and known:
-                cache.checkpoints.thin(rng.choice(known))
+                cache.checkpoints.thin(rng.choice(known), [rng.randint(0, 200)])
             elif action == "use" and known:
                 cache.checkpoints.use(rng.choice(known))
             elif action == "shrink":

@@ -2,8 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pensieve.cache.blocks import BLOCK_SIZE
-from pensieve.cache.checkpoints import GRID
-from pensieve.scheduler.checkpoint_places import SPACING, checkpoint_places
+from pensieve.scheduler.checkpoint_places import GRID, SPACING, checkpoint_places
 
 
 def test_marks_are_rounded_down_to_blocks() -> None:

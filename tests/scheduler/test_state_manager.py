@@ -76,6 +76,23 @@ def test_a_long_conversation_keeps_eight_states_and_computes_each_turn_once(drop
     assert driver.runner.num_wrong_states == 0
 
 
+def test_a_question_after_many_tool_calls_begins_where_the_thoughts_between_are_left_out() -> None:
+    """Templates keep the thoughts of answers since the last question; the next one comes without them."""
+    driver = Driver(num_blocks=2000, lag=1, step_tokens=2048, num_state_slots=20)
+    head, question = tokens_of(1, 5000), tokens_of(2, 300)
+    tokens, plain = [*head, *question], [*head, *question]
+    for number in range(15):
+        marks = (len(head), len(head) + len(question), len(tokens))
+        sequence = driver.scheduler.add(Request([*tokens, 1], SamplingParams(), 90, checkpoints=marks))
+        driver.finish()
+        result = tokens_of(10 + number, 400)
+        tokens = [*sequence.tokens, *result]
+        plain += [*sequence.tokens[-40:], *result]
+    last = driver.scheduler.add(request([*plain, *tokens_of(3, 100)]))
+    driver.finish()
+    assert last.num_cached_tokens == 5300 // BLOCK_SIZE * BLOCK_SIZE
+
+
 @pytest.mark.parametrize("lag", [0, 1])
 def test_the_head_of_sixteen_sessions_is_computed_once_and_its_state_held_once(lag: int) -> None:
     driver = Driver(num_blocks=4000, lag=lag, max_batch=16, step_tokens=2048, num_state_slots=64)
