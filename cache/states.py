@@ -6,7 +6,7 @@ cannot be taken back by a token. A pass reads the states of some slots and keeps
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -45,41 +45,82 @@ class StateSpec:
         return [array for array in self.arrays if array is not None]
 
 
-class StatePools(Protocol):
-    """The states of all slots."""
+class Remembered(NamedTuple):
+    """States as they were kept last."""
 
-    def read(self, slots: list[int]) -> StateRows:
-        """Return the states of `slots`, a row each."""
+    slots: list[int]
+    rows: StateRows
+
+
+class StatePools:
+    """The states of all slots, and of one more that only rows without a sequence are kept in.
+
+    The states that a pass keeps are most often those that the next one reads: they are remembered as they
+    were computed, and then neither gathered from the pools nor copied.
+    """
+
+    def __init__(self, arrays: list[StateArray], num_slots: int) -> None:
+        self._arrays = arrays
+        self._spare_slot = num_slots
+        # At most one of a single row, as prompts' slices have, and one of several, as decode batches have.
+        self._latest: list[Remembered] = []
+
+    def read(self, slots: list[int], num_rows: int = 0) -> StateRows:
+        """Return the states of `slots`, a row each; rows of no meaning follow until there are `num_rows`."""
+        if not self._arrays:
+            return []
+        wanted = self._filled(slots, num_rows)
+        for known in self._latest:
+            if known.slots == wanted:
+                return known.rows
+        return self._gather(wanted)
 
     def write(self, slots: list[int], rows: StateRows) -> None:
-        """Keep the states of `rows` in `slots`."""
+        """Keep the states of the first `rows` in `slots`."""
+        if not self._arrays:
+            return
+        filled, written = self._filled(slots, len(rows[0])), set(slots)
+        # A row may be a view of all that a slice has computed, which it would keep alive.
+        pairs = zip(rows, self._arrays, strict=True)
+        rows = [mx.contiguous(row.astype(array.dtype)) for row, array in pairs]
+        self._scatter(filled, rows)
+        self._latest = [
+            known
+            for known in self._latest
+            if written.isdisjoint(known.slots) and (len(known.slots) > 1) != (len(filled) > 1)
+        ]
+        self._latest.append(Remembered(filled, rows))
+
+    def _filled(self, slots: list[int], num_rows: int) -> list[int]:
+        return slots + [self._spare_slot] * (num_rows - len(slots))
+
+    def _gather(self, slots: list[int]) -> StateRows:
+        raise NotImplementedError
+
+    def _scatter(self, slots: list[int], rows: StateRows) -> None:
+        raise NotImplementedError
 
     def arrays(self) -> list[mx.array]:
         """Return the arrays whose evaluation carries out the writes."""
+        raise NotImplementedError
 
 
-class ArrayStates:
+class ArrayStates(StatePools):
     """The pools as MLX arrays, on the device that MLX uses; lazy.
 
     A write copies the whole of a pool that an earlier pass still reads.
     """
 
     def __init__(self, arrays: list[StateArray], num_slots: int) -> None:
-        """Make pools of zeros, with one more slot for rows that only fill up a batch."""
+        super().__init__(arrays, num_slots)
         self._pools = [mx.zeros((num_slots + 1, *array.shape), array.dtype) for array in arrays]
-        self._spare_slot = num_slots
 
-    def _filled(self, slots: list[int], num_rows: int) -> list[int]:
-        return slots + [self._spare_slot] * (num_rows - len(slots))
-
-    def read(self, slots: list[int], num_rows: int = 0) -> StateRows:
-        """Return the states of `slots`, a row each; rows of no meaning follow until there are `num_rows`."""
-        index = mx.array(self._filled(slots, num_rows))
+    def _gather(self, slots: list[int]) -> StateRows:
+        index = mx.array(slots)
         return [pool[index] for pool in self._pools]
 
-    def write(self, slots: list[int], rows: StateRows) -> None:
-        """Keep the states of the first `rows` in `slots`; see StatePools."""
-        index = mx.array(self._filled(slots, len(rows[0]) if rows else 0))
+    def _scatter(self, slots: list[int], rows: StateRows) -> None:
+        index = mx.array(slots)
         for pool, row in zip(self._pools, rows, strict=True):
             pool[index] = row
 
@@ -88,31 +129,29 @@ class ArrayStates:
         return self._pools
 
 
-class HostStates:
-    """The pools as arrays of NumPy, for MLX's CPU device. Pages that were never written take no memory."""
+class HostStates(StatePools):
+    """The pools as arrays of NumPy, for MLX's CPU device; writes are carried out at once.
+
+    Pages that were never written take no memory.
+    """
 
     def __init__(self, arrays: list[StateArray], num_slots: int) -> None:
-        self._arrays = arrays
-        self._pools = [_untouched(array, num_slots) for array in arrays]
+        super().__init__(arrays, num_slots)
+        self._pools = [_untouched(array, num_slots + 1) for array in arrays]
 
-    def read(self, slots: list[int]) -> StateRows:
-        """Return the states of `slots`, a row each; see StatePools."""
-        index = slice(slots[0], slots[0] + 1) if len(slots) == 1 else slots
+    def _gather(self, slots: list[int]) -> StateRows:
+        index = slice(slots[0], slots[0] + 1) if len(slots) == 1 else slots  # a view, where there is one
         pairs = zip(self._pools, self._arrays, strict=True)
         return [mx.array(pool[index]).view(array.dtype) for pool, array in pairs]
 
-    def write(self, slots: list[int], rows: StateRows) -> None:
-        """Compute the states of `rows`, and keep them in `slots`; see StatePools."""
-        stored = [
-            row.astype(array.dtype).view(_stored(array.dtype))
-            for row, array in zip(rows, self._arrays, strict=True)
-        ]
+    def _scatter(self, slots: list[int], rows: StateRows) -> None:
+        stored = [row.view(_stored(row.dtype)) for row in rows]
         mx.eval(stored)
         for pool, row in zip(self._pools, stored, strict=True):
             pool[slots] = np.asarray(row)
 
     def arrays(self) -> list[mx.array]:
-        """Return nothing: writes are carried out at once; see StatePools."""
+        """Return nothing: there is nothing to carry out; see StatePools."""
         return []
 
 
