@@ -26,6 +26,7 @@ from pensieve.scheduler.token_stream import TokenStream
 from ..budget import sampled
 from ..models import build_random, write_model
 from .harness import Verdict
+from .recurrent_models import build_recurrent, recurrent_model
 
 
 @pytest.fixture
@@ -41,7 +42,9 @@ def shared_engine() -> Iterator[EngineProcess]:
         yield process
 
 
-def serve(engine: EngineProcess, requests: list[Request], kill_after: int | None = None) -> list[TokenStream]:
+def serve(
+    engine: EngineProcess, requests: list[Request], kill_after: int | None = None, num_state_slots: int = 0
+) -> list[TokenStream]:
     """Run requests together; kill the engine's process once so many tokens have come."""
 
     async def read(generation: TokenStream) -> None:
@@ -49,7 +52,8 @@ def serve(engine: EngineProcess, requests: list[Request], kill_after: int | None
             pass
 
     async def main() -> list[TokenStream]:
-        loop = SchedulerLoop(engine, SchedulerConfig(max_batch=4, step_tokens=64), 200, 4096)
+        config = SchedulerConfig(max_batch=4, step_tokens=64)
+        loop = SchedulerLoop(engine, config, 200, 4096, num_state_slots)
         task = asyncio.create_task(loop.run())
         generations = [loop.submit(request) for request in requests]
         readers = asyncio.gather(*map(read, generations))
@@ -94,6 +98,20 @@ def test_requests_outlive_the_process(
     generations = serve(engine, requests, kill_after=20)
     assert engine.pid != first
     assert judge(tmp_path, generations) == (60 * count, 0)
+
+
+@pytest.mark.slow
+def test_states_are_computed_anew_in_a_new_process(engine: EngineProcess) -> None:
+    """Checkpoints in the prefix tree name states that have died with the process."""
+    engine.start(build_recurrent, "lfm2", Capacity(200, 20), True)
+    first, verdict = engine.pid, Verdict()
+    requests = [Request(list(range(90)) + [i] * (20 * i + 1), SamplingParams(), 40) for i in range(4)]
+    generations = serve(engine, requests, kill_after=20, num_state_slots=20)
+    assert engine.pid != first
+    model = recurrent_model("lfm2")
+    for generation in generations:
+        verdict.judge(model, generation._sequence)
+    assert (verdict.tokens, verdict.wrong) == (160, 0)
 
 
 def test_an_engine_that_dies_while_idle_is_replaced_at_once(engine: EngineProcess, tmp_path: Path) -> None:

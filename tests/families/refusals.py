@@ -15,7 +15,6 @@ class Refusal:
     why: str
 
 
-STATES = Refusal("recurrent layers", "states are not kept yet")
 INDEX = Refusal("", "the index of its layers is not kept yet")
 
 REFUSALS = {
@@ -30,7 +29,7 @@ REFUSALS = {
     "minimax_m3_vl": INDEX,
     "olmo": Refusal("cannot be loaded", "mlx-lm ends the process unless `ai2-olmo` is installed"),
     "phi3small": Refusal("keeps no keys and values", "its attention is sparse by blocks"),
-    "plamo2": STATES,
+    "plamo2": Refusal("in a way of its own", "computes its attention by hand"),
 }
 """By the family's name; all others are served."""
 
