@@ -27,8 +27,8 @@ def describe_plan(planned: PlannedModel, max_batch: int) -> str:
         context += f" (the model's own limit is {info.context_length:,})"
     return "\n".join(
         [
-            f"model    {info.name}: {info.model_type}, {info.quantization or info.dtype}, "
-            f"{gigabytes(info.weight_bytes)}",
+            f"model    {info.name}: {info.model_type}, {info.num_layers} layers, "
+            f"{info.quantization or info.dtype}, {gigabytes(info.weight_bytes)}",
             f"device   {device}",
             f"context  {context}",
             *_describe_memory(info, memory, max_batch),

@@ -175,7 +175,7 @@ def load_model(name: str | None, shape: str | None, kv_bits: int) -> PagedModel:
         return probe(model, kv_bits)
     with tempfile.TemporaryDirectory() as folder:
         path = write_model(Path(folder) / "model") if name is None else resolve(name, print)
-        paged = load(read_model_info(path, name or "random", compute_dtype(), kv_bits)).paged
+        paged = load(read_model_info(path, name or "random", compute_dtype(), kv_bits))
         mx.eval(paged.model.parameters())
     return paged
 

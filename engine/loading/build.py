@@ -20,7 +20,7 @@ from ..selfcheck import logits_error, usable_kernels
 from ..served_model import ServedModel
 from ..warm_up import warm_up
 from .device import bound_buffer_cache, find_device
-from .loader import LoadedModel, compute_dtype, load
+from .loader import compute_dtype, load
 from .memory_plan import MemoryPlan, make_plan
 from .model_error import ModelError, first_line
 from .model_info import ModelInfo, read_model_info
@@ -50,17 +50,16 @@ def plan_model(path: Path, config: EngineConfig, max_batch: int) -> PlannedModel
 def build(planned: PlannedModel) -> tuple[Runner, ServedModel]:
     """Load a planned model, check it on this device, and allocate its KV. Raises ModelError."""
     bound_buffer_cache()
-    loaded = load(planned.info)
-    memory = planned.memory
-    runner = _build_runner(loaded, memory)
+    info, memory = planned.info, planned.memory
+    runner = _build_runner(load(info), info.name, memory)
     if memory.device.kind != "cpu":
-        warm_up(runner, loaded.info.vocab_size, _capacity(memory))
-    return runner, _describe(loaded.info, memory, runner.attention_backend)
+        warm_up(runner, info.vocab_size, _capacity(memory))
+    return runner, _describe(info, memory, runner.attention_backend)
 
 
-def _build_runner(loaded: LoadedModel, memory: MemoryPlan) -> Runner:
+def _build_runner(paged: PagedModel, name: str, memory: MemoryPlan) -> Runner:
     """Check paged attention against mlx-lm's own on this model and device, then allocate the KV pools."""
-    paged, name, on_host = loaded.paged, loaded.info.name, memory.device.kind == "cpu"
+    on_host = memory.device.kind == "cpu"
     if not on_host:
         paged = fuse(paged)
     paged = _check(paged, name, on_host)

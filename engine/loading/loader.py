@@ -4,7 +4,6 @@ Code that comes with a model is never executed: `read_model_info` has refused mo
 `trust_remote_code` stays off.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -14,14 +13,6 @@ from ..attention.paged_model import PagedModel, probe
 from .lazy_model import cast_weights, open_model
 from .model_error import ModelError, first_line
 from .model_info import ModelInfo
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """A model ready to run, and its facts."""
-
-    paged: PagedModel
-    info: ModelInfo
 
 
 def compute_dtype() -> str | None:
@@ -34,13 +25,13 @@ def compute_dtype() -> str | None:
     return "float32" if mx.default_device().type == mx.cpu else None
 
 
-def load(info: ModelInfo) -> LoadedModel:
+def load(info: ModelInfo) -> PagedModel:
     """Load and check the weights that `info` describes. Raises ModelError, one line."""
     model = open_model(info.path)
     if dtype := compute_dtype():
         cast_weights(model, dtype)
     _check_finite(info, model)
-    return LoadedModel(probe(model, info.kv_bits), info)
+    return probe(model, info.kv_bits)
 
 
 def _check_finite(info: ModelInfo, model: Any) -> None:

@@ -71,7 +71,7 @@ def test_a_family_answers_as_on_mlx_lms_own_caches(tmp_path: Path, name: str) ->
     runner, served = build(planned)
     capacity = Capacity(served.num_blocks, served.num_state_slots)
     small = SMALL if served.num_state_slots else SMALL._replace(num_state_slots=0)
-    plain = Runner(load(planned.info).paged, small, on_host=False)
+    plain = Runner(load(planned.info), small, on_host=False)
     judge = Judge(mlx_lm.utils.load_model(tmp_path)[0], by_token=name not in JUDGED_WHOLE)
     for each, (num_blocks, num_slots) in ((runner, capacity), (plain, small)):
         machine = Machine(each, num_blocks, num_state_slots=num_slots)

@@ -15,7 +15,7 @@ from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.fused_model import fuse
 from pensieve.engine.loading import loader
 from pensieve.engine.loading.loader import compute_dtype, load
-from pensieve.engine.loading.model_info import read_model_info
+from pensieve.engine.loading.model_info import ModelInfo, read_model_info
 from pensieve.engine.selfcheck import logits_error
 
 from ...models import random_weights, write_json, write_model
@@ -112,8 +112,8 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader, "compute_dtype", lambda: None)
 
 
-def load_folder(folder: Path) -> Any:
-    return load(read_model_info(folder, "half", loader.compute_dtype(), 16))
+def read_info(folder: Path) -> ModelInfo:
+    return read_model_info(folder, "half", loader.compute_dtype(), 16)
 
 
 def read_arrays(folder: Path) -> dict[str, mx.array]:
@@ -139,14 +139,15 @@ def test_a_model_in_half_precision_answers_as_mlx_lms(tmp_path: Path, model_type
     The self-check saw nothing, because it compared the cast model with itself.
     """
     folder = write_half(tmp_path, model_type)
-    loaded, reference = load_folder(folder), mlx_lm.utils.load_model(folder)[0]
-    assert types(loaded.paged.model) == types(reference)
-    assert loaded.info.dtype == "bfloat16"
-    assert loaded.info.weight_bytes == sum(array.nbytes for array in read_arrays(folder).values())
+    info = read_info(folder)
+    loaded, reference = load(info), mlx_lm.utils.load_model(folder)[0]
+    assert types(loaded.model) == types(reference)
+    assert info.dtype == "bfloat16"
+    assert info.weight_bytes == sum(array.nbytes for array in read_arrays(folder).values())
     for start in range(4):
         prompt = [(start + 7919 * i) % VOCAB for i in range(30)]
-        assert answer(loaded.paged.model, prompt) == answer(reference, prompt)
-    assert logits_error(fuse(loaded.paged), on_host=False) <= 1
+        assert answer(loaded.model, prompt) == answer(reference, prompt)
+    assert logits_error(fuse(loaded), on_host=False) <= 1
 
 
 @pytest.mark.usefixtures("as_on_a_gpu")
@@ -158,17 +159,18 @@ def test_norms_in_float32_are_not_left_to_a_kernel_of_half_precision(tmp_path: P
         for name, array in read_arrays(folder).items()
     }
     mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
-    loaded = load_folder(folder)
-    assert types(loaded.paged.model) == types(mlx_lm.utils.load_model(folder)[0])
-    assert {spec.shape.dtype for spec in loaded.paged.layers} == {mx.float32}
-    assert loaded.info.kv_type == "float32"
-    fused = fuse(loaded.paged)
+    info = read_info(folder)
+    loaded = load(info)
+    assert types(loaded.model) == types(mlx_lm.utils.load_model(folder)[0])
+    assert {spec.shape.dtype for spec in loaded.layers} == {mx.float32}
+    assert info.kv_type == "float32"
+    fused = fuse(loaded)
     assert logits_error(fused, on_host=False) <= 1
 
 
 def test_every_weight_is_float32_on_mlxs_cpu_device(tmp_path: Path) -> None:
     if compute_dtype() is None:
         pytest.skip("MLX computes on a GPU here")
-    loaded = load_folder(write_half(tmp_path, "glm4_moe"))
-    assert set(types(loaded.paged.model).values()) == {mx.float32}
-    assert probe(loaded.paged.model, 16).layers == loaded.paged.layers
+    loaded = load(read_info(write_half(tmp_path, "glm4_moe")))
+    assert set(types(loaded.model).values()) == {mx.float32}
+    assert probe(loaded.model, 16).layers == loaded.layers
