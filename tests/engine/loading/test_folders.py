@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 
 from pensieve.engine.loading.adapt_weights import dequantise, sanitize_adapted
+from pensieve.engine.loading.lazy_model import open_model
 from pensieve.engine.loading.loader import compute_dtype, load
 from pensieve.engine.loading.model_error import ModelError
 from pensieve.engine.loading.model_info import read_model_info
 
+from ...families.table import FAMILIES
 from ...models import random_weights, write_model
 from .checkpoints import (
+    Array,
     Change,
     add,
     awq_parts,
@@ -35,21 +38,25 @@ EXPERTS = ["gate_proj", "up_proj", "down_proj"]
 
 
 def write_plain(folder: Path, model_type: str) -> Path:
-    """Write a small model as its makers do: in bfloat16's values, experts one by one."""
+    """Write a small model as its makers do."""
     is_moe = model_type == "qwen3_moe"
     write_model(folder, "llama" if is_moe else model_type)
     config = json.loads((folder / "config.json").read_text()) | (MOE if is_moe else {})
     config |= {"model_type": model_type, "tie_word_embeddings": "gemma" in model_type}
     (folder / "config.json").write_text(json.dumps(config))
-    weights = {}
-    for name, array in random_weights(config, 0).items():
-        if "switch_mlp" in name:
-            for number, expert in enumerate(array):
-                weights[name.replace("switch_mlp", f"experts.{number}")] = expert
-        else:
-            weights[name] = array
-    save(folder, weights)
+    save(folder, one_by_one(random_weights(config, 0)))
     return folder
+
+
+def one_by_one(weights: dict[str, Array]) -> dict[str, Array]:
+    """Name the experts one by one, as most makers do."""
+    result: dict[str, Array] = {}
+    for name, array in weights.items():
+        if "switch_mlp" in name:
+            result |= {name.replace("switch_mlp", f"experts.{number}"): a for number, a in enumerate(array)}
+        else:
+            result[name] = array
+    return result
 
 
 def logits(folder: Path) -> np.ndarray[Any, Any]:
@@ -148,6 +155,35 @@ def test_packed_weights_answer_with_the_values_that_they_hold(tmp_path: Path, na
     expected = logits(folder / "plain")
     assert np.abs(logits(folder) - expected).max() < 0.01 * np.abs(expected).max()
     assert read_model_info(folder, "tiny", None, 16).quantization
+
+
+def published(name: str, array: Array) -> tuple[str, Array]:
+    """Name and shape a tensor of mlx-lm's qwen3_5_moe as its makers do: norms are added to one."""
+    if name.endswith(("layernorm.weight", "model.norm.weight", "q_norm.weight", "k_norm.weight")):
+        array = array - 1
+    elif "conv1d.weight" in name:
+        array = np.moveaxis(array, 2, 1)
+    new = name.replace("language_model.model.", "model.language_model.").replace("language_model.lm_", "lm_")
+    return new, array
+
+
+def test_qwen_3_5_in_fp8_with_mtp_and_tower_is_read_as_published(tmp_path: Path) -> None:
+    family = FAMILIES["qwen3_5_moe"]
+    weights = random_weights(family.full_config, 0, scale=family.scale, vector_noise=0.1)
+    folder, plain = write_model(tmp_path / "published"), write_model(tmp_path / "mlx")
+    for path in (folder, plain):
+        (path / "config.json").write_text(json.dumps(family.full_config))
+    save(plain, weights)
+    save(folder, dict(published(*item) for item in one_by_one(weights).items()))
+    add(*MTP, *TOWER)(folder)
+    expected = opened_logits(plain)
+    np.testing.assert_array_equal(opened_logits(folder), expected)
+    BLOCKS(folder)
+    np.testing.assert_array_equal(opened_logits(folder), opened_logits(folder / "plain"))
+
+
+def opened_logits(folder: Path) -> Array:
+    return np.array(open_model(folder)(mx.array([[1, 5, 100, 58, 7]]))[0].astype(mx.float32))
 
 
 # Tensors in the place of a matrix, of which only names matter, by settings of the config.
