@@ -17,13 +17,14 @@ from pensieve.scheduler.token_stream import TokenStream
 from .oracle import OracleRunner, spell
 
 NUM_BLOCKS = 64
+NUM_STATE_SLOTS = 14
 
 
 class OracleEngine:
     """An OracleRunner with the asyncio interface of an engine; every step takes a turn of the event loop."""
 
     def __init__(self, lag: int, breaks: Callable[[StepPlan], bool]) -> None:
-        self.runner = OracleRunner(NUM_BLOCKS * BLOCK_SIZE, lag, breaks)
+        self.runner = OracleRunner(NUM_BLOCKS * BLOCK_SIZE, lag, breaks, NUM_STATE_SLOTS)
 
     async def step(self, plan: StepPlan) -> StepResult | None:
         await asyncio.sleep(0)
@@ -42,7 +43,7 @@ async def running(
     lag: int = 0, breaks: Callable[[StepPlan], bool] = lambda _: False, max_waiting: int = 100
 ) -> AsyncIterator[SchedulerLoop]:
     config = SchedulerConfig(max_batch=4, step_tokens=64, max_waiting=max_waiting)
-    loop = SchedulerLoop(OracleEngine(lag, breaks), config, NUM_BLOCKS, max_context=10_000)
+    loop = SchedulerLoop(OracleEngine(lag, breaks), config, NUM_BLOCKS, 10_000, NUM_STATE_SLOTS)
     task = asyncio.create_task(loop.run())
     try:
         yield loop
@@ -200,5 +201,7 @@ def test_disconnects_at_random_points_leave_nothing_behind() -> None:
             stats = loop.stats()
             assert (stats.num_running, stats.num_waiting, stats.blocks_held) == (0, 0, 0)
             assert stats.blocks_free + stats.blocks_cached == NUM_BLOCKS
+            assert (stats.states_total, stats.states_held) == (NUM_STATE_SLOTS, 0)
+            assert stats.states_free + stats.states_cached == NUM_STATE_SLOTS
 
     asyncio.run(main())
