@@ -6,10 +6,13 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
+import mlx.core as mx
 import mlx.nn as nn
 
+from ..attention.kernels.paged_kernels import find_kernels
 from ..pass_functions import PassFunctions, Replacement
 from .array_forms import array_delta_form
+from .delta_step import usable_step
 from .host_forms import gated_delta_form, lightning_form, state_space_form
 from .host_modules import (
     convolution_form,
@@ -51,7 +54,9 @@ def _find(module: ModuleType, path: str) -> list[tuple[Any, str, Any]]:
 
 def _array_forms() -> dict[str, Any]:
     """Return what takes the place of a function on a GPU: where mlx-lm would take a prompt token by token."""
-    return {"gated_delta_update": array_delta_form}
+    kernels = None if mx.metal.is_available() else find_kernels()
+    kernel = None if kernels is None else usable_step(kernels.launcher)
+    return {"gated_delta_update": partial(array_delta_form, kernel)}
 
 
 def _host_forms() -> dict[str, Any]:

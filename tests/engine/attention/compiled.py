@@ -44,7 +44,7 @@ CTYPES = {"float32": "float", "float16": "float16_t", "bfloat16": "bfloat16_t"}
 INTS = ("block_table", "splits", "tiles", "query_partials", "slots", "extent", "positions")
 FLOATS = (
     *("split_outs", "split_stats", "tile_outs", "tile_stats", "sinks", "write_fence", "next_fence"),
-    *("periods", "numbers"),
+    *("periods", "numbers", "decays", "betas", "state", "next_state"),
 )
 FIXED = dict.fromkeys(INTS, "int") | dict.fromkeys(FLOATS, "float")
 """The types of arguments that are not of the model's type."""
