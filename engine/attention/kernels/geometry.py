@@ -152,10 +152,11 @@ class TileGeometry:
     @property
     def row_tiles(self) -> int:
         """Matrices of 16 rows that a warp has."""
+        if self.language == "metal":  # whose threads have half the registers of CUDA's
+            return 1
         if self.column_warps > 1:
             return 2
-        is_many = self.is_slice and self.language != "metal"
-        return 2 if is_many and self.head.dim <= 192 and self.head.value_dim <= 128 else 1
+        return 2 if self.is_slice and self.head.dim <= 192 and self.head.value_dim <= 128 else 1
 
     @property
     def rows(self) -> int:
@@ -187,7 +188,7 @@ class TileGeometry:
     @property
     def holds_queries(self) -> bool:
         """Whether threads keep their queries in registers."""
-        return self.row_tiles == 1 or self.language == "metal"
+        return self.row_tiles == 1
 
     @property
     def keys(self) -> int:
