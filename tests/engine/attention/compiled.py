@@ -102,7 +102,7 @@ def compile_kernel(
 def compile_unaligned(kernel: Kernel, constants: dict[str, int], scale: float) -> ctypes.CDLL:
     """As `compile_kernel`, for MLX's arrays, unaligned as they are; optimised, as it is called often."""
     text = _text(constants, scale, "float32", _function(kernel, "T"), watched=False)
-    return _compile(text.replace(" alignas(sizeof(E) * N)", ""), "-O1")
+    return _compile(text.replace(" alignas(sizeof(E) * N)", ""), "-O2")
 
 
 def _text(constants: dict[str, int], scale: float, dtype: str, functions: str, watched: bool) -> str:

@@ -12,12 +12,16 @@ from pensieve.engine.attention.kernels.geometry import Geometry
 from pensieve.engine.attention.kernels.paged_kernels import LayerPools
 from pensieve.engine.attention.kernels.source import Language
 from pensieve.engine.attention.paged_layers import AttentionSpec
+from pensieve.engine.attention.paged_model import probe
+from pensieve.engine.runner import Capacity, Runner
 
-from ...budget import sampled
+from ...budget import sampled, trials
+from ...families.random_model import random_model
 from .compiled import needs_compiler
 from .cpp_kernels import CppKernels
 from .kernel_cases import Case
 from .test_kernels import SIZES, check, check_slice
+from .test_paged_kernels import judge_stems, share_early
 
 pytestmark = needs_compiler
 
@@ -128,3 +132,16 @@ def test_what_is_appended_is_gathered(shape: LayerShape) -> None:
     mx.eval(kernels.append((new[0], new[1]), LayerPools.of(pools, 0), slots))
     for joined, given in zip(kernels.read(LayerPools.of(pools, 0), ((64, 96), (0, 8))), new, strict=True):
         assert mx.array_equal(joined, given[0])
+
+
+def test_a_latent_model_is_exact_through_the_kernels_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts in slices, rows that share stretches, and their own tokens; in C++, thus without graphs."""
+    mx.disable_compile()
+    share_early(monkeypatch)
+    model = random_model("deepseek_v3")
+    runner = Runner(probe(model, 16), Capacity(400), False, CppKernels())
+    assert runner.attention_backend == "C++ kernels"
+    try:
+        assert judge_stems(model, runner, max_tokens=trials(3, 12)).wrong == 0
+    finally:
+        mx.enable_compile()
