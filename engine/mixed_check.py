@@ -34,9 +34,11 @@ be measured. On GPUs a shared pass is no compiled graph, unlike the decode rows'
 def choose_mixed_tokens(paged: PagedModel, on_host: bool) -> int:
     """Return the prompt tokens of a step up to which its slices and decode rows share a pass; 0 for never.
 
-    Recurrent layers must be told which tokens follow one another: they never share a pass.
+    Recurrent layers must be told which tokens follow one another: they never share a pass. Nor do rows that
+    are computed one at a time.
     """
-    return MAX_MIXED_TOKENS if on_host and not paged.states and can_mix(paged, on_host, None) else 0
+    is_possible = on_host and not paged.states and not paged.is_fetched
+    return MAX_MIXED_TOKENS if is_possible and can_mix(paged, on_host, None) else 0
 
 
 def can_mix(paged: PagedModel, on_host: bool, kernels: PagedKernels | None) -> bool:

@@ -9,13 +9,14 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
 from ..cache.kv import ArrayPools, HostPools
 from ..cache.states import ArrayStates, HostStates
+from .attention.fetching_layer import FetchingLayer
 from .attention.host_attention import HostAttention
 from .attention.kernels.batch_tables import BatchTables
 from .attention.kernels.paged_kernels import PagedKernels
@@ -103,6 +104,8 @@ class Runner:
     @property
     def attention_backend(self) -> str:
         """The implementation that computes attention, for people to read."""
+        if self._paged.is_fetched:
+            return "the model's own, row by row"
         if self._kernels is None:
             return "plain MLX" if self._host is None else "NumPy"
         num_layers, num_unserved = len(self._are_served), self._are_served.count(False)
@@ -119,9 +122,11 @@ class Runner:
             return KernelStates(arrays, num_slots, self._kernels.launcher)
         return (ArrayStates if self._host is None else HostStates)(arrays, num_slots)
 
-    def _layers(self, context: ForwardContext) -> list[PagedLayer]:
-        """Make the model's cache argument for a forward pass, or for a part of one."""
+    def _layers(self, context: ForwardContext) -> list[Any]:
+        """Make what stands for the model's caches in a forward pass, or in a part of one."""
         pools, specs, kernels = self._pools, self._paged.layers, self._kernels
+        if self._paged.is_fetched:
+            return [FetchingLayer(spec, context, pools) for spec in specs]
         if isinstance(pools, HostPools):
             assert self._host is not None
             return [HostLayer(spec, context, pools, self._host) for spec in specs]
@@ -225,7 +230,9 @@ class Runner:
         return take_rows(mx.concatenate(parts), places)
 
     def _pass_logits(self, rows: list[DecodeRow]) -> mx.array:
-        """Do what `logits` does, in one pass."""
+        """Do what `logits` does, in one pass, or in one for each row where the model gets its KV itself."""
+        if self._paged.is_fetched and len(rows) > 1:
+            return mx.concatenate([self._pass_logits([row]) for row in rows])
         tokens = self._input_tokens(rows)
         if self._graphs is None:
             slots = [row.state for row in rows if row.state is not None]
@@ -234,7 +241,7 @@ class Runner:
         assert isinstance(self._states, ArrayStates)
         return self._graphs.logits(tokens, rows, self._pools, self._states)
 
-    def _run(self, inputs: mx.array, layers: list[PagedLayer], slots: list[StateSlots]) -> mx.array:
+    def _run(self, inputs: mx.array, layers: list[Any], slots: list[StateSlots]) -> mx.array:
         """Run the model from the states of `slots` to new ones; return its logits, see PagedModel.run."""
         before = [slot.before for slot in slots if slot.before is not None]
         logits, states = self._paged.run(inputs, layers, self._states.read(before) if before else None)

@@ -264,12 +264,12 @@ class _QuantisingCache:
         return getattr(self._cache, name)
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> Any:
-        if not self._shape.values_in_keys:
-            return self._cache.update_and_fetch(self._restored(keys), self._restored(values))
-        # A row of latent attention is quantised as a whole; mlx-lm's cache keeps its two parts.
-        row = self._restored(mx.concatenate([keys, values], axis=-1))
         rank = keys.shape[-1]
-        return self._cache.update_and_fetch(row[..., :rank], row[..., rank:])
+        if rank < self._shape.key_dim:  # a row of latent attention, quantised as a whole
+            row = self._restored(mx.concatenate([keys, values], axis=-1))
+            return self._cache.update_and_fetch(row[..., :rank], row[..., rank:])
+        own_values = self._restored(values) if values.size else values  # an index may have none
+        return self._cache.update_and_fetch(self._restored(keys), own_values)
 
     def _restored(self, elements: mx.array) -> mx.array:
         packing = self._shape.packing(elements.shape[-1])
@@ -300,4 +300,5 @@ def largest_distance(a: mx.array, b: mx.array) -> float:
 def _distances(a: mx.array, b: mx.array) -> Any:
     """Return the distances of vectors along the last axis, relative to the size of the vectors in `b`."""
     x, y = np.array(a.astype(mx.float32)), np.array(b.astype(mx.float32))
-    return np.linalg.norm(x - y, axis=-1) / np.linalg.norm(y, axis=-1)
+    with np.errstate(invalid="ignore"):  # of infinities; the distance is then no number
+        return np.linalg.norm(x - y, axis=-1) / np.linalg.norm(y, axis=-1)

@@ -76,10 +76,8 @@ def unsupported(caches: Any) -> list[str]:
 
 
 def _unsupported(cache: Any) -> str:
-    if type(cache) in (KVCache, ArraysCache):
+    if type(cache) in (KVCache, ArraysCache, ChunkedKVCache):
         return ""
     if type(cache) is RotatingKVCache:
         return "a window that keeps the first tokens for ever (RotatingKVCache)" if cache.keep else ""
-    if isinstance(cache, ChunkedKVCache):
-        return "attention within chunks of the context (ChunkedKVCache)"
     return f"a cache of the model's own kind ({type(cache).__name__})"

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
-from mlx_lm.models.cache import ArraysCache, RotatingKVCache
+from mlx_lm.models.cache import ArraysCache, ChunkedKVCache, RotatingKVCache
 
 from ...cache.kv import LayerShape
 from ...cache.states import StateArray, StateSpec
@@ -27,7 +27,9 @@ class LayerProbe:
     offset = 0
 
     def __init__(self, layer: int, model_cache: Any, kv_bits: int, order: KeepOrder) -> None:
-        """model_cache: the cache that the model itself would use."""
+        """model_cache: the cache that the model itself would use. Raises ValueError for one of chunks."""
+        if isinstance(model_cache, ChunkedKVCache):
+            raise ValueError("attention within chunks of the context")
         self._layer = layer
         self._kv_bits = kv_bits
         self._order = order

@@ -29,6 +29,7 @@ class AttentionSpec:
     scale: float
     window: int | None  # tokens that a query sees, itself included; None for all
     has_sinks: bool
+    chunk: int | None = None  # tokens before a pass that a layer which attends in chunks still needs
     is_shared: bool = False  # whether other layers attend to these keys and values as well
     # Whether no later layer keeps anything of the tokens: of a prompt's slice the output is then not used.
     is_last: bool = field(default=False, compare=False)
@@ -124,7 +125,7 @@ class ArrayLayer(PagedLayer):
         self, queries: mx.array, keys: mx.array, values: mx.array, params: AttentionParams
     ) -> mx.array:
         """Store the new keys and values, and attend in plain MLX; see PagedLayer."""
-        self._pools.write(self._layer, self._context.slots, _by_head(keys), _by_head(values))
+        self._pools.write(self._layer, self._context.slots, by_head(keys), by_head(values))
         return self.attend_again(queries, params)
 
     def attend_again(self, queries: mx.array, params: AttentionParams) -> mx.array:
@@ -273,7 +274,7 @@ class HostLayer(PagedLayer):
 
     def store(self, keys: Floats, values: Floats) -> None:
         """Store the new keys and values, (rows, kv_heads, length, dim)."""
-        self._pools.write(self._layer, self._context.slots, _by_head(keys), _by_head(values))
+        self._pools.write(self._layer, self._context.slots, by_head(keys), by_head(values))
 
     def read(self, queries: Floats, params: AttentionParams) -> Floats:
         """Attend to the rows' KV, see PagedLayer; the new KV must be stored."""
@@ -282,7 +283,7 @@ class HostLayer(PagedLayer):
         return self._attention.attend(queries, keys, values, prefixes, params)
 
 
-def _by_head(rows: Rows) -> Rows:
-    """(rows, kv_heads, length, dim) -> (kv_heads, rows * length, dim)"""
-    _, num_heads, _, dim = rows.shape
-    return rows.swapaxes(0, 1).reshape(num_heads, -1, dim)
+def by_head(rows: Rows) -> Rows:
+    """Return (rows, kv_heads, length, dim) as pools take it, (kv_heads, rows * length, dim)."""
+    num_rows, num_heads, length, dim = rows.shape
+    return rows.swapaxes(0, 1).reshape(num_heads, num_rows * length, dim)

@@ -8,7 +8,8 @@ an ArraysCache whose arrays are the states of the pass's rows, and leaves the ne
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from typing import Any
 
@@ -20,6 +21,7 @@ from ...cache.states import StateArray, StateRows, StateSpec
 from ..pass_functions import PassFunctions
 from .array_attention import AttentionParams
 from .cache_structure import CacheStructure, leaves
+from .fetching_layer import FetchingProbe
 from .latent_layer import LatentLayer
 from .layer_probe import KeepOrder, LayerProbe, StateProbe
 from .paged_layers import AttentionSpec, PagedLayer
@@ -44,6 +46,7 @@ class PagedModel:
     states: list[StateSpec]  # of the recurrent layers
     vocab_size: int  # size of the logits' last axis
     deferral: Deferral = field(default_factory=Deferral)  # of norms and rotations, see `defer_rotations`
+    is_fetched: bool = False  # whether the layers are FetchingLayers, and rows are computed one at a time
     functions: PassFunctions = field(default_factory=PassFunctions)  # that `run` puts in place of mlx-lm's
 
     @property
@@ -108,18 +111,39 @@ def probe(model: nn.Module, kv_bits: int) -> PagedModel:
     """Let `model` attend through PagedLayers, and run it on two tokens to learn what its layers keep.
 
     Attention gives zeros in that run. Nothing is computed: MLX is lazy, and the shapes tell all.
+    A model whose attention cannot be taken over is probed by `probe_fetching`.
     kv_bits: bits in which each element of KV is kept, see EngineConfig.
-    Raises ValueError when a layer does not attend to keys and values of its own, or when a state grows.
+    Raises what the model raises; ValueError when a state grows.
     """
     install(model)
+    try:
+        return _probe(model, LayerProbe, kv_bits)
+    except Exception as error:  # whatever a model of another kind of attention meets
+        with suppress(Exception):
+            return probe_fetching(model, kv_bits)
+        raise error
+
+
+def probe_fetching(model: nn.Module, kv_bits: int) -> PagedModel:
+    """Do what `probe` does for a model that gets keys and values themselves; see FetchingLayer."""
+    return replace(_probe(model, FetchingProbe, kv_bits), is_fetched=True)
+
+
+def _probe(model: nn.Module, kind: type[LayerProbe] | type[FetchingProbe], kv_bits: int) -> PagedModel:
     caches, order = list(make_prompt_cache(model)), KeepOrder()
     structure, parts = CacheStructure(caches), list(leaves(caches))
     states = [StateProbe(cache, order) for cache in parts if isinstance(cache, ArraysCache)]
     ordinary = [cache for cache in parts if not isinstance(cache, ArraysCache)]
-    probes = [LayerProbe(layer, cache, kv_bits, order) for layer, cache in enumerate(ordinary)]
-    logits = model(mx.zeros((1, 2), mx.int32), cache=structure.build(probes, states))
-    layers = [probe.spec() for probe in probes]
-    kept = _full_states(states, lambda: model(mx.zeros((1, 1), mx.int32), structure.build(probes, states)))
+
+    def probes() -> list[Any]:
+        return [kind(layer, cache, kv_bits, order) for layer, cache in enumerate(ordinary)]
+
+    own = probes()
+    logits = model(mx.zeros((1, 2), mx.int32), cache=structure.build(own, states))
+    layers = [probe.spec() for probe in own]
+    kept = _full_states(
+        states, lambda: model(mx.zeros((1, 1), mx.int32), cache=structure.build(probes(), states))
+    )
     return PagedModel(model, structure, layers, kept, logits.shape[-1])
 
 

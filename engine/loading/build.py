@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import SYSTEM_BLAS
-from ..attention.paged_model import PagedModel
+from ..attention.paged_model import PagedModel, probe_fetching
 from ..blas import describe_blas
 from ..config import EngineConfig
-from ..fused_model import fuse, without_rotations
+from ..fused_model import fuse, unfuse, without_rotations
 from ..mixed_check import choose_mixed_tokens
 from ..recurrent.find_functions import find_functions
 from ..runner import Capacity, Runner
@@ -26,6 +26,9 @@ from .model_error import ModelError, first_line
 from .model_info import ModelInfo, read_model_info
 
 logger = logging.getLogger(__name__)
+
+PER_ROW = "%s attends in a way of its own: answers are computed one at a time, not as a batch"
+"""The warning for a model that gets its keys and values itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +63,12 @@ def build(planned: PlannedModel) -> tuple[Runner, ServedModel]:
 def _build_runner(paged: PagedModel, name: str, memory: MemoryPlan) -> Runner:
     """Check paged attention against mlx-lm's own on this model and device, then allocate the KV pools."""
     on_host = memory.device.kind == "cpu"
-    if not on_host:
+    if not on_host and not paged.is_fetched:
         paged = fuse(paged)
-    paged = _check(paged, name, on_host)
+    paged = checked(paged, name, on_host)
+    if paged.is_fetched:
+        logger.warning(PER_ROW, name)
+        return Runner(paged, _capacity(memory), on_host)
     kernels = None if on_host else usable_kernels(paged)
     if kernels is None and not on_host:
         paged = without_rotations(paged)
@@ -70,8 +76,11 @@ def _build_runner(paged: PagedModel, name: str, memory: MemoryPlan) -> Runner:
     return Runner(paged, _capacity(memory), on_host, kernels, choose_mixed_tokens(paged, on_host))
 
 
-def _check(paged: PagedModel, name: str, on_host: bool) -> PagedModel:
-    """Return the model, with faster functions in its passes if they work. Raises ModelError."""
+def checked(paged: PagedModel, name: str, on_host: bool) -> PagedModel:
+    """Return the model as it works: with faster functions in its passes, without them, or row by row.
+
+    Raises ModelError.
+    """
     faster = replace(paged, functions=find_functions(paged.model, on_host))
     with suppress(Exception):
         if logits_error(faster, on_host) <= 1:
@@ -79,13 +88,30 @@ def _check(paged: PagedModel, name: str, on_host: bool) -> PagedModel:
     try:
         error = logits_error(paged, on_host)
     except Exception as exception:  # all that a model's own Python and MLX raise
+        if fetched := _fetched(paged, on_host):
+            return fetched
         reason = f"its layers do not work on paged KV ({first_line(exception)})"
         raise ModelError(f"{name} cannot be served: {reason}; not supported yet") from exception
     if not error <= 1:  # not >: NaN must fail
+        if fetched := _fetched(paged, on_host):
+            return fetched
         reason = "its attention, of a kind of its own, gives other answers on paged KV"
+        if paged.is_fetched:
+            reason = "it answers otherwise where a prompt is cut into slices"
         raise ModelError(f"{name} cannot be served: {reason}; not supported yet")
     logger.warning("faster recurrences and activations compute wrongly here and are not used for this model")
     return paged
+
+
+def _fetched(paged: PagedModel, on_host: bool) -> PagedModel | None:
+    """Return the model as it gets its KV itself, if that works and takes no more memory than was planned."""
+    unfuse(paged.model)
+    with suppress(Exception):
+        fetched = probe_fetching(paged.model, paged.layers[0].shape.kv_bits)
+        is_planned = fetched.kv_bytes_per_token <= paged.kv_bytes_per_token
+        if is_planned and logits_error(fetched, on_host) <= 1:
+            return fetched
+    return None
 
 
 def _capacity(memory: MemoryPlan) -> Capacity:

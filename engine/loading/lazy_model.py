@@ -6,7 +6,6 @@ only their headers. Everything here runs in the engine's process.
 
 import contextlib
 import io
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -16,11 +15,11 @@ from typing import Any
 import mlx.core as mx
 import mlx_lm.utils
 from mlx.utils import tree_flatten, tree_map
-from mlx_lm.models.cache import ArraysCache, make_prompt_cache
+from mlx_lm.models.cache import make_prompt_cache
 
 from ...cache.packing import UNQUANTISED
-from ..attention.cache_structure import leaves, unsupported
-from ..attention.paged_model import ATTENTION, probe
+from ..attention.cache_structure import unsupported
+from ..attention.paged_model import probe
 from .adapt_weights import explain_load, find_classes, find_overrides, read_quantization
 from .model_error import ModelError, first_line
 
@@ -46,7 +45,6 @@ def open_model(path: Path) -> Any:
     model = _load_model(path)
     _check_weight_types(path, model)
     _check_caches(model)
-    _check_attention(model)
     return model
 
 
@@ -143,17 +141,6 @@ def _check_caches(model: Any) -> None:
     """Refuse a model whose caches are not all of a kind that is supported."""
     if others := unsupported(make_prompt_cache(model)):
         raise ModelError(f"this model needs {', '.join(others)}; not supported yet")
-
-
-def _check_attention(model: Any) -> None:
-    """Refuse a model that does not use mlx-lm's `scaled_dot_product_attention`, which the engine replaces.
-
-    A model whose caches are all those of recurrent layers has no attention.
-    """
-    modules = {type(part).__module__ for part in model.modules()}
-    attends = any(not isinstance(cache, ArraysCache) for cache in leaves(make_prompt_cache(model)))
-    if attends and not any(hasattr(sys.modules[name], ATTENTION) for name in modules):
-        raise ModelError("this model computes attention in a way of its own; not supported yet")
 
 
 def _main_type(arrays: list[tuple[str, mx.array]]) -> mx.Dtype:

@@ -8,7 +8,7 @@ import mlx_lm.utils
 import pytest
 
 from pensieve.engine.config import EngineConfig
-from pensieve.engine.loading.build import build, plan_model
+from pensieve.engine.loading.build import build, checked, plan_model
 from pensieve.engine.loading.loader import load
 from pensieve.engine.loading.model_error import ModelError
 from pensieve.engine.runner import Capacity, Runner
@@ -71,7 +71,7 @@ def test_a_family_answers_as_on_mlx_lms_own_caches(tmp_path: Path, name: str) ->
     runner, served = build(planned)
     capacity = Capacity(served.num_blocks, served.num_state_slots)
     small = SMALL if served.num_state_slots else SMALL._replace(num_state_slots=0)
-    plain = Runner(load(planned.info), small, on_host=False)
+    plain = Runner(checked(load(planned.info), name, on_host=False), small, on_host=False)
     judge = Judge(mlx_lm.utils.load_model(tmp_path)[0], by_token=name not in JUDGED_WHOLE)
     for each, (num_blocks, num_slots) in ((runner, capacity), (plain, small)):
         machine = Machine(each, num_blocks, num_state_slots=num_slots)

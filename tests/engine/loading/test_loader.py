@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 import pytest
-from mlx_lm.models.cache import ChunkedKVCache, KVCache, RotatingKVCache
+from mlx_lm.models.cache import ConcatenateKVCache, KVCache, RotatingKVCache
 from safetensors.numpy import load_file, save_file
 
 from pensieve.engine.loading import lazy_model
@@ -152,11 +152,9 @@ def test_models_with_windows_load(tmp_path: Path, model_type: str) -> None:
 
 def test_another_kind_of_cache_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also one that rotates, but for its first tokens, which it keeps for ever."""
-    caches = [KVCache(), ChunkedKVCache(64), RotatingKVCache(64, keep=4)]
+    caches = [KVCache(), ConcatenateKVCache(), RotatingKVCache(64, keep=4)]
     monkeypatch.setattr(lazy_model, "make_prompt_cache", lambda _: caches)
-    message = (
-        r"needs a window that keeps .* \(RotatingKVCache\), attention within chunks .* \(ChunkedKVCache\)"
-    )
+    message = r"own kind \(ConcatenateKVCache\), a window that keeps .* \(RotatingKVCache\)"
     with pytest.raises(ModelError, match=message):
         open_model(folder)
 
@@ -166,12 +164,6 @@ def test_layers_that_share_their_kv_take_no_memory(tmp_path: Path) -> None:
     whole = open_model(tmp_path).kv_bytes_per_token
     edit(tmp_path / "config.json", num_kv_shared_layers=1, use_double_wide_mlp=False)
     assert open_model(tmp_path).kv_bytes_per_token < whole
-
-
-def test_attention_of_a_models_own_is_refused(tmp_path: Path) -> None:
-    """gemma2 caps its scores, and so never calls the function that paged attention takes the place of."""
-    with pytest.raises(ModelError, match="attention in a way of its own"):
-        open_model(write_model(tmp_path, "gemma2"))
 
 
 AUTO_MAP = {
