@@ -31,33 +31,29 @@ class KernelStates(ArrayStates):
         self._reader, self._writer = launcher(STATE_READ, 0.0), launcher(STATE_WRITE, 0.0)
         self._fences = [mx.zeros((MIN_KERNEL_ELEMENTS,)) for _ in arrays]
 
-    def read(self, slots: list[int], num_rows: int = 0) -> StateRows:
-        """Return the states of `slots`, a row each; rows of no meaning follow until there are `num_rows`."""
-        filled = self._filled(slots, num_rows)
-        index, rows = _index(filled), []
+    def _gather(self, slots: list[int]) -> StateRows:
+        index, rows = _index(slots), []
         for place, pool in enumerate(self._pools):
             template, groups = _division(pool)
             row, self._fences[place] = self._reader(
                 inputs=[pool, index, self._fences[place]],
                 template=template,
-                grid=(groups * THREADS, len(filled), 1),
+                grid=(groups * THREADS, len(slots), 1),
                 threadgroup=(THREADS, 1, 1),
-                output_shapes=[(len(filled), *pool.shape[1:]), (MIN_KERNEL_ELEMENTS,)],
+                output_shapes=[(len(slots), *pool.shape[1:]), (MIN_KERNEL_ELEMENTS,)],
                 output_dtypes=[pool.dtype, mx.float32],
             )
             rows.append(row)
         return rows
 
-    def write(self, slots: list[int], rows: StateRows) -> None:
-        """Keep the states of the first `rows` in `slots`; see StatePools."""
-        filled = self._filled(slots, len(rows[0]) if rows else 0)
-        index = _index(filled)
+    def _scatter(self, slots: list[int], rows: StateRows) -> None:
+        index = _index(slots)
         for place, (pool, row) in enumerate(zip(self._pools, rows, strict=True)):
             template, groups = _division(pool)
             (self._fences[place],) = self._writer(
-                inputs=[row.astype(pool.dtype), pool, index, self._fences[place]],
+                inputs=[row, pool, index, self._fences[place]],
                 template=template,
-                grid=(groups * THREADS, len(filled), 1),
+                grid=(groups * THREADS, len(slots), 1),
                 threadgroup=(THREADS, 1, 1),
                 output_shapes=[(MIN_KERNEL_ELEMENTS,)],
                 output_dtypes=[mx.float32],
