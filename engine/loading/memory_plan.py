@@ -43,7 +43,7 @@ WORKING_STATES = 2
 # tokens take beside each of them, and MIN_STATE_SHARE where they are small; never more than one for
 # MIN_TOKENS_A_STATE tokens, beside those of running sequences: they would not be used.
 TOKENS_A_STATE = 4096
-MIN_TOKENS_A_STATE = 2048
+MIN_TOKENS_A_STATE = 512
 MIN_STATE_SHARE = 0.02
 
 

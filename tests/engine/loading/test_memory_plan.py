@@ -213,9 +213,9 @@ def test_a_mac_of_32_gb_holds_qwens_mixture_and_three_sessions() -> None:
 
 def test_small_states_have_a_slot_for_every_checkpoint_that_is_of_use() -> None:
     """LFM2 keeps 0.15 MB a state: 12 tokens of KV."""
-    made = plan(HYBRIDS["LFM2-8B-A1B"], mac(MACS[1]))
+    made = plan(HYBRIDS["LFM2-8B-A1B"], mac(MACS[2]))
     assert made.num_state_slots > made.num_kv_tokens // memory_plan.MIN_TOKENS_A_STATE
-    assert made.states_bytes < 0.01 * made.kv_bytes
+    assert made.states_bytes < 0.03 * made.kv_bytes
 
 
 def test_a_model_without_attention_needs_no_kv() -> None:
