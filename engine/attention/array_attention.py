@@ -91,7 +91,7 @@ def _attend_unfused(
     mask: (queries, tokens), which tokens each query sees.
     """
     _, num_heads, length, dim = queries.shape
-    k, v = keys[0], values[0]
+    k, v = keys.squeeze(0), values.squeeze(0)  # keys[0] would be a copy, which waits for nothing
     num_kv_heads, total = k.shape[:2]
     q = (queries * params.scale).reshape(num_kv_heads, -1, dim)
     scores = (q @ k.swapaxes(1, 2)).reshape(num_kv_heads, -1, length, total)

@@ -18,6 +18,7 @@ from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.runner import Capacity, Runner
 from pensieve.engine.step import DecodeRow, PrefillChunk, SamplingParams
 
+from ...families.random_model import random_model
 from ...models import write_model
 from .noted_kernels import Graph, NotedKernels
 
@@ -32,14 +33,17 @@ def uncompiled() -> Iterator[None]:
 
 @pytest.mark.usefixtures("uncompiled")
 @pytest.mark.parametrize("language", ["cpp", "metal"])
-@pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "gpt_oss"])
+@pytest.mark.parametrize("model_type", ["llama", "gemma3_text", "gpt_oss", "deepseek_v3"])
 def test_whatever_reads_a_pool_waits_for_its_last_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_type: str, language: Language
 ) -> None:
     """Slices of one token and of several, over one run and over two, then rows that share a stretch."""
     for name in ("MIN_SHARED", "MIN_SAVED"):
         monkeypatch.setattr(decode_tables, name, 32)
-    model = mlx_lm.utils.load_model(write_model(tmp_path / model_type, model_type))[0]
+    if model_type == "deepseek_v3":
+        model = random_model(model_type)
+    else:
+        model = mlx_lm.utils.load_model(write_model(tmp_path / model_type, model_type))[0]
     kernels = NotedKernels(language)
     runner = Runner(probe(model, 16), Capacity(16), on_host=False, kernels=kernels)
     pools, rows = runner._pools, []
@@ -57,5 +61,5 @@ def test_whatever_reads_a_pool_waits_for_its_last_write(
     for name, nodes in readers.items():
         hasty = [graph.primitives[node] for node in nodes if not graph.waits(node, name)]
         assert not hasty, f"of {name}, without waiting"
-        first = [node for node in graph.users[name] if graph.is_launch(node) and not graph.waits(node, name)]
+        first = {node for node in graph.users[name] if graph.is_launch(node) and not graph.waits(node, name)}
         assert len(first) == 1, "launches wait for one another"
