@@ -19,6 +19,7 @@ from .host_modules import (
     jamba_form,
     linear_scan_form,
     mamba_form,
+    rwkv_form,
     silu_form,
     swiglu_form,
 )
@@ -68,6 +69,7 @@ def _host_forms() -> dict[str, Any]:
         "recurrent_gla": partial(lightning_form, recurrence),
         "rnn_scan": linear_scan_form,
         "JambaMambaMixer.ssm_step": jamba_form,
+        "Rwkv7TimeMixing._wkv7": partial(rwkv_form, recurrence),
         "MambaBlock._process_sequence": mamba_form,
         "swiglu": swiglu_form,
     }

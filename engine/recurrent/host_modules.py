@@ -12,7 +12,8 @@ import numpy as np
 
 from ..pass_functions import Function
 from .host_forms import MIN_TOKENS, softplus, to_numpy
-from .host_recurrence import Floats
+from .host_recurrence import Floats, HostRecurrence
+from .host_rwkv import RwkvInputs, run_heads
 from .host_scans import linear_scan, selective_scan
 
 MIN_ELEMENTS = 4096
@@ -151,3 +152,30 @@ def linear_scan_form(theirs: Function) -> Function:
         return out, out[:, -1]
 
     return rnn_scan
+
+
+def rwkv_form(recurrence: HostRecurrence, theirs: Function) -> Function:
+    """Return the form of `Rwkv7TimeMixing._wkv7`."""
+
+    def wkv7(self: Any, *arrays: mx.array, **more: Any) -> Any:
+        *inputs, state = arrays
+        if inputs[0].shape[1] < MIN_TOKENS or more:
+            return theirs(self, *arrays, **more)
+        num_rows, num_tokens, num_heads, dim = inputs[0].shape
+        receptances, decays, *others = (to_numpy(array) for array in inputs)
+        after = np.zeros((num_rows, num_heads, dim, dim), np.float32)
+        if state is not None:
+            after[:] = to_numpy(state)
+        out, log_decays = np.empty_like(receptances), np.log(decays)
+        for row in range(num_rows):
+            tokens = RwkvInputs(receptances[row], log_decays[row], *(array[row] for array in others))
+
+            def run_part(first: int, end: int, row: int = row, tokens: RwkvInputs = tokens) -> None:
+                heads = slice(first, end)
+                run_heads(tokens.part(slice(None), heads), after[row, heads], out[row, :, heads])
+
+            recurrence.spread(run_part, num_heads, num_tokens * num_heads)
+        dtype = inputs[0].dtype
+        return mx.array(out).astype(dtype), mx.array(after).astype(dtype if state is None else state.dtype)
+
+    return wkv7

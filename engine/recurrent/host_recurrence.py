@@ -13,6 +13,7 @@ duality). Gated DeltaNet, Kimi Delta Attention, Mamba 2 and lightning attention 
 """
 
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -71,24 +72,28 @@ class HostRecurrence:
         Returns what the tokens read, (tokens, value_heads, value_dim).
         """
         num_tokens, num_key_heads, _ = inputs.keys.shape
-        num_value_heads = inputs.values.shape[1]
         out = np.empty(inputs.values.shape, np.float32)
-        is_small = num_tokens * num_value_heads < PARALLEL_WORK
-        parts = 1 if is_small else min(self._num_threads, num_key_heads)
-        group = num_value_heads // num_key_heads
-        cuts = [num_key_heads * part // parts for part in range(parts + 1)]
+        group = len(state) // num_key_heads
 
-        def run_part(part: int) -> None:
-            first, end = cuts[part], cuts[part + 1]
+        def run_part(first: int, end: int) -> None:
             heads = slice(first * group, end * group)
             _run(inputs.of_key_heads(first, end), state[heads], out[:, heads])
 
-        map_parts = map if parts == 1 else self._threads.map
-        deque(map_parts(run_part, range(parts)), maxlen=0)
+        self.spread(run_part, num_key_heads, num_tokens * len(state))
         return out
 
+    def spread(self, run_part: Callable[[int, int], None], num_heads: int, work: int) -> None:
+        """Call `run_part` for parts of the heads, first and end, on several threads where `work` is large.
 
-class _Triangles(NamedTuple):
+        work: tokens times value heads.
+        """
+        parts = 1 if work < PARALLEL_WORK else min(self._num_threads, num_heads)
+        cuts = [num_heads * part // parts for part in range(parts + 1)]
+        map_parts = map if parts == 1 else self._threads.map
+        deque(map_parts(run_part, cuts[:-1], cuts[1:]), maxlen=0)
+
+
+class Triangles(NamedTuple):
     """Constants of a chunk, (tokens, tokens): a row for each token, a column for those before it and
     itself."""
 
@@ -101,7 +106,8 @@ class _Triangles(NamedTuple):
 
 
 @cache
-def _triangles(length: int) -> _Triangles:
+def make_triangles(length: int) -> Triangles:
+    """Return the constants of a chunk of `length` tokens."""
     row, column = np.arange(length)[:, None], np.arange(length)[None]
     merges, size = [], BLOCK
     while size < length:
@@ -110,7 +116,7 @@ def _triangles(length: int) -> _Triangles:
         size *= 2
     masks = [row >= column, row > column, (row > column) & (row // BLOCK == column // BLOCK), *merges]
     causal, before, in_block, *rest = (mask.astype(np.float32) for mask in masks)
-    return _Triangles(causal, before, in_block, tuple(rest), np.eye(length, dtype=np.float32))
+    return Triangles(causal, before, in_block, tuple(rest), np.eye(length, dtype=np.float32))
 
 
 def _run(inputs: TokenInputs, state: Floats, out: Floats) -> None:
@@ -134,7 +140,7 @@ def _run_chunk(inputs: TokenInputs, state: Floats, out: Floats) -> None:
     """Feed one chunk of tokens to `state`, in place, and write what they read to `out`."""
     length, num_key_heads = inputs.keys.shape[:2]
     by_key_head = (num_key_heads, len(state) // num_key_heads)
-    triangles = _triangles(length)
+    triangles = make_triangles(length)
     both = np.concatenate([inputs.keys, inputs.queries]).swapaxes(0, 1)  # (key_heads, 2 length, key_dim)
     decays = (_ScalarDecays if inputs.log_decays.ndim == 2 else _VectorDecays)(inputs.log_decays, triangles)
     key_pairs, query_pairs = decays.pairs(both, by_key_head)  # (heads, length, length), decayed
@@ -143,14 +149,14 @@ def _run_chunk(inputs: TokenInputs, state: Floats, out: Floats) -> None:
     if inputs.betas is not None:
         betas = inputs.betas.T[:, :, None]
         updates = (updates - old[:, :length]) * betas
-        updates = _inverse(key_pairs * (triangles.before * betas), triangles) @ updates
+        updates = invert(key_pairs * (triangles.before * betas), triangles) @ updates
     read = (query_pairs * triangles.causal) @ updates
     read += old[:, length:]
     out[:] = read.swapaxes(0, 1)
     decays.add(updates, both[:, :length], state, by_key_head)
 
 
-def _inverse(lower: Floats, triangles: _Triangles) -> Floats:
+def invert(lower: Floats, triangles: Triangles) -> Floats:
     """Return the inverse of the identity plus `lower`, (heads, length, length), zero on and above the
     diagonal.
 
@@ -172,7 +178,7 @@ def _inverse(lower: Floats, triangles: _Triangles) -> Floats:
 class _ScalarDecays:
     """The decays of a chunk where a token decays the whole state of a head alike."""
 
-    def __init__(self, log_decays: Floats, triangles: _Triangles) -> None:
+    def __init__(self, log_decays: Floats, triangles: Triangles) -> None:
         """log_decays: (length, heads)."""
         sums = np.cumsum(log_decays.T, axis=1, dtype=np.float64)  # (heads, length), from the chunk's start
         self._since_start: Floats = np.exp(sums.astype(np.float32))[:, :, None]
@@ -217,7 +223,7 @@ class _VectorDecays:
     written out.
     """
 
-    def __init__(self, log_decays: Floats, triangles: _Triangles) -> None:
+    def __init__(self, log_decays: Floats, triangles: Triangles) -> None:
         """log_decays: (length, heads, key_dim)."""
         self._sums = np.cumsum(
             log_decays.swapaxes(0, 1), axis=1, dtype=np.float64

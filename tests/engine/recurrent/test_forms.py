@@ -1,13 +1,14 @@
 """What takes the place of mlx-lm's functions, against those functions, on random models and arrays."""
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
-from mlx_lm.models import bailing_hybrid, bailing_moe_linear, recurrent_gemma, ssm
+from mlx_lm.models import bailing_hybrid, bailing_moe_linear, recurrent_gemma, rwkv7, ssm
 from mlx_lm.models.activations import swiglu
 from mlx_lm.models.cache import make_prompt_cache
 
@@ -17,6 +18,7 @@ from pensieve.engine.recurrent.host_forms import lightning_form, state_space_for
 from pensieve.engine.recurrent.host_modules import (
     convolution_form,
     linear_scan_form,
+    rwkv_form,
     silu_form,
     swiglu_form,
 )
@@ -94,6 +96,21 @@ def test_lightning_attention_is_that_of_mlx_lm(theirs: Any) -> None:
         expected = theirs(q=q, k=k, v=v, g=slopes, scale=0.25, h=state)
         for found, right in zip(form(q=q, k=k, v=v, g=slopes, scale=0.25, h=state), expected, strict=True):
             assert distance(found, right) < ROUNDING
+
+
+@pytest.mark.parametrize("tokens", [4, 33, 150])
+def test_rwkv_7_in_chunks_is_that_of_mlx_lm(tokens: int) -> None:
+    theirs: Any = rwkv7.Rwkv7TimeMixing._wkv7
+    layer = SimpleNamespace(num_heads=3, head_dim=16)
+    r, k, v, a = (draw(seed, 2, tokens, 3, 16) for seed in range(4))
+    a = a / mx.linalg.norm(a, axis=-1, keepdims=True)
+    decays = mx.exp(-0.606531 * mx.sigmoid(4 * draw(5, 2, tokens, 3, 16)))
+    inputs = (r, decays, k, v, -a, a * mx.sigmoid(4 * draw(6, 2, tokens, 3, 16)))
+    for state in (None, draw(7, 2, 3, 16, 16)):
+        expected = theirs(layer, *inputs, state)
+        form = rwkv_form(HostRecurrence(2), theirs)
+        for found, right in zip(form(layer, *inputs, state), expected, strict=True):
+            assert distance(found, right.reshape(found.shape)) < ROUNDING
 
 
 def test_linear_scans_are_those_of_mlx_lm() -> None:
