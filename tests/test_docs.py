@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 from pensieve import __version__
+from pensieve.engine.loading.memory_plan import gigabytes
+
+from .families.known_models import HALF, KNOWN_MODELS
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,6 +38,17 @@ def test_phi_3_mini_needs_393216_bytes_a_token(docs: dict[str, Any]) -> None:
     phi_3 = docs["describe"](docs["MODELS"][0])
     assert phi_3.kv_bytes_per_token == 32 * 32 * 96 * 2 * 2 == 393_216
     assert phi_3.weight_bytes == pytest.approx(3.82e9 * 4.5 / 8, rel=0.01)
+
+
+def test_the_readmes_sizes_are_those_of_the_table_of_models() -> None:
+    """The README's are told by mlx-lm's models, docs/models.md's are worked out from published shapes."""
+    rows = {row[0]: row for line in read("README.md").splitlines() if len(row := line.split(" | ")) == 8}
+    for known in KNOWN_MODELS:
+        told = rows.get(f"| {known.name}")
+        if told is not None:
+            assert told[2] == f"{HALF * known.kv_numbers:,} B", known.name
+            assert told[3] == (gigabytes(known.state.num_bytes) if known.state else ""), known.name
+    assert len(rows.keys() & {f"| {known.name}" for known in KNOWN_MODELS}) >= 7
 
 
 @pytest.mark.parametrize(
