@@ -10,12 +10,14 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from pensieve.engine.attention.host_attention import HostAttention
 from pensieve.engine.attention.paged_model import probe
+from pensieve.engine.fused_model import fuse
 from pensieve.engine.runner import Capacity, Runner
 from pensieve.engine.trial_sequence import TrialSequence
 
 from ...budget import sampled, trials
 from ...families.random_model import random_model
 from ..harness import Machine, Verdict, grow_tree
+from .plain_kernels import PlainKernels, PlainRunner
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +70,17 @@ def test_tokens_are_those_of_one_pass_of_mlx_lm(name: str, on_host: bool) -> Non
     assert verdict.wrong == 0
     assert verdict.tokens > 15 * num_trees
     assert len(verdict.seen) > verdict.tokens / 10
+
+
+@pytest.mark.parametrize("name", sampled(["gemma3n", "gemma4"], kept=["gemma4"]))
+def test_layers_that_share_kv_are_exact_over_pools_that_kernels_write(name: str) -> None:
+    """Readers give the kernels the owner's new keys and values again, in graphs as well."""
+    model, rng, verdict = random_model(name), random.Random(3), Verdict(tie=1e-3)
+    runner = PlainRunner(fuse(probe(model, 16)), Capacity(400), False, PlainKernels())
+    machine = Machine(runner, num_blocks=400)
+    num_trees = trials(1, 3)
+    for _ in range(num_trees):
+        for sequence in grow_tree(machine, rng, 512, num_requests=4):
+            verdict.judge(model, sequence, make_prompt_cache(model))
+    assert verdict.wrong == 0
+    assert verdict.tokens > 10 * num_trees
