@@ -14,7 +14,7 @@ from pensieve.scheduler.sequence import Sequence
 from ..engine.harness import TIE, Machine
 from .family import VOCAB
 
-ANSWER = 10
+ANSWER = 8
 """Tokens of each answer."""
 
 HEAD = 70

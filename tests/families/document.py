@@ -5,7 +5,7 @@ from textwrap import fill
 
 from .family import Family, Group
 from .known_models import HALF, KNOWN_MODELS, KnownModel
-from .refusals import NEEDS_METAL, REFUSALS
+from .refusals import JUDGED_WHOLE, NEEDS_METAL, REFUSALS
 from .table import FAMILIES, GROUPS
 
 HEAD = """\
@@ -71,6 +71,8 @@ def verdict(family: Family) -> str:
     """Return whether a family's models are served, and why not."""
     if not is_served(family):
         return f"refused: {REFUSALS[family.name].why}"
+    if family.name in JUDGED_WHOLE:
+        return f"served; {JUDGED_WHOLE[family.name]}"
     return "served, on Metal only" if family.name in NEEDS_METAL else "served"
 
 
