@@ -67,13 +67,15 @@ GROUPS = [
         "An index beside the rest",
         "KVCache CacheList LayerCache",
         INDEXED,
-        "Layers that choose, by an index of their own, which tokens or blocks they read.",
+        "Layers that choose, by an index of their own, which tokens or blocks they read. The rows of a batch "
+        "are computed one at a time.",
     ),
     _keeps(
         "Attention of their own",
         "KVCache RotatingKVCache ChunkedKVCache",
         OWN,
-        "Models that do not leave their attention to mlx-lm, or need more than keys and values for it.",
+        "Models that do not leave their attention to mlx-lm, or need more than keys and values for it. Most "
+        "of them are computed one row at a time (also PLaMo 2, among the state spaces).",
     ),
 ]
 
