@@ -21,7 +21,7 @@ import numpy as np
 
 from ...cache.packing import UNQUANTISED
 from ...engine.attention.paged_model import probe
-from ...engine.selfcheck import reference_caches
+from ...engine.reference_caches import reference_caches
 from ...scripts.demo_model import MODEL_FOLDER
 from ...scripts.demo_model.corpus import standard_library, text_lines
 from ...scripts.demo_model.evaluate import message

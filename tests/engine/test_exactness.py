@@ -15,7 +15,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 import pensieve.engine.demo
 from pensieve.engine.attention.paged_model import probe
-from pensieve.engine.selfcheck import reference_caches
+from pensieve.engine.reference_caches import reference_caches
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.config import SchedulerConfig
 

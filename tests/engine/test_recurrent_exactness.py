@@ -14,8 +14,8 @@ import pytest
 from mlx_lm.models.cache import make_prompt_cache
 
 from pensieve.engine.attention.paged_model import probe
+from pensieve.engine.reference_caches import reference_caches
 from pensieve.engine.runner import Capacity, Runner, Sampled
-from pensieve.engine.selfcheck import reference_caches
 from pensieve.engine.step import StepPlan
 from pensieve.scheduler.sequence import Sequence
 

@@ -8,7 +8,8 @@ import pytest
 
 from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.mixed_check import can_mix
-from pensieve.engine.selfcheck import logits_error, reference_caches
+from pensieve.engine.reference_caches import reference_caches
+from pensieve.engine.selfcheck import logits_error
 
 from ...budget import sampled, trials
 from ...families.family import HEADS, LATENT, LAYERS
