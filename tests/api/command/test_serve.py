@@ -29,7 +29,7 @@ from pensieve.api.config import ServerConfig
 from pensieve.engine.config import EngineConfig
 from pensieve.engine.loading.model_error import ModelError
 
-from ...engine.broken_models import WEIGHTS
+from ...engine.broken_models import WEIGHTS, edit
 from ...fake_hub import REPO, FakeHub, serve_hub, use_hub
 from ...models import write_model
 
@@ -176,8 +176,10 @@ def test_the_plan_is_told_once_and_before_the_download(
 
 def test_a_model_that_cannot_be_served_is_not_downloaded(hub: FakeHub, tmp_path: Path) -> None:
     """The refusal came after a download of 45 GB."""
-    settings = offer(hub, write_model(tmp_path / "model", "gemma2"))
-    with pytest.raises(ModelError, match=r"^this model computes attention in a way of its own"):
+    folder = write_model(tmp_path / "model")
+    edit(folder / "config.json", model_type="nosuch")
+    settings = offer(hub, folder)
+    with pytest.raises(ModelError, match=r"^someone/tiny cannot be loaded: Model type nosuch not supported"):
         find_model(ENGINE, settings, max_batch=32)
     assert hub.sent[WEIGHTS] == 100_000
 

@@ -63,8 +63,9 @@ def test_a_long_header_is_fetched_whole(
 
 
 def test_what_cannot_be_served_is_not_downloaded(judged: Judged, hub: FakeHub, tmp_path: Path) -> None:
-    folder = write_model(tmp_path / "model", "gemma2", vocab=20_000)
-    with pytest.raises(ModelError, match="attention in a way of its own"):
+    folder = write_model(tmp_path / "model", vocab=20_000)
+    edit(folder / "config.json", model_type="nosuch")
+    with pytest.raises(ModelError, match="Model type nosuch not supported"):
         judged(folder)
     assert hub.sent[WEIGHTS] == FIRST_BYTES < len(hub.files[WEIGHTS]) / 20
 
