@@ -183,7 +183,8 @@ def test_what_another_program_has_downloaded_is_checked(client: Client, hub: Fak
     client.run()
     (client.storage / "pensieve-checked.json").unlink()
     blob = client.weights.resolve()
-    blob.write_bytes(b"x" + blob.read_bytes()[1:])
+    data = blob.read_bytes()
+    blob.write_bytes(bytes([data[0] ^ 1]) + data[1:])
     assert f"say: {WEIGHTS} is damaged: fetching it again" in client.run().splitlines()
     assert client.weights.read_bytes() == hub.files[WEIGHTS]
 
