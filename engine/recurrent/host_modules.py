@@ -68,10 +68,10 @@ def convolution_form(theirs: Function) -> Function:
     def convolve(self: nn.Conv1d, x: mx.array) -> mx.array:
         channels, num_taps, per_group = self.weight.shape
         is_plain = per_group == 1 and self.groups == channels and self.stride == self.dilation == 1
-        if not is_plain or self.padding != 0:
+        length = x.shape[1] - num_taps + 1
+        if not is_plain or self.padding != 0 or length < MIN_TOKENS:
             result: mx.array = theirs(self, x)
             return result
-        length = x.shape[1] - num_taps + 1
         taps = self.weight[:, :, 0].T
         out = x[:, :length] * taps[0]
         for tap in range(1, num_taps):

@@ -6,7 +6,8 @@ from functools import partial
 import mlx.core as mx
 import pytest
 
-from pensieve.bench.micro.recurrent import decode, family_configs, make_model, prefill, take_turns
+from pensieve.bench.micro.recurrent import decode, make_model, prefill, take_turns
+from pensieve.bench.micro.recurrent_families import family_configs
 from pensieve.engine.recurrent.find_functions import find_functions
 
 
