@@ -41,6 +41,12 @@ USUAL_NAMES = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "p
 
 KIMI_CODE = ("tokenization_kimi.", "tokenization_moonshot.")
 
+MAX_NAMED = 100_000
+"""Tokens of a name that a folder may have; each is made, whether it is listed or not."""
+
+MAX_WORD_BYTES = 10_000
+"""Bytes of a token: every way to make it of two others is tried."""
+
 Ranks = dict[bytes, int]
 
 
@@ -62,9 +68,14 @@ def read_table(folder: Path) -> RankTable:
     """Read the folder's table of ranks. Raises ModelError that names the file at fault."""
     file = folder / (TEKKEN if (folder / TEKKEN).exists() else TIKTOKEN)
     try:
-        return _read_tekken(file) if file.name == TEKKEN else _read_tiktoken(file)
-    except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+        table = _read_tekken(file) if file.name == TEKKEN else _read_tiktoken(file)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError) as error:
         raise ModelError(f"{file} cannot be read: {type(error).__name__} in its table of ranks") from error
+    if not all(type(number) is int for number in (*table.ranks.values(), *table.named)):
+        raise ModelError(f"{file} cannot be read: an id of a token is no number")
+    if max(map(len, table.ranks), default=0) > MAX_WORD_BYTES:
+        raise ModelError(f"{file} cannot be read: a token of more than {MAX_WORD_BYTES:,} bytes")
+    return table
 
 
 def build_tokenizer(table: RankTable) -> Tokenizer:
@@ -132,7 +143,7 @@ def _read_tekken(file: Path) -> RankTable:
     # The file may list more byte strings than the model knows.
     words = content["vocab"][: int(config["default_vocab_size"]) - num_named]
     ranks = {base64.b64decode(entry["token_bytes"]): entry["rank"] + num_named for entry in words}
-    named = {number: _added(f"<SPECIAL_{number}>", {}) for number in range(num_named)}
+    named = {number: _added(f"<SPECIAL_{number}>", {}) for number in _numbers(0, num_named)}
     named |= {entry["rank"]: _added(entry["token_str"], {}) for entry in entries}
     return RankTable(ranks, config["pattern"], named)
 
@@ -150,9 +161,16 @@ def _read_tiktoken(file: Path) -> RankTable:
     known = {int(number): entry for number, entry in as_dict(config.get("added_tokens_decoder")).items()}
     named = {
         number: _added(f"<|reserved_token_{number}|>", as_dict(known.get(number)))
-        for number in range(len(ranks), max(known, default=-1) + 1)
+        for number in _numbers(len(ranks), max(known, default=-1) + 1)
     }
     return RankTable(ranks, KIMI_WORDS, named)
+
+
+def _numbers(start: int, end: int) -> range:
+    """Return the ids of tokens of a name. Raises ValueError for more than any tokenizer has."""
+    if end - start > MAX_NAMED:
+        raise ValueError(f"{end - start} tokens of a name")
+    return range(start, end)
 
 
 def _added(name: str, entry: dict[str, Any]) -> AddedToken:

@@ -204,6 +204,8 @@ def test_sentencepiece_is_served(folder: Path) -> None:
     )
 
 
+TEKKEN_CONFIG = {"pattern": r"\S+|\s+", "default_vocab_size": 300, "default_num_special_tokens": 12}
+
 REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "tiktoken of other code": (
         lambda folder: write_tiktoken(folder, "tokenization_new.NewTokenizer"),
@@ -216,6 +218,22 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "a broken tekken": (
         lambda folder: write_tekken(folder, vocab=[{}]),
         r"tekken\.json cannot be read: KeyError",
+    ),
+    "a tekken of names without end": (
+        lambda folder: write_tekken(folder, config=TEKKEN_CONFIG | {"default_num_special_tokens": 10**9}),
+        r"tekken\.json cannot be read: ValueError",
+    ),
+    "a tekken of infinite size": (
+        lambda folder: write_tekken(folder, config=TEKKEN_CONFIG | {"default_vocab_size": float("inf")}),
+        r"tekken\.json cannot be read: OverflowError",
+    ),
+    "a token without end": (
+        lambda folder: write_tekken(folder, vocab=[{"rank": 0, "token_bytes": "YWFh" * 10_000}]),
+        r"tekken\.json cannot be read: a token of more than 10,000 bytes",
+    ),
+    "an id that is no number": (
+        lambda folder: write_tekken(folder, special_tokens=[{"rank": "1", "token_str": "</s>"}]),
+        r"tekken\.json cannot be read: an id of a token is no number",
     ),
     "a class that reads no vocabulary": (
         lambda folder: write_vocabulary(folder, "LlamaTokenizer"),
