@@ -140,6 +140,8 @@ def _from_fp8(weight: mx.array, scales: mx.array) -> mx.array:
         if blocks not in (1, size):
             # The last block may be cut: blocks have a power of two of rows.
             block = 1 << (-(-size // blocks) - 1).bit_length()
+            if -(-size // block) != blocks:
+                raise ValueError(f"{blocks} blocks of scales for {size} fp8 weights")
             scales = mx.repeat(scales, block, axis)
             scales = scales[..., :size, :] if axis == -2 else scales[..., :size]
     return (values * scales).astype(mx.bfloat16)

@@ -229,6 +229,14 @@ def test_blocks_at_the_end_of_a_matrix_may_be_cut(is_exponent: bool) -> None:
     np.testing.assert_array_equal(np.array(values.astype(mx.float32)), expected)
 
 
+@pytest.mark.parametrize("blocks", [3, 5, 100])
+def test_scales_of_blocks_that_do_not_fit_are_refused(blocks: int) -> None:
+    """Scales beyond the matrix, or of blocks of another size, were cut off, and values were wrong."""
+    weights = {"a": mx.to_fp8(mx.ones((64, 64))), "a_scale_inv": mx.ones((blocks, 1))}
+    with pytest.raises(ValueError, match=f"{blocks} blocks of scales for 64 fp8 weights"):
+        dequantise(weights, FP8_SETTINGS)
+
+
 def test_bytes_with_scales_are_not_fp8_unless_the_config_says_so() -> None:
     """BitNet's weights are bytes with a `weight_scale`, which mlx-lm reads."""
     weights = {"a.weight": mx.zeros((4, 4), mx.uint8), "a.weight_scale": mx.ones((1,))}
