@@ -17,6 +17,9 @@ RECORD = "pensieve-checked.json"
 
 WEIGHTS_SUFFIX = ".safetensors"
 
+MAX_SMALL_BYTES = 200_000_000
+"""Bytes of a file without a sha256, which is fetched into memory; the hub has none of a tenth of this."""
+
 GIT_ID = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -33,7 +36,8 @@ class RemoteFile:
     def __post_init__(self) -> None:
         """Refuse what cannot be a file of a model: its name and hash become paths in the user's cache."""
         hash_is_sound = SHA256.fullmatch(self.sha256) if self.sha256 else GIT_ID.fullmatch(self.git_id)
-        if Path(self.name).name != self.name or self.size < 0 or not hash_is_sound:
+        is_too_large = not self.sha256 and self.size > MAX_SMALL_BYTES
+        if Path(self.name).name != self.name or self.size < 0 or is_too_large or not hash_is_sound:
             raise ModelError(f"the hub describes a file as none can be: {self.name!r}")
 
     @property

@@ -16,6 +16,7 @@ from huggingface_hub import constants
 from pensieve import PensieveError
 from pensieve.engine.loading.download import PARTIAL
 from pensieve.engine.loading.hub import explain, resolve
+from pensieve.engine.loading.snapshot import RemoteFile
 
 from ...fake_hub import COMMIT, REPO, FakeHub, serve_hub, use_hub
 
@@ -277,3 +278,9 @@ def test_a_hostile_hub_names_no_file_of_the_users(client: Client, hub: FakeHub, 
 
 def test_a_local_folder_is_taken_as_it_is(client: Client, tmp_path: Path) -> None:
     assert client.run(str(tmp_path)) == str(tmp_path)
+
+
+def test_a_small_file_of_a_large_size_is_no_file_of_a_model() -> None:
+    """It would be fetched into memory."""
+    with pytest.raises(PensieveError, match=r"as none can be: 'config\.json'"):
+        RemoteFile("config.json", 10**10, "0" * 40, None)
