@@ -92,6 +92,15 @@ def test_half_precision_is_computed_in_float32_on_the_cpu(folder: Path) -> None:
     assert paged.model.model.embed_tokens.weight.dtype == mx.float32
 
 
+def test_a_config_that_only_transformers_refuses_is_served(folder: Path) -> None:
+    """A size written as 1 for 1.0 is enough; the tokenizer needs nothing of the config but the type."""
+    edit(folder / "config.json", attention_dropout="none", rms_norm_eps=1)
+    info = open_model(folder)
+    tokenizer = load_tokenizer(info)
+    assert tokenizer.chat_template
+    assert tokenizer.eos_token_ids == info.eos_token_ids
+
+
 def test_a_quantised_model_is_described(folder: Path) -> None:
     edit(folder / "config.json", quantization={"bits": 4, "group_size": 64})
     assert read_info(folder).quantization == "4-bit"
