@@ -102,7 +102,7 @@ def _number(text: str) -> int | None:
 def read_chat_template(path: Path, tokenizer_config: dict[str, Any]) -> str:
     """Return the text of the folder's chat template, from the first of three files; empty without one."""
     file = path / "chat_template.jinja"
-    if file.exists():
+    if file.is_file():
         return file.read_text(encoding="utf-8", errors="replace")
     return str(tokenizer_config.get("chat_template") or read_processor_template(path) or "")
 

@@ -33,6 +33,9 @@ CONTEXT_KEYS = (
 )
 DEFAULT_CONTEXT = 4096
 
+MAX_LAYERS = 10_000
+"""Far more layers than any model has: mlx-lm makes as many as a config names, before it sees a weight."""
+
 KNOWN_CONTEXTS = {"gemma3": 131_072}
 """Context lengths, by model_type, that neither config nor mlx-lm states: the default of Google's own code."""
 
@@ -85,6 +88,7 @@ def read_model_info(path: Path, name: str, dtype: str | None, kv_bits: int) -> M
     generation = read_optional_json(path / "generation_config.json")
     read_weights(path)
     model_type = _model_type(path, config)
+    _refuse_layers(path, text_config)
     facts = find_facts(open_model(path), dtype, kv_bits, CONTEXT_KEYS)
     return ModelInfo(
         name=name,
@@ -133,6 +137,13 @@ def _refuse_code(path: Path, config: dict[str, Any]) -> None:
         raise ModelError(f"{path / 'config.json'} asks to run code of the model ({code!r}): never done")
 
 
+def _refuse_layers(path: Path, config: dict[str, Any]) -> None:
+    """Refuse numbers of layers with which making the model would not end, or would fill the memory."""
+    for key, value in config.items():
+        if "layer" in key and type(value) is int and value > MAX_LAYERS:
+            raise ModelError(f"{path / 'config.json'} names more layers than any model has: {key}")
+
+
 def _model_type(path: Path, config: dict[str, Any]) -> str:
     model_type = config.get("model_type")
     # mlx-lm imports a module by this name.
@@ -172,5 +183,5 @@ def _default_sampling(path: Path, generation: dict[str, Any]) -> SamplingParams:
             top_k=int(generation.get("top_k") or 0),
             min_p=float(generation.get("min_p") or 0.0),
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ModelError(f"{path / 'generation_config.json'}: {first_line(error)}") from error

@@ -24,6 +24,7 @@ ITEM_BYTES = {
 
 LENGTH_BYTES = 8  # a file begins with the length of its header
 MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
+MAX_NAME = 255  # characters of a file's name, in a message
 OTHER_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.npz", "*.gguf")
 
 
@@ -48,7 +49,7 @@ def read_weights(folder: Path) -> dict[str, TensorHeader]:
     Raises ModelError, which names the file that is missing, truncated or malformed.
     """
     _check_index(folder)
-    files = sorted(folder.glob("model*.safetensors"))
+    files = sorted(file for file in folder.glob("model*.safetensors") if not file.is_dir())
     if not files:
         found = describe_others(path.name for path in folder.iterdir())
         raise ModelError(f"no weights in {folder}: model*.safetensors is missing{found}")
@@ -135,8 +136,10 @@ def _check_index(folder: Path) -> None:
             raise ModelError(
                 f"{folder / 'model.safetensors.index.json'} names a file outside its folder: {name!r}"
             )
-        if not (folder / name).exists():
-            raise ModelError(f"{folder / name} is missing")
+        try:
+            (folder / name).stat()
+        except (OSError, ValueError):  # also for what no file can be called
+            raise ModelError(f"{folder / name[:MAX_NAME]} is missing") from None
 
 
 def _check_index_tensors(folder: Path, tensors: dict[str, TensorHeader]) -> None:

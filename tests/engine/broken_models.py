@@ -95,6 +95,22 @@ def ask_for_cold_sampling(folder: Path) -> None:
     edit(folder / "generation_config.json", do_sample=True, temperature=-1)
 
 
+def make_folder(name: str) -> Damage:
+    def damage(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).mkdir()
+
+    return damage
+
+
+def name_a_long_file(folder: Path) -> None:
+    edit(folder / "model.safetensors.index.json", weight_map={"a": "a" * 5000})
+
+
+def ask_for_endless_sampling(folder: Path) -> None:
+    edit(folder / "generation_config.json", do_sample=True, top_k=float("inf"))
+
+
 NORM, UP = "model.norm.weight", "model.layers.1.mlp.up_proj.weight"
 
 BROKEN: dict[str, tuple[Damage, str]] = {
@@ -111,6 +127,10 @@ BROKEN: dict[str, tuple[Damage, str]] = {
     "lacks a package": (config(model_type="olmo"), r"cannot be loaded: To run olmo install ai2-olmo"),
     "wrong hidden size": (config(hidden_size=32), r"cannot be loaded: .*shape"),
     "missing argument": (config(rms_norm_eps=None), r"cannot be loaded: .*rms_norm_eps"),
+    "layers without end": (
+        config(num_hidden_layers=10**9),
+        r"more layers than any model has: num_hid",
+    ),
     "own code": (config(model_file="evil.py"), r"config\.json asks to run code of the model"),
     "no weights": (remove(WEIGHTS), r"no weights in .*: model\*\.safetensors is missing"),
     "pickles": (only_pickles, r"no weights in .*found pytorch_model\.bin, a format that Pensieve does not"),
@@ -127,6 +147,8 @@ BROKEN: dict[str, tuple[Damage, str]] = {
     "missing shard": (lose_a_shard, r"model-00002-of-00002\.safetensors is missing"),
     "wrong shard": (swap_shards, r"model-00002-of-00002\.safetensors lacks the tensor"),
     "index outside": (leave_the_folder, r"index\.json names a file outside its folder: '\.\./model\.safe"),
+    "index of a long name": (name_a_long_file, r"/a{255} is missing"),
+    "a folder as weights": (make_folder(WEIGHTS), r"no weights in .*found model\.safetensors"),
     "missing tensor": (change(lambda w: w.pop(NORM)), r"cannot be loaded: .*model\.norm\.weight"),
     "wrong shape": (change(lambda w: w.update({NORM: w[NORM][:32]})), r"cannot be loaded: .*shape"),
     "integer weights": (
@@ -142,5 +164,6 @@ BROKEN: dict[str, tuple[Damage, str]] = {
         lambda folder: write_tokenizer(folder, 900, "abcdefghijklmnopqrstuvwxyz"),
         r"has 900 tokens, the model 512: they do not belong",
     ),
+    "endless sampling": (ask_for_endless_sampling, r"generation_config\.json: cannot convert float infinity"),
     "bad sampling": (ask_for_cold_sampling, r"generation_config\.json: temperature must lie between"),
 }
