@@ -32,6 +32,13 @@ def softplus(array: Floats) -> Floats:
     return result
 
 
+def sigmoid(array: Floats) -> Floats:
+    """Return 1 / (1 + e^-x)."""
+    with np.errstate(over="ignore"):  # e^-x may be infinite: the result is then 0, as it should be
+        result: Floats = np.reciprocal(1 + np.exp(-array))
+    return result
+
+
 def run_rows(recurrence: HostRecurrence, rows: list[TokenInputs], state: Floats) -> tuple[mx.array, mx.array]:
     """Feed each row's tokens to its state.
 
@@ -53,11 +60,11 @@ def gated_delta_form(recurrence: HostRecurrence, theirs: Function) -> Function:
             return None
         arrays = (call.queries, call.keys, call.values, call.times, call.bias)
         queries, keys, values, times, bias = (to_numpy(each) for each in arrays)
-        rates, betas = np.exp(to_numpy(call.log_rates)), call.beta_scale / (1 + np.exp(-to_numpy(call.betas)))
+        rates, betas = np.exp(to_numpy(call.log_rates)), call.beta_scale * sigmoid(to_numpy(call.betas))
         if call.lower_bound is None:
             log_decays = -rates * softplus(times + bias)
         else:
-            log_decays = call.lower_bound / (1 + np.exp(-rates * (times + bias)))
+            log_decays = call.lower_bound * sigmoid(rates * (times + bias))
         rows = zip(queries, keys, values, log_decays, betas, strict=True)
         return run_rows(recurrence, [TokenInputs(*row) for row in rows], to_numpy(call.state))
 

@@ -8,13 +8,13 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
-from mlx_lm.models import bailing_hybrid, bailing_moe_linear, recurrent_gemma, rwkv7, ssm
+from mlx_lm.models import bailing_hybrid, bailing_moe_linear, gated_delta, recurrent_gemma, rwkv7, ssm
 from mlx_lm.models.activations import swiglu
 from mlx_lm.models.cache import make_prompt_cache
 
 from pensieve.engine.recurrent import host_modules
 from pensieve.engine.recurrent.find_functions import find_functions
-from pensieve.engine.recurrent.host_forms import lightning_form, state_space_form
+from pensieve.engine.recurrent.host_forms import gated_delta_form, lightning_form, state_space_form
 from pensieve.engine.recurrent.host_modules import (
     convolution_form,
     linear_scan_form,
@@ -111,6 +111,18 @@ def test_rwkv_7_in_chunks_is_that_of_mlx_lm(tokens: int) -> None:
         form = rwkv_form(HostRecurrence(2), theirs)
         for found, right in zip(form(layer, *inputs, state), expected, strict=True):
             assert distance(found, right.reshape(found.shape)) < ROUNDING
+
+
+@pytest.mark.parametrize("lower_bound", [None, -5.0])
+def test_gates_that_are_shut_wide_are_those_of_mlx_lm(lower_bound: float | None) -> None:
+    """Their e^-x is infinite, and a warning would be an error here."""
+    queries, keys, values = (draw(seed, 1, 40, 4, 32) * 0.2 for seed in range(3))
+    times, betas = (300 * draw(seed, 1, 40, 4) for seed in (3, 4))
+    arguments = (queries, keys, values, times, betas, mx.zeros(4), mx.zeros(4))
+    theirs = gated_delta.gated_delta_update
+    found = gated_delta_form(HostRecurrence(1), theirs)(*arguments, lower_bound=lower_bound)
+    expected = theirs(*arguments, lower_bound=lower_bound)
+    assert max(map(distance, found, expected)) < ROUNDING
 
 
 def test_linear_scans_are_those_of_mlx_lm() -> None:
