@@ -132,6 +132,8 @@ class StateManager:
 
     def commit(self, sequence: Sequence) -> None:
         """Give the tree the checkpoints of `sequence` whose KV is committed."""
+        if not self._is_used:
+            return
         states = sequence.states
         for state in states.all:
             if state.purpose == "checkpoint" and self._is_due(sequence, state, 1):
