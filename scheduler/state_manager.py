@@ -30,7 +30,7 @@ MAX_PENDING = 1
 MAX_PROMISED = 2 + MAX_PENDING
 """Most slots that a sequence is promised."""
 
-EVICTED_SHARE = 64
+EVICTED_SHARE = 256
 """One in so many slots, and one more, is freed at once: it takes a look at all checkpoints."""
 
 
