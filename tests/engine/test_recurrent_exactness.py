@@ -44,7 +44,7 @@ def judge(verdict: Verdict, model: Any, sequences: list[Sequence]) -> Verdict:
 def test_every_token_of_random_conversation_trees_is_exact(kind: str, on_host: bool) -> None:
     """Trees of a few requests; checkpoints are few, so that slots are dropped and handed out again."""
     model, verdict = recurrent_model(kind), Verdict()
-    num_trees = trials(1, 4, "PENSIEVE_TREES")
+    num_trees = trials(1, 2, "PENSIEVE_TREES")
     rng, capacity = random.Random(num_trees), Capacity(400, 30)
     machine = Machine(Runner(probe(model, 16), capacity, on_host), 400, num_state_slots=30)
     for _ in range(num_trees):
@@ -65,7 +65,7 @@ def test_tokens_stay_exact_when_blocks_or_slots_are_short(num_slots: int, on_hos
     model, rng, verdict = recurrent_model("lfm2"), random.Random(7), Verdict()
     runner = Runner(probe(model, 16), Capacity(13, num_slots), on_host)
     machine = Machine(runner, num_blocks=13, max_context=300, num_state_slots=num_slots)
-    for _ in range(trials(4, 12)):
+    for _ in range(trials(4, 5)):
         prompts = [[rng.randrange(VOCAB) for _ in range(rng.randint(1, 120))] for _ in range(6)]
         started = [machine.add(prompt, rng.randint(1, 60)) for prompt in prompts]
         machine.finish()
@@ -79,7 +79,7 @@ def test_the_way_to_the_kernels_keeps_states_too() -> None:
     model, rng, verdict = recurrent_model("nemotron_h"), random.Random(4), Verdict()
     runner = PlainRunner(probe(model, 16), Capacity(400, 30), False, PlainKernels())
     machine = Machine(runner, num_blocks=400, num_state_slots=30)
-    for _ in range(trials(2, 6)):
+    for _ in range(trials(2, 3)):
         judge(verdict, model, grow_tree(machine, rng, VOCAB, num_requests=4, constrained=0.3))
     assert verdict.wrong == 0
     assert verdict.tokens > 10
@@ -91,7 +91,7 @@ def test_quantised_kv_beside_states_is_as_exact(kv_bits: int) -> None:
     model, rng = recurrent_model("falcon_h1"), random.Random(kv_bits)
     paged, verdict = probe(model, kv_bits), Verdict(tie=0.01 if kv_bits == 8 else 0.1)
     machine = Machine(Runner(paged, Capacity(400, 30), True), num_blocks=400, num_state_slots=30)
-    for _ in range(trials(2, 6)):
+    for _ in range(trials(2, 3)):
         for sequence in grow_tree(machine, rng, VOCAB, num_requests=4):
             verdict.judge(model, sequence, reference_caches(paged))
     assert verdict.wrong == 0
