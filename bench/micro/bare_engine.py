@@ -1,6 +1,7 @@
 """The scheduler and the runner in one thread, without HTTP, event loop or a process of the engine's own."""
 
 import time
+from dataclasses import replace
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -9,6 +10,7 @@ from ...cache.blocks import BLOCK_SIZE
 from ...engine.attention.paged_model import PagedModel
 from ...engine.fused_model import fuse
 from ...engine.mixed_check import choose_mixed_tokens
+from ...engine.recurrent.find_functions import find_functions
 from ...engine.runner import Capacity, Runner, Sampled, StepInFlight
 from ...engine.selfcheck import usable_kernels
 from ...engine.served_model import ServedModel
@@ -40,11 +42,16 @@ class TimedRunner(Runner):
         return result
 
 
+def in_served_form(paged: PagedModel, on_host: bool) -> PagedModel:
+    """Return the model as the server runs it: with fused layers on a GPU, and with faster functions."""
+    paged = paged if on_host else fuse(paged)
+    return replace(paged, functions=find_functions(paged.model, on_host))
+
+
 def timed_runner(paged: PagedModel, num_tokens: int) -> TimedRunner:
     """Return a runner as the server would make it, with room for the KV of `num_tokens` tokens."""
     on_host = mx.default_device().type == mx.cpu
-    if not on_host:
-        paged = fuse(paged)
+    paged = in_served_form(paged, on_host)
     kernels = None if on_host else usable_kernels(paged)
     num_blocks, mixed_tokens = -(-num_tokens // BLOCK_SIZE), choose_mixed_tokens(paged, on_host)
     return TimedRunner(paged, Capacity(num_blocks), on_host, kernels, mixed_tokens)

@@ -10,7 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 from mlx_lm.generate import BatchGenerator
-from mlx_lm.models.cache import make_prompt_cache
+from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from ...cache.blocks import BLOCK_SIZE
 from ...cache.kv import ArrayPools
@@ -19,13 +19,13 @@ from ...engine.attention.kernels.paged_kernels import LayerPools, PagedKernels, 
 from ...engine.attention.kernels.tables import LayerKind
 from ...engine.attention.paged_model import probe
 from ...engine.decode_graphs import DecodeGraphs
-from ...engine.fused_model import fuse, unfuse
+from ...engine.fused_model import unfuse
 from ...engine.runner import Capacity
 from ...engine.step import PrefillChunk, SamplingParams
 from ...scheduler.config import SchedulerConfig
 from ...scheduler.scheduler import Scheduler
 from ...scheduler.sequence import Request
-from .bare_engine import BareEngine, TimedRunner
+from .bare_engine import BareEngine, TimedRunner, in_served_form
 
 ROOM = 320
 """Tokens that each sequence may grow by while it is measured."""
@@ -61,9 +61,9 @@ class NoAttention(PagedKernels):
     """Returns the queries as the attention's output, to time the rest of a step."""
 
     def decode(self, queries: mx.array, new: Any, pools: LayerPools, batch: Any, params: Any) -> Any:
-        """Store nothing and return the queries."""
+        """Store nothing and return the queries, cut to the size of the values."""
         batch.get(LayerKind(1, 1, 0))
-        return queries, pools.write_fence
+        return queries[..., : new[1].shape[-1]], pools.write_fence
 
 
 class FilledRunner(TimedRunner):
@@ -96,7 +96,7 @@ class Pensieve(BareEngine):
 
     def __init__(self, model: Any, num_tokens: int, step_tokens: int) -> None:
         num_blocks = -(-num_tokens // BLOCK_SIZE) + 8
-        paged = fuse(probe(model, UNQUANTISED))
+        paged = in_served_form(probe(model, UNQUANTISED), on_host=False)
         self.kv_bytes_per_token, self.state_bytes = paged.kv_bytes_per_token, paged.state_bytes
         self.num_state_slots = NUM_STATE_SLOTS if paged.states else 0
         capacity = Capacity(num_blocks, self.num_state_slots)
@@ -158,16 +158,17 @@ class MlxLm:
         self.model = model
 
     def filled_cache(self, length: int) -> list[Any]:
-        """Return mlx-lm's caches with `length` tokens of random KV."""
+        """Return mlx-lm's caches with `length` tokens of random KV, and states after one token."""
         caches = make_prompt_cache(self.model)
-        args = self.model.args
-        heads = args.num_key_value_heads
-        dim = getattr(args, "head_dim", None) or args.hidden_size // args.num_attention_heads
+        mx.eval(self.model(mx.array([[5]]), cache=caches))
         for cache in caches:
-            cache.keys = mx.random.normal((1, heads, length, dim), mx.bfloat16)
-            cache.values = mx.random.normal((1, heads, length, dim), mx.bfloat16)
-            cache.offset = length
-            mx.eval(cache.keys, cache.values)
+            if isinstance(cache, KVCache):
+                assert cache.keys is not None
+                for name in ("keys", "values"):
+                    _, heads, _, dim = getattr(cache, name).shape
+                    setattr(cache, name, mx.random.normal((1, heads, length, dim), mx.bfloat16))
+                cache.offset = length
+            mx.eval(cache.state)
         return caches
 
     def measure(self, case: DecodeCase, steps: int) -> DecodeFigures:
