@@ -14,6 +14,7 @@ from .metrics import Metrics
 from .middleware import BodyLimit, Guard, RequestContext
 from .models import ModelsApi
 from .openai.routes import OpenAIApi
+from .origins import AllowedOrigins, CrossOrigin
 from .prompt.prompt import PromptBuilder
 from .prompt.template import ChatTemplate
 from .protocols import SchedulerInterface, Tokenizer
@@ -43,6 +44,7 @@ def create_app(
         keep_alive=keep_alive,
     )
     guards = [
+        Middleware(CrossOrigin, origins=AllowedOrigins(config.allow_origin)),
         Middleware(RequestContext, metrics=services.metrics),
         Middleware(Guard, config=config),
         Middleware(BodyLimit),

@@ -1,5 +1,6 @@
 """Settings of the HTTP server; `pensieve serve` makes a flag of each field of ServerConfig."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -8,10 +9,13 @@ from .. import DEFAULT_PORT
 MediaPolicy = Literal["note", "refuse"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
+HOST_PATTERN = re.compile(r"(\*\.)?[\w-]+(\.[\w-]+)*|\[[0-9a-fA-F:]+\]|\*")
+ORIGIN_PATTERN = re.compile(r"[a-zA-Z][\w+.-]*://[^/\s]*|\*")
+
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """The server's address and key, its treatment of media, and its log level."""
+    """The server's address and key, who may use it, and how it answers by default."""
 
     host: str = field(default="127.0.0.1", metadata={"help": "address to listen on"})
     port: int = field(default=DEFAULT_PORT, metadata={"help": "port to listen on"})
@@ -19,6 +23,20 @@ class ServerConfig:
         default=None,
         metadata={
             "help": "key that clients must send (default: any key on loopback; elsewhere a key is required)"
+        },
+    )
+    allow_host: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "name, besides localhost, under which clients may reach a server on loopback, such as "
+            "host.docker.internal or *.local; repeatable"
+        },
+    )
+    allow_origin: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "origin whose web pages or apps may use the server, such as http://localhost:3000 or "
+            "app://obsidian.md; * for all; repeatable"
         },
     )
     images: MediaPolicy = field(
@@ -43,6 +61,12 @@ class ServerConfig:
             raise ValueError("--port must lie between 0 and 65535")
         if self.api_key is not None and not self.api_key:
             raise ValueError("--api-key must not be empty")
+        for name in self.allow_host:
+            if not HOST_PATTERN.fullmatch(name):
+                raise ValueError(f"--allow-host {name}: give a name without scheme and port, or *.NAME")
+        for origin in self.allow_origin:
+            if not ORIGIN_PATTERN.fullmatch(origin):
+                raise ValueError(f"--allow-origin {origin}: give SCHEME://HOST, with its port if any, or *")
         if not self.is_loopback and self.api_key is None:
             raise ValueError(f"--host {self.host} can be reached from other machines: give --api-key as well")
 

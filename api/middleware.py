@@ -5,6 +5,7 @@ No middleware buffers anything: streams and disconnects pass through.
 
 import hmac
 import logging
+import re
 import secrets
 
 from starlette.datastructures import Headers
@@ -22,11 +23,13 @@ from .errors import (
     error_response,
 )
 from .metrics import Metrics
+from .origins import AllowedOrigins
 
 MAX_BODY_BYTES = 32 * 1024 * 1024  # as Anthropic's API
 
 PUBLIC_PATHS = frozenset({"/", "/health"})  # answered without a key
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
+HOST_HEADER = re.compile(r"([\w.-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?", re.ASCII)
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +81,9 @@ class Guard:
         self._key = config.api_key.encode() if config.api_key is not None else None
         # Against DNS rebinding: a web page could reach a loopback server by a name that resolves to this
         # machine. A server for other machines may have any name, and requires a key.
-        self._names = LOOPBACK_NAMES | {config.host} if config.is_loopback else None
+        names = LOOPBACK_NAMES | {config.host.lower()} | {name.lower() for name in config.allow_host}
+        self._names = names if config.is_loopback and "*" not in names else None
+        self._origins = AllowedOrigins(config.allow_origin)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on. Raises Forbidden, Unauthenticated or WrongMediaType."""
@@ -91,11 +96,21 @@ class Guard:
 
     def _check_host(self, headers: Headers) -> None:
         host = headers.get("host", "")
-        if self._names is not None and _host_name(host) not in self._names:
-            raise Forbidden("this host name is not served here: use 127.0.0.1 or localhost", reason="host")
+        name = _host_name(host)
+        if self._names is not None and not _is_named(name, self._names):
+            shown = f"--allow-host {name[:100]}" if name else "--allow-host NAME"
+            raise Forbidden(
+                f"the host name {host[:100]!r} is not served: use 127.0.0.1 or localhost, "
+                f"or start the server with {shown}",
+                reason="host",
+            )
         origin = headers.get("origin")
-        if origin is not None and origin.partition("://")[2] != host:
-            raise Forbidden("requests from web pages are not served", reason="origin")
+        if origin is not None and origin.partition("://")[2] != host and origin not in self._origins:
+            raise Forbidden(
+                f"requests from the origin {origin[:100]!r} are not served: start the server with "
+                f"--allow-origin {origin[:100]}",
+                reason="origin",
+            )
 
     def _check_key(self, headers: Headers, path: str) -> None:
         if self._key is None or path in PUBLIC_PATHS:
@@ -146,10 +161,18 @@ def _check_media_type(headers: Headers, method: str) -> None:
 
 
 def _host_name(host: str) -> str:
-    """Return a Host header without its port; an IPv6 address keeps its brackets."""
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.partition(":")[0].lower()
+    """Return a Host header without its port, in small letters; an IPv6 address keeps its brackets.
+
+    Returns an empty name for what is no host.
+    """
+    found = HOST_HEADER.fullmatch(host.lower())
+    return found[1] if found else ""
+
+
+def _is_named(name: str, names: frozenset[str]) -> bool:
+    """Return whether a name is among `names`, or lies under one that begins with `*.`."""
+    parents = {f"*.{name.split('.', count)[count]}" for count in range(1, name.count(".") + 1)}
+    return bool(name) and not names.isdisjoint({name} | parents)
 
 
 def _translate(error: Exception, request_id: str) -> ApiError:

@@ -44,7 +44,7 @@ def flags_table(configs: Iterable[type[Any]]) -> str:
     rows = ["| flag | default | meaning |", "| --- | --- | --- |"]
     for config in configs:
         for field in dataclasses.fields(config):
-            default = "" if field.default is None else f"`{field.default}`"
+            default = "" if field.default in (None, ()) else f"`{field.default}`"
             rows.append(f"| `{flag_name(field.name)}` | {default} | {field.metadata['help']} |")
     return "\n".join(rows)
 

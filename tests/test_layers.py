@@ -17,7 +17,7 @@ API_FLOORS = [
     {"services", "middleware"},
     {"prompt", "grammar", "output"},
     {"formats", "answer_options", "metrics", "body"},
-    {"errors", "schema", "protocols", "config", "stats_collector"},
+    {"errors", "schema", "protocols", "config", "origins", "stats_collector"},
 ]
 WEB = {"fastapi", "pydantic", "starlette", "uvicorn", "prometheus_client"}
 MLX = {"mlx", "mlx_lm"}

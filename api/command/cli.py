@@ -112,14 +112,15 @@ def add_flags(parser: argparse.ArgumentParser, config: type[Any]) -> None:
     hints = get_type_hints(config)
     for field in dataclasses.fields(config):
         text = field.metadata["help"]
-        if field.default is not None:
+        if field.default not in (None, ()):
             text += f" (default: {field.default})"
         kind = flag_type(hints[field.name])
         choices = field.metadata.get("choices")
         parser.add_argument(
             flag_name(field.name),
             type=kind,
-            default=field.default,
+            action="append" if field.default == () else "store",
+            default=None if field.default == () else field.default,  # argparse appends to a copy
             choices=choices,
             metavar=None if choices else kind.__name__.upper(),
             help=text.replace("%", "%%"),
@@ -132,10 +133,10 @@ def flag_name(field_name: str) -> str:
 
 
 def flag_type(annotation: Any) -> type[Any]:
-    """Return the type of a flag's value: `int` for `int | None`, `str` for a Literal."""
+    """Return the type of a flag's value: `int` for `int | None`, `str` for a Literal or a tuple of texts."""
     if isinstance(annotation, UnionType):
         annotation = next(kind for kind in get_args(annotation) if kind is not type(None))
-    if get_origin(annotation) is Literal:
+    if get_origin(annotation) is Literal or annotation == tuple[str, ...]:
         return str
     assert annotation in (int, float, str), f"no flag can be made of {annotation}"
     return annotation  # type: ignore[no-any-return]  # just asserted to be one of three types
@@ -155,8 +156,11 @@ def read_settings(namespace: argparse.Namespace) -> Settings:
 
 def read_config(config: type[T], namespace: argparse.Namespace) -> T:
     """Build one config from parsed flags. Raises ValueError when the config refuses a value."""
-    names = [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]  # a dataclass
-    return config(**{name: getattr(namespace, name) for name in names})
+    values = {}
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]  # a dataclass
+        value = getattr(namespace, field.name)
+        values[field.name] = tuple(value or ()) if field.default == () else value
+    return config(**values)
 
 
 def unsupported(system: str, machine: str, python: tuple[int, int]) -> str | None:

@@ -1,5 +1,7 @@
 """Who may pass: hosts, origins and keys, on every route."""
 
+from typing import Any
+
 import pytest
 from fastapi.routing import APIRoute
 
@@ -22,7 +24,8 @@ def test_names_of_this_machine_are_served(server: Server, host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example:7777", "127.0.0.1.evil.example", "[::2]", "localhost.evil", ""]
+    "host",
+    ["evil.example:7777", "127.0.0.1.evil.example", "[::2]", "localhost.evil", "127.0.0.1:80:evil", ""],
 )
 def test_other_names_are_refused(server: Server, host: str) -> None:
     check(server.http().get("/v1/models", headers={"host": host}), 403, "permission_error")
@@ -41,6 +44,54 @@ def test_web_pages_of_others_are_refused(server: Server, origin: str) -> None:
     response = server.http().post("/v1/messages", json=BODY, headers={"origin": origin})
     check(response, 403, "permission_error")
     assert not server.scheduler.requests
+
+
+def test_a_refusal_names_the_flag_that_lifts_it(server: Server) -> None:
+    client = server.http()
+    by_host = client.get("/v1/models", headers={"host": "host.docker.internal:7777"}).json()
+    assert "--allow-host host.docker.internal" in by_host["error"]["message"]
+    by_origin = client.get("/v1/models", headers={"origin": "app://obsidian.md"}).json()
+    assert "--allow-origin app://obsidian.md" in by_origin["error"]["message"]
+
+
+def test_allowed_names_are_served_and_no_others(start_server: StartServer) -> None:
+    client = start_server(config=ServerConfig(allow_host=("host.docker.internal", "*.Local"))).http()
+    for host in ("host.docker.internal:7777", "studio.local", "a.studio.local:1", "localhost"):
+        assert client.get("/v1/models", headers={"host": host}).status_code == 200, host
+    for host in ("local", "docker.internal", "x.host.docker.internal", "studio.local.evil"):
+        assert client.get("/v1/models", headers={"host": host}).status_code == 403, host
+
+
+ORIGINS = ("http://localhost:3000", "vscode-webview://abc", "tauri://localhost")
+
+
+def test_pages_of_allowed_origins_may_ask_and_read(start_server: StartServer) -> None:
+    client = start_server(config=ServerConfig(api_key=KEY, allow_origin=ORIGINS)).http()
+    for origin in ORIGINS:
+        asked = {"access-control-request-method": "POST", "access-control-request-headers": "x-api-key"}
+        preflight = client.options("/v1/messages", headers={"origin": origin} | asked)
+        assert preflight.status_code == 204
+        assert preflight.headers["access-control-allow-origin"] == origin
+        assert preflight.headers["access-control-allow-headers"] == "x-api-key"
+        refused = client.post("/v1/messages", json=BODY, headers={"origin": origin})
+        assert refused.status_code == 401, "an origin is no key"
+        assert refused.headers["access-control-allow-origin"] == origin, "and the page may read why"
+
+
+def test_other_origins_get_no_header(start_server: StartServer) -> None:
+    client = start_server(config=ServerConfig(allow_origin=ORIGINS)).http()
+    for headers in ({"origin": "http://localhost:3001"}, {}):
+        response = client.options("/v1/messages", headers=headers | {"access-control-request-method": "POST"})
+        assert "access-control-allow-origin" not in response.headers
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [{"allow_host": ("http://a",)}, {"allow_host": ("a:80",)}, {"allow_origin": ("localhost:3000",)}],
+)
+def test_a_name_of_the_wrong_form_is_refused_at_the_start(flags: Any) -> None:
+    with pytest.raises(ValueError, match="--allow-"):
+        ServerConfig(**flags)
 
 
 def test_the_servers_own_origin_passes(server: Server) -> None:
