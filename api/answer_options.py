@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import InvalidRequest
-from .schema import AssistantMessage, CountTokensRequest, GenerationRequest, Tool, ToolChoice
+from .generation import GenerationRequest
+from .schema import AssistantMessage, CountTokensRequest, Tool, ToolChoice
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,13 @@ def answer_options(body: CountTokensRequest) -> AnswerOptions:
     if choice.type == "tool" and called_tool not in {tool.name for tool in tools}:
         raise InvalidRequest("tool_choice.name: no such tool in tools")
     may_call = choice.type != "none" and any(tool.is_in_head for tool in tools)
-    callable_tools = [tool for tool in tools if may_call and called_tool in (None, tool.name)]
+    callable_tools = [
+        tool
+        for tool in tools
+        if may_call
+        and called_tool in (None, tool.name)
+        and (choice.names is None or tool.name in choice.names)
+    ]
     output_format = body.output_config.format if body.output_config else None
     return AnswerOptions(
         stop_sequences=tuple(body.stop_sequences or ()) if isinstance(body, GenerationRequest) else (),

@@ -7,9 +7,12 @@ from pydantic_core import from_json
 from starlette.requests import Request as HttpRequest
 
 from .errors import InvalidRequest
-from .schema import Wire
+from .lenient import bytes_without_lone_surrogates
+from .wire_base import Wire
 
 LARGE_BODY_BYTES = 64 * 1024  # a smaller body takes less time to parse than to hand to a thread
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 Body = TypeVar("Body", bound=Wire)
 
@@ -28,8 +31,18 @@ async def read_body(request: HttpRequest, kind: type[Body]) -> Body:
 
 def parse_body(raw: bytes, kind: type[Body]) -> Body:
     """Parse and validate a body. Raises what `read_body` raises."""
+    raw = raw.removeprefix(BYTE_ORDER_MARK)
     try:
-        content = from_json(raw, allow_inf_nan=False)
+        content = _parse(raw)
     except ValueError as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}", reason="invalid") from None
     return kind.model_validate(content)
+
+
+def _parse(raw: bytes) -> object:
+    try:
+        return from_json(raw, allow_inf_nan=False)
+    except ValueError as error:
+        if "hex escape" not in str(error):  # as the parser calls a surrogate without its partner
+            raise
+        return from_json(bytes_without_lone_surrogates(raw), allow_inf_nan=False)

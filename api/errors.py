@@ -31,6 +31,7 @@ from ..scheduler.exceptions import EngineDown, EngineFailed, PromptTooLong, Queu
 
 UNAVAILABLE = 503  # also the answer of /health while the engine is down
 
+ANTHROPIC_PATH = "/v1/messages"
 OPENAI_PATHS = ("/v1/chat/completions", "/v1/completions")
 
 # From an error's reason to the code that OpenAI's clients look for.
@@ -173,7 +174,7 @@ def error_body(error: ApiError, request_id: str) -> dict[str, object]:
     return {"type": "error", "error": problem, "request_id": request_id}
 
 
-def openai_error_body(error: ApiError) -> dict[str, object]:
+def openai_error_body(error: ApiError) -> dict[str, dict[str, object]]:
     """Return an error's JSON in OpenAI's form."""
     kind = "server_error" if error.status >= 500 else error.type
     code = OPENAI_CODES.get(error.reason)
@@ -183,7 +184,10 @@ def openai_error_body(error: ApiError) -> dict[str, object]:
 def error_response(error: ApiError, path: str, request_id: str) -> JSONResponse:
     """Return an error's response, in the form of the API that `path` belongs to."""
     if path not in OPENAI_PATHS:
-        return JSONResponse(error_body(error, request_id), status_code=error.status, headers=error.headers)
+        body = error_body(error, request_id)
+        if not path.startswith(ANTHROPIC_PATH):  # the clients of both APIs may ask here, and both read this
+            body["error"] = openai_error_body(error)["error"] | {"type": error.type}
+        return JSONResponse(body, status_code=error.status, headers=error.headers)
     # 529 is a status of Anthropic's API only.
     status = UNAVAILABLE if isinstance(error, Overloaded) else error.status
     return JSONResponse(openai_error_body(error), status_code=status, headers=error.headers)

@@ -35,7 +35,10 @@ logger = logging.getLogger(__name__)
 
 
 class RequestContext:
-    """Gives each request an id, counts its response, and answers exceptions that no handler has caught."""
+    """Gives each request an id, counts its response, and answers exceptions that no handler has caught.
+
+    Slashes at the end of a path are taken off.
+    """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -46,6 +49,7 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope["path"] = scope["path"].rstrip("/") or "/"
         request_id = f"req_{secrets.token_hex(12)}"
         scope.setdefault("state", {})["request_id"] = request_id
         status: int | None = None

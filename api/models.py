@@ -50,8 +50,10 @@ def check_model(name: str, served: str) -> None:
 
     Claude Code also asks for Anthropic's models, so every `claude-…` name means the served model.
     """
-    known = name in (served, served.rpartition("/")[2], "default")
-    if not known and not name.lower().startswith("claude-"):
+    plain = name.removesuffix(":latest")  # as Ollama's clients write it
+    short = plain.rpartition("/")[2]  # without the provider, which some clients put before the name
+    known = plain == served or short in (served.rpartition("/")[2], "default")
+    if not known and not short.lower().startswith("claude-"):
         raise NotFound(
             f"model: {name[:200]!r} is not served here; this server has {served!r}", reason="model"
         )

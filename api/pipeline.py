@@ -14,15 +14,17 @@ from .errors import ClientGone, prompt_too_long
 from .formats.answer_format import AnswerFormat
 from .formats.detokenizer import Detokenizer
 from .formats.tool_calls.template_tools import template_tool
+from .generation import GenerationRequest, sampling_params
 from .grammar.answer_constraint import AnswerConstraint
 from .output.answer import Answer
 from .output.answer_reader import AnswerReader
 from .output.parser import OutputParser
+from .output.prompt_only_stream import PromptOnlyStream
 from .output.request_record import RequestRecord
 from .output.resumable_stream import ResumableTokenStream
 from .output.stream import AnswerStream, BodyBuilder, StreamWriter, until_disconnect, whole_message
 from .output.thinking_budget import BudgetedReader, ThinkingBudget
-from .schema import GenerationRequest, MessagesRequest, sampling_params
+from .schema import MessagesRequest
 from .services import Services
 
 MAX_SESSION_CHARS = 200
@@ -37,6 +39,7 @@ class PreparedRequest:
     new_detokenizer: Callable[[], Detokenizer]
     started_s: float  # time.monotonic() when the request arrived
     budget: ThinkingBudget | None = None  # None for no bound on the model's thoughts
+    is_prompt_only: bool = False  # the client wants no tokens, only the prompt in the cache
     is_cut: bool = False  # the context leaves room for fewer tokens than the client's max_tokens
 
 
@@ -77,6 +80,7 @@ class Pipeline:
             model_format.new_message_detokenizer,
             started_s,
             budget=self._thinking_budget(options),
+            is_prompt_only=body.max_tokens == 0,
             is_cut=request.max_tokens < body.max_tokens,
         )
 
@@ -95,7 +99,13 @@ class Pipeline:
         tokens = await self._services.prompts.tokens(prompt)
         answer_format = AnswerFormat(stop_sequences=body.stop_sequences or ())
         request = self._request(http, body, tokens, logprobs)
-        return PreparedRequest(request, answer_format, self._services.model_format.new_detokenizer, started_s)
+        return PreparedRequest(
+            request,
+            answer_format,
+            self._services.model_format.new_detokenizer,
+            started_s,
+            is_prompt_only=body.max_tokens == 0,
+        )
 
     def _thinking_budget(self, options: AnswerOptions) -> ThinkingBudget | None:
         """Return the request's thinking budget; None without one, or where the model has no thinking tags."""
@@ -122,7 +132,9 @@ class Pipeline:
     def _start(self, prepared: PreparedRequest) -> Answer:
         submit = self._services.scheduler.submit
         parser = OutputParser(prepared.new_detokenizer(), prepared.answer_format)
-        if prepared.budget is None:
+        if prepared.is_prompt_only:
+            reader = AnswerReader(PromptOnlyStream(submit(prepared.request)), parser)
+        elif prepared.budget is None:
             reader = AnswerReader(submit(prepared.request), parser)
         else:
             token_stream = ResumableTokenStream(submit, prepared.request)
@@ -152,7 +164,7 @@ class Pipeline:
         return Request(
             prompt=tokens,
             sampling=sampling_params(body, model.default_sampling, model.vocab_size, seed, logprobs),
-            max_tokens=min(body.max_tokens, room),
+            max_tokens=min(max(body.max_tokens, 1), room),
             stop_token_ids=model.eos_token_ids,
             session=session[:MAX_SESSION_CHARS] if session else None,
             constraint=constraint,

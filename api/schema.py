@@ -7,20 +7,13 @@ refused, because dropping them would silently change the conversation.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, field_validator
+from pydantic import BeforeValidator, FailFast, Field, field_validator
 
-from ..engine.step import SamplingParams
-
-MAX_STOP_SEQUENCES = 64
-MAX_STOP_CHARS = 256  # each; the search for stop sequences reads this much text again for every token
+from .generation import GenerationRequest
+from .lenient import call_input, tool_choice_form, tool_form
+from .wire_base import Wire, false_for_null, no_blocks
 
 ToolName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,128}$")]
-
-
-class Wire(BaseModel):
-    """Base of all parts of a request; unknown fields are ignored."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
 
 class TextBlock(Wire):
@@ -50,7 +43,7 @@ class ToolUseBlock(Wire):
     type: Literal["tool_use"]
     id: str
     name: str
-    input: dict[str, Any]
+    input: Annotated[dict[str, Any], BeforeValidator(call_input)] = Field(default={})
 
 
 class ToolReferenceBlock(Wire):
@@ -77,22 +70,13 @@ class SearchResultBlock(Wire):
     """A text that a search found; only its content is used."""
 
     type: Literal["search_result"]
-    content: list[TextBlock] = []
+    content: list[TextBlock] = Field(default=[])
 
 
 class ToolChangeBlock(Wire):
     """A change of the tool set in mid-conversation: ignored, because `tools` lists all tools."""
 
     type: Literal["tool_addition", "tool_removal"]
-
-
-def one_block(content: object) -> object:
-    """Turn a plain string into one text block: clients use both forms."""
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
-
-
-def _no_blocks(content: object) -> object:
-    return [] if content is None else one_block(content)
 
 
 class DocumentSource(Wire):
@@ -104,8 +88,8 @@ class DocumentSource(Wire):
     content: Annotated[
         list[Annotated[TextBlock | MediaBlock, Field(discriminator="type")]],
         FailFast(),
-        BeforeValidator(_no_blocks),
-    ] = []
+        BeforeValidator(no_blocks),
+    ] = Field(default=[])
 
 
 class DocumentBlock(Wire):
@@ -127,7 +111,7 @@ class ToolResultBlock(Wire):
 
     type: Literal["tool_result"]
     tool_use_id: str
-    content: Annotated[list[ResultBlock], FailFast(), BeforeValidator(_no_blocks)] = []
+    content: Annotated[list[ResultBlock], FailFast(), BeforeValidator(no_blocks)] = Field(default=[])
     is_error: bool | None = None
 
 
@@ -144,33 +128,36 @@ class UserMessage(Wire):
     """A message of the user, with the results of tool calls."""
 
     role: Literal["user"]
-    content: Annotated[list[UserBlock], FailFast(), BeforeValidator(one_block)]
+    content: Annotated[list[UserBlock], FailFast(), BeforeValidator(no_blocks)]
 
 
 class SystemMessage(Wire):
     """A system text in the middle of the conversation."""
 
     role: Literal["system"]
-    content: Annotated[list[SystemBlock], FailFast(), BeforeValidator(one_block)]
+    content: Annotated[list[SystemBlock], FailFast(), BeforeValidator(no_blocks)]
 
 
 class AssistantMessage(Wire):
     """An earlier answer of the model."""
 
     role: Literal["assistant"]
-    content: Annotated[list[AssistantBlock], FailFast(), BeforeValidator(one_block)]
+    content: Annotated[list[AssistantBlock], FailFast(), BeforeValidator(no_blocks)]
 
 
 Message = Annotated[UserMessage | SystemMessage | AssistantMessage, Field(discriminator="role")]
 
 
 class Tool(Wire):
-    """A tool that the client runs."""
+    """A tool that the client runs.
+
+    defer_loading: its schema is shown where a tool_reference names it, not in the head.
+    """
 
     name: ToolName
     description: str | None = None
     input_schema: dict[str, Any]
-    defer_loading: bool = False  # its schema is shown where a tool_reference names it, not in the head
+    defer_loading: Annotated[bool, BeforeValidator(false_for_null)] = False
 
     @property
     def is_placeholder(self) -> bool:
@@ -183,19 +170,13 @@ class Tool(Wire):
         return not self.defer_loading and not self.is_placeholder
 
 
-def _client_tool(tool: object) -> object:
-    kind = tool.get("type") if isinstance(tool, dict) else None
-    if kind not in (None, "custom"):
-        raise ValueError(f"server tool {str(kind)[:80]!r} is not supported: this server runs no tools itself")
-    return tool
-
-
 class ToolChoice(Wire):
     """Whether the answer may or must call tools."""
 
     type: Literal["auto", "any", "tool", "none"]
     name: str | None = None  # set for type "tool"
-    disable_parallel_tool_use: bool = False
+    names: list[str] | None = None  # of the tools that may be called, None for all; only OpenAI's clients
+    disable_parallel_tool_use: Annotated[bool, BeforeValidator(false_for_null)] = False
 
 
 class ThinkingConfig(Wire):
@@ -225,9 +206,9 @@ class CountTokensRequest(Wire):
 
     model: str = Field(min_length=1, max_length=500)
     messages: Annotated[list[Message], FailFast()] = Field(min_length=1)
-    system: Annotated[list[TextBlock], FailFast(), BeforeValidator(_no_blocks)] = []
-    tools: list[Annotated[Tool, BeforeValidator(_client_tool)]] | None = Field(default=None, fail_fast=True)
-    tool_choice: ToolChoice | None = None
+    system: Annotated[list[TextBlock], FailFast(), BeforeValidator(no_blocks)] = Field(default=[])
+    tools: list[Annotated[Tool, BeforeValidator(tool_form)]] | None = Field(default=None, fail_fast=True)
+    tool_choice: Annotated[ToolChoice | None, BeforeValidator(tool_choice_form)] = None
     thinking: ThinkingConfig | None = None
     output_config: OutputConfig | None = None
 
@@ -240,23 +221,6 @@ class CountTokensRequest(Wire):
         return tools
 
 
-StopSequence = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
-
-
-class GenerationRequest(Wire):
-    """The fields of a request that say how to sample, the same in all APIs."""
-
-    model: str = Field(min_length=1, max_length=500)
-    max_tokens: int = Field(ge=1)  # cut to what fits the context
-    stream: bool = False
-    stop_sequences: list[StopSequence] | None = Field(default=None, max_length=MAX_STOP_SEQUENCES)
-    temperature: float | None = Field(default=None, ge=0.0, le=2.0)
-    top_p: float | None = Field(default=None, gt=0.0, le=1.0)
-    top_k: int | None = Field(default=None, ge=0)
-    min_p: float | None = Field(default=None, ge=0.0, le=1.0)  # beyond Anthropic's API
-    seed: int | None = Field(default=None, ge=0, lt=2**64)  # beyond Anthropic's API
-
-
 class MessagesRequest(CountTokensRequest, GenerationRequest):
     """Body of `/v1/messages`."""
 
@@ -264,23 +228,3 @@ class MessagesRequest(CountTokensRequest, GenerationRequest):
     def omits_thoughts(self) -> bool:
         """Whether thinking blocks come without their text."""
         return self.thinking is not None and self.thinking.display == "omitted"
-
-
-def sampling_params(
-    request: GenerationRequest, default: SamplingParams, vocab_size: int, seed: int, logprobs: int | None
-) -> SamplingParams:
-    """Merge a request's sampling fields with the model's defaults.
-
-    seed: used where the request has no seed.
-    logprobs: likeliest tokens to score beside each sampled token; None asks for no log-probabilities.
-    A top_k of at least the vocabulary's size becomes 0: both keep every token.
-    """
-    top_k = default.top_k if request.top_k is None else request.top_k
-    return SamplingParams(
-        temperature=default.temperature if request.temperature is None else request.temperature,
-        top_p=default.top_p if request.top_p is None else request.top_p,
-        top_k=top_k if top_k < vocab_size else 0,
-        min_p=default.min_p if request.min_p is None else request.min_p,
-        seed=seed if request.seed is None else request.seed,
-        logprobs=logprobs,
-    )

@@ -18,6 +18,8 @@ API_FLOORS = [
     {"prompt", "grammar", "output"},
     {"formats", "answer_options", "metrics", "body"},
     {"errors", "schema", "protocols", "config", "origins", "stats_collector"},
+    {"generation"},
+    {"wire_base", "lenient"},
 ]
 WEB = {"fastapi", "pydantic", "starlette", "uvicorn", "prometheus_client"}
 MLX = {"mlx", "mlx_lm"}

@@ -6,6 +6,8 @@ from collections import abc
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from ..lenient import unparsed_input
+
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
@@ -73,15 +75,6 @@ def join_deltas(events: abc.Sequence[OutputEvent]) -> list[OutputEvent]:
     return joined
 
 
-def unparsed(raw: str) -> dict[str, Any]:
-    """Return the input of a call whose arguments are no JSON object, in Claude Code's own form.
-
-    Claude Code answers such a call with an error result, from which the model can recover; a call that was
-    sent as text would end the model's turn.
-    """
-    return {"__unparsedToolInput": {"raw": raw, "len": len(raw)}}
-
-
 def read_object(text: str) -> dict[str, Any]:
     """Read a JSON object. Raises ValueError for other text, and for numbers that JSON cannot hold."""
     try:
@@ -95,12 +88,12 @@ def read_object(text: str) -> dict[str, Any]:
 
 
 def call_input(fragments: list[str]) -> dict[str, Any]:
-    """Join the fragments of a call's arguments and read them; text that is no JSON object is `unparsed`."""
+    """Join the fragments of a call's arguments and read them; see `unparsed_input` for other texts."""
     text = "".join(fragments)
     try:
         return read_object(text)
     except ValueError:
-        return unparsed(text)
+        return unparsed_input(text)
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -1,6 +1,5 @@
 """Translates a request of OpenAI's chat API to a MessagesRequest, which the pipeline reads."""
 
-import json
 import re
 from collections.abc import Iterator
 
@@ -20,37 +19,31 @@ from ..schema import (
     TextBlock,
     ThinkingBlock,
     ThinkingConfig,
-    Tool,
     ToolChoice,
     ToolResultBlock,
     ToolUseBlock,
     UserMessage,
 )
-from .requests import (
+from .chat_turns import (
     AssistantTurn,
     AudioPart,
-    ChatRequest,
     FilePart,
-    FunctionCall,
-    FunctionSpec,
     ImagePart,
-    NamedChoice,
-    ResponseFormat,
     SystemTurn,
     TextPart,
+    ThinkingPart,
     ToolTurn,
     Turn,
     UserPart,
     UserTurn,
 )
-
-ALL_THAT_FITS = 2**31  # the pipeline cuts max_tokens to the room that the context leaves
+from .requests import ChatRequest, ResponseFormat
 
 
 def messages_request(chat: ChatRequest) -> MessagesRequest:
     """Translate a request.
 
-    Raises InvalidRequest if all messages are system texts, or a call's arguments are no JSON object.
+    Raises InvalidRequest if all messages are system texts.
     """
     turns = list(chat.messages)
     head: list[TextBlock] = []
@@ -59,11 +52,12 @@ def messages_request(chat: ChatRequest) -> MessagesRequest:
         del turns[0]
     if not turns:
         raise InvalidRequest("messages: a message of the user is needed")
+    limits = (chat.max_completion_tokens, chat.max_tokens)
     return MessagesRequest(
-        **chat.generation_fields(chat.max_completion_tokens or chat.max_tokens or ALL_THAT_FITS),
+        **chat.generation_fields(next((limit for limit in limits if limit is not None), None)),
         system=head,
         messages=[_message(turn) for turn in turns],
-        tools=[_tool(tool.function) for tool in chat.tools] if chat.tools else None,
+        tools=chat.tools or None,
         tool_choice=_tool_choice(chat),
         thinking=_thinking(chat.reasoning_effort),
         output_config=_output_config(chat.response_format, chat.reasoning_effort),
@@ -89,30 +83,28 @@ def _message(turn: Turn) -> Message:
 
 def _assistant_blocks(turn: AssistantTurn) -> list[AssistantBlock]:
     blocks: list[AssistantBlock] = []
-    if turn.reasoning_content:
-        blocks.append(ThinkingBlock(type="thinking", thinking=turn.reasoning_content))
-    return [*blocks, *_texts(turn), *(_call(call) for call in turn.tool_calls or ())]
-
-
-def _call(call: FunctionCall) -> ToolUseBlock:
-    try:
-        arguments = json.loads(call.function.arguments or "{}")
-    except (ValueError, RecursionError):
-        arguments = None
-    if not isinstance(arguments, dict):
-        raise InvalidRequest("messages: the arguments of a tool call are not the JSON of an object")
-    return ToolUseBlock(type="tool_use", id=call.id, name=call.function.name, input=arguments)
+    if turn.thoughts:
+        blocks.append(ThinkingBlock(type="thinking", thinking=turn.thoughts))
+    calls = [
+        ToolUseBlock(type="tool_use", id=call.id, name=call.function.name, input=call.function.arguments)
+        for call in turn.tool_calls or ()
+    ]
+    return [*blocks, *_texts(turn), *calls]
 
 
 def _texts(turn: SystemTurn | AssistantTurn) -> Iterator[TextBlock]:
+    """Yield a turn's texts; what else a client puts there, the model cannot have read or written."""
     for part in turn.content:
-        yield TextBlock(type="text", text=part.refusal if part.type == "refusal" else part.text)
+        if isinstance(part, TextPart):
+            yield TextBlock(type="text", text=part.text)
 
 
 def _block(part: UserPart) -> TextBlock | MediaBlock | DocumentBlock:
     match part:
         case TextPart():
             return TextBlock(type="text", text=part.text)
+        case ThinkingPart():
+            return TextBlock(type="text", text=part.thinking)
         case ImagePart():
             return MediaBlock(type="image", source=MediaSource(media_type=_media_type(part.image_url.url)))
         case AudioPart():
@@ -129,22 +121,11 @@ def _media_type(url: str) -> str | None:
     return found[1] if found else None
 
 
-def _tool(function: FunctionSpec) -> Tool:
-    schema = function.parameters or {"type": "object", "properties": {}}
-    return Tool(name=function.name, description=function.description, input_schema=schema)
-
-
 def _tool_choice(chat: ChatRequest) -> ToolChoice | None:
-    one_call = chat.parallel_tool_calls is False
-    match chat.tool_choice:
-        case NamedChoice(function=function):
-            return ToolChoice(type="tool", name=function.name, disable_parallel_tool_use=one_call)
-        case "required":
-            return ToolChoice(type="any", disable_parallel_tool_use=one_call)
-        case "none":
-            return ToolChoice(type="none")
-        case _:
-            return ToolChoice(type="auto", disable_parallel_tool_use=True) if one_call else None
+    if chat.parallel_tool_calls is not False or (chat.tool_choice and chat.tool_choice.type == "none"):
+        return chat.tool_choice
+    choice = chat.tool_choice or ToolChoice(type="auto")
+    return choice.model_copy(update={"disable_parallel_tool_use": True})
 
 
 def _thinking(effort: str | None) -> ThinkingConfig | None:

@@ -7,7 +7,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, FailFast, Field, field_validator, model_validator
 
-from ..schema import MAX_STOP_SEQUENCES, GenerationRequest, StopSequence, ToolName, Wire, one_block
+from ..generation import GenerationRequest, SamplingFields, StopSequences
+from ..lenient import tool_choice_form, tool_form
+from ..schema import Tool, ToolChoice
+from ..wire_base import Wire, false_for_null
+from .chat_turns import Turn, turn_forms
+
+ALL_THAT_FITS = 2**31  # the pipeline cuts max_tokens to the room that the context leaves
 
 REFUSED: dict[str, tuple[object, ...]] = {
     # Fields that would change the answer, each with the values that do not.
@@ -24,138 +30,6 @@ REFUSED: dict[str, tuple[object, ...]] = {
     "modalities": (["text"],),
     "web_search_options": (),
 }
-
-
-class TextPart(Wire):
-    """A text."""
-
-    type: Literal["text"]
-    text: str
-
-
-class ImageUrl(Wire):
-    """Where a picture comes from."""
-
-    url: str  # of the picture, or the picture itself as a data: URL; never fetched
-
-
-class ImagePart(Wire):
-    """A picture."""
-
-    type: Literal["image_url"]
-    image_url: ImageUrl
-
-
-class AudioPart(Wire):
-    """A sound."""
-
-    type: Literal["input_audio"]
-
-
-class File(Wire):
-    """A file, of which only the name is read."""
-
-    filename: str | None = None
-
-
-class FilePart(Wire):
-    """A file."""
-
-    type: Literal["file"]
-    file: File
-
-
-class RefusalPart(Wire):
-    """The model's refusal in an earlier answer."""
-
-    type: Literal["refusal"]
-    refusal: str
-
-
-def _no_parts(content: object) -> object:
-    return [] if content is None else one_block(content)
-
-
-UserPart = Annotated[TextPart | ImagePart | AudioPart | FilePart, Field(discriminator="type")]
-Texts = Annotated[list[TextPart], FailFast(), BeforeValidator(_no_parts)]
-AssistantPart = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
-
-
-class SystemTurn(Wire):
-    """A system message, by its old or its new role."""
-
-    role: Literal["system", "developer"]
-    content: Texts
-
-
-class UserTurn(Wire):
-    """A message of the user."""
-
-    role: Literal["user"]
-    content: Annotated[list[UserPart], FailFast(), BeforeValidator(one_block)]
-
-
-class Function(Wire):
-    """A called function's name, and its arguments as JSON text."""
-
-    name: str
-    arguments: str
-
-
-class FunctionCall(Wire):
-    """A tool call in an earlier answer."""
-
-    id: str
-    type: Literal["function"] = "function"
-    function: Function
-
-
-class AssistantTurn(Wire):
-    """An earlier answer of the model."""
-
-    role: Literal["assistant"]
-    content: Annotated[list[AssistantPart], FailFast(), BeforeValidator(_no_parts)] = Field(default=[])
-    tool_calls: list[FunctionCall] | None = Field(default=None, fail_fast=True)
-    reasoning_content: str | None = None  # thoughts, by the name that local servers have agreed on
-
-
-class ToolTurn(Wire):
-    """The result of a tool call."""
-
-    role: Literal["tool"]
-    tool_call_id: str
-    content: Annotated[list[UserPart], FailFast(), BeforeValidator(_no_parts)]
-
-
-Turn = Annotated[SystemTurn | UserTurn | AssistantTurn | ToolTurn, Field(discriminator="role")]
-
-
-class FunctionSpec(Wire):
-    """A tool's name, description and schema."""
-
-    name: ToolName
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-
-
-class FunctionTool(Wire):
-    """A tool that the client runs."""
-
-    type: Literal["function"]
-    function: FunctionSpec
-
-
-class FunctionName(Wire):
-    """A tool's name."""
-
-    name: str
-
-
-class NamedChoice(Wire):
-    """The one tool that the answer must call."""
-
-    type: Literal["function"]
-    function: FunctionName
 
 
 class JsonSchema(Wire):
@@ -177,29 +51,22 @@ class StreamOptions(Wire):
     include_usage: bool = False
 
 
-def _stop_list(stop: object) -> object:
-    return [stop] if isinstance(stop, str) else stop
-
-
 def _none_for_false(number: object) -> object:
     return None if number is False else number
 
 
-class OpenAIRequest(Wire):
+MaxTokens = Annotated[int | None, Field(default=None, ge=-1)]
+"""A bound of the answer's length; -1 sets none, as with LM Studio and llama.cpp."""
+
+
+class OpenAIRequest(SamplingFields):
     """The fields that the bodies of both routes share."""
 
     model: str = Field(min_length=1, max_length=500)
-    stream: bool | None = None
+    stream: Annotated[bool, BeforeValidator(false_for_null)] = False
     stream_options: StreamOptions | None = None
-    stop: Annotated[
-        list[StopSequence] | None, BeforeValidator(_stop_list), Field(max_length=MAX_STOP_SEQUENCES)
-    ] = None
-    max_tokens: int | None = Field(default=None, ge=1)
-    temperature: float | None = Field(default=None, ge=0.0, le=2.0)
-    top_p: float | None = Field(default=None, gt=0.0, le=1.0)
-    top_k: int | None = Field(default=None, ge=-1)  # beyond OpenAI's API; -1 keeps all tokens, as in vLLM
-    min_p: float | None = Field(default=None, ge=0.0, le=1.0)  # beyond OpenAI's API
-    seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
+    stop: StopSequences = None
+    max_tokens: MaxTokens
 
     @model_validator(mode="before")
     @classmethod
@@ -216,28 +83,24 @@ class OpenAIRequest(Wire):
         """Whether the client asks for the usage at the end of a stream."""
         return self.stream_options is not None and self.stream_options.include_usage
 
-    def generation_fields(self, max_tokens: int) -> dict[str, Any]:
-        """Return the fields of a GenerationRequest."""
-        return {
+    def generation_fields(self, max_tokens: int | None) -> dict[str, Any]:
+        """Return the fields of a GenerationRequest. max_tokens: None or -1 for all that fit."""
+        sampling = {name: getattr(self, name) for name in SamplingFields.model_fields}
+        return sampling | {
             "model": self.model,
-            "max_tokens": max_tokens,
-            "stream": bool(self.stream),
+            "max_tokens": ALL_THAT_FITS if max_tokens in (None, -1) else max_tokens,
+            "stream": self.stream,
             "stop_sequences": self.stop,
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "top_k": None if self.top_k is None else max(self.top_k, 0),
-            "min_p": self.min_p,
-            "seed": None if self.seed is None else self.seed % 2**64,
         }
 
 
 class ChatRequest(OpenAIRequest):
     """Body of `/v1/chat/completions`."""
 
-    messages: Annotated[list[Turn], FailFast()] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)  # the newer name; it wins
-    tools: list[FunctionTool] | None = Field(default=None, fail_fast=True)
-    tool_choice: Literal["none", "auto", "required"] | NamedChoice | None = None
+    messages: Annotated[list[Turn], FailFast(), BeforeValidator(turn_forms)] = Field(min_length=1)
+    max_completion_tokens: MaxTokens  # the newer name; it wins
+    tools: list[Annotated[Tool, BeforeValidator(tool_form)]] | None = Field(default=None, fail_fast=True)
+    tool_choice: Annotated[ToolChoice | None, BeforeValidator(tool_choice_form)] = None
     parallel_tool_calls: bool | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
@@ -246,7 +109,7 @@ class ChatRequest(OpenAIRequest):
 
     @model_validator(mode="after")
     def _logprobs_first(self) -> "ChatRequest":
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs: needs logprobs to be true")
         return self
 
@@ -275,4 +138,4 @@ class CompletionRequest(OpenAIRequest):
 
     def generation_request(self) -> GenerationRequest:
         """Translate to a GenerationRequest. OpenAI's default length is 16 tokens."""
-        return GenerationRequest(**self.generation_fields(self.max_tokens or 16))
+        return GenerationRequest(**self.generation_fields(16 if self.max_tokens is None else self.max_tokens))

@@ -7,7 +7,8 @@ better: every request repeats the whole conversation, so that one refused pictur
 from collections.abc import Iterable
 
 from ..errors import InvalidRequest
-from ..schema import DocumentBlock, MediaBlock, Message, TextBlock, ToolResultBlock, Wire
+from ..schema import DocumentBlock, MediaBlock, Message, TextBlock, ToolResultBlock
+from ..wire_base import Wire
 
 
 def media_text(block: MediaBlock | DocumentBlock) -> str:

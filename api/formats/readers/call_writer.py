@@ -2,8 +2,9 @@
 
 from collections.abc import Collection
 
+from ...lenient import unparsed_input
 from ..json_text import dump, is_json
-from ..output_events import ArgumentsDelta, OutputEvent, ToolCallEnd, ToolCallStart, join_deltas, unparsed
+from ..output_events import ArgumentsDelta, OutputEvent, ToolCallEnd, ToolCallStart, join_deltas
 
 
 class CallWriter:
@@ -63,7 +64,7 @@ class CallWriter:
         unread: the text after the fragments. body: all text of the call.
         """
         if not self._fragments:
-            self.write(dump(unparsed(body)))
+            self.write(dump(unparsed_input(body)))
         elif not is_json("".join(self._fragments) + unread):  # else some client's reader may accept it
             self.write(unread)
         self._end()

@@ -5,8 +5,9 @@ import re
 from collections.abc import Collection
 from typing import Any
 
+from ...lenient import unparsed_input
 from ..json_text import dump
-from ..output_events import ArgumentsDelta, OutputEvent, ToolCallEnd, ToolCallStart, unparsed
+from ..output_events import ArgumentsDelta, OutputEvent, ToolCallEnd, ToolCallStart
 from .call_reader import BodyResult
 
 NAME = re.compile(r'"name"\s*:\s*"([^"\\]+)"')
@@ -42,7 +43,9 @@ def broken_call(text: str, names: Collection[str]) -> BodyResult:
     name = NAME.search(text)
     if name is None or name[1] not in names:
         return BodyResult("failed", text=text)
-    return BodyResult("failed", [ToolCallStart(name[1]), ArgumentsDelta(dump(unparsed(text))), ToolCallEnd()])
+    return BodyResult(
+        "failed", [ToolCallStart(name[1]), ArgumentsDelta(dump(unparsed_input(text))), ToolCallEnd()]
+    )
 
 
 def _entry(entry: Any) -> tuple[str, dict[str, Any]]:

@@ -1,0 +1,60 @@
+"""The fields of a request that say how to sample its answer, the same in all APIs."""
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from ..engine.step import SamplingParams
+from .lenient import stop_list
+from .wire_base import Wire, false_for_null
+
+MAX_STOP_SEQUENCES = 64
+MAX_STOP_CHARS = 256  # each; the search for stop sequences reads this much text again for every token
+
+LEAST_TOP_P = 1e-6  # in place of 0: only the likeliest token is kept
+
+StopSequences = Annotated[
+    list[Annotated[str, Field(max_length=MAX_STOP_CHARS)]] | None,
+    Field(max_length=MAX_STOP_SEQUENCES),
+    BeforeValidator(stop_list),
+]
+
+
+class SamplingFields(Wire):
+    """How tokens are chosen. All fields but the first three are beyond Anthropic's API."""
+
+    temperature: float | None = Field(default=None, ge=0.0, le=2.0)
+    top_p: float | None = Field(default=None, ge=0.0, le=1.0)
+    top_k: int | None = Field(default=None, ge=-1)  # 0 and -1 keep all tokens
+    min_p: float | None = Field(default=None, ge=0.0, le=1.0)
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
+
+
+class GenerationRequest(SamplingFields):
+    """The fields of a request that every route which generates reads."""
+
+    model: str = Field(min_length=1, max_length=500)
+    max_tokens: int = Field(ge=0)  # cut to what fits the context; 0 only computes and caches the prompt
+    stream: Annotated[bool, BeforeValidator(false_for_null)] = False
+    stop_sequences: StopSequences = None
+
+
+def sampling_params(
+    request: SamplingFields, default: SamplingParams, vocab_size: int, seed: int, logprobs: int | None
+) -> SamplingParams:
+    """Merge a request's sampling fields with the model's defaults.
+
+    seed: used where the request has no seed.
+    logprobs: likeliest tokens to score beside each sampled token; None asks for no log-probabilities.
+    A top_k of at least the vocabulary's size becomes 0: both keep every token.
+    """
+    top_k = default.top_k if request.top_k is None else max(request.top_k, 0)
+    top_p = default.top_p if request.top_p is None else max(request.top_p, LEAST_TOP_P)
+    return SamplingParams(
+        temperature=default.temperature if request.temperature is None else request.temperature,
+        top_p=top_p,
+        top_k=top_k if top_k < vocab_size else 0,
+        min_p=default.min_p if request.min_p is None else request.min_p,
+        seed=seed if request.seed is None else request.seed % 2**64,
+        logprobs=logprobs,
+    )

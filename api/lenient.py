@@ -1,0 +1,105 @@
+"""Other spellings of a request's parts, whose meaning is plain, brought to one form.
+
+All functions take parsed JSON and return it; what they do not know they return as it is, for the types of
+the body to refuse.
+"""
+
+import json
+import re
+from typing import Any
+
+from pydantic_core import from_json
+
+Json = Any
+"""A value of parsed JSON."""
+
+NO_ARGUMENTS: dict[str, Json] = {"type": "object", "properties": {}}
+
+# A backslash with what it escapes: a pair of surrogates, one surrogate without its partner, or anything else.
+ESCAPE = re.compile(r"\\(u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)", re.DOTALL)
+ESCAPE_IN_BYTES = re.compile(ESCAPE.pattern.encode(), re.DOTALL)
+
+
+def without_lone_surrogates(text: str) -> str:
+    """Put U+FFFD in the place of each lone surrogate that JSON text escapes, as JavaScript clients do."""
+    return ESCAPE.sub(lambda found: "\\ufffd" if found[2] else found[0], text)
+
+
+def bytes_without_lone_surrogates(raw: bytes) -> bytes:
+    """Do what `without_lone_surrogates` does to the bytes of JSON."""
+    return ESCAPE_IN_BYTES.sub(lambda found: b"\\ufffd" if found[2] else found[0], raw)
+
+
+def unparsed_input(raw: str) -> dict[str, Json]:
+    """Return the input of a call whose arguments are no JSON object, in Claude Code's own form.
+
+    Claude Code answers such a call with an error result, from which the model can recover; a call that was
+    sent as text would end the model's turn.
+    """
+    return {"__unparsedToolInput": {"raw": raw, "len": len(raw)}}
+
+
+def call_input(arguments: Json) -> dict[str, Json]:
+    """Return a call's arguments as an object: of an object, of its JSON text, or of nothing."""
+    if isinstance(arguments, dict):
+        return arguments
+    if arguments is None or arguments == "" or arguments == []:
+        return {}
+    if not isinstance(arguments, str):
+        return unparsed_input(json.dumps(arguments))
+    try:
+        value = from_json(without_lone_surrogates(arguments), allow_inf_nan=False)
+    except ValueError:
+        return unparsed_input(arguments)
+    return {} if value is None else value if isinstance(value, dict) else unparsed_input(arguments)
+
+
+def stop_list(stop: Json) -> Json:
+    """Return stop sequences as a list, without empty ones, which would end every answer."""
+    if isinstance(stop, str):
+        stop = [stop]
+    return [text for text in stop if text not in ("", None)] if isinstance(stop, list) else stop
+
+
+def tool_form(tool: Json) -> Json:
+    """Return a tool as Anthropic's API has it: of OpenAI's form, flat or not, and without a type.
+
+    Raises ValueError for a tool that the server would have to run.
+    """
+    if not isinstance(tool, dict):
+        return tool
+    kind = tool.get("type")
+    if kind not in (None, "custom", "function") or (kind == "custom" and "custom" in tool):
+        raise ValueError(f"server tool {str(kind)[:80]!r} is not supported: this server runs no tools itself")
+    function = tool.get("function")
+    found = {**tool, **function} if isinstance(function, dict) else dict(tool)
+    for name in ("input_schema", "parameters", "inputSchema"):
+        if found.get(name) not in (None, True):
+            return found | {"input_schema": found[name]}
+    return found | {"input_schema": NO_ARGUMENTS}
+
+
+def tool_choice_form(choice: Json) -> Json:
+    """Return a tool choice as Anthropic's API has it, of the spellings of both APIs."""
+    if isinstance(choice, str):
+        choice = {"type": choice}
+    if not isinstance(choice, dict):
+        return choice
+    kind, name = choice.get("type"), choice.get("name")
+    named = choice.get("function")
+    if isinstance(named, dict):
+        name = named.get("name", name)
+    if kind == "allowed_tools":
+        return _allowed_tools(choice.get("allowed_tools") or choice)
+    if kind in ("function", "custom") or (kind is None and name is not None):
+        kind = "tool"
+    return choice | {"type": "any" if kind == "required" else kind, "name": name}
+
+
+def _allowed_tools(allowed: Json) -> Json:
+    """Return OpenAI's choice among some of the tools."""
+    tools = allowed.get("tools") if isinstance(allowed, dict) else None
+    if not isinstance(tools, list):
+        raise ValueError("allowed_tools: must list tools")
+    names = [tool_form(tool).get("name") for tool in tools if isinstance(tool, dict)]
+    return {"type": "any" if allowed.get("mode") == "required" else "auto", "names": names}
