@@ -8,6 +8,7 @@ from .attention.defer_rotations import defer_rotations
 from .attention.folded_norm import FoldedNorm, fold_norms
 from .attention.paged_model import PagedModel
 from .attention.rotation import Deferrable, Deferral
+from .experts.switch_forms import lay_out_experts
 from .joint_projections import JointPart, join_projections
 from .transposed_linear import TransposedLinear, transpose_linears
 
@@ -16,7 +17,7 @@ HEADS = ("q_proj", "k_proj", "v_proj")
 
 
 def fuse(paged: PagedModel) -> PagedModel:
-    """Fold norms, defer rotations, join projections and transpose weights, see there.
+    """Fold norms, defer rotations, join projections, transpose weights and lay out experts, see there.
 
     The model's layers change, but not what they compute. What an earlier call has changed is undone first.
 
@@ -29,6 +30,7 @@ def fuse(paged: PagedModel) -> PagedModel:
     join_projections(paged.model)
     join_projections(paged.model, HEADS, deferred.modules)
     transpose_linears(paged.model)
+    lay_out_experts(paged.model)
     return deferred.paged
 
 

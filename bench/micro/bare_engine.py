@@ -8,9 +8,9 @@ import mlx.core as mx
 
 from ...cache.blocks import BLOCK_SIZE
 from ...engine.attention.paged_model import PagedModel
+from ...engine.find_functions import find_functions
 from ...engine.fused_model import fuse
 from ...engine.mixed_check import choose_mixed_tokens
-from ...engine.recurrent.find_functions import find_functions
 from ...engine.runner import Capacity, Runner, Sampled, StepInFlight
 from ...engine.selfcheck import usable_kernels
 from ...engine.served_model import ServedModel

@@ -21,8 +21,8 @@ import mlx_lm.utils
 from mlx.utils import tree_map
 from mlx_lm.models.cache import make_prompt_cache
 
+from ...engine.find_functions import find_functions
 from ...engine.pass_functions import PassFunctions
-from ...engine.recurrent.find_functions import find_functions
 from .mixed_pass import Times
 from .recurrent_families import VOCAB, family_configs
 

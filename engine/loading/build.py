@@ -12,9 +12,9 @@ from .. import SYSTEM_BLAS
 from ..attention.paged_model import PagedModel, probe_fetching
 from ..blas import describe_blas
 from ..config import EngineConfig
+from ..find_functions import find_functions
 from ..fused_model import fuse, unfuse, without_rotations
 from ..mixed_check import choose_mixed_tokens
-from ..recurrent.find_functions import find_functions
 from ..runner import Capacity, Runner
 from ..selfcheck import logits_error, usable_kernels
 from ..served_model import ServedModel

@@ -17,7 +17,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from pensieve.cache.blocks import BLOCK_SIZE
 from pensieve.engine.attention.paged_model import PagedModel, probe
-from pensieve.engine.recurrent.find_functions import find_functions
+from pensieve.engine.find_functions import find_functions
 from pensieve.engine.runner import Capacity, Runner
 from pensieve.engine.step import DecodeRow, PrefillChunk, SamplingParams, SlotRange, StateSlots
 

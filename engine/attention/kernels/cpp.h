@@ -18,6 +18,10 @@ typedef long long INDEX;
 #define FROM_XOR(name, i, other) name[TID ^ (other)][i]
 #define FROM_LANE(name, i, lane) name[TID / LANES * LANES + (lane)][i]
 #define ANY(x) true  // what it guards is harmless, only needless
+#define BALLOT(name) ballot(name)
+#define NUM_BITS(x) __builtin_popcount(x)
+#define LOWEST_BIT(x) __builtin_ctz(x)
+#define LOAD_ONCE(type, pointer) (*(const Pack<type, 4>*)(pointer))
 #define UNROLL
 #define EXP2(x) std::exp2(x)
 #define POWER_OF_2(x) std::exp2(x)
@@ -26,6 +30,12 @@ typedef long long INDEX;
 #define INVERSE_ROOT(x) (1 / std::sqrt(x))
 #define MAX(a, b) std::fmax(a, b)
 #define MIN(a, b) std::fmin(a, b)
+
+inline unsigned ballot(const int (*values)[1]) {
+  unsigned bits = 0;
+  for (int lane = 0; lane < 32; ++lane) bits |= unsigned(values[lane][0] != 0) << lane;
+  return bits;
+}
 
 struct bfloat16_t {
   uint16_t bits;

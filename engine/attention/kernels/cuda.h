@@ -13,6 +13,10 @@ typedef long long INDEX;
 #define FROM_XOR(name, i, other) __shfl_xor_sync(0xffffffffu, name[i], other)
 #define FROM_LANE(name, i, lane) __shfl_sync(0xffffffffu, name[i], lane, LANES)
 #define ANY(x) __any_sync(0xffffffffu, x)
+#define BALLOT(name) __ballot_sync(0xffffffffu, name[0])
+#define NUM_BITS(x) __popc(x)
+#define LOWEST_BIT(x) (__ffs(x) - 1)
+#define LOAD_ONCE(type, pointer) load_once<Pack<type, 4>>(pointer)
 #define UNROLL _Pragma("unroll")
 #define EXP2(x) exp2_fast(x)
 #define POWER_OF_2(x) exp2f(x)
@@ -26,6 +30,15 @@ __device__ inline float exp2_fast(float x) {  // exp2f without its care for deno
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
+}
+
+template <typename Four>
+__device__ inline Four load_once(const void* from) {  // 16 bytes that no other thread of the group reads
+  Four to;
+  asm("ld.global.nc.L1::no_allocate.L2::128B.v4.b32 {%0, %1, %2, %3}, [%4];"
+      : "=r"(to.at[0]), "=r"(to.at[1]), "=r"(to.at[2]), "=r"(to.at[3])
+      : "l"(from));
+  return to;
 }
 
 // Matrix products of a warp; see tiles.h. A pair of 16-bit elements is a register.

@@ -8,7 +8,7 @@ import pytest
 
 from pensieve.bench.micro.recurrent import decode, make_model, prefill, take_turns
 from pensieve.bench.micro.recurrent_families import family_configs
-from pensieve.engine.recurrent.find_functions import find_functions
+from pensieve.engine.find_functions import find_functions
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,8 @@ from mlx_lm.models import bailing_hybrid, bailing_moe_linear, gated_delta, recur
 from mlx_lm.models.activations import swiglu
 from mlx_lm.models.cache import make_prompt_cache
 
+from pensieve.engine.find_functions import find_functions
 from pensieve.engine.recurrent import host_modules
-from pensieve.engine.recurrent.find_functions import find_functions
 from pensieve.engine.recurrent.host_forms import gated_delta_form, lightning_form, state_space_form
 from pensieve.engine.recurrent.host_modules import (
     convolution_form,

@@ -9,12 +9,13 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from ..attention.kernels.paged_kernels import find_kernels
-from ..pass_functions import PassFunctions, Replacement
-from .array_forms import array_delta_form
-from .delta_step import usable_step
-from .host_forms import gated_delta_form, lightning_form, state_space_form
-from .host_modules import (
+from .attention.kernels.paged_kernels import PagedKernels, find_kernels
+from .experts.switch_forms import glu_form, mlp_form, usable_products
+from .pass_functions import PassFunctions, Replacement
+from .recurrent.array_forms import array_delta_form
+from .recurrent.delta_step import usable_step
+from .recurrent.host_forms import gated_delta_form, lightning_form, state_space_form
+from .recurrent.host_modules import (
     convolution_form,
     jamba_form,
     linear_scan_form,
@@ -23,7 +24,7 @@ from .host_modules import (
     silu_form,
     swiglu_form,
 )
-from .host_recurrence import HostRecurrence
+from .recurrent.host_recurrence import HostRecurrence
 
 
 def find_functions(model: nn.Module, on_host: bool) -> PassFunctions:
@@ -31,10 +32,10 @@ def find_functions(model: nn.Module, on_host: bool) -> PassFunctions:
 
     on_host: whether MLX's device is the CPU, where NumPy computes much.
     """
-    forms = _host_forms() if on_host else _array_forms()
+    forms = _host_forms() if on_host else _array_forms(model)
     names = sorted({type(module).__module__ for module in model.modules()})
-    places = [(path, place) for path in forms for name in names for place in _find(sys.modules[name], path)]
-    found = [Replacement(owner, name, theirs, forms[path](theirs)) for path, (owner, name, theirs) in places]
+    places = {place: path for path in forms for name in names for place in _find(sys.modules[name], path)}
+    found = [Replacement(*place, forms[path](place[-1])) for place, path in places.items()]
     if on_host:
         found.append(Replacement(nn, "silu", nn.silu, silu_form(nn.silu)))
         convolve = nn.Conv1d.__call__
@@ -53,11 +54,29 @@ def _find(module: ModuleType, path: str) -> list[tuple[Any, str, Any]]:
     return [(owner, name, getattr(owner, name))] if is_own else []
 
 
-def _array_forms() -> dict[str, Any]:
-    """Return what takes the place of a function on a GPU: where mlx-lm would take a prompt token by token."""
+def _array_forms(model: nn.Module) -> dict[str, Any]:
+    """Return what takes the place of a function on a GPU: where mlx-lm would take a prompt token by token.
+
+    On CUDA also where it would read an expert's weights once for each token.
+    """
     kernels = None if mx.metal.is_available() else find_kernels()
-    kernel = None if kernels is None else usable_step(kernels.launcher)
-    return {"gated_delta_update": partial(array_delta_form, kernel)}
+    if kernels is None:
+        return {"gated_delta_update": partial(array_delta_form, None)}
+    return {
+        "gated_delta_update": partial(array_delta_form, usable_step(kernels.launcher)),
+        **_expert_forms(model, kernels),
+    }
+
+
+def _expert_forms(model: nn.Module, kernels: PagedKernels) -> dict[str, Any]:
+    """Return what takes the place of mixture-of-experts layers on CUDA."""
+    products = usable_products(kernels.launcher, model)
+    if products is None:
+        return {}
+    return {
+        "SwitchGLU.__call__": partial(glu_form, products),
+        "SwitchMLP.__call__": partial(mlp_form, products),
+    }
 
 
 def _host_forms() -> dict[str, Any]:
