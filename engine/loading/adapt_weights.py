@@ -123,28 +123,44 @@ def dequantise(weights: Weights, settings: dict[str, Any]) -> Weights:
         for name in [name for name in result if name.endswith(suffix)]:
             target = name.removesuffix(suffix)
             if target in result and result[target].dtype == mx.uint8:
-                result[target] = _from_fp8(result[target], result.pop(name))
+                result[target] = _from_fp8(result[target], result.pop(name), settings)
     return result
 
 
-def _from_fp8(weight: mx.array, scales: mx.array) -> mx.array:
+def _from_fp8(weight: mx.array, scales: mx.array, settings: dict[str, Any]) -> mx.array:
     values = mx.from_fp8(weight, dtype=mx.bfloat16)
     if scales.dtype == mx.uint8:  # powers of two, of which a byte is the exponent
         scales = mx.power(2.0, scales.astype(mx.float32) - 127)
+    if not mx.issubdtype(scales.dtype, mx.floating):
+        raise ValueError("scales of fp8 weights are integers")
     if scales.size == 1:
         return (values * scales.reshape(())).astype(mx.bfloat16)
     if scales.ndim == values.ndim - 1:
         scales = scales[..., None]
-    for axis in (-2, -1):
-        size, blocks = values.shape[axis], scales.shape[axis]
-        if blocks not in (1, size):
-            # The last block may be cut: blocks have a power of two of rows.
-            block = 1 << (-(-size // blocks) - 1).bit_length()
-            if -(-size // block) != blocks:
-                raise ValueError(f"{blocks} blocks of scales for {size} fp8 weights")
-            scales = mx.repeat(scales, block, axis)
-            scales = scales[..., :size, :] if axis == -2 else scales[..., :size]
+    rows, columns = values.shape[-2:]
+    height, width = _find_block(values.shape, scales.shape, settings)
+    scales = mx.repeat(mx.repeat(scales, height, -2), width, -1)[..., :rows, :columns]
     return (values * scales).astype(mx.bfloat16)
+
+
+def _find_block(
+    values: tuple[int, ...], scales: tuple[int, ...], settings: dict[str, Any]
+) -> tuple[int, int]:
+    """Return rows and columns of the blocks of which each has one scale; the last ones may be cut.
+
+    Where the config does not tell, blocks are rows, squares, or pieces of one row; sides are powers of two.
+    Raises ValueError where the shapes do not fit.
+    """
+    sides = [1 << exponent for exponent in range(16)]
+    given = settings.get("weight_block_size")
+    if isinstance(given, list) and len(given) == 2 and all(type(n) is int and n > 0 for n in given):
+        blocks = [(given[0], given[1])]
+    else:
+        blocks = [(1, values[-1]), *zip(sides, sides, strict=True), *((1, side) for side in sides)]
+    for height, width in blocks:
+        if scales == (*values[:-2], -(-values[-2] // height), -(-values[-1] // width)):
+            return height, width
+    raise ValueError(f"{list(scales)} scales for {list(values)} fp8 weights")
 
 
 def _parameters(model: Any) -> set[str]:

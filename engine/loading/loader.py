@@ -10,9 +10,11 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from ..attention.paged_model import PagedModel, probe
+from .adapt_weights import explain_load, read_quantization
 from .lazy_model import cast_weights, open_model
 from .model_error import ModelError, first_line
 from .model_info import ModelInfo
+from .packed_weights import find_reordered
 
 
 def compute_dtype() -> str | None:
@@ -28,6 +30,9 @@ def compute_dtype() -> str | None:
 def load(info: ModelInfo) -> PagedModel:
     """Load and check the weights that `info` describes. Raises ModelError, one line."""
     model = open_model(info.path)
+    if name := find_reordered(info.path, read_quantization(info.path)):
+        error = ValueError(f"{name} puts inputs into groups that do not lie side by side")
+        raise ModelError(f"{info.path} cannot be loaded: {explain_load(info.path, error)}")
     if dtype := compute_dtype():
         cast_weights(model, dtype)
     _check_finite(info, model)

@@ -213,6 +213,17 @@ def test_other_quantisations_are_refused_in_one_line(tmp_path: Path, name: str) 
     assert len(str(caught.value)) < 500
 
 
+def test_gptq_in_order_of_use_is_refused_where_the_config_denies_it(tmp_path: Path) -> None:
+    """Its values were read in the order of the inputs, and answers were noise."""
+    folder = write_plain(tmp_path / "model", "llama")
+    replace_matrices(
+        lambda matrix: (parts := gptq_parts(4)(matrix)) | {"g_idx": parts["g_idx"][::-1].copy()},
+        **{"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": False},
+    )(folder)
+    with pytest.raises(ModelError, match=r"quantised by gptq, .*g_idx puts inputs into groups that"):
+        logits(folder)
+
+
 FP8_SETTINGS = {"quant_method": "fp8"}
 
 
@@ -233,7 +244,7 @@ def test_blocks_at_the_end_of_a_matrix_may_be_cut(is_exponent: bool) -> None:
 def test_scales_of_blocks_that_do_not_fit_are_refused(blocks: int) -> None:
     """Scales beyond the matrix, or of blocks of another size, were cut off, and values were wrong."""
     weights = {"a": mx.to_fp8(mx.ones((64, 64))), "a_scale_inv": mx.ones((blocks, 1))}
-    with pytest.raises(ValueError, match=f"{blocks} blocks of scales for 64 fp8 weights"):
+    with pytest.raises(ValueError, match=rf"\[{blocks}, 1\] scales for \[64, 64\] fp8 weights"):
         dequantise(weights, FP8_SETTINGS)
 
 
