@@ -2,13 +2,15 @@
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
 from ..engine.step import SamplingParams
-from .lenient import stop_list
+from .lenient import bias_form, stop_list
+from .refused_fields import refuse_fields
 from .wire_base import Wire, false_for_null
 
 MAX_STOP_SEQUENCES = 64
+MAX_BIASES = 1024
 MAX_STOP_CHARS = 256  # each; the search for stop sequences reads this much text again for every token
 
 LEAST_TOP_P = 1e-6  # in place of 0: only the likeliest token is kept
@@ -28,6 +30,25 @@ class SamplingFields(Wire):
     top_k: int | None = Field(default=None, ge=-1)  # 0 and -1 keep all tokens
     min_p: float | None = Field(default=None, ge=0.0, le=1.0)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**64)
+    frequency_penalty: float | None = Field(default=None, ge=-2.0, le=2.0)
+    presence_penalty: float | None = Field(default=None, ge=-2.0, le=2.0)
+    repetition_penalty: float | None = Field(
+        default=None, ge=0.01, le=10.0, validation_alias=AliasChoices("repetition_penalty", "repeat_penalty")
+    )
+    logit_bias: Annotated[
+        dict[Annotated[int, Field(ge=0)], Annotated[float, Field(ge=-100.0, le=100.0)]] | None,
+        Field(max_length=MAX_BIASES),
+        BeforeValidator(bias_form),
+    ] = None
+    min_tokens: int | None = Field(default=None, ge=0)
+    stop_token_ids: list[int] | None = Field(default=None, max_length=MAX_STOP_SEQUENCES)
+    ignore_eos: Annotated[bool, BeforeValidator(false_for_null)] = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse(cls, body: object) -> object:
+        """Refuse a field that cannot be honoured, by its name."""
+        return refuse_fields(body)
 
 
 class GenerationRequest(SamplingFields):
@@ -56,5 +77,10 @@ def sampling_params(
         top_k=top_k if top_k < vocab_size else 0,
         min_p=default.min_p if request.min_p is None else request.min_p,
         seed=seed if request.seed is None else request.seed % 2**64,
+        repetition_penalty=1.0 if request.repetition_penalty is None else request.repetition_penalty,
+        frequency_penalty=request.frequency_penalty or 0.0,
+        presence_penalty=request.presence_penalty or 0.0,
+        logit_bias=tuple((request.logit_bias or {}).items()),
+        min_tokens=request.min_tokens or 0,
         logprobs=logprobs,
     )

@@ -61,6 +61,13 @@ def stop_list(stop: Json) -> Json:
     return [text for text in stop if text not in ("", None)] if isinstance(stop, list) else stop
 
 
+def bias_form(biases: Json) -> Json:
+    """Return biases as an object from token id to bias: of one, or of llama.cpp's list of pairs."""
+    if not isinstance(biases, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in biases):
+        return biases
+    return {token: -100.0 if bias is False else bias for token, bias in biases}
+
+
 def tool_form(tool: Json) -> Json:
     """Return a tool as Anthropic's API has it: of OpenAI's form, flat or not, and without a type.
 

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from ..scheduler.constraint import Constraint
 from ..scheduler.sequence import Request
 from .answer_options import AnswerOptions, answer_options
-from .errors import ClientGone, prompt_too_long
+from .errors import ClientGone, InvalidRequest, prompt_too_long
 from .formats.answer_format import AnswerFormat
 from .formats.detokenizer import Detokenizer
 from .formats.tool_calls.template_tools import template_tool
@@ -159,13 +159,18 @@ class Pipeline:
         room = model.max_context - len(tokens)
         if room < 1:
             raise prompt_too_long(len(tokens), model.max_context - 1)
+        named = [*(body.logit_bias or ()), *(body.stop_token_ids or ())]
+        if max(named, default=0) >= model.vocab_size:
+            raise InvalidRequest("logit_bias, stop_token_ids: the model has no such token")
         seed = secrets.randbits(63)
+        # An answer with a constraint ends where its grammar is complete.
+        stop_ids = frozenset() if body.ignore_eos and constraint is None else model.eos_token_ids
         session = http.headers.get("x-claude-code-session-id")
         return Request(
             prompt=tokens,
             sampling=sampling_params(body, model.default_sampling, model.vocab_size, seed, logprobs),
             max_tokens=min(max(body.max_tokens, 1), room),
-            stop_token_ids=model.eos_token_ids,
+            stop_token_ids=stop_ids | set(body.stop_token_ids or ()),
             session=session[:MAX_SESSION_CHARS] if session else None,
             constraint=constraint,
             request_id=http.scope["state"]["request_id"],

@@ -7,10 +7,12 @@ in the kept tokens' cumulated probabilities at which the token is taken.
 
 import hashlib
 import struct
+from collections import abc
 
 import numpy as np
 import numpy.typing as npt
 
+from .logit_adjustments import adjust_on_host
 from .step import NOT_A_NUMBER, DecodeRow, SamplingParams
 
 Floats = npt.NDArray[np.float32]
@@ -24,9 +26,13 @@ CHUNK = 1024
 """Weights that are added up before any of them is looked at, which takes less time than cumulated sums."""
 
 
-def sample_on_host(logits: Floats, rows: list[DecodeRow]) -> npt.NDArray[np.int32]:
+def sample_on_host(
+    logits: Floats, rows: list[DecodeRow], inputs: list[int] | None = None
+) -> npt.NDArray[np.int32]:
     """Choose each row's next token: (rows, vocab) logits give (rows,) tokens; see `sampler.sample`."""
-    return np.array([_token(own, row) for own, row in zip(logits, rows, strict=True)], np.int32)
+    fed: abc.Sequence[int | None] = inputs or [None] * len(rows)
+    adjusted = (adjust_on_host(own, row, token) for own, row, token in zip(logits, rows, fed, strict=True))
+    return np.array([_token(own, row) for own, row in zip(adjusted, rows, strict=True)], np.int32)
 
 
 def _token(logits: Floats, row: DecodeRow) -> int:

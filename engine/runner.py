@@ -211,7 +211,8 @@ class Runner:
     def _sample(self, logits: mx.array | None, rows: list[DecodeRow]) -> Sampled:
         if logits is None:
             return Sampled(mx.zeros((0,), mx.int32))
-        tokens = sample(logits, rows)
+        is_pending = any(row.adjustment is not None and row.token is None for row in rows)
+        tokens = sample(logits, rows, self._input_tokens(rows) if is_pending else None)
         return Sampled(tokens, compute_logprobs(logits, rows, tokens))
 
     def logits(self, rows: list[DecodeRow]) -> mx.array:

@@ -7,16 +7,19 @@ import mlx.core as mx
 import numpy as np
 
 from .host_sampler import sample_on_host
+from .logit_adjustments import adjust_on_device
 from .row_selection import take_rows
 from .step import NOT_A_NUMBER, DecodeRow, SamplingParams
 
 
-def sample(logits: mx.array, rows: list[DecodeRow]) -> mx.array:
+def sample(logits: mx.array, rows: list[DecodeRow], inputs: mx.array | None = None) -> mx.array:
     """Choose each row's next token: (rows, vocab) logits give (rows,) int32 tokens; lazy, but not on the CPU.
 
     A row's token depends on its own logits, settings, seed and position only, never on other rows. With
     temperature 0 it is the exact argmax; a row with NaN gives NOT_A_NUMBER. Temperature comes first, then
-    top_k, top_p and min_p, as in vLLM.
+    top_k, top_p and min_p, as in vLLM; before all of them come the row's adjustments.
+
+    inputs: (rows,) the token that each row feeds; needed where the token of an adjusted row is pending.
 
     A row with a mask, `allowed`, keeps the token that is drawn without the mask if the mask allows it; else
     the token is drawn again, from the allowed logits. So the token is the same whether the mask is known at
@@ -24,16 +27,18 @@ def sample(logits: mx.array, rows: list[DecodeRow]) -> mx.array:
     nothing, it is drawn from the masked distribution.
     """
     if mx.default_device() == mx.Device(mx.gpu):
-        return sample_on_device(logits, rows)
-    return mx.array(sample_on_host(np.asarray(logits.astype(mx.float32)), rows))
+        return sample_on_device(logits, rows, inputs)
+    fed = None if inputs is None else np.array(inputs).tolist()
+    return mx.array(sample_on_host(np.asarray(logits.astype(mx.float32)), rows, fed))
 
 
-def sample_on_device(logits: mx.array, rows: list[DecodeRow]) -> mx.array:
+def sample_on_device(logits: mx.array, rows: list[DecodeRow], inputs: mx.array | None = None) -> mx.array:
     """Choose tokens as `sample` does, in MLX; lazy.
 
     A token that a mask refuses is drawn again with the same noise, which belongs to the token: so the second
     draw is one from the masked distribution.
     """
+    logits = adjust_on_device(logits, rows, inputs)
     tokens = _sample_unmasked(logits, rows)
     places = [i for i, row in enumerate(rows) if row.allowed is not None]
     if not places:

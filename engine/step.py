@@ -43,12 +43,27 @@ class SamplingParams(FastPickle):
     top_k: int = 0  # keep the k likeliest tokens, and on a GPU those as likely as the last one; 0 keeps all
     min_p: float = 0.0  # drop tokens less likely than this share of the likeliest
     seed: int = 0  # same seed, same prompt: same tokens, in any batch
+    repetition_penalty: float = 1.0  # divides the logits of tokens in prompt and answer; 1 changes none
+    frequency_penalty: float = 0.0  # taken off a token's logit for each time that the answer holds it
+    presence_penalty: float = 0.0  # taken off the logits of tokens that the answer holds
+    logit_bias: tuple[tuple[int, float], ...] = ()  # (token, what is added to its logit)
+    min_tokens: int = 0  # length below which no stop token is sampled
     logprobs: int | None = None  # report each token's log-probability, and those of so many likeliest tokens
 
     @property
     def is_greedy(self) -> bool:
         """Whether the likeliest token is taken; logits divided by a smaller temperature would overflow."""
         return self.temperature < 1e-5
+
+    @property
+    def penalises(self) -> bool:
+        """Whether tokens that prompt or answer hold are less likely."""
+        return self.repetition_penalty != 1 or self.frequency_penalty != 0 or self.presence_penalty != 0
+
+    @property
+    def adjusts(self) -> bool:
+        """Whether logits may be changed before a token is chosen."""
+        return self.penalises or bool(self.logit_bias) or self.min_tokens > 0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and 0.0 <= self.temperature <= 100.0):
@@ -59,10 +74,25 @@ class SamplingParams(FastPickle):
             raise ValueError("top_k must be 0 or more")
         if not 0.0 <= self.min_p <= 1.0:
             raise ValueError("min_p must lie between 0 and 1")
+        if not 0.01 <= self.repetition_penalty <= 100.0:
+            raise ValueError("repetition_penalty must lie between 0.01 and 100")
+        if not (abs(self.frequency_penalty) <= 100.0 and abs(self.presence_penalty) <= 100.0):
+            raise ValueError("frequency_penalty and presence_penalty must lie between -100 and 100")
+        if not all(token >= 0 and abs(bias) <= 1000.0 for token, bias in self.logit_bias):
+            raise ValueError("logit_bias must name tokens, with biases between -1000 and 1000")
         if self.logprobs is not None and not 0 <= self.logprobs <= MAX_LOGPROBS:
             raise ValueError(f"logprobs must lie between 0 and {MAX_LOGPROBS}")
         if not 0 <= self.seed < 2**64:
             raise ValueError("seed must be an unsigned 64-bit integer")
+
+
+class Adjustment(NamedTuple):
+    """What changes one row's logits, beside its sampling parameters. Bytes hold 32-bit integers."""
+
+    tokens: bytes = b""  # that the answer holds, each once; a pending one is not among them
+    counts: bytes = b""  # how often it holds each of `tokens`
+    prompt: bytes = b""  # tokens of the prompt, each once; empty without a repetition penalty
+    forbidden: tuple[int, ...] = ()  # tokens that must not be sampled, unless no other is allowed
 
 
 class StateSlots(NamedTuple):
@@ -89,6 +119,7 @@ class DecodeRow(NamedTuple):
     sampling: SamplingParams
     allowed: bytes | None = None  # a bit for each token that may follow, lowest first; None allows all
     state: StateSlots | None = None  # None for models without recurrent states
+    adjustment: Adjustment | None = None  # None where the model's own logits are sampled
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,4 +103,5 @@ def _row(sequence: Sequence, num_tokens: int, state: StateSlots | None) -> Decod
         request.sampling,
         None if is_pending else allowed_tokens(request.constraint),
         state,
+        None if sequence.seen is None else sequence.seen.adjustment(sequence.tokens, num_tokens),
     )

@@ -8,6 +8,7 @@ from ..cache.blocks import BLOCK_SIZE, BlockTable
 from ..cache.tree_nodes import TreePosition
 from ..engine.step import SamplingParams, TokenLogprobs
 from .constraint import Constraint
+from .seen_tokens import SeenTokens
 from .sequence_states import SequenceStates
 
 FinishReason = Literal["stop", "length", "abort", "error"]
@@ -32,6 +33,7 @@ class Request:
     request_id: the API's id of the request, for log lines.
     checkpoints: lengths, in tokens, of prefixes of `prompt` at which other prompts are likely to go on
     differently: models with recurrent states keep a state there.
+    num_answered: tokens at the end of `prompt` that are the beginning of the answer.
     """
 
     prompt: list[int]
@@ -42,6 +44,7 @@ class Request:
     constraint: Constraint | None = None
     request_id: str = ""
     checkpoints: tuple[int, ...] = ()
+    num_answered: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -71,11 +74,16 @@ class Sequence:
     num_cached_tokens: int | None = None  # prompt tokens found in the prefix tree at the first admission
     prefix_wait: "PrefixWait | None" = None
     num_available_at_refusal: int | None = None  # available blocks, when they last were too few
+    seen: SeenTokens | None = None  # None where the request adjusts no logits
     tree_position: TreePosition | None = None  # where its cached or committed prefix ends in the prefix tree
 
     def __post_init__(self) -> None:
         assert self.request.prompt, "a prompt has at least one token"
         self.tokens = list(self.request.prompt)
+        request = self.request
+        if request.sampling.adjusts:
+            before = request.prompt[: len(request.prompt) - request.num_answered]
+            self.seen = SeenTokens(request.sampling, before, request.stop_token_ids)
 
     def __str__(self) -> str:
         request_id = self.request.request_id

@@ -1,6 +1,6 @@
 """The types of a request's body in OpenAI's API, as far as a local model can serve them.
 
-Other fields are ignored, except those in REFUSED, which would change the answer and cannot be honoured.
+Other fields are ignored, except those that would change the answer (`refused_fields.py`).
 """
 
 from typing import Annotated, Any, Literal
@@ -14,22 +14,6 @@ from ..wire_base import Wire, false_for_null
 from .chat_turns import Turn, turn_forms
 
 ALL_THAT_FITS = 2**31  # the pipeline cuts max_tokens to the room that the context leaves
-
-REFUSED: dict[str, tuple[object, ...]] = {
-    # Fields that would change the answer, each with the values that do not.
-    "n": (1,),
-    "best_of": (1,),
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "logit_bias": ({},),
-    "echo": (False,),
-    "suffix": ("",),
-    "functions": ([],),
-    "function_call": ("none", "auto"),
-    "audio": (),
-    "modalities": (["text"],),
-    "web_search_options": (),
-}
 
 
 class JsonSchema(Wire):
@@ -67,16 +51,6 @@ class OpenAIRequest(SamplingFields):
     stream_options: StreamOptions | None = None
     stop: StopSequences = None
     max_tokens: MaxTokens
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse(cls, body: object) -> object:
-        """Refuse a field that cannot be honoured, by its name."""
-        for name, harmless in REFUSED.items() if isinstance(body, dict) else ():
-            value = body.get(name) if isinstance(body, dict) else None
-            if value is not None and value not in harmless:
-                raise ValueError(f"{name}: {str(value)[:40]!r} is not supported by this server")
-        return body
 
     @property
     def include_usage(self) -> bool:

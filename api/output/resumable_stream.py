@@ -79,6 +79,7 @@ class ResumableTokenStream:
             self._request,
             prompt=[*self._request.prompt, *tokens],
             max_tokens=room,
+            num_answered=len(tokens),
             constraint=constraint and constraint.resumed(tokens),
         )
         try:

@@ -188,6 +188,38 @@ def test_sampling_fields_override_the_models_defaults(start_server: StartServer)
     assert unset.seed != 0
 
 
+def test_penalties_and_bounds_reach_the_scheduler_from_both_apis(server: Server) -> None:
+    fields: dict[str, Any] = {
+        "repetition_penalty": 1.1,
+        "frequency_penalty": 0.5,
+        "presence_penalty": -0.5,
+        "logit_bias": {"5": 2, "6": -100},
+        "min_tokens": 3,
+        "stop_token_ids": [7],
+        "seed": 1,
+        "temperature": 0,
+    }
+    body = {"model": "default", "max_tokens": 9, "messages": HELLO}
+    for path in ("messages", "chat/completions"):
+        assert server.http().post(f"/v1/{path}", json=body | fields).status_code == 200
+    other = fields | {"repeat_penalty": 1.1, "logit_bias": [[5, 2], [6, False]]}
+    del other["repetition_penalty"]
+    assert server.http().post("/v1/messages", json=body | other).status_code == 200
+    expected = SamplingParams(
+        repetition_penalty=1.1,
+        frequency_penalty=0.5,
+        presence_penalty=-0.5,
+        logit_bias=((5, 2.0), (6, -100.0)),
+        min_tokens=3,
+        seed=1,
+    )
+    assert [request.sampling for request in server.scheduler.requests] == [expected] * 3
+    assert {request.stop_token_ids for request in server.scheduler.requests} == {frozenset({257, 7})}
+    server.http().post("/v1/messages", json=body | {"ignore_eos": True})
+    assert server.scheduler.requests[-1].stop_token_ids == frozenset()
+    assert not server.scheduler.requests[-1].sampling.adjusts
+
+
 def test_the_session_header_reaches_the_scheduler(server: Server) -> None:
     client = server.sdk(default_headers={"x-claude-code-session-id": "abc"})
     client.messages.create(model="default", max_tokens=9, messages=HELLO)

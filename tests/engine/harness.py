@@ -45,7 +45,7 @@ class Verdict:
         given = sequence.request.constraint
         constraint = given.resumed([]) if given is not None else None
         for position in range(sequence.num_prompt_tokens, len(sequence.tokens)):
-            row, token = logits[position - 1], sequence.tokens[position]
+            row, token = _adjusted(logits[position - 1], sequence, position), sequence.tokens[position]
             if constraint is not None:
                 row = _masked(row, constraint.mask())
                 assert constraint.accept(token)
@@ -55,6 +55,20 @@ class Verdict:
                 is_tie = row.max() - row[token] <= self.tie
                 self.ties += is_tie
                 self.wrong += not is_tie
+
+
+def _adjusted(row: Any, sequence: Sequence, position: int) -> Any:
+    """Adjust the logits of the token at `position` as its request asks, one token after another."""
+    sampling, row = sequence.request.sampling, row.copy()
+    answer = sequence.tokens[sequence.num_prompt_tokens : position]
+    for token in set(sequence.tokens[:position]):
+        penalty = sampling.repetition_penalty
+        row[token] = row[token] / penalty if row[token] > 0 else row[token] * penalty
+    for token in set(answer):
+        row[token] -= sampling.presence_penalty + sampling.frequency_penalty * answer.count(token)
+    for token, bias in sampling.logit_bias:
+        row[token] += bias
+    return row
 
 
 def _masked(row: Any, mask: bytes | None) -> Any:

@@ -89,6 +89,49 @@ def test_tokens_stay_exact_when_memory_is_short(folder: Path, on_host: bool) -> 
     assert machine.scheduler.counters.evictions > trials(5, 10)
 
 
+@pytest.mark.parametrize("on_host", [True, False])
+def test_penalised_tokens_are_exact_when_sequences_are_preempted(folder: Path, on_host: bool) -> None:
+    """Without NumPy, steps are planned one ahead: the newest token is counted before it is known."""
+    model, rng, verdict = load(folder, "llama"), random.Random(5), Verdict()
+    machine = Machine(mixing_runner(probe(model, 16), 13, on_host), num_blocks=13, max_context=300)
+    settings = [
+        SamplingParams(repetition_penalty=1.5, frequency_penalty=0.3),
+        SamplingParams(presence_penalty=0.5, logit_bias=((7, 1.5), (8, -100.0))),
+        SamplingParams(frequency_penalty=-0.2),
+        SamplingParams(),
+    ]
+    for _ in range(trials(2, 12)):
+        for sampling in settings:
+            machine.add([rng.randrange(VOCAB) for _ in range(rng.randint(1, 120))], 50, sampling)
+        machine.finish()
+    for sequence in machine.sequences:
+        verdict.judge(model, sequence)
+    print(f"{verdict}, {machine.scheduler.counters}")
+    assert verdict.wrong == 0
+    assert machine.scheduler.counters.preemptions > 0
+
+
+@pytest.mark.parametrize("on_host", [True, False])
+def test_penalised_samples_do_not_depend_on_the_batch_nor_change_others(folder: Path, on_host: bool) -> None:
+    model, prompt = load(folder, "llama"), [5, 6, 7, 5]
+    settings = [
+        SamplingParams(temperature=1.1, repetition_penalty=1.3, frequency_penalty=0.4, seed=5),
+        SamplingParams(temperature=1.1, seed=5),
+        SamplingParams(presence_penalty=0.7, logit_bias=((3, 0.5), (300, -100.0))),
+    ]
+
+    def run(chosen: list[SamplingParams]) -> list[list[int]]:
+        machine = Machine(mixing_runner(probe(model, 16), 100, on_host), num_blocks=100)
+        for sampling in chosen:
+            machine.add(prompt, 25, sampling)
+        machine.finish()
+        return [sequence.tokens for sequence in machine.sequences]
+
+    together = run(settings)
+    assert together == [run([sampling])[0] for sampling in settings]
+    assert together[0] != together[1]
+
+
 @pytest.mark.parametrize(("on_host", "num_trees"), [(True, trials(3, 15)), (False, trials(2, 15))])
 def test_constrained_tokens_are_exact_among_free_ones(folder: Path, on_host: bool, num_trees: int) -> None:
     """Without NumPy, steps are planned one ahead: masks are unknown then, and samples are thrown away."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pensieve.engine import sampler
-from pensieve.engine.step import NOT_A_NUMBER, DecodeRow, SamplingParams
+from pensieve.engine.step import NOT_A_NUMBER, Adjustment, DecodeRow, SamplingParams
 
 
 @pytest.fixture(autouse=True, params=["device", "host"])
@@ -185,3 +185,56 @@ def test_a_temperature_near_zero_is_greedy() -> None:
     assert sample(logits, [row]).tolist() == [1]
     warm = DecodeRow(1, 1, 0, ((1, 2),), SamplingParams(temperature=1.0))
     assert sample(mx.concatenate([logits, logits]), [row, warm])[0].item() == 1
+
+
+def packed(*numbers: int) -> bytes:
+    return np.array(numbers, np.int32).tobytes()
+
+
+def adjusted_row(sampling: SamplingParams, adjustment: Adjustment, token: int | None = 0) -> DecodeRow:
+    return DecodeRow(0, token, 5, ((0, 6),), sampling, adjustment=adjustment)
+
+
+PENALTIES = SamplingParams(repetition_penalty=2.0, frequency_penalty=0.5, presence_penalty=1.0)
+LOGITS = [4.0, 3.9, -1.0, 3.0, 3.2]
+
+
+@pytest.mark.parametrize(
+    ("sampling", "adjustment", "expected"),
+    [
+        (PENALTIES, Adjustment(), 0),
+        (PENALTIES, Adjustment(packed(0, 1), packed(1, 1), packed(0, 1)), 4),
+        (PENALTIES, Adjustment(prompt=packed(0, 1, 4)), 3),
+        (SamplingParams(frequency_penalty=0.3), Adjustment(packed(0, 1), packed(1, 3)), 0),
+        (SamplingParams(frequency_penalty=0.3), Adjustment(packed(0, 1), packed(2, 1)), 1),
+        (SamplingParams(logit_bias=((2, 6.0),)), Adjustment(), 2),
+        (SamplingParams(logit_bias=((0, -100.0),)), Adjustment(), 1),
+        (SamplingParams(min_tokens=3), Adjustment(forbidden=(0, 1)), 4),
+    ],
+)
+def test_adjusted_logits_choose_another_token(
+    sampling: SamplingParams, adjustment: Adjustment, expected: int
+) -> None:
+    assert sample(mx.array([LOGITS]), [adjusted_row(sampling, adjustment)]).item() == expected
+
+
+def test_a_pending_token_counts_as_if_it_were_known() -> None:
+    rng, vocab = np.random.default_rng(3), 40
+    for seed in range(20):
+        logits = mx.array(rng.normal(size=(2, vocab)).astype(np.float32))
+        pending, known = int(rng.integers(3)), (0, 1, 2)
+        hot = replace(PENALTIES, temperature=1.0, seed=seed)
+        counts = [1 + (token == pending) for token in known]
+        free = DecodeRow(1, None, 9, ((0, 10),), SamplingParams(temperature=1.0, seed=seed))
+        ahead = adjusted_row(hot, Adjustment(packed(*known), packed(1, 1, 1)), None)
+        late = adjusted_row(hot, Adjustment(packed(*known), packed(*counts)))
+        inputs = mx.array([pending, 5])
+        found = [np.array(sampler.sample(logits, [row, free], inputs)).tolist() for row in (ahead, late)]
+        assert found[0] == found[1]
+        assert found[0][1] == sample(logits, [free, free])[1].item(), "the other row is left alone"
+
+
+def test_a_mask_that_allows_only_forbidden_tokens_wins() -> None:
+    """A complete grammar allows nothing but the answer's end, which a least length forbids."""
+    row = adjusted_row(SamplingParams(min_tokens=9), Adjustment(forbidden=(2,)))
+    assert sample(mx.array([LOGITS]), [row._replace(allowed=bytes([0b100]))]).item() == 2

@@ -1,0 +1,54 @@
+"""Fields of other servers' APIs that would change the answer and that this server cannot honour."""
+
+from typing import Any
+
+HARMLESS: dict[str, tuple[object, ...]] = {
+    # Each with the values that change nothing, null aside.
+    "n": (1,),
+    "best_of": (1,),
+    "echo": (False,),
+    "suffix": ("",),
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "audio": (),
+    "modalities": (["text"],),
+    "web_search_options": (),
+    "mcp_servers": ([],),
+    "container": (),
+    # Ways to choose tokens.
+    "use_beam_search": (False,),
+    "typical_p": (1,),
+    "tfs_z": (1,),
+    "top_a": (0,),
+    "mirostat": (0,),
+    "mirostat_mode": (0,),
+    "dynatemp_range": (0,),
+    "dry_multiplier": (0,),
+    "xtc_probability": (0,),
+    "no_repeat_ngram_size": (0,),
+    "guidance_scale": (1,),
+    "cfg_scale": (1,),
+    "bad_words": ([],),
+    "allowed_token_ids": (),
+    "logits_processors": ([],),
+    # What the prompt or the answer is made of.
+    "prompt_logprobs": (),
+    "chat_template": (),
+    "documents": ([],),
+    "add_generation_prompt": (True,),
+    "truncate_prompt_tokens": (),
+    "include_stop_str_in_output": (False,),
+    "skip_special_tokens": (True,),
+    "lora": ([], ""),
+    "adapters": ([], ""),
+}
+
+
+def refuse_fields(body: Any) -> Any:
+    """Return a request's body. Raises ValueError for a field that cannot be honoured, by its name."""
+    if isinstance(body, dict):
+        for name in HARMLESS.keys() & body.keys():
+            value = body[name]
+            if value is not None and value not in HARMLESS[name]:
+                raise ValueError(f"{name}: {str(value)[:40]!r} is not supported by this server")
+    return body
