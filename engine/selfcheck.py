@@ -176,22 +176,25 @@ def _draw(spec: AttentionSpec, seed: int, *dims: int) -> mx.array:
 def logits_error(paged: PagedModel, on_host: bool, kernels: PagedKernels | None = None) -> float:
     """Return the distance of paged logits from mlx-lm's own, relative to their size and to the tolerance.
 
-    The prompts are prefilled in two slices each and decoded together, with windows shorter than the longer
-    prompt. Where KV is quantised, it is quantised on mlx-lm's side as well. A distance up to 1 is rounding.
+    The prompts are prefilled in two slices each, then their last two tokens are decoded together, so that the
+    second one finds what the first has left. Windows are shorter than the longer prompt. Where KV is
+    quantised, it is quantised on mlx-lm's side as well. A distance up to 1 is rounding.
     Raises what the model raises when it cannot work on paged KV.
     """
     paged = replace(paged, layers=[with_trial_window(spec) for spec in paged.layers])
     capacity = Capacity(8, state_slots(paged, len(PROMPTS)))
     runner = Runner(paged, capacity, on_host=on_host, kernels=kernels)
-    rows, references = [], []
+    first, rows, references = [], [], []
     for seq_id, (blocks, length) in enumerate(PROMPTS):
         sequence = TrialSequence(paged, seq_id, blocks)
-        for start, end in pairwise([0, length // 2, length - 1]):
+        for start, end in pairwise([0, length // 2, length - 2]):
             runner.prefill(sequence.chunk(start, end))
+        first.append(sequence.row(length - 2))
         rows.append(sequence.row(length - 1))
         tokens = mx.array([sequence.tokens(0, length)])
         references.append(paged.model(tokens, cache=reference_caches(paged))[0, -1])
     expected = mx.stack(references)
+    mx.eval(runner.logits(first))
     # Three times from the same states: the third time, where there are kernels, the pass is a compiled graph.
     errors = [largest_distance(runner.logits(rows), expected) for _ in range(3)]
     return _largest(errors) / tolerance(paged, expected.dtype)
