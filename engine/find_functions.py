@@ -10,6 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .attention.kernels.paged_kernels import PagedKernels, find_kernels
+from .experts.block_forms import block_forms
 from .experts.switch_forms import glu_form, mlp_form, usable_products
 from .pass_functions import PassFunctions, Replacement
 from .recurrent.array_forms import array_delta_form
@@ -76,6 +77,7 @@ def _expert_forms(model: nn.Module, kernels: PagedKernels) -> dict[str, Any]:
     return {
         "SwitchGLU.__call__": partial(glu_form, products),
         "SwitchMLP.__call__": partial(mlp_form, products),
+        **block_forms(kernels.launcher, products, model),
     }
 
 

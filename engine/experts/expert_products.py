@@ -42,7 +42,7 @@ class ExpertProducts:
 
     def __init__(self, launcher: Callable[[Kernel, float], Launch], tiling: Tiling = TILING) -> None:
         """launcher: declares a kernel to MLX, as PagedKernels does."""
-        self._launch = launcher(EXPERTS, 0.0)
+        self._launch = launcher(EXPERTS, 1.0)
         self._tiling = tiling
 
     def gated(self, inputs: mx.array, gate: mx.array, up: mx.array, experts: mx.array) -> mx.array:

@@ -26,15 +26,20 @@ def glu_form(products: ExpertProducts, theirs: Function) -> Function:
         if not _is_served(self, x, indices):
             result: mx.array = theirs(self, x, indices)
             return result
-        rows, experts = x.reshape(-1, x.shape[-1]), indices.reshape(-1)
-        gate, up, down = (self[name] for name in PROJECTIONS[SwitchGLU])
-        if type(self.activation) is SwiGLU and "bias" not in gate and "bias" not in up:
-            hidden = products.gated(rows, gate.weight, up.weight, experts)
-        else:
-            hidden = self.activation(*(_project(products, each, rows, experts) for each in (up, gate)))
-        return _project(products, down, hidden, experts).reshape(*indices.shape, -1)
+        outs = glu_outputs(products, self, x.reshape(-1, x.shape[-1]), indices.reshape(-1))
+        return outs.reshape(*indices.shape, -1)
 
     return call
+
+
+def glu_outputs(products: ExpertProducts, layer: Any, rows: mx.array, experts: mx.array) -> mx.array:
+    """Return what a SwitchGLU of served weights returns for each pair, see ExpertProducts.multiply."""
+    gate, up, down = (layer[name] for name in PROJECTIONS[SwitchGLU])
+    if type(layer.activation) is SwiGLU and "bias" not in gate and "bias" not in up:
+        hidden = products.gated(rows, gate.weight, up.weight, experts)
+    else:
+        hidden = layer.activation(*(_project(products, each, rows, experts) for each in (up, gate)))
+    return _project(products, down, hidden, experts)
 
 
 def mlp_form(products: ExpertProducts, theirs: Function) -> Function:
@@ -60,7 +65,7 @@ def usable_products(launcher: Callable[[Kernel, float], Launch], model: nn.Modul
     None for a model without experts that the kernel serves, and, with a warning, for a kernel that fails.
     """
     modules = {_shapes(module): module for module in model.modules() if type(module) in PROJECTIONS}
-    served = [module for module in modules.values() if _has_served_weights(module)]
+    served = [module for module in modules.values() if has_served_weights(module)]
     if not served:
         return None
     try:
@@ -88,13 +93,13 @@ def lay_out_experts(model: nn.Module) -> None:
 
 def _is_served(module: Any, x: mx.array, indices: mx.array) -> bool:
     """Whether the kernel computes this call."""
-    if indices.size > MAX_PAIRS or x.shape[:-1] != indices.shape[:-1] or not _has_served_weights(module):
+    if indices.size > MAX_PAIRS or x.shape[:-1] != indices.shape[:-1] or not has_served_weights(module):
         return False
     is_same: bool = x.dtype == module[PROJECTIONS[type(module)][0]].weight.dtype
     return is_same
 
 
-def _has_served_weights(module: Any) -> bool:
+def has_served_weights(module: Any) -> bool:
     """Whether the kernel multiplies by all of the module's weights."""
     layers = [module[name] for name in PROJECTIONS[type(module)]]
     if any(type(layer) is not SwitchLinear or not serves(layer.weight) for layer in layers):

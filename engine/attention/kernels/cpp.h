@@ -20,6 +20,7 @@ typedef long long INDEX;
 #define ANY(x) true  // what it guards is harmless, only needless
 #define BALLOT(name) ballot(name)
 #define NUM_BITS(x) __builtin_popcount(x)
+#define FLOAT_OF_BITS(x) float_of_bits(x)
 #define LOWEST_BIT(x) __builtin_ctz(x)
 #define LOAD_ONCE(type, pointer) (*(const Pack<type, 4>*)(pointer))
 #define UNROLL
@@ -30,6 +31,12 @@ typedef long long INDEX;
 #define INVERSE_ROOT(x) (1 / std::sqrt(x))
 #define MAX(a, b) std::fmax(a, b)
 #define MIN(a, b) std::fmin(a, b)
+
+inline float float_of_bits(int bits) {
+  float x;
+  std::memcpy(&x, &bits, 4);
+  return x;
+}
 
 inline unsigned ballot(const int (*values)[1]) {
   unsigned bits = 0;

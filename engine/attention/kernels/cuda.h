@@ -15,6 +15,7 @@ typedef long long INDEX;
 #define ANY(x) __any_sync(0xffffffffu, x)
 #define BALLOT(name) __ballot_sync(0xffffffffu, name[0])
 #define NUM_BITS(x) __popc(x)
+#define FLOAT_OF_BITS(x) __int_as_float(x)
 #define LOWEST_BIT(x) (__ffs(x) - 1)
 #define LOAD_ONCE(type, pointer) load_once<Pack<type, 4>>(pointer)
 #define UNROLL _Pragma("unroll")

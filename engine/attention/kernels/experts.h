@@ -101,7 +101,7 @@ EACH_THREAD {
     T result = T(sum);
     if (GATED) {
       const float gate = float(result);
-      const float sigmoid = float(T(1.0f / (1.0f + POWER_OF_2(gate * -1.4426950408889634f))));
+      const float sigmoid = float(T(1.0f / (1.0f + POWER_OF_2(gate * -SCALE))));
       result = T(float(T(gate * sigmoid)) * float(T(lower_sum)));
     }
     outputs[INDEX(members[column]) * OUTPUTS + GROUP_X * GROUP_OUTPUTS + output] = result;

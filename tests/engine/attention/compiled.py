@@ -41,10 +41,20 @@ WATCHED = Path(__file__).with_name("watched.h")
 HOPPER_WORDS = Path(__file__).with_name("hopper_words.h")
 
 CTYPES = {"float32": "float", "float16": "float16_t", "bfloat16": "bfloat16_t"}
-INTS = ("block_table", "splits", "tiles", "query_partials", "slots", "extent", "positions", "experts")
+INTS = (
+    "block_table",
+    "splits",
+    "tiles",
+    "query_partials",
+    "slots",
+    "extent",
+    "positions",
+    "experts",
+    "chosen",
+)
 FLOATS = (
     *("split_outs", "split_stats", "tile_outs", "tile_stats", "sinks", "write_fence", "next_fence"),
-    *("periods", "numbers", "decays", "betas", "state", "next_state"),
+    *("periods", "numbers", "decays", "betas", "state", "next_state", "corrections", "shares"),
 )
 FIXED = dict.fromkeys(INTS, "int") | dict.fromkeys(FLOATS, "float")
 """The types of arguments that are not of the model's type."""

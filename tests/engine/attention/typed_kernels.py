@@ -13,13 +13,21 @@ from .compiled import Array, compile_kernel, launch
 def typed_launcher(kernel: Kernel, scale: float) -> Any:
     """As PagedKernels.launcher; evaluates its inputs at once."""
 
-    def run(inputs: list[mx.array], template: Any, grid: Any, output_shapes: Any, **_: Any) -> list[mx.array]:
+    def run(
+        inputs: list[mx.array],
+        template: Any,
+        grid: Any,
+        output_shapes: Any,
+        output_dtypes: Any,
+        **_: Any,
+    ) -> list[mx.array]:
         constants = {name: int(value) for name, value in template if name != "T"}
         dtype = dict(template)["T"]
-        library = compile_kernel(kernel, constants, dtype=str(dtype).rpartition(".")[2])
-        outputs = [to_numpy(mx.zeros(shape, dtype)) for shape in output_shapes]
+        library = compile_kernel(kernel, constants, scale, str(dtype).rpartition(".")[2])
+        kinds = list(zip(output_shapes, output_dtypes, strict=True))
+        outputs = [to_numpy(mx.zeros(shape, dtype)) for shape, dtype in kinds]
         launch(library, kernel, list(map(to_numpy, inputs)), outputs, (grid[0] // THREADS, grid[1]))
-        return [mx.array(output).view(dtype) for output in outputs]
+        return [mx.array(out).view(dtype) for out, (_, dtype) in zip(outputs, kinds, strict=True)]
 
     return run
 

@@ -1,0 +1,145 @@
+"""Whole blocks of experts for few tokens on CUDA: the choice, the experts, and the sum in four kernels.
+
+Each form takes the place of the `__call__` of a class of mlx-lm's, whose own takes twice as many operations.
+"""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.models.glm4_moe_lite import Glm4MoeLiteMoE
+from mlx_lm.models.qwen3_moe import Qwen3MoeSparseMoeBlock
+from mlx_lm.models.qwen3_next import Qwen3NextSparseMoeBlock
+from mlx_lm.models.switch_layers import SwitchGLU
+
+from ..attention.kernels.layer_kernels import Launch
+from ..attention.kernels.source import Kernel
+from ..pass_functions import Function
+from .expert_choice import MAX_EXPERTS, Choice, ExpertChoice, SharedExpert
+from .expert_products import MAX_PAIRS, ExpertProducts
+from .switch_forms import glu_outputs, has_served_weights
+
+logger = logging.getLogger(__name__)
+
+MAX_ERROR = 2e-2
+"""The largest distance from mlx-lm's output, relative to the largest number; half precision rounds."""
+
+
+class BlockKernels(NamedTuple):
+    """The kernels of a block."""
+
+    products: ExpertProducts
+    choice: ExpertChoice
+
+
+class BlockParts(NamedTuple):
+    """What differs between the blocks of mlx-lm's classes, for one input."""
+
+    logits: mx.array  # (rows, experts)
+    choice: Choice
+    shared: SharedExpert | None
+    has_rounded_products: bool  # of outputs and shares
+
+
+def _softmax_parts(block: Any, x: mx.array) -> BlockParts:
+    shared = None
+    if "shared_expert" in block:
+        shared = SharedExpert(_rows(block.shared_expert(x)), _rows(block.shared_expert_gate(x)))
+    return BlockParts(_rows(block.gate(x)), Choice(block.top_k, block.norm_topk_prob), shared, True)
+
+
+def _sigmoid_parts(block: Any, x: mx.array) -> BlockParts:
+    gate = block.gate
+    shared = SharedExpert(_rows(block.shared_experts(x))) if "shared_experts" in block else None
+    corrections = gate.e_score_correction_bias.astype(mx.float32)
+    normalises = gate.top_k > 1 and gate.norm_topk_prob
+    choice = Choice(gate.top_k, normalises, corrections, gate.routed_scaling_factor)
+    return BlockParts(_rows(x @ gate.weight.T), choice, shared, False)
+
+
+def _rows(array: mx.array) -> mx.array:
+    return array.reshape(-1, array.shape[-1])
+
+
+PARTS: dict[Any, Callable[[Any, mx.array], BlockParts]] = {
+    Qwen3MoeSparseMoeBlock: _softmax_parts,
+    Qwen3NextSparseMoeBlock: _softmax_parts,
+    Glm4MoeLiteMoE: _sigmoid_parts,
+}
+
+
+def block_form(kernels: BlockKernels, theirs: Function) -> Function:
+    """Return a function that takes the place of the `__call__` of one of the classes of PARTS."""
+
+    def call(self: Any, x: mx.array) -> mx.array:
+        parts = PARTS[type(self)](self, x) if _is_served(self, x) else None
+        if parts is None or parts.logits.dtype != x.dtype:
+            result: mx.array = theirs(self, x)
+            return result
+        chosen, shares = kernels.choice.choose(parts.logits, parts.choice)
+        outs = glu_outputs(kernels.products, self.switch_mlp, _rows(x), chosen.reshape(-1))
+        return kernels.choice.sum(outs, shares, parts.shared, parts.has_rounded_products).reshape(x.shape)
+
+    return call
+
+
+def block_forms(
+    launcher: Callable[[Kernel, float], Launch], products: ExpertProducts, model: nn.Module
+) -> dict[str, Callable[[Function], Function]]:
+    """Return the forms of the model's blocks by their functions' names, if they work on this device.
+
+    Empty for a model without such blocks, and, with a warning, where the kernels fail.
+    """
+    blocks = {_shape(block): block for block in model.modules() if type(block) in PARTS}
+    served = [block for block in blocks.values() if _has_served_parts(block)]
+    if not served:
+        return {}
+    try:
+        kernels = BlockKernels(products, ExpertChoice(launcher))
+        if max(_error(kernels, block) for block in served) < MAX_ERROR:
+            return {f"{each.__name__}.__call__": partial(block_form, kernels) for each in PARTS}
+        logger.warning("the kernels that choose experts compute wrongly here and are not used")
+    except Exception as exception:  # all that a compiler or driver raises
+        logger.warning("the kernels that choose experts cannot be used here: %s", exception)
+    return {}
+
+
+def _is_served(block: Any, x: mx.array) -> bool:
+    """Whether the kernels compute this call."""
+    top = block.gate.top_k if type(block) is Glm4MoeLiteMoE else block.top_k
+    is_few = x.size <= MAX_PAIRS // top * x.shape[-1]
+    return is_few and _has_served_parts(block) and x.dtype == block.switch_mlp.up_proj.weight.dtype
+
+
+def _has_served_parts(block: Any) -> bool:
+    """Whether the kernels compute what such a block computes."""
+    layer = block.switch_mlp
+    if block.sharding_group is not None or type(layer) is not SwitchGLU or not has_served_weights(layer):
+        return False
+    if type(block) is Glm4MoeLiteMoE and block.gate.n_group != 1:
+        return False
+    return len(layer.up_proj.weight) <= MAX_EXPERTS
+
+
+def _shape(block: Any) -> tuple[Any, ...]:
+    """Return what tells one block's kernels from another's."""
+    weight = block.switch_mlp.up_proj["weight"]
+    return type(block), weight.shape, weight.dtype
+
+
+def _error(kernels: BlockKernels, block: Any) -> float:
+    """Return the distance of a block with the kernels from one without, the median of some random rows.
+
+    Not the largest: where two experts' scores are nearly equal, rounding may choose the other one.
+    """
+    weight = block.switch_mlp.up_proj.weight
+    x = mx.random.normal((1, 5, weight.shape[2]), key=mx.random.key(0)).astype(weight.dtype)
+    theirs = type(block).__call__
+    right = theirs(block, x).astype(mx.float32)
+    found = block_form(kernels, theirs)(block, x).astype(mx.float32)
+    errors = mx.abs(found - right).max(axis=-1) / mx.abs(right).max(axis=-1)
+    median: Any = mx.median(errors).item()
+    return float(median)

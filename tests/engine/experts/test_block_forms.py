@@ -1,0 +1,109 @@
+"""Blocks of experts with the kernels, their text run in C++, against mlx-lm's own blocks."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import pytest
+from mlx_lm.models import glm4_moe_lite, qwen3_moe, qwen3_next
+
+from pensieve.engine.attention.kernels.source import Kernel
+from pensieve.engine.experts import expert_products
+from pensieve.engine.experts.block_forms import PARTS, BlockKernels, block_form, block_forms
+from pensieve.engine.experts.expert_choice import ExpertChoice
+from pensieve.engine.experts.expert_products import MAX_PAIRS, ExpertProducts
+
+from ..attention.compiled import needs_compiler
+from ..attention.typed_kernels import typed_launcher
+from ..recurrent.token_loops import distance
+
+pytestmark = needs_compiler
+
+
+def arguments(**more: Any) -> Any:
+    sizes = {"hidden_size": 64, "moe_intermediate_size": 32, "num_experts_per_tok": 2}
+    return SimpleNamespace(**sizes, num_experts=6, norm_topk_prob=True, **more)
+
+
+def qwen3() -> Any:
+    return qwen3_moe.Qwen3MoeSparseMoeBlock(arguments())
+
+
+def qwen3_next_block() -> Any:
+    return qwen3_next.Qwen3NextSparseMoeBlock(arguments(shared_expert_intermediate_size=32))
+
+
+def glm(n_group: int = 1) -> Any:
+    defaults = vars(glm4_moe_lite.ModelArgs())
+    given = vars(arguments()) | {"n_routed_experts": 6, "n_shared_experts": 2, "n_group": n_group}
+    block: Any = glm4_moe_lite.Glm4MoeLiteMoE(SimpleNamespace(**(defaults | given)))  # type: ignore[arg-type]
+    block.gate.weight = mx.random.normal((6, 64))
+    block.gate.e_score_correction_bias = mx.random.normal((6,)) * 0.1
+    return block
+
+
+BLOCKS = {"qwen3_moe": qwen3, "qwen3_next": qwen3_next_block, "glm4_moe_lite": glm}
+
+
+@pytest.fixture(autouse=True)
+def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLX's CPU device gathers float32 only, which CUDA's kernel does not serve."""
+    monkeypatch.setattr(expert_products, "DTYPES", (mx.float32,))
+    monkeypatch.setenv("MLX_DISABLE_COMPILE", "1")
+
+
+def kernels() -> BlockKernels:
+    return BlockKernels(ExpertProducts(typed_launcher), ExpertChoice(typed_launcher))
+
+
+def fail(*_: Any) -> Any:
+    raise AssertionError("left to mlx-lm")
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 64), (1, 4, 64)], ids=str)
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_blocks_compute_the_same_with_the_kernels(kind: str, shape: tuple[int, ...]) -> None:
+    block = BLOCKS[kind]()
+    x = mx.random.normal(shape)
+    found = block_form(kernels(), fail)(block, x)
+    assert distance(found, block(x)) < 2e-6
+    assert found.shape == x.shape
+
+
+@pytest.mark.parametrize("reason", ["many rows", "groups", "quantised", "other precision"])
+def test_what_the_kernels_do_not_serve_is_left_to_mlx_lm(reason: str) -> None:
+    block = glm(n_group=2) if reason == "groups" else qwen3()
+    x = mx.random.normal((1, MAX_PAIRS // 2 + 1 if reason == "many rows" else 3, 64))
+    if reason == "quantised":
+        nn.quantize(block, 32, 8)
+    if reason == "other precision":
+        x = x.astype(mx.float16)
+    assert block_form(kernels(), lambda *_: "theirs")(block, x) == "theirs"
+
+
+class Blocks(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.blocks = [make() for make in BLOCKS.values()]
+
+
+def test_kernels_are_used_if_they_compute_the_models_own_blocks() -> None:
+    found = block_forms(typed_launcher, ExpertProducts(typed_launcher), Blocks())
+    assert set(found) == {f"{each.__name__}.__call__" for each in PARTS}
+    assert not block_forms(typed_launcher, ExpertProducts(typed_launcher), nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("wrong", ["choose_experts", "sum_experts"])
+def test_kernels_that_compute_wrongly_are_not_used(wrong: str, caplog: pytest.LogCaptureFixture) -> None:
+    def launcher(kernel: Kernel, scale: float) -> Any:
+        right = typed_launcher(kernel, scale)
+
+        def run(**arguments: Any) -> list[mx.array]:
+            *others, last = right(**arguments)
+            return [*others, last * (1.05 if kernel.name == wrong else 1)]
+
+        return run
+
+    assert block_forms(launcher, ExpertProducts(typed_launcher), Blocks()) == {}
+    assert "compute wrongly" in caplog.text
