@@ -26,6 +26,7 @@ from .recurrent.host_modules import (
     swiglu_form,
 )
 from .recurrent.host_recurrence import HostRecurrence
+from .recurrent.layer_step import find_layers, layer_form, usable_layer_step
 
 
 def find_functions(model: nn.Module, on_host: bool) -> PassFunctions:
@@ -33,10 +34,13 @@ def find_functions(model: nn.Module, on_host: bool) -> PassFunctions:
 
     on_host: whether MLX's device is the CPU, where NumPy computes much.
     """
-    forms = _host_forms() if on_host else _array_forms(model)
+    layers = {} if on_host else _layer_forms(model)
+    forms = _host_forms() if on_host else _array_forms(model, has_layers=bool(layers))
     names = sorted({type(module).__module__ for module in model.modules()})
     places = {place: path for path in forms for name in names for place in _find(sys.modules[name], path)}
     found = [Replacement(*place, forms[path](place[-1])) for place, path in places.items()]
+    for kind, form in layers.items():
+        found.append(Replacement(kind, "__call__", kind.__call__, form(kind.__call__)))
     if on_host:
         found.append(Replacement(nn, "silu", nn.silu, silu_form(nn.silu)))
         convolve = nn.Conv1d.__call__
@@ -55,16 +59,26 @@ def _find(module: ModuleType, path: str) -> list[tuple[Any, str, Any]]:
     return [(owner, name, getattr(owner, name))] if is_own else []
 
 
-def _array_forms(model: nn.Module) -> dict[str, Any]:
+def _layer_forms(model: nn.Module) -> dict[Any, Any]:
+    """Return what takes the place of `__call__` of the model's classes of layers on CUDA, by the class."""
+    layers = find_layers(model)
+    kernels = find_kernels() if layers and not mx.metal.is_available() else None
+    kernel = None if kernels is None else usable_layer_step(kernels.launcher, list(layers.values()))
+    return {} if kernel is None else dict.fromkeys(layers, partial(layer_form, kernel))
+
+
+def _array_forms(model: nn.Module, has_layers: bool) -> dict[str, Any]:
     """Return what takes the place of a function on a GPU: where mlx-lm would take a prompt token by token.
 
     On CUDA also where it would read an expert's weights once for each token.
+    has_layers: whether a kernel takes all of a layer's decode step; another is then not compiled.
     """
     kernels = None if mx.metal.is_available() else find_kernels()
     if kernels is None:
         return {"gated_delta_update": partial(array_delta_form, None)}
+    step = None if has_layers else usable_step(kernels.launcher)
     return {
-        "gated_delta_update": partial(array_delta_form, usable_step(kernels.launcher)),
+        "gated_delta_update": partial(array_delta_form, step),
         **_expert_forms(model, kernels),
     }
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import mlx.core as mx
 import mlx.nn as nn
 
 from .attention.defer_rotations import defer_rotations
@@ -10,6 +11,7 @@ from .attention.paged_model import PagedModel
 from .attention.rotation import Deferrable, Deferral
 from .experts.switch_forms import lay_out_experts
 from .joint_projections import JointPart, join_projections
+from .recurrent.layer_step import LAYERS
 from .transposed_linear import TransposedLinear, transpose_linears
 
 HEADS = ("q_proj", "k_proj", "v_proj")
@@ -29,6 +31,10 @@ def fuse(paged: PagedModel) -> PagedModel:
     deferred = defer_rotations(paged)
     join_projections(paged.model)
     join_projections(paged.model, HEADS, deferred.modules)
+    if not mx.metal.is_available():  # a kernel reads them where they are, see layer_step.py
+        for kind, names in LAYERS.items():
+            layers = [m for m in paged.model.modules() if (type(m).__module__, type(m).__name__) == kind]
+            join_projections(paged.model, names, layers)
     transpose_linears(paged.model)
     lay_out_experts(paged.model)
     return deferred.paged

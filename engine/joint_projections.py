@@ -50,6 +50,10 @@ class Joint:
 
     def part(self, index: int, x: mx.array) -> mx.array:
         """Return the output of layer `index` for the input `x`."""
+        return self.whole(index, x)[..., self.bounds[index] : self.bounds[index + 1]]
+
+    def whole(self, index: int, x: mx.array) -> mx.array:
+        """Return the outputs of all layers for the input `x`, of which layer `index` gets its part."""
         if self._result is None or x is not self._input or index not in self._missing:
             self._input, self._result = x, self.layer(x)
             self._missing = set(range(len(self.bounds) - 1))
@@ -58,7 +62,7 @@ class Joint:
         self._missing.discard(index)
         if self.is_complete:
             self._input = self._result = None
-        return result[..., self.bounds[index] : self.bounds[index + 1]]
+        return result
 
 
 class JointPart(nn.Module):
@@ -77,6 +81,12 @@ class JointPart(nn.Module):
             own: mx.array = self.own(x)
             return own
         return self._joint.part(self._index, x)
+
+    def located(self, x: mx.array) -> tuple[mx.array, int]:
+        """Return an array that has the layer's output in it, and where that begins along the last axis."""
+        if x.size > MAX_JOINT_ROWS * x.shape[-1]:
+            return self.own(x), 0
+        return self._joint.whole(self._index, x), self._joint.bounds[self._index]
 
 
 def join_projections(

@@ -6,6 +6,7 @@ in memory are no nodes of the graph and are not counted.
 """
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,15 @@ from pensieve.cache.kv import MIN_KERNEL_ELEMENTS, ArrayPools
 from pensieve.engine import sampler
 from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.fused_model import fuse
+from pensieve.engine.pass_functions import PassFunctions, Replacement
+from pensieve.engine.recurrent.kernel_states import KernelStates
+from pensieve.engine.recurrent.layer_step import LayerStep, find_layers, layer_form
 from pensieve.engine.runner import Capacity, Runner
-from pensieve.engine.step import DecodeRow, SamplingParams
+from pensieve.engine.step import DecodeRow, SamplingParams, StateSlots
 
 from ..models import write_model
 from .attention.noted_kernels import LAUNCH, VIEWS, Graph, NotedKernels
+from .recurrent_models import recurrent_model
 
 FREE = (*VIEWS, "Reshape", "Flatten", "Split", "Full")
 """Primitives that queue nothing. A reshape of whole rows is a view; "Full" is the result of a launch here."""
@@ -33,8 +38,8 @@ def launch(*inputs: mx.array, like: mx.array) -> mx.array:
     return found[0]
 
 
-def noted_norm(x: mx.array, weight: mx.array, eps: float) -> mx.array:
-    return launch(x, weight, like=x)
+def noted_norm(x: mx.array, weight: mx.array | None, eps: float) -> mx.array:
+    return launch(*(array for array in (x, weight) if array is not None), like=x)
 
 
 def noted_rope(x: mx.array, dims: int, **options: Any) -> mx.array:
@@ -67,6 +72,31 @@ def step_graph(folder: Path, model_type: str, layers: int, sampling: SamplingPar
             mx.eval(pools.arrays(), pools.write_fences)
             logits = runner.logits(batch)
         return Graph(folder / "graph", [sampler.sample_on_device(logits, batch), *pools.write_fences], {})
+
+
+def step_of_recurrent_layers(folder: Path, has_kernel: bool) -> Graph:
+    """MLX's graph of a decode step of three rows, with two gated delta layers of four."""
+    kernels, batch = NotedKernels("cpp"), rows(3, SamplingParams())
+    batch = [row._replace(state=StateSlots(2 * i, 2 * i + 1)) for i, row in enumerate(batch)]
+    paged = fuse(probe(recurrent_model("qwen3_next"), 16))
+    if has_kernel:
+        step, layers = LayerStep(kernels.launcher), find_layers(paged.model)
+        kinds = [(kind, kind.__call__) for kind in layers]
+        found = tuple(Replacement(kind, "__call__", call, layer_form(step, call)) for kind, call in kinds)
+        paged = replace(paged, functions=PassFunctions(found))
+    runner = Runner(paged, Capacity(16, 6), False, kernels)
+    pools, states = runner._pools, runner._states
+    assert isinstance(pools, ArrayPools)
+    assert isinstance(states, KernelStates)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        as_on_a_gpu(monkeypatch)
+        for _ in range(3):
+            pools.write_fences = [mx.zeros((MIN_KERNEL_ELEMENTS,)) for _ in pools.write_fences]
+            states._fences = [mx.zeros((MIN_KERNEL_ELEMENTS,)) for _ in states._fences]
+            states._latest = []
+            mx.eval(pools.arrays(), pools.write_fences, states.arrays())
+            logits = runner.logits(batch)
+        return Graph(folder / f"graph{has_kernel}", [logits, *pools.write_fences, *states.arrays()], {})
 
 
 def operations(graph: Graph) -> Counter[str]:
@@ -110,3 +140,10 @@ def test_sampling_queues_so_many_operations(tmp_path: Path, sampling: SamplingPa
     rest = two - (three - two) - (three - two)
     model_own = {"Gather": 1, LAUNCH: 1, "Matmul": 1}  # embedding, last norm, logits
     assert (rest - Counter(model_own)).total() == expected, rest
+
+
+def test_a_kernel_of_a_gated_delta_layer_saves_so_many_operations(tmp_path: Path) -> None:
+    """19 for each of two layers: convolution, norms, gates, the delta rule, and copies between them."""
+    without, with_kernel = (operations(step_of_recurrent_layers(tmp_path, each)) for each in (False, True))
+    assert (without - with_kernel).total() == 2 * 19
+    assert not with_kernel - without

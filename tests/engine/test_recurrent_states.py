@@ -16,8 +16,10 @@ import pytest
 from mlx_lm.models.cache import make_prompt_cache
 
 from pensieve.cache.blocks import BLOCK_SIZE
+from pensieve.engine import find_functions as find_functions_file
 from pensieve.engine.attention.paged_model import PagedModel, probe
 from pensieve.engine.find_functions import find_functions
+from pensieve.engine.fused_model import fuse
 from pensieve.engine.runner import Capacity, Runner
 from pensieve.engine.step import DecodeRow, PrefillChunk, SamplingParams, SlotRange, StateSlots
 
@@ -36,10 +38,17 @@ def faster(paged: PagedModel, on_host: bool) -> PagedModel:
     return replace(paged, functions=find_functions(paged.model, on_host))
 
 
+def in_kernels(paged: PagedModel) -> Runner:
+    """The model with all that CUDA's kernels compute, in C++."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(find_functions_file, "find_kernels", CppKernels)
+        return Runner(faster(fuse(paged), on_host=False), CAPACITY, False, CppKernels())
+
+
 ATTENDING: dict[str, Callable[[PagedModel], Runner]] = {
     "numpy": lambda paged: Runner(faster(paged, on_host=True), CAPACITY, on_host=True),
     "mlx": lambda paged: Runner(paged, CAPACITY, on_host=False),
-    "c++": lambda paged: Runner(faster(paged, on_host=False), CAPACITY, False, CppKernels()),
+    "c++": in_kernels,
     "kernels": lambda paged: PlainRunner(faster(paged, on_host=False), CAPACITY, False, PlainKernels()),
 }
 

@@ -26,6 +26,8 @@ typedef long long INDEX;
 #define UNROLL
 #define EXP2(x) std::exp2(x)
 #define POWER_OF_2(x) std::exp2(x)
+#define EXP(x) std::exp(x)
+#define LOG1P(x) std::log1p(x)
 #define COS(x) std::cos(x)
 #define SIN(x) std::sin(x)
 #define INVERSE_ROOT(x) (1 / std::sqrt(x))

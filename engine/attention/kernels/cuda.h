@@ -21,6 +21,8 @@ typedef long long INDEX;
 #define UNROLL _Pragma("unroll")
 #define EXP2(x) exp2_fast(x)
 #define POWER_OF_2(x) exp2f(x)
+#define EXP(x) expf(x)
+#define LOG1P(x) log1pf(x)
 #define COS(x) cosf(x)
 #define SIN(x) sinf(x)
 #define INVERSE_ROOT(x) rsqrtf(x)

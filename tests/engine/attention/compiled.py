@@ -55,6 +55,7 @@ INTS = (
 FLOATS = (
     *("split_outs", "split_stats", "tile_outs", "tile_stats", "sinks", "write_fence", "next_fence"),
     *("periods", "numbers", "decays", "betas", "state", "next_state", "corrections", "shares"),
+    "log_rates",
 )
 FIXED = dict.fromkeys(INTS, "int") | dict.fromkeys(FLOATS, "float")
 """The types of arguments that are not of the model's type."""
@@ -104,9 +105,13 @@ def compile_kernel(
     scale: float = 1.0,
     dtype: str = "float32",
     watched: bool = False,
+    wide: tuple[str, ...] = (),
 ) -> ctypes.CDLL:
-    """Compile one kernel with the constants that it is launched with; watched: see `build`."""
-    return _compile(_text(constants, scale, dtype, _function(kernel, "T"), watched))
+    """Compile one kernel with the constants that it is launched with.
+
+    watched: see `build`. wide: arguments in float32 that are of the model's type otherwise.
+    """
+    return _compile(_text(constants, scale, dtype, _function(kernel, "T", wide), watched))
 
 
 def compile_unaligned(kernel: Kernel, constants: dict[str, int], scale: float) -> ctypes.CDLL:
@@ -143,8 +148,8 @@ def _compiler() -> str:
     return subprocess.run(["c++", "-v"], capture_output=True, text=True, check=True).stderr
 
 
-def _function(kernel: Kernel, stored: str) -> str:
-    types = FIXED | {"keys": stored, "values": stored}
+def _function(kernel: Kernel, stored: str, wide: tuple[str, ...] = ()) -> str:
+    types = FIXED | {"keys": stored, "values": stored} | dict.fromkeys(wide, "float")
     inputs = [
         f"const {types.get(name, 'T')}* {name}, const int* {name}_shape, const INDEX* {name}_strides"
         for name in kernel.inputs

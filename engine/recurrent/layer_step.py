@@ -1,0 +1,247 @@
+"""One token a row of a whole gated delta layer, as Qwen3-Next and Qwen3.5 have it, in one kernel, for CUDA.
+
+By itself mlx-lm's layer queues some 25 operations between its input projections and its output projection,
+each of which reads and writes a few kilobytes. The state is read and written once here, and all else is
+computed beside it; see `kernels/layer_step.h`.
+"""
+
+import logging
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx_lm.models.cache import ArraysCache
+
+from ...cache.kv import MIN_KERNEL_ELEMENTS
+from ..attention.kernels.layer_kernels import DTYPES, Launch
+from ..attention.kernels.source import THREADS, Kernel
+from ..joint_projections import JointPart
+from ..pass_functions import Function
+
+logger = logging.getLogger(__name__)
+
+LAYER_STEP = Kernel(
+    "layer_step",
+    (
+        *("mixed", "gates", "write_gates", "times", "conv_state", "conv_weight", "conv_bias"),
+        *("log_rates", "time_bias", "norm_weight", "numbers", "state"),
+    ),
+    ("hidden", "next_conv", "next_state"),
+)
+
+SEPARATE = ("in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a")
+"""Projections of Qwen3.5's layer: to queries, keys and values; to gates; to betas; to times."""
+
+INTERLEAVED = ("in_proj_qkvz", "in_proj_ba")
+"""Projections of Qwen3-Next's layer, which gives all of a key head together."""
+
+LAYERS = {
+    ("mlx_lm.models.qwen3_next", "Qwen3NextGatedDeltaNet"): INTERLEAVED,
+    ("mlx_lm.models.qwen3_5", "GatedDeltaNet"): SEPARATE,
+}
+"""The projections of mlx-lm's layers that the kernel computes, by the module and name of their class."""
+
+KEY_EPS = 1e-6
+"""What mlx-lm's layers add to the squared length of queries and keys."""
+
+MAX_LANES, VECTOR = 8, 4
+"""Threads that share a line of the state, at most; elements that each loads at once."""
+
+HELD = 128
+"""Elements of the state that a thread holds at once, at most: registers."""
+
+TOLERANCE = {mx.float32: 2e-3, mx.float16: 5e-3, mx.bfloat16: 2e-2}
+"""How far the kernel's results may lie from mlx-lm's, by type, relative to the largest of them."""
+
+TRIAL_ROWS = 3
+"""Rows of the check of the kernel."""
+
+
+class LayerNumber(IntEnum):
+    """Elements of the kernel's `numbers`; the kernel calls them NUMBER_EPS and so on."""
+
+    EPS = 0  # of the norms of queries and keys
+    QUERY_SCALE = 1
+    KEY_SCALE = 2
+    OUT_EPS = 3  # of the norm of what is read
+
+
+class Projected(NamedTuple):
+    """Arrays, (rows, 1, ...), that have the projections in them, and where each projection begins in them."""
+
+    arrays: tuple[mx.array, ...]  # the kernel's `mixed`, `gates`, `write_gates` and `times`
+    starts: tuple[int, ...]
+
+
+class LayerStep:
+    """Launches the kernel in the place of mlx-lm's layers."""
+
+    def __init__(self, launcher: Callable[[Kernel, float], Launch]) -> None:
+        """launcher: declares a kernel to MLX, as PagedKernels does."""
+        self._launch = launcher(LAYER_STEP, 0.0)
+        self._numbers: dict[tuple[int, float], mx.array] = {}
+
+    def run(self, layer: Any, inputs: mx.array, cache: Any) -> mx.array | None:
+        """Return what `layer` returns for one token a row, and leave the new state in `cache`.
+
+        layer: one of the classes of LAYERS. inputs: (rows, 1, hidden size).
+        Returns None, and changes nothing, where the kernel is not made for the layer or its state.
+        """
+        if not _is_served(layer, cache):
+            return None
+        dtype = layer.conv1d.weight.dtype
+        projected = _project(layer, inputs)
+        if any(array.dtype != dtype for array in (cache[0], *projected.arrays)):
+            return None
+        state = cache[1]
+        num_rows, num_heads = state.shape[:2]
+        norm = layer.norm
+        out, next_conv, next_state = self._launch(
+            inputs=[
+                *projected.arrays,
+                cache[0],
+                layer.conv1d.weight,
+                layer.conv1d.get("bias", layer.conv1d.weight),
+                *(layer.A_log, layer.dt_bias, norm.weight),
+                self._numbers_of(layer),
+                state,
+            ],
+            template=[("T", dtype), *step_constants(layer, projected.starts).items()],
+            grid=(THREADS * num_heads, num_rows, 1),
+            threadgroup=(THREADS, 1, 1),
+            output_shapes=[(num_rows, 1, layer.value_dim), cache[0].shape, state.shape],
+            output_dtypes=[dtype, dtype, mx.float32],
+        )
+        cache[0], cache[1] = next_conv, next_state
+        cache.advance(1)
+        result: mx.array = layer.out_proj(out)
+        return result
+
+    def _numbers_of(self, layer: Any) -> mx.array:
+        key = (layer.head_k_dim, layer.norm.eps)
+        if key not in self._numbers:
+            scale = layer.head_k_dim**-0.5
+            values = [KEY_EPS * scale**2, scale**2, scale, layer.norm.eps]  # in the order of LayerNumber
+            numbers = mx.array(values + [0.0] * (MIN_KERNEL_ELEMENTS - len(LayerNumber)))
+            mx.eval(numbers)  # else a compiled pass would make it each time
+            self._numbers[key] = numbers
+        return self._numbers[key]
+
+
+def _is_served(layer: Any, cache: Any) -> bool:
+    """Whether the kernel computes a layer whose state is in `cache`."""
+    if cache is None or cache[0] is None or cache[1] is None or cache.lengths is not None:
+        return False
+    if getattr(layer, "sharding_group", None) is not None or layer.training:
+        return False
+    weight = layer.conv1d.weight
+    return bool(
+        layer.head_k_dim % VECTOR == 0
+        and layer.conv_kernel_size > 1
+        and weight.dtype in DTYPES
+        and weight.shape == (layer.conv_dim, layer.conv_kernel_size, 1)
+        and cache[1].dtype == mx.float32
+    )
+
+
+def _project(layer: Any, inputs: mx.array) -> Projected:
+    """Return a layer's input projections as they are computed: joint ones are not cut."""
+    kind = type(layer)
+    names = LAYERS[kind.__module__, kind.__name__]
+    found = [_located(layer[name], inputs) for name in names]
+    if names == INTERLEAVED:
+        found = [found[0], found[0], found[1], found[1]]
+    return Projected(tuple(array for array, _ in found), tuple(start for _, start in found))
+
+
+def _located(projection: Any, inputs: mx.array) -> tuple[mx.array, int]:
+    return projection.located(inputs) if isinstance(projection, JointPart) else (projection(inputs), 0)
+
+
+def step_constants(layer: Any, starts: tuple[int, ...] = (0, 0, 0, 0)) -> dict[str, int]:
+    """Return the kernel's compile-time constants. starts: see Projected."""
+    key_dim, value_dim = layer.head_k_dim, layer.head_v_dim
+    dtype, kind = layer.conv1d.weight.dtype, type(layer)
+    lanes = next(n for n in (MAX_LANES, 4, 2, 1) if key_dim % (n * VECTOR) == 0)
+    subgroups, width = THREADS // lanes, key_dim // lanes
+    return {
+        "KEY_DIM": key_dim,
+        "VALUE_DIM": value_dim,
+        "KEY_HEADS": layer.num_k_heads,
+        "GROUP": layer.num_v_heads // layer.num_k_heads,
+        "TAPS": layer.conv_kernel_size,
+        "INTERLEAVED": int(LAYERS[kind.__module__, kind.__name__] == INTERLEAVED),
+        "HAS_CONV_BIAS": int("bias" in layer.conv1d),
+        "WIDE_TIMES": int(layer.dt_bias.dtype != dtype),
+        "WIDE_NORM": int(layer.norm.weight.dtype != dtype),
+        **dict(zip(("MIXED_AT", "GATES_AT", "BETAS_AT", "TIMES_AT"), starts, strict=True)),
+        **{f"NUMBER_{number.name}": number.value for number in LayerNumber},
+        "LANES": lanes,
+        "WIDTH": width,
+        "VECTOR": VECTOR,
+        "LINES": max(1, min(-(-value_dim // subgroups), HELD // width)),
+    }
+
+
+def layer_form(kernel: LayerStep, theirs: Function) -> Function:
+    """Return what takes the place of `__call__` of one of the classes of LAYERS."""
+
+    def call(layer: Any, inputs: mx.array, mask: mx.array | None = None, cache: Any = None) -> mx.array:
+        if inputs.shape[1] == 1 and mask is None:
+            found = kernel.run(layer, inputs, cache)
+            if found is not None:
+                return found
+        result: mx.array = theirs(layer, inputs, mask, cache)
+        return result
+
+    return call
+
+
+def find_layers(model: nn.Module) -> dict[type[nn.Module], nn.Module]:
+    """Return the classes of LAYERS that `model` has, each with one of its layers."""
+    found: dict[type[nn.Module], nn.Module] = {}
+    for module in model.modules():
+        kind = type(module)
+        if (kind.__module__, kind.__name__) in LAYERS:
+            found.setdefault(kind, module)
+    return found
+
+
+def usable_layer_step(launcher: Callable[[Kernel, float], Launch], layers: list[Any]) -> LayerStep | None:
+    """Return the kernel if it computes what mlx-lm's `layers` compute, on this device; warn if not."""
+    try:
+        kernel = LayerStep(launcher)
+        if all(_error(kernel, layer) <= TOLERANCE[layer.conv1d.weight.dtype] for layer in layers):
+            return kernel
+        logger.warning("the kernel of gated delta layers computes wrongly here and is not used")
+    except Exception as exception:  # all that a compiler or driver raises
+        logger.warning("the kernel of gated delta layers cannot be used here: %s", exception)
+    return None
+
+
+def _error(kernel: LayerStep, layer: Any) -> float:
+    """Return the largest distance between the kernel and mlx-lm's layer on random rows."""
+    dtype, size = layer.conv1d.weight.dtype, layer.hidden_size
+    inputs = mx.random.normal((TRIAL_ROWS, 1, size), key=mx.random.key(0)).astype(dtype)
+    before: list[Any] = [
+        mx.random.normal((TRIAL_ROWS, layer.conv_kernel_size - 1, layer.conv_dim), key=mx.random.key(1)),
+        mx.random.normal(
+            (TRIAL_ROWS, layer.num_v_heads, layer.head_v_dim, layer.head_k_dim), key=mx.random.key(2)
+        ),
+    ]
+    before[0] = before[0].astype(dtype)
+    ours, theirs = ArraysCache(2), ArraysCache(2)
+    ours.cache, theirs.cache = list(before), list(before)
+    found, expected = kernel.run(layer, inputs, ours), layer(inputs, None, theirs)
+    if found is None:
+        raise NotImplementedError(f"{layer.conv1d.weight.dtype}, heads of {layer.head_k_dim}")
+    pairs = [(found, expected), *zip(ours.cache, theirs.cache, strict=True)]
+    return float(np.max([_distance(a, b) for a, b in pairs]))  # NaN if any is NaN, which `max` would lose
+
+
+def _distance(a: Any, b: Any) -> float:
+    a, b = a.astype(mx.float32), b.astype(mx.float32)
+    return float(mx.abs(a - b).max() / mx.abs(b).max())
