@@ -11,6 +11,7 @@ from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.mixed_check import MAX_MIXED_TOKENS, can_mix, choose_mixed_tokens
 
 from ..budget import sampled
+from ..families.random_model import random_model
 from ..models import WINDOWED, write_model
 
 FAMILIES = ["llama", "qwen2", "qwen3", "phi3", "mixtral", "cohere", "gemma", "glm", "nanochat", "starcoder2"]
@@ -29,6 +30,15 @@ def test_all_families_can_share_a_pass(tmp_path: Path, model_type: str) -> None:
 def test_only_numpy_attention_is_known_to_gain(model: Any) -> None:
     assert choose_mixed_tokens(probe(model, 16), on_host=True) == MAX_MIXED_TOKENS
     assert choose_mixed_tokens(probe(model, 16), on_host=False) == 0
+
+
+def test_a_model_whose_last_layers_keep_nothing_takes_several_passes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The reason that was logged was NumPy's, of logits that have too many rows."""
+    with caplog.at_level("INFO"):
+        assert not can_mix(probe(random_model("gemma4"), 16), True, None)
+    assert "passes of their own: the model's last layer keeps nothing" in caplog.text
 
 
 def _read_neighbours(x: mx.array) -> mx.array:
