@@ -144,6 +144,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send(json.dumps(info).encode(), {}, head)
         elif path.startswith(f"/{REPO}/resolve/") and path.split("/", 5)[5] in self.state.files:
             self.send_file(path.split("/", 5)[5], head)
+        elif path.startswith(f"/{REPO}/resolve/"):
+            self.refuse(404, "EntryNotFound", "Entry not found")
         else:
             self.refuse(404, "RepoNotFound", "Repository not found")
 

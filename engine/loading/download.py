@@ -72,12 +72,12 @@ def fetch_start(snapshot: Snapshot, file: RemoteFile, num_bytes: int) -> bytes:
     timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
     with http_stream_backoff("GET", _url(snapshot, file), headers=headers, timeout=timeout) as response:
         hf_raise_for_status(response)
-        data = b""
+        data = bytearray()  # of up to MAX_SMALL_BYTES, in pieces of some kB
         for chunk in response.iter_bytes():
             data += chunk
             if len(data) >= num_bytes:  # a server may ignore the range
                 break
-    return data[:num_bytes]
+    return bytes(data[:num_bytes])
 
 
 def find_cached_folder(repo: str) -> Path | None:
@@ -91,10 +91,14 @@ def find_cached_folder(repo: str) -> Path | None:
     return Path(folder)
 
 
-def remove_orphans(storage: Path) -> None:
-    """Remove the partial files of killed downloads of the hub's client, which never removes them."""
-    for orphan in storage.glob("blobs/*.incomplete"):
-        if time.time() - orphan.stat().st_mtime > ORPHAN_AGE_S:
+def remove_orphans(snapshot: Snapshot) -> None:
+    """Remove old partial files: those of the hub's client, which never does, and those of other commits."""
+    resumed = {_partial(snapshot, file) for file in snapshot.files}
+    found = [
+        path for ending in (".incomplete", PARTIAL) for path in snapshot.storage.glob(f"blobs/*{ending}")
+    ]
+    for orphan in found:
+        if orphan not in resumed and time.time() - orphan.stat().st_mtime > ORPHAN_AGE_S:
             orphan.unlink(missing_ok=True)
 
 

@@ -15,7 +15,9 @@ from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
     OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
     RepositoryNotFoundError,
+    RevisionNotFoundError,
 )
 from huggingface_hub.file_download import repo_folder_name
 
@@ -73,7 +75,7 @@ def _fetch_model(repo: str, say: Say, judge: Judge | None) -> Path:
             say(f"the hub cannot be asked; using the unchecked copy in {cached}")
             return cached
         raise
-    remove_orphans(storage)
+    remove_orphans(snapshot)
     check_space(snapshot)
     small = [file for file in snapshot.files if not file.has_weights]
     weights = [file for file in snapshot.files if file.has_weights]
@@ -128,6 +130,8 @@ def explain(repo: str, error: Exception) -> ModelError:
         return ModelError(f"{repo} is gated: accept its terms on the hub, then set HF_TOKEN")
     if isinstance(error, RepositoryNotFoundError):
         return ModelError(f"no such model on the hub: {repo} (a private one needs HF_TOKEN)")
+    if isinstance(error, RevisionNotFoundError | RemoteEntryNotFoundError):
+        return ModelError(f"{repo} has changed on the hub since it was looked up; try again")
     if isinstance(error, HFValidationError):
         return ModelError(f"not a folder and not a hub id: {repo}")
     if isinstance(error, OfflineModeIsEnabled):

@@ -158,11 +158,14 @@ def test_orphans_are_swept_when_they_are_old(client: Client) -> None:
     blobs = client.storage / "blobs"
     blobs.mkdir(parents=True)
     old, new = blobs / "a.12345678.incomplete", blobs / "b.12345678.incomplete"
-    for file in (old, new):
+    other = blobs / (64 * "a" + PARTIAL)  # of a commit that the hub no longer shows
+    for file in (old, new, other):
         file.write_bytes(b"part")
-    os.utime(old, (1, 1))
+    for file in (old, other):
+        os.utime(file, (1, 1))
     client.run()
     assert not old.exists()
+    assert not other.exists()
     assert new.exists()
 
 
