@@ -7,6 +7,7 @@ Prompt, constraint, parser and thinking budget all take these options; none of t
 from dataclasses import dataclass, field
 from typing import Any
 
+from .config import ThinkingDefault
 from .errors import InvalidRequest
 from .generation import GenerationRequest
 from .schema import AssistantMessage, CountTokensRequest, Tool, ToolChoice
@@ -16,15 +17,16 @@ from .schema import AssistantMessage, CountTokensRequest, Tool, ToolChoice
 class ThinkingOptions:
     """Whether and how much the model is to think.
 
-    wanted: the value of the template's switch for thinking, if it has one.
+    wanted: the value of the template's switch for thinking, if it has one; None leaves the template its own.
     forbidden: thoughts that the template opens are closed, also where it has no switch. Thoughts that are
     neither wanted nor forbidden stay open, because a model that always thinks is worse without thoughts.
     """
 
-    wanted: bool = False
+    wanted: bool | None = False
     effort: str | None = None
     num_tokens: int | None = None  # the budget, None for no bound
     forbidden: bool = False
+    variables: tuple[tuple[str, Any], ...] = ()  # more variables of the template, by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +61,26 @@ class AnswerOptions:
 
 AUTO = ToolChoice(type="auto")
 
+# Names of templates' variables: thinking on or off, and its effort.
+SWITCH_NAMES = ("enable_thinking", "thinking")
+EFFORT = "reasoning_effort"
 
-def answer_options(body: CountTokensRequest) -> AnswerOptions:
-    """Read a request's options. Raises InvalidRequest where `tool_choice` asks for a missing tool."""
+# Arguments of the renderer and variables of every template, which are made of the request's other fields.
+RENDERERS_OWN = frozenset(
+    {
+        *("conversation", "messages", "tools", "documents", "chat_template", "add_generation_prompt"),
+        *("continue_final_message", "tokenize", "padding", "truncation", "max_length", "return_tensors"),
+        *("return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs"),
+    }
+)
+
+
+def answer_options(body: CountTokensRequest, default: ThinkingDefault = "auto") -> AnswerOptions:
+    """Read a request's options. default: whether the model thinks where the request does not say.
+
+    Raises InvalidRequest where `tool_choice` asks for a missing tool, and for a template's variable that only
+    the server may set.
+    """
     choice, tools = body.tool_choice or AUTO, tuple(body.tools or ())
     must_call = choice.type in ("any", "tool")
     if must_call and not tools:
@@ -88,13 +107,36 @@ def answer_options(body: CountTokensRequest) -> AnswerOptions:
         one_call=choice.disable_parallel_tool_use,
         answer_schema=output_format.json_schema if output_format else None,
         continues_answer=isinstance(body.messages[-1], AssistantMessage),
-        thinking=_thinking_options(body),
+        thinking=_thinking_options(body, default),
     )
 
 
-def _thinking_options(body: CountTokensRequest) -> ThinkingOptions:
+def _thinking_options(body: CountTokensRequest, default: ThinkingDefault) -> ThinkingOptions:
+    variables = body.chat_template_kwargs or {}
+    if own := RENDERERS_OWN & variables.keys():
+        raise InvalidRequest(f"chat_template_kwargs.{min(own)}: only the server sets this")
     effort = body.output_config.effort if body.output_config else None
-    if body.thinking is None:
-        return ThinkingOptions(effort=effort)
-    forbidden = body.thinking.type == "disabled"
-    return ThinkingOptions(not forbidden, effort, body.thinking.budget_tokens, forbidden)
+    named = variables.get(EFFORT)
+    wanted = _wanted(body, variables)
+    forbidden = wanted is False or (wanted is None and default == "off")
+    if wanted is None:
+        # Without a word about thinking, Anthropic's API means none, OpenAI's (type "auto") the model's own.
+        wanted = default == "on" if default != "auto" or body.thinking is None else None
+    return ThinkingOptions(
+        wanted=wanted,
+        effort=named if isinstance(named, str) else effort,
+        num_tokens=body.thinking.budget_tokens if body.thinking else None,
+        forbidden=forbidden,
+        variables=tuple(variables.items()),
+    )
+
+
+def _wanted(body: CountTokensRequest, variables: dict[str, Any]) -> bool | None:
+    """Return whether the request wants thinking; None where it does not say."""
+    switches = [variables.get(name) for name in SWITCH_NAMES] + [body.enable_thinking]
+    for switch in switches:
+        if isinstance(switch, bool):
+            return switch
+    if body.thinking is None or body.thinking.type == "auto":
+        return None
+    return body.thinking.type != "disabled"

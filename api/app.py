@@ -41,6 +41,7 @@ def create_app(
         prompts=PromptBuilder(model, tokenizer, template, model_format, config.images),
         constraint_factory=open_constraint_factory(model_format, model.eos_token_ids),
         metrics=Metrics(model, scheduler.stats),
+        thinking=config.thinking,
         keep_alive=keep_alive,
     )
     guards = [

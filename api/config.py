@@ -7,6 +7,7 @@ from typing import Literal, get_args
 from .. import DEFAULT_PORT
 
 MediaPolicy = Literal["note", "refuse"]
+ThinkingDefault = Literal["auto", "on", "off"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 HOST_PATTERN = re.compile(r"(\*\.)?[\w-]+(\.[\w-]+)*|\[[0-9a-fA-F:]+\]|\*")
@@ -37,6 +38,14 @@ class ServerConfig:
         metadata={
             "help": "origin whose web pages or apps may use the server, such as http://localhost:3000 or "
             "app://obsidian.md; * for all; repeatable"
+        },
+    )
+    thinking: ThinkingDefault = field(
+        default="auto",
+        metadata={
+            "help": "on or off: whether the model thinks where a request does not say; auto: as the API or "
+            "the model's template has it",
+            "choices": get_args(ThinkingDefault),
         },
     )
     images: MediaPolicy = field(

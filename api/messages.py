@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
+from .answer_options import answer_options
 from .body import read_body
 from .models import check_model
 from .output.message_events import MessageBodyBuilder, MessageStreamWriter
@@ -54,4 +55,4 @@ class MessagesApi:
     async def _count(self, request: HttpRequest) -> int:
         body = await read_body(request, CountTokensRequest)
         check_model(body.model, self._services.model.name)
-        return await self._services.prompts.count(body)
+        return await self._services.prompts.count(body, answer_options(body, self._services.thinking))

@@ -1,8 +1,11 @@
 """Turns a validated request into its answer: builds the prompt, queues the request, sends the answer."""
 
+import asyncio
 import secrets
+from collections import abc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
@@ -16,8 +19,9 @@ from .formats.detokenizer import Detokenizer
 from .formats.tool_calls.template_tools import template_tool
 from .generation import GenerationRequest, sampling_params
 from .grammar.answer_constraint import AnswerConstraint
-from .output.answer import Answer
+from .output.answer import Answer, Usage
 from .output.answer_reader import AnswerReader
+from .output.choices import ChoicesStream, ChoiceWriter, total_usage
 from .output.parser import OutputParser
 from .output.prompt_only_stream import PromptOnlyStream
 from .output.request_record import RequestRecord
@@ -42,6 +46,19 @@ class PreparedRequest:
     is_prompt_only: bool = False  # the client wants no tokens, only the prompt in the cache
     is_cut: bool = False  # the context leaves room for fewer tokens than the client's max_tokens
 
+    def choices(self, count: int) -> list["PreparedRequest"]:
+        """Return the request `count` times, with seeds that follow one another; their prompt is shared."""
+        request, constraint = self.request, self.request.constraint
+        others = [
+            replace(
+                request,
+                sampling=replace(request.sampling, seed=(request.sampling.seed + i) % 2**64),
+                constraint=constraint and constraint.resumed([]),
+            )
+            for i in range(1, count)
+        ]
+        return [self, *(replace(self, request=other) for other in others)]
+
 
 class Pipeline:
     """Prepares and answers requests, for all routes that generate."""
@@ -57,7 +74,7 @@ class Pipeline:
         logprobs: likeliest tokens to score beside each sampled token; None asks for no log-probabilities.
         Raises InvalidRequest.
         """
-        options, model_format = answer_options(body), self._services.model_format
+        options, model_format = answer_options(body, self._services.thinking), self._services.model_format
         factory = self._services.constraint_factory
         spec = await factory.spec(options) if factory else None
         prompt = await self._services.prompts.build(body, options)
@@ -116,18 +133,49 @@ class Pipeline:
 
     def stream(self, prepared: PreparedRequest, writer: StreamWriter) -> Response:
         """Return a response that queues the request and streams its answer."""
-        return AnswerStream(lambda: self._start(prepared), writer, self._services.keep_alive)
+        return AnswerStream(lambda: [self._start(prepared)], writer, self._services.keep_alive)
+
+    def stream_choices(self, prepared: PreparedRequest, writers: abc.Sequence[ChoiceWriter]) -> Response:
+        """Return a response that queues the request once for each writer and streams all answers."""
+        choices = prepared.choices(len(writers))
+        return ChoicesStream(lambda: self._start_all(choices), writers, self._services.keep_alive)
 
     async def whole(self, http: HttpRequest, prepared: PreparedRequest, builder: BodyBuilder) -> Response:
         """Queue the request, wait for its answer, and return it whole. Raises ClientGone."""
-        answer = self._start(prepared)
+        bodies, _ = await self._bodies(http, [prepared], [builder])
+        return JSONResponse(bodies[0])
+
+    async def whole_choices(
+        self, http: HttpRequest, prepared: PreparedRequest, builders: abc.Sequence[BodyBuilder]
+    ) -> tuple[list[dict[str, Any]], Usage]:
+        """Queue the request once for each builder; return all bodies, and their usage. Raises ClientGone."""
+        return await self._bodies(http, prepared.choices(len(builders)), builders)
+
+    async def _bodies(
+        self, http: HttpRequest, choices: list[PreparedRequest], builders: abc.Sequence[BodyBuilder]
+    ) -> tuple[list[dict[str, Any]], Usage]:
+        answers = self._start_all(choices)
+        messages = (whole_message(*pair) for pair in zip(answers, builders, strict=True))
         try:
-            message = await until_disconnect(http.receive, whole_message(answer, builder))
+            bodies = await until_disconnect(http.receive, asyncio.gather(*messages))
         finally:
-            answer.close()
-        if message is None:
+            for answer in answers:
+                answer.close()
+        if bodies is None:
             raise ClientGone("the client closed the connection")
-        return JSONResponse(message)
+        return bodies, total_usage(answers)
+
+    def _start_all(self, choices: list[PreparedRequest]) -> list[Answer]:
+        """Queue all requests or none."""
+        answers: list[Answer] = []
+        try:
+            for prepared in choices:
+                answers.append(self._start(prepared))
+        except Exception:
+            for answer in answers:
+                answer.close()
+            raise
+        return answers
 
     def _start(self, prepared: PreparedRequest) -> Answer:
         submit = self._services.scheduler.submit

@@ -4,7 +4,6 @@ from typing import Any
 
 HARMLESS: dict[str, tuple[object, ...]] = {
     # Each with the values that change nothing, null aside.
-    "n": (1,),
     "best_of": (1,),
     "echo": (False,),
     "suffix": ("",),

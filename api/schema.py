@@ -182,7 +182,7 @@ class ToolChoice(Wire):
 class ThinkingConfig(Wire):
     """Whether the model is to think before it answers."""
 
-    type: str  # "enabled", "adaptive", "disabled", or a later version's type
+    type: str  # "enabled", "adaptive", "disabled", a later version's, or "auto": as the template has it
     budget_tokens: int | None = Field(default=None, ge=1)  # for type "enabled"
     display: str | None = None  # "omitted" leaves the thoughts out of the answer; any other value shows them
 
@@ -210,6 +210,8 @@ class CountTokensRequest(Wire):
     tools: list[Annotated[Tool, BeforeValidator(tool_form)]] | None = Field(default=None, fail_fast=True)
     tool_choice: Annotated[ToolChoice | None, BeforeValidator(tool_choice_form)] = None
     thinking: ThinkingConfig | None = None
+    enable_thinking: bool | None = None  # beyond Anthropic's API, as is the next field
+    chat_template_kwargs: dict[str, Any] | None = None  # variables of the model's template
     output_config: OutputConfig | None = None
 
     @field_validator("tools")
@@ -223,6 +225,8 @@ class CountTokensRequest(Wire):
 
 class MessagesRequest(CountTokensRequest, GenerationRequest):
     """Body of `/v1/messages`."""
+
+    n: Literal[1] | None = None  # an answer of this API holds no choices
 
     @property
     def omits_thoughts(self) -> bool:

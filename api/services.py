@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ..engine.served_model import ServedModel
-from .config import KeepAlive
+from .config import KeepAlive, ThinkingDefault
 from .formats.model_format import ModelFormat
 from .grammar.constraint_factory import ConstraintFactory
 from .metrics import Metrics
@@ -21,4 +21,5 @@ class Services:
     prompts: PromptBuilder
     constraint_factory: ConstraintFactory | None  # None where no grammar can be compiled for the model
     metrics: Metrics
+    thinking: ThinkingDefault  # whether the model thinks where a request does not say
     keep_alive: KeepAlive

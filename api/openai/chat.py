@@ -18,7 +18,6 @@ from ..schema import (
     SystemMessage,
     TextBlock,
     ThinkingBlock,
-    ThinkingConfig,
     ToolChoice,
     ToolResultBlock,
     ToolUseBlock,
@@ -59,8 +58,9 @@ def messages_request(chat: ChatRequest) -> MessagesRequest:
         messages=[_message(turn) for turn in turns],
         tools=chat.tools or None,
         tool_choice=_tool_choice(chat),
-        thinking=_thinking(chat.reasoning_effort),
-        output_config=_output_config(chat.response_format, chat.reasoning_effort),
+        thinking=chat.thinking_config(),
+        chat_template_kwargs=chat.chat_template_kwargs,
+        output_config=_output_config(chat.response_format, chat.effort),
     )
 
 
@@ -126,12 +126,6 @@ def _tool_choice(chat: ChatRequest) -> ToolChoice | None:
         return chat.tool_choice
     choice = chat.tool_choice or ToolChoice(type="auto")
     return choice.model_copy(update={"disable_parallel_tool_use": True})
-
-
-def _thinking(effort: str | None) -> ThinkingConfig | None:
-    if effort is None:
-        return None
-    return ThinkingConfig(type="disabled" if effort == "none" else "enabled")
 
 
 def _output_config(wanted: ResponseFormat | None, effort: str | None) -> OutputConfig:

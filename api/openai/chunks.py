@@ -1,9 +1,11 @@
 """An answer's output events in OpenAI's form: chunks of a stream, or one completion. No I/O."""
 
+import copy
 import secrets
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Self
 
 from ..errors import ApiError, openai_error_body
 from ..formats.output_events import (
@@ -47,6 +49,13 @@ def usage_body(usage: Usage) -> dict[str, Any]:
     }
 
 
+def join_choices(bodies: Iterable[dict[str, Any]], usage: Usage) -> dict[str, Any]:
+    """Return one body with the choices of several. usage: of all of them."""
+    bodies = list(bodies)
+    choices = [body["choices"][0] | {"index": index} for index, body in enumerate(bodies)]
+    return bodies[0] | {"choices": choices, "usage": usage_body(usage)}
+
+
 class Envelope:
     """The fields around the choices of one answer: id, object, created, model."""
 
@@ -65,17 +74,31 @@ class Envelope:
 
 
 class ChunkWriter:
-    """The part of a stream writer that both routes share."""
+    """The part of a stream writer that both routes share.
+
+    no_text: a choice's fields for an empty text. no_change: its fields for nothing new.
+    """
+
+    no_text: Mapping[str, Any]
+    no_change: Mapping[str, Any]
 
     def __init__(self, envelope: Envelope, include_usage: bool, logprobs: Logprobs | None) -> None:
         self._envelope = envelope
         self._include_usage = include_usage
         self._logprobs = logprobs
+        self._index = 0
         self._scores: list[ScoredToken] = []  # of tokens whose text has not been written yet
         # Fields that all chunks share are serialised once. If the client asks for usage, it is null in all
         # chunks but the last.
         common = envelope.body() | ({"usage": None} if include_usage else {})
         self._head, _, self._tail = chunk_text(common).rpartition("[]")
+
+    def choices(self, count: int) -> list[Self]:
+        """Return writers of `count` choices of one stream, this one first."""
+        others = [copy.copy(self) for _ in range(1, count)]
+        for index, other in enumerate(others, 1):
+            other._index, other._scores = index, []
+        return [self, *others]
 
     def ping(self) -> str:
         """Return a comment."""
@@ -92,8 +115,17 @@ class ChunkWriter:
 
     def chunk(self, **choice: Any) -> str:
         """Return a chunk with one choice."""
-        choice = {"index": 0, "logprobs": None, "finish_reason": None} | choice
+        choice = {"index": self._index, "logprobs": None, "finish_reason": None} | choice
         return f"{self._head}[{compact_json(choice)}]{self._tail}"
+
+    def finish(self, answer: Answer) -> str:
+        """Return the chunk with the finish reason."""
+        ending = self.scored(**self.no_text) if self._scores else ""
+        return ending + self.chunk(**self.no_change, finish_reason=FINISH_REASONS[answer.stop_reason])
+
+    def end(self, answer: Answer) -> str:
+        """Return the chunk with the finish reason, the usage if it is wanted, and the last line."""
+        return self.finish(answer) + self.last(answer.usage)
 
     def last(self, usage: Usage) -> str:
         """Return the chunk with the usage, if the client asks for it, and the line that ends the stream."""
@@ -103,8 +135,17 @@ class ChunkWriter:
 class ChatStreamWriter(ChunkWriter):
     """Writes the chunks of a chat's answer."""
 
-    def __init__(self, model: str, include_usage: bool, logprobs: ChatLogprobs | None = None) -> None:
+    no_text, no_change = MappingProxyType({"delta": {"content": ""}}), MappingProxyType({"delta": {}})
+
+    def __init__(
+        self,
+        model: str,
+        include_usage: bool,
+        logprobs: ChatLogprobs | None = None,
+        omits_thoughts: bool = False,
+    ) -> None:
         super().__init__(Envelope("chat.completion.chunk", "chatcmpl", model), include_usage, logprobs)
+        self._omits_thoughts = omits_thoughts
         self._num_calls = 0
 
     def start(self, _usage: Usage) -> str:
@@ -117,18 +158,12 @@ class ChatStreamWriter(ChunkWriter):
         self._scores += scores_of(events)
         return "".join(self._event(event) for event in events)
 
-    def end(self, answer: Answer) -> str:
-        """Return the chunk with the finish reason, the usage if it is wanted, and the last line."""
-        ending = self.scored(delta={"content": ""}) if self._scores else ""
-        ending += self.chunk(delta={}, finish_reason=FINISH_REASONS[answer.stop_reason])
-        return ending + self.last(answer.usage)
-
     def _event(self, event: OutputEvent) -> str:
         match event:
             case TextDelta():
                 return self.scored(delta={"content": event.text})
             case ThinkingDelta():
-                return self.chunk(delta={"reasoning_content": event.text})
+                return "" if self._omits_thoughts else self.chunk(delta={"reasoning_content": event.text})
             case ToolCallStart():
                 self._num_calls += 1
                 return self._call(call_body(event))
@@ -144,7 +179,10 @@ class ChatStreamWriter(ChunkWriter):
 class ChatBodyBuilder:
     """Builds a chat's answer that is sent whole."""
 
-    def __init__(self, model: str, logprobs: ChatLogprobs | None = None) -> None:
+    def __init__(
+        self, model: str, logprobs: ChatLogprobs | None = None, omits_thoughts: bool = False
+    ) -> None:
+        self._omits_thoughts = omits_thoughts
         self._envelope = Envelope("chat.completion", "chatcmpl", model)
         self._logprobs = logprobs
         self._scores: list[ScoredToken] = []
@@ -173,7 +211,7 @@ class ChatBodyBuilder:
         """Return the completion of the ended answer."""
         text = "".join(self._texts)
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
-        if self._thoughts:
+        if self._thoughts and not self._omits_thoughts:
             message["reasoning_content"] = "".join(self._thoughts)
         if self._calls:
             message |= {"content": text or None, "tool_calls": self._calls}
@@ -185,6 +223,8 @@ class ChatBodyBuilder:
 
 class CompletionStreamWriter(ChunkWriter):
     """Writes the chunks of a completion."""
+
+    no_text = no_change = MappingProxyType({"text": ""})
 
     def __init__(self, model: str, include_usage: bool, logprobs: CompletionLogprobs | None = None) -> None:
         super().__init__(Envelope("text_completion", "cmpl", model), include_usage, logprobs)
@@ -198,12 +238,6 @@ class CompletionStreamWriter(ChunkWriter):
         events = list(events)
         self._scores += scores_of(events)
         return "".join(self.scored(text=event.text) for event in events if isinstance(event, TextDelta))
-
-    def end(self, answer: Answer) -> str:
-        """Return the chunk with the finish reason, the usage if it is wanted, and the last line."""
-        ending = self.scored(text="") if self._scores else ""
-        ending += self.chunk(text="", finish_reason=FINISH_REASONS[answer.stop_reason])
-        return ending + self.last(answer.usage)
 
 
 class CompletionBodyBuilder:

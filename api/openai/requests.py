@@ -12,7 +12,9 @@ from ..lenient import tool_choice_form, tool_form
 from ..schema import Tool, ToolChoice
 from ..wire_base import Wire, false_for_null
 from .chat_turns import Turn, turn_forms
+from .reasoning import ReasoningFields
 
+MAX_CHOICES = 8
 ALL_THAT_FITS = 2**31  # the pipeline cuts max_tokens to the room that the context leaves
 
 
@@ -51,6 +53,12 @@ class OpenAIRequest(SamplingFields):
     stream_options: StreamOptions | None = None
     stop: StopSequences = None
     max_tokens: MaxTokens
+    n: int | None = Field(default=None, ge=1, le=MAX_CHOICES)
+
+    @property
+    def num_choices(self) -> int:
+        """How many answers the client wants."""
+        return self.n or 1
 
     @property
     def include_usage(self) -> bool:
@@ -68,7 +76,7 @@ class OpenAIRequest(SamplingFields):
         }
 
 
-class ChatRequest(OpenAIRequest):
+class ChatRequest(OpenAIRequest, ReasoningFields):
     """Body of `/v1/chat/completions`."""
 
     messages: Annotated[list[Turn], FailFast(), BeforeValidator(turn_forms)] = Field(min_length=1)
@@ -79,7 +87,6 @@ class ChatRequest(OpenAIRequest):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     response_format: ResponseFormat | None = None
-    reasoning_effort: str | None = Field(default=None, max_length=20)
 
     @model_validator(mode="after")
     def _logprobs_first(self) -> "ChatRequest":

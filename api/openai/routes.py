@@ -4,7 +4,7 @@ import time
 
 from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from ..body import read_body
 from ..errors import OPENAI_PATHS
@@ -12,7 +12,13 @@ from ..models import check_model
 from ..pipeline import Pipeline
 from ..services import Services
 from .chat import messages_request
-from .chunks import ChatBodyBuilder, ChatStreamWriter, CompletionBodyBuilder, CompletionStreamWriter
+from .chunks import (
+    ChatBodyBuilder,
+    ChatStreamWriter,
+    CompletionBodyBuilder,
+    CompletionStreamWriter,
+    join_choices,
+)
 from .logprob_bodies import ChatLogprobs, CompletionLogprobs
 from .requests import ChatRequest, CompletionRequest
 
@@ -41,8 +47,12 @@ class OpenAIApi:
         )
         logprobs = ChatLogprobs(self._services.model_format) if body.logprobs else None
         if body.stream:
-            return self._pipeline.stream(prepared, ChatStreamWriter(body.model, body.include_usage, logprobs))
-        return await self._pipeline.whole(request, prepared, ChatBodyBuilder(body.model, logprobs))
+            writer = ChatStreamWriter(body.model, body.include_usage, logprobs, body.omits_thoughts)
+            return self._pipeline.stream_choices(prepared, writer.choices(body.num_choices))
+        builders = [
+            ChatBodyBuilder(body.model, logprobs, body.omits_thoughts) for _ in range(body.num_choices)
+        ]
+        return JSONResponse(join_choices(*await self._pipeline.whole_choices(request, prepared, builders)))
 
     async def complete(self, request: HttpRequest) -> Response:
         """Continue a prompt that goes to the model as it is."""
@@ -54,7 +64,7 @@ class OpenAIApi:
         )
         logprobs = CompletionLogprobs(self._services.model_format) if body.logprobs is not None else None
         if body.stream:
-            return self._pipeline.stream(
-                prepared, CompletionStreamWriter(body.model, body.include_usage, logprobs)
-            )
-        return await self._pipeline.whole(request, prepared, CompletionBodyBuilder(body.model, logprobs))
+            writer = CompletionStreamWriter(body.model, body.include_usage, logprobs)
+            return self._pipeline.stream_choices(prepared, writer.choices(body.num_choices))
+        builders = [CompletionBodyBuilder(body.model, logprobs) for _ in range(body.num_choices)]
+        return JSONResponse(join_choices(*await self._pipeline.whole_choices(request, prepared, builders)))

@@ -56,12 +56,15 @@ class AnswerStream(Response):
     """Streams an answer.
 
     The request is queued only when the response is sent, so that every queued answer is sent and closed.
-    start: queues the request; an exception that it raises becomes an ordinary error response.
+    start: queues the request; an exception that it raises becomes an ordinary error response. It returns the
+    request's answers: one, except in `ChoicesStream`.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, start: Callable[[], Answer], writer: StreamWriter, keep_alive: KeepAlive) -> None:
+    def __init__(
+        self, start: Callable[[], list[Answer]], writer: StreamWriter, keep_alive: KeepAlive
+    ) -> None:
         super().__init__(headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self._start = start
@@ -70,20 +73,21 @@ class AnswerStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Queue the request, send its answer, and close the answer in any case."""
-        answer = self._start()
+        answers = self._start()
         try:
-            await until_disconnect(receive, self._stream(answer, send, scope["state"]["request_id"]))
+            await until_disconnect(receive, self._stream(answers, send, scope["state"]["request_id"]))
         finally:
-            answer.close()
+            for answer in answers:
+                answer.close()
 
-    async def _stream(self, answer: Answer, send: Send, request_id: str) -> None:
+    async def _stream(self, answers: list[Answer], send: Send, request_id: str) -> None:
         writer = self._writer
         output = EventSender(send, writer.ping(), self._keep_alive)
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await output.send(writer.start(answer.usage))
+        await output.send(self._beginning(answers))
         pings = asyncio.create_task(output.ping())
         try:
-            await _send_answer(answer, writer, output)
+            await self._send_answers(answers, output)
         except Exception as error:
             # The status has been sent: only an event can tell the client.
             problem = api_error(error)
@@ -94,6 +98,16 @@ class AnswerStream(Response):
         finally:
             pings.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _beginning(self, answers: list[Answer]) -> str:
+        return self._writer.start(answers[0].usage)
+
+    async def _send_answers(self, answers: list[Answer], output: "EventSender") -> None:
+        (answer,) = answers
+        async for events in answer:
+            if text := self._writer.events(events):
+                await output.send(text)
+        await output.send(self._writer.end(answer))
 
 
 class EventSender:
@@ -124,13 +138,6 @@ class EventSender:
                 await asyncio.sleep(min(wait_s, self._keep_alive.interval_s))
             else:
                 await self.send(self._ping)
-
-
-async def _send_answer(answer: Answer, writer: StreamWriter, output: EventSender) -> None:
-    async for events in answer:
-        if text := writer.events(events):
-            await output.send(text)
-    await output.send(writer.end(answer))
 
 
 async def whole_message(answer: Answer, builder: BodyBuilder) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from ...engine.served_model import ServedModel
-from ..answer_options import AnswerOptions, answer_options
+from ..answer_options import AnswerOptions
 from ..config import MediaPolicy
 from ..errors import InvalidRequest
 from ..formats.model_format import ModelFormat
@@ -84,9 +84,8 @@ class PromptBuilder:
         rendered = await _run(self._renderers, lambda: self._render(request, options))
         return await _run(self._tokenizers, lambda: self._tokenize(rendered))
 
-    async def count(self, request: CountTokensRequest) -> int:
+    async def count(self, request: CountTokensRequest, options: AnswerOptions) -> int:
         """Count the tokens of a request's prompt, one request at a time. Raises what `build` raises."""
-        options = answer_options(request)
         prompt = await _run(self._counter, lambda: self.build_now(request, options))
         return len(prompt.tokens)
 
