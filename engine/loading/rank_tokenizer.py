@@ -71,11 +71,21 @@ def read_table(folder: Path) -> RankTable:
         table = _read_tekken(file) if file.name == TEKKEN else _read_tiktoken(file)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError) as error:
         raise ModelError(f"{file} cannot be read: {type(error).__name__} in its table of ranks") from error
-    if not all(type(number) is int for number in (*table.ranks.values(), *table.named)):
-        raise ModelError(f"{file} cannot be read: an id of a token is no number")
+    _check(file, table)
+    return table
+
+
+def _check(file: Path, table: RankTable) -> None:
+    """Refuse a table with which texts would lose bytes, or two tokens would have one id. Raises ModelError."""
+    ids = [*table.ranks.values(), *table.named]
+    if not all(type(number) is int and 0 <= number < 2**31 for number in ids):
+        raise ModelError(f"{file} cannot be read: an id of a token is no number of a token")
+    if len(set(ids)) < len(ids):
+        raise ModelError(f"{file} cannot be read: two tokens have the same id")
     if max(map(len, table.ranks), default=0) > MAX_WORD_BYTES:
         raise ModelError(f"{file} cannot be read: a token of more than {MAX_WORD_BYTES:,} bytes")
-    return table
+    if not all(bytes([byte]) in table.ranks for byte in range(256)):
+        raise ModelError(f"{file} cannot be read: there is not a token for each byte")
 
 
 def build_tokenizer(table: RankTable) -> Tokenizer:
@@ -139,9 +149,12 @@ def _read_tekken(file: Path) -> RankTable:
     config, entries = content["config"], content.get("special_tokens")
     if not entries:
         raise ModelError(f"{file} names no special tokens: an old version that Pensieve does not read")
-    num_named = int(config["default_num_special_tokens"])
+    num_named, num_tokens = config["default_num_special_tokens"], config["default_vocab_size"]
+    if type(num_named) is not int or type(num_tokens) is not int or not 0 <= num_named <= num_tokens:
+        sizes = f"{num_tokens!r:.40} tokens, {num_named!r:.40} of a name"
+        raise ModelError(f"{file} cannot be read: a vocabulary of {sizes}")
     # The file may list more byte strings than the model knows.
-    words = content["vocab"][: int(config["default_vocab_size"]) - num_named]
+    words = content["vocab"][: num_tokens - num_named]
     ranks = {base64.b64decode(entry["token_bytes"]): entry["rank"] + num_named for entry in words}
     named = {number: _added(f"<SPECIAL_{number}>", {}) for number in _numbers(0, num_named)}
     named |= {entry["rank"]: _added(entry["token_str"], {}) for entry in entries}
@@ -174,5 +187,8 @@ def _numbers(start: int, end: int) -> range:
 
 
 def _added(name: str, entry: dict[str, Any]) -> AddedToken:
+    content = entry.get("content", name)
+    if not isinstance(content, str) or not content:
+        raise ValueError("a token without a name")
     flags = {flag: bool(entry.get(flag)) for flag in ("single_word", "lstrip", "rstrip", "normalized")}
-    return AddedToken(str(entry.get("content", name)), special=bool(entry.get("special", True)), **flags)
+    return AddedToken(content, special=bool(entry.get("special", True)), **flags)

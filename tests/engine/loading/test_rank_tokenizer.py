@@ -221,11 +221,27 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "a tekken of names without end": (
         lambda folder: write_tekken(folder, config=TEKKEN_CONFIG | {"default_num_special_tokens": 10**9}),
-        r"tekken\.json cannot be read: ValueError",
+        r"tekken\.json cannot be read: a vocabulary of 300 tokens, 1000000000 of a name",
     ),
     "a tekken of infinite size": (
         lambda folder: write_tekken(folder, config=TEKKEN_CONFIG | {"default_vocab_size": float("inf")}),
-        r"tekken\.json cannot be read: OverflowError",
+        r"tekken\.json cannot be read: a vocabulary of inf tokens",
+    ),
+    "a tekken of negative size": (
+        lambda folder: write_tekken(folder, config=TEKKEN_CONFIG | {"default_vocab_size": -1}),
+        r"tekken\.json cannot be read: a vocabulary of -1 tokens",
+    ),
+    "a tekken that knows less than bytes": (
+        lambda folder: write_tekken(folder, config=TEKKEN_CONFIG | {"default_vocab_size": 200}),
+        r"tekken\.json cannot be read: there is not a token for each byte",
+    ),
+    "a tekken of one id for two": (
+        lambda folder: write_tekken(folder, special_tokens=[{"rank": 12, "token_str": "</s>"}]),
+        r"tekken\.json cannot be read: two tokens have the same id",
+    ),
+    "a tekken of a token without a name": (
+        lambda folder: write_tekken(folder, special_tokens=[{"rank": 2, "token_str": None}]),
+        r"tekken\.json cannot be read: ValueError",
     ),
     "a token without end": (
         lambda folder: write_tekken(folder, vocab=[{"rank": 0, "token_bytes": "YWFh" * 10_000}]),
