@@ -65,6 +65,8 @@ def find_facts(model: Any, dtype: str | None, kv_bits: int, context_keys: Iterab
         kv_bytes_per_token = paged.kv_bytes_per_token
     except ValueError as error:
         raise ModelError(f"{error}: leave --kv-bits at {UNQUANTISED}") from error
+    if not paged.layers and kv_bits != UNQUANTISED:
+        raise ModelError(f"the model keeps no keys and values: leave --kv-bits at {UNQUANTISED}")
     arrays: Any = tree_flatten(model.parameters())
     return ModelFacts(
         vocab_size=paged.vocab_size,

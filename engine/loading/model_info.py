@@ -70,6 +70,8 @@ class ModelInfo:
     @property
     def kv_type(self) -> str:
         """The type of KV as it is kept, for people to read."""
+        if not self.kv_bytes_per_token:
+            return "none"
         return self.dtype if self.kv_bits == UNQUANTISED else f"{self.kv_bits}-bit"
 
 

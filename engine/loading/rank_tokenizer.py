@@ -76,7 +76,7 @@ def read_table(folder: Path) -> RankTable:
 
 
 def _check(file: Path, table: RankTable) -> None:
-    """Refuse a table with which texts would lose bytes, or two tokens would have one id. Raises ModelError."""
+    """Refuse a table that has two tokens of one id, or none for some bytes of a text. Raises ModelError."""
     ids = [*table.ranks.values(), *table.named]
     if not all(type(number) is int and 0 <= number < 2**31 for number in ids):
         raise ModelError(f"{file} cannot be read: an id of a token is no number of a token")

@@ -11,6 +11,7 @@ from mlx.utils import tree_flatten
 from pensieve.engine.loading.model_error import ModelError
 from pensieve.engine.loading.model_info import ModelInfo, read_model_info
 
+from ...families.table import FAMILIES
 from ...models import WINDOW, write_json, write_model
 from .odd_configs import DIM, HIDDEN, ODD, ORDINARY, VOCAB
 
@@ -98,3 +99,11 @@ def test_a_file_of_mlx_lm_that_ends_the_process_is_an_error(
     monkeypatch.setattr(mlx_lm.utils, "load_model", load_model)
     with pytest.raises(ModelError, match="cannot be loaded: " + (said or "a package that the model needs")):
         read_info(folder)
+
+
+def test_kv_that_a_model_does_not_keep_is_not_quantised(tmp_path: Path) -> None:
+    """`--kv-bits 8` had no effect, and /health told of 8-bit KV."""
+    folder = write_folder(tmp_path, FAMILIES["mamba2"].full_config)
+    assert (read_info(folder).kv_bytes_per_token, read_info(folder).kv_type) == (0, "none")
+    with pytest.raises(ModelError, match=r"^the model keeps no keys and values: leave --kv-bits at 16$"):
+        read_model_info(folder, "odd", None, 8)
