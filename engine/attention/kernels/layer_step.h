@@ -8,9 +8,8 @@
 //   hidden (rows, 1, heads, VALUE_DIM)
 // MIXED_AT, GATES_AT, BETAS_AT and TIMES_AT say where each projection begins in its array's rows. Where INTERLEAVED, the
 // first two are one projection with all of a key head together, and so are the last two.
-// What mlx-lm's layer keeps in the model's type is rounded to it.
+// What mlx-lm's layer keeps in the model's type is rounded to it, also within MLX's sigmoid and logarithm on CUDA.
 #define ROUND(x) float(T(x))
-#define SIGMOID(x) (1.0f / (1.0f + EXP(-(x))))
 constexpr int CHANNELS = 2 * KEY_DIM + VALUE_DIM;  // of a value head: query, key, value
 constexpr int ITEMS = (CHANNELS + THREADS - 1) / THREADS;
 constexpr int GATES = (VALUE_DIM + THREADS - 1) / THREADS;
@@ -83,19 +82,24 @@ UNROLL for (int pass = 0; pass < PASSES; ++pass) {
           }
           x = ROUND(x);
           if (HAS_CONV_BIAS) x = ROUND(x + float(conv_bias[channel]));
-          x = ROUND(x * ROUND(SIGMOID(x)));
+          const float open = ROUND(1.0f / ROUND(1.0f + ROUND(EXP(MAX(x, -x)))));
+          x = ROUND(x * (x < 0 ? open : ROUND(1.0f - open)));
           convolved[c] = x;
           MY(squares)[0] += is_query ? x * x : 0.0f;
           MY(squares)[1] += is_query || is_value ? 0.0f : x * x;
         }
       }
       float time = float(times[INDEX(row) * times_shape[2] + time_at]) + float(time_bias[head]);
-      time = WIDE_TIMES ? time : ROUND(time);
-      time = MAX(time, 0.0f) + LOG1P(EXP(-MAX(time, -time)));
-      time = WIDE_TIMES ? time : ROUND(time);
+      if (WIDE_TIMES) {
+        time = MAX(time, 0.0f) + LOG1P(EXP(-MAX(time, -time)));
+      } else {
+        time = ROUND(time);
+        time = ROUND(MAX(time, 0.0f) + ROUND(LOG1P(ROUND(EXP(-MAX(time, -time))))));
+      }
       MY(scalars)[0] = EXP(-EXP(float(log_rates[head])) * time);
       const float beta = float(write_gates[INDEX(row) * write_gates_shape[2] + beta_at]);
-      MY(scalars)[1] = ROUND(SIGMOID(beta));
+      const float open = ROUND(1.0f / ROUND(1.0f + ROUND(EXP(MAX(beta, -beta)))));
+      MY(scalars)[1] = beta < 0 ? open : ROUND(1.0f - open);
     }
     UNROLL for (int apart = 16; apart > 0; apart /= 2) {
       EACH_THREAD {
@@ -189,7 +193,7 @@ EACH_THREAD {
       float x = WIDE_NORM ? outs[d] * factor : ROUND(outs[d] * factor);
       x *= float(norm_weight[d]);
       x = WIDE_NORM ? x : ROUND(x);
-      hidden[INDEX(number) * VALUE_DIM + d] = T(MY(gate)[i] * SIGMOID(MY(gate)[i]) * x);
+      hidden[INDEX(number) * VALUE_DIM + d] = T(MY(gate)[i] / (1.0f + EXP(-MY(gate)[i])) * x);
     }
   }
 }
