@@ -14,6 +14,7 @@ from .experts.block_forms import block_forms
 from .experts.switch_forms import glu_form, mlp_form, usable_products
 from .pass_functions import PassFunctions, Replacement
 from .recurrent.array_forms import array_delta_form
+from .recurrent.delta_chunks import usable_chunks
 from .recurrent.delta_step import usable_step
 from .recurrent.host_forms import gated_delta_form, lightning_form, state_space_form
 from .recurrent.host_modules import (
@@ -36,7 +37,7 @@ def find_functions(model: nn.Module, on_host: bool) -> PassFunctions:
     """
     layers = {} if on_host else _layer_forms(model)
     forms = _host_forms() if on_host else _array_forms(model, has_layers=bool(layers))
-    names = sorted({type(module).__module__ for module in model.modules()})
+    names = _module_names(model)
     places = {place: path for path in forms for name in names for place in _find(sys.modules[name], path)}
     found = [Replacement(*place, forms[path](place[-1])) for place, path in places.items()]
     for kind, form in layers.items():
@@ -46,6 +47,11 @@ def find_functions(model: nn.Module, on_host: bool) -> PassFunctions:
         convolve = nn.Conv1d.__call__
         found.append(Replacement(nn.Conv1d, "__call__", convolve, convolution_form(convolve)))
     return PassFunctions(tuple(found))
+
+
+def _module_names(model: nn.Module) -> list[str]:
+    """Return the names of the Python modules that define the model's classes."""
+    return sorted({type(module).__module__ for module in model.modules()})
 
 
 def _find(module: ModuleType, path: str) -> list[tuple[Any, str, Any]]:
@@ -75,10 +81,12 @@ def _array_forms(model: nn.Module, has_layers: bool) -> dict[str, Any]:
     """
     kernels = None if mx.metal.is_available() else find_kernels()
     if kernels is None:
-        return {"gated_delta_update": partial(array_delta_form, None)}
-    step = None if has_layers else usable_step(kernels.launcher)
+        return {"gated_delta_update": partial(array_delta_form, None, None)}
+    has_deltas = any(_find(sys.modules[name], "gated_delta_update") for name in _module_names(model))
+    step = usable_step(kernels.launcher) if has_deltas and not has_layers else None
+    chunks = usable_chunks(kernels.launcher) if has_deltas else None
     return {
-        "gated_delta_update": partial(array_delta_form, step),
+        "gated_delta_update": partial(array_delta_form, step, chunks),
         **_expert_forms(model, kernels),
     }
 

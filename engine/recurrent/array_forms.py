@@ -4,6 +4,7 @@ import mlx.core as mx
 
 from ..pass_functions import Function
 from .delta_call import DeltaCall, delta_form
+from .delta_chunks import DeltaChunks
 from .delta_rule import run as run_delta
 from .delta_step import DeltaStep
 
@@ -11,16 +12,18 @@ MIN_TOKENS = 8
 """Tokens of a slice from which chunks are used: mlx-lm queues some ten operations for each token."""
 
 
-def array_delta_form(kernel: DeltaStep | None, theirs: Function) -> Function:
+def array_delta_form(step: DeltaStep | None, chunks: DeltaChunks | None, theirs: Function) -> Function:
     """Return the form of `gated_delta_update` where mlx-lm has no kernel: on CUDA, on Metal for odd heads.
 
-    kernel: for one token a row; None where there is none that works.
+    step: the kernel for one token a row; chunks: the kernels for more; None where there are none that work.
     """
 
     def run(call: DeltaCall) -> tuple[mx.array, mx.array] | None:
         has_kernel = mx.metal.is_available() and call.keys.shape[-1] % 32 == 0
-        if kernel is not None and call.num_tokens == 1 and not has_kernel:
-            return kernel.run(call.inputs(), call.state)
+        if step is not None and call.num_tokens == 1 and not has_kernel:
+            return step.run(call.inputs(), call.state)
+        if chunks is not None and call.num_tokens > 1 and not has_kernel and chunks.serves(call):
+            return chunks.run(call)
         if has_kernel or call.num_tokens < MIN_TOKENS:
             return None
         return run_delta(call.inputs(), call.state)

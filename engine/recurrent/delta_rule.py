@@ -17,7 +17,7 @@ CHUNK = 64
 BLOCK = 8
 """Tokens of a block, within which vector decays are written out pair by pair."""
 
-SEGMENT = 1024
+SEGMENT = 2048
 """Tokens that are computed at once, which bounds the memory: a few times 16 kB a token and head of 128."""
 
 LOWEST_LOG_DECAY = -30.0

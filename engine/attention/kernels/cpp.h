@@ -25,9 +25,9 @@ typedef long long INDEX;
 #define LOAD_ONCE(type, pointer) (*(const Pack<type, 4>*)(pointer))
 #define UNROLL
 #define EXP2(x) std::exp2(x)
-#define POWER_OF_2(x) std::exp2(x)
 #define EXP(x) std::exp(x)
 #define LOG1P(x) std::log1p(x)
+#define POWER_OF_2(x) std::exp2(x)
 #define COS(x) std::cos(x)
 #define SIN(x) std::sin(x)
 #define INVERSE_ROOT(x) (1 / std::sqrt(x))
@@ -80,6 +80,13 @@ typedef _Float16 float16_t;
 #define COPIES_ASYNC false
 #define COPY_ASYNC(to, from)
 #define COPIES_DONE
+#define COPY_PIECE(to, from, count) copy_piece(to, from, count)
+#define FOUR_AT(pointer) four_at<Pack<float, 4>>(pointer)
+#define PUT_FOUR(pointer, four) copy_piece(pointer, four.at, 4)
+#define MULTIPLY_FLOATS(sums, at, left, left_at, right, right_at, exact)                                       \
+  EACH_THREAD {                                                                                                \
+    multiply_floats(&MY(sums)[at], &left[TID / 32 * 32], left_at, &right[TID / 32 * 32], right_at, TID % 32); \
+  }
 
 template <typename Pair, typename Source>
 void load_left(Pair* into, Source* source, int pitch, int lane) {
@@ -110,6 +117,24 @@ void multiply(float* sums, const Left* left, int left_at, const Right* right, in
       const auto& a = left[row * 4 + k % 8 / 2][left_at + k / 8 * 2 + e / 2];
       const auto& b = right[column * 4 + k % 8 / 2][right_at + k / 8];
       sums[e] += float(a.at[k % 2]) * float(b.at[k % 2]);
+    }
+  }
+}
+
+template <typename To, typename From>
+void copy_piece(To* to, const From* from, int count) {
+  for (int i = 0; i < count; ++i) to[i] = from[i];
+}
+template <typename Four, typename E>
+Four four_at(E* from) {
+  return Four{{from[0], from[1], from[2], from[3]}};
+}
+template <typename Left, typename Right>
+void multiply_floats(float* sums, const Left* left, int left_at, const Right* right, int right_at, int lane) {
+  for (int e = 0; e < 4; ++e) {
+    const int row = lane / 4, column = lane % 4 * 2 + e % 2;
+    for (int k = 0; k < 8; ++k) {
+      sums[e] += left[row * 4 + k % 4][left_at + k / 4 * 2 + e / 2] * right[column * 4 + k % 4][right_at + k / 4];
     }
   }
 }

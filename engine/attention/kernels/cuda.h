@@ -20,9 +20,9 @@ typedef long long INDEX;
 #define LOAD_ONCE(type, pointer) load_once<Pack<type, 4>>(pointer)
 #define UNROLL _Pragma("unroll")
 #define EXP2(x) exp2_fast(x)
-#define POWER_OF_2(x) exp2f(x)
 #define EXP(x) expf(x)
 #define LOG1P(x) log1pf(x)
+#define POWER_OF_2(x) exp2f(x)
 #define COS(x) cosf(x)
 #define SIN(x) sinf(x)
 #define INVERSE_ROOT(x) rsqrtf(x)
@@ -63,6 +63,11 @@ __device__ inline Four load_once(const void* from) {  // 16 bytes that no other 
 #define COPY_ASYNC(to, from)                                                                                   \
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((unsigned)__cvta_generic_to_shared(to)), "l"(from) \
                : "memory")
+#define COPY_PIECE(to, from, count) COPY_ASYNC(to, from)
+#define FOUR_AT(pointer) (*(const Pack<float, 4>*)(pointer))
+#define PUT_FOUR(pointer, four) *(Pack<float, 4>*)(pointer) = four
+#define MULTIPLY_FLOATS(sums, at, left, left_at, right, right_at, exact) \
+  multiply_floats<exact>(&sums[at], &left[left_at], &right[right_at])
 #define COPIES_DONE asm volatile("cp.async.wait_all;" ::: "memory")
 
 __device__ inline unsigned make_pair(__nv_bfloat16, float low, float high) {
@@ -111,4 +116,24 @@ __device__ inline void multiply(__half, float* sums, const unsigned* left, const
       "{%0, %1, %2, %3};"
       : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
       : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]));
+}
+
+// A product of floats in TF32, which has 11 bits of a float's 24: a float is the sum of its upper bits and the rest. EXACT
+// factors, of the right one first, have no rest: they come from 16 bits.
+__device__ inline void multiply_tf32(float* sums, const unsigned* left, const unsigned* right) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+      : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right[0]), "r"(right[1]));
+}
+__device__ inline unsigned upper_bits(float x) { return __float_as_uint(x) & 0xffffe000u; }
+__device__ inline unsigned lower_bits(float x) { return __float_as_uint(x - __uint_as_float(upper_bits(x))); }
+template <int EXACT>
+__device__ inline void multiply_floats(float* sums, const float* left, const float* right) {
+  unsigned upper_left[4], lower_left[4], upper_right[2], lower_right[2];
+  UNROLL for (int i = 0; i < 4; ++i) upper_left[i] = upper_bits(left[i]), lower_left[i] = lower_bits(left[i]);
+  UNROLL for (int i = 0; i < 2; ++i) upper_right[i] = upper_bits(right[i]), lower_right[i] = lower_bits(right[i]);
+  if (EXACT < 2) multiply_tf32(sums, lower_left, upper_right);
+  if (EXACT < 1) multiply_tf32(sums, upper_left, lower_right);
+  multiply_tf32(sums, upper_left, upper_right);
 }

@@ -55,7 +55,7 @@ INTS = (
 FLOATS = (
     *("split_outs", "split_stats", "tile_outs", "tile_stats", "sinks", "write_fence", "next_fence"),
     *("periods", "numbers", "decays", "betas", "state", "next_state", "corrections", "shares"),
-    "log_rates",
+    *("gate_times", "gate_openings", "log_rates", "gate_biases", "inverses", "pairs", "factors"),
 )
 FIXED = dict.fromkeys(INTS, "int") | dict.fromkeys(FLOATS, "float")
 """The types of arguments that are not of the model's type."""

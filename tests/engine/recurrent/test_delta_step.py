@@ -80,7 +80,7 @@ def test_one_token_a_row_takes_the_kernel_where_mlx_lm_has_none(monkeypatch: pyt
             return inputs.values, state + 1
 
     fake: Any = Fake()
-    form = array_delta_form(fake, lambda *_, **__: "theirs")
+    form = array_delta_form(fake, None, lambda *_, **__: "theirs")
     arrays = [mx.ones((2, 1, 2, 32))] * 3 + [mx.ones((2, 1, 2))] * 2 + [mx.ones((2,))] * 2
     assert distance(form(*arrays)[1], mx.ones((2, 2, 32, 32))) == 0
     monkeypatch.setattr(mx.metal, "is_available", lambda: True)
