@@ -13,6 +13,7 @@ from .messages import MessagesApi
 from .metrics import Metrics
 from .middleware import BodyLimit, Guard, RequestContext
 from .models import ModelsApi
+from .openai.responses.responses_api import ResponsesApi
 from .openai.routes import OpenAIApi
 from .origins import AllowedOrigins, CrossOrigin
 from .prompt.prompt import PromptBuilder
@@ -53,6 +54,7 @@ def create_app(
     app = FastAPI(openapi_url=None, redirect_slashes=False, middleware=guards)
     app.state.constraint_factory = services.constraint_factory
     add_error_handlers(app, services.metrics.rejected)
-    for api in (MessagesApi(services), OpenAIApi(services), ModelsApi(services), HealthApi(services)):
+    kinds = (MessagesApi, OpenAIApi, ResponsesApi, ModelsApi, HealthApi)
+    for api in (kind(services) for kind in kinds):
         app.include_router(api.router())
     return app

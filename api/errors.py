@@ -33,6 +33,7 @@ UNAVAILABLE = 503  # also the answer of /health while the engine is down
 
 ANTHROPIC_PATH = "/v1/messages"
 OPENAI_PATHS = ("/v1/chat/completions", "/v1/completions")
+RESPONSES_PATH = "/v1/responses"
 
 # From an error's reason to the code that OpenAI's clients look for.
 OPENAI_CODES = {
@@ -40,6 +41,7 @@ OPENAI_CODES = {
     "model": "model_not_found",
     "key": "invalid_api_key",
     "queue_full": "server_overloaded",
+    "previous_response": "previous_response_not_found",
 }
 
 MAX_RETRY_AFTER_S = 60.0  # Claude Code gives up at once when it is told to wait longer
@@ -183,7 +185,7 @@ def openai_error_body(error: ApiError) -> dict[str, dict[str, object]]:
 
 def error_response(error: ApiError, path: str, request_id: str) -> JSONResponse:
     """Return an error's response, in the form of the API that `path` belongs to."""
-    if path not in OPENAI_PATHS:
+    if path not in OPENAI_PATHS and path != RESPONSES_PATH and not path.startswith(f"{RESPONSES_PATH}/"):
         body = error_body(error, request_id)
         if not path.startswith(ANTHROPIC_PATH):  # the clients of both APIs may ask here, and both read this
             body["error"] = openai_error_body(error)["error"] | {"type": error.type}
@@ -234,4 +236,4 @@ def _first_problem(error: ValidationError) -> str:
 
 def _wire_path(loc: tuple[int | str, ...]) -> list[int | str]:
     """Return an error's location without the names of union branches, which the body does not hold."""
-    return [part for i, part in enumerate(loc) if i < 2 or loc[i - 2] not in ("messages", "content")]
+    return [part for i, part in enumerate(loc) if i < 2 or loc[i - 2] not in ("messages", "input", "content")]

@@ -213,7 +213,7 @@ class Pipeline:
         seed = secrets.randbits(63)
         # An answer with a constraint ends where its grammar is complete.
         stop_ids = frozenset() if body.ignore_eos and constraint is None else model.eos_token_ids
-        session = http.headers.get("x-claude-code-session-id")
+        session = http.headers.get("x-claude-code-session-id") or http.headers.get("session-id")  # Codex's
         return Request(
             prompt=tokens,
             sampling=sampling_params(body, model.default_sampling, model.vocab_size, seed, logprobs),

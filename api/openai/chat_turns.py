@@ -73,6 +73,8 @@ def parts_form(content: Json) -> Json:
 
 
 def _part_form(part: Json) -> Json:
+    if isinstance(part, Wire):
+        return part  # of another request of OpenAI's, and read already
     if not isinstance(part, dict):
         return {"type": "text", "text": part if isinstance(part, str) else str(part)}
     kind = part.get("type", "text" if "text" in part else None)

@@ -82,7 +82,7 @@ class AnswerStream(Response):
 
     async def _stream(self, answers: list[Answer], send: Send, request_id: str) -> None:
         writer = self._writer
-        output = EventSender(send, writer.ping(), self._keep_alive)
+        output = EventSender(send, writer.ping, self._keep_alive)
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await output.send(self._beginning(answers))
         pings = asyncio.create_task(output.ping())
@@ -113,9 +113,9 @@ class AnswerStream(Response):
 class EventSender:
     """Sends a stream's text to one client, and pings while there is no text."""
 
-    def __init__(self, send: Send, ping: str, keep_alive: KeepAlive) -> None:
+    def __init__(self, send: Send, new_ping: Callable[[], str], keep_alive: KeepAlive) -> None:
         self._send = send
-        self._ping = ping
+        self._new_ping = new_ping
         self._keep_alive = keep_alive
         self._num_sent = 0
         self._last_sent_s = time.monotonic()
@@ -137,7 +137,7 @@ class EventSender:
             if wait_s > 0:
                 await asyncio.sleep(min(wait_s, self._keep_alive.interval_s))
             else:
-                await self.send(self._ping)
+                await self.send(self._new_ping())
 
 
 async def whole_message(answer: Answer, builder: BodyBuilder) -> dict[str, Any]:

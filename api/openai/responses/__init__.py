@@ -1,0 +1,1 @@
+"""OpenAI's Responses API: its items and events, on the pipeline of the chats."""

@@ -1,0 +1,160 @@
+"""A response on its way to the client: the events of a stream, or one body. No I/O."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import ApiError, openai_error_body
+from ...formats.output_events import OutputEvent
+from ...output.answer import Answer, Usage
+from ...output.message_events import sse
+from ..chunks import FINISH_REASONS
+from .open_items import Event, new_id
+from .output_items import OutputItems, OutputShape
+from .responses_request import ResponsesRequest
+
+Body = dict[str, Any]
+
+Keep = Callable[[Body], None]
+"""Takes the body of a response that has ended."""
+
+
+def usage_body(usage: Usage) -> Body:
+    """Return the usage, in which input_tokens includes the prompt's cached part."""
+    prompt = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
+    return {
+        "input_tokens": prompt,
+        "input_tokens_details": {
+            "cached_tokens": usage.cache_read_input_tokens,
+            "cache_write_tokens": usage.cache_creation_input_tokens,
+        },
+        "output_tokens": usage.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": prompt + usage.output_tokens,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHead:
+    """The part of a response's body that is known before the answer."""
+
+    fields: Body
+
+    @classmethod
+    def of(cls, request: ResponsesRequest) -> "ResponseHead":
+        """Make the head of the answer to a request, which repeats the request's settings."""
+        given = request.model_dump(by_alias=True, exclude_none=True, exclude={"items", "input"})
+        text, reasoning = given.get("text") or {}, given.get("reasoning") or {}
+        repeated = (
+            "instructions",
+            "max_output_tokens",
+            "previous_response_id",
+            "temperature",
+            "top_p",
+            "top_logprobs",
+        )
+        return cls(
+            {
+                "id": new_id("resp"),
+                "object": "response",
+                "created_at": int(time.time()),
+                "model": request.model,
+                "background": False,
+                "parallel_tool_calls": request.parallel_tool_calls is not False,
+                "tools": given.get("tools", []),
+                "tool_choice": given.get("tool_choice", "auto"),
+                "text": {"format": text.get("format") or {"type": "text"}},
+                "reasoning": {"effort": request.effort, "summary": reasoning.get("summary")},
+                "store": request.is_stored,
+                "truncation": request.truncation or "disabled",
+                "metadata": request.metadata or {},
+            }
+            | {name: given.get(name) for name in repeated}
+        )
+
+    def body(self, status: str, items: list[Body], **fields: Any) -> Body:
+        """Return the body of a response."""
+        empty = {"error": None, "incomplete_details": None, "usage": None}
+        return self.fields | {"status": status, "output": items} | empty | fields
+
+    def ended(self, answer: Answer, items: list[Body]) -> Body:
+        """Return the body of an answer that has ended."""
+        usage = usage_body(answer.usage)
+        if is_cut(answer):
+            details = {"reason": "max_output_tokens"}
+            return self.body("incomplete", items, incomplete_details=details, usage=usage)
+        return self.body("completed", items, usage=usage, completed_at=int(time.time()))
+
+
+def is_cut(answer: Answer) -> bool:
+    """Return whether an answer was cut off at its limit."""
+    return FINISH_REASONS[answer.stop_reason] == "length"
+
+
+class ResponseStreamWriter:
+    """Writes the events of one stream, each with its sequence number."""
+
+    def __init__(self, head: ResponseHead, shape: OutputShape, keep: Keep) -> None:
+        self._head = head
+        self._output = OutputItems(shape)
+        self._keep = keep
+        self._num_events = 0
+
+    def start(self, _usage: Usage) -> str:
+        """Return the events before the first token."""
+        body = self._head.body("in_progress", [])
+        return self._write({"type": "response.created", "response": body}) + self.ping()
+
+    def events(self, events: Iterable[OutputEvent]) -> str:
+        """Return the stream's events for the answer's next output events."""
+        return "".join(self._write(event) for event in self._output.add(events))
+
+    def end(self, answer: Answer) -> str:
+        """Return the end of the last item, and the event with the whole response."""
+        cut = is_cut(answer)
+        ending = "".join(
+            self._write(event) for event in self._output.close("incomplete" if cut else "completed")
+        )
+        body = self._head.ended(answer, self._output.items)
+        self._keep(body)
+        return ending + self._write({"type": f"response.{body['status']}", "response": body})
+
+    def ping(self) -> str:
+        """Return an event that says nothing new: Codex's time limit counts events, not comments."""
+        return self._write({"type": "response.in_progress", "response": self._head.body("in_progress", [])})
+
+    def error(self, problem: ApiError, request_id: str) -> str:
+        """Return the event that reports a failure."""
+        error: Any = openai_error_body(problem)["error"]
+        code = error["code"] or ("server_error" if problem.status >= 500 else error["type"])
+        failure = {"code": code, "message": problem.message}
+        body = self._head.body("failed", self._output.items, error=failure)
+        return self._write({"type": "response.failed", "response": body})
+
+    def _write(self, event: Event) -> str:
+        numbered = event | {"sequence_number": self._num_events}
+        self._num_events += 1
+        return sse(numbered)
+
+
+class ResponseBuilder:
+    """Builds a response that is sent whole; its items equal those of the stream."""
+
+    def __init__(self, head: ResponseHead, shape: OutputShape, keep: Keep) -> None:
+        self._head = head
+        self._output = OutputItems(shape)
+        self._keep = keep
+
+    def add(self, events: Iterable[OutputEvent]) -> None:
+        """Take the answer's next output events."""
+        for _ in self._output.add(events):
+            pass
+
+    def message(self, answer: Answer) -> Body:
+        """Return the body of the ended answer."""
+        for _ in self._output.close("incomplete" if is_cut(answer) else "completed"):
+            pass
+        body = self._head.ended(answer, self._output.items)
+        self._keep(body)
+        return body
