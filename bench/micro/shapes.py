@@ -7,11 +7,12 @@ A folder in /dev/shm is written and read in seconds: 8.8 GB for qwen3-4b.
 
 import argparse
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from mlx.utils import tree_flatten, tree_map
+from mlx.utils import tree_flatten, tree_map_with_path
 
 from ..random_model import write_tokenizer
 from ..random_weights import CONFIGS, NUM_BYTES, SPECIAL_TOKENS
@@ -100,12 +101,19 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def random_model(config: dict[str, Any]) -> Any:
-    """Return a model with random bf16 weights, made on the device. config: as in a config.json."""
+    """Return a model with random bf16 weights, made on the device. config: as in a config.json.
+
+    What mlx-lm keeps in float32 stays as the model's class makes it.
+    """
     module = importlib.import_module(f"mlx_lm.models.{config['model_type']}")
     model = module.Model(module.ModelArgs.from_dict(config))
-    model.update(
-        tree_map(lambda p: mx.random.normal(p.shape, mx.bfloat16) * p.shape[-1] ** -0.5, model.parameters())
-    )
+    is_cast: Callable[[str], bool] = getattr(model, "cast_predicate", lambda name: True)
+
+    def drawn(name: str, own: mx.array) -> mx.array:
+        return mx.random.normal(own.shape, mx.bfloat16) * own.shape[-1] ** -0.5 if is_cast(name) else own
+
+    model.update(tree_map_with_path(drawn, model.parameters()))
+    model.eval()
     mx.eval(model.parameters())
     return model
 
