@@ -11,7 +11,7 @@ import mlx.nn as nn
 
 from .attention.kernels.paged_kernels import PagedKernels, find_kernels
 from .experts.block_forms import block_forms
-from .experts.switch_forms import glu_form, mlp_form, usable_products
+from .experts.switch_forms import switch_form, usable_experts
 from .pass_functions import PassFunctions, Replacement
 from .recurrent.array_forms import array_delta_form
 from .recurrent.delta_chunks import usable_chunks
@@ -93,14 +93,12 @@ def _array_forms(model: nn.Module, has_layers: bool) -> dict[str, Any]:
 
 def _expert_forms(model: nn.Module, kernels: PagedKernels) -> dict[str, Any]:
     """Return what takes the place of mixture-of-experts layers on CUDA."""
-    products = usable_products(kernels.launcher, model)
-    if products is None:
+    experts = usable_experts(kernels.launcher, model)
+    if experts is None:
         return {}
-    return {
-        "SwitchGLU.__call__": partial(glu_form, products),
-        "SwitchMLP.__call__": partial(mlp_form, products),
-        **block_forms(kernels.launcher, products, model),
-    }
+    form = partial(switch_form, experts)
+    blocks = block_forms(kernels.launcher, experts, model)
+    return {"SwitchGLU.__call__": form, "SwitchMLP.__call__": form, **blocks}
 
 
 def _host_forms() -> dict[str, Any]:

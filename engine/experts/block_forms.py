@@ -1,4 +1,4 @@
-"""Whole blocks of experts for few tokens on CUDA: the choice, the experts, and the sum in four kernels.
+"""Whole blocks of experts on CUDA: the choice, the experts, and the sum in four or five kernels.
 
 Each form takes the place of the `__call__` of a class of mlx-lm's, whose own takes twice as many operations.
 """
@@ -16,22 +16,18 @@ from mlx_lm.models.qwen3_next import Qwen3NextSparseMoeBlock
 from mlx_lm.models.switch_layers import SwitchGLU
 
 from ..attention.kernels.layer_kernels import Launch
-from ..attention.kernels.source import Kernel
 from ..pass_functions import Function
 from .expert_choice import MAX_EXPERTS, Choice, ExpertChoice, SharedExpert
-from .expert_products import MAX_PAIRS, ExpertProducts
-from .switch_forms import glu_outputs, has_served_weights
+from .expert_pairs import ExpertKernels
+from .switch_forms import MAX_ERROR, is_served, switch_outputs
 
 logger = logging.getLogger(__name__)
-
-MAX_ERROR = 2e-2
-"""The largest distance from mlx-lm's output, relative to the largest number; half precision rounds."""
 
 
 class BlockKernels(NamedTuple):
     """The kernels of a block."""
 
-    products: ExpertProducts
+    experts: ExpertKernels
     choice: ExpertChoice
 
 
@@ -75,30 +71,30 @@ def block_form(kernels: BlockKernels, theirs: Function) -> Function:
     """Return a function that takes the place of the `__call__` of one of the classes of PARTS."""
 
     def call(self: Any, x: mx.array) -> mx.array:
-        parts = PARTS[type(self)](self, x) if _is_served(self, x) else None
+        parts = PARTS[type(self)](self, x) if _is_served(kernels.experts, self, x) else None
         if parts is None or parts.logits.dtype != x.dtype:
             result: mx.array = theirs(self, x)
             return result
         chosen, shares = kernels.choice.choose(parts.logits, parts.choice)
-        outs = glu_outputs(kernels.products, self.switch_mlp, _rows(x), chosen.reshape(-1))
+        outs = switch_outputs(kernels.experts, self.switch_mlp, _rows(x), chosen.reshape(-1))
         return kernels.choice.sum(outs, shares, parts.shared, parts.has_rounded_products).reshape(x.shape)
 
     return call
 
 
 def block_forms(
-    launcher: Callable[[Kernel, float], Launch], products: ExpertProducts, model: nn.Module
+    launcher: Callable[..., Launch], experts: ExpertKernels, model: nn.Module
 ) -> dict[str, Callable[[Function], Function]]:
     """Return the forms of the model's blocks by their functions' names, if they work on this device.
 
     Empty for a model without such blocks, and, with a warning, where the kernels fail.
     """
     blocks = {_shape(block): block for block in model.modules() if type(block) in PARTS}
-    served = [block for block in blocks.values() if _has_served_parts(block)]
+    served = [block for block in blocks.values() if _is_served(experts, block, _input(block))]
     if not served:
         return {}
     try:
-        kernels = BlockKernels(products, ExpertChoice(launcher))
+        kernels = BlockKernels(experts, ExpertChoice(launcher))
         if max(_error(kernels, block) for block in served) < MAX_ERROR:
             return {f"{each.__name__}.__call__": partial(block_form, kernels) for each in PARTS}
         logger.warning("the kernels that choose experts compute wrongly here and are not used")
@@ -107,21 +103,16 @@ def block_forms(
     return {}
 
 
-def _is_served(block: Any, x: mx.array) -> bool:
+def _is_served(experts: ExpertKernels, block: Any, x: mx.array) -> bool:
     """Whether the kernels compute this call."""
-    top = block.gate.top_k if type(block) is Glm4MoeLiteMoE else block.top_k
-    is_few = x.size <= MAX_PAIRS // top * x.shape[-1]
-    return is_few and _has_served_parts(block) and x.dtype == block.switch_mlp.up_proj.weight.dtype
-
-
-def _has_served_parts(block: Any) -> bool:
-    """Whether the kernels compute what such a block computes."""
     layer = block.switch_mlp
-    if block.sharding_group is not None or type(layer) is not SwitchGLU or not has_served_weights(layer):
+    if block.sharding_group is not None or type(layer) is not SwitchGLU:
         return False
-    if type(block) is Glm4MoeLiteMoE and block.gate.n_group != 1:
+    is_sigmoid = type(block) is Glm4MoeLiteMoE
+    if is_sigmoid and block.gate.n_group != 1:
         return False
-    return len(layer.up_proj.weight) <= MAX_EXPERTS
+    num_pairs = x.size // x.shape[-1] * (block.gate.top_k if is_sigmoid else block.top_k)
+    return is_served(experts, layer, x, num_pairs) and len(layer.up_proj.weight) <= MAX_EXPERTS
 
 
 def _shape(block: Any) -> tuple[Any, ...]:
@@ -130,13 +121,18 @@ def _shape(block: Any) -> tuple[Any, ...]:
     return type(block), weight.shape, weight.dtype
 
 
+def _input(block: Any) -> mx.array:
+    """Return random rows of the block's input; lazy."""
+    weight = block.switch_mlp.up_proj["weight"]
+    return mx.random.normal((1, 5, weight.shape[2]), key=mx.random.key(0)).astype(weight.dtype)
+
+
 def _error(kernels: BlockKernels, block: Any) -> float:
     """Return the distance of a block with the kernels from one without, the median of some random rows.
 
     Not the largest: where two experts' scores are nearly equal, rounding may choose the other one.
     """
-    weight = block.switch_mlp.up_proj.weight
-    x = mx.random.normal((1, 5, weight.shape[2]), key=mx.random.key(0)).astype(weight.dtype)
+    x = _input(block)
     theirs = type(block).__call__
     right = theirs(block, x).astype(mx.float32)
     found = block_form(kernels, theirs)(block, x).astype(mx.float32)

@@ -1,4 +1,4 @@
-"""mlx-lm's mixture-of-experts layers for few tokens on CUDA: forms of their classes' `__call__`."""
+"""mlx-lm's mixture-of-experts layers on CUDA: forms of their classes' `__call__`."""
 
 import logging
 from collections.abc import Callable
@@ -9,73 +9,89 @@ import mlx.nn as nn
 from mlx_lm.models.switch_layers import SwiGLU, SwitchGLU, SwitchLinear, SwitchMLP
 
 from ..attention.kernels.layer_kernels import Launch
-from ..attention.kernels.source import Kernel
 from ..pass_functions import Function
-from .expert_products import MAX_PAIRS, ExpertProducts, serves
+from .expert_pairs import ExpertKernels, Pairs
+from .expert_products import MAX_PAIRS
 
 logger = logging.getLogger(__name__)
+
+MAX_ERROR = 2e-2
+"""The largest distance from mlx-lm's output, relative to the largest number; half precision rounds."""
 
 PROJECTIONS = {SwitchGLU: ("gate_proj", "up_proj", "down_proj"), SwitchMLP: ("fc1", "fc2")}
 """The names of the projections of each class of mlx-lm."""
 
 
-def glu_form(products: ExpertProducts, theirs: Function) -> Function:
-    """Return a function that takes the place of `SwitchGLU.__call__`."""
+def switch_form(kernels: ExpertKernels, theirs: Function) -> Function:
+    """Return a function that takes the place of the `__call__` of one of the classes of PROJECTIONS."""
 
     def call(self: Any, x: mx.array, indices: mx.array) -> mx.array:
-        if not _is_served(self, x, indices):
+        is_row_each = x.shape[:-1] == indices.shape[:-1]
+        if not is_row_each or not is_served(kernels, self, x, indices.size):
             result: mx.array = theirs(self, x, indices)
             return result
-        outs = glu_outputs(products, self, x.reshape(-1, x.shape[-1]), indices.reshape(-1))
+        outs = switch_outputs(kernels, self, x.reshape(-1, x.shape[-1]), indices.reshape(-1))
         return outs.reshape(*indices.shape, -1)
 
     return call
 
 
-def glu_outputs(products: ExpertProducts, layer: Any, rows: mx.array, experts: mx.array) -> mx.array:
-    """Return what a SwitchGLU of served weights returns for each pair, see ExpertProducts.multiply."""
-    gate, up, down = (layer[name] for name in PROJECTIONS[SwitchGLU])
-    if type(layer.activation) is SwiGLU and "bias" not in gate and "bias" not in up:
-        hidden = products.gated(rows, gate.weight, up.weight, experts)
-    else:
-        hidden = layer.activation(*(_project(products, each, rows, experts) for each in (up, gate)))
-    return _project(products, down, hidden, experts)
+def switch_outputs(kernels: ExpertKernels, layer: Any, rows: mx.array, experts: mx.array) -> mx.array:
+    """Return what a layer that is served returns for each pair, (pairs, size).
 
-
-def mlp_form(products: ExpertProducts, theirs: Function) -> Function:
-    """Return a function that takes the place of `SwitchMLP.__call__`."""
-
-    def call(self: Any, x: mx.array, indices: mx.array) -> mx.array:
-        if not _is_served(self, x, indices):
-            result: mx.array = theirs(self, x, indices)
-            return result
-        rows, experts = x.reshape(-1, x.shape[-1]), indices.reshape(-1)
-        hidden = self.activation(_project(products, self.fc1, rows, experts))
-        return _project(products, self.fc2, hidden, experts).reshape(*indices.shape, -1)
-
-    return call
-
-
-FORMS = {SwitchGLU: glu_form, SwitchMLP: mlp_form}
-
-
-def usable_products(launcher: Callable[[Kernel, float], Launch], model: nn.Module) -> ExpertProducts | None:
-    """Return the kernel if it computes what mlx-lm computes for the model's own experts, on this device.
-
-    None for a model without experts that the kernel serves, and, with a warning, for a kernel that fails.
+    rows: (rows, size), one for as many pairs that follow one another as there are pairs for a row.
+    experts: (pairs,), integers.
     """
-    modules = {_shapes(module): module for module in model.modules() if type(module) in PROJECTIONS}
-    served = [module for module in modules.values() if has_served_weights(module)]
-    if not served:
+    *first, last = (layer[name] for name in PROJECTIONS[type(layer)])
+    pairs = kernels.pairs(experts, len(last.weight))
+    if len(first) == 1:
+        hidden = layer.activation(_first(pairs, first[0], rows))
+    elif type(layer.activation) is SwiGLU and not any("bias" in each for each in first):
+        hidden = pairs.gated(rows, *(each.weight for each in first))
+    else:
+        gate, up = first
+        hidden = layer.activation(_first(pairs, up, rows), _first(pairs, gate, rows))
+    out = pairs.multiply_back(hidden, last.weight)
+    return out + last.bias[experts] if "bias" in last else out
+
+
+def is_served(kernels: ExpertKernels, layer: Any, x: mx.array, num_pairs: int) -> bool:
+    """Whether the kernels compute a layer's outputs for an input of so many pairs."""
+    layers = [layer[name] for name in PROJECTIONS[type(layer)]]
+    if any(type(each) is not SwitchLinear for each in layers):
+        return False
+    weights = [each.weight for each in layers]
+    return x.dtype == weights[0].dtype and kernels.serve(weights, num_pairs)
+
+
+def usable_experts(launcher: Callable[..., Launch], model: nn.Module) -> ExpertKernels | None:
+    """Return the kernels that compute what mlx-lm computes for the model's own experts, on this device.
+
+    None for a model without experts that they serve, and, with a warning, where they fail.
+    """
+    kernels = ExpertKernels.declare(launcher)
+    layers = {_shapes(layer): layer for layer in model.modules() if type(layer) in PROJECTIONS}
+    few, many = (
+        [each for each in layers.values() if is_served(kernels, each, _input(each, 1), num_pairs)]
+        for num_pairs in (1, MAX_PAIRS + 1)
+    )
+    if not few or not _work("few tokens", lambda: max(_error(kernels, each, 3) for each in few)):
         return None
+    num_rows = MAX_PAIRS // 2 + 1
+    if many and not _work("many tokens", lambda: max(_error(kernels, each, num_rows) for each in many)):
+        return kernels._replace(many=None)
+    return kernels
+
+
+def _work(kind: str, error: Callable[[], float]) -> bool:
+    """Whether kernels for tokens of a kind compute rightly; warn if not."""
     try:
-        products = ExpertProducts(launcher)
-        if max(_error(products, module) for module in served) < 2e-2:  # rounds to half precision
-            return products
-        logger.warning("the kernel of the experts computes wrongly here and is not used")
+        if error() < MAX_ERROR:
+            return True
+        logger.warning("the kernels of experts for %s compute wrongly here and are not used", kind)
     except Exception as exception:  # all that a compiler or driver raises
-        logger.warning("the kernel of the experts cannot be used here: %s", exception)
-    return None
+        logger.warning("the kernels of experts for %s cannot be used here: %s", kind, exception)
+    return False
 
 
 def lay_out_experts(model: nn.Module) -> None:
@@ -91,40 +107,32 @@ def lay_out_experts(model: nn.Module) -> None:
         mx.eval([layer.weight for layer in layers])
 
 
-def _is_served(module: Any, x: mx.array, indices: mx.array) -> bool:
-    """Whether the kernel computes this call."""
-    if indices.size > MAX_PAIRS or x.shape[:-1] != indices.shape[:-1] or not has_served_weights(module):
-        return False
-    is_same: bool = x.dtype == module[PROJECTIONS[type(module)][0]].weight.dtype
-    return is_same
+def _first(pairs: Pairs, layer: Any, rows: mx.array) -> mx.array:
+    """Return what a SwitchLinear returns, in the order in between; see Pairs."""
+    out = pairs.multiply(rows, layer.weight)
+    return out + layer.bias[pairs.experts] if "bias" in layer else out
 
 
-def has_served_weights(module: Any) -> bool:
-    """Whether the kernel multiplies by all of the module's weights."""
-    layers = [module[name] for name in PROJECTIONS[type(module)]]
-    if any(type(layer) is not SwitchLinear or not serves(layer.weight) for layer in layers):
-        return False
-    return len({layer.weight.dtype for layer in layers}) == 1
+def _shapes(layer: Any) -> tuple[Any, ...]:
+    """Return what tells one layer's kernels from another's."""
+    projections = [layer[name] for name in PROJECTIONS[type(layer)]]
+    arrays = ((type(each), each["weight"].shape, each["weight"].dtype) for each in projections)
+    return type(layer), type(layer.activation), *arrays
 
 
-def _project(products: ExpertProducts, layer: Any, inputs: mx.array, experts: mx.array) -> mx.array:
-    """Return what a SwitchLinear returns, (pairs, outputs); see ExpertProducts.multiply."""
-    out = products.multiply(inputs, layer.weight, experts)
-    return out + layer.bias[experts] if "bias" in layer else out
+def _input(layer: Any, num_rows: int) -> mx.array:
+    """Return random rows of the layer's input; lazy."""
+    weight = layer[PROJECTIONS[type(layer)][0]]["weight"]
+    return mx.random.normal((num_rows, weight.shape[2]), key=mx.random.key(0)).astype(weight.dtype)
 
 
-def _shapes(module: Any) -> tuple[Any, ...]:
-    """Return what tells one module's kernels from another's."""
-    layers = [module[name] for name in PROJECTIONS[type(module)]]
-    return (type(module), *((type(layer), layer["weight"].shape, layer["weight"].dtype) for layer in layers))
-
-
-def _error(products: ExpertProducts, module: Any) -> float:
-    """Return the largest distance between a module with the kernel and without, on random rows."""
-    weights = module[PROJECTIONS[type(module)][0]].weight
-    x = mx.random.normal((3, weights.shape[2]), key=mx.random.key(0)).astype(weights.dtype)
-    indices = mx.array([[0, 1], [1, len(weights) - 1], [1, 0]], mx.uint32)
-    theirs = type(module).__call__
-    right = theirs(module, x, indices).astype(mx.float32)
-    found = FORMS[type(module)](products, theirs)(module, x, indices).astype(mx.float32)
+def _error(kernels: ExpertKernels, layer: Any, num_rows: int) -> float:
+    """Return the largest distance between a layer with the kernels and without, of rows of two pairs each."""
+    x = _input(layer, num_rows)
+    num_experts = len(layer[PROJECTIONS[type(layer)][0]].weight)
+    first = mx.random.randint(0, num_experts, (num_rows,), key=mx.random.key(1))
+    indices = mx.stack([first, (first + 1) % num_experts], axis=1).astype(mx.uint32)
+    theirs = type(layer).__call__
+    right = theirs(layer, x, indices).astype(mx.float32)
+    found = switch_form(kernels, theirs)(layer, x, indices).astype(mx.float32)
     return float(mx.abs(found - right).max() / mx.abs(right).max())

@@ -1,5 +1,6 @@
 // The words of the kernels' bodies in plain C++, for the tests. README.md explains each of them.
 // EACH_THREAD runs a group's threads one after another, so that all of them are done before the next block.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -18,7 +19,10 @@ typedef long long INDEX;
 #define FROM_XOR(name, i, other) name[TID ^ (other)][i]
 #define FROM_LANE(name, i, lane) name[TID / LANES * LANES + (lane)][i]
 #define ANY(x) true  // what it guards is harmless, only needless
-#define BALLOT(name) ballot(name)
+#define BALLOT(name) ballot(&name[TID / 32 * 32])
+#define BALLOT_OF_ALL(name) ballot(name)
+#define MIN_INT(a, b) std::min(a, b)
+#define MAX_INT(a, b) std::max(a, b)
 #define NUM_BITS(x) __builtin_popcount(x)
 #define FLOAT_OF_BITS(x) float_of_bits(x)
 #define LOWEST_BIT(x) __builtin_ctz(x)
@@ -40,7 +44,8 @@ inline float float_of_bits(int bits) {
   return x;
 }
 
-inline unsigned ballot(const int (*values)[1]) {
+template <int COUNT>
+unsigned ballot(const int (*values)[COUNT]) {
   unsigned bits = 0;
   for (int lane = 0; lane < 32; ++lane) bits |= unsigned(values[lane][0] != 0) << lane;
   return bits;

@@ -29,7 +29,7 @@ for (int start = 0; start < num_pairs && count < COLUMNS && !(start > GROUP_Y &&
     const int pair = start + TID % 32;
     MY(matches)[0] = pair < num_pairs && int(experts[pair]) == expert;
   }
-  unsigned found = BALLOT(matches);
+  unsigned found = BALLOT_OF_ALL(matches);
   const unsigned before = start > GROUP_Y ? 0 : start + 32 <= GROUP_Y ? ~0u : (1u << (GROUP_Y - start)) - 1;
   num_before += NUM_BITS(found & before);
   for (found &= ~before; found && count < COLUMNS; found &= found - 1) {

@@ -51,6 +51,8 @@ INTS = (
     "positions",
     "experts",
     "chosen",
+    "order",
+    "pair_tiles",
 )
 FLOATS = (
     *("split_outs", "split_stats", "tile_outs", "tile_stats", "sinks", "write_fence", "next_fence"),

@@ -10,7 +10,7 @@ from pensieve.engine.attention.kernels.source import THREADS, Kernel
 from .compiled import Array, compile_kernel, launch
 
 
-def typed_launcher(kernel: Kernel, scale: float) -> Any:
+def typed_launcher(kernel: Kernel, scale: float, workspace_bytes: int = 0) -> Any:
     """As PagedKernels.launcher; evaluates its inputs at once."""
 
     def run(
@@ -22,7 +22,7 @@ def typed_launcher(kernel: Kernel, scale: float) -> Any:
         **_: Any,
     ) -> list[mx.array]:
         constants = {name: int(value) for name, value in template if name != "T"}
-        dtype = dict(template)["T"]
+        dtype = dict(template).get("T", mx.float32)
         library = compile_kernel(kernel, constants, scale, str(dtype).rpartition(".")[2])
         kinds = list(zip(output_shapes, output_dtypes, strict=True))
         outputs = [to_numpy(mx.zeros(shape, dtype)) for shape, dtype in kinds]

@@ -12,7 +12,7 @@ from pensieve.engine.attention.kernels.source import Kernel
 from pensieve.engine.experts import expert_products
 from pensieve.engine.experts.block_forms import PARTS, BlockKernels, block_form, block_forms
 from pensieve.engine.experts.expert_choice import ExpertChoice
-from pensieve.engine.experts.expert_products import MAX_PAIRS, ExpertProducts
+from pensieve.engine.experts.expert_pairs import ExpertKernels
 
 from ..attention.compiled import needs_compiler
 from ..attention.typed_kernels import typed_launcher
@@ -54,7 +54,7 @@ def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def kernels() -> BlockKernels:
-    return BlockKernels(ExpertProducts(typed_launcher), ExpertChoice(typed_launcher))
+    return BlockKernels(ExpertKernels.declare(typed_launcher), ExpertChoice(typed_launcher))
 
 
 def fail(*_: Any) -> Any:
@@ -71,10 +71,10 @@ def test_blocks_compute_the_same_with_the_kernels(kind: str, shape: tuple[int, .
     assert found.shape == x.shape
 
 
-@pytest.mark.parametrize("reason", ["many rows", "groups", "quantised", "other precision"])
+@pytest.mark.parametrize("reason", ["groups", "quantised", "other precision"])
 def test_what_the_kernels_do_not_serve_is_left_to_mlx_lm(reason: str) -> None:
     block = glm(n_group=2) if reason == "groups" else qwen3()
-    x = mx.random.normal((1, MAX_PAIRS // 2 + 1 if reason == "many rows" else 3, 64))
+    x = mx.random.normal((1, 3, 64))
     if reason == "quantised":
         nn.quantize(block, 32, 8)
     if reason == "other precision":
@@ -89,15 +89,15 @@ class Blocks(nn.Module):
 
 
 def test_kernels_are_used_if_they_compute_the_models_own_blocks() -> None:
-    found = block_forms(typed_launcher, ExpertProducts(typed_launcher), Blocks())
+    found = block_forms(typed_launcher, ExpertKernels.declare(typed_launcher), Blocks())
     assert set(found) == {f"{each.__name__}.__call__" for each in PARTS}
-    assert not block_forms(typed_launcher, ExpertProducts(typed_launcher), nn.Linear(2, 2))
+    assert not block_forms(typed_launcher, ExpertKernels.declare(typed_launcher), nn.Linear(2, 2))
 
 
 @pytest.mark.parametrize("wrong", ["choose_experts", "sum_experts"])
 def test_kernels_that_compute_wrongly_are_not_used(wrong: str, caplog: pytest.LogCaptureFixture) -> None:
-    def launcher(kernel: Kernel, scale: float) -> Any:
-        right = typed_launcher(kernel, scale)
+    def launcher(kernel: Kernel, *more: Any) -> Any:
+        right = typed_launcher(kernel, *more)
 
         def run(**arguments: Any) -> list[mx.array]:
             *others, last = right(**arguments)
@@ -105,5 +105,5 @@ def test_kernels_that_compute_wrongly_are_not_used(wrong: str, caplog: pytest.Lo
 
         return run
 
-    assert block_forms(launcher, ExpertProducts(typed_launcher), Blocks()) == {}
+    assert block_forms(launcher, ExpertKernels.declare(typed_launcher), Blocks()) == {}
     assert "compute wrongly" in caplog.text

@@ -11,9 +11,10 @@ from mlx_lm.models.activations import SwigluOAI
 from mlx_lm.models.switch_layers import SwitchGLU, SwitchMLP
 
 from pensieve.engine.attention.kernels.source import Kernel
-from pensieve.engine.experts import expert_products
-from pensieve.engine.experts.expert_products import MAX_PAIRS, ExpertProducts
-from pensieve.engine.experts.switch_forms import FORMS, PROJECTIONS, lay_out_experts, usable_products
+from pensieve.engine.experts import expert_pairs, expert_products, switch_forms
+from pensieve.engine.experts.expert_pairs import ExpertKernels
+from pensieve.engine.experts.expert_products import MAX_PAIRS
+from pensieve.engine.experts.switch_forms import PROJECTIONS, lay_out_experts, switch_form, usable_experts
 
 from ..attention.compiled import needs_compiler
 from ..attention.typed_kernels import typed_launcher
@@ -36,11 +37,11 @@ def with_biases(layer: Layer) -> Layer:
 
 
 LAYERS: dict[str, Callable[[], Layer]] = {
-    "gated": lambda: SwitchGLU(64, 32, 4),
-    "gated, with biases": lambda: with_biases(SwitchGLU(64, 32, 4, bias=True)),
-    "with another gate": lambda: with_biases(SwitchGLU(64, 32, 4, activation=SwigluOAI(), bias=True)),
-    "without a gate": lambda: SwitchMLP(64, 32, 4),
-    "without a gate, with biases": lambda: with_biases(SwitchMLP(64, 32, 4, bias=True)),
+    "gated": lambda: SwitchGLU(64, 64, 4),
+    "gated, with biases": lambda: with_biases(SwitchGLU(64, 64, 4, bias=True)),
+    "with another gate": lambda: with_biases(SwitchGLU(64, 64, 4, activation=SwigluOAI(), bias=True)),
+    "without a gate": lambda: SwitchMLP(64, 64, 4),
+    "without a gate, with biases": lambda: with_biases(SwitchMLP(64, 64, 4, bias=True)),
 }
 
 
@@ -64,29 +65,38 @@ class Theirs:
         return out
 
 
+def few_are(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (expert_pairs, switch_forms):
+        monkeypatch.setattr(module, "MAX_PAIRS", count)
+
+
 @needs_compiler
 @pytest.mark.parametrize("shape", [(3, 1), (5,)], ids=str)
 @pytest.mark.parametrize("kind", LAYERS)
-def test_layers_compute_the_same_with_the_kernel(kind: str, shape: tuple[int, ...]) -> None:
+def test_layers_compute_the_same_with_the_kernels(
+    kind: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few_are(8, monkeypatch)
     layer = LAYERS[kind]()
     theirs = Theirs(layer)
     x, indices = call(layer, shape)
-    found = FORMS[type(layer)](ExpertProducts(typed_launcher), theirs)(layer, x, indices)
+    found = switch_form(ExpertKernels.declare(typed_launcher), theirs)(layer, x, indices)
     assert theirs.num_calls == 0
     assert distance(found, layer(x, indices)) < 2e-6
     assert found.shape == (*shape, 2, 64)
 
 
-@pytest.mark.parametrize("reason", ["many pairs", "quantised", "odd sizes", "other precision"])
+@pytest.mark.parametrize("reason", ["many pairs, odd sizes", "quantised", "odd sizes", "other precision"])
 def test_what_the_kernel_does_not_serve_is_left_to_mlx_lm(reason: str) -> None:
-    layer = SwitchGLU(64, 24 if reason == "odd sizes" else 32, 4)
+    size = {"odd sizes": 24, "many pairs, odd sizes": 32}.get(reason, 64)
+    layer = SwitchGLU(64, size, 4)
     if reason == "quantised":
         nn.quantize(layer, 32, 8)
-    x, indices = call(layer, (MAX_PAIRS // 2 + 1 if reason == "many pairs" else 3,))
+    x, indices = call(layer, (MAX_PAIRS // 2 + 1 if reason.startswith("many") else 3,))
     if reason == "other precision":
         layer.set_dtype(mx.float16)
     theirs = Theirs(layer)
-    FORMS[SwitchGLU](ExpertProducts(typed_launcher), theirs)(layer, x, indices)
+    switch_form(ExpertKernels.declare(typed_launcher), theirs)(layer, x, indices)
     assert theirs.num_calls == 1
 
 
@@ -97,25 +107,32 @@ class Model(nn.Module):
 
 
 @needs_compiler
-def test_a_kernel_is_used_if_it_computes_the_models_own_layers() -> None:
+def test_kernels_are_used_if_they_compute_the_models_own_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    few_are(8, monkeypatch)
     model = Model(*(LAYERS[kind]() for kind in LAYERS))
-    assert usable_products(typed_launcher, model) is not None
-    assert usable_products(typed_launcher, Model()) is None
+    assert usable_experts(typed_launcher, model) is not None
+    assert usable_experts(typed_launcher, Model()) is None
 
 
 @needs_compiler
-def test_a_kernel_that_computes_wrongly_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
-    def launcher(kernel: Kernel, scale: float) -> Any:
-        right = typed_launcher(kernel, scale)
-        return lambda **arguments: [each * 1.05 for each in right(**arguments)]
+@pytest.mark.parametrize("wrong", ["experts", "expert_tiles"])
+def test_kernels_that_compute_wrongly_are_not_used(
+    wrong: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    few_are(8, monkeypatch)
 
-    assert usable_products(launcher, Model(SwitchGLU(64, 32, 4))) is None
-    assert "computes wrongly" in caplog.text
+    def launcher(kernel: Kernel, *more: Any) -> Any:
+        right = typed_launcher(kernel, *more)
+        return lambda **options: [each * 1.05 if kernel.name == wrong else each for each in right(**options)]
+
+    found = usable_experts(launcher, Model(SwitchGLU(64, 64, 4)))
+    assert found is None if wrong == "experts" else found is not None and found.many is None
+    assert "compute wrongly" in caplog.text
 
 
 def test_weights_that_are_views_of_a_joint_matrix_get_a_place_of_their_own() -> None:
     """Qwen3.5's checkpoints hold gate and up as one. MLX's grouped product on CUDA does not see the gaps."""
-    layer = SwitchGLU(64, 32, 4)
+    layer = SwitchGLU(64, 64, 4)
     joint = mx.random.normal((4, 64, 64))
     layer.gate_proj.weight, layer.up_proj.weight = joint[:, :32], joint[:, 32:]
     mx.eval(layer.parameters())
