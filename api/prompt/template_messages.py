@@ -1,5 +1,6 @@
-"""Messages as chat templates read them: made, merged and rewritten."""
+"""Messages as chat templates read them: made and rewritten."""
 
+import hashlib
 import json
 from collections import abc
 
@@ -22,30 +23,51 @@ def reminder(text: str) -> TemplateMessage:
     return user_turn(f"<system-reminder>\n{text}\n</system-reminder>")
 
 
-def merge_users(messages: abc.Sequence[TemplateMessage]) -> list[TemplateMessage]:
-    """Join messages of the user that follow one another."""
-    merged: list[TemplateMessage] = []
-    for message in messages:
-        if merged and message["role"] == merged[-1]["role"] == "user":
-            merged[-1] = user_turn(f"{merged[-1]['content']}\n{message['content']}")
-        else:
-            merged.append(message)
-    return merged
-
-
-def without_tools(message: TemplateMessage) -> TemplateMessage:
-    """Write a message's calls or result as text, for a template that knows no tools."""
-    if message["role"] == "tool":
-        return user_turn(plain_result(message["content"]))
-    if message["role"] != "assistant":
-        return message
-    functions = [call["function"] for call in message.get("tool_calls", ())]
+def call_as_text(message: TemplateMessage) -> TemplateMessage:
+    """Write the calls of an answer as text, for a template that does not show them."""
+    functions = [call["function"] for call in message["tool_calls"]]
     calls = [plain_call(function["name"], function["arguments"]) for function in functions]
     thoughts = {key: message[key] for key in ("reasoning_content",) if key in message}
     return model_turn("\n".join(part for part in (message["content"], *calls) if part)) | thoughts
+
+
+def result_as_text(message: TemplateMessage) -> str:
+    """Write a call's result as text."""
+    return plain_result(message["content"])
 
 
 def with_text_arguments(call: TemplateMessage) -> TemplateMessage:
     """Return a call with its arguments as JSON text."""
     arguments = json.dumps(call["function"]["arguments"], ensure_ascii=False)
     return call | {"function": call["function"] | {"arguments": arguments}}
+
+
+SENT, SHORT, NAMED = "sent", "short", "named"
+ID_FORMS = (SENT, SHORT, NAMED)
+"""Ids of calls: as the client sends them; nine letters and digits, as of Mistral; name and number, of Kimi K2."""
+
+
+def with_ids(messages: abc.Iterable[TemplateMessage], form: str) -> list[TemplateMessage]:
+    """Return messages with their calls' ids in a form."""
+    renamed: list[TemplateMessage] = []
+    ids: dict[str, str] = {}  # of the calls whose results follow
+    num_calls = 0
+    for message in messages:
+        if message["role"] == "tool":
+            message = message | {"tool_call_id": ids.get(message["tool_call_id"], message["tool_call_id"])}
+        elif "tool_calls" in message:
+            ids, calls = {}, []
+            for call in message["tool_calls"]:
+                name = call["function"]["name"]
+                ids[call["id"]] = _id_in_form(call["id"], form, f"functions.{name}:{num_calls}")
+                calls.append({"type": "function", "id": ids[call["id"]], "function": call["function"]})
+                num_calls += 1
+            message = message | {"tool_calls": calls}
+        renamed.append(message)
+    return renamed
+
+
+def _id_in_form(client_id: str, form: str, named: str) -> str:
+    if form == SENT:
+        return client_id
+    return named if form == NAMED else hashlib.sha256(client_id.encode("utf-8", "replace")).hexdigest()[:9]

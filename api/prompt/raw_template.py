@@ -1,0 +1,69 @@
+"""Renders messages with a tokenizer's chat template as they are, within a time limit."""
+
+from collections import abc
+from typing import Any
+
+import jinja2
+
+from ... import PensieveError
+from ..errors import InvalidRequest
+from ..protocols import TemplateMessage, Tokenizer
+from .time_limit import TimeIsUp, run_limited
+
+LIMIT_S = 5.0
+"""Limit of one rendering; a conversation of 70,000 tokens takes some 10 ms."""
+
+
+class TemplateError(InvalidRequest):
+    """The template refuses the conversation, or fails on it."""
+
+    def __init__(self, problem: str) -> None:
+        message = f"the model's chat template cannot render this conversation: {problem}"
+        super().__init__(message, reason="template")
+
+
+class TemplateTooSlow(InvalidRequest):
+    """Rendering takes longer than the limit."""
+
+    def __init__(self, problem: str) -> None:
+        message = f"the model's chat template does not come to an end: {problem}"
+        super().__init__(message, reason="template")
+
+
+class BrokenTemplate(PensieveError):
+    """The template's text is no Jinja template, so that it can render nothing."""
+
+
+class RawTemplate:
+    """One tokenizer's template."""
+
+    def __init__(self, tokenizer: Tokenizer, limit_s: float = LIMIT_S) -> None:
+        self._tokenizer = tokenizer
+        self._limit_s = limit_s
+
+    def render(
+        self,
+        messages: abc.Sequence[TemplateMessage],
+        tools: abc.Sequence[dict[str, Any]],
+        settings: dict[str, Any],
+    ) -> str:
+        """Render messages and tools with template variables, and the beginning of the model's answer.
+
+        Raises TemplateError, TemplateTooSlow or BrokenTemplate.
+        """
+
+        def render() -> Any:
+            return self._tokenizer.apply_chat_template(
+                messages, tools=list(tools) or None, tokenize=False, add_generation_prompt=True, **settings
+            )
+
+        try:
+            return str(run_limited(render, self._limit_s))
+        except TimeIsUp as error:
+            raise TemplateTooSlow(str(error)) from error
+        except jinja2.TemplateSyntaxError as error:
+            problem = f"line {error.lineno}: {error.message}"
+            raise BrokenTemplate(f"the model's chat template has a syntax error in {problem}") from error
+        except Exception as error:
+            # A template is the model's code: any exception is its refusal of this conversation.
+            raise TemplateError(str(error)[:300]) from error

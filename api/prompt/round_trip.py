@@ -1,0 +1,77 @@
+"""Reads calls that a chat template has rendered with the format in which the model's own calls are read."""
+
+from collections import abc
+from typing import Any
+
+from ..formats import harmony
+from ..formats.detokenizer import Detokenizer
+from ..formats.output_events import ArgumentsDelta, OutputEvent, ToolCallStart, call_input
+from ..formats.tool_calls.tool_format import ToolFormat
+
+ReadCall = tuple[str, dict[str, Any]]
+"""A call's name and arguments."""
+
+
+def read_calls(tool_format: ToolFormat, text: str, tools: abc.Sequence[dict[str, Any]]) -> list[ReadCall]:
+    """Return the calls in a text. Text that holds no call is passed over."""
+    calls: list[ReadCall] = []
+    rest = _in_tags(text) if tool_format.start == harmony.CALL_START else text
+    while (place := rest.find(tool_format.start)) >= 0:
+        rest = rest[place + len(tool_format.start) :]
+        events, rest = _read_body(tool_format, rest, tools)
+        calls += _calls_of(events)
+    return calls
+
+
+def _read_body(
+    tool_format: ToolFormat, text: str, tools: abc.Sequence[dict[str, Any]]
+) -> tuple[list[OutputEvent], str]:
+    """Read the text after a start tag; return the calls' events, and the text behind."""
+    body = tool_format.body(tools)
+    events: list[OutputEvent] = []
+    while not body.is_over:
+        part, tag, text = text.partition(tool_format.end) if tool_format.end else (text, "", "")
+        events += body.add(part)
+        if not tag:
+            break
+        events += body.add_end_tag()
+    events += body.end_answer()
+    result = body.result()
+    unread = result.unread if tool_format.start in result.unread else ""
+    return [*events, *result.events], unread + body.remainder + text
+
+
+def _calls_of(events: abc.Sequence[OutputEvent]) -> list[ReadCall]:
+    names: list[str] = []
+    arguments: list[list[str]] = []
+    for event in events:
+        if isinstance(event, ToolCallStart):
+            names.append(event.name)
+            arguments.append([])
+        elif isinstance(event, ArgumentsDelta):
+            arguments[-1].append(event.json)
+    return [(name, call_input(parts)) for name, parts in zip(names, arguments, strict=True)]
+
+
+class _WholeText(Detokenizer):
+    """Gives a text at its flush."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def add(self, tokens: list[int]) -> str:
+        """Return nothing."""
+        return ""
+
+    def flush(self) -> str:
+        """Return the text."""
+        return self._text
+
+    def copy(self) -> "_WholeText":
+        """Return a copy."""
+        return _WholeText(self._text)
+
+
+def _in_tags(text: str) -> str:
+    """Return gpt-oss's messages with tags in the place of their headers."""
+    return harmony.HarmonyText(_WholeText(text)).flush()

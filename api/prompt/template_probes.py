@@ -1,0 +1,157 @@
+"""Probes that are rendered once, when the server starts, and find out what a chat template shows.
+
+The values of the probes are as they occur: ids as this server makes them, texts with quotes and line breaks.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from ..formats.tool_calls.tool_format import native_format
+from ..protocols import TemplateMessage, Tokenizer
+from .fitted_turns import PROBE_KEY, PROBE_NAME, in_order, probe_call
+from .own_template import OwnTemplate, TemplateFeatures
+from .raw_template import RawTemplate, TemplateError
+from .round_trip import read_calls
+from .template_messages import ID_FORMS, model_turn, user_turn
+from .thinking import find_thinking_features
+
+SYSTEM, USER, ANSWER, LATER, RESULT, THOUGHT, VALUE, DESCRIPTION = (
+    "probe-system",
+    "probe-user",
+    "probe-answer",
+    "probe-later",
+    "probe-result",
+    "probe-thought",
+    "probe-value",
+    "probe-description",
+)
+
+# Names by which templates read the thoughts of an earlier answer.
+THOUGHTS_KEYS = ("reasoning_content", "thinking", "reasoning")
+
+PROBE_TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": PROBE_NAME,
+        "description": DESCRIPTION,
+        "parameters": {
+            "type": "object",
+            "properties": {
+                PROBE_KEY: {"type": "string", "description": "A value."},
+                "probe_count": {"type": "integer", "description": "How many."},
+            },
+            "required": [PROBE_KEY],
+        },
+    },
+}
+ARGUMENTS = {PROBE_KEY: f'{VALUE} "quoted"\n  and <more>', "probe_count": 2}
+
+# Single quotes are of a printed Python object, escaped ones of JSON that was encoded twice.
+WRONG = (f"'{PROBE_KEY}'", f'\\"{PROBE_KEY}')
+
+
+class TemplateProbes:
+    """Probes one template."""
+
+    def __init__(self, raw: RawTemplate, tokenizer: Tokenizer) -> None:
+        self._raw = raw
+        self._ends = end_texts(tokenizer)
+        self._tool_format = native_format(tokenizer)
+        self._thinking = TemplateFeatures(thinking=find_thinking_features(self._try_settings))
+        self.call_text = ""  # a call as the template writes it, from its start tag on
+
+    def find(self) -> TemplateFeatures:
+        """Find the template's features. Raises TemplateTooSlow or BrokenTemplate."""
+        features = self._find_tools()
+        key = next((key for key in THOUGHTS_KEYS if self._shows_thoughts(key, features)), None)
+        features = replace(features, thoughts_key=key)
+        return replace(features, system_first=self._shows_system(features))
+
+    def own(self, features: TemplateFeatures) -> OwnTemplate:
+        """Return the template with some features."""
+        return OwnTemplate(self._raw, features)
+
+    def _try_settings(self, settings: dict[str, Any]) -> str | None:
+        try:
+            return self._raw.render([user_turn(USER)], [], settings)
+        except TemplateError:
+            return None
+
+    def _find_tools(self) -> TemplateFeatures:
+        """Find the form in which the template shows tools, and calls that can be read back."""
+        base = self._thinking
+        forms = [(ids, as_text) for ids in ID_FORMS for as_text in (False, True)]
+        for apart in (False, True) if self._tool_format is not None else ():
+            for ids, as_text in forms:
+                features = replace(
+                    base, native_tools=True, tools_apart=apart, text_arguments=as_text, id_form=ids
+                )
+                if self._shows_calls(features):
+                    return features
+        return base
+
+    def _shows_calls(self, features: TemplateFeatures) -> bool:
+        own = self.own(features)
+        tools = [] if features.tools_apart else [PROBE_TOOL]
+        first = own.probe([user_turn(USER)], [PROBE_TOOL])
+        text = own.probe(call_turns(), tools)
+        if first is None or text is None or not in_order(first, [DESCRIPTION, USER]):
+            return False
+        later = own.probe([user_turn(USER), model_turn(ANSWER), user_turn(LATER)], tools)
+        head = [DESCRIPTION] if tools else []
+        is_shown = in_order(text, [*head, USER, VALUE, RESULT])
+        is_stable = later is not None and in_order(later, [*head, USER, ANSWER, LATER])
+        return is_shown and is_stable and not any(part in text for part in WRONG) and self._reads(text)
+
+    def _reads(self, text: str) -> bool:
+        """Return whether the call in a rendered probe comes back when it is read as the model's own."""
+        assert self._tool_format is not None, "calls are probed in a known format"
+        written = text.partition(USER)[2].partition(RESULT)[0]
+        place = written.find(self._tool_format.start)
+        ends = [end for text in self._ends if (end := written.find(text, max(place, 0))) >= 0]
+        written = written[: min(ends, default=len(written))]
+        found = read_calls(self._tool_format, written, [PROBE_TOOL])
+        self.call_text = written if found == [(PROBE_NAME, ARGUMENTS)] else ""
+        return bool(self.call_text)
+
+    def _shows_thoughts(self, key: str, features: TemplateFeatures) -> bool:
+        """Return whether the template shows thoughts under `key`, at least in an answer that makes a call."""
+        own = self.own(replace(features, thoughts_key=key))
+        answer = model_turn(ANSWER) | {"reasoning_content": THOUGHT}
+        text = own.probe([user_turn(USER), answer])
+        if text is not None and in_order(text, [USER, THOUGHT, ANSWER]):
+            return True
+        tools = [] if features.tools_apart else [PROBE_TOOL]
+        call = own.probe(call_turns(reasoning_content=THOUGHT), tools) if features.native_tools else None
+        return call is not None and in_order(call, [USER, THOUGHT, VALUE, RESULT])
+
+    def _shows_system(self, features: TemplateFeatures) -> bool:
+        """Return whether the template shows a system message first in all conversations."""
+        own = self.own(features)
+        system, answered = {"role": "system", "content": SYSTEM}, [model_turn(ANSWER), user_turn(LATER)]
+        probes: list[tuple[list[TemplateMessage], list[str]]] = [
+            ([user_turn(USER)], [USER]),
+            ([user_turn(USER), *answered], [USER, ANSWER, LATER]),
+        ]
+        if features.native_tools:
+            probes.append((call_turns(), [USER, VALUE, RESULT]))
+        for tools in ([], [PROBE_TOOL]) if features.native_tools and not features.tools_apart else ([],):
+            texts = [(own.probe([system, *turns], tools), wanted) for turns, wanted in probes]
+            if not all(text is not None and in_order(text, [SYSTEM, *wanted]) for text, wanted in texts):
+                return False
+        return True
+
+
+def end_texts(tokenizer: Tokenizer) -> list[str]:
+    """Return the texts of the tokens that end an answer; such a token is no text where a model writes it."""
+    ids: Iterable[int] = getattr(tokenizer, "eos_token_ids", ())
+    return [text for token in ids if (text := tokenizer.decode([token]))]
+
+
+def call_turns(**more: Any) -> list[TemplateMessage]:
+    """Return a conversation in which the model makes a call and gets its result. more: of the answer."""
+    call = probe_call(VALUE)
+    call["function"] = {"name": PROBE_NAME, "arguments": ARGUMENTS}
+    result = {"role": "tool", "tool_call_id": call["id"], "name": PROBE_NAME, "content": RESULT}
+    return [user_turn(USER), model_turn("") | {"tool_calls": [call]} | more, result]
