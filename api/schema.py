@@ -1,16 +1,25 @@
 """The types of a request's body, named as in the Anthropic SDK.
 
 Fields that are not listed are ignored, as are all betas: the client sends more than a local model can
-use (`cache_control`, `context_management`, `safeguards`, …). Content blocks of an unknown type are
-refused, because dropping them would silently change the conversation.
+use (`cache_control`, `context_management`, `safeguards`, …). Content blocks of an unknown type become
+texts: dropping them would silently change the conversation, and refusing them would end the session.
 """
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, FailFast, Field, field_validator
+from pydantic import (
+    BeforeValidator,
+    FailFast,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+)
 
 from .generation import GenerationRequest
 from .lenient import call_input, tool_choice_form, tool_form
+from .unknown_blocks import text_block
 from .wire_base import Wire, false_for_null, no_blocks
 
 ToolName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,128}$")]
@@ -21,6 +30,20 @@ class TextBlock(Wire):
 
     type: Literal["text"]
     text: str
+
+
+def _or_text(block: object, read: ValidatorFunctionWrapHandler) -> object:
+    """Read a block; one that cannot be read becomes a text, because no block of an old turn is refused."""
+    try:
+        return read(block)
+    except ValidationError:
+        text = text_block(block)
+        if text is block:
+            raise
+        return TextBlock.model_validate(text)
+
+
+ShownBlock = WrapValidator(_or_text)
 
 
 class ThinkingBlock(Wire):
@@ -103,6 +126,7 @@ class DocumentBlock(Wire):
 ResultBlock = Annotated[
     TextBlock | ToolReferenceBlock | MediaBlock | DocumentBlock | SearchResultBlock,
     Field(discriminator="type"),
+    ShownBlock,
 ]
 
 
@@ -116,11 +140,13 @@ class ToolResultBlock(Wire):
 
 
 UserBlock = Annotated[
-    TextBlock | ToolResultBlock | MediaBlock | DocumentBlock | SearchResultBlock, Field(discriminator="type")
+    TextBlock | ToolResultBlock | MediaBlock | DocumentBlock | SearchResultBlock,
+    Field(discriminator="type"),
+    ShownBlock,
 ]
-SystemBlock = Annotated[TextBlock | ToolChangeBlock, Field(discriminator="type")]
+SystemBlock = Annotated[TextBlock | ToolChangeBlock, Field(discriminator="type"), ShownBlock]
 AssistantBlock = Annotated[
-    TextBlock | ThinkingBlock | RedactedThinkingBlock | ToolUseBlock, Field(discriminator="type")
+    TextBlock | ThinkingBlock | RedactedThinkingBlock | ToolUseBlock, Field(discriminator="type"), ShownBlock
 ]
 
 

@@ -11,22 +11,23 @@ from typing import Any
 MAX_DEPTH = 12
 MAX_TEXT_CHARS = 100_000  # of one block
 
-HIDDEN = frozenset({"type", "id", "signature", "cache_control", "encrypted_content", "encrypted_index", "data"})
+HIDDEN = frozenset(
+    {
+        "type",
+        "id",
+        "tool_use_id",
+        "signature",
+        "cache_control",
+        "encrypted_content",
+        "encrypted_index",
+        "data",
+    }
+)
 """Fields without words for a model: ids, keys, and what only the server that made them can read."""
 
 
-def known_blocks(content: object, known: frozenset[str]) -> object:
-    """Return a list of blocks with those that are not of a known type as text blocks; other values as is."""
-    if not isinstance(content, list):
-        return content
-    return [
-        block if isinstance(block, dict) and block.get("type") in known else text_block(block)
-        for block in content
-    ]
-
-
 def text_block(block: object) -> object:
-    """Return a block as a text block: its type's name and its texts. A value that is no block stays as it is."""
+    """Return a block as a text block of its type's name and its texts; a value that is no block as it is."""
     if isinstance(block, str):
         return {"type": "text", "text": block}
     if not isinstance(block, dict):
@@ -40,7 +41,7 @@ def text_block(block: object) -> object:
 
 
 def _texts(value: Any, name: str = "", depth: int = 0) -> Iterator[str]:
-    """Yield the texts, numbers and flags in a value, with their fields' names where they are not plain text."""
+    """Yield the texts, numbers and flags in a value, with their fields' names unless they are plain text."""
     if depth > MAX_DEPTH:
         return
     if isinstance(value, dict):

@@ -89,9 +89,22 @@ def _convert(message: Message, tools: dict[str, Tool], called: dict[str, str]) -
 
 
 def _from_user(message: UserMessage, tools: dict[str, Tool], called: dict[str, str]) -> list[TemplateMessage]:
-    """Split a user's message: the tools' results in order, then the user's text."""
+    """Convert a user's message: the tools' results in their calls' order, or the user's text.
+
+    Texts beside results, such as reminders, belong to the results: as a question of their own they would make
+    templates refuse them, or drop the model's thoughts before them, which moves everything since.
+    """
     results = [block for block in message.content if isinstance(block, ToolResultBlock)]
-    texts = [_block_text(block, tools) for block in message.content if not isinstance(block, ToolResultBlock)]
+    if len(results) > 1:
+        order = {call: place for place, call in enumerate(called)}
+        results.sort(key=lambda block: order.get(block.tool_use_id, len(order)))
+    texts: dict[bool, list[str]] = {False: [], True: []}  # before the first result, and from there on
+    is_after = False
+    for block in message.content:
+        if isinstance(block, ToolResultBlock):
+            is_after = True
+        else:
+            texts[is_after].append(_block_text(block, tools))
     converted: list[TemplateMessage] = [
         {
             "role": "tool",
@@ -101,9 +114,10 @@ def _from_user(message: UserMessage, tools: dict[str, Tool], called: dict[str, s
         }
         for result in results
     ]
-    text = _join(texts)
-    if text or not results:
-        converted.append({"role": "user", "content": text})
+    if not results:
+        return [{"role": "user", "content": _join(texts[False])}]
+    converted[0]["content"] = _apart(_join(texts[False]), converted[0]["content"])
+    converted[-1]["content"] = _apart(converted[-1]["content"], _join(texts[True]))
     return converted
 
 
@@ -156,6 +170,10 @@ def _template_call(use: ToolUseBlock) -> TemplateMessage:
 
 def _join(texts: list[str]) -> str:
     return "\n".join(text for text in texts if text)
+
+
+def _apart(first: str, second: str) -> str:
+    return "\n\n".join(text for text in (first, second) if text)
 
 
 def _without_billing(text: str) -> str:

@@ -1,8 +1,8 @@
 """Fits a conversation to a template: each turn is shown in the first of its forms that the template shows.
 
 Whether a template shows a form, a probe tells: a short conversation of the same shape with made-up words, all
-of which must be in the rendered text, in order, also when the conversation goes on. So nothing is known of any
-template before, and what it refuses, leaves out or moves is found for all kinds of turns in the same way.
+of which must be in the rendered text, in order, also when the conversation goes on. So nothing is known of
+any template before, and what it refuses, leaves out or moves is found for all kinds of turns in the same way.
 A form depends on the turns before alone: a longer conversation begins with the shorter one.
 """
 
@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 
 from ..protocols import TemplateMessage
+from .conversation_turns import Shape, Shapes, Turn, shapes_of
 from .template_messages import user_turn
 from .turn_forms import Form, forms_of, in_text
-from .turns import Shape, Shapes, Turn, shapes_of
 
 TryRender = Callable[[abc.Sequence[TemplateMessage], bool], str | None]
 """Renders a conversation, with a tool or without any; None where the template refuses it."""
@@ -23,14 +23,15 @@ PROBE_NAME, PROBE_KEY = "probe_tool", "probe_key"
 USER, ANSWER, TOOL = Shape("user"), Shape("assistant"), Shape("tool")
 CALL = Shape("assistant", has_text=False, num_calls=1)
 
-THEN_ANSWERED: list[Shapes] = [(), (ANSWER, USER), (CALL, TOOL)]
+THEN_ANSWERED: list[Shapes] = [(), (ANSWER, USER)]
+THEN_CALLED: Shapes = (CALL, TOOL)
 CONTINUATIONS: dict[str, list[Shapes]] = {
     "user": THEN_ANSWERED,
     "tool": THEN_ANSWERED,
     "system": [*THEN_ANSWERED, (USER,)],
     "assistant": [(USER,), (USER, ANSWER, USER)],
 }
-"""How a conversation may go on after a message, by the message's role."""
+"""How a conversation may go on after a message, by the message's role; THEN_CALLED where calls are shown."""
 
 
 class FittedTurns:
@@ -70,9 +71,12 @@ class FittedTurns:
     def _shows(self, before: Shapes, shapes: Shapes, with_tools: bool) -> bool:
         key = (before, shapes, with_tools)
         if key not in self._known:
+            role = shapes[-1].role
+            continuations = list(CONTINUATIONS[role])
+            if self._native_calls and role != "assistant":
+                continuations.append(THEN_CALLED)
             self._known[key] = all(
-                self._shows_then(before, shapes, after, with_tools)
-                for after in CONTINUATIONS[shapes[-1].role]
+                self._shows_then(before, shapes, after, with_tools) for after in continuations
             )
         return self._known[key]
 

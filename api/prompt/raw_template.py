@@ -1,5 +1,6 @@
 """Renders messages with a tokenizer's chat template as they are, within a time limit."""
 
+import re
 from collections import abc
 from typing import Any
 
@@ -34,12 +35,24 @@ class BrokenTemplate(PensieveError):
     """The template's text is no Jinja template, so that it can render nothing."""
 
 
+MAX_DEFAULTS = 8
+UNDEFINED = re.compile(r"'(\w+)' is undefined")
+
+
 class RawTemplate:
     """One tokenizer's template."""
 
     def __init__(self, tokenizer: Tokenizer, limit_s: float = LIMIT_S) -> None:
+        """Try the template. Raises TemplateTooSlow or BrokenTemplate."""
         self._tokenizer = tokenizer
         self._limit_s = limit_s
+        self._no_tools: list[dict[str, Any]] | None = None
+        self._defaults: dict[str, Any] = {}  # variables that the template demands, as no text
+        for _ in range(MAX_DEFAULTS):
+            missing = self._find_missing()
+            if missing is None:
+                break
+            self._defaults[missing] = ""
 
     def render(
         self,
@@ -54,7 +67,11 @@ class RawTemplate:
 
         def render() -> Any:
             return self._tokenizer.apply_chat_template(
-                messages, tools=list(tools) or None, tokenize=False, add_generation_prompt=True, **settings
+                messages,
+                tools=list(tools) or self._no_tools,
+                tokenize=False,
+                add_generation_prompt=True,
+                **{**self._defaults, **settings},
             )
 
         try:
@@ -67,3 +84,27 @@ class RawTemplate:
         except Exception as error:
             # A template is the model's code: any exception is its refusal of this conversation.
             raise TemplateError(str(error)[:300]) from error
+
+    def _find_missing(self) -> str | None:
+        """Return a variable without which the template renders nothing; None where it demands no other.
+
+        A template that wants a list of tools, also of none, gets one.
+        """
+        problem = self._problem()
+        if problem is None:
+            return None
+        if (missing := UNDEFINED.fullmatch(problem)) is not None:
+            return missing[1]
+        self._no_tools = []
+        if (problem := self._problem()) is not None:
+            self._no_tools = None
+        missing = UNDEFINED.fullmatch(problem or "")
+        return missing[1] if missing is not None else None
+
+    def _problem(self) -> str | None:
+        """Return what the template says to a single question; None where it renders it."""
+        try:
+            self.render([{"role": "user", "content": "Hello"}], [], {})
+        except TemplateError as error:
+            return str(error.__cause__)
+        return None

@@ -57,7 +57,7 @@ class ShownTools:
 
 
 def words_of_tool(tool: TemplateTool) -> set[str]:
-    """Return words of every text that shows a tool: names of it and its arguments, some of its description."""
+    """Return words of each text that shows a tool: its name, its arguments', some of its description."""
     function = tool["function"]
     properties = function["parameters"].get("properties")
     names = [name for name in properties if WORDS.fullmatch(name)] if isinstance(properties, dict) else []

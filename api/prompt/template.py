@@ -11,12 +11,12 @@ from typing import Any
 from ..answer_options import ThinkingOptions
 from ..formats.tool_calls.plain_format import describe_tools
 from ..protocols import TemplateMessage, Tokenizer
+from .conversation_turns import Turn, split_turns
 from .fitted_turns import FittedTurns
 from .raw_template import LIMIT_S, RawTemplate, TemplateError
 from .shown_tools import ShownTools
 from .template_messages import reminder, user_turn
 from .template_probes import PROBE_TOOL, SYSTEM, USER, TemplateProbes
-from .turns import Turn, split_turns
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ class ChatTemplate:
         probes = TemplateProbes(RawTemplate(tokenizer, limit_s), tokenizer)
         self.features = probes.find()
         self.call_text = probes.call_text
+        self._bos = getattr(tokenizer, "bos_token", None)
         self._own = probes.own(self.features)
         shows_thoughts = self.features.thoughts_key is not None
         self._native = FittedTurns(self._probe_turns, shows_thoughts)
@@ -136,7 +137,15 @@ class ChatTemplate:
         return text[:place] + full[place : place + len(full) - len(bare)] + text[place:]
 
     def _probe_turns(self, messages: abc.Sequence[TemplateMessage], with_tools: bool) -> str | None:
-        return self._own.probe(messages, [PROBE_TOOL] if with_tools else [])
+        """Render a probe, behind a system text where the template shows one; None where it is refused.
+
+        A second token that begins a prompt is a refusal as well.
+        """
+        head = [{"role": "system", "content": SYSTEM}] if self.features.system_first else []
+        text = self._own.probe([*head, *messages], [PROBE_TOOL] if with_tools else [])
+        if text is None or (head and text.find(SYSTEM) > text.find(messages[0]["content"])):
+            return None
+        return None if self._bos and text.count(self._bos) > 1 else text
 
 
 def _continues_answer(messages: abc.Sequence[TemplateMessage]) -> bool:

@@ -44,7 +44,7 @@ def with_text_arguments(call: TemplateMessage) -> TemplateMessage:
 
 SENT, SHORT, NAMED = "sent", "short", "named"
 ID_FORMS = (SENT, SHORT, NAMED)
-"""Ids of calls: as the client sends them; nine letters and digits, as of Mistral; name and number, of Kimi K2."""
+"""Ids of calls: as the client sends them; nine letters and digits (Mistral); name and number (Kimi K2)."""
 
 
 def with_ids(messages: abc.Iterable[TemplateMessage], form: str) -> list[TemplateMessage]:

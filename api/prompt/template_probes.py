@@ -96,12 +96,15 @@ class TemplateProbes:
         tools = [] if features.tools_apart else [PROBE_TOOL]
         first = own.probe([user_turn(USER)], [PROBE_TOOL])
         text = own.probe(call_turns(), tools)
-        if first is None or text is None or not in_order(first, [DESCRIPTION, USER]):
+        if first is None or text is None or DESCRIPTION not in first:
+            return False
+        if features.tools_apart and not in_order(first, [DESCRIPTION, USER]):
             return False
         later = own.probe([user_turn(USER), model_turn(ANSWER), user_turn(LATER)], tools)
         head = [DESCRIPTION] if tools else []
-        is_shown = in_order(text, [*head, USER, VALUE, RESULT])
-        is_stable = later is not None and in_order(later, [*head, USER, ANSWER, LATER])
+        is_shown = in_order(text, [USER, VALUE, RESULT]) and in_order(text, [*head, VALUE])
+        is_stable = later is not None and in_order(later, [USER, ANSWER, LATER])
+        is_stable = is_stable and later is not None and in_order(later, [*head, ANSWER])
         return is_shown and is_stable and not any(part in text for part in WRONG) and self._reads(text)
 
     def _reads(self, text: str) -> bool:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import chain
 
 from ..protocols import TemplateMessage
+from .conversation_turns import Turn
 from .template_messages import call_as_text, model_turn, reminder, result_as_text, user_turn
-from .turns import Turn
 
 BEFORE_ANSWER, BEFORE_WORDS = "[the conversation goes on]", "[no answer]"
 """Turns of the other side, between two of one side where a template wants them to alternate."""

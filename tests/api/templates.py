@@ -91,6 +91,36 @@ SYSTEM_FIRST_ONLY = """\
 {{- '[assistant]' }}"""
 """A system message at the head only, and arguments as JSON text."""
 
+NINE_LETTERS = """\
+{%- set system = messages[0].content if messages[0].role == 'system' else '' %}
+{%- set rest = messages[1:] if messages[0].role == 'system' else messages %}
+{%- set users = rest | selectattr('role', 'equalto', 'user') | list %}
+{%- set spoken = namespace(count=0) %}
+{%- for message in rest %}
+{%- if message.role != 'tool' and not message.tool_calls %}
+{%- if (message.role == 'user') != (spoken.count % 2 == 0) %}
+{{- raise_exception('Roles must alternate') }}
+{%- endif %}
+{%- set spoken.count = spoken.count + 1 %}
+{%- endif %}
+{%- if message.role == 'user' %}
+{%- if tools and message == users[-1] %}{{- '[TOOLS]' + tools | tojson + '[/TOOLS]' }}{%- endif %}
+{{- '[INST]' + (system + '\\n\\n' if loop.last else '') + message.content + '[/INST]' }}
+{%- elif message.tool_calls %}
+{%- for call in message.tool_calls %}
+{%- if call.id | length != 9 %}{{- raise_exception('Ids must have nine letters') }}{%- endif %}
+{{- '<tool_call>' + {'name': call.function.name, 'arguments': call.function.arguments} | tojson }}
+{{- '</tool_call>' }}
+{%- endfor %}
+{%- elif message.role == 'tool' %}
+{%- if message.tool_call_id | length != 9 %}{{- raise_exception('Ids must have nine letters') }}{%- endif %}
+{{- '[RESULT]' + message.content + '[/RESULT]' }}
+{%- else %}
+{{- message.content + '<|im_end|>' }}
+{%- endif %}
+{%- endfor %}"""
+"""Mistral Nemo: ids of nine letters, strict turns, tools and system text before the user's last words."""
+
 THINKS_IN_ITS_OWN_WORDS = """\
 {%- for message in messages %}
 {{- '[' + message.role + ']' }}

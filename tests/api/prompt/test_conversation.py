@@ -85,9 +85,40 @@ def test_a_turn_with_calls_and_results_keeps_ids_names_and_order() -> None:
             ],
         },
         {"role": "tool", "tool_call_id": "t1", "name": "Bash", "content": "one"},
-        {"role": "tool", "tool_call_id": "t2", "name": "Bash", "content": "two\ntwo"},
-        {"role": "user", "content": "And?"},
+        {"role": "tool", "tool_call_id": "t2", "name": "Bash", "content": "two\ntwo\n\nAnd?"},
     ]
+
+
+def test_texts_beside_results_belong_to_the_results_which_stand_in_their_calls_order() -> None:
+    """As a question of their own they made templates drop the thoughts before them."""
+    calls = [{"type": "tool_use", "id": f"t{i}", "name": "Bash", "input": {}} for i in (1, 2)]
+    results = [{"type": "tool_result", "tool_use_id": f"t{i}", "content": f"result {i}"} for i in (2, 1)]
+    texts = [{"type": "text", "text": text} for text in ("Before.", "Between.", "After.")]
+    content = [texts[0], results[0], texts[1], results[1], texts[2]]
+    converted = messages({"role": "assistant", "content": calls}, {"role": "user", "content": content})
+    assert [message["content"] for message in converted[1:]] == [
+        "Before.\n\nresult 1",
+        "result 2\n\nBetween.\nAfter.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("block", "shown"),
+    [
+        ({"type": "from_the_future", "text": "A", "id": "x"}, "[from_the_future]\nA"),
+        ({"type": "container_upload", "file_id": "f"}, "[container_upload]\nfile_id: f"),
+        (
+            {"type": "tool_use", "name": "Bash", "input": {"command": "ls"}},
+            "[tool_use]\nname: Bash\ncommand: ls",
+        ),
+        ({"type": "mcp_tool_result", "content": [{"type": "text", "text": "B"}]}, "[mcp_tool_result]\nB"),
+        ({"type": "text", "text": 5}, "[text]\ntext: 5"),
+        ("just words", "just words"),
+    ],
+)
+def test_a_block_that_cannot_be_read_is_shown_as_text(block: Any, shown: str) -> None:
+    """It stands in the history of a session, which a refusal would end."""
+    assert messages({"role": "user", "content": [block]})[0]["content"] == shown
 
 
 @pytest.mark.parametrize(

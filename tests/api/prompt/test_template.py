@@ -5,11 +5,14 @@ from typing import Any
 import pytest
 
 from pensieve.api.answer_options import ThinkingOptions
-from pensieve.api.prompt.template import ChatTemplate, TemplateError, TemplateFeatures, TemplateTooSlow
+from pensieve.api.prompt.own_template import TemplateFeatures
+from pensieve.api.prompt.raw_template import BrokenTemplate, TemplateError, TemplateTooSlow
+from pensieve.api.prompt.template import ChatTemplate
 from pensieve.api.prompt.thinking import ThinkingFeatures
 
 from ...fakes import CHATML_TEMPLATE, ByteTokenizer
 from ..templates import (
+    NINE_LETTERS,
     NO_TOOLS,
     STRICT,
     SYSTEM_FIRST_ONLY,
@@ -43,24 +46,19 @@ def render(
 @pytest.mark.parametrize(
     ("text", "parses_calls", "features"),
     [
-        (CHATML_TEMPLATE, True, TemplateFeatures(True, True, True, True, False, "reasoning_content")),
-        (
-            SYSTEM_THEN_TOOLS,
-            True,
-            TemplateFeatures(True, True, True, True, False, thinking=ThinkingFeatures("enable_thinking")),
-        ),
+        (CHATML_TEMPLATE, True, TemplateFeatures(True, True, thoughts_key="reasoning_content")),
+        (SYSTEM_THEN_TOOLS, True, TemplateFeatures(True, True, thinking=ThinkingFeatures("enable_thinking"))),
         (
             THINKS_IN_ITS_OWN_WORDS,
             False,
-            TemplateFeatures(
-                True, True, True, False, False, "thinking", thinking=ThinkingFeatures("thinking")
-            ),
+            TemplateFeatures(True, thoughts_key="thinking", thinking=ThinkingFeatures("thinking")),
         ),
-        (TOOLS_WITH_USER, False, TemplateFeatures(True, True, True, False, False)),
-        (NO_TOOLS, False, TemplateFeatures(True, True, True, False, False)),
-        (NO_TOOLS, True, TemplateFeatures(True, True, True, False, False)),
-        (STRICT, False, TemplateFeatures(False, False, False, False, False)),
-        (SYSTEM_FIRST_ONLY, True, TemplateFeatures(True, False, True, True, True)),
+        (TOOLS_WITH_USER, False, TemplateFeatures(True)),
+        (NO_TOOLS, False, TemplateFeatures(True)),
+        (NO_TOOLS, True, TemplateFeatures(True)),
+        (STRICT, False, TemplateFeatures()),
+        (SYSTEM_FIRST_ONLY, True, TemplateFeatures(True, True, text_arguments=True)),
+        (NINE_LETTERS, True, TemplateFeatures(False, True, tools_apart=True, id_form="short")),
     ],
 )
 def test_probes_find_out_what_a_template_can_do(
@@ -120,7 +118,10 @@ def test_a_template_without_tools_gets_them_described_in_the_system_text() -> No
     assert '{"name": "Bash", "description": "Runs a command"' in result
     assert "</tools>\n\nBe brief.<|end|>\n<|user|>" in result
     assert 'Sure.\n<tool_call>\n{"name": "Bash", "arguments": {"command": "ls"}}\n</tool_call>' in result
-    assert "<|user|>\n<tool_response>\na.txt\n</tool_response>\nList the files.<|end|>" in result
+    assert (
+        "<|user|>\n<tool_response>\na.txt\n</tool_response><|end|>\n<|user|>\nList the files.<|end|>"
+        in result
+    )
 
 
 def test_arguments_are_text_where_the_template_wants_text() -> None:
@@ -153,6 +154,12 @@ def test_thinking_is_switched_by_the_templates_own_name_for_it() -> None:
 def test_what_a_template_raises_is_a_refusal() -> None:
     with pytest.raises(TemplateError, match="no element 0"):
         render(template(SYSTEM_THEN_TOOLS), system="", tools=())
+
+
+def test_a_template_with_a_syntax_error_is_refused_at_the_start() -> None:
+    """It was served, and each request failed."""
+    with pytest.raises(BrokenTemplate, match="syntax error in line 2"):
+        template("{{ messages }}\n{% if %}")
 
 
 LOOPS = "{%- for i in range(99999) %}{%- for j in range(99999) %}{%- endfor %}{%- endfor %}"

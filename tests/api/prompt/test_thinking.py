@@ -131,7 +131,7 @@ def test_words_before_a_call_stay_where_thoughts_beside_them_are_refused() -> No
     blocks = [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "Let me look."}, CALL]
     messages = [HELLO, {"role": "assistant", "content": blocks}, RESULT]
     _, text = build(MESSAGES_WITH_HEADERS, *messages, tools=[BASH], harmony=True)
-    assert "<|message|>Let me look.<|end|><|start|>assistant to=functions.Bash" in text
+    assert "<|message|>Hm.\n\nLet me look.<|end|><|start|>assistant to=functions.Bash" in text
 
 
 def test_settings_of_a_template_without_a_switch_are_empty() -> None:
