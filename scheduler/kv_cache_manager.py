@@ -90,7 +90,8 @@ class KVCacheManager:
             blocks = sequence.block_table.blocks[:num_full]
             sequence.tree_position = self.tree.insert(sequence.tokens, blocks, sequence.tree_position)
         sequence.num_committed_tokens = num_tokens
-        self.states.commit(sequence)
+        if self.states.is_used:
+            self.states.commit(sequence)
 
     def free(self, sequence: Sequence) -> None:
         """Free the sequence's blocks and states. What is in the prefix tree already stays cached."""

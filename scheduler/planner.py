@@ -35,14 +35,15 @@ class Planner:
         return plan
 
     def _plan_decode(self, plan: StepPlan) -> None:
+        states = self._kv_cache.states if self._kv_cache.states.is_used else None
         for sequence in self._queues.running:  # a preemption removes the last one, at most `sequence`
             if sequence.is_prefilling:
                 continue
             num_tokens = len(sequence.tokens) + sequence.num_pending_tokens
-            if num_tokens >= sequence.max_length or not self._kv_cache.states.may_decode(sequence):
+            if num_tokens >= sequence.max_length or (states and not states.may_decode(sequence)):
                 continue
             if self._reserve(sequence, num_tokens, plan):
-                state = self._kv_cache.states.advance(sequence, num_tokens)
+                state = states.advance(sequence, num_tokens) if states else None
                 plan.decode.append(_row(sequence, num_tokens, state))
                 sequence.num_computed_tokens = num_tokens
                 sequence.num_pending_tokens += 1

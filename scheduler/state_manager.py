@@ -35,22 +35,25 @@ EVICTED_SHARE = 256
 
 
 class StateManager:
-    """State slots and checkpoints. For a model without recurrent states it has no slots and does nothing."""
+    """State slots and checkpoints. For a model without recurrent states it has no slots and does nothing.
+
+    is_used: whether there are slots. Callers for whom a call a row is dear look at it first.
+    """
 
     def __init__(self, num_slots: int, counters: Counters) -> None:
         assert num_slots == 0 or num_slots >= MAX_PROMISED, "a sequence could never start"
         self.slots = StateAllocator(num_slots)
         self.checkpoints = Checkpoints(self.slots)
         self._counters = counters
+        self.is_used = num_slots > 0
         self._running: dict[Sequence, int] = {}  # with the slots that each is promised
-        self._is_used = num_slots > 0
 
     def resumable(self, known: TreePosition) -> TreePosition:
         """Return the longest prefix of the cached one at `known` that a sequence can go on from.
 
         The checkpoint there, if any, counts as used.
         """
-        if not self._is_used:
+        if not self.is_used:
             return known
         position = known.checkpointed
         if position.node.checkpoint is not None:
@@ -60,14 +63,14 @@ class StateManager:
     def has_room(self, sequence: Sequence) -> bool:
         """Whether `sequence`, which waits, can be promised what it needs."""
         promised = sum(self._running.values()) + _num_needed(sequence)
-        return not self._is_used or promised <= self.slots.num_slots
+        return not self.is_used or promised <= self.slots.num_slots
 
     def start(self, sequence: Sequence, known: TreePosition, resumed: TreePosition) -> None:
         """Give `sequence` the state at `resumed`, and decide where it leaves checkpoints.
 
         known: where its cached prefix ends, and so where it goes on differently than earlier prompts.
         """
-        if not self._is_used:
+        if not self.is_used:
             return
         self._running[sequence] = _num_needed(sequence)
         start, end = resumed.num_blocks * BLOCK_SIZE, len(sequence.tokens) - 1
@@ -86,7 +89,7 @@ class StateManager:
         which runs. Where it pays and the producer has not been planned so far, it will leave a checkpoint
         there.
         """
-        if not self._is_used:
+        if not self.is_used:
             return num_shared
         states = producer.states
         left = [state.num_tokens for state in states.all if state.purpose == "checkpoint"]
@@ -99,14 +102,14 @@ class StateManager:
 
     def may_decode(self, sequence: Sequence) -> bool:
         """Whether the promised slots allow one more row of `sequence` before the next result."""
-        return not self._is_used or sequence.num_pending_tokens <= MAX_PENDING
+        return sequence.num_pending_tokens <= MAX_PENDING
 
     def advance(self, sequence: Sequence, num_tokens: int) -> StateSlots | None:
         """Take a slot for the state after `num_tokens`, which the step being planned computes.
 
         Returns None for a model without states. Call it after the blocks are reserved: it always succeeds.
         """
-        if not self._is_used:
+        if not self.is_used:
             return None
         states = sequence.states
         # Only now, because rows of earlier steps alone read what is released here.
@@ -132,8 +135,6 @@ class StateManager:
 
     def commit(self, sequence: Sequence) -> None:
         """Give the tree the checkpoints of `sequence` whose KV is committed."""
-        if not self._is_used:
-            return
         states = sequence.states
         for state in states.all:
             if state.purpose == "checkpoint" and self._is_due(sequence, state, 1):
