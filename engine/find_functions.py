@@ -27,7 +27,8 @@ from .recurrent.host_modules import (
     swiglu_form,
 )
 from .recurrent.host_recurrence import HostRecurrence
-from .recurrent.layer_step import find_layers, layer_form, usable_layer_step
+from .recurrent.layer_prompt import LayerPrompt, usable_layer_prompt
+from .recurrent.layer_step import LayerStep, find_layers, layer_form, usable_layer_step
 
 
 def find_functions(model: nn.Module, on_host: bool) -> PassFunctions:
@@ -35,13 +36,14 @@ def find_functions(model: nn.Module, on_host: bool) -> PassFunctions:
 
     on_host: whether MLX's device is the CPU, where NumPy computes much.
     """
-    layers = {} if on_host else _layer_forms(model)
-    forms = _host_forms() if on_host else _array_forms(model, has_layers=bool(layers))
+    layer_kernels = (None, None) if on_host else _layer_kernels(model)
+    forms = _host_forms() if on_host else _array_forms(model, *layer_kernels)
     names = _module_names(model)
     places = {place: path for path in forms for name in names for place in _find(sys.modules[name], path)}
     found = [Replacement(*place, forms[path](place[-1])) for place, path in places.items()]
-    for kind, form in layers.items():
-        found.append(Replacement(kind, "__call__", kind.__call__, form(kind.__call__)))
+    for kind in find_layers(model) if any(layer_kernels) else ():
+        theirs = kind.__call__
+        found.append(Replacement(kind, "__call__", theirs, layer_form(*layer_kernels, theirs)))
     if on_host:
         found.append(Replacement(nn, "silu", nn.silu, silu_form(nn.silu)))
         convolve = nn.Conv1d.__call__
@@ -65,26 +67,30 @@ def _find(module: ModuleType, path: str) -> list[tuple[Any, str, Any]]:
     return [(owner, name, getattr(owner, name))] if is_own else []
 
 
-def _layer_forms(model: nn.Module) -> dict[Any, Any]:
-    """Return what takes the place of `__call__` of the model's classes of layers on CUDA, by the class."""
-    layers = find_layers(model)
+def _layer_kernels(model: nn.Module) -> tuple[LayerStep | None, LayerPrompt | None]:
+    """Return the kernels of the model's gated delta layers on CUDA: for one token a row, and for more."""
+    layers = list(find_layers(model).values())
     kernels = find_kernels() if layers and not mx.metal.is_available() else None
-    kernel = None if kernels is None else usable_layer_step(kernels.launcher, list(layers.values()))
-    return {} if kernel is None else dict.fromkeys(layers, partial(layer_form, kernel))
+    if kernels is None:
+        return None, None
+    launcher = kernels.launcher
+    return usable_layer_step(launcher, layers), usable_layer_prompt(launcher, layers)
 
 
-def _array_forms(model: nn.Module, has_layers: bool) -> dict[str, Any]:
+def _array_forms(
+    model: nn.Module, layer_step: LayerStep | None, layer_prompt: LayerPrompt | None
+) -> dict[str, Any]:
     """Return what takes the place of a function on a GPU: where mlx-lm would take a prompt token by token.
 
     On CUDA also where it would read an expert's weights once for each token.
-    has_layers: whether a kernel takes all of a layer's decode step; another is then not compiled.
+    layer_step, layer_prompt: kernels that take whole layers; such for the rule alone are then not compiled.
     """
     kernels = None if mx.metal.is_available() else find_kernels()
     if kernels is None:
         return {"gated_delta_update": partial(array_delta_form, None, None)}
     has_deltas = any(_find(sys.modules[name], "gated_delta_update") for name in _module_names(model))
-    step = usable_step(kernels.launcher) if has_deltas and not has_layers else None
-    chunks = usable_chunks(kernels.launcher) if has_deltas else None
+    step = usable_step(kernels.launcher) if has_deltas and layer_step is None else None
+    chunks = usable_chunks(kernels.launcher) if has_deltas and layer_prompt is None else None
     return {
         "gated_delta_update": partial(array_delta_form, step, chunks),
         **_expert_forms(model, kernels),

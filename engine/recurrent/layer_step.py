@@ -8,7 +8,7 @@ computed beside it; see `kernels/layer_step.h`.
 import logging
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -69,11 +69,21 @@ class LayerNumber(IntEnum):
     OUT_EPS = 3  # of the norm of what is read
 
 
+K = TypeVar("K", bound="LayerKernel")
+
+
 class Projected(NamedTuple):
     """Arrays, (rows, 1, ...), that have the projections in them, and where each projection begins in them."""
 
     arrays: tuple[mx.array, ...]  # the kernel's `mixed`, `gates`, `write_gates` and `times`
     starts: tuple[int, ...]
+
+
+class LayerKernel(Protocol):
+    """Computes layers of LAYERS."""
+
+    def run(self, layer: Any, inputs: mx.array, cache: Any) -> mx.array | None:
+        """Return what `layer` returns, and leave the new state in `cache`; None, unchanged, if not served."""
 
 
 class LayerStep:
@@ -90,10 +100,10 @@ class LayerStep:
         layer: one of the classes of LAYERS. inputs: (rows, 1, hidden size).
         Returns None, and changes nothing, where the kernel is not made for the layer or its state.
         """
-        if not _is_served(layer, cache):
+        if not is_served(layer, cache):
             return None
         dtype = layer.conv1d.weight.dtype
-        projected = _project(layer, inputs)
+        projected = project(layer, inputs)
         if any(array.dtype != dtype for array in (cache[0], *projected.arrays)):
             return None
         state = cache[1]
@@ -106,7 +116,7 @@ class LayerStep:
                 layer.conv1d.weight,
                 layer.conv1d.get("bias", layer.conv1d.weight),
                 *(layer.A_log, layer.dt_bias, norm.weight),
-                self._numbers_of(layer),
+                self.numbers_of(layer),
                 state,
             ],
             template=[("T", dtype), *step_constants(layer, projected.starts).items()],
@@ -120,7 +130,8 @@ class LayerStep:
         result: mx.array = layer.out_proj(out)
         return result
 
-    def _numbers_of(self, layer: Any) -> mx.array:
+    def numbers_of(self, layer: Any) -> mx.array:
+        """Return the kernel's `numbers`."""
         key = (layer.head_k_dim, layer.norm.eps)
         if key not in self._numbers:
             scale = layer.head_k_dim**-0.5
@@ -131,7 +142,7 @@ class LayerStep:
         return self._numbers[key]
 
 
-def _is_served(layer: Any, cache: Any) -> bool:
+def is_served(layer: Any, cache: Any) -> bool:
     """Whether the kernel computes a layer whose state is in `cache`."""
     if cache is None or cache[0] is None or cache[1] is None or cache.lengths is not None:
         return False
@@ -147,7 +158,7 @@ def _is_served(layer: Any, cache: Any) -> bool:
     )
 
 
-def _project(layer: Any, inputs: mx.array) -> Projected:
+def project(layer: Any, inputs: mx.array) -> Projected:
     """Return a layer's input projections as they are computed: joint ones are not cut."""
     kind = type(layer)
     names = LAYERS[kind.__module__, kind.__name__]
@@ -186,14 +197,17 @@ def step_constants(layer: Any, starts: tuple[int, ...] = (0, 0, 0, 0)) -> dict[s
     }
 
 
-def layer_form(kernel: LayerStep, theirs: Function) -> Function:
-    """Return what takes the place of `__call__` of one of the classes of LAYERS."""
+def layer_form(step: LayerKernel | None, prompt: LayerKernel | None, theirs: Function) -> Function:
+    """Return what takes the place of `__call__` of one of the classes of LAYERS.
+
+    step: for one token a row; prompt: for more; None where there is none that works.
+    """
 
     def call(layer: Any, inputs: mx.array, mask: mx.array | None = None, cache: Any = None) -> mx.array:
-        if inputs.shape[1] == 1 and mask is None:
-            found = kernel.run(layer, inputs, cache)
-            if found is not None:
-                return found
+        kernel = step if inputs.shape[1] == 1 else prompt
+        found = None if kernel is None or mask is not None else kernel.run(layer, inputs, cache)
+        if found is not None:
+            return found
         result: mx.array = theirs(layer, inputs, mask, cache)
         return result
 
@@ -212,20 +226,31 @@ def find_layers(model: nn.Module) -> dict[type[nn.Module], nn.Module]:
 
 def usable_layer_step(launcher: Callable[[Kernel, float], Launch], layers: list[Any]) -> LayerStep | None:
     """Return the kernel if it computes what mlx-lm's `layers` compute, on this device; warn if not."""
+    return usable_layer_kernel(lambda: LayerStep(launcher), layers, num_tokens=1)
+
+
+def usable_layer_kernel(make: Callable[[], K], layers: list[Any], num_tokens: int) -> K | None:
+    """Return a kernel if it computes what mlx-lm's `layers` compute, on this device; warn if not.
+
+    num_tokens: of each row of the check.
+    """
+    what = "one token" if num_tokens == 1 else "prompts"
     try:
-        kernel = LayerStep(launcher)
-        if all(_error(kernel, layer) <= TOLERANCE[layer.conv1d.weight.dtype] for layer in layers):
+        kernel = make()
+        errors = [_error(kernel, layer, num_tokens) for layer in layers]
+        bounds = [TOLERANCE[layer.conv1d.weight.dtype] for layer in layers]
+        if all(error <= bound for error, bound in zip(errors, bounds, strict=True)):
             return kernel
-        logger.warning("the kernel of gated delta layers computes wrongly here and is not used")
+        logger.warning("the kernel of gated delta layers for %s computes wrongly here and is not used", what)
     except Exception as exception:  # all that a compiler or driver raises
-        logger.warning("the kernel of gated delta layers cannot be used here: %s", exception)
+        logger.warning("the kernel of gated delta layers for %s cannot be used here: %s", what, exception)
     return None
 
 
-def _error(kernel: LayerStep, layer: Any) -> float:
+def _error(kernel: LayerKernel, layer: Any, num_tokens: int) -> float:
     """Return the largest distance between the kernel and mlx-lm's layer on random rows."""
     dtype, size = layer.conv1d.weight.dtype, layer.hidden_size
-    inputs = mx.random.normal((TRIAL_ROWS, 1, size), key=mx.random.key(0)).astype(dtype)
+    inputs = mx.random.normal((TRIAL_ROWS, num_tokens, size), key=mx.random.key(0)).astype(dtype)
     before: list[Any] = [
         mx.random.normal((TRIAL_ROWS, layer.conv_kernel_size - 1, layer.conv_dim), key=mx.random.key(1)),
         mx.random.normal(

@@ -82,7 +82,9 @@ def step_of_recurrent_layers(folder: Path, has_kernel: bool) -> Graph:
     if has_kernel:
         step, layers = LayerStep(kernels.launcher), find_layers(paged.model)
         kinds = [(kind, kind.__call__) for kind in layers]
-        found = tuple(Replacement(kind, "__call__", call, layer_form(step, call)) for kind, call in kinds)
+        found = tuple(
+            Replacement(kind, "__call__", call, layer_form(step, None, call)) for kind, call in kinds
+        )
         paged = replace(paged, functions=PassFunctions(found))
     runner = Runner(paged, Capacity(16, 6), False, kernels)
     pools, states = runner._pools, runner._states

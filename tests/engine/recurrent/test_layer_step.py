@@ -166,7 +166,7 @@ def test_what_is_no_single_token_with_a_state_is_left_to_mlx_lm() -> None:
 
     refusing: Any = Refusing()
     calls: list[tuple[Any, ...]] = []
-    call = layer_form(refusing, lambda *arguments: calls.append(arguments))
+    call = layer_form(refusing, refusing, lambda *arguments: calls.append(arguments))
     for length, mask in ((2, None), (1, mx.ones((1, 1))), (1, None)):
         call(None, mx.zeros((1, length, 64)), mask, None)
     assert len(calls) == 3

@@ -1,0 +1,112 @@
+"""The kernels of prompts in a whole gated delta layer, their text run in C++, against mlx-lm's own layers."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx_lm.models import qwen3_5, qwen3_next
+from mlx_lm.models.cache import ArraysCache
+
+from pensieve.engine.attention.kernels.source import THREADS, Kernel
+from pensieve.engine.recurrent.layer_prompt import LayerPrompt, usable_layer_prompt
+
+from ...budget import sampled
+from ..attention.compiled import FIXED, compile_kernel, from_bits, launch, needs_compiler
+from .test_layer_step import caches, distances, layer_of, name_of, typed
+
+pytestmark = needs_compiler
+
+ROUNDING = {mx.float32: 5e-5, mx.bfloat16: 2e-2}
+CASES = [
+    (qwen3_5.GatedDeltaNet, ((128, 128), (1, 3)), mx.bfloat16, True),
+    (qwen3_5.GatedDeltaNet, ((96, 40), (1, 2)), mx.float32, True),
+    (qwen3_5.GatedDeltaNet, ((192, 128), (2, 2)), mx.bfloat16, False),
+    (qwen3_next.Qwen3NextGatedDeltaNet, ((64, 64), (2, 4)), mx.float32, False),
+    (qwen3_next.Qwen3NextGatedDeltaNet, ((128, 128), (2, 4)), mx.bfloat16, False),
+    (qwen3_next.Qwen3NextGatedDeltaNet, ((64, 40), (1, 3)), mx.bfloat16, True),
+]
+"""Class, dims and heads of keys and values, type, and whether the convolution has a bias."""
+
+
+@pytest.fixture(autouse=True)
+def uncompiled() -> Iterator[None]:
+    mx.disable_compile()
+    yield
+    mx.enable_compile()
+
+
+def cpp_launcher(kernel: Kernel, scale: float, workspace_bytes: int = 0) -> Any:
+    """Compiles kernels as C++ for the types of their arguments."""
+
+    def run(
+        inputs: list[mx.array], template: Any, grid: Any, output_shapes: Any, output_dtypes: Any, **_: Any
+    ) -> Any:
+        pairs = list(zip(kernel.inputs, inputs, strict=True))
+        given = [array.astype(mx.float32) if FIXED.get(name) == "float" else array for name, array in pairs]
+        kinds = list(zip(output_shapes, output_dtypes, strict=True))
+        outputs = [typed(mx.full(shape, float("nan"), dtype)) for shape, dtype in kinds]
+        library = compile_kernel(kernel, dict(template[1:]), dtype=name_of(template[0][1]))
+        launch(library, kernel, list(map(typed, given)), outputs, (grid[0] // THREADS, grid[1]))
+        return [
+            mx.array(from_bits(output, name_of(dtype))).astype(dtype)
+            for output, (_, dtype) in zip(outputs, kinds, strict=True)
+        ]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "dtype", "has_bias"),
+    sampled(CASES, kept=[CASES[3]]),
+)
+def test_tokens_pass_through_the_layer_as_through_mlx_lms(
+    kind: Any, shape: Any, dtype: mx.Dtype, has_bias: bool
+) -> None:
+    mx.random.seed(0)
+    layer = layer_of(kind, shape[0], shape[1], dtype)
+    if has_bias:
+        layer.conv1d.bias = mx.random.normal((layer.conv_dim,)).astype(dtype)
+    for num_rows, num_tokens in ((1, 70), (2, 2), (3, 33)):
+        inputs = mx.random.normal((num_rows, num_tokens, 64)).astype(dtype)
+        ours, theirs = caches(layer, num_rows)
+        found, expected = LayerPrompt(cpp_launcher).run(layer, inputs, ours), layer(inputs, None, theirs)
+        out, conv, state = distances(found, expected, ours, theirs)
+        assert max(out, state) < ROUNDING[dtype]
+        assert conv == 0
+
+
+def test_a_prompt_cut_anywhere_leaves_the_same_states() -> None:
+    layer = layer_of(qwen3_5.GatedDeltaNet, (64, 64), (1, 2), mx.float32)
+    inputs, kernel = mx.random.normal((1, 67, 64)), LayerPrompt(cpp_launcher)
+    ours, theirs = caches(layer, 1)
+    whole = kernel.run(layer, inputs, theirs)
+    parts: list[Any] = [
+        kernel.run(layer, inputs[:, first:end], ours) for first, end in ((0, 2), (2, 40), (40, 67))
+    ]
+    assert max(distances(mx.concatenate(parts, axis=1), whole, ours, theirs)) < ROUNDING[mx.float32]
+
+
+def test_layers_without_states_or_of_odd_heads_are_left_to_mlx_lm() -> None:
+    kernel, inputs = LayerPrompt(cpp_launcher), mx.zeros((1, 3, 64))
+    layer = layer_of(qwen3_5.GatedDeltaNet, (64, 64), (1, 2), mx.float32)
+    assert kernel.run(layer, inputs, ArraysCache(2)) is None
+    for dims in ((40, 64), (64, 36), (64, 42)):
+        layer = layer_of(qwen3_5.GatedDeltaNet, dims, (1, 2), mx.float32)
+        ours, _ = caches(layer, 1)
+        before = list(ours.cache)
+        assert kernel.run(layer, inputs, ours) is None
+        assert all(a is b for a, b in zip(before, ours.cache, strict=True))
+
+
+def test_kernels_that_compute_wrongly_are_not_used(caplog: pytest.LogCaptureFixture) -> None:
+    layer = layer_of(qwen3_5.GatedDeltaNet, (64, 64), (1, 2), mx.float32)
+    assert usable_layer_prompt(cpp_launcher, [layer]) is not None
+
+    def wrong(kernel: Kernel, scale: float, workspace_bytes: int = 0) -> Any:
+        right = cpp_launcher(kernel, scale)
+        return lambda **arguments: [array * np.float32(1.05) for array in right(**arguments)]
+
+    assert usable_layer_prompt(wrong, [layer]) is None
+    assert "for prompts computes wrongly" in caplog.text
