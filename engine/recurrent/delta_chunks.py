@@ -76,7 +76,7 @@ class DeltaChunks:
             "ROUND_BETAS": int(call.betas.dtype == dtype),
             "BETA_SCALE": int(call.beta_scale),
             "LOWER_PITCH": CHUNK + 4,
-            "LOWEST_LOG_DECAY": int(LOWEST_LOG_DECAY),
+            "LARGEST_DECAY": int(-LOWEST_LOG_DECAY),
         }
         num_bytes = 4 * CHUNK * (CHUNK + 4) + 2 * self._token_bytes(call)
         launch = self._launcher(DELTA_PREPARE, 0.0, num_bytes)

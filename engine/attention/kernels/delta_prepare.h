@@ -58,7 +58,7 @@ EACH_THREAD {
       opening *= BETA_SCALE;
     }
     const bool is_token = first_token + TID < num_tokens;
-    log_decay[TID] = is_token ? MAX(decay, LOWEST_LOG_DECAY) : 0.0f;
+    log_decay[TID] = is_token ? MAX(decay, -LARGEST_DECAY) : 0.0f;
     beta[TID] = is_token ? opening : 0.0f;
   }
   UNROLL for (int i = 0; i < 32; ++i) MY(by_keys)[i] = MY(by_queries)[i] = 0;

@@ -124,6 +124,7 @@ def compile_unaligned(kernel: Kernel, constants: dict[str, int], scale: float) -
 
 def _text(constants: dict[str, int], scale: float, dtype: str, functions: str, watched: bool) -> str:
     """The whole text, with those of the definitions that the functions need, as on a GPU."""
+    assert min(constants.values(), default=0) >= 0, "MLX makes them a part of the kernel's name"
     text = (WATCHED.read_text() if watched else "") + f"typedef {CTYPES[dtype]} T;\n"
     text += "".join(f"constexpr int {name} = {value};\n" for name, value in constants.items())
     text += f"const float SCALE = {scale * LOG2_E!r};\n" + functions
