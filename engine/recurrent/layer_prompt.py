@@ -5,6 +5,7 @@ rule. Here one kernel computes all that comes before the rule (see `kernels/delt
 compute the rule itself.
 """
 
+from functools import cache
 from typing import Any
 
 import mlx.core as mx
@@ -12,14 +13,14 @@ import mlx.core as mx
 from ..attention.kernels.layer_kernels import Launcher
 from ..attention.kernels.source import THREADS, Kernel
 from .delta_call import DeltaCall
-from .delta_chunks import DeltaChunks
+from .delta_chunks import DeltaChunks, Outputs
 from .layer_step import (
     INTERLEAVED,
     LAYERS,
     VECTOR,
     LayerStep,
     Projected,
-    is_served,
+    has_kernel_form,
     project,
     step_constants,
     usable_layer_kernel,
@@ -45,6 +46,7 @@ class LayerPrompt:
         """launcher: declares a kernel to MLX, as PagedKernels does."""
         self._convolve = launcher(DELTA_CONVOLVE, 0.0)
         self._chunks, self._step = DeltaChunks(launcher), LayerStep(launcher)
+        self._zeros = cache(mx.zeros)
 
     def run(self, layer: Any, inputs: mx.array, cache: Any) -> mx.array | None:
         """Return what `layer` returns for several tokens a row, and leave the new state in `cache`.
@@ -52,15 +54,16 @@ class LayerPrompt:
         layer: one of the classes of LAYERS. inputs: (rows, tokens, hidden size).
         Returns None, and changes nothing, where the kernels are not made for the layer or its state.
         """
-        if not is_served(layer, cache) or layer.head_v_dim % VECTOR:
+        if not has_kernel_form(layer, cache) or layer.head_v_dim % VECTOR:
             return None
         projected = project(layer, inputs)
+        conv_state, state = self._states(layer, inputs, cache)
         mixed, dtype = projected.arrays[0], layer.conv1d.weight.dtype
         is_aligned = mixed.shape[-1] % VECTOR == 0 and projected.starts[0] % VECTOR == 0
-        if not is_aligned or any(array.dtype != dtype for array in (cache[0], *projected.arrays)):
+        if not is_aligned or any(array.dtype != dtype for array in (conv_state, *projected.arrays)):
             return None
-        queries, keys, values, times, gates, next_conv = self._start(layer, projected, cache[0])
-        call = DeltaCall(queries, keys, values, times, gates, layer.A_log, layer.dt_bias, cache[1], None, 1.0)
+        queries, keys, values, times, gates, next_conv = self._start(layer, projected, conv_state)
+        call = DeltaCall(queries, keys, values, times, gates, layer.A_log, layer.dt_bias, state, None, 1.0)
         if not self._chunks.serves(call):
             return None
         out, next_state = self._chunks.run(call)
@@ -69,6 +72,14 @@ class LayerPrompt:
         hidden = layer.norm(out, _output_gates(layer, projected))
         result: mx.array = layer.out_proj(hidden.reshape(*inputs.shape[:2], -1))
         return result
+
+    def _states(self, layer: Any, inputs: mx.array, cache: Any) -> Outputs:
+        """Return the states before the inputs: those in `cache`, or zeros where these are the first."""
+        num_rows, dtype = inputs.shape[0], layer.conv1d.weight.dtype
+        conv_shape = (num_rows, layer.conv_kernel_size - 1, layer.conv_dim)
+        shape = (num_rows, layer.num_v_heads, layer.head_v_dim, layer.head_k_dim)
+        conv_state = self._zeros(conv_shape, dtype) if cache[0] is None else cache[0]
+        return conv_state, self._zeros(shape, mx.float32) if cache[1] is None else cache[1]
 
     def _start(self, layer: Any, projected: Projected, conv_state: mx.array) -> list[mx.array]:
         """Return what DELTA_CONVOLVE returns; lazy."""

@@ -144,7 +144,14 @@ class LayerStep:
 
 def is_served(layer: Any, cache: Any) -> bool:
     """Whether the kernel computes a layer whose state is in `cache`."""
-    if cache is None or cache[0] is None or cache[1] is None or cache.lengths is not None:
+    if cache is None or cache[0] is None or cache[1] is None:
+        return False
+    return has_kernel_form(layer, cache) and bool(cache[1].dtype == mx.float32)
+
+
+def has_kernel_form(layer: Any, cache: Any) -> bool:
+    """Whether kernels are made for such a layer and such a cache, which may be empty."""
+    if cache is None or cache.lengths is not None:
         return False
     if getattr(layer, "sharding_group", None) is not None or layer.training:
         return False
@@ -154,7 +161,6 @@ def is_served(layer: Any, cache: Any) -> bool:
         and layer.conv_kernel_size > 1
         and weight.dtype in DTYPES
         and weight.shape == (layer.conv_dim, layer.conv_kernel_size, 1)
-        and cache[1].dtype == mx.float32
     )
 
 

@@ -88,10 +88,17 @@ def test_a_prompt_cut_anywhere_leaves_the_same_states() -> None:
     assert max(distances(mx.concatenate(parts, axis=1), whole, ours, theirs)) < ROUNDING[mx.float32]
 
 
-def test_layers_without_states_or_of_odd_heads_are_left_to_mlx_lm() -> None:
-    kernel, inputs = LayerPrompt(cpp_launcher), mx.zeros((1, 3, 64))
+def test_the_first_tokens_of_rows_find_zeros_for_their_states() -> None:
     layer = layer_of(qwen3_5.GatedDeltaNet, (64, 64), (1, 2), mx.float32)
-    assert kernel.run(layer, inputs, ArraysCache(2)) is None
+    inputs, kernel = mx.random.normal((2, 5, 64)), LayerPrompt(cpp_launcher)
+    for _ in range(2):
+        ours, theirs = ArraysCache(2), ArraysCache(2)
+        found, expected = kernel.run(layer, inputs, ours), layer(inputs, None, theirs)
+        assert max(distances(found, expected, ours, theirs)) < ROUNDING[mx.float32]
+
+
+def test_layers_of_odd_heads_are_left_to_mlx_lm() -> None:
+    kernel, inputs = LayerPrompt(cpp_launcher), mx.zeros((1, 3, 64))
     for dims in ((40, 64), (64, 36), (64, 42)):
         layer = layer_of(qwen3_5.GatedDeltaNet, dims, (1, 2), mx.float32)
         ours, _ = caches(layer, 1)
