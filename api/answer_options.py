@@ -5,11 +5,12 @@ Prompt, constraint, parser and thinking budget all take these options; none of t
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from .config import ThinkingDefault
 from .errors import InvalidRequest
 from .generation import GenerationRequest
+from .guided_fields import OutputFormat
 from .schema import AssistantMessage, CountTokensRequest, Tool, ToolChoice
 
 
@@ -30,6 +31,17 @@ class ThinkingOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class TextRule:
+    """What an answer's whole text must be: of a regular expression, one of some words, or of a grammar.
+
+    texts: the expression or the grammar alone, or the words.
+    """
+
+    kind: Literal["regex", "choice", "grammar"]
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerOptions:
     """The options of one answer.
 
@@ -39,6 +51,7 @@ class AnswerOptions:
     same, because the cached prefix begins with them.
     one_call: the answer ends after its first tool call.
     answer_schema: the JSON schema that the answer must conform to, None for free text.
+    answer_rule: what the answer's text must be, where that is no JSON; None for free text.
     continues_answer: the last message is the model's, and the answer continues it.
     """
 
@@ -50,8 +63,14 @@ class AnswerOptions:
     forbids_calls: bool = False
     one_call: bool = False
     answer_schema: dict[str, Any] | None = None
+    answer_rule: TextRule | None = None
     continues_answer: bool = False
     thinking: ThinkingOptions = field(default_factory=ThinkingOptions)
+
+    @property
+    def is_value(self) -> bool:
+        """Whether the answer is one value, of a schema or a rule."""
+        return self.answer_schema is not None or self.answer_rule is not None
 
     @property
     def may_call(self) -> bool:
@@ -96,7 +115,8 @@ def answer_options(body: CountTokensRequest, default: ThinkingDefault = "auto") 
         and called_tool in (None, tool.name)
         and (choice.names is None or tool.name in choice.names)
     ]
-    output_format = body.output_config.format if body.output_config else None
+    output_format = (body.output_config and body.output_config.format) or body.output_format
+    is_schema = output_format is not None and output_format.type == "json_schema"
     return AnswerOptions(
         stop_sequences=tuple(body.stop_sequences or ()) if isinstance(body, GenerationRequest) else (),
         tools=tools,
@@ -105,10 +125,31 @@ def answer_options(body: CountTokensRequest, default: ThinkingDefault = "auto") 
         called_tool=called_tool,
         forbids_calls=choice.type == "none" and bool(tools),
         one_call=choice.disable_parallel_tool_use,
-        answer_schema=output_format.json_schema if output_format else None,
+        answer_schema=output_format.json_schema if output_format and is_schema else None,
+        answer_rule=text_rule(output_format),
         continues_answer=isinstance(body.messages[-1], AssistantMessage),
         thinking=_thinking_options(body, default),
     )
+
+
+def raw_options(wanted: OutputFormat | None) -> AnswerOptions:
+    """Return the options of an answer to a prompt that goes to the model as it is. Raises InvalidRequest."""
+    is_schema = wanted is not None and wanted.type == "json_schema"
+    return AnswerOptions(
+        answer_schema=wanted.json_schema if wanted and is_schema else None,
+        answer_rule=text_rule(wanted),
+        thinking=ThinkingOptions(forbidden=True),
+    )
+
+
+def text_rule(wanted: OutputFormat | None) -> TextRule | None:
+    """Return the rule of an answer's text that a request names. Raises InvalidRequest for an empty one."""
+    if wanted is None or wanted.type == "json_schema":
+        return None
+    texts = tuple(wanted.words) if wanted.type == "choice" else (wanted.rule,)
+    if not any(texts):
+        raise InvalidRequest(f"the {wanted.type} of the answer's format is empty")
+    return TextRule(wanted.type, texts)
 
 
 def _thinking_options(body: CountTokensRequest, default: ThinkingDefault) -> ThinkingOptions:

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from ..scheduler.constraint import Constraint
 from ..scheduler.sequence import Request
-from .answer_options import AnswerOptions, answer_options
+from .answer_options import AnswerOptions, answer_options, raw_options
 from .errors import ClientGone, InvalidRequest, prompt_too_long
 from .formats.answer_format import AnswerFormat
 from .formats.detokenizer import Detokenizer
@@ -28,7 +28,7 @@ from .output.request_record import RequestRecord
 from .output.resumable_stream import ResumableTokenStream
 from .output.stream import AnswerStream, BodyBuilder, StreamWriter, until_disconnect, whole_message
 from .output.thinking_budget import BudgetedReader, ThinkingBudget
-from .schema import MessagesRequest
+from .schema import MessagesRequest, RawRequest
 from .services import Services
 
 MAX_SESSION_CHARS = 200
@@ -75,9 +75,8 @@ class Pipeline:
         Raises InvalidRequest.
         """
         options, model_format = answer_options(body, self._services.thinking), self._services.model_format
-        factory = self._services.constraint_factory
-        spec = await factory.spec(options) if factory else None
         prompt = await self._services.prompts.build(body, options)
+        constraint = await self._constraint(options, prompt.tokens, prompt.starts_thinking)
         self._services.metrics.prompt_built(prompt.template_s, prompt.tokenize_s)
         answer_format = AnswerFormat(
             stop_sequences=options.stop_sequences,
@@ -86,9 +85,8 @@ class Pipeline:
             thinking=model_format.thinking,
             starts_thinking=prompt.starts_thinking,
             one_call=options.one_call,
-            is_value=spec is not None and options.answer_schema is not None and not options.must_call,
+            is_value=constraint is not None and options.is_value and not options.must_call,
         )
-        constraint = AnswerConstraint(spec, prompt.starts_thinking) if spec else None
         request = self._request(http, body, prompt.tokens, logprobs, constraint)
         request = replace(request, checkpoints=prompt.branch_points)
         return PreparedRequest(
@@ -104,7 +102,7 @@ class Pipeline:
     async def raw(
         self,
         http: HttpRequest,
-        body: GenerationRequest,
+        body: RawRequest,
         prompt: str | list[int],
         started_s: float,
         logprobs: int | None = None,
@@ -113,9 +111,11 @@ class Pipeline:
 
         logprobs: as in `conversation`.
         """
+        options = raw_options(body.output_format)
         tokens = await self._services.prompts.tokens(prompt)
+        constraint = await self._constraint(options, tokens)
         answer_format = AnswerFormat(stop_sequences=body.stop_sequences or ())
-        request = self._request(http, body, tokens, logprobs)
+        request = self._request(http, body, tokens, logprobs, constraint)
         return PreparedRequest(
             request,
             answer_format,
@@ -123,6 +123,20 @@ class Pipeline:
             started_s,
             is_prompt_only=body.max_tokens == 0,
         )
+
+    async def _constraint(
+        self, options: AnswerOptions, prompt: list[int], starts_thinking: bool = False
+    ) -> AnswerConstraint | None:
+        """Compile the grammars of an answer; None where nothing constrains it. Raises InvalidRequest.
+
+        The prompt's length is checked before, since compiling may take seconds.
+        """
+        self._check_length(prompt)
+        factory = self._services.constraint_factory
+        if factory is None and options.answer_rule is not None:
+            raise InvalidRequest(f"{options.answer_rule.kind}: this model's answers cannot be constrained")
+        spec = await factory.spec(options) if factory else None
+        return AnswerConstraint(spec, starts_thinking) if spec else None
 
     def _thinking_budget(self, options: AnswerOptions) -> ThinkingBudget | None:
         """Return the request's thinking budget; None without one, or where the model has no thinking tags."""
@@ -191,6 +205,13 @@ class Pipeline:
         record = RequestRecord(prepared.request, reader.token_stream, metrics, prepared.started_s)
         return Answer(reader, record, prepared.is_cut)
 
+    def _check_length(self, tokens: list[int]) -> int:
+        """Return the number of tokens that an answer may have. Raises InvalidRequest where it is none."""
+        room = self._services.model.max_context - len(tokens)
+        if room < 1:
+            raise prompt_too_long(len(tokens), self._services.model.max_context - 1)
+        return room
+
     def _request(
         self,
         http: HttpRequest,
@@ -204,9 +225,7 @@ class Pipeline:
         Raises InvalidRequest for a prompt that leaves no room.
         """
         model = self._services.model
-        room = model.max_context - len(tokens)
-        if room < 1:
-            raise prompt_too_long(len(tokens), model.max_context - 1)
+        room = self._check_length(tokens)
         named = [*(body.logit_bias or ()), *(body.stop_token_ids or ())]
         if max(named, default=0) >= model.vocab_size:
             raise InvalidRequest("logit_bias, stop_token_ids: the model has no such token")

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from .generation import GenerationRequest
+from .guided_fields import GuidedFields, OutputFormat
 from .lenient import call_input, tool_choice_form, tool_form
 from .unknown_blocks import text_block
 from .wire_base import Wire, false_for_null, no_blocks
@@ -213,13 +214,6 @@ class ThinkingConfig(Wire):
     display: str | None = None  # "omitted" leaves the thoughts out of the answer; any other value shows them
 
 
-class OutputFormat(Wire):
-    """The JSON schema of the answer."""
-
-    type: Literal["json_schema"]
-    json_schema: dict[str, Any] = Field(default={}, alias="schema")
-
-
 class OutputConfig(Wire):
     """The answer's format, and the effort of its thinking."""
 
@@ -227,7 +221,7 @@ class OutputConfig(Wire):
     effort: str | None = Field(default=None, max_length=20)  # of thinking, where the template knows efforts
 
 
-class CountTokensRequest(Wire):
+class CountTokensRequest(GuidedFields):
     """The fields that a request's prompt is made of: the body of `/v1/messages/count_tokens`."""
 
     model: str = Field(min_length=1, max_length=500)
@@ -247,6 +241,10 @@ class CountTokensRequest(Wire):
         if len(names) != len(set(names)):
             raise ValueError("tool names must be unique")
         return tools
+
+
+class RawRequest(GenerationRequest, GuidedFields):
+    """A request whose prompt goes to the model as it is."""
 
 
 class MessagesRequest(CountTokensRequest, GenerationRequest):

@@ -18,7 +18,7 @@ API_FLOORS = [
     {"prompt", "grammar", "output"},
     {"formats", "answer_options", "metrics", "body"},
     {"errors", "schema", "protocols", "config", "origins", "stats_collector"},
-    {"generation"},
+    {"generation", "guided_fields"},
     {"wire_base", "lenient", "refused_fields", "unknown_blocks"},
 ]
 WEB = {"fastapi", "pydantic", "starlette", "uvicorn", "prometheus_client"}

@@ -1,9 +1,14 @@
 """The grammar of an answer: tool calls in the model's own format, or a value that conforms to a schema."""
 
+import re
 from collections import abc
 
+from llguidance.gbnf_to_lark import any_to_lark
+
+from ..answer_options import TextRule
 from ..formats.grammars.callable_tool import CallableTool
-from ..formats.grammars.lark import Lark
+from ..formats.grammars.json_schema import SchemaError
+from ..formats.grammars.lark import OPTIONS, Lark, literal
 from ..formats.grammars.properties import PUNCTUATION
 from ..formats.tool_calls.tool_format import ToolFormat
 
@@ -16,6 +21,45 @@ def call_grammar(lark: Lark, tool_format: ToolFormat, tools: abc.Sequence[Callab
     lark.rules(PUNCTUATION | {"TEXT": TEXT})
     lark.rule("start", f"SPACE {call}{' TEXT' if tool_format.end else ''}")
     return str(lark)
+
+
+def rule_grammar(
+    lark: Lark, rule: TextRule, tool_format: ToolFormat | None, tools: abc.Sequence[CallableTool]
+) -> str:
+    """Write the grammar of an answer whose text a rule describes, or that is calls without other text.
+
+    Raises SchemaError for a grammar that is neither GBNF nor Lark, or that comes with tools.
+    """
+    if rule.kind == "grammar":
+        if tools:
+            raise SchemaError("grammar: cannot be combined with tools")
+        return _client_grammar(rule.texts[0])
+    if rule.kind == "choice":
+        value = lark.one_of([literal(text) for text in rule.texts if text])
+    else:
+        value = lark.new(f"/{_between_slashes(rule.texts[0])}/")
+    lark.rules(PUNCTUATION)
+    if tool_format is None:
+        lark.rule("start", value)
+    else:
+        call = tool_format.define_rule(lark, tools)
+        lark.rule("start", f"{value} | SPACE {call} (SPACE {call})*")
+    return str(lark)
+
+
+def _client_grammar(text: str) -> str:
+    """Return a client's grammar, in GBNF or Lark, as Lark with this server's options."""
+    try:
+        lark = any_to_lark(text)
+    except Exception as error:  # the translator raises what its parser happens to run into
+        raise SchemaError(f"grammar: {' '.join(str(error).split())[:200]}") from error
+    rules = "\n".join(line for line in lark.splitlines() if not line.lstrip().startswith("%llguidance"))
+    return f"{OPTIONS}\n{rules}"
+
+
+def _between_slashes(regex: str) -> str:
+    """Escape a regular expression's own slashes and line breaks."""
+    return re.sub(r"\\.|/|\n", lambda found: {"/": r"\/", "\n": r"\n"}.get(found[0], found[0]), regex)
 
 
 def value_grammar(

@@ -52,16 +52,17 @@ class ConstraintFactory:
 
         Raises InvalidRequest for an answer schema that cannot be enforced, and for too large schemas.
         """
-        tool_format, schema = self._tool_format, options.answer_schema
+        tool_format, is_value = self._tool_format, options.is_value
         tools = options.callable_tools if tool_format is not None else ()
-        if schema is None and not tools:
+        if not is_value and not tools:
             return None
         call = await self._grammars.get(GrammarKey(tools, tool_format, None)) if tools else None
         answer = call if options.must_call else None
-        if answer is None and schema is not None:
+        if answer is None and is_value:
             if options.continues_answer:
                 raise InvalidRequest("output_config.format: the last message must be the user's")
-            answer = await self._grammars.get(GrammarKey(tools, tool_format, schema))
+            key = GrammarKey(tools, tool_format, options.answer_schema, options.answer_rule)
+            answer = await self._grammars.get(key)
         return ConstraintSpec(
             vocabulary=self._vocabulary,
             call=call,

@@ -10,6 +10,7 @@ from typing import Any
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
+from ..answer_options import TextRule
 from ..errors import InvalidRequest
 from ..formats.grammars.callable_tool import CallableTool
 from ..formats.grammars.json_schema import (
@@ -24,7 +25,7 @@ from ..formats.grammars.json_schema import (
 from ..formats.grammars.lark import Lark
 from ..formats.tool_calls.tool_format import ToolFormat
 from ..schema import Tool
-from .answer_grammar import call_grammar, value_grammar
+from .answer_grammar import call_grammar, rule_grammar, value_grammar
 from .deep_stack import on_deep_stack
 from .vocabulary import Vocabulary
 
@@ -62,18 +63,20 @@ class Grammar:
 
 @dataclass(frozen=True, slots=True)
 class GrammarKey:
-    """The source of a grammar. schema: of the whole answer, None for a grammar of calls."""
+    """The source of a grammar. schema, rule: of the whole answer; without both, a grammar of calls."""
 
     tools: tuple[Tool, ...]
     tool_format: ToolFormat | None
     schema: dict[str, Any] | None
+    rule: TextRule | None = None
 
     @property
     def digest(self) -> bytes:
         """A hash that is the same for all keys that compile to the same grammar."""
         tags = [self.tool_format.start, self.tool_format.end] if self.tool_format else []
         tools = [[tool.name, tool.input_schema] for tool in self.tools]
-        return hashlib.sha256(json.dumps([tags, tools, self.schema]).encode()).digest()
+        rule = [self.rule.kind, self.rule.texts] if self.rule else None
+        return hashlib.sha256(json.dumps([tags, tools, self.schema, rule]).encode()).digest()
 
 
 class GrammarCache:
@@ -124,6 +127,8 @@ class GrammarCache:
         """Compile in this thread, which needs a deep stack, and release the GIL. Raises SchemaError."""
         calls = key.tool_format if key.tool_format and key.tool_format.is_constrained else None
         tools = [tool for tool in key.tools if not tool.is_placeholder] if calls else []
+        if key.rule is not None:
+            return self._compiled_rule(key.rule, calls, tools)
         schema = None if key.schema is None else exact_schema(key.schema)
         problem = "" if schema is None else self._problem(f"start: %json {dump_schema(schema)}")
         if problem:
@@ -134,6 +139,15 @@ class GrammarCache:
         return self._compiled(
             text, continues_as_text=schema is None and calls is not None and bool(calls.end)
         )
+
+    def _compiled_rule(self, rule: TextRule, tool_format: ToolFormat | None, tools: list[Tool]) -> Grammar:
+        problem = self._problem(rule_grammar(Lark({}), rule, None, []))
+        if problem:
+            raise SchemaError(f"the {rule.kind} of the answer's format cannot be enforced: {problem}")
+        lark = Lark(self._vocabulary.special_tokens)
+        called = [self._callable(tool_format, tool) for tool in tools] if tool_format else []
+        text = rule_grammar(lark, rule, tool_format if tools else None, called)
+        return self._compiled(text, continues_as_text=False)
 
     def _text(
         self, tool_format: ToolFormat | None, tools: list[CallableTool], schema: dict[str, Any] | None

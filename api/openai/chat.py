@@ -14,7 +14,6 @@ from ..schema import (
     Message,
     MessagesRequest,
     OutputConfig,
-    OutputFormat,
     SystemMessage,
     TextBlock,
     ThinkingBlock,
@@ -36,7 +35,7 @@ from .chat_turns import (
     UserPart,
     UserTurn,
 )
-from .requests import ChatRequest, ResponseFormat
+from .requests import ChatRequest
 
 
 def messages_request(chat: ChatRequest) -> MessagesRequest:
@@ -60,7 +59,7 @@ def messages_request(chat: ChatRequest) -> MessagesRequest:
         tool_choice=_tool_choice(chat),
         thinking=chat.thinking_config(),
         chat_template_kwargs=chat.chat_template_kwargs,
-        output_config=_output_config(chat.response_format, chat.effort),
+        output_config=OutputConfig(format=chat.output_format, effort=chat.effort),
     )
 
 
@@ -126,12 +125,3 @@ def _tool_choice(chat: ChatRequest) -> ToolChoice | None:
         return chat.tool_choice
     choice = chat.tool_choice or ToolChoice(type="auto")
     return choice.model_copy(update={"disable_parallel_tool_use": True})
-
-
-def _output_config(wanted: ResponseFormat | None, effort: str | None) -> OutputConfig:
-    if wanted is None or wanted.type == "text":
-        return OutputConfig(effort=effort)
-    schema = {"type": "object"}
-    if wanted.type == "json_schema" and wanted.json_schema is not None:
-        schema = wanted.json_schema.json_schema
-    return OutputConfig(format=OutputFormat(type="json_schema", schema=schema), effort=effort)

@@ -3,32 +3,20 @@
 Other fields are ignored, except those that would change the answer (`refused_fields.py`).
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, FailFast, Field, field_validator, model_validator
 
-from ..generation import GenerationRequest, SamplingFields, StopSequences
+from ..generation import SamplingFields, StopSequences
+from ..guided_fields import GuidedFields
 from ..lenient import tool_choice_form, tool_form
-from ..schema import Tool, ToolChoice
+from ..schema import RawRequest, Tool, ToolChoice
 from ..wire_base import Wire, false_for_null
 from .chat_turns import Turn, turn_forms
 from .reasoning import ReasoningFields
 
 MAX_CHOICES = 8
 ALL_THAT_FITS = 2**31  # the pipeline cuts max_tokens to the room that the context leaves
-
-
-class JsonSchema(Wire):
-    """The JSON schema of the answer."""
-
-    json_schema: dict[str, Any] = Field(default={}, alias="schema")
-
-
-class ResponseFormat(Wire):
-    """The answer's format."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchema | None = None
 
 
 class StreamOptions(Wire):
@@ -45,7 +33,7 @@ MaxTokens = Annotated[int | None, Field(default=None, ge=-1)]
 """A bound of the answer's length; -1 sets none, as with LM Studio and llama.cpp."""
 
 
-class OpenAIRequest(SamplingFields):
+class OpenAIRequest(SamplingFields, GuidedFields):
     """The fields that the bodies of both routes share."""
 
     model: str = Field(min_length=1, max_length=500)
@@ -86,7 +74,6 @@ class ChatRequest(OpenAIRequest, ReasoningFields):
     parallel_tool_calls: bool | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
-    response_format: ResponseFormat | None = None
 
     @model_validator(mode="after")
     def _logprobs_first(self) -> "ChatRequest":
@@ -117,6 +104,7 @@ class CompletionRequest(OpenAIRequest):
             return prompt[0]
         return prompt
 
-    def generation_request(self) -> GenerationRequest:
-        """Translate to a GenerationRequest. OpenAI's default length is 16 tokens."""
-        return GenerationRequest(**self.generation_fields(16 if self.max_tokens is None else self.max_tokens))
+    def generation_request(self) -> RawRequest:
+        """Translate to a RawRequest. OpenAI's default length is 16 tokens."""
+        limit = 16 if self.max_tokens is None else self.max_tokens
+        return RawRequest(**self.generation_fields(limit), output_format=self.output_format)

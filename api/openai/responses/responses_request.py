@@ -24,7 +24,7 @@ from ..chat_turns import (
     UserTurn,
 )
 from ..reasoning import Reasoning, ReasoningFields
-from ..requests import ChatRequest, JsonSchema, OpenAIRequest, ResponseFormat
+from ..requests import ChatRequest, OpenAIRequest
 from .client_tools import AnyTool, ClientTool, chosen_names, function_name
 from .input_items import (
     CALL_ACTIONS,
@@ -236,8 +236,5 @@ def _tool_choice(choice: str | dict[str, Any] | None, tools: dict[str, ClientToo
     return ToolChoice(type="any" if mode == "required" else "auto", names=names)
 
 
-def _response_format(text: TextConfig | None) -> ResponseFormat | None:
-    if text is None or text.format is None:
-        return None
-    schema = JsonSchema(schema=text.format.json_schema) if text.format.type == "json_schema" else None
-    return ResponseFormat(type=text.format.type, json_schema=schema)
+def _response_format(text: TextConfig | None) -> dict[str, Any] | None:
+    return text.format.model_dump(by_alias=True) if text and text.format else None

@@ -1,6 +1,7 @@
 """What the SDKs' users ask for, they get, even of a model that emits noise."""
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -225,7 +226,7 @@ def test_a_hostile_schema_is_refused_while_others_are_served(server: LiveServer,
     assert answer.status_code == 400
     assert answer.json()["type"] == "error"
     assert answer.json()["error"]["type"] == "invalid_request_error"
-    assert "schema" in answer.json()["error"]["message"]
+    assert re.search("schema|too long", answer.json()["error"]["message"])
     assert num_seen[0] > 3
 
 
@@ -236,7 +237,7 @@ def test_a_tool_too_large_to_be_compiled_is_refused(server: LiveServer, name: st
     answer = server.http().post("/v1/messages", json=body)
     print(f"{name}: {answer.elapsed.total_seconds() * 1000:.0f} ms")
     assert answer.status_code == 400
-    assert "too large" in answer.json()["error"]["message"]
+    assert re.search("too (large|long)", answer.json()["error"]["message"])
 
 
 def test_a_tool_with_a_rule_too_many_can_be_called_all_the_same(server: LiveServer) -> None:
