@@ -105,8 +105,10 @@ def block_forms(
 
 def _is_served(experts: ExpertKernels, block: Any, x: mx.array) -> bool:
     """Whether the kernels compute this call."""
+    if type(block) not in PARTS or block.sharding_group is not None:
+        return False
     layer = block.switch_mlp
-    if block.sharding_group is not None or type(layer) is not SwitchGLU:
+    if type(layer) is not SwitchGLU:
         return False
     is_sigmoid = type(block) is Glm4MoeLiteMoE
     if is_sigmoid and block.gate.n_group != 1:

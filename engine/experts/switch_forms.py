@@ -57,8 +57,8 @@ def switch_outputs(kernels: ExpertKernels, layer: Any, rows: mx.array, experts: 
 
 def is_served(kernels: ExpertKernels, layer: Any, x: mx.array, num_pairs: int) -> bool:
     """Whether the kernels compute a layer's outputs for an input of so many pairs."""
-    layers = [layer[name] for name in PROJECTIONS[type(layer)]]
-    if any(type(each) is not SwitchLinear for each in layers):
+    layers = [layer[name] for name in PROJECTIONS.get(type(layer), ())]
+    if not layers or any(type(each) is not SwitchLinear for each in layers):
         return False
     weights = [each.weight for each in layers]
     return x.dtype == weights[0].dtype and kernels.serve(weights, num_pairs)
