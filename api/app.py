@@ -1,5 +1,7 @@
 """The application's factory: middleware, routes and error handlers around one model and its scheduler."""
 
+import logging
+
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
@@ -7,7 +9,7 @@ from ..engine.served_model import ServedModel
 from .config import KeepAlive, ServerConfig
 from .errors import add_error_handlers
 from .formats.model_format import build_model_format
-from .grammar.constraint_factory import open_constraint_factory
+from .grammar.constraint_factory import ConstraintFactory, open_constraint_factory
 from .health import HealthApi
 from .messages import MessagesApi
 from .metrics import Metrics
@@ -18,8 +20,12 @@ from .openai.routes import OpenAIApi
 from .origins import AllowedOrigins, CrossOrigin
 from .prompt.prompt import PromptBuilder
 from .prompt.template import ChatTemplate
+from .prompt.template_probes import PROBE_TOOL
 from .protocols import SchedulerInterface, Tokenizer
+from .schema import Tool
 from .services import Services
+
+logger = logging.getLogger(__name__)
 
 
 def create_app(
@@ -31,16 +37,20 @@ def create_app(
 ) -> FastAPI:
     """Build the application: read the tokenizer's vocabulary and probe its template. Starts nothing.
 
-    Raises TemplateTooSlow.
+    Raises TemplateTooSlow or BrokenTemplate.
     """
     template = ChatTemplate(tokenizer)
     model_format = build_model_format(tokenizer, template.features.native_tools)
+    constraint_factory = open_constraint_factory(model_format, model.eos_token_ids)
+    if constraint_factory is not None and template.call_text:
+        _check_calls(constraint_factory, template.call_text, tokenizer)
     services = Services(
         model=model,
         model_format=model_format,
         scheduler=scheduler,
         prompts=PromptBuilder(model, tokenizer, template, model_format, config.images),
-        constraint_factory=open_constraint_factory(model_format, model.eos_token_ids),
+        constraint_factory=constraint_factory,
+        abilities=template.abilities,
         metrics=Metrics(model, scheduler.stats),
         thinking=config.thinking,
         keep_alive=keep_alive,
@@ -53,8 +63,18 @@ def create_app(
     ]
     app = FastAPI(openapi_url=None, redirect_slashes=False, middleware=guards)
     app.state.constraint_factory = services.constraint_factory
+    app.state.abilities = template.abilities
     add_error_handlers(app, services.metrics.rejected)
     kinds = (MessagesApi, OpenAIApi, ResponsesApi, ModelsApi, HealthApi)
     for api in (kind(services) for kind in kinds):
         app.include_router(api.router())
     return app
+
+
+def _check_calls(constraint_factory: ConstraintFactory, call: str, tokenizer: Tokenizer) -> None:
+    """Leave calls free if their grammar refuses a call as the template writes it, and so the model."""
+    function = PROBE_TOOL["function"]
+    tool = Tool(name=function["name"], input_schema=function["parameters"])
+    if not constraint_factory.allows(call, tool, tokenizer):
+        logger.warning("the grammar of calls refuses the template's own call: calls are not constrained")
+        constraint_factory.leave_calls_free()

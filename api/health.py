@@ -1,5 +1,7 @@
 """`GET /health`, `GET /metrics` and `/`."""
 
+from dataclasses import asdict
+
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
@@ -39,6 +41,7 @@ class HealthApi:
             "attention": self._services.model.attention,
             "kv": self._services.model.kv_type,
             "state_bytes": self._services.model.state_bytes,
+            "template": asdict(self._services.abilities),
             "stats": stats.as_dict(),
         }
         return JSONResponse(body) if healthy else JSONResponse(body, status_code=UNAVAILABLE)

@@ -7,6 +7,7 @@ from .config import KeepAlive, ThinkingDefault
 from .formats.model_format import ModelFormat
 from .grammar.constraint_factory import ConstraintFactory
 from .metrics import Metrics
+from .prompt.abilities import Abilities
 from .prompt.prompt import PromptBuilder
 from .protocols import SchedulerInterface
 
@@ -20,6 +21,7 @@ class Services:
     scheduler: SchedulerInterface
     prompts: PromptBuilder
     constraint_factory: ConstraintFactory | None  # None where no grammar can be compiled for the model
+    abilities: Abilities  # of the model's chat template
     metrics: Metrics
     thinking: ThinkingDefault  # whether the model thinks where a request does not say
     keep_alive: KeepAlive

@@ -207,9 +207,10 @@ def build_server(
     tokenizer: Any,
     listener: socket.socket,
 ) -> Server:
-    """Build the application and the HTTP server for a scheduler, and print whether calls are constrained."""
+    """Build the application and the HTTP server for a scheduler, and print what is shown and constrained."""
     port = listener.getsockname()[1]
     app = create_app(replace(config, port=port), model, tokenizer, scheduler)
+    say(f"template {app.state.abilities}")
     say(describe_calls(app.state.constraint_factory))
     debug = config.log_level == "debug"
     uvicorn_config = uvicorn.Config(

@@ -8,7 +8,10 @@ from ..formats.model_format import ModelFormat
 from ..formats.tag_follower import AnswerTags
 from ..formats.thinking_tags import ThinkingTags
 from ..formats.tool_calls.tool_format import ToolFormat
+from ..protocols import Tokenizer
+from ..schema import Tool
 from .answer_constraint import ConstraintSpec
+from .deep_stack import on_deep_stack
 from .grammar_cache import GrammarCache, GrammarKey
 from .vocabulary import Vocabulary, make_vocabulary
 
@@ -41,6 +44,19 @@ class ConstraintFactory:
         self._tags = AnswerTags(thinking=pair)
         self._call_tags = AnswerTags((tool_format.start.encode(), tool_format.end.encode()), pair)
         self._grammars = GrammarCache(vocabulary)
+
+    def allows(self, call: str, tool: Tool, tokenizer: Tokenizer) -> bool:
+        """Whether the grammar of calls allows the text of a call of `tool`, with its tags."""
+        if self._tool_format is None:
+            return True
+        key = GrammarKey((tool,), self._tool_format, None)
+        tokens = tokenizer.encode(call, add_special_tokens=False)
+        grammar = on_deep_stack(lambda: self._grammars.compile(key))
+        return bool(grammar.begin().validate_tokens(tokens) == len(tokens))
+
+    def leave_calls_free(self) -> None:
+        """Constrain no calls from now on, only values."""
+        self._tool_format = None
 
     @property
     def keeps_calls(self) -> bool:

@@ -11,14 +11,18 @@ from typing import Any
 from ..answer_options import ThinkingOptions
 from ..formats.tool_calls.plain_format import describe_tools
 from ..protocols import TemplateMessage, Tokenizer
+from .abilities import Abilities
 from .conversation_turns import Turn, split_turns
-from .fitted_turns import FittedTurns
+from .fitted_turns import PROBE_NAME, FittedTurns, probe_call
 from .raw_template import LIMIT_S, RawTemplate, TemplateError
 from .shown_tools import ShownTools
-from .template_messages import reminder, user_turn
-from .template_probes import PROBE_TOOL, SYSTEM, USER, TemplateProbes
+from .template_messages import model_turn, reminder, user_turn
+from .template_probes import ANSWER, PROBE_TOOL, SYSTEM, USER, TemplateProbes
 
 logger = logging.getLogger(__name__)
+
+
+RESULT_TURN: TemplateMessage = {"role": "tool", "tool_call_id": "", "name": PROBE_NAME, "content": "-"}
 
 
 class ChatTemplate:
@@ -34,6 +38,7 @@ class ChatTemplate:
         shows_thoughts = self.features.thoughts_key is not None
         self._native = FittedTurns(self._probe_turns, shows_thoughts)
         self._plain = FittedTurns(self._probe_turns, shows_thoughts, native_calls=False)
+        self.abilities = self._find_abilities()
         self._tools = ShownTools(lambda tools: self._own.probe([user_turn(USER)], tools))
 
     def render(
@@ -135,6 +140,30 @@ class ChatTemplate:
         if not text.startswith(bare[:place]):
             raise TemplateError("it shows tools in no fixed place")
         return text[:place] + full[place : place + len(full) - len(bare)] + text[place:]
+
+    def _find_abilities(self) -> Abilities:
+        """Find what the template shows in its own form."""
+        asked, answered = [user_turn(USER)], [user_turn(USER), model_turn(ANSWER)]
+        native, with_tools = self.features.native_tools, not self.features.tools_apart
+
+        def shows_call(num_calls: int, text: str = "") -> bool:
+            turn = [model_turn(text) | {"tool_calls": [probe_call("", 0, i) for i in range(num_calls)]}]
+            turn += [RESULT_TURN] * num_calls
+            return native and self._native.shows(turn, [asked], with_tools)
+
+        later: Turn = [{"role": "system", "content": SYSTEM}]
+        result: Turn = [model_turn("") | {"tool_calls": [probe_call("")]}, RESULT_TURN]
+        return Abilities(
+            tools=native,
+            several_calls=shows_call(2),
+            text_with_a_call=shows_call(1, USER),
+            thoughts=self.features.thoughts_key is not None,
+            system_text=self.features.system_first,
+            system_text_in_the_middle=self._native.shows(
+                later, [answered[:1], answered[1:]], native and with_tools
+            ),
+            words_after_a_result=native and self._native.shows(asked, [asked, result], with_tools),
+        )
 
     def _probe_turns(self, messages: abc.Sequence[TemplateMessage], with_tools: bool) -> str | None:
         """Render a probe, behind a system text where the template shows one; None where it is refused.

@@ -46,6 +46,7 @@ PROBE_TOOL: dict[str, Any] = {
     },
 }
 ARGUMENTS = {PROBE_KEY: f'{VALUE} "quoted"\n  and <more>', "probe_count": 2}
+PLAIN_ARGUMENTS = {PROBE_KEY: VALUE, "probe_count": 1}
 
 # Single quotes are of a printed Python object, escaped ones of JSON that was encoded twice.
 WRONG = (f"'{PROBE_KEY}'", f'\\"{PROBE_KEY}')
@@ -59,7 +60,7 @@ class TemplateProbes:
         self._ends = end_texts(tokenizer)
         self._tool_format = native_format(tokenizer)
         self._thinking = TemplateFeatures(thinking=find_thinking_features(self._try_settings))
-        self.call_text = ""  # a call as the template writes it, from its start tag on
+        self.call_text = ""  # a plain call as the template writes it, from its start tag on
 
     def find(self) -> TemplateFeatures:
         """Find the template's features. Raises TemplateTooSlow or BrokenTemplate."""
@@ -89,6 +90,7 @@ class TemplateProbes:
                 )
                 if self._shows_calls(features):
                     return features
+        self.call_text = ""
         return base
 
     def _shows_calls(self, features: TemplateFeatures) -> bool:
@@ -105,18 +107,23 @@ class TemplateProbes:
         is_shown = in_order(text, [USER, VALUE, RESULT]) and in_order(text, [*head, VALUE])
         is_stable = later is not None and in_order(later, [USER, ANSWER, LATER])
         is_stable = is_stable and later is not None and in_order(later, [*head, ANSWER])
-        return is_shown and is_stable and not any(part in text for part in WRONG) and self._reads(text)
+        if not is_shown or not is_stable or any(part in text for part in WRONG):
+            return False
+        plain = own.probe(call_turns(PLAIN_ARGUMENTS), tools)
+        return self._reads(text, ARGUMENTS) and plain is not None and self._reads(plain, PLAIN_ARGUMENTS)
 
-    def _reads(self, text: str) -> bool:
+    def _reads(self, text: str, arguments: dict[str, Any]) -> bool:
         """Return whether the call in a rendered probe comes back when it is read as the model's own."""
         assert self._tool_format is not None, "calls are probed in a known format"
         written = text.partition(USER)[2].partition(RESULT)[0]
         place = written.find(self._tool_format.start)
-        ends = [end for text in self._ends if (end := written.find(text, max(place, 0))) >= 0]
+        ends = [found for end in self._ends if (found := written.find(end, max(place, 0))) >= 0]
         written = written[: min(ends, default=len(written))]
-        found = read_calls(self._tool_format, written, [PROBE_TOOL])
-        self.call_text = written if found == [(PROBE_NAME, ARGUMENTS)] else ""
-        return bool(self.call_text)
+        if end := self._tool_format.end:
+            written = written[: written.rfind(end) + len(end)]
+        calls = read_calls(self._tool_format, written, [PROBE_TOOL])
+        self.call_text = written[max(place, 0) :]
+        return calls == [(PROBE_NAME, arguments)]
 
     def _shows_thoughts(self, key: str, features: TemplateFeatures) -> bool:
         """Return whether the template shows thoughts under `key`, at least in an answer that makes a call."""
@@ -152,9 +159,9 @@ def end_texts(tokenizer: Tokenizer) -> list[str]:
     return [text for token in ids if (text := tokenizer.decode([token]))]
 
 
-def call_turns(**more: Any) -> list[TemplateMessage]:
+def call_turns(arguments: dict[str, Any] | None = None, **more: Any) -> list[TemplateMessage]:
     """Return a conversation in which the model makes a call and gets its result. more: of the answer."""
     call = probe_call(VALUE)
-    call["function"] = {"name": PROBE_NAME, "arguments": ARGUMENTS}
+    call["function"] = {"name": PROBE_NAME, "arguments": arguments or ARGUMENTS}
     result = {"role": "tool", "tool_call_id": call["id"], "name": PROBE_NAME, "content": RESULT}
     return [user_turn(USER), model_turn("") | {"tool_calls": [call]} | more, result]

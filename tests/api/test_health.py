@@ -9,6 +9,7 @@ def test_health_tells_the_model_and_what_is_going_on(server: Server) -> None:
     body = response.json()
     assert (body["status"], body["model"], body["device"]) == ("ok", server.model.name, "test")
     assert (body["attention"], body["kv"]) == ("scripted", "8-bit")
+    assert body["template"] == dict.fromkeys(body["template"], True)
     assert body["stats"] == {
         "num_running": 0,
         "num_waiting": 0,

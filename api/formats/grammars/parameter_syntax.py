@@ -32,6 +32,7 @@ class ParameterSyntax:
     bare: a call without parameters, where the parser needs another form for it.
     repeats: one body may hold several calls.
     body_end: the end tag of the body, which ends the body even within a value.
+    loose: line breaks in head, key and close may be left out: the parser takes both, and so do the models.
     """
 
     head: str
@@ -43,6 +44,7 @@ class ParameterSyntax:
     bare: str | None = None
     repeats: bool = False
     body_end: str = ""
+    loose: bool = False
 
     @property
     def _not_in_values(self) -> list[str]:
@@ -58,7 +60,7 @@ class ParameterSyntax:
         return lark.new(f"{call} (SPACE {call})*") if self.repeats else call
 
     def _call(self, lark: Lark, name: str, schema: Schema) -> str:
-        head, end = lark.tag(self.head.replace("NAME", name)), lark.tag(self.end)
+        head, end = self._tag(lark, self.head.replace("NAME", name)), lark.tag(self.end)
         bare = f"{head} {end}" if self.bare is None else literal(self.bare.replace("NAME", name))
         if not schema["properties"]:
             return bare
@@ -70,16 +72,24 @@ class ParameterSyntax:
     def _parameter(self, lark: Lark, name: str, schema: Schema) -> str:
         null = [r"/\s*(?i:null)\s*/"] if self.not_null else []
         is_text = self.is_text(schema)
+        close = self.close.rstrip() if self.loose else self.close
         value = (
-            text_until(lark, schema, self.close, self._not_in_values, null)
+            text_until(lark, schema, close, self._not_in_values, null)
             if is_text
-            else self._json(lark, schema)
+            else f"{self._json(lark, schema)} {lark.tag(close)}"
         )
-        return f"{lark.tag(self.key.replace('KEY', name))} {value}"
+        gap = f" {self._tag(lark, self.close[len(close) :])}" if len(close) < len(self.close) else ""
+        return f"{self._tag(lark, self.key.replace('KEY', name))} {value}{gap}"
+
+    def _tag(self, lark: Lark, text: str) -> str:
+        """Write tags, with line breaks between them that may be left out where the format is loose."""
+        if not self.loose:
+            return lark.tag(text)
+        return r" /\n?/ ".join(lark.tag(part) for part in text.split("\n"))
 
     def _json(self, lark: Lark, schema: Schema) -> str:
         schema = without_tags(schema, self._not_in_values)
-        return f"{lark.json(dump_schema(schema))} {lark.tag(self.close)}"
+        return lark.json(dump_schema(schema))
 
 
 def named_text(schema: Schema) -> bool:

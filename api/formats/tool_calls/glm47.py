@@ -25,6 +25,7 @@ SYNTAX = ParameterSyntax(
     end="",
     is_text=named_text,
     body_end="</tool_call>",
+    loose=True,  # GLM 4.5 and 4.6 write line breaks, GLM 4.7 and its kin none
 )
 
 GLM47 = CallSyntax("glm47", partial(ParameterCalls, key_value_patterns()), SYNTAX.define_rule)

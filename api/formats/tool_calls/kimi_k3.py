@@ -45,9 +45,12 @@ def _property(lark: Lark, name: str, schema: Schema) -> str:
     key, sep = f'{OPEN}argument key="{name}" type="', f'"{SEP}'
     texts = [text_until(lark, part, END, never=(OPEN, CLOSE, SEP)) for part in text_schemas(schema)]
     forms = [f"{lark.tag(f'{key}string{sep}')} {text} SPACE" for text in texts]
-    others = sorted(possible_kinds(schema) - {"string"})
+    others = possible_kinds(schema) - {"string"}
     if others:
-        kinds = " | ".join(map(literal, others))
+        named = others | (
+            {"number"} if "integer" in others else set()
+        )  # as Kimi K3's template names integers
+        kinds = " | ".join(map(literal, sorted(named)))
         value = f"{_json(lark, schema)} {lark.tag(END)} SPACE"
         forms.append(f"{lark.tag(key)} ({kinds}) {lark.tag(sep)} {value}")
     return f"({' | '.join(forms)})"

@@ -1,8 +1,8 @@
 """Calls in Python's syntax: `[read(path="a.py", limit=5), list()]`.
 
 mlx-lm's parser reads them with Python's own parser. A value is JSON, without the escapes that mean something
-else in Python; `True`, `False` and `None` are allowed as whole values. A parameter whose name is no Python
-identifier cannot be written.
+else in Python; `True`, `False`, `None` and strings in single quotes are allowed as whole values. A parameter
+whose name is no Python identifier cannot be written.
 """
 
 import keyword
@@ -12,7 +12,7 @@ from unicodedata import is_normalized
 
 from ..grammars.callable_tool import CallableTool
 from ..grammars.json_schema import Schema, dump_schema
-from ..grammars.lark import Lark, literal
+from ..grammars.lark import Lark, literal, pattern
 from ..grammars.properties import any_order, listed_properties
 from ..grammars.without_tags import without_tags
 from ..readers.whole_calls import WholeCalls
@@ -20,6 +20,8 @@ from .call_syntax import CallSyntax
 
 END = "<|tool_call_end|>"
 ESCAPES = '"\\bfnrt'  # `\/` is two characters to Python, and `\ud83d` half of one
+QUOTED = r"""/'([^'\\\x00-\x1f]|\\[\\'"bfnrt])*'/"""
+PLAIN = {"type", "title", "description", "default", "examples"}  # keys of a schema that bounds no text
 WORDS = {"boolean": '"True" | "False"', "null": '"None"'}
 
 
@@ -37,7 +39,11 @@ def _call(lark: Lark, name: str, schema: Schema) -> str:
 
 def _property(lark: Lark, name: str, schema: Schema) -> str:
     values = [lark.json(dump_schema(without_tags(schema, (END,)), ESCAPES))]
-    values += [WORDS[kind] for kind in sorted(_kinds(schema)) if kind in WORDS]
+    kinds = _kinds(schema)
+    values += [WORDS[kind] for kind in sorted(kinds) if kind in WORDS]
+    if "string" in kinds and schema.keys() <= PLAIN:
+        no_end = rf"/(?s:.*){pattern(END)}(?s:.*)/"
+        values.append(lark.new(f"{QUOTED} & ~{no_end}", "QUOTED"))
     return f"{literal(f'{name}=')} ({' | '.join(values)})"
 
 
