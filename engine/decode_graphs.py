@@ -22,6 +22,9 @@ from .attention.kernels.tables import LayerKind, Layout, round_up
 from .attention.paged_layers import KernelDecode
 from .attention.paged_model import PagedModel
 from .attention.shared_prefixes import shared_prefixes
+from .recurrent.kernel_states import KernelStates
+from .recurrent.slot_states import SlotStates
+from .recurrent.state_mover import StateMover
 from .step import DecodeRow
 
 logger = logging.getLogger(__name__)
@@ -35,8 +38,11 @@ STEPS_BEFORE_OWN_GRAPH = 32
 MAX_FAILURES = 3
 """Graphs that may fail before graphs are given up."""
 
-Graph = Callable[..., tuple[mx.array, list[mx.array], StateRows]]
-"""A compiled forward pass: returns logits, the next write fences and states; see `DecodeGraphs._compile`."""
+Graph = Callable[..., tuple[mx.array, list[mx.array], list[mx.array]]]
+"""A compiled forward pass: returns logits, write fences, and states or their fences; see `_compile`."""
+
+Given = StateRows | SlotStates | None
+"""The states of a pass's rows, as PagedModel.run takes them."""
 
 
 class KindLayout(NamedTuple):
@@ -96,28 +102,29 @@ class DecodeGraphs:
         num_rows = round_up(len(rows), 2)
         tables = BatchTables(slot_ranges, shared_prefixes(slot_ranges), num_rows)
         wanted = tuple(KindLayout(kind, tables.layout(kind)) for kind in self._kinds)
-        found = self._find(wanted) if len(before) == len(after) else None
+        found = self._find(wanted, states) if _are_usual(states, before, after) else None
         if found is not None:
             batch_layout, graph = found
             num_padded = batch_layout[0].layout.num_queries
-            padded, given = _padded(tokens, positions, num_padded), states.read(before, num_padded)
+            padded, given = _padded(tokens, positions, num_padded), _given(states, before, after, num_padded)
             flats = [tables.flat(kind, layout) for kind, layout in batch_layout]
+            kept = given.arrays() if isinstance(given, SlotStates) else given
             try:
-                results = graph(padded, flats, pools.arrays(), pools.write_fences, given)
+                results = graph(padded, flats, pools.arrays(), pools.write_fences, kept)
                 logits, pools.write_fences, new = results
-                states.write(after, new)
+                _keep(states, after, given, new)
                 return logits[: len(rows)]
             except Exception as error:  # from tracing: nothing is computed yet
                 logger.warning("a step of this model cannot be compiled, which costs speed: %s", error)
                 self._num_failures += 1
                 del self._entries[batch_layout]
-        known = states.read(before, num_rows) if before or not after else None
-        logits, new = self._forward(*_padded(tokens, positions, num_rows), tables, pools, known)
-        states.write(after, new)
+        given = _given(states, before, after, num_rows)
+        logits, new = self._forward(*_padded(tokens, positions, num_rows), tables, pools, given)
+        _keep(states, after, given, new)
         self._kinds = tables.kinds
         return logits[: len(rows)]
 
-    def _find(self, wanted: BatchLayout) -> tuple[BatchLayout, Graph] | None:
+    def _find(self, wanted: BatchLayout, states: ArrayStates) -> tuple[BatchLayout, Graph] | None:
         """Return a graph for a batch of layout `wanted`, compiled now if that pays, or None."""
         if not wanted or self._num_failures >= MAX_FAILURES:
             return None
@@ -126,7 +133,7 @@ class DecodeGraphs:
         entry.num_steps += 1
         larger = self._larger(wanted) if entry.graph is None else None
         if entry.graph is None and entry.num_steps > (STEPS_BEFORE_OWN_GRAPH if larger else 1):
-            entry.graph = self._compile(wanted)
+            entry.graph = self._compile(wanted, _mover(states))
         if len(self._entries) > MAX_LAYOUTS:
             self._entries.popitem(last=False)
         return larger if entry.graph is None else (wanted, entry.graph)
@@ -144,17 +151,20 @@ class DecodeGraphs:
         self._entries.move_to_end(smallest)
         return smallest, graphs[smallest]
 
-    def _compile(self, batch_layout: BatchLayout) -> Graph:
+    def _compile(self, batch_layout: BatchLayout, mover: StateMover | None) -> Graph:
+        """mover: of states that stay in their slots; None where the graph gets their rows."""
+
         def run(
             padded: tuple[mx.array, mx.array],
             flats: list[mx.array],
             arrays: list[mx.array],
             write_fences: list[mx.array],
-            states: StateRows,
-        ) -> tuple[mx.array, list[mx.array], StateRows]:
+            kept: list[mx.array],
+        ) -> tuple[mx.array, list[mx.array], list[mx.array]]:
             pools = ArrayPools.of([spec.shape for spec in self._paged.layers], arrays, write_fences)
             tables = TracedTables(batch_layout, flats)
-            logits, new = self._forward(*padded, tables, pools, states)
+            given = kept if mover is None else SlotStates.of(mover, len(padded[0]), kept)
+            logits, new = self._forward(*padded, tables, pools, given)
             return logits, pools.write_fences, new
 
         return mx.compile(run)
@@ -165,17 +175,50 @@ class DecodeGraphs:
         positions: mx.array,
         tables: TableSource,
         pools: ArrayPools,
-        states: StateRows | None,
-    ) -> tuple[mx.array, StateRows]:
+        given: Given,
+    ) -> tuple[mx.array, list[mx.array]]:
         """Run the model, see PagedModel.run. inputs: (rows, 1). positions: (rows or more,), see Deferral.on.
 
-        Returns the logits, (rows, vocab), and the new states.
+        Returns the logits, (rows, vocab), and the new states, or the fences of those that stay in slots.
         """
         offsets = positions[: len(inputs)]
         layers = [KernelDecode(spec, offsets, pools, self._kernels, tables) for spec in self._paged.layers]
         with self._paged.deferral.on(positions):
-            logits, new = self._paged.run(inputs, layers, states)
-        return logits.squeeze(1), new
+            logits, new = self._paged.run(inputs, layers, given)
+        return logits.squeeze(1), given.fences if isinstance(given, SlotStates) else new
+
+
+def _mover(states: ArrayStates) -> StateMover | None:
+    """Return what moves states that stay in their slots; None where passes get rows of states."""
+    return states.mover if isinstance(states, KernelStates) and states.are_in_slots else None
+
+
+def _are_usual(states: ArrayStates, before: list[int], after: list[int]) -> bool:
+    """Whether a graph can take the states: all rows have one, which lies where no row's next one goes to."""
+    return len(before) == len(after) and (_mover(states) is None or not set(before) & set(after))
+
+
+def _given(states: ArrayStates, before: list[int], after: list[int], num_rows: int) -> Given:
+    """Return the states of rows, and rows of no meaning up to `num_rows`; None for first tokens."""
+    if after and not before:
+        return None
+    if (
+        after
+        and isinstance(states, KernelStates)
+        and states.are_in_slots
+        and _are_usual(states, before, after)
+    ):
+        return states.in_slots(before, after, num_rows)
+    return states.read(before, num_rows)
+
+
+def _keep(states: ArrayStates, after: list[int], given: Given, new: list[mx.array]) -> None:
+    """Keep what a pass returns for `given`."""
+    if isinstance(given, SlotStates):
+        assert isinstance(states, KernelStates)
+        states.take(new, after)
+    else:
+        states.write(after, new)
 
 
 def _padded(tokens: mx.array, positions: list[int], num_rows: int) -> tuple[mx.array, mx.array]:

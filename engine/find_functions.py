@@ -27,8 +27,9 @@ from .recurrent.host_modules import (
     swiglu_form,
 )
 from .recurrent.host_recurrence import HostRecurrence
+from .recurrent.layer_check import usable_layer_step
 from .recurrent.layer_prompt import LayerPrompt, usable_layer_prompt
-from .recurrent.layer_step import LayerStep, find_layers, layer_form, usable_layer_step
+from .recurrent.layer_step import LayerStep, find_layers, layer_form
 
 
 def find_functions(model: nn.Module, on_host: bool) -> PassFunctions:
@@ -48,7 +49,8 @@ def find_functions(model: nn.Module, on_host: bool) -> PassFunctions:
         found.append(Replacement(nn, "silu", nn.silu, silu_form(nn.silu)))
         convolve = nn.Conv1d.__call__
         found.append(Replacement(nn.Conv1d, "__call__", convolve, convolution_form(convolve)))
-    return PassFunctions(tuple(found))
+    slot_layers = find_layers(model) if layer_kernels[0] else {}
+    return PassFunctions(tuple(found), sum(type(module) in slot_layers for module in model.modules()))
 
 
 def _module_names(model: nn.Module) -> list[str]:

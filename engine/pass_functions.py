@@ -25,8 +25,10 @@ class Replacement:
 class PassFunctions:
     """Puts functions in their places for the time of a `with` block; not for several threads at a time."""
 
-    def __init__(self, replacements: tuple[Replacement, ...] = ()) -> None:
+    def __init__(self, replacements: tuple[Replacement, ...] = (), num_slot_layers: int = 0) -> None:
+        """num_slot_layers: recurrent layers whose decode steps read and write states in their slots."""
         self.replacements = replacements
+        self.num_slot_layers = num_slot_layers
 
     def __enter__(self) -> None:
         for each in self.replacements:

@@ -119,7 +119,8 @@ class Runner:
     def _new_states(self) -> ArrayStates | HostStates:
         arrays, num_slots = self._paged.state_arrays, self._capacity.num_state_slots
         if self._kernels is not None and self._kernels.moves_states and are_moved(arrays):
-            return KernelStates(arrays, num_slots, self._kernels.launcher)
+            are_in_slots = 0 < self._paged.functions.num_slot_layers == len(self._paged.states)
+            return KernelStates(arrays, num_slots, self._kernels.launcher, are_in_slots)
         return (ArrayStates if self._host is None else HostStates)(arrays, num_slots)
 
     def _layers(self, context: ForwardContext) -> list[Any]:

@@ -7,11 +7,11 @@ an ArraysCache whose arrays are the states of the pass's rows, and leaves the ne
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import wraps
-from typing import Any
+from typing import Any, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -34,6 +34,13 @@ ATTENTION = "scaled_dot_product_attention"
 
 MAX_GROWTH = 8
 """Tokens within which a state must come to its full size: LongCat's n-gram layer keeps the last tokens."""
+
+
+class KeptStates(Protocol):
+    """The states of a pass's rows in a place that the pass itself writes the new ones to."""
+
+    def caches(self, specs: list[StateSpec]) -> Iterable[Any]:
+        """Return the cache of each recurrent layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +72,20 @@ class PagedModel:
         return [array for spec in self.states for array in spec.kept]
 
     def run(
-        self, inputs: mx.array, layers: list[Any], states: StateRows | None = None
+        self, inputs: mx.array, layers: list[Any], states: StateRows | KeptStates | None = None
     ) -> tuple[mx.array, StateRows]:
         """Run the model; return its logits, (rows, length, vocab), and the rows' new states; lazy.
 
         inputs: (rows, length). layers: what stands for the cache of each attention.
-        states: before the inputs; None where these are the rows' first tokens.
+        states: before the inputs; None where these are the rows' first tokens. KeptStates take the new
+        states themselves, and none are returned.
         """
-        rows = None if states is None else iter(states)
-        caches = [_state_cache(spec, rows) for spec in self.states]
+        caches = _caches(self.states, states)
         own = [_stand_in(spec, layer) for spec, layer in zip(self.layers, layers, strict=True)]
         with self.functions:
             logits: mx.array = self.model(inputs, cache=self.structure.build(own, caches))
+        if not isinstance(states, list | None):
+            return logits, []
         new = [array for cache in caches for array in cache.cache if array is not None]
         return logits, [
             _filled(array, kept.shape) for array, kept in zip(new, self.state_arrays, strict=True)
@@ -88,6 +97,14 @@ def _stand_in(spec: AttentionSpec, layer: PagedLayer) -> PagedLayer:
     if spec.latent_row is not None:
         return LatentLayer(layer, spec.latent_row)
     return SharedLayer(layer) if spec.is_shared else layer
+
+
+def _caches(specs: list[StateSpec], states: StateRows | KeptStates | None) -> list[Any]:
+    """Make the caches of the recurrent layers."""
+    if not isinstance(states, list | None):
+        return list(states.caches(specs))
+    rows = None if states is None else iter(states)
+    return [_state_cache(spec, rows) for spec in specs]
 
 
 def _state_cache(spec: StateSpec, rows: Iterator[mx.array] | None) -> Any:

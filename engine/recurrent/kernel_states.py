@@ -13,51 +13,57 @@ import mlx.core as mx
 from ...cache.kv import MIN_KERNEL_ELEMENTS
 from ...cache.states import ArrayStates, StateArray, StateRows
 from ..attention.kernels.layer_kernels import Launch
-from ..attention.kernels.source import THREADS, Kernel
-
-STATE_READ = Kernel("state_read", ("pool", "slots", "write_fence"), ("state_rows", "next_fence"))
-STATE_WRITE = Kernel("state_write", ("state_rows", "pool", "slots", "write_fence"), ("next_fence",))
-
-PIECES = 4
-"""Vectors that a thread copies."""
+from ..attention.kernels.source import Kernel
+from .slot_states import SlotStates
+from .state_mover import StateMover, slot_index
 
 
 class KernelStates(ArrayStates):
     """Pools that are written in place; lazy."""
 
-    def __init__(self, arrays: list[StateArray], num_slots: int, launcher: Callable[[Kernel, float], Launch]):
-        """Make pools of zeros. launcher: declares a kernel to MLX, as PagedKernels does."""
+    def __init__(
+        self,
+        arrays: list[StateArray],
+        num_slots: int,
+        launcher: Callable[[Kernel, float], Launch],
+        are_in_slots: bool = False,
+    ) -> None:
+        """Make pools of zeros.
+
+        launcher: declares a kernel to MLX, as PagedKernels does.
+        are_in_slots: whether the layers' decode steps read and write the slots themselves, see `in_slots`.
+        """
         super().__init__(arrays, num_slots)
-        self._reader, self._writer = launcher(STATE_READ, 0.0), launcher(STATE_WRITE, 0.0)
+        self.are_in_slots = are_in_slots
+        self.mover = StateMover(launcher)
         self._fences = [mx.zeros((MIN_KERNEL_ELEMENTS,)) for _ in arrays]
 
+    def in_slots(self, before: list[int], after: list[int], num_rows: int) -> SlotStates:
+        """Return the states of rows in their slots, and rows of no meaning up to `num_rows`.
+
+        Give the result to `take` when the pass that it is for is queued. before, after: without a slot in
+        common.
+        """
+        indices = [slot_index(self._filled(slots, num_rows)) for slots in (before, after)]
+        return SlotStates(self.mover, num_rows, self._pools, list(self._fences), *indices)
+
+    def take(self, fences: list[mx.array], after: list[int]) -> None:
+        """Go on from the fences of a pass that has written the slots `after` itself."""
+        self._fences = fences
+        written = set(after)
+        self._latest = [known for known in self._latest if written.isdisjoint(known.slots)]
+
     def _gather(self, slots: list[int]) -> StateRows:
-        index, rows = _index(slots), []
+        index, rows = slot_index(slots), []
         for place, pool in enumerate(self._pools):
-            template, groups = _division(pool)
-            row, self._fences[place] = self._reader(
-                inputs=[pool, index, self._fences[place]],
-                template=template,
-                grid=(groups * THREADS, len(slots), 1),
-                threadgroup=(THREADS, 1, 1),
-                output_shapes=[(len(slots), *pool.shape[1:]), (MIN_KERNEL_ELEMENTS,)],
-                output_dtypes=[pool.dtype, mx.float32],
-            )
+            row, self._fences[place] = self.mover.read(pool, index, len(slots), self._fences[place])
             rows.append(row)
         return rows
 
     def _scatter(self, slots: list[int], rows: StateRows) -> None:
-        index = _index(slots)
+        index = slot_index(slots)
         for place, (pool, row) in enumerate(zip(self._pools, rows, strict=True)):
-            template, groups = _division(pool)
-            (self._fences[place],) = self._writer(
-                inputs=[row, pool, index, self._fences[place]],
-                template=template,
-                grid=(groups * THREADS, len(slots), 1),
-                threadgroup=(THREADS, 1, 1),
-                output_shapes=[(MIN_KERNEL_ELEMENTS,)],
-                output_dtypes=[mx.float32],
-            )
+            self._fences[place] = self.mover.write(pool, index, row, self._fences[place])
 
     def arrays(self) -> list[mx.array]:
         """Return the fences: evaluating them carries out the writes."""
@@ -82,15 +88,3 @@ def states_agree(arrays: list[StateArray], launcher: Callable[[Kernel, float], L
             pools.write(after, [new + old for new, old in zip(drawn, read, strict=True)])
     found, expected = ours.read([0, 1, 2]), theirs.read([0, 1, 2])
     return all(bool((a == b).all()) for a, b in zip(found, expected, strict=True))
-
-
-def _index(slots: list[int]) -> mx.array:
-    return mx.array(slots + [0] * (MIN_KERNEL_ELEMENTS - len(slots)), mx.int32)
-
-
-def _division(pool: mx.array) -> tuple[list[tuple[str, object]], int]:
-    """Return the kernels' constants, and the number of thread groups that share a row."""
-    size = pool.size // len(pool)
-    vector = next(n for n in (8, 4, 2, 1) if size % n == 0 and n * pool.dtype.size <= 16)
-    groups = -(-size // (vector * PIECES * THREADS))
-    return [("T", pool.dtype), ("SIZE", size), ("VECTOR", vector), ("PIECES", PIECES)], groups

@@ -14,6 +14,7 @@ from ..attention.kernels.layer_kernels import Launcher
 from ..attention.kernels.source import THREADS, Kernel
 from .delta_call import DeltaCall
 from .delta_chunks import DeltaChunks, Outputs
+from .layer_check import usable_layer_kernel
 from .layer_step import (
     INTERLEAVED,
     LAYERS,
@@ -23,7 +24,6 @@ from .layer_step import (
     has_kernel_form,
     project,
     step_constants,
-    usable_layer_kernel,
 )
 
 DELTA_CONVOLVE = Kernel(

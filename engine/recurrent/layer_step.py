@@ -5,31 +5,32 @@ each of which reads and writes a few kilobytes. The state is read and written on
 computed beside it; see `kernels/layer_step.h`.
 """
 
-import logging
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
-from mlx_lm.models.cache import ArraysCache
 
 from ...cache.kv import MIN_KERNEL_ELEMENTS
 from ..attention.kernels.layer_kernels import DTYPES, Launch
 from ..attention.kernels.source import THREADS, Kernel
 from ..joint_projections import JointPart
 from ..pass_functions import Function
+from .slot_states import SlotCache
 
-logger = logging.getLogger(__name__)
-
+_INPUTS = (
+    *("mixed", "gates", "write_gates", "times", "conv_weight", "conv_bias"),
+    *("log_rates", "time_bias", "norm_weight", "numbers", "conv_state", "state"),
+)
 LAYER_STEP = Kernel(
-    "layer_step",
-    (
-        *("mixed", "gates", "write_gates", "times", "conv_state", "conv_weight", "conv_bias"),
-        *("log_rates", "time_bias", "norm_weight", "numbers", "state"),
-    ),
-    ("hidden", "next_conv", "next_state"),
+    "layer_step", _INPUTS, ("hidden", "next_conv", "next_state"), files=("layer_rows", "layer_step")
+)
+SLOT_STEP = Kernel(
+    "slot_step",
+    (*_INPUTS, "slots_before", "slots_after", "conv_fence", "write_fence"),
+    ("hidden", "next_fence"),
+    files=("layer_slots", "layer_step"),
 )
 
 SEPARATE = ("in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a")
@@ -53,12 +54,6 @@ MAX_LANES, VECTOR = 16, 4
 HELD = 128
 """Elements of the state that a thread holds at once, at most: registers."""
 
-TOLERANCE = {mx.float32: 2e-3, mx.float16: 1e-2, mx.bfloat16: 5e-2}
-"""How far the kernel's results may lie from mlx-lm's, by type, relative to the largest of them."""
-
-TRIAL_ROWS = 3
-"""Rows of the check of the kernel."""
-
 
 class LayerNumber(IntEnum):
     """Elements of the kernel's `numbers`; the kernel calls them NUMBER_EPS and so on."""
@@ -67,9 +62,6 @@ class LayerNumber(IntEnum):
     QUERY_SCALE = 1
     KEY_SCALE = 2
     OUT_EPS = 3  # of the norm of what is read
-
-
-K = TypeVar("K", bound="LayerKernel")
 
 
 class Projected(NamedTuple):
@@ -91,41 +83,51 @@ class LayerStep:
 
     def __init__(self, launcher: Callable[[Kernel, float], Launch]) -> None:
         """launcher: declares a kernel to MLX, as PagedKernels does."""
-        self._launch = launcher(LAYER_STEP, 0.0)
+        self._on_rows, self._in_slots = launcher(LAYER_STEP, 0.0), launcher(SLOT_STEP, 0.0)
         self._numbers: dict[tuple[int, float], mx.array] = {}
 
     def run(self, layer: Any, inputs: mx.array, cache: Any) -> mx.array | None:
         """Return what `layer` returns for one token a row, and leave the new state in `cache`.
 
-        layer: one of the classes of LAYERS. inputs: (rows, 1, hidden size).
+        layer: one of the classes of LAYERS. inputs: (rows, 1, hidden size). cache: an ArraysCache.
         Returns None, and changes nothing, where the kernel is not made for the layer or its state.
         """
         if not is_served(layer, cache):
             return None
-        dtype = layer.conv1d.weight.dtype
+        states = layer_states(cache)
+        dtype, (num_rows, _, _) = layer.conv1d.weight.dtype, inputs.shape
         projected = project(layer, inputs)
-        if any(array.dtype != dtype for array in (cache[0], *projected.arrays)):
+        if any(array.dtype != dtype for array in (states[0], *projected.arrays)):
             return None
-        state = cache[1]
-        num_rows, num_heads = state.shape[:2]
-        norm = layer.norm
-        out, next_conv, next_state = self._launch(
-            inputs=[
-                *projected.arrays,
-                cache[0],
-                layer.conv1d.weight,
-                layer.conv1d.get("bias", layer.conv1d.weight),
-                *(layer.A_log, layer.dt_bias, norm.weight),
-                self.numbers_of(layer),
-                state,
-            ],
-            template=[("T", dtype), *step_constants(layer, projected.starts).items()],
-            grid=(THREADS * num_heads, num_rows, 1),
-            threadgroup=(THREADS, 1, 1),
-            output_shapes=[(num_rows, 1, layer.value_dim), cache[0].shape, state.shape],
-            output_dtypes=[dtype, dtype, mx.float32],
-        )
-        cache[0], cache[1] = next_conv, next_state
+        given = [
+            *projected.arrays,
+            layer.conv1d.weight,
+            layer.conv1d.get("bias", layer.conv1d.weight),
+            *(layer.A_log, layer.dt_bias, layer.norm.weight),
+            self.numbers_of(layer),
+            *states,
+        ]
+        shared: dict[str, Any] = {
+            "template": [("T", dtype), *step_constants(layer, projected.starts).items()],
+            "grid": (THREADS * layer.num_v_heads, num_rows, 1),
+            "threadgroup": (THREADS, 1, 1),
+        }
+        hidden = (num_rows, 1, layer.value_dim)
+        if isinstance(cache, SlotCache):
+            out, next_fence = self._in_slots(
+                inputs=[*given, cache.states.before, cache.states.after, *cache.fences],
+                output_shapes=[hidden, (MIN_KERNEL_ELEMENTS,)],
+                output_dtypes=[dtype, mx.float32],
+                **shared,
+            )
+            cache.wrote(next_fence)
+        else:
+            out, cache[0], cache[1] = self._on_rows(
+                inputs=given,
+                output_shapes=[hidden, *(state.shape for state in states)],
+                output_dtypes=[dtype, dtype, mx.float32],
+                **shared,
+            )
         cache.advance(1)
         result: mx.array = layer.out_proj(out)
         return result
@@ -142,11 +144,17 @@ class LayerStep:
         return self._numbers[key]
 
 
+def layer_states(cache: Any) -> list[Any]:
+    """Return the states of the convolution and of the rule in a cache, or the pools where they lie."""
+    return cache.pools if isinstance(cache, SlotCache) else [cache[0], cache[1]]
+
+
 def is_served(layer: Any, cache: Any) -> bool:
     """Whether the kernel computes a layer whose state is in `cache`."""
-    if cache is None or cache[0] is None or cache[1] is None:
+    if not has_kernel_form(layer, cache):
         return False
-    return has_kernel_form(layer, cache) and bool(cache[1].dtype == mx.float32)
+    states = layer_states(cache)
+    return all(array is not None for array in states) and bool(states[1].dtype == mx.float32)
 
 
 def has_kernel_form(layer: Any, cache: Any) -> bool:
@@ -228,51 +236,3 @@ def find_layers(model: nn.Module) -> dict[type[nn.Module], nn.Module]:
         if (kind.__module__, kind.__name__) in LAYERS:
             found.setdefault(kind, module)
     return found
-
-
-def usable_layer_step(launcher: Callable[[Kernel, float], Launch], layers: list[Any]) -> LayerStep | None:
-    """Return the kernel if it computes what mlx-lm's `layers` compute, on this device; warn if not."""
-    return usable_layer_kernel(lambda: LayerStep(launcher), layers, num_tokens=1)
-
-
-def usable_layer_kernel(make: Callable[[], K], layers: list[Any], num_tokens: int) -> K | None:
-    """Return a kernel if it computes what mlx-lm's `layers` compute, on this device; warn if not.
-
-    num_tokens: of each row of the check.
-    """
-    what = "one token" if num_tokens == 1 else "prompts"
-    try:
-        kernel = make()
-        errors = [_error(kernel, layer, num_tokens) for layer in layers]
-        bounds = [TOLERANCE[layer.conv1d.weight.dtype] for layer in layers]
-        if all(error <= bound for error, bound in zip(errors, bounds, strict=True)):
-            return kernel
-        logger.warning("the kernel of gated delta layers for %s computes wrongly here and is not used", what)
-    except Exception as exception:  # all that a compiler or driver raises
-        logger.warning("the kernel of gated delta layers for %s cannot be used here: %s", what, exception)
-    return None
-
-
-def _error(kernel: LayerKernel, layer: Any, num_tokens: int) -> float:
-    """Return the largest distance between the kernel and mlx-lm's layer on random rows."""
-    dtype, size = layer.conv1d.weight.dtype, layer.hidden_size
-    inputs = mx.random.normal((TRIAL_ROWS, num_tokens, size), key=mx.random.key(0)).astype(dtype)
-    before: list[Any] = [
-        mx.random.normal((TRIAL_ROWS, layer.conv_kernel_size - 1, layer.conv_dim), key=mx.random.key(1)),
-        mx.random.normal(
-            (TRIAL_ROWS, layer.num_v_heads, layer.head_v_dim, layer.head_k_dim), key=mx.random.key(2)
-        ),
-    ]
-    before[0] = before[0].astype(dtype)
-    ours, theirs = ArraysCache(2), ArraysCache(2)
-    ours.cache, theirs.cache = list(before), list(before)
-    found, expected = kernel.run(layer, inputs, ours), layer(inputs, None, theirs)
-    if found is None:
-        raise NotImplementedError(f"{layer.conv1d.weight.dtype}, heads of {layer.head_k_dim}")
-    pairs = [(found, expected), *zip(ours.cache, theirs.cache, strict=True)]
-    return float(np.max([_distance(a, b) for a, b in pairs]))  # NaN if any is NaN, which `max` would lose
-
-
-def _distance(a: Any, b: Any) -> float:
-    a, b = a.astype(mx.float32), b.astype(mx.float32)
-    return float(mx.abs(a - b).max() / mx.abs(b).max())

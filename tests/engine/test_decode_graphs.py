@@ -19,9 +19,9 @@ def test_graphs_are_compiled_once_for_a_layout_and_used_for_all_batches_of_it(
     traced: list[BatchLayout] = []
     compile_graph = DecodeGraphs._compile
 
-    def note(graphs: DecodeGraphs, batch_layout: BatchLayout) -> Graph:
+    def note(graphs: DecodeGraphs, batch_layout: BatchLayout, mover: Any) -> Graph:
         traced.append(batch_layout)
-        return compile_graph(graphs, batch_layout)
+        return compile_graph(graphs, batch_layout, mover)
 
     monkeypatch.setattr(DecodeGraphs, "_compile", note)
     machine = Machine(PlainRunner(probe(model, 16), Capacity(400), False, PlainKernels()), num_blocks=400)
@@ -44,10 +44,10 @@ def test_a_batch_that_shrinks_is_served_by_the_graph_that_is_there(
     num_traced = 0
     compile_graph = DecodeGraphs._compile
 
-    def count(graphs: DecodeGraphs, batch_layout: BatchLayout) -> Graph:
+    def count(graphs: DecodeGraphs, batch_layout: BatchLayout, mover: Any) -> Graph:
         nonlocal num_traced
         num_traced += 1
-        return compile_graph(graphs, batch_layout)
+        return compile_graph(graphs, batch_layout, mover)
 
     monkeypatch.setattr(DecodeGraphs, "_compile", count)
     verdict, rng = Verdict(), random.Random(5)

@@ -2,9 +2,11 @@
 // token's channels with those of the tokens before it, normalises queries and keys, corrects and reads the head's state
 // (as delta_step.h does), normalises what was read and gates it. A value head a thread group.
 //   mixed, gates, write_gates, times (rows, 1, ...): the projections; parts of one array, or of several
-//   conv_state, next_conv (rows, TAPS - 1, channels); conv_weight (channels, TAPS, 1); conv_bias (channels)
+//   conv_state (rows, TAPS - 1, channels); conv_weight (channels, TAPS, 1); conv_bias (channels)
 //   log_rates, time_bias (heads); norm_weight (VALUE_DIM); numbers: see NUMBER_...
-//   state, next_state (rows, heads, VALUE_DIM, KEY_DIM): a line for each element of the values
+//   state (rows, heads, VALUE_DIM, KEY_DIM): a line for each element of the values
+// layer_rows.h or layer_slots.h comes first: from_row and to_row, of the states before and after; conv_to and state_to, of the
+// states after.
 //   hidden (rows, 1, heads, VALUE_DIM)
 // MIXED_AT, GATES_AT, BETAS_AT and TIMES_AT say where each projection begins in its array's rows. Where INTERLEAVED, the
 // first two are one projection with all of a key head together, and so are the last two.
@@ -29,7 +31,8 @@ const int gate_at = INTERLEAVED ? value_at + GROUP * VALUE_DIM : GATES_AT + head
 const int beta_at = BETAS_AT + (INTERLEAVED ? key_head * 2 * GROUP + member : head);
 const int time_at = TIMES_AT + (INTERLEAVED ? key_head * 2 * GROUP + GROUP + member : head);
 const INDEX mixed_row = INDEX(row) * mixed_shape[2], gates_row = INDEX(row) * gates_shape[2];
-const int number = row * KEY_HEADS * GROUP + head;
+constexpr int HEADS = KEY_HEADS * GROUP;
+const INDEX lines_from = (INDEX(from_row) * HEADS + head) * VALUE_DIM, lines_to = (INDEX(to_row) * HEADS + head) * VALUE_DIM;
 PRIVATE(float, line, LINES * WIDTH);
 PRIVATE(float, key, WIDTH);
 PRIVATE(float, query, WIDTH);
@@ -48,7 +51,7 @@ UNROLL for (int pass = 0; pass < PASSES; ++pass) {
     UNROLL for (int l = 0; l < LINES; ++l) {
       const int element = pass * PASS_LINES + l * SUBGROUPS + TID / LANES;
       if (VALUE_DIM % PASS_LINES == 0 || element < VALUE_DIM) {
-        const INDEX from = (INDEX(number) * VALUE_DIM + element) * KEY_DIM;
+        const INDEX from = (lines_from + element) * KEY_DIM;
         UNROLL for (int chunk = 0; chunk < CHUNKS; ++chunk) {
           const Pack<float, VECTOR> piece =
               *(const DEVICE Pack<float, VECTOR>*)(state + from + PLACE(TID % LANES, chunk * VECTOR));
@@ -72,13 +75,14 @@ UNROLL for (int pass = 0; pass < PASSES; ++pass) {
           const int channel = is_query ? key_head * KEY_DIM + c
               : is_value               ? 2 * ALL_KEYS + head * VALUE_DIM + c - 2 * KEY_DIM
                                        : ALL_KEYS + key_head * KEY_DIM + c - KEY_DIM;
-          const INDEX old = INDEX(row) * (TAPS - 1) * CONV_DIM + channel;
+          const INDEX old = INDEX(from_row) * (TAPS - 1) * CONV_DIM + channel;
+          const INDEX fresh = INDEX(to_row) * (TAPS - 1) * CONV_DIM + channel;
           const bool is_kept = is_value || member == 0;  // heads that share a key head compute its channels, too
           float x = 0;
           UNROLL for (int t = 0; t < TAPS; ++t) {
             const T element = t < TAPS - 1 ? conv_state[old + t * CONV_DIM] : mixed[mixed_row + from];
             x += float(element) * float(conv_weight[channel * TAPS + t]);
-            if (t > 0 && is_kept) next_conv[old + (t - 1) * CONV_DIM] = element;
+            if (t > 0 && is_kept) conv_to[fresh + (t - 1) * CONV_DIM] = element;
           }
           x = ROUND(x);
           if (HAS_CONV_BIAS) x = ROUND(x + float(conv_bias[channel]));
@@ -157,14 +161,14 @@ UNROLL for (int pass = 0; pass < PASSES; ++pass) {
       const int element = pass * PASS_LINES + l * SUBGROUPS + TID / LANES;
       if (VALUE_DIM % PASS_LINES == 0 || element < VALUE_DIM) {
         const float update = (convolved[2 * KEY_DIM + element] - MY(sums)[2 * l]) * MY(scalars)[1];
-        const INDEX to = (INDEX(number) * VALUE_DIM + element) * KEY_DIM;
+        const INDEX to = (lines_to + element) * KEY_DIM;
         UNROLL for (int chunk = 0; chunk < CHUNKS; ++chunk) {
           Pack<float, VECTOR> piece;
           UNROLL for (int e = 0; e < VECTOR; ++e) {
             const int i = chunk * VECTOR + e;
             piece.at[e] = MY(line)[l * WIDTH + i] + update * MY(key)[i];
           }
-          *(DEVICE Pack<float, VECTOR>*)(next_state + to + PLACE(TID % LANES, chunk * VECTOR)) = piece;
+          *(DEVICE Pack<float, VECTOR>*)(state_to + to + PLACE(TID % LANES, chunk * VECTOR)) = piece;
         }
         const float x = ROUND(MY(sums)[2 * l + 1] + update * MY(sums)[2 * LINES]);
         if (TID % LANES == 0) {
@@ -193,7 +197,7 @@ EACH_THREAD {
       float x = WIDE_NORM ? outs[d] * factor : ROUND(outs[d] * factor);
       x *= float(norm_weight[d]);
       x = WIDE_NORM ? x : ROUND(x);
-      hidden[INDEX(number) * VALUE_DIM + d] = T(MY(gate)[i] / (1.0f + EXP(-MY(gate)[i])) * x);
+      hidden[(INDEX(row) * HEADS + head) * VALUE_DIM + d] = T(MY(gate)[i] / (1.0f + EXP(-MY(gate)[i])) * x);
     }
   }
 }

@@ -49,6 +49,8 @@ INTS = (
     "slots",
     "extent",
     "positions",
+    "slots_before",
+    "slots_after",
     "experts",
     "chosen",
     "order",

@@ -9,14 +9,8 @@ import pytest
 from pensieve.cache.kv import MIN_KERNEL_ELEMENTS
 from pensieve.cache.states import StateArray
 from pensieve.engine.attention.kernels.source import Kernel
-from pensieve.engine.recurrent.kernel_states import (
-    PIECES,
-    STATE_READ,
-    STATE_WRITE,
-    KernelStates,
-    are_moved,
-    states_agree,
-)
+from pensieve.engine.recurrent.kernel_states import KernelStates, are_moved, states_agree
+from pensieve.engine.recurrent.state_mover import PIECES, STATE_READ, STATE_WRITE
 
 from ..attention.compiled import compile_kernel, launch, needs_compiler
 from ..attention.cpp_kernels import CppKernels

@@ -13,12 +13,12 @@ from mlx_lm.models.cache import ArraysCache
 
 from pensieve.engine.attention.kernels.source import THREADS, Kernel
 from pensieve.engine.joint_projections import join_projections
+from pensieve.engine.recurrent.layer_check import usable_layer_step
 from pensieve.engine.recurrent.layer_step import (
     LAYERS,
     LayerStep,
     layer_form,
     step_constants,
-    usable_layer_step,
 )
 
 from ...budget import sampled
@@ -179,7 +179,8 @@ def test_what_is_no_single_token_with_a_state_is_left_to_mlx_lm() -> None:
     assert kernel.run(layer, inputs, ours) is None
 
 
-def test_a_kernel_that_computes_wrongly_is_not_used() -> None:
+@pytest.mark.parametrize("wrong", ["layer_step", "slot_step"])
+def test_a_kernel_that_computes_wrongly_is_not_used(wrong: str) -> None:
     layer = layer_of(qwen3_5.GatedDeltaNet, (64, 64), (1, 2), mx.float32)
     assert usable_layer_step(CppKernels().launcher, [layer]) is not None
 
@@ -187,8 +188,8 @@ def test_a_kernel_that_computes_wrongly_is_not_used() -> None:
         right = CppKernels().launcher(kernel, scale)
 
         def run(**arguments: Any) -> list[mx.array]:
-            out, conv, state = right(**arguments)
-            return [out, conv, state * 1.05]
+            first, *others = right(**arguments)
+            return [first * 1.05, *others] if kernel.name == wrong else [first, *others]
 
         return run
 
