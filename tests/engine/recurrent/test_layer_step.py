@@ -1,5 +1,6 @@
 """The kernel of a whole gated delta layer, its text run in C++, against mlx-lm's own layers."""
 
+import ctypes
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -56,6 +57,12 @@ def typed(array: mx.array) -> Any:
     return to_bits(np.array(array.astype(mx.float32)), name_of(array.dtype))
 
 
+def put_back(array: mx.array, after: Any) -> None:
+    """Let an array have what a kernel left in a copy of it."""
+    memory = np.ascontiguousarray(array.view(mx.uint16) if array.dtype == mx.bfloat16 else array)
+    ctypes.memmove(memory.ctypes.data, after.ctypes.data, memory.nbytes)
+
+
 def cpp_launcher(kernel: Kernel, scale: float) -> Any:
     """As CppKernels, also for half precision."""
 
@@ -69,6 +76,9 @@ def cpp_launcher(kernel: Kernel, scale: float) -> Any:
         library = compile_kernel(kernel, dict(template[1:]), dtype=name_of(template[0][1]), wide=wide)
         arrays = [typed(array) for array in inputs]
         launch(library, kernel, arrays, outputs, (grid[0] // THREADS, grid[1]))
+        for name, array, after in zip(kernel.inputs, inputs, arrays, strict=True):
+            if "write_fence" in kernel.inputs and name in ("pool", "conv_state", "state"):
+                put_back(array, after)
         return [
             mx.array(from_bits(output, name_of(dtype))).astype(dtype)
             for output, (_, dtype) in zip(outputs, kinds, strict=True)
@@ -177,6 +187,11 @@ def test_what_is_no_single_token_with_a_state_is_left_to_mlx_lm() -> None:
     ours, _ = caches(layer, 1)
     layer.sharding_group = object()
     assert kernel.run(layer, inputs, ours) is None
+
+
+def test_half_precision_is_computed_in_slots_as_well() -> None:
+    layer = layer_of(qwen3_5.GatedDeltaNet, (64, 64), (1, 2), mx.bfloat16)
+    assert usable_layer_step(cpp_launcher, [layer]) is not None
 
 
 @pytest.mark.parametrize("wrong", ["layer_step", "slot_step"])
