@@ -13,6 +13,8 @@ from typing import Any
 import mlx.core as mx
 import mlx_lm.utils
 import pytest
+from mlx_lm.models import qwen3_5, qwen3_next
+from mlx_lm.models.cache import ArraysCache
 
 from pensieve.cache.kv import MIN_KERNEL_ELEMENTS, ArrayPools
 from pensieve.engine import sampler
@@ -20,12 +22,14 @@ from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.fused_model import fuse
 from pensieve.engine.pass_functions import PassFunctions, Replacement
 from pensieve.engine.recurrent.kernel_states import KernelStates
+from pensieve.engine.recurrent.layer_prompt import LayerPrompt
 from pensieve.engine.recurrent.layer_step import LayerStep, find_layers, layer_form
 from pensieve.engine.runner import Capacity, Runner
 from pensieve.engine.step import DecodeRow, SamplingParams, StateSlots
 
 from ..models import write_model
 from .attention.noted_kernels import LAUNCH, VIEWS, Graph, NotedKernels
+from .recurrent.test_layer_step import layer_of
 from .recurrent_models import recurrent_model
 
 FREE = (*VIEWS, "Reshape", "Flatten", "Split", "Full")
@@ -152,3 +156,19 @@ def test_a_kernel_of_a_gated_delta_layer_saves_so_many_operations(tmp_path: Path
     without, with_kernel = (operations(step_of_recurrent_layers(tmp_path, each)) for each in (False, True))
     assert (without - with_kernel).total() == 2 * (19 + 6)
     assert not with_kernel - without
+
+
+@pytest.mark.parametrize(
+    ("kind", "projections"), [(qwen3_5.GatedDeltaNet, 5), (qwen3_next.Qwen3NextGatedDeltaNet, 3)]
+)
+def test_a_slice_of_a_prompt_queues_so_many_operations_in_a_gated_delta_layer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any, projections: int
+) -> None:
+    """Convolution, two for the rule, norm, gate. With the rule in plain MLX they are some 360."""
+    as_on_a_gpu(monkeypatch)
+    layer, cache = layer_of(kind, (128, 128), (2, 4), mx.bfloat16), ArraysCache(2)
+    mx.eval(layer.parameters())
+    out = LayerPrompt(NotedKernels("cpp").launcher).run(layer, mx.zeros((1, 2048, 64), mx.bfloat16), cache)
+    assert out is not None
+    found = operations(Graph(tmp_path / "graph", [out, *cache.cache], {}))
+    assert found == {"Matmul": projections, LAUNCH: 4, "Compiled": 1}
