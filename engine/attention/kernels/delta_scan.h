@@ -128,7 +128,7 @@ for (int chunk = 0; chunk < num_chunks; ++chunk) {
       UNROLL for (int e = 0; e < 4; ++e) MY(rest)[4 * n + e] = MY(result)[4 * n + e] = 0;
     }
   }
-  for (int k = 0; k < KEY_DIM; k += 16) {
+  UNROLL for (int k = 0; k < KEY_DIM; k += 16) {
     EACH_THREAD { LOAD_LINES(0, workspace, STATE_PITCH, FIRST_LINE, k) }
     UNROLL for (int n = 0; n < COLUMN_TILES; ++n) {
       EACH_THREAD {
