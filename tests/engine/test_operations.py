@@ -166,7 +166,8 @@ def test_a_slice_of_a_prompt_queues_so_many_operations_in_a_gated_delta_layer(
 ) -> None:
     """Convolution, two for the rule, norm, gate. With the rule in plain MLX they are some 360."""
     as_on_a_gpu(monkeypatch)
-    layer, cache = layer_of(kind, (128, 128), (2, 4), mx.bfloat16), ArraysCache(2)
+    layer = layer_of(kind, (128, 128), (2, 4), mx.bfloat16)
+    cache: Any = ArraysCache(2)
     mx.eval(layer.parameters())
     out = LayerPrompt(NotedKernels("cpp").launcher).run(layer, mx.zeros((1, 2048, 64), mx.bfloat16), cache)
     assert out is not None
