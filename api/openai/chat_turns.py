@@ -77,7 +77,7 @@ def _part_form(part: Json) -> Json:
         return part  # of another request of OpenAI's, and read already
     if not isinstance(part, dict):
         return {"type": "text", "text": part if isinstance(part, str) else str(part)}
-    kind = part.get("type", "text" if "text" in part else None)
+    kind = str(part.get("type", "text" if "text" in part else None))
     if kind in TEXT_PARTS:
         text = part.get(TEXT_PARTS[kind])
         return {"type": "text", "text": "" if text is None else text}

@@ -38,6 +38,7 @@ class Answer:
         self._is_cut = is_cut
         self._outcome: Outcome = "abort"  # until the answer ends or fails
         self._ended = False
+        self.num_thinking_tokens = 0  # sampled while thoughts were open, in the steps that began in them
 
     @property
     def usage(self) -> Usage:
@@ -67,6 +68,7 @@ class Answer:
         """Return the next output events, perhaps none. Raises EngineFailed or EngineDown."""
         if self._ended:
             raise StopAsyncIteration
+        in_thoughts = self._parser.in_thoughts
         try:
             num_tokens, events = await self._reader.read()
         except StopAsyncIteration:
@@ -75,6 +77,7 @@ class Answer:
             self._outcome = "error"
             raise
         self._record.generated(num_tokens)
+        self.num_thinking_tokens += num_tokens if in_thoughts else 0
         return events + self._finish() if self._parser.done else events
 
     def close(self) -> None:

@@ -6,10 +6,10 @@ it becomes the kind's own item again. Tools that a server would have to run are 
 
 from collections import abc
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field, ValidationError
 
 from ...errors import InvalidRequest
 from ...lenient import NO_ARGUMENTS, Json
@@ -65,16 +65,31 @@ ACTION_TOOLS: dict[str, tuple[str, dict[str, Any]]] = {
 class AnyTool(Wire):
     """A tool of any kind; a namespace holds tools."""
 
-    model_config = ConfigDict(extra="allow")  # the answer repeats the tools as they came
-
     type: str = Field(max_length=100)
     name: str | None = Field(default=None, max_length=200)
     description: str | None = None
     parameters: dict[str, Any] | None = None
+    strict: bool | None = None  # calls keep to their schemas anyway
     format: dict[str, Any] | None = None  # of a custom tool's input
     environment: dict[str, Any] | None = None  # of a shell
     execution: str | None = Field(default=None, max_length=20)  # of a search for tools
-    tools: list[Any] | None = None  # of a namespace
+    tools: list["AnyTool"] | None = None  # of a namespace
+
+
+class ChosenFunction(Wire):
+    """A function's name, as the chat's API names it in a choice."""
+
+    name: str | None = Field(default=None, max_length=200)
+
+
+class ChosenTools(Wire):
+    """The tool that an answer must call, or, of the type `allowed_tools`, the tools that it may call."""
+
+    type: str = Field(max_length=100)
+    name: str | None = Field(default=None, max_length=200)
+    function: ChosenFunction | None = None
+    mode: Literal["auto", "required"] | None = None
+    tools: list["ChosenTools"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,27 +125,37 @@ def read_tools(specs: Iterable[AnyTool]) -> tuple[dict[str, ClientTool], list[st
     return tools, left_out
 
 
-def chosen_names(tools: abc.Mapping[str, ClientTool], choice: Json) -> list[str]:
-    """Return the model's names of the tools that an object in `tool_choice` or `allowed_tools` names.
+def added_tools(specs: Iterable[Json]) -> dict[str, ClientTool]:
+    """Return the tools that a conversation adds, which are shown where it adds them.
+
+    Nothing is refused, because every later request repeats the conversation: unreadable tools are left out.
+    """
+    tools: dict[str, ClientTool] = {}
+    for spec in specs:
+        try:
+            found, _ = read_tools([AnyTool.model_validate(spec)])
+        except (InvalidRequest, ValidationError):
+            continue
+        tools |= found
+    for name, tool in tools.items():
+        deferred = tool.function.model_copy(update={"defer_loading": True})
+        tools[name] = replace(tool, function=deferred)
+    return tools
+
+
+def chosen_names(tools: abc.Mapping[str, ClientTool], choice: ChosenTools) -> list[str]:
+    """Return the model's names of the tools that a choice names.
 
     Raises InvalidRequest where the request has no such tool.
     """
-    if not isinstance(choice, dict):
-        choice = {}
-    kind, named = choice.get("type"), choice.get("function")  # the latter as in the chat's API
-    name = choice.get("name", named.get("name") if isinstance(named, dict) else None)
-    if not isinstance(kind, str) or (name is not None and not isinstance(name, str)):
-        raise InvalidRequest("tool_choice: an object needs the type of a tool, and the name of a function")
-    found = [
-        function
-        for function, tool in tools.items()
-        if kind == tool.kind and (name is None or name in (function, tool.name))
-    ]
-    if kind == "namespace":
+    name = choice.name or (choice.function.name if choice.function else None)
+    if choice.type == "namespace":
         found = [function for function, tool in tools.items() if tool.namespace == name]
+    else:
+        alike = {function: tool for function, tool in tools.items() if tool.kind == choice.type}
+        found = [function for function, tool in alike.items() if name in (None, function, tool.name)]
     if not found:
-        shown = name if name is not None else kind
-        raise InvalidRequest(f"tool_choice: no tool {str(shown)[:100]!r} in tools")
+        raise InvalidRequest(f"tool_choice: no tool {(name or choice.type)!r} in tools")
     return found
 
 
@@ -141,7 +166,7 @@ def _flat(specs: Iterable[AnyTool]) -> Iterable[tuple[AnyTool, str | None]]:
             yield spec, None
             continue
         for inner in spec.tools or ():
-            yield AnyTool.model_validate(inner), spec.name
+            yield inner, spec.name
 
 
 def _client_tool(spec: AnyTool, namespace: str | None) -> ClientTool:

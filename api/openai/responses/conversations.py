@@ -14,6 +14,8 @@ from .responses_request import ResponsesRequest
 
 LOST = "[an earlier item left out: this server has kept it no longer]"
 
+MAX_REFERRED_BYTES = 32 * 1024 * 1024  # as of a body
+
 ID_PREFIXES = {"message": "msg", "function_call": "fc", "reasoning": "rs"}
 
 logger = logging.getLogger(__name__)
@@ -30,7 +32,10 @@ class Conversation:
         self._store = store
         self._owner = owner
         self._context = self._previous(body.previous_response_id)
+        self._num_lost = self._num_bytes = 0  # of items that references name
         self._own = [self._resolve(item, raw) for item, raw in zip(body.items, body.input, strict=True)]
+        if self._num_lost:
+            logger.warning("%d items that a request refers to are no longer kept: noted", self._num_lost)
 
     @property
     def items(self) -> list[InputItem]:
@@ -66,11 +71,13 @@ class Conversation:
         if not isinstance(item, ReferenceItem):
             return item, raw
         found = self._store.item(self._owner, item.id)
-        if found is None:
-            logger.warning("an item that a request refers to is not kept any longer; a note takes its place")
-            found = StoredItem("", _json({"role": "assistant", "content": LOST}))
-        (kept,) = read_items([found.text])
-        return kept, json.loads(found.text)
+        self._num_lost += found is None
+        text = found.text if found else _json({"role": "assistant", "content": LOST})
+        self._num_bytes += len(text)
+        if self._num_bytes > MAX_REFERRED_BYTES:
+            raise InvalidRequest(f"input: the items referred to have more than {MAX_REFERRED_BYTES} bytes")
+        (kept,) = read_items([text])
+        return kept, json.loads(text)
 
 
 def _stored(item: InputItem, raw: Json) -> StoredItem:

@@ -92,7 +92,7 @@ class CallOutputItem(CallItem):
     """The result of a call of any kind."""
 
     output: Annotated[list[UserPart], BeforeValidator(_output_form)] = Field(default=[])
-    tools: list[dict[str, Any]] | None = None  # that a search for tools has found
+    tools: list[Any] | None = None  # that a search for tools has found
 
 
 class ReasoningItem(Item):
@@ -109,6 +109,13 @@ class ReferenceItem(Item):
 
     type: Literal["item_reference"]
     id: str = Field(max_length=500)
+
+
+class ToolsItem(Item):
+    """Tools that the client adds in mid-conversation."""
+
+    type: Literal["additional_tools"]
+    tools: list[Any] = Field(default=[])
 
 
 class OtherItem(Item):
@@ -137,6 +144,7 @@ _TAGS = {
     **dict.fromkeys(CALL_ACTIONS, "action"),
     "reasoning": "reasoning",
     "item_reference": "reference",
+    "additional_tools": "tools",
 }
 _KINDS: dict[type[Item], str] = {
     MessageItem: "message",
@@ -145,6 +153,7 @@ _KINDS: dict[type[Item], str] = {
     CallOutputItem: "output",
     ReasoningItem: "reasoning",
     ReferenceItem: "reference",
+    ToolsItem: "tools",
     OtherItem: "other",
 }
 
@@ -155,6 +164,7 @@ InputItem = Annotated[
     | Annotated[CallOutputItem, Tag("output")]
     | Annotated[ReasoningItem, Tag("reasoning")]
     | Annotated[ReferenceItem, Tag("reference")]
+    | Annotated[ToolsItem, Tag("tools")]
     | Annotated[OtherItem, Tag("other")],
     Discriminator(
         _kind,

@@ -27,6 +27,7 @@ class OutputShape:
     tools: abc.Mapping[str, ClientTool] = field(default_factory=dict)  # by the model's name
     thoughts_as_summary: bool = False
     seals_thoughts: bool = False
+    omits_thoughts: bool = False
     logprobs: ChatLogprobs | None = None
 
 
@@ -46,6 +47,8 @@ class OutputItems:
         self._scores += scores_of(events)
         for event in events:
             match event:
+                case ThinkingDelta() if self._shape.omits_thoughts:
+                    pass
                 case TextDelta() | ThinkingDelta():
                     yield from self._add_text(event)
                 case ToolCallStart():

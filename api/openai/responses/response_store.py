@@ -54,7 +54,7 @@ class ResponseStore:
         self._max_bytes = max_bytes
         self._max_responses = max_responses
         self._entries: OrderedDict[str, StoredResponse] = OrderedDict()
-        self._items: dict[str, str] = {}  # from an item's id to that of the response it belongs to
+        self._items: dict[str, tuple[str, StoredItem]] = {}  # by the item's id, with that of its response
         self._num_bytes = 0
 
     def __len__(self) -> int:
@@ -69,7 +69,7 @@ class ResponseStore:
         """Keep a response, and drop those that were used longest ago where the store is full."""
         self._entries[response_id] = entry
         self._num_bytes += entry.num_bytes
-        self._items |= {item.id: response_id for item in entry.own_input + entry.output}
+        self._items |= {item.id: (response_id, item) for item in entry.own_input + entry.output}
         while self._entries and (
             self._num_bytes > self._max_bytes or len(self._entries) > self._max_responses
         ):
@@ -85,9 +85,8 @@ class ResponseStore:
 
     def item(self, owner: str, item_id: str) -> StoredItem | None:
         """Return an item of a response that `owner` has asked for; None where none is kept."""
-        entry = self.get(owner, self._items.get(item_id, ""))
-        items = entry.own_input + entry.output if entry else ()
-        return next((item for item in items if item.id == item_id), None)
+        response_id, item = self._items.get(item_id, ("", None))
+        return item if self.get(owner, response_id) else None
 
     def delete(self, owner: str, response_id: str) -> bool:
         """Drop a response; return whether it was there."""
@@ -100,5 +99,5 @@ class ResponseStore:
         entry = self._entries.pop(response_id)
         self._num_bytes -= entry.num_bytes
         for item in entry.own_input + entry.output:
-            if self._items.get(item.id) == response_id:
+            if self._items.get(item.id, ("",))[0] == response_id:
                 del self._items[item.id]

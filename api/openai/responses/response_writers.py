@@ -20,8 +20,9 @@ Keep = Callable[[Body], None]
 """Takes the body of a response that has ended."""
 
 
-def usage_body(usage: Usage) -> Body:
+def usage_body(answer: Answer) -> Body:
     """Return the usage, in which input_tokens includes the prompt's cached part."""
+    usage = answer.usage
     prompt = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
     return {
         "input_tokens": prompt,
@@ -30,7 +31,7 @@ def usage_body(usage: Usage) -> Body:
             "cache_write_tokens": usage.cache_creation_input_tokens,
         },
         "output_tokens": usage.output_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": answer.num_thinking_tokens},
         "total_tokens": prompt + usage.output_tokens,
     }
 
@@ -80,7 +81,7 @@ class ResponseHead:
 
     def ended(self, answer: Answer, items: list[Body]) -> Body:
         """Return the body of an answer that has ended."""
-        usage = usage_body(answer.usage)
+        usage = usage_body(answer)
         if is_cut(answer):
             details = {"reason": "max_output_tokens"}
             return self.body("incomplete", items, incomplete_details=details, usage=usage)

@@ -5,29 +5,43 @@ import hashlib
 import json
 import logging
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
+from ...answer_options import answer_options
 from ...body import read_body
 from ...errors import RESPONSES_PATH, InvalidRequest, NotFound
 from ...models import check_model
-from ...pipeline import Pipeline
+from ...pipeline import Pipeline, PreparedRequest
+from ...schema import MessagesRequest
 from ...services import Services
 from ..chat import messages_request
 from ..logprob_bodies import ChatLogprobs
-from .client_tools import ClientTool, read_tools
+from .client_tools import ClientTool
 from .conversations import Conversation
 from .output_items import OutputShape
 from .response_store import ResponseStore, StoredResponse
 from .response_writers import ResponseBuilder, ResponseHead, ResponseStreamWriter
-from .responses_request import ResponsesRequest, chat_request
+from .responses_request import CountedRequest, ResponsesRequest, chat_request, tools_of
 
 MAX_PAGE = 100
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What one request asks for: `request` in the pipeline's words."""
+
+    body: ResponsesRequest
+    conversation: Conversation
+    tools: dict[str, ClientTool]
+    request: MessagesRequest
+    num_likeliest: int | None
 
 
 class ResponsesApi:
@@ -43,6 +57,8 @@ class ResponsesApi:
         """Return the routes."""
         router, one = APIRouter(), RESPONSES_PATH + "/{response_id}"
         router.add_api_route(RESPONSES_PATH, self.create, methods=["POST"], response_model=None)
+        counting = f"{RESPONSES_PATH}/input_tokens"
+        router.add_api_route(counting, self.count_tokens, methods=["POST"], response_model=None)
         router.add_api_route(one, self.retrieve, methods=["GET"], response_model=None)
         router.add_api_route(one, self.delete, methods=["DELETE"], response_model=None)
         router.add_api_route(f"{one}/input_items", self.input_items, methods=["GET"], response_model=None)
@@ -52,24 +68,48 @@ class ResponsesApi:
         """Answer a conversation, as a stream or whole."""
         started_s = time.monotonic()
         body = await read_body(request, ResponsesRequest)
-        check_model(body.model, self._services.model.name)
-        tools, left_out = read_tools(body.tools or ())
-        self._note(left_out)
-        conversation = Conversation(self._store, _owner(request), body)
-        chat = chat_request(body, await asyncio.to_thread(lambda: conversation.items), tools)
-        prepared = await self._pipeline.conversation(
-            request, messages_request(chat), started_s, chat.num_likeliest
-        )
-        own_input = await asyncio.to_thread(conversation.own_input) if body.is_stored else ()
+        asked = await self._asked(request, body)
+        prepared = await self._prepare(request, asked, started_s)
+        own_input = await asyncio.to_thread(asked.conversation.own_input) if body.is_stored else ()
 
         def keep(response: dict[str, Any]) -> None:
             if body.is_stored:
-                conversation.keep(own_input, response)
+                asked.conversation.keep(own_input, response)
 
-        head, shape = ResponseHead.of(body), self._shape(body, tools, chat.logprobs is True)
+        head, shape = ResponseHead.of(body), self._shape(asked)
         if body.stream:
             return self._pipeline.stream(prepared, ResponseStreamWriter(head, shape, keep))
         return await self._pipeline.whole(request, prepared, ResponseBuilder(head, shape, keep))
+
+    async def count_tokens(self, request: HttpRequest) -> Response:
+        """Count the tokens of a conversation's prompt."""
+        started_s = time.monotonic()
+        asked = await self._asked(request, await read_body(request, CountedRequest))
+        options = answer_options(asked.request, self._services.thinking)
+        num_tokens = await self._services.prompts.count(asked.request, options)
+        self._services.metrics.tokens_counted(time.monotonic() - started_s)
+        return JSONResponse({"object": "response.input_tokens", "input_tokens": num_tokens})
+
+    async def _asked(self, request: HttpRequest, body: ResponsesRequest) -> Asked:
+        """Read a request to the end. Raises InvalidRequest or NotFound."""
+        check_model(body.model, self._services.model.name)
+        conversation = Conversation(self._store, _owner(request), body)
+        asked, left_out = await asyncio.to_thread(_translate, body, conversation)
+        self._note(left_out)
+        return asked
+
+    async def _prepare(self, request: HttpRequest, asked: Asked, started_s: float) -> PreparedRequest:
+        """Prepare the answer; with `truncation: auto`, without the oldest messages if all do not fit."""
+        messages = asked.request.messages
+        while True:
+            kept = asked.request.model_copy(update={"messages": messages})
+            try:
+                return await self._pipeline.conversation(request, kept, started_s, asked.num_likeliest)
+            except InvalidRequest as error:
+                may_drop = asked.body.truncation == "auto" and len(messages) > 1
+                if error.reason != "prompt_too_long" or not may_drop:
+                    raise
+            messages = messages[max(1, len(messages) // 4) :]
 
     async def retrieve(self, request: HttpRequest, response_id: str) -> Response:
         """Return a response that was kept. Raises NotFound."""
@@ -98,12 +138,14 @@ class ResponsesApi:
         has_more = len(items) > start + len(page)
         return JSONResponse({"object": "list", "data": page, "has_more": has_more} | ends)
 
-    def _shape(self, body: ResponsesRequest, tools: dict[str, ClientTool], logprobs: bool) -> OutputShape:
+    def _shape(self, asked: Asked) -> OutputShape:
+        body, model_format = asked.body, self._services.model_format
         return OutputShape(
-            tools=tools,
+            tools=asked.tools,
             thoughts_as_summary=body.wants_summary,
             seals_thoughts=body.includes("reasoning.encrypted_content"),
-            logprobs=ChatLogprobs(self._services.model_format) if logprobs else None,
+            omits_thoughts=body.omits_thoughts,
+            logprobs=None if asked.num_likeliest is None else ChatLogprobs(model_format),
         )
 
     def _find(self, request: HttpRequest, response_id: str) -> StoredResponse:
@@ -117,6 +159,14 @@ class ResponsesApi:
         for kind in set(left_out) - self._noted:
             self._noted.add(kind)
             logger.info("tools of type %s are left out: this server cannot search the web", kind)
+
+
+def _translate(body: ResponsesRequest, conversation: Conversation) -> tuple[Asked, list[str]]:
+    """Translate a request; beside it stand the types of the tools that are left out. Takes a while."""
+    items = conversation.items
+    tools, left_out = tools_of(body, items)
+    chat = chat_request(body, items, tools)
+    return Asked(body, conversation, tools, messages_request(chat), chat.num_likeliest), left_out
 
 
 def _owner(request: HttpRequest) -> str:

@@ -1,6 +1,5 @@
 """The body of `POST /v1/responses`, and its translation to a chat."""
 
-import json
 from collections import abc
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
@@ -9,6 +8,7 @@ from pydantic import BeforeValidator, FailFast, Field, model_validator
 
 from ...errors import InvalidRequest
 from ...formats.thinking_signature import unseal
+from ...formats.tool_calls.plain_format import describe_loaded
 from ...schema import ToolChoice
 from ...wire_base import Wire
 from ..chat_turns import (
@@ -25,7 +25,15 @@ from ..chat_turns import (
 )
 from ..reasoning import Reasoning, ReasoningFields
 from ..requests import ChatRequest, OpenAIRequest
-from .client_tools import AnyTool, ClientTool, chosen_names, function_name
+from .client_tools import (
+    AnyTool,
+    ChosenTools,
+    ClientTool,
+    added_tools,
+    chosen_names,
+    function_name,
+    read_tools,
+)
 from .input_items import (
     CALL_ACTIONS,
     ActionCallItem,
@@ -34,6 +42,7 @@ from .input_items import (
     InputItem,
     MessageItem,
     ReasoningItem,
+    ToolsItem,
 )
 
 REFUSED: dict[str, tuple[object, ...]] = {
@@ -44,6 +53,10 @@ REFUSED: dict[str, tuple[object, ...]] = {
     "context_management": ([],),
     "n": (1,),
 }
+
+
+MetadataKey = Annotated[str, Field(max_length=64)]
+MetadataValue = Annotated[str, Field(max_length=512)]
 
 
 class TextFormat(Wire):
@@ -71,6 +84,12 @@ def _one_message(content: object) -> object:
     return [{"role": "user", "content": content}] if isinstance(content, str) else content or []
 
 
+def _known_choice(choice: object) -> object:
+    if isinstance(choice, dict) or choice in (None, "none", "auto", "required"):
+        return choice
+    raise ValueError("must be none, auto, required or an object")
+
+
 class ResponsesRequest(OpenAIRequest, ReasoningFields):
     """Body of `/v1/responses`."""
 
@@ -83,14 +102,14 @@ class ResponsesRequest(OpenAIRequest, ReasoningFields):
     store: bool | None = None
     max_output_tokens: int | None = Field(default=None, ge=1)
     tools: list[AnyTool] | None = Field(default=None, fail_fast=True)
-    tool_choice: str | dict[str, Any] | None = None
+    tool_choice: Annotated[str | ChosenTools | None, BeforeValidator(_known_choice)] = None
     parallel_tool_calls: bool | None = None
     text: TextConfig | None = None
     reasoning: SummarisedReasoning | None = None
     include: list[str] | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     truncation: Literal["auto", "disabled"] | None = None
-    metadata: dict[str, str] | None = None
+    metadata: dict[MetadataKey, MetadataValue] | None = Field(default=None, max_length=16)
 
     @model_validator(mode="before")
     @classmethod
@@ -116,6 +135,12 @@ class ResponsesRequest(OpenAIRequest, ReasoningFields):
     def includes(self, name: str) -> bool:
         """Return whether the client asks for an optional part of the answer."""
         return name in (self.include or ())
+
+
+class CountedRequest(ResponsesRequest):
+    """Body of `/v1/responses/input_tokens`, in which the model may be missing."""
+
+    model: str = Field(default="default", min_length=1, max_length=500)
 
 
 def chat_request(
@@ -145,6 +170,18 @@ def chat_request(
     return ChatRequest(**fields)
 
 
+def tools_of(body: ResponsesRequest, items: Iterable[InputItem]) -> tuple[dict[str, ClientTool], list[str]]:
+    """Return all tools of a request, those that its conversation adds among them, by the model's names.
+
+    Beside them stand the types of the tools that are left out. Raises InvalidRequest as `read_tools` does.
+    """
+    tools, left_out = read_tools(body.tools or ())
+    for item in items:
+        if isinstance(item, CallOutputItem | ToolsItem):
+            tools = added_tools(item.tools or ()) | tools
+    return tools, left_out
+
+
 def chat_turns(items: Iterable[InputItem]) -> list[Turn]:
     """Translate a conversation. The items of one answer, which follow one another, become one turn."""
     turns: list[Turn] = []
@@ -168,10 +205,16 @@ def _turn(item: InputItem) -> Turn | None:
         case MessageItem(role="system" | "developer"):
             return SystemTurn(role="system", content=item.content)
         case CallOutputItem():
-            found = [_text(json.dumps(item.tools, ensure_ascii=False))] if item.tools else []
-            return ToolTurn(role="tool", tool_call_id=item.call_id, content=[*item.output, *found])
+            content = [*item.output, *_descriptions(item.tools or ())]
+            return ToolTurn(role="tool", tool_call_id=item.call_id, content=content)
+        case ToolsItem():
+            return SystemTurn(role="developer", content=_descriptions(item.tools))
         case _:
             return None
+
+
+def _descriptions(tools: Iterable[Any]) -> list[UserPart]:
+    return [_text(describe_loaded(tool.function)) for tool in added_tools(tools).values()]
 
 
 def _answer(items: abc.Sequence[InputItem]) -> list[Turn]:
@@ -220,20 +263,15 @@ def _text(text: str) -> TextPart:
     return TextPart(type="text", text=text)
 
 
-def _tool_choice(choice: str | dict[str, Any] | None, tools: dict[str, ClientTool]) -> Any:
+def _tool_choice(choice: str | ChosenTools | None, tools: dict[str, ClientTool]) -> Any:
     """Return the chat's tool choice, with the model's names of tools. Raises InvalidRequest."""
-    if not isinstance(choice, dict):
-        if choice not in (None, "none", "auto", "required"):
-            raise InvalidRequest("tool_choice: must be none, auto, required or an object")
+    if not isinstance(choice, ChosenTools):
         return choice
-    if choice.get("type") != "allowed_tools":
+    if choice.type != "allowed_tools":
         (name, *_) = chosen_names(tools, choice)
         return ToolChoice(type="tool", name=name)
-    allowed, mode = choice.get("tools"), choice.get("mode", "auto")
-    if not isinstance(allowed, list) or mode not in ("auto", "required"):
-        raise InvalidRequest("tool_choice: allowed_tools needs tools, and a mode of auto or required")
-    names = [name for tool in allowed for name in chosen_names(tools, tool)]
-    return ToolChoice(type="any" if mode == "required" else "auto", names=names)
+    names = [name for tool in choice.tools or () for name in chosen_names(tools, tool)]
+    return ToolChoice(type="any" if choice.mode == "required" else "auto", names=names)
 
 
 def _response_format(text: TextConfig | None) -> dict[str, Any] | None:

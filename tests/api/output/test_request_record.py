@@ -98,7 +98,7 @@ def send_and_leave(server: Server, request: httpx.Request) -> None:
 def test_counts_and_refusals_have_no_line(server: Server, lines: Lines) -> None:
     client = server.http()
     client.post("/v1/messages/count_tokens", json=BODY)
-    client.post("/v1/messages", json=BODY | {"max_tokens": 0})
+    client.post("/v1/messages", json=BODY | {"max_tokens": -1})
     server.scheduler.refusal = QueueFull(10)
     client.post("/v1/messages", json=BODY)
     client.get("/health")

@@ -5,7 +5,10 @@ from typing import Any
 import openai
 import pytest
 
-from ...conftest import Server
+from pensieve.api.openai.responses.response_store import ResponseStore, StoredItem, StoredResponse
+
+from ....fakes import FakeModel
+from ...conftest import Server, StartServer
 from ...exchange import CALL
 from .exchange import BASH, respond
 
@@ -53,3 +56,57 @@ def test_references_name_kept_items_and_lost_ones_leave_a_note(server: Server) -
     references: Any = [{"type": "item_reference", "id": item_id} for item_id in (kept.output[0].id, "msg_x")]
     respond(server, input=[*references, {"role": "user", "content": "Go on."}])
     assert "assistant\nOne.\n[an earlier item left out" in server.prompt_text()
+
+
+def test_a_client_may_count_its_prompt_and_have_old_messages_dropped(
+    start_server: StartServer,
+) -> None:
+    server = start_server(model=FakeModel(max_context=300))
+    conversation: Any = [{"role": "user", "content": f"{i} " + "x" * 40} for i in range(8)]
+    with pytest.raises(openai.BadRequestError, match="prompt is too long"):
+        respond(server, input=conversation)
+    respond(server, input=conversation, truncation="auto", instructions="Be brief.")
+    text = server.prompt_text()
+    assert "Be brief." in text
+    assert "7 xx" in text
+    assert "0 xx" not in text
+    count = server.openai().responses.input_tokens.count(model="default", input="Hello")
+    respond(server)
+    assert count.input_tokens == len(server.scheduler.requests[-1].prompt)
+
+
+def test_tools_that_a_search_finds_can_be_called(server: Server) -> None:
+    """The head of the prompt stays as it was: the tools are shown where the conversation finds them."""
+    search: Any = {"type": "tool_search", "execution": "client", "parameters": {"type": "object"}}
+    server.scheduler.play(
+        server.script('<tool_call>\n{"name": "tool_search", "arguments": {"q": "x"}}\n</tool_call>'),
+        server.script(CALL.replace("Bash", "agents__Bash")),
+    )
+    first = respond(server, tools=[search])
+    assert (first.output[0].type, first.output[0].arguments) == ("tool_search_call", {"q": "x"})
+    nested = {"type": "namespace", "name": "agents", "tools": [BASH]}
+    found = {"type": "tool_search_output", "call_id": first.output[0].call_id, "tools": [nested]}
+    second = respond(server, input=[found], previous_response_id=first.id, tools=[search])
+    assert (second.output[0].name, second.output[0].namespace) == ("Bash", "agents")
+    head = server.prompt_text(0).removesuffix("<|im_start|>assistant\n")
+    assert server.prompt_text(1).startswith(head)
+    assert '"name": "agents__Bash"' in server.prompt_text(1)
+
+
+def entry(store: ResponseStore, name: str, size: int) -> None:
+    store.put(name, StoredResponse("me", b"", (), (StoredItem(f"item-{name}", b"x" * size),), ()))
+
+
+def test_the_store_drops_what_was_used_longest_ago() -> None:
+    store = ResponseStore(max_bytes=100, max_responses=3)
+    for name in "abc":
+        entry(store, name, 10)
+    assert store.get("me", "a")
+    entry(store, "d", 10)
+    assert [bool(store.get("me", name)) for name in "abcd"] == [True, False, True, True]
+    assert (store.item("me", "item-b"), store.item("you", "item-a")) == (None, None)
+    assert store.item("me", "item-a") == StoredItem("item-a", b"x" * 10)
+    entry(store, "e", 75)
+    assert [bool(store.get("me", name)) for name in "cade"] == [False, True, True, True]
+    entry(store, "f", 101)
+    assert (len(store), store.num_bytes, store.item("me", "item-f")) == (0, 0, None)
