@@ -17,7 +17,8 @@ from mlx_lm.models.switch_layers import SwitchGLU
 
 from ..attention.kernels.layer_kernels import Launch
 from ..pass_functions import Function
-from .expert_choice import MAX_EXPERTS, Choice, ExpertChoice, SharedExpert
+from ..transposed_linear import TransposedLinear
+from .expert_choice import MAX_EXPERTS, Choice, ExpertChoice, Gate, SharedExpert
 from .expert_pairs import ExpertKernels
 from .switch_forms import MAX_ERROR, is_served, switch_outputs
 
@@ -38,13 +39,26 @@ class BlockParts(NamedTuple):
     choice: Choice
     shared: SharedExpert | None
     has_rounded_products: bool  # of outputs and shares
+    gate: Gate | None = None  # of the shared expert, unless that has its logit
 
 
 def _softmax_parts(block: Any, x: mx.array) -> BlockParts:
-    shared = None
+    shared = gate = None
     if "shared_expert" in block:
-        shared = SharedExpert(_rows(block.shared_expert(x)), _rows(block.shared_expert_gate(x)))
-    return BlockParts(_rows(block.gate(x)), Choice(block.top_k, block.norm_topk_prob), shared, True)
+        weight = _gate_weight(block.shared_expert_gate, x)
+        gate = None if weight is None else Gate(_rows(x), weight)
+        logit = None if gate else _rows(block.shared_expert_gate(x))
+        shared = SharedExpert(_rows(block.shared_expert(x)), logit)
+    choice = Choice(block.top_k, block.norm_topk_prob)
+    return BlockParts(_rows(block.gate(x)), choice, shared, has_rounded_products=True, gate=gate)
+
+
+def _gate_weight(layer: Any, x: mx.array) -> mx.array | None:
+    """Return the weights of a linear layer that the kernel multiplies by, None of another one."""
+    own = layer.own if isinstance(layer, TransposedLinear) else layer
+    if type(own) is not nn.Linear or "bias" in own or own.weight.dtype != x.dtype or x.shape[-1] % 8:
+        return None
+    return own.weight
 
 
 def _sigmoid_parts(block: Any, x: mx.array) -> BlockParts:
@@ -53,7 +67,7 @@ def _sigmoid_parts(block: Any, x: mx.array) -> BlockParts:
     corrections = gate.e_score_correction_bias.astype(mx.float32)
     normalises = gate.top_k > 1 and gate.norm_topk_prob
     choice = Choice(gate.top_k, normalises, corrections, gate.routed_scaling_factor)
-    return BlockParts(_rows(x @ gate.weight.T), choice, shared, False)
+    return BlockParts(_rows(x @ gate.weight.T), choice, shared, has_rounded_products=False)
 
 
 def _rows(array: mx.array) -> mx.array:
@@ -75,9 +89,12 @@ def block_form(kernels: BlockKernels, theirs: Function) -> Function:
         if parts is None or parts.logits.dtype != x.dtype:
             result: mx.array = theirs(self, x)
             return result
-        chosen, shares = kernels.choice.choose(parts.logits, parts.choice)
-        outs = switch_outputs(kernels.experts, self.switch_mlp, _rows(x), chosen.reshape(-1))
-        return kernels.choice.sum(outs, shares, parts.shared, parts.has_rounded_products).reshape(x.shape)
+        chosen = kernels.choice.choose(parts.logits, parts.choice, parts.gate)
+        outs = switch_outputs(kernels.experts, self.switch_mlp, _rows(x), chosen.experts.reshape(-1))
+        shared = parts.shared
+        if shared is not None and parts.gate is not None:
+            shared = shared._replace(logit=chosen.gate_logit)
+        return kernels.choice.sum(outs, chosen.shares, shared, parts.has_rounded_products).reshape(x.shape)
 
     return call
 

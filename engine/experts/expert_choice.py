@@ -13,7 +13,9 @@ from ...cache.kv import MIN_KERNEL_ELEMENTS
 from ..attention.kernels.layer_kernels import Launch
 from ..attention.kernels.source import THREADS, Kernel
 
-CHOOSE = Kernel("choose_experts", ("logits", "corrections"), ("chosen", "shares"))
+CHOOSE = Kernel(
+    "choose_experts", ("logits", "corrections", "rows", "gate_weight"), ("chosen", "shares", "gate_logit")
+)
 SUM = Kernel("sum_experts", ("expert_outs", "shares", "shared_out", "shared_logit"), ("summed",))
 
 MAX_EXPERTS = 512
@@ -36,6 +38,21 @@ class SharedExpert(NamedTuple):
     logit: mx.array | None = None  # of the gate of `out`, one a row; None: no gate
 
 
+class Gate(NamedTuple):
+    """The gate of the shared expert, which is a product of its own."""
+
+    rows: mx.array  # the block's inputs, (rows, size), of a size that 8 divides
+    weight: mx.array  # (1, size)
+
+
+class Chosen(NamedTuple):
+    """The experts of each row."""
+
+    experts: mx.array  # (rows, top), the highest score first
+    shares: mx.array  # in the row's output, (rows, top), float32
+    gate_logit: mx.array  # of the shared expert, (rows,); no numbers where no gate is given
+
+
 class ExpertChoice:
     """Launches the kernels."""
 
@@ -45,10 +62,10 @@ class ExpertChoice:
         self._sum = launcher(SUM, 1.0)
         self._none = mx.zeros((MIN_KERNEL_ELEMENTS,))
 
-    def choose(self, logits: mx.array, choice: Choice) -> tuple[mx.array, mx.array]:
-        """Return each row's experts and, in float32, their shares, (rows, top), the highest score first.
+    def choose(self, logits: mx.array, choice: Choice, gate: Gate | None = None) -> Chosen:
+        """Return each row's experts.
 
-        logits: (rows, experts), at most MAX_EXPERTS.
+        logits: (rows, experts), at most MAX_EXPERTS. gate: of the logits' type; multiplied by the way.
         """
         num_rows, num_experts = logits.shape
         is_sigmoid = choice.corrections is not None
@@ -58,17 +75,19 @@ class ExpertChoice:
             "SIGMOID": int(is_sigmoid),
             "NORMALISES": int(choice.normalises),
             "FACTOR": struct.unpack("<i", struct.pack("<f", choice.factor))[0],
+            "INPUTS": 0 if gate is None else gate.weight.shape[1],
         }
         shape = (num_rows, choice.top)
-        chosen, shares = self._choose(
-            inputs=[logits, self._none if choice.corrections is None else choice.corrections],
+        corrections = self._none if choice.corrections is None else choice.corrections
+        chosen = self._choose(
+            inputs=[logits, corrections, *(gate or (logits, logits))],  # what is not given is not read
             template=[("T", logits.dtype), *constants.items()],
             grid=(THREADS, num_rows, 1),
             threadgroup=(THREADS, 1, 1),
-            output_shapes=[shape, shape],
-            output_dtypes=[mx.uint32, mx.float32],
+            output_shapes=[shape, shape, (num_rows,)],
+            output_dtypes=[mx.uint32, mx.float32, logits.dtype],
         )
-        return chosen, shares
+        return Chosen(*chosen)
 
     def sum(
         self, outs: mx.array, shares: mx.array, shared: SharedExpert | None, has_rounded_products: bool

@@ -1,5 +1,6 @@
 // Chooses a token's experts and their shares in its output.
 //   logits (rows, EXPERTS); corrections (EXPERTS,): added to the scores for the choice alone, where SIGMOID
+//   rows (rows, INPUTS), gate_weight (1, INPUTS): gate_logit (rows,) is their product, where INPUTS is not 0
 //   chosen, shares (rows, TOP): the TOP experts of the highest scores, the highest first
 // A score is the softmax over all experts, rounded to T, or where SIGMOID the sigmoid. Shares are scores, where
 // NORMALISES divided by their sum, times the number of bits FACTOR.
@@ -9,11 +10,28 @@
 constexpr int PER_THREAD = (EXPERTS + THREADS - 1) / THREADS, WARPS = THREADS / 32;
 SHARED(float, keys, EXPERTS);
 SHARED(float, best, TOP);
-SHARED(float, parts, 2 * WARPS);
+SHARED(float, parts, 3 * WARPS);
 PRIVATE(float, own, PER_THREAD);
 PRIVATE(float, reduced, 1);
 PRIVATE(float, other, 1);
 
+if (INPUTS) {
+  EACH_THREAD {
+    MY(reduced)[0] = 0;
+    for (int i = TID * 8; i < INPUTS; i += THREADS * 8) {
+      const Pack<T, 8> row = *(const DEVICE Pack<T, 8>*)(rows + INDEX(GROUP_Y) * INPUTS + i);
+      const Pack<T, 8> weights = *(const DEVICE Pack<T, 8>*)(gate_weight + i);
+      UNROLL for (int e = 0; e < 8; ++e) MY(reduced)[0] += float(row.at[e]) * float(weights.at[e]);
+    }
+  }
+  UNROLL for (int lanes = 16; lanes > 0; lanes /= 2) {
+    EACH_THREAD { MY(other)[0] = FROM_XOR(reduced, 0, lanes); }
+    EACH_THREAD { MY(reduced)[0] += MY(other)[0]; }
+  }
+  EACH_THREAD {
+    if (TID % 32 == 0) parts[2 * WARPS + TID / 32] = MY(reduced)[0];
+  }
+}
 EACH_THREAD {
   MY(reduced)[0] = LOWEST;
   UNROLL for (int i = 0; i < PER_THREAD; ++i) {
@@ -91,6 +109,11 @@ EACH_THREAD {
 }
 BARRIER;
 EACH_THREAD {
+  if (INPUTS && TID == 0) {
+    float logit = 0;
+    UNROLL for (int warp = 0; warp < WARPS; ++warp) logit += parts[2 * WARPS + warp];
+    gate_logit[GROUP_Y] = T(logit);
+  }
   if (TID < TOP) {
     float share = best[TID], sum = 0;
     UNROLL for (int place = 0; place < TOP; ++place) sum += best[place];

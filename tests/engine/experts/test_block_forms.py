@@ -1,5 +1,7 @@
 """Blocks of experts with the kernels, their text run in C++, against mlx-lm's own blocks."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,10 +15,14 @@ from pensieve.engine.experts import expert_products
 from pensieve.engine.experts.block_forms import PARTS, BlockKernels, block_form, block_forms
 from pensieve.engine.experts.expert_choice import ExpertChoice
 from pensieve.engine.experts.expert_pairs import ExpertKernels
+from pensieve.engine.joint_projections import join_projections
+from pensieve.engine.transposed_linear import transpose_linears
 
 from ..attention.compiled import needs_compiler
+from ..attention.noted_kernels import LAUNCH, Graph, NotedKernels
 from ..attention.typed_kernels import typed_launcher
 from ..recurrent.token_loops import distance
+from ..test_operations import operations
 
 pytestmark = needs_compiler
 
@@ -47,10 +53,12 @@ BLOCKS = {"qwen3_moe": qwen3, "qwen3_next": qwen3_next_block, "glm4_moe_lite": g
 
 
 @pytest.fixture(autouse=True)
-def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+def in_float32(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """MLX's CPU device gathers float32 only, which CUDA's kernel does not serve."""
     monkeypatch.setattr(expert_products, "DTYPES", (mx.float32,))
-    monkeypatch.setenv("MLX_DISABLE_COMPILE", "1")
+    mx.disable_compile()
+    yield
+    mx.enable_compile()
 
 
 def kernels() -> BlockKernels:
@@ -100,10 +108,45 @@ def test_kernels_that_compute_wrongly_are_not_used(wrong: str, caplog: pytest.Lo
         right = typed_launcher(kernel, *more)
 
         def run(**arguments: Any) -> list[mx.array]:
-            *others, last = right(**arguments)
-            return [*others, last * (1.05 if kernel.name == wrong else 1)]
+            first, *others = right(**arguments)
+            return [first * 0 if kernel.name == wrong else first, *others]
 
         return run
 
     assert block_forms(launcher, ExpertKernels.declare(typed_launcher), Blocks()) == {}
     assert "compute wrongly" in caplog.text
+
+
+class OneBlock(nn.Module):
+    def __init__(self, block: Any) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.block = block
+
+    def __call__(self, tokens: mx.array) -> mx.array:
+        out: mx.array = self.block(mx.zeros((*tokens.shape, 64)))
+        return out
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("qwen3_moe", {"Matmul": 1, LAUNCH: 4}),
+        ("qwen3_next", {"Matmul": 3, LAUNCH: 4, "Compiled": 1}),
+        ("glm4_moe_lite", {"Matmul": 3, LAUNCH: 4, "Compiled": 1}),
+    ],
+)
+def test_a_block_of_a_decode_step_queues_so_many_operations(
+    kind: str, expected: dict[str, int], tmp_path: Path
+) -> None:
+    """Of mlx-lm's own blocks 12 and 17, and copies that are no nodes of the graph."""
+    noted = NotedKernels("cpp").launcher
+    kernels = BlockKernels(ExpertKernels.declare(noted), ExpertChoice(noted))
+    mx.enable_compile()
+    model: Any = OneBlock(BLOCKS[kind]())
+    x = mx.random.normal((3, 1, 64))
+    join_projections(model)
+    transpose_linears(model)
+    mx.eval(model.parameters(), x)
+    block = model.block
+    step = mx.compile(lambda x: block_form(kernels, fail)(block, x))
+    assert operations(Graph(tmp_path / "graph", [step(x)], {})) == expected

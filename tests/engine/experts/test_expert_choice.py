@@ -6,7 +6,7 @@ import pytest
 from mlx_lm.models.glm4_moe_lite import group_expert_select
 
 from pensieve.engine.attention.kernels import source
-from pensieve.engine.experts.expert_choice import CHOOSE, Choice, ExpertChoice, SharedExpert
+from pensieve.engine.experts.expert_choice import CHOOSE, Choice, ExpertChoice, Gate, SharedExpert
 
 from ...budget import sampled
 from ..attention.compiled import compile_kernel, launch, needs_compiler, races
@@ -55,7 +55,7 @@ def test_rows_get_the_experts_that_mlx_lm_chooses(
         (with_softmax, Choice(top, normalises)),
         (with_sigmoid, Choice(top, normalises, corrections, 1.8)),
     ):
-        (chosen, shares), expected = by_expert(*kernel.choose(logits, choice)), by_expert(*theirs)
+        (chosen, shares), expected = by_expert(*kernel.choose(logits, choice)[:2]), by_expert(*theirs)
         assert mx.array_equal(chosen, expected[0])
         assert distance(shares, expected[1]) < 1e-6
 
@@ -63,8 +63,18 @@ def test_rows_get_the_experts_that_mlx_lm_chooses(
 def test_a_row_without_numbers_still_gets_experts_that_exist() -> None:
     logits = mx.full((2, 130), mx.nan)
     for choice in (Choice(3, True), Choice(3, True, mx.zeros((130,)))):
-        chosen, _ = ExpertChoice(typed_launcher).choose(logits, choice)
+        chosen = ExpertChoice(typed_launcher).choose(logits, choice).experts
         assert all(len(set(row)) == 3 and max(row) < 130 for row in np.array(chosen).tolist())
+
+
+@pytest.mark.parametrize("size", [64, 1224])
+def test_the_shared_experts_gate_is_multiplied_by_the_way(size: int) -> None:
+    rows, weight = mx.random.normal((5, size)), mx.random.normal((1, size))
+    logits = mx.random.normal((5, 6))
+    kernel, choice = ExpertChoice(typed_launcher), Choice(2, True)
+    found = kernel.choose(logits, choice, Gate(rows, weight))
+    assert distance(found.gate_logit, (rows @ weight.T)[:, 0]) < 2e-6
+    assert mx.array_equal(found.experts, kernel.choose(logits, choice).experts)
 
 
 @pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
@@ -100,9 +110,10 @@ def test_threads_meet_in_shared_memory_at_barriers_only(
         return "BARRIER;".join(parts[: missing + 1]) + "BARRIER;".join(parts[missing + 1 :])
 
     monkeypatch.setattr(source, "_read", without)
-    constants = {"EXPERTS": 130, "TOP": 3, "SIGMOID": 0, "NORMALISES": 1, "FACTOR": 0}
+    constants = {"EXPERTS": 130, "TOP": 3, "SIGMOID": 0, "NORMALISES": 1, "FACTOR": 0, "INPUTS": 64}
     library = compile_kernel(CHOOSE, constants, watched=True)
-    inputs = [to_numpy(mx.random.normal((2, 130))), np.zeros(8, np.float32)]
+    drawn = [to_numpy(mx.random.normal(shape)) for shape in [(2, 130), (130,), (2, 64), (1, 64)]]
     before = races(library)
-    launch(library, CHOOSE, inputs, [np.zeros((2, 3), np.int32), np.zeros((2, 3), np.float32)], (1, 2))
+    outputs = [np.zeros((2, 3), np.int32), np.zeros((2, 3), np.float32), np.zeros(2, np.float32)]
+    launch(library, CHOOSE, drawn, outputs, (1, 2))
     assert (races(library) > before) == (missing is not None)
