@@ -33,6 +33,8 @@ WRAPPED = "model.language_model."
 SCALES = ("_scale_inv", "_scale")  # behind the name of what they are for
 SCALES_OF_INPUTS = (".input_scale", ".activation_scale", ".k_scale", ".v_scale", ".output_scale")
 
+SCALES_OF_MATRICES = (".weight_scale_2", ".weight_global_scale")  # beside those of groups, in NVFP4
+
 
 def find_overrides(folder: Path) -> dict[str, Any]:
     """Return keys of the config that mlx-lm must see otherwise, to take weights as they are adapted."""
@@ -105,6 +107,8 @@ def sanitize_adapted(model: Any, weights: Weights, settings: dict[str, Any]) -> 
             return result
     except Exception:  # for other names or other parts than it expects
         weights = _without_others(model, weights)
+    if any(name.endswith(SCALES_OF_MATRICES) for name in weights):
+        raise ValueError("NVFP4 with a scale for each matrix, for which MLX has no place")
     adapted = _rename(known, unpack(dequantise(weights, settings), settings))
     return _without_others(model, stack_experts(own(adapted)), known)
 

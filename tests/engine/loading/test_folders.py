@@ -188,15 +188,20 @@ def opened_logits(folder: Path) -> Array:
 
 # Tensors in the place of a matrix, of which only names matter, by settings of the config.
 WORDS = ("weight_packed", "weight_scale", "weight_global_scale")
+MODELOPT = ("weight", "weight_scale", "weight_scale_2", "input_scale")
 INDEXED = ("qweight", "qzeros", "scales", "g_idx")
 REFUSED: dict[str, tuple[tuple[str, ...], dict[str, object], str]] = {
     "GPTQ in order of use": (INDEXED, {"quant_method": "gptq", "bits": 4, "desc_act": True}, "gptq, "),
     "GPTQ, 3 bits": (INDEXED, {"quant_method": "gptq", "bits": 3}, "gptq, "),
     "AWQ of another layout": (INDEXED, {"quant_method": "awq", "bits": 4, "version": "gemv"}, "awq, "),
     "bitsandbytes": (("weight", "absmax"), {"quant_method": "bitsandbytes"}, "bitsandbytes, "),
-    "NVFP4": (WORDS, {"quant_method": "compressed-tensors", "format": "nvfp4-pack-quantized"}, "compressed"),
-    "int8": (WORDS, {"quant_method": "compressed-tensors", "format": "int-quantized"}, ".*int-quantized"),
-    "ModelOpt": (WORDS, {"quant_method": "modelopt", "quant_algo": "NVFP4"}, "modelopt, "),
+    "NVFP4": (
+        WORDS,
+        {"quant_method": "compressed-tensors", "format": "nvfp4-pack-quantized"},
+        ".*each matrix",
+    ),
+    "int8": (WORDS[:2], {"quant_method": "compressed-tensors", "format": "int-quantized"}, ".*int-quantized"),
+    "ModelOpt": (MODELOPT, {"quant_method": "modelopt", "quant_algo": "NVFP4"}, "modelopt, .*NVFP4"),
 }
 
 
