@@ -87,7 +87,13 @@ def call_of(case: DeltaCase, dtype: str = "float32") -> DeltaCall:
 @pytest.mark.parametrize(
     ("dims", "tile", "dtype"),
     sampled(
-        product([(128, 128), (64, 40), (96, 64), (192, 24), (256, 128)], [16, 32], ROUNDING),
+        [
+            ((128, 128), 32, "bfloat16"),
+            ((64, 40), 16, "float32"),
+            ((96, 64), 32, "float32"),
+            ((192, 24), 16, "bfloat16"),
+            ((256, 128), 32, "bfloat16"),
+        ],
         kept=[((128, 128), 32, "bfloat16"), ((64, 40), 16, "float32")],
     ),
 )

@@ -22,9 +22,7 @@ ROUNDING = {mx.float32: 5e-5, mx.bfloat16: 2e-2}
 CASES = [
     (qwen3_5.GatedDeltaNet, ((128, 128), (1, 3)), mx.bfloat16, True),
     (qwen3_5.GatedDeltaNet, ((96, 40), (1, 2)), mx.float32, True),
-    (qwen3_5.GatedDeltaNet, ((192, 128), (2, 2)), mx.bfloat16, False),
     (qwen3_next.Qwen3NextGatedDeltaNet, ((64, 64), (2, 4)), mx.float32, False),
-    (qwen3_next.Qwen3NextGatedDeltaNet, ((128, 128), (2, 4)), mx.bfloat16, False),
     (qwen3_next.Qwen3NextGatedDeltaNet, ((64, 40), (1, 3)), mx.bfloat16, True),
 ]
 """Class, dims and heads of keys and values, type, and whether the convolution has a bias."""
@@ -59,7 +57,7 @@ def cpp_launcher(kernel: Kernel, scale: float, workspace_bytes: int = 0) -> Any:
 
 @pytest.mark.parametrize(
     ("kind", "shape", "dtype", "has_bias"),
-    sampled(CASES, kept=[CASES[3]]),
+    sampled(CASES, kept=[CASES[2]]),
 )
 def test_tokens_pass_through_the_layer_as_through_mlx_lms(
     kind: Any, shape: Any, dtype: mx.Dtype, has_bias: bool
@@ -68,7 +66,7 @@ def test_tokens_pass_through_the_layer_as_through_mlx_lms(
     layer = layer_of(kind, shape[0], shape[1], dtype)
     if has_bias:
         layer.conv1d.bias = mx.random.normal((layer.conv_dim,)).astype(dtype)
-    for num_rows, num_tokens in ((1, 70), (2, 2), (3, 33)):
+    for num_rows, num_tokens in ((1, 70), (2, 2)):
         inputs = mx.random.normal((num_rows, num_tokens, 64)).astype(dtype)
         ours, theirs = caches(layer, num_rows)
         found, expected = LayerPrompt(cpp_launcher).run(layer, inputs, ours), layer(inputs, None, theirs)
