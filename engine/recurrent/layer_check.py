@@ -10,7 +10,7 @@ from mlx_lm.models.cache import ArraysCache
 
 from ...cache.kv import MIN_KERNEL_ELEMENTS
 from ..attention.kernels.layer_kernels import Launcher
-from .layer_step import LayerKernel, LayerStep
+from .layer_step import LayerKernel, LayerStep, unmet
 from .slot_states import SlotCache, SlotStates
 from .state_mover import StateMover, slot_index
 
@@ -70,7 +70,7 @@ def _error(kernel: LayerKernel, layer: Any, num_tokens: int, mover: StateMover |
         found += _found_in_slots(kernel, layer, inputs, pools, mover)
         expected += expected
     if any(array is None for array in found):
-        raise NotImplementedError(f"{dtype}, heads of {layer.head_k_dim}")
+        raise NotImplementedError(unmet(layer, ours) or "projections of several types")
     pairs = zip(found, expected, strict=True)
     return float(np.max([_distance(a, b) for a, b in pairs]))  # NaN if any is NaN, which `max` would lose
 

@@ -14,7 +14,7 @@ import mlx.nn as nn
 
 from ...cache.kv import MIN_KERNEL_ELEMENTS
 from ..attention.kernels.layer_kernels import DTYPES, Launch
-from ..attention.kernels.source import THREADS, Kernel
+from ..attention.kernels.source import Kernel
 from ..joint_projections import JointPart
 from ..pass_functions import Function
 from .slot_states import SlotCache
@@ -48,11 +48,14 @@ LAYERS = {
 KEY_EPS = 1e-6
 """What mlx-lm's layers add to the squared length of queries and keys."""
 
-MAX_LANES, VECTOR = 16, 4
+MAX_LANES, VECTOR = 8, 4
 """Threads that share a line of the state, at most; elements that each loads at once."""
 
 HELD = 128
 """Elements of the state that a thread holds at once, at most: registers."""
+
+GROUP_THREADS = 256
+"""Threads of a group."""
 
 
 class LayerNumber(IntEnum):
@@ -109,8 +112,8 @@ class LayerStep:
         ]
         shared: dict[str, Any] = {
             "template": [("T", dtype), *step_constants(layer, projected.starts).items()],
-            "grid": (THREADS * layer.num_v_heads, num_rows, 1),
-            "threadgroup": (THREADS, 1, 1),
+            "grid": (GROUP_THREADS * layer.num_v_heads, num_rows, 1),
+            "threadgroup": (GROUP_THREADS, 1, 1),
         }
         hidden = (num_rows, 1, layer.value_dim)
         if isinstance(cache, SlotCache):
@@ -159,17 +162,21 @@ def is_served(layer: Any, cache: Any) -> bool:
 
 def has_kernel_form(layer: Any, cache: Any) -> bool:
     """Whether kernels are made for such a layer and such a cache, which may be empty."""
-    if cache is None or cache.lengths is not None:
-        return False
-    if getattr(layer, "sharding_group", None) is not None or layer.training:
-        return False
-    weight = layer.conv1d.weight
-    return bool(
-        layer.head_k_dim % VECTOR == 0
-        and layer.conv_kernel_size > 1
-        and weight.dtype in DTYPES
-        and weight.shape == (layer.conv_dim, layer.conv_kernel_size, 1)
-    )
+    return not unmet(layer, cache)
+
+
+def unmet(layer: Any, cache: Any) -> str:
+    """Return what keeps kernels from computing a layer with such a cache; "" if nothing."""
+    weight, taps = layer.conv1d.weight, layer.conv_kernel_size
+    conditions = {
+        "no cache, or one of padded rows": cache is not None and cache.lengths is None,
+        "weights on several devices": getattr(layer, "sharding_group", None) is None,
+        f"keys of {layer.head_k_dim} elements": layer.head_k_dim % VECTOR == 0,
+        f"a convolution of {taps} tokens": taps > 1,
+        f"convolution weights of {weight.dtype}": weight.dtype in DTYPES,
+        f"convolution weights of {weight.shape}": weight.shape == (layer.conv_dim, taps, 1),
+    }
+    return next((name for name, is_met in conditions.items() if not is_met), "")
 
 
 def project(layer: Any, inputs: mx.array) -> Projected:
@@ -190,8 +197,8 @@ def step_constants(layer: Any, starts: tuple[int, ...] = (0, 0, 0, 0)) -> dict[s
     """Return the kernel's compile-time constants. starts: see Projected."""
     key_dim, value_dim = layer.head_k_dim, layer.head_v_dim
     dtype, kind = layer.conv1d.weight.dtype, type(layer)
-    lanes = next(n for n in (MAX_LANES, 8, 4, 2, 1) if key_dim % (n * VECTOR) == 0)
-    subgroups, width = THREADS // lanes, key_dim // lanes
+    lanes = next(n for n in (MAX_LANES, 4, 2, 1) if key_dim % (n * VECTOR) == 0)
+    subgroups, width = GROUP_THREADS // lanes, key_dim // lanes
     return {
         "KEY_DIM": key_dim,
         "VALUE_DIM": value_dim,
@@ -204,6 +211,7 @@ def step_constants(layer: Any, starts: tuple[int, ...] = (0, 0, 0, 0)) -> dict[s
         "WIDE_NORM": int(layer.norm.weight.dtype != dtype),
         **dict(zip(("MIXED_AT", "GATES_AT", "BETAS_AT", "TIMES_AT"), starts, strict=True)),
         **{f"NUMBER_{number.name}": number.value for number in LayerNumber},
+        "GROUP_THREADS": GROUP_THREADS,
         "LANES": lanes,
         "WIDTH": width,
         "VECTOR": VECTOR,

@@ -5,7 +5,7 @@
 //   conv_state (rows, TAPS - 1, channels); conv_weight (channels, TAPS, 1); conv_bias (channels)
 //   log_rates, time_bias (heads); norm_weight (VALUE_DIM); numbers: see NUMBER_...
 //   state (rows, heads, VALUE_DIM, KEY_DIM): a line for each element of the values
-// layer_rows.h or layer_slots.h comes first: from_row and to_row, of the states before and after; conv_to and state_to, of the
+// layer_rows.h or layer_slots.h comes first: THREADS, which is GROUP_THREADS here; from_row and to_row, of the states before and after; conv_to and state_to, of the
 // states after.
 //   hidden (rows, 1, heads, VALUE_DIM)
 // MIXED_AT, GATES_AT, BETAS_AT and TIMES_AT say where each projection begins in its array's rows. Where INTERLEAVED, the

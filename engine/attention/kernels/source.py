@@ -11,7 +11,7 @@ Language = Literal["metal", "cuda", "cpp"]
 Constants = dict[str, int]
 
 THREADS = 128
-"""Threads of a group, in every kernel; the preludes define the same number."""
+"""Threads of a group, unless a kernel has its own number; the preludes define the same."""
 
 LOG2_E = 1.4426950408889634
 """Factor of the scores, so that the kernels compute powers of 2 in place of powers of e."""

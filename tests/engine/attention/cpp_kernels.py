@@ -7,7 +7,7 @@ import numpy as np
 
 from pensieve.engine.attention.kernels.layer_kernels import Launch
 from pensieve.engine.attention.kernels.paged_kernels import PagedKernels
-from pensieve.engine.attention.kernels.source import THREADS, Kernel
+from pensieve.engine.attention.kernels.source import Kernel
 
 from .compiled import compile_unaligned, launch
 
@@ -25,6 +25,7 @@ class CppKernels(PagedKernels):
             inputs: list[mx.array],
             template: list[tuple[str, Any]],
             grid: tuple[int, int, int],
+            threadgroup: tuple[int, int, int],
             output_shapes: list[tuple[int, ...]],
             **_: Any,
         ) -> list[mx.array]:
@@ -35,7 +36,7 @@ class CppKernels(PagedKernels):
             mx.eval(inputs)
             arrays = [np.ascontiguousarray(array) for array in inputs]
             outputs = [np.zeros(shape, np.float32) for shape in output_shapes]
-            launch(libraries[key], kernel, arrays, outputs, (grid[0] // THREADS, grid[1]))
+            launch(libraries[key], kernel, arrays, outputs, (grid[0] // threadgroup[0], grid[1]))
             return [mx.array(output) for output in outputs]
 
         return run

@@ -12,7 +12,7 @@ import pytest
 from mlx_lm.models import qwen3_5, qwen3_next
 from mlx_lm.models.cache import ArraysCache
 
-from pensieve.engine.attention.kernels.source import THREADS, Kernel
+from pensieve.engine.attention.kernels.source import Kernel
 from pensieve.engine.joint_projections import join_projections
 from pensieve.engine.recurrent.layer_check import usable_layer_step
 from pensieve.engine.recurrent.layer_step import (
@@ -67,15 +67,15 @@ def cpp_launcher(kernel: Kernel, scale: float) -> Any:
     """As CppKernels, also for half precision."""
 
     def run(
-        inputs: list[mx.array], template: Any, grid: Any, output_shapes: Any, output_dtypes: Any, **_: Any
+        inputs: list[mx.array], template: Any, grid: Any, threadgroup: Any, output_shapes: Any, **more: Any
     ) -> Any:
-        kinds = list(zip(output_shapes, output_dtypes, strict=True))
+        kinds = list(zip(output_shapes, more["output_dtypes"], strict=True))
         outputs = [typed(mx.zeros(shape, dtype)) for shape, dtype in kinds]
-        pairs = zip(kernel.inputs, inputs, strict=True)
+        pairs = list(zip(kernel.inputs, inputs, strict=True))
         wide = tuple(name for name, array in pairs if array.dtype == mx.float32)
         library = compile_kernel(kernel, dict(template[1:]), dtype=name_of(template[0][1]), wide=wide)
-        arrays = [typed(array) for array in inputs]
-        launch(library, kernel, arrays, outputs, (grid[0] // THREADS, grid[1]))
+        arrays = [typed(array.astype(mx.float32) if name == "log_rates" else array) for name, array in pairs]
+        launch(library, kernel, arrays, outputs, (grid[0] // threadgroup[0], grid[1]))
         for name, array, after in zip(kernel.inputs, inputs, arrays, strict=True):
             if "write_fence" in kernel.inputs and name in ("pool", "conv_state", "state"):
                 put_back(array, after)
@@ -190,7 +190,10 @@ def test_what_is_no_single_token_with_a_state_is_left_to_mlx_lm() -> None:
 
 
 def test_half_precision_is_computed_in_slots_as_well() -> None:
+    """Also where rates are in half precision, and a model that was never told that it is not in training."""
     layer = layer_of(qwen3_5.GatedDeltaNet, (64, 64), (1, 2), mx.bfloat16)
+    layer.A_log = layer.A_log.astype(mx.bfloat16)
+    layer.train()
     assert usable_layer_step(cpp_launcher, [layer]) is not None
 
 
