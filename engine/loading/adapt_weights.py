@@ -83,18 +83,36 @@ def find_classes(config: dict[str, Any], settings: dict[str, Any]) -> tuple[Any,
     settings: see read_quantization.
     """
     model_class, arguments_class = mlx_lm.utils._get_classes(config)
+    for name, layer in as_dict(config.get("quantization")).items():
+        if isinstance(layer, dict) and layer.get("group_size") == 0:
+            raise ValueError(f"{name} is quantised in groups of no inputs")
 
     def make(arguments: Any) -> Any:
         model = model_class(arguments)
 
         def sanitize(weights: Weights) -> Weights:
             del model.sanitize  # this one; the class has its own
-            return sanitize_adapted(model, weights, settings)
+            result = sanitize_adapted(model, weights, settings)
+            _check_groups(model, result)
+            return result
 
         model.sanitize = sanitize
         return model
 
     return make, arguments_class
+
+
+def _check_groups(model: Any, weights: Weights) -> None:
+    """Refuse scales of more groups than inputs: mlx-lm makes groups of none of them, which ends the process.
+
+    Raises ValueError.
+    """
+    parameters: Any = tree_flatten(model.parameters())
+    inputs = {name: array.shape[-1] for name, array in parameters if name.endswith(".weight")}
+    for name, array in weights.items():
+        matrix = name.removesuffix("scales") + "weight"
+        if name.endswith(".scales") and array.ndim and array.shape[-1] > inputs.get(matrix, array.shape[-1]):
+            raise ValueError(f"{name} has {array.shape[-1]} groups for {inputs[matrix]} inputs")
 
 
 def sanitize_adapted(model: Any, weights: Weights, settings: dict[str, Any]) -> Weights:

@@ -137,6 +137,16 @@ def _check_weight_types(path: Path, model: Any) -> None:
                 f"{path} cannot be served: the weights of {name} are {kind} numbers without scales"
                 " (such as raw fp8), which stand for nothing; take a conversion for MLX"
             )
+        for part in ("scales", "biases"):
+            array = module.get(part)
+            if isinstance(array, mx.array) and not _may_scale(part, array.dtype):
+                kind = _type_name(array.dtype)
+                raise ModelError(f"{path} cannot be served: the {part} of {name} are {kind} numbers")
+
+
+def _may_scale(part: str, dtype: mx.Dtype) -> bool:
+    """Whether scales or biases may have a type; scales that are bytes are those of fp4 and fp8."""
+    return mx.issubdtype(dtype, mx.floating) or (part == "scales" and dtype == mx.uint8)
 
 
 def _check_caches(model: Any) -> None:
