@@ -5,11 +5,12 @@ SGLang's `regex` and `ebnf`, llama.cpp's `json_schema` and `grammar`. `output_co
 the body's own type.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import from_json
 
+from .tidy_schema import tidy_schema
 from .wire_base import Wire
 
 MAX_RULE_CHARS = 64 * 1024
@@ -27,7 +28,7 @@ class OutputFormat(Wire):
     """
 
     type: Literal["json_schema", "regex", "choice", "grammar"]
-    json_schema: dict[str, Any] = Field(default={}, alias="schema")
+    json_schema: Annotated[dict[str, Any], BeforeValidator(tidy_schema)] = Field(default={}, alias="schema")
     rule: str = Field(default="", max_length=MAX_RULE_CHARS)
     words: list[str] = Field(default=[], max_length=MAX_WORDS)
 

@@ -20,6 +20,7 @@ from pydantic import (
 from .generation import GenerationRequest
 from .guided_fields import GuidedFields, OutputFormat
 from .lenient import call_input, tool_choice_form, tool_form
+from .tidy_schema import tidy_schema
 from .unknown_blocks import text_block
 from .wire_base import Wire, false_for_null, no_blocks
 
@@ -183,7 +184,7 @@ class Tool(Wire):
 
     name: ToolName
     description: str | None = None
-    input_schema: dict[str, Any]
+    input_schema: Annotated[dict[str, Any], BeforeValidator(tidy_schema)]
     defer_loading: Annotated[bool, BeforeValidator(false_for_null)] = False
 
     @property

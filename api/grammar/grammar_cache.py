@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import logging
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -16,10 +17,11 @@ from ..formats.grammars.callable_tool import CallableTool
 from ..formats.grammars.json_schema import (
     SchemaError,
     SchemaTooLarge,
+    answer_schemas,
     any_arguments,
     arguments_schema,
     dump_schema,
-    exact_schema,
+    left_out_of,
     structure_only,
 )
 from ..formats.grammars.lark import Lark
@@ -30,9 +32,14 @@ from .deep_stack import on_deep_stack
 from .vocabulary import Vocabulary
 
 MAX_GRAMMAR_CHARS = 512 * 1024
+MAX_TOOLS = 300  # whose schemas are compiled one by one first, in some 10 ms each
 MAX_KEPT_CHARS = 1024 * 1024  # of all cached grammars; a character takes about 200 bytes once compiled
 MAX_IDLE_S = 3600.0
 MAX_COMPILING = 2  # at once, in threads that also parse large bodies
+
+NO_VALUE = "no value conforms to it"
+
+logger = logging.getLogger(__name__)
 
 LIMITS = LLParserLimits(
     initial_lexer_fuel=1_000_000,  # 40 ms
@@ -129,16 +136,28 @@ class GrammarCache:
         tools = [tool for tool in key.tools if not tool.is_placeholder] if calls else []
         if key.rule is not None:
             return self._compiled_rule(key.rule, calls, tools)
-        schema = None if key.schema is None else exact_schema(key.schema)
-        problem = "" if schema is None else self._problem(f"start: %json {dump_schema(schema)}")
-        if problem:
-            raise SchemaError(f"the JSON schema cannot be enforced: {problem}")
-        text = self._text(calls, [self._callable(calls, tool) for tool in tools] if calls else [], schema)
-        if len(text) > MAX_GRAMMAR_CHARS:  # keep the tools' names at least, with any arguments
-            text = self._text(calls, [CallableTool(tool.name, any_arguments()) for tool in tools], schema)
+        schema = None if key.schema is None else self._answer_schema(key.schema)
+        text = self._text(calls, self._callables(calls, tools), schema)
+        if len(text) > MAX_GRAMMAR_CHARS:  # keep the tools' names at least
+            text = self._text(calls, [any_call(tool) for tool in tools], schema)
         return self._compiled(
             text, continues_as_text=schema is None and calls is not None and bool(calls.end)
         )
+
+    def _answer_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
+        """Return as much of an answer's schema as can be enforced. Raises SchemaError."""
+        first = ""
+        for looser, left_out in answer_schemas(schema):
+            problem = self._problem(f"start: %json {dump_schema(looser)}")
+            if not problem:
+                if left_out:
+                    names = ", ".join(sorted(left_out))
+                    logger.info("an answer's JSON schema is enforced without its %s", names)
+                return looser
+            first = first or problem
+            if problem == NO_VALUE or "Unsatisfiable" in problem:
+                break
+        raise SchemaError(f"the JSON schema cannot be enforced: {first}")
 
     def _compiled_rule(self, rule: TextRule, tool_format: ToolFormat | None, tools: list[Tool]) -> Grammar:
         problem = self._problem(rule_grammar(Lark({}), rule, None, []))
@@ -159,6 +178,16 @@ class GrammarCache:
         assert tool_format is not None, "there must be something to conform to"
         return call_grammar(lark, tool_format, tools)
 
+    def _callables(self, tool_format: ToolFormat | None, tools: list[Tool]) -> list[CallableTool]:
+        """Return the tools with as much of their schemas as can be compiled in bounded time."""
+        if tool_format is None:
+            return []
+        num_chars = sum(len(json.dumps(tool.input_schema)) for tool in tools)
+        if len(tools) > MAX_TOOLS or num_chars > MAX_GRAMMAR_CHARS:
+            logger.info("%d tools are too many: calls are kept to their names only", len(tools))
+            return [any_call(tool) for tool in tools]
+        return [self._callable(tool_format, tool) for tool in tools]
+
     def _callable(self, tool_format: ToolFormat, tool: Tool) -> CallableTool:
         """Return a tool with as much of its schema as can be compiled, so that it can always be called.
 
@@ -168,12 +197,18 @@ class GrammarCache:
             try:
                 found = CallableTool(tool.name, rewrite(tool.input_schema))
                 if not self._problem(call_grammar(Lark({}), tool_format, [found])):
+                    names = left_out_of(tool.input_schema) if rewrite is arguments_schema else {"bounds"}
+                    if names:
+                        logger.info(
+                            "calls of %s are constrained without %s", tool.name, ", ".join(sorted(names))
+                        )
                     return found
             except SchemaTooLarge:
                 raise
             except SchemaError:
                 continue
-        return CallableTool(tool.name, any_arguments())
+        logger.info("calls of %s are constrained to its name only", tool.name)
+        return any_call(tool)
 
     def _problem(self, text: str) -> str:
         """Return why a grammar cannot be enforced, or that no text conforms to it; empty if neither."""
@@ -190,6 +225,11 @@ class GrammarCache:
             problem = _shorten_problem(matcher.get_error())
             raise SchemaError(f"the JSON schemas cannot be enforced: {problem}")
         return Grammar(text, continues_as_text, matcher)
+
+
+def any_call(tool: Tool) -> CallableTool:
+    """Return a tool that may be called with any arguments."""
+    return CallableTool(tool.name, any_arguments())
 
 
 class _Bytes:
@@ -211,7 +251,7 @@ def _byte_compiler() -> LLTokenizer:
 def _shorten_problem(problem: str) -> str:
     """Shorten llguidance's error message of a schema to one line; empty when there is none."""
     if problem.startswith("NoExtension"):
-        return "no value conforms to it"
+        return NO_VALUE
     line, _, rest = problem.rpartition("failed to compile JSON schema: ")[2].partition("\n")
     # For a regular expression, llguidance first draws the place of the error and then names the reason.
     reasons = [reason for reason in rest.splitlines() if reason.startswith("error: ")] or [""]

@@ -1,17 +1,20 @@
 """Rewrites a client's JSON schemas for the grammar compiler: bounds their size and keeps supported keywords.
 
-A keyword that llguidance does not implement is refused in the schema of an answer. In a tool's schema it is
-left out: the tool must still be callable, and the client checks its arguments.
+A keyword that llguidance does not implement is left out: a tool must still be callable, an answer still have
+its structure, and the client checks both. Who compiles a schema says in the log what was left out.
 
     kept        keywords in KEPT, in the schema's order, which is the order in which properties are written
-    left out    annotations and unknown keywords, which JSON Schema says to ignore; formats other than FORMATS
-    of tools    UNSUPPORTED is left out as well; `oneOf` is read as `anyOf`
-    of answers  UNSUPPORTED is refused; `oneOf` is taken where its branches exclude one another
+    left out    annotations and unknown keywords, which JSON Schema says to ignore; formats beyond FORMATS;
+                UNSUPPORTED, where `plain_keywords.py` knows no other words for it; patterns that look around
+    read as     `oneOf` as `anyOf`, of answers only where it does not compile
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+from .plain_keywords import is_never, plainer
 
 Schema = dict[str, Any]
 
@@ -54,22 +57,51 @@ UNSUPPORTED = frozenset(
         *("unevaluatedProperties", "unevaluatedItems", "$dynamicRef", "$recursiveRef"),
     }
 )
+LIMITING = UNSUPPORTED | (KEPT - NAMING)
 FORMATS = frozenset(
     {"date-time", "date", "time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
 )
+
+# What the compiler may fail on, in the order in which it is left out of an answer's schema, step by step.
+FRAGILE = ({"minProperties", "maxProperties"}, {"pattern", "format", "multipleOf", "patternProperties"})
+
+# Look-ahead and look-behind, references back to groups, and borders of words.
+BEYOND_REGULAR = re.compile(r"\(\?(?:<?[=!])|(?<!\\)(?:\\\\)*\\(?:[1-9]|[bBk])")
 
 # Bounded space between the parts of a value: a model that goes astray writes line breaks without end.
 OPTIONS = {"whitespace_pattern": r"[ \n]{1,8}"}
 
 
 def exact_schema(schema: Mapping[str, Any]) -> Schema:
-    """Rewrite the schema of an answer. Raises SchemaError if it cannot be enforced or is too large."""
-    return _Rewriter(KEPT, exact=True).rewrite(schema)
+    """Rewrite the schema of an answer. Raises SchemaError if it is malformed or too large."""
+    return next(answer_schemas(schema))[0]
+
+
+def answer_schemas(schema: Mapping[str, Any]) -> Iterator[tuple[Schema, set[str]]]:
+    """Yield rewrites of an answer's schema, each looser than the one before, with what each leaves out.
+
+    Raises SchemaError if the schema is malformed or too large.
+    """
+    keywords = KEPT
+    rungs = [(keywords, True), (keywords, False)]
+    for fragile in FRAGILE:
+        keywords -= fragile
+        rungs.append((keywords, False))
+    for keywords, keeps_one_of in [*rungs, (STRUCTURE, False)]:
+        rewriter = _Rewriter(keywords, keeps_one_of=keeps_one_of)
+        yield rewriter.rewrite(schema), rewriter.left_out
 
 
 def arguments_schema(schema: Mapping[str, Any]) -> Schema:
     """Rewrite the schema of a tool's arguments. Raises SchemaError if it is malformed or too large."""
     return _of_object(_Rewriter(KEPT).rewrite(schema))
+
+
+def left_out_of(schema: Mapping[str, Any]) -> set[str]:
+    """Return the keywords that `arguments_schema` leaves out, of those that limit values."""
+    rewriter = _Rewriter(KEPT)
+    rewriter.rewrite(schema)
+    return rewriter.left_out
 
 
 def structure_only(schema: Mapping[str, Any]) -> Schema:
@@ -115,12 +147,14 @@ class SchemaTooLarge(SchemaError):
 class _Rewriter:
     """Copies one schema and counts its parts.
 
-    keywords: the keywords to keep. exact: refuse UNSUPPORTED keywords, which limit the values that conform.
+    keywords: the keywords to keep. keeps_one_of: do not read `oneOf` as `anyOf`.
+    left_out: keywords that limit the values that conform, but were left out.
     """
 
-    def __init__(self, keywords: frozenset[str], *, exact: bool = False) -> None:
+    def __init__(self, keywords: frozenset[str], *, keeps_one_of: bool = False) -> None:
+        self.left_out: set[str] = set()
         self._keywords = keywords
-        self._exact = exact
+        self._keeps_one_of = keeps_one_of
         self._num_parts = 0
         self._num_squares = 0
         self._num_filled = 0
@@ -141,13 +175,18 @@ class _Rewriter:
             raise SchemaTooLarge
         if not isinstance(schema, Mapping):
             raise SchemaError("a JSON schema must be an object, true or false")
+        schema = plainer(schema)
         kept = {
             key: self._value(key, value, depth, filled and not self._is_intersected(schema, key))
             for key, value in schema.items()
             if self._keeps(key, value)
         }
-        if "oneOf" in kept and not self._exact:
-            kept["anyOf"] = kept.pop("oneOf")
+        if "oneOf" in kept and not self._keeps_one_of:
+            branches = kept.pop("oneOf")
+            if "anyOf" in kept:
+                self.left_out.add("oneOf")
+            else:
+                kept["anyOf"] = branches
         return self._fill(_bounded(kept)) if filled else _bounded(kept)
 
     def _is_intersected(self, schema: Mapping[str, Any], key: str) -> bool:
@@ -169,13 +208,15 @@ class _Rewriter:
         return schema | more
 
     def _keeps(self, key: str, value: Any) -> bool:
-        if self._exact and key in UNSUPPORTED and value is not False:
-            raise SchemaError(f"the JSON schema's {key!r} is not supported")
-        if key == "format":
-            return value in FORMATS if isinstance(value, str) else False
+        if key == "format" and not (isinstance(value, str) and value in FORMATS):
+            return False
         if key == "$schema":
             return isinstance(value, str) and "//json-schema.org/draft" in value
-        return key in self._keywords
+        is_regular = key != "pattern" or not (isinstance(value, str) and BEYOND_REGULAR.search(value))
+        is_kept = key in self._keywords and is_regular
+        if not is_kept and key in LIMITING and value is not False:
+            self.left_out.add(key)
+        return is_kept
 
     def _value(self, key: str, value: Any, depth: int, filled: bool) -> Any:
         if key in MAPS and isinstance(value, Mapping):
@@ -190,6 +231,8 @@ class _Rewriter:
         return value
 
     def _schema(self, schema: Any, depth: int, filled: bool) -> Any:
+        if is_never(schema):
+            return False
         if schema is True and filled:
             schema = {}
         return schema if isinstance(schema, bool) else self._copy(schema, depth + 1, filled)

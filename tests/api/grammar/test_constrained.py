@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from ...budget import trials
 from ...schemas import CLIENT, SCHEMAS, record
 from ..live import LiveServer, live_server, write_noise
-from .hostile_schemas import HOSTILE
+from .hostile_schemas import HOSTILE, LOOSENED
 
 USER: Any = [{"role": "user", "content": "Say something."}]
 NAMES = ("todo", "bounds", "tagged", "tree")
@@ -207,7 +207,9 @@ def test_openais_parse_helper_gets_its_object(server: LiveServer) -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_schema_is_refused_while_others_are_served(server: LiveServer, name: str) -> None:
+def test_a_hostile_schema_is_loosened_or_refused_while_others_are_served(
+    server: LiveServer, name: str
+) -> None:
     num_seen: list[int] = []
 
     def stream() -> None:
@@ -221,13 +223,13 @@ def test_a_hostile_schema_is_refused_while_others_are_served(server: LiveServer,
     wanted = {"format": {"type": "json_schema", "schema": HOSTILE[name]}}
     body = {"model": "claude-x", "max_tokens": 10, "messages": USER, "output_config": wanted}
     answer = server.http().post("/v1/messages", json=body)
-    print(f"{name}: {answer.elapsed.total_seconds() * 1000:.0f} ms, {answer.json()['error']['message']}")
+    print(f"{name}: {answer.elapsed.total_seconds() * 1000:.0f} ms, {answer.text[:200]}")
     neighbour.join()
-    assert answer.status_code == 400
-    assert answer.json()["type"] == "error"
-    assert answer.json()["error"]["type"] == "invalid_request_error"
-    assert re.search("schema|too long", answer.json()["error"]["message"])
     assert num_seen[0] > 3
+    assert answer.status_code == (200 if name in LOOSENED else 400)
+    if answer.status_code == 400:
+        assert answer.json()["error"]["type"] == "invalid_request_error"
+        assert re.search("schema|too long", answer.json()["error"]["message"])
 
 
 @pytest.mark.parametrize("name", ["too deep", "too many properties", "too many values", "too long"])

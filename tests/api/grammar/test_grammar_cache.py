@@ -91,6 +91,12 @@ def test_many_tools_are_rather_called_loosely_than_refused(model: Model) -> None
     write(constraint, '<call>{"name": "tool_249", "arguments": {"x": [1]}}</call>')
 
 
+def test_so_many_tools_that_compiling_each_would_take_long_keep_their_names(model: Model) -> None:
+    tools = [Tool(name=f"tool_{i}", input_schema=record(a={"type": "string"})) for i in range(400)]
+    constraint = AnswerConstraint(ConstraintSpec(model.vocabulary, model.grammar(tools=tools), tags=TAGS))
+    write(constraint, '<call>{"name": "tool_399", "arguments": {"x": [1]}}</call>')
+
+
 @pytest.mark.parametrize(
     "odd",
     [

@@ -8,6 +8,7 @@ from pensieve.api.formats.grammars.json_schema import (
     ANY_VALUE,
     UNSUPPORTED,
     SchemaError,
+    answer_schemas,
     arguments_schema,
     dump_schema,
     exact_schema,
@@ -43,10 +44,10 @@ def test_a_client_cannot_set_the_compilers_options() -> None:
 
 
 @pytest.mark.parametrize("keyword", sorted(UNSUPPORTED))
-def test_what_cannot_be_enforced_is_refused_of_an_answer_and_left_out_of_a_tool(keyword: str) -> None:
+def test_what_cannot_be_enforced_is_left_out_and_named(keyword: str) -> None:
     inner = {"type": "string", keyword: {"a": {}}}
-    with pytest.raises(SchemaError, match="schema"):
-        exact_schema(record(a=inner))
+    found, left_out = next(answer_schemas(record(a=inner)))
+    assert (found, left_out) == (record(a={"type": "string"}), {keyword})
     assert arguments_schema(record(a=inner)) == record(a={"type": "string"})
 
 
@@ -114,3 +115,46 @@ def test_what_is_left_open_may_be_any_value_but_no_number_beyond_a_float(
 def test_what_is_part_of_an_intersection_is_left_as_it_is(schema: dict[str, Any]) -> None:
     """Two schemas that say of everything else that it may be anything have no intersection that compiles."""
     assert exact_schema(schema) == schema
+
+
+def of_strings(**keywords: Any) -> dict[str, Any]:
+    return {"type": "object", "additionalProperties": {"type": "string"}, **keywords}
+
+
+@pytest.mark.parametrize(
+    ("schema", "plain"),
+    [
+        (of_strings(propertyNames={"type": "string"}), of_strings()),
+        (
+            of_strings(propertyNames={"enum": ["a", "b"]}),
+            record(a={"type": "string"}, b={"type": "string"}),
+        ),
+        (
+            of_strings(propertyNames={"type": "string", "pattern": "^x"}),
+            {
+                "type": "object",
+                "patternProperties": {"^x": {"type": "string"}},
+                "additionalProperties": False,
+            },
+        ),
+        (record(a={"not": {}}), record(a=False)),  # type: ignore[arg-type]  # a schema may be a boolean
+        (
+            {"type": "object", "properties": {"a": {"type": "null"}}, "unevaluatedProperties": False},
+            record(a={"type": "null"}),
+        ),
+    ],
+)
+def test_other_words_for_the_same_are_said_in_plain_ones(schema: Any, plain: Any) -> None:
+    assert next(answer_schemas(schema)) == (plain, set())
+
+
+@pytest.mark.parametrize("pattern", ["^(?=a)b", "(?<!a)b", r"\bword\b", r"(a)\1", r"\\\b"])
+def test_patterns_that_look_around_are_left_out(pattern: str) -> None:
+    found, left_out = next(answer_schemas({"type": "string", "pattern": pattern}))
+    assert (found, left_out) == ({"type": "string"}, {"pattern"})
+
+
+@pytest.mark.parametrize("pattern", ["^a(?:b)$", r"\\b", r"[\d]\w", "(?P<name>a)", "(?i)a"])
+def test_other_patterns_stay(pattern: str) -> None:
+    schema = {"type": "string", "pattern": pattern}
+    assert next(answer_schemas(schema)) == (schema, set())
