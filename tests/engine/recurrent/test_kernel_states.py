@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pensieve.cache.kv import MIN_KERNEL_ELEMENTS
-from pensieve.cache.states import StateArray
+from pensieve.cache.states import StateArray, StateSpec
 from pensieve.engine.attention.kernels.source import Kernel
 from pensieve.engine.recurrent.kernel_states import KernelStates, are_moved, states_agree
 from pensieve.engine.recurrent.state_mover import PIECES, STATE_READ, STATE_WRITE
@@ -66,6 +66,26 @@ def test_each_launch_waits_for_the_last_one_of_its_pool() -> None:
     assert [name for name, _ in taken] == ["state_write", "state_read", "state_read", "state_write"]
     assert all(fence is before for (_, fence), before in zip(taken[1:], returned, strict=False))
     assert states.arrays() == [returned[-1]] or states.arrays()[0] is returned[-1]
+
+
+@needs_compiler
+def test_rows_that_stay_in_their_slots_are_read_and_written_there() -> None:
+    """By a layer that knows nothing of slots, and then by the pools themselves."""
+    states = KernelStates(ARRAYS, 5, CppKernels().launcher)
+    drawn = [mx.random.normal((2, *each.shape), key=mx.random.key(0)) for each in ARRAYS]
+    states.write([0, 3], drawn)
+    assert len(states._latest) == 1
+    given = states.in_slots([3, 0], [1, 4], num_rows=4)
+    first, second = given.caches([StateSpec((ARRAYS[0], None, ARRAYS[1])), StateSpec((ARRAYS[2],))])
+    for cache, index, array in ((first, 0, drawn[0]), (first, 2, drawn[1]), (second, 0, drawn[2])):
+        rows = cache[index]
+        assert (rows[:2] == array[mx.array([1, 0])]).all()
+        cache[index] = rows + 1
+    assert first[1] is None
+    states.take(given.fences, [1, 4])
+    found = states.read([1, 4, 3])
+    assert all((a[:2] == b[mx.array([1, 0])] + 1).all() for a, b in zip(found, drawn, strict=True))
+    assert all((a[2] == b[1]).all() for a, b in zip(found, drawn, strict=True))
 
 
 def test_rows_of_few_elements_are_left_to_mlx() -> None:

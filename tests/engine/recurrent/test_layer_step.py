@@ -23,7 +23,7 @@ from pensieve.engine.recurrent.layer_step import (
 )
 
 from ...budget import sampled
-from ..attention.compiled import compile_kernel, from_bits, launch, needs_compiler, to_bits
+from ..attention.compiled import compile_kernel, from_bits, launch, needs_compiler, races, to_bits
 from ..attention.cpp_kernels import CppKernels
 from .token_loops import distance
 
@@ -64,7 +64,7 @@ def put_back(array: mx.array, after: Any) -> None:
 
 
 def cpp_launcher(kernel: Kernel, scale: float) -> Any:
-    """As CppKernels, also for half precision."""
+    """As CppKernels, also for half precision. Looks out for threads that meet in shared memory."""
 
     def run(
         inputs: list[mx.array], template: Any, grid: Any, threadgroup: Any, output_shapes: Any, **more: Any
@@ -73,9 +73,11 @@ def cpp_launcher(kernel: Kernel, scale: float) -> Any:
         outputs = [typed(mx.zeros(shape, dtype)) for shape, dtype in kinds]
         pairs = list(zip(kernel.inputs, inputs, strict=True))
         wide = tuple(name for name, array in pairs if array.dtype == mx.float32)
-        library = compile_kernel(kernel, dict(template[1:]), dtype=name_of(template[0][1]), wide=wide)
+        name, constants = name_of(template[0][1]), dict(template[1:])
+        library = compile_kernel(kernel, constants, dtype=name, watched=True, wide=wide)
         arrays = [typed(array.astype(mx.float32) if name == "log_rates" else array) for name, array in pairs]
         launch(library, kernel, arrays, outputs, (grid[0] // threadgroup[0], grid[1]))
+        assert races(library) == 0
         for name, array, after in zip(kernel.inputs, inputs, arrays, strict=True):
             if "write_fence" in kernel.inputs and name in ("pool", "conv_state", "state"):
                 put_back(array, after)
