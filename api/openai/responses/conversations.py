@@ -1,6 +1,5 @@
 """The conversations behind requests: what `previous_response_id` and references name, and what is kept."""
 
-import json
 import logging
 from typing import Any
 
@@ -12,7 +11,8 @@ from .open_items import new_id
 from .response_store import ResponseStore, StoredItem, StoredResponse
 from .responses_request import ResponsesRequest
 
-LOST = "[an earlier item left out: this server has kept it no longer]"
+LOST = b"""{"type":"message","role":"assistant","id":"msg_lost",
+"content":"[an earlier item left out: this server has kept it no longer]"}"""
 
 MAX_REFERRED_BYTES = 32 * 1024 * 1024  # as of a body
 
@@ -32,19 +32,31 @@ class Conversation:
         self._store = store
         self._owner = owner
         self._context = self._previous(body.previous_response_id)
-        self._num_lost = self._num_bytes = 0  # of items that references name
-        self._own = [self._resolve(item, raw) for item, raw in zip(body.items, body.input, strict=True)]
-        if self._num_lost:
-            logger.warning("%d items that a request refers to are no longer kept: noted", self._num_lost)
+        self._own = list(zip(body.items, body.input, strict=True))  # each item with its JSON
+        found = {
+            item.id: store.item(owner, item.id) for item in body.items if isinstance(item, ReferenceItem)
+        }
+        self._found = {item_id: item for item_id, item in found.items() if item is not None}
+        if len(self._found) < len(found):
+            num_lost = len(found) - len(self._found)
+            logger.warning("%d items that a request refers to are no longer kept: noted", num_lost)
 
-    @property
     def items(self) -> list[InputItem]:
-        """The earlier items, then the request's own."""
-        return [*read_items(item.text for item in self._context), *(item for item, _ in self._own)]
+        """Return the earlier items, then the request's own. Takes a while where they are many.
+
+        Items that references name stand in their places, or notes where they are not kept: the session must
+        go on. Raises InvalidRequest where they are more than a body could hold.
+        """
+        texts = [self._text(item) for item, _ in self._own if isinstance(item, ReferenceItem)]
+        if sum(map(len, texts)) > MAX_REFERRED_BYTES:
+            raise InvalidRequest(f"input: the items referred to have more than {MAX_REFERRED_BYTES} bytes")
+        referred = iter(read_items(texts))
+        own = [next(referred) if isinstance(item, ReferenceItem) else item for item, _ in self._own]
+        return [*read_items(item.text for item in self._context), *own]
 
     def own_input(self) -> tuple[StoredItem, ...]:
         """Return the request's own items as the store keeps them, each with an id."""
-        return tuple(_stored(item, raw) for item, raw in self._own)
+        return tuple(self._stored(item, raw) for item, raw in self._own)
 
     def keep(self, own_input: tuple[StoredItem, ...], body: dict[str, Any]) -> None:
         """Put the response into the store. body: of the response that has ended."""
@@ -63,26 +75,16 @@ class Conversation:
             )
         return entry.conversation
 
-    def _resolve(self, item: InputItem, raw: Json) -> tuple[InputItem, Json]:
-        """Return the item that a reference names, or a note where it is not kept: the session must go on.
+    def _text(self, item: ReferenceItem) -> bytes:
+        """Return the JSON of the item that a reference names, or of a note."""
+        found = self._found.get(item.id)
+        return found.text if found else LOST
 
-        Beside the item stands its JSON.
-        """
-        if not isinstance(item, ReferenceItem):
-            return item, raw
-        found = self._store.item(self._owner, item.id)
-        self._num_lost += found is None
-        text = found.text if found else _json({"role": "assistant", "content": LOST})
-        self._num_bytes += len(text)
-        if self._num_bytes > MAX_REFERRED_BYTES:
-            raise InvalidRequest(f"input: the items referred to have more than {MAX_REFERRED_BYTES} bytes")
-        (kept,) = read_items([text])
-        return kept, json.loads(text)
-
-
-def _stored(item: InputItem, raw: Json) -> StoredItem:
-    item_id = item.id or new_id(ID_PREFIXES.get(item.type, "item"))
-    return StoredItem(item_id, _json(raw | {"type": item.type, "id": item_id}))
+    def _stored(self, item: InputItem, raw: Json) -> StoredItem:
+        if isinstance(item, ReferenceItem):
+            return self._found.get(item.id) or StoredItem(item.id, LOST)
+        item_id = item.id or new_id(ID_PREFIXES.get(item.type, "item"))
+        return StoredItem(item_id, _json(raw | {"type": item.type, "id": item_id}))
 
 
 def _json(value: dict[str, Any]) -> bytes:

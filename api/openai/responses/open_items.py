@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from ...formats.output_events import ToolCallStart, call_input
+from ...formats.output_events import ToolCallStart, call_input, read_object
 from ...formats.thinking_signature import seal
 from .client_tools import ClientTool
 from .input_items import CALL_ACTIONS
@@ -145,7 +145,19 @@ class OpenSummary(OpenThoughts):
         return {"summary": [self.part(text)]} | ({"encrypted_content": seal(text)} if self._seals else {})
 
 
-class OpenFunctionCall(OpenItem):
+class OpenCall(OpenItem):
+    """A call. One whose arguments are no JSON object was cut off or broken, and is incomplete."""
+
+    def end(self, status: Status) -> Iterator[Event]:
+        """Complete the call; yield the events that end it."""
+        try:
+            read_object("".join(self._fragments))
+        except ValueError:
+            status = "incomplete"
+        yield from super().end(status)
+
+
+class OpenFunctionCall(OpenCall):
     """A call of a function."""
 
     def __init__(self, index: int, call: ToolCallStart, tool: ClientTool | None) -> None:
@@ -165,7 +177,7 @@ class OpenFunctionCall(OpenItem):
         yield self._event("function_call_arguments.done", name=self.item["name"], arguments=text)
 
 
-class OpenCustomCall(OpenItem):
+class OpenCustomCall(OpenCall):
     """A call of a custom tool: the text of its input is known when the JSON around it has ended."""
 
     def __init__(self, index: int, call: ToolCallStart, tool: ClientTool) -> None:
@@ -173,7 +185,7 @@ class OpenCustomCall(OpenItem):
         super().__init__(index, item | _names(call, tool))
 
     def _complete(self, text: str) -> dict[str, Any]:
-        given = call_input([text]).get("input", "")
+        given = call_input([text]).get("input")
         return {"input": given if isinstance(given, str) else text}
 
     def _last_events(self, text: str) -> Iterator[Event]:
@@ -181,7 +193,7 @@ class OpenCustomCall(OpenItem):
         yield self._event("custom_tool_call_input.done", input=self.item["input"])
 
 
-class OpenActionCall(OpenItem):
+class OpenActionCall(OpenCall):
     """A call of a tool that has a schema of its own; its arguments are known when their JSON has ended."""
 
     def __init__(self, index: int, call: ToolCallStart, tool: ClientTool) -> None:

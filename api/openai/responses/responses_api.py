@@ -163,7 +163,7 @@ class ResponsesApi:
 
 def _translate(body: ResponsesRequest, conversation: Conversation) -> tuple[Asked, list[str]]:
     """Translate a request; beside it stand the types of the tools that are left out. Takes a while."""
-    items = conversation.items
+    items = conversation.items()
     tools, left_out = tools_of(body, items)
     chat = chat_request(body, items, tools)
     return Asked(body, conversation, tools, messages_request(chat), chat.num_likeliest), left_out

@@ -1,5 +1,6 @@
 """How responses end when they do not end well, and what is refused."""
 
+import json
 from typing import Any
 
 import httpx
@@ -10,6 +11,7 @@ from pensieve.api.config import KeepAlive
 
 from ....fakes import FakeModel, Script
 from ...conftest import Server, StartServer, wait_until
+from ...exchange import CALL
 from .exchange import BASH, events, post, respond
 
 
@@ -19,6 +21,16 @@ def test_an_answer_that_is_cut_off_is_incomplete(server: Server) -> None:
     assert (found.status, found.incomplete_details.reason) == ("incomplete", "max_output_tokens")
     assert (found.output[0].status, found.output_text) == ("incomplete", "far")
     assert events(post(server, stream=True, max_output_tokens=3).text)[-1]["type"] == "response.incomplete"
+
+
+def test_a_call_that_is_cut_off_is_incomplete_and_can_be_sent_back(server: Server) -> None:
+    server.scheduler.play(server.script(CALL, size=1))
+    found = respond(server, max_output_tokens=len(CALL) - 40, tools=[BASH])
+    assert (found.status, found.output[0].status) == ("incomplete", "incomplete")
+    with pytest.raises(ValueError, match=r"Expecting|Unterminated"):
+        json.loads(found.output[0].arguments)
+    respond(server, input="Go on.", previous_response_id=found.id, tools=[BASH])
+    assert "__unparsedToolInput" in server.prompt_text()
 
 
 def test_a_failure_in_mid_stream_reaches_the_client(server: Server) -> None:
