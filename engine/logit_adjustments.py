@@ -18,9 +18,10 @@ from .row_selection import take_rows
 from .step import Adjustment, DecodeRow
 
 Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int32]
 
 FORBIDDEN = -1e30
-"""Added to a forbidden token's logit: below every other token's, above those that a mask forbids (-inf)."""
+"""Puts a forbidden token's logit below every other token's, and above those that a mask forbids (-inf)."""
 
 
 class DenseAdjustments(NamedTuple):
@@ -62,16 +63,29 @@ def adjust_on_host(logits: Floats, row: DecodeRow, fed: int | None) -> Floats:
     """
     if row.adjustment is None:
         return logits
-    counts, in_prompt, bias = (part[0] for part in _dense([row], len(logits)))
+    repetition, frequency, presence = (np.float32(penalty) for penalty in _penalties(row))
+    held, counts, prompt = (np.frombuffer(part, np.int32) for part in row.adjustment[:3])
     if row.token is None:
         assert fed is not None, "a pending token has been sampled"
-        counts[fed] += 1
-    repetition, frequency, presence = (np.float32(penalty) for penalty in _penalties(row))
-    is_used = counts > 0
-    repeated = np.where(logits > 0, logits / repetition, logits * repetition)
-    adjusted = np.where(is_used | in_prompt, repeated, logits)
-    adjusted = adjusted - frequency * counts - presence * is_used + bias
-    return np.asarray(adjusted, np.float32)
+        held, counts = _counted_once_more(held, counts, fed)
+    adjusted = logits.copy()
+    if repetition != 1:
+        is_seen = np.zeros(len(logits), np.bool_)
+        is_seen[held] = is_seen[prompt] = True
+        own = logits[is_seen]
+        adjusted[is_seen] = np.where(own > 0, own / repetition, own * repetition)
+    adjusted[held] -= frequency * counts.astype(np.float32) + presence
+    for token, bias in row.sampling.logit_bias:
+        adjusted[token] += np.float32(bias)
+    adjusted[list(row.adjustment.forbidden)] = FORBIDDEN
+    return adjusted
+
+
+def _counted_once_more(held: Ints, counts: Ints, token: int) -> tuple[Ints, Ints]:
+    """Return tokens and their counts with one more occurrence of `token`."""
+    if token in held:
+        return held, counts + (held == token)
+    return np.append(held, np.int32(token)), np.append(counts, np.int32(1))
 
 
 def _penalties(row: DecodeRow) -> tuple[float, float, float]:
