@@ -104,8 +104,12 @@ class PromptBuilder:
             head_tools(options.tools),
         )
         (system, messages, tools), separator = self._special_tokens.escape(content)
-        rendered = self._template.render("\n\n".join(system), messages, tools, options.thinking)
-        text = self._without_thinking(rendered) if options.thinking.forbidden else rendered
+        text, answer_start = self._template.render_open(
+            "\n\n".join(system), messages, tools, options.thinking
+        )
+        if options.thinking.forbidden or answer_start:  # an answer that has begun is past its thoughts
+            text = self._without_thinking(text)
+        text += answer_start
         points = find_branch_points(text, system, messages) if self._keeps_states else []
         return RenderedPrompt(text, points, separator, time.perf_counter() - started)
 

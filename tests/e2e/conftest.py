@@ -40,12 +40,12 @@ def cold_server() -> Iterator[str]:
 
 
 @contextmanager
-def running_server() -> Iterator[str]:
-    """`pensieve serve --model demo` in a process of its own, on a free port; it must end cleanly."""
+def running_server(model: str = "demo") -> Iterator[str]:
+    """`pensieve serve` with a model in a process of its own, on a free port; it must end cleanly."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "pensieve", "serve", "--model", "demo", "--port", str(port)]
+    command = [sys.executable, "-m", "pensieve", "serve", "--model", model, "--port", str(port)]
     # Into a file: a pipe that nobody reads is full after some hundred requests' lines.
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)

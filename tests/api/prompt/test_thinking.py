@@ -136,3 +136,11 @@ def test_words_before_a_call_stay_where_thoughts_beside_them_are_refused() -> No
 
 def test_settings_of_a_template_without_a_switch_are_empty() -> None:
     assert ThinkingFeatures().settings(ThinkingOptions(wanted=True, effort="high", num_tokens=5)) == {}
+
+
+def test_an_answer_to_continue_is_past_its_thoughts() -> None:
+    """It was continued within the thoughts that the template had opened."""
+    start = {"role": "assistant", "content": "The sum is"}
+    prompt, text = build(ALWAYS_THINKS, HELLO, start, thinking={"type": "enabled"})
+    assert text.endswith("<Assistant><think>\n\n</think>\n\nThe sum is")
+    assert not prompt.starts_thinking
