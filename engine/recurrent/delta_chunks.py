@@ -30,8 +30,8 @@ DELTA_SCAN = Kernel(
     ("delta_out", "next_state"),
 )
 
-TILE = 32
-"""Lines of a head's state that a thread group takes through all chunks; 16 or 32."""
+TILE = 16
+"""Lines of a head's state that a thread group takes through all chunks; 16 or 32. See docs/decisions.md."""
 
 MAX_WORKSPACE = 227 * 1024
 """Bytes of shared memory that a thread group may have on Hopper."""
