@@ -23,6 +23,7 @@ MODEL = (
 PATCH = "*** Begin Patch\n*** Add File: fruit.txt\n+plum\n*** End Patch\n"
 
 CONFIG = """\
+{setting}
 model = "{model}"
 model_provider = "pensieve"
 sandbox_mode = "danger-full-access"
@@ -46,12 +47,12 @@ def codex() -> str:
 class Client:
     """A Codex with a home and a project of its own."""
 
-    def __init__(self, codex: str, folder: Path, server: Server) -> None:
+    def __init__(self, codex: str, folder: Path, server: Server, setting: str = "") -> None:
         self._codex = codex
         self._home, self.project = folder / "home", folder / "project"
         self._home.mkdir()
         self.project.mkdir()
-        (self._home / "config.toml").write_text(CONFIG.format(model=MODEL, url=server.url))
+        (self._home / "config.toml").write_text(CONFIG.format(setting=setting, model=MODEL, url=server.url))
 
     def ask(self, *words: str) -> list[dict[str, object]]:
         """Run `codex exec` and return the items that it reports."""
@@ -106,3 +107,18 @@ def test_codex_runs_commands_patches_files_and_goes_on(
     for text in (*answers[:3], "Are you sure?", "Output:\nplum\n", '"name": "multi_agent_v1__spawn_agent"'):
         bare = text.replace("<think>\n", "<think>").replace("\n</think>\n\n", "</think>")
         assert bare.replace("\n<tool_call>", "<tool_call>") in shown
+
+
+@pytest.mark.slow
+def test_codex_compacts_a_conversation_whose_prompt_is_cached(
+    codex: str, start_server: StartServer, tmp_path: Path
+) -> None:
+    server = start_server(model=FakeModel(name=MODEL))
+    answers = [call("exec_command", cmd="echo plum"), "The fruit is a plum.", "Done."]
+    server.scheduler.play(*(server.script(answer, size=50) for answer in answers))
+    client = Client(codex, tmp_path, server, "model_auto_compact_token_limit = 20000")
+    assert client.ask("Run `echo plum`.")[-1]["text"] == "Done."
+    first, compaction, after = (server.prompt_text(i) for i in range(3))
+    assert "CONTEXT CHECKPOINT COMPACTION" in compaction
+    assert compaction.startswith(first.removesuffix("<|im_start|>assistant\n"))
+    assert "The fruit is a plum." in after

@@ -45,7 +45,9 @@ class ResponseHead:
     @classmethod
     def of(cls, request: ResponsesRequest) -> "ResponseHead":
         """Make the head of the answer to a request, which repeats the request's settings."""
-        given = request.model_dump(by_alias=True, exclude_none=True, exclude={"items", "input"})
+        given = request.model_dump(
+            by_alias=True, exclude_none=True, exclude={"items", "input", "client_metadata"}
+        )
         text, reasoning = given.get("text") or {}, given.get("reasoning") or {}
         repeated = (
             "instructions",

@@ -27,6 +27,7 @@ from .output_items import OutputShape
 from .response_store import ResponseStore, StoredResponse
 from .response_writers import ResponseBuilder, ResponseHead, ResponseStreamWriter
 from .responses_request import CountedRequest, ResponsesRequest, chat_request, tools_of
+from .session_tools import SessionTools
 
 MAX_PAGE = 100
 
@@ -51,6 +52,7 @@ class ResponsesApi:
         self._services = services
         self._pipeline = Pipeline(services)
         self._store = ResponseStore()
+        self._sessions = SessionTools()
         self._noted: set[str] = set()  # types of tools whose absence the log has told
 
     def router(self) -> APIRouter:
@@ -70,6 +72,7 @@ class ResponsesApi:
         body = await read_body(request, ResponsesRequest)
         asked = await self._asked(request, body)
         prepared = await self._prepare(request, asked, started_s)
+        self._sessions.keep(_owner(request), body)
         own_input = await asyncio.to_thread(asked.conversation.own_input) if body.is_stored else ()
 
         def keep(response: dict[str, Any]) -> None:
@@ -93,8 +96,10 @@ class ResponsesApi:
     async def _asked(self, request: HttpRequest, body: ResponsesRequest) -> Asked:
         """Read a request to the end. Raises InvalidRequest or NotFound."""
         check_model(body.model, self._services.model.name)
-        conversation = Conversation(self._store, _owner(request), body)
-        asked, left_out = await asyncio.to_thread(_translate, body, conversation)
+        owner = _owner(request)
+        conversation = Conversation(self._store, owner, body)
+        shown = self._sessions.completed(owner, body)
+        asked, left_out = await asyncio.to_thread(_translate, shown, conversation)
         self._note(left_out)
         return asked
 

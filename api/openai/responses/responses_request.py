@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, FailFast, Field, model_validator
 from ...errors import InvalidRequest
 from ...formats.thinking_signature import unseal
 from ...formats.tool_calls.plain_format import describe_loaded
+from ...lenient import call_input
 from ...schema import ToolChoice
 from ...wire_base import Wire
 from ..chat_turns import (
@@ -108,6 +109,8 @@ class ResponsesRequest(OpenAIRequest, ReasoningFields):
     reasoning: SummarisedReasoning | None = None
     include: list[str] | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    prompt_cache_key: str | None = Field(default=None, max_length=500)
+    client_metadata: dict[str, Any] | None = None
     truncation: Literal["auto", "disabled"] | None = None
     metadata: dict[MetadataKey, MetadataValue] | None = Field(default=None, max_length=16)
 
@@ -120,6 +123,13 @@ class ResponsesRequest(OpenAIRequest, ReasoningFields):
             if value is not None and value not in harmless:
                 raise ValueError(f"{name}: not supported by this server")
         return body
+
+    @property
+    def codex_request_kind(self) -> str | None:
+        """What Codex makes the request for, such as "turn" or "compaction"; None for other clients."""
+        told = (self.client_metadata or {}).get("x-codex-turn-metadata")
+        kind = call_input(told).get("request_kind")
+        return kind if isinstance(kind, str) else None
 
     @property
     def is_stored(self) -> bool:

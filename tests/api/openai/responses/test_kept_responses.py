@@ -1,5 +1,6 @@
 """Responses that the server keeps: by their id, by their items, and by the key that asked."""
 
+import json
 from typing import Any
 
 import openai
@@ -91,6 +92,26 @@ def test_tools_that_a_search_finds_can_be_called(server: Server) -> None:
     head = server.prompt_text(0).removesuffix("<|im_start|>assistant\n")
     assert server.prompt_text(1).startswith(head)
     assert '"name": "agents__Bash"' in server.prompt_text(1)
+
+
+def test_codex_compacts_a_conversation_on_the_prompt_that_is_cached(server: Server) -> None:
+    """Codex leaves the tools out of the request, and they head the prompt."""
+    turn: Any = {"prompt_cache_key": "s", "extra_body": codex_kind("turn")}
+    compaction = turn | {"extra_body": codex_kind("compaction")}
+    respond(server, **turn, tools=[BASH])
+    more: Any = [{"role": "user", "content": text} for text in ("Hello", "Summarise.")]
+    found = respond(server, **compaction, tools=[], input=more)
+    head = server.prompt_text(0).removesuffix("<|im_start|>assistant\n")
+    assert server.prompt_text().startswith(head.removesuffix("<|im_end|>\n"))
+    assert "without calling a tool" in server.prompt_text()
+    assert found.tools == []
+    for others in ({"prompt_cache_key": "t"}, {"extra_body": codex_kind("turn")}):
+        respond(server, **compaction | others, input=more)
+        assert "Bash" not in server.prompt_text()
+
+
+def codex_kind(kind: str) -> dict[str, Any]:
+    return {"client_metadata": {"x-codex-turn-metadata": json.dumps({"request_kind": kind})}}
 
 
 def entry(store: ResponseStore, name: str, size: int) -> None:
