@@ -13,6 +13,9 @@ from .template_messages import user_turn
 
 Turn = list[TemplateMessage]
 
+Waiting = dict[str, list[TemplateMessage]]
+"""The last turn's calls that have no result yet, by the ids that the client has given them."""
+
 NO_RESULT = "[this call has no result]"
 EMPTY = "[empty message]"
 
@@ -51,31 +54,29 @@ def shapes_of(turn: Turn) -> Shapes:
 def split_turns(messages: abc.Iterable[TemplateMessage]) -> list[Turn]:
     """Divide a conversation into turns in which each call has one result, and each result its call."""
     turns: list[Turn] = []
-    waiting: list[TemplateMessage] = []  # the last turn's calls that have no result yet
+    waiting: Waiting = {}
     for message in messages:
-        call = next((call for call in waiting if _answers(message, call)), None)
-        if call is not None:
-            waiting.remove(call)
-            turns[-1].append(_result(call, message["content"]))
+        if message["role"] == "tool" and message["tool_call_id"] in waiting:
+            calls = waiting[message["tool_call_id"]]
+            turns[-1].append(_result(calls.pop(0), message["content"]))
+            if not calls:
+                del waiting[message["tool_call_id"]]
             continue
         turn = _as_turn(message)
         if turn:
             _close(turns, waiting)
             turns.append(turn)
-            waiting = list(turn[0].get("tool_calls", ()))
+            waiting = {}
+            for call in turn[0].get("tool_calls", ()):
+                waiting.setdefault(call.get("client_id", call["id"]), []).append(call)
     _close(turns, waiting)
     return turns
 
 
-def _close(turns: list[Turn], waiting: list[TemplateMessage]) -> None:
+def _close(turns: list[Turn], waiting: Waiting) -> None:
     """Give those of the last turn's calls that wait for a result a note."""
-    if waiting:
-        turns[-1] += [_result(call, NO_RESULT) for call in waiting]
-
-
-def _answers(message: TemplateMessage, call: TemplateMessage) -> bool:
-    """Return whether a message is the result of a call."""
-    return message["role"] == "tool" and bool(message["tool_call_id"] == call.get("client_id", call["id"]))
+    for calls in waiting.values():
+        turns[-1] += [_result(call, NO_RESULT) for call in calls]
 
 
 def _result(call: TemplateMessage, content: str) -> TemplateMessage:

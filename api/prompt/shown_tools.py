@@ -5,6 +5,7 @@ stands in its description, as JSON, and beside it plain arguments that every tem
 """
 
 import re
+import threading
 from collections import OrderedDict, abc
 from collections.abc import Callable
 from typing import Any
@@ -19,9 +20,12 @@ TryRenderTools = Callable[[abc.Sequence[TemplateTool]], str | None]
 SIMPLE_TYPES = ("string", "number", "integer", "boolean")
 
 WORDS = re.compile(r"[A-Za-z0-9]{3,}")
-"""Words that are the same in a text and in its JSON."""
+ESCAPES = re.compile(r"\\+(?:u[0-9a-fA-F]{4}|.)?", re.DOTALL)
+"""Escapes of JSON: without them, a text and its JSON have the same words."""
 
-MAX_WORDS = 12  # of a description that are looked for
+MAX_SINGLE = 200  # tools that are tried one by one, of a set that is not shown whole
+
+MAX_CHARS = 200  # of a description whose words are looked for
 
 MAX_KEPT = 64  # sets of tools whose form is kept
 
@@ -32,36 +36,50 @@ class ShownTools:
     def __init__(self, render: TryRenderTools) -> None:
         self._render = render
         self._known: OrderedDict[str, list[TemplateTool] | None] = OrderedDict()
+        self._lock = threading.Lock()  # of _known: several threads render
 
     def find(self, tools: list[TemplateTool]) -> list[TemplateTool] | None:
         """Return the tools in a form that the template shows, None where it shows none."""
         if not tools:
             return tools
         key = dump(tools)
-        if key not in self._known:
-            self._known[key] = self._find(tools)
+        with self._lock:
+            if key in self._known:
+                self._known.move_to_end(key)
+                return self._known[key]
+        shown = self._find(tools)
+        with self._lock:
+            self._known[key] = shown
             if len(self._known) > MAX_KEPT:
                 self._known.popitem(last=False)
-        self._known.move_to_end(key)
-        return self._known[key]
+        return shown
 
     def _find(self, tools: list[TemplateTool]) -> list[TemplateTool] | None:
         if self._shows(tools, tools):
             return tools
-        shown = [tool if self._shows([tool], [tool]) else described(tool) for tool in tools]
+        tries = len(tools) <= MAX_SINGLE
+        shown = [tool if tries and self._shows([tool], [tool]) else described(tool) for tool in tools]
         return shown if self._shows(shown, tools) else None
 
     def _shows(self, shown: list[TemplateTool], wanted: list[TemplateTool]) -> bool:
         text = self._render(shown)
-        return text is not None and all(word in text for tool in wanted for word in words_of_tool(tool))
+        if text is None:
+            return False
+        words = _words(text)
+        return all(words >= words_of_tool(tool) for tool in wanted)
 
 
 def words_of_tool(tool: TemplateTool) -> set[str]:
     """Return words of each text that shows a tool: its name, its arguments', some of its description."""
     function = tool["function"]
     properties = function["parameters"].get("properties")
-    names = [name for name in properties if WORDS.fullmatch(name)] if isinstance(properties, dict) else []
-    return {function["name"], *names, *WORDS.findall(function["description"])[:MAX_WORDS]}
+    names = " ".join(properties) if isinstance(properties, dict) else ""
+    begin = function["description"][:MAX_CHARS].rpartition(" ")[0]
+    return _words(f"{function['name']} {names} {begin}")
+
+
+def _words(text: str) -> set[str]:
+    return set(WORDS.findall(ESCAPES.sub(" ", text)))
 
 
 def described(tool: TemplateTool) -> TemplateTool:

@@ -18,7 +18,7 @@ from .conversations import conversations, seen_words
 from .odd_tools import BASH, ODD_SCHEMAS, READ, odd_tool
 from .templates_on_disk import BOS, read_template, small_tokenizer, template_names
 
-NUM_CASES = trials(1, 6, "PENSIEVE_REAL_CASES")
+NUM_CASES = trials(1, 4, "PENSIEVE_REAL_CASES")
 CONVERSATIONS = list(conversations())
 SYSTEM = "You are seen system."
 PLAIN = "plain"  # the schema with which prefixes are judged

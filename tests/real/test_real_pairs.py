@@ -17,8 +17,8 @@ from .conversations import Writer, loop, model, seen_words, system, user
 from .odd_tools import BASH, READ
 from .real_pairs import pairs, write_pair
 
-NUM_PAIRS = trials(1, 3, "PENSIEVE_REAL_CASES")
-NUM_SERVED = trials(1, 2, "PENSIEVE_REAL_CASES")
+NUM_PAIRS = trials(1, 1, "PENSIEVE_REAL_CASES")
+NUM_SERVED = trials(1, 1, "PENSIEVE_REAL_CASES")
 
 pytestmark = pytest.mark.slow
 
