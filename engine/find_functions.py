@@ -49,7 +49,8 @@ def find_functions(model: nn.Module, on_host: bool) -> PassFunctions:
         found.append(Replacement(nn, "silu", nn.silu, silu_form(nn.silu)))
         convolve = nn.Conv1d.__call__
         found.append(Replacement(nn.Conv1d, "__call__", convolve, convolution_form(convolve)))
-    slot_layers = find_layers(model) if layer_kernels[0] else {}
+    step = layer_kernels[0]
+    slot_layers = find_layers(model) if step is not None and step.serves_slots else {}
     return PassFunctions(tuple(found), sum(type(module) in slot_layers for module in model.modules()))
 
 

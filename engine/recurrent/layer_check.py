@@ -25,23 +25,45 @@ BEFORE, AFTER = [0, 2, 4], [5, 1, 3]
 K = TypeVar("K", bound=LayerKernel)
 
 
+class _InSlots:
+    """Runs a kernel on rows whose states are put into slots, and got from others."""
+
+    def __init__(self, kernel: LayerStep, mover: StateMover) -> None:
+        self._kernel, self._mover = kernel, mover
+
+    def run(self, layer: Any, inputs: mx.array, cache: Any) -> mx.array | None:
+        """Do what the kernel does for a cache that has the rows themselves."""
+        pools = [mx.repeat(rows, 2, axis=0) for rows in (cache[0], cache[1])]
+        mx.eval(pools)  # before the kernel writes to them
+        fences = [mx.zeros((MIN_KERNEL_ELEMENTS,)) for _ in pools]
+        before, after = slot_index(BEFORE), slot_index(AFTER)
+        given = SlotStates(self._mover, len(BEFORE), pools, fences, before, after)
+        found = self._kernel.run(layer, inputs, SlotCache(given, [0, 1]))
+        kept = SlotCache(SlotStates(self._mover, len(AFTER), pools, given.fences, after, before), [0, 1])
+        cache[0], cache[1] = kept[0], kept[1]
+        return found
+
+
 def usable_layer_step(launcher: Launcher, layers: list[Any]) -> LayerStep | None:
-    """Return the kernel if it computes what mlx-lm's `layers` compute, on this device; warn if not."""
-    mover = StateMover(launcher)
-    return usable_layer_kernel(lambda: LayerStep(launcher), layers, 1, mover)
+    """Return the kernel if it computes what mlx-lm's `layers` compute, on this device; warn if not.
+
+    Where it does so with rows of states alone, it serves no states in slots.
+    """
+    kernel = usable_layer_kernel(lambda: LayerStep(launcher), layers, 1, "one token")
+    if kernel is not None:
+        in_slots = _InSlots(kernel, StateMover(launcher))
+        kernel.serves_slots = usable_layer_kernel(lambda: in_slots, layers, 1, "states in slots") is not None
+    return kernel
 
 
-def usable_layer_kernel(
-    make: Callable[[], K], layers: list[Any], num_tokens: int, mover: StateMover | None = None
-) -> K | None:
+def usable_layer_kernel(make: Callable[[], K], layers: list[Any], num_tokens: int, what: str) -> K | None:
     """Return a kernel if it computes what mlx-lm's `layers` compute, on this device; warn if not.
 
-    num_tokens: of each row of the check. mover: of states that the kernel reads in their slots as well.
+    num_tokens: of each row of the check. what: the kernel computes, for people to read.
     """
-    what = "one token" if num_tokens == 1 else "prompts"
     try:
         kernel = make()
-        errors = [_error(kernel, layer, num_tokens, mover) for layer in layers]
+        errors = [_error(kernel, layer, num_tokens) for layer in layers]
         bounds = [TOLERANCE[layer.conv1d.weight.dtype] for layer in layers]
         if all(error <= bound for error, bound in zip(errors, bounds, strict=True)):
             return kernel
@@ -51,40 +73,22 @@ def usable_layer_kernel(
     return None
 
 
-def _error(kernel: LayerKernel, layer: Any, num_tokens: int, mover: StateMover | None) -> float:
+def _error(kernel: LayerKernel, layer: Any, num_tokens: int) -> float:
     """Return the largest distance between the kernel and mlx-lm's layer on random rows."""
     dtype, num_rows = layer.conv1d.weight.dtype, len(BEFORE)
     shape = (num_rows, num_tokens, layer.hidden_size)
     inputs = mx.random.normal(shape, key=mx.random.key(0)).astype(dtype)
-    sizes = (layer.num_v_heads, layer.head_v_dim, layer.head_k_dim)
-    conv = mx.random.normal((6, layer.conv_kernel_size - 1, layer.conv_dim), key=mx.random.key(1))
-    pools = [conv.astype(dtype), mx.random.normal((6, *sizes), key=mx.random.key(2))]
+    conv_shape = (num_rows, layer.conv_kernel_size - 1, layer.conv_dim)
+    state_shape = (num_rows, layer.num_v_heads, layer.head_v_dim, layer.head_k_dim)
+    conv = mx.random.normal(conv_shape, key=mx.random.key(1)).astype(dtype)
     ours, theirs = ArraysCache(2), ArraysCache(2)
     for cache in (ours, theirs):
-        for place, pool in enumerate(pools):
-            cache[place] = pool[mx.array(BEFORE)]
-    mx.eval(pools, ours.cache, theirs.cache)  # before the kernel writes to the pools
-    expected = [layer(inputs, None, theirs), *theirs.cache]
-    found = [kernel.run(layer, inputs, ours), *ours.cache]
-    if mover is not None:
-        found += _found_in_slots(kernel, layer, inputs, pools, mover)
-        expected += expected
-    if any(array is None for array in found):
-        raise NotImplementedError(unmet(layer, ours) or "projections of several types")
-    pairs = zip(found, expected, strict=True)
+        cache[0], cache[1] = conv, mx.random.normal(state_shape, key=mx.random.key(2))
+    found, expected = kernel.run(layer, inputs, ours), layer(inputs, None, theirs)
+    if found is None:
+        raise NotImplementedError(unmet(layer, theirs) or "types or sizes that it is not made for")
+    pairs = [(found, expected), *zip(ours.cache, theirs.cache, strict=True)]
     return float(np.max([_distance(a, b) for a, b in pairs]))  # NaN if any is NaN, which `max` would lose
-
-
-def _found_in_slots(
-    kernel: LayerKernel, layer: Any, inputs: mx.array, pools: list[mx.array], mover: StateMover
-) -> list[Any]:
-    """Return what the kernel returns for rows whose states lie in slots of `pools`, and the new states."""
-    fences = [mx.zeros((MIN_KERNEL_ELEMENTS,)) for _ in pools]
-    before, after = slot_index(BEFORE), slot_index(AFTER)
-    given = SlotStates(mover, len(BEFORE), pools, fences, before, after)
-    found = kernel.run(layer, inputs, SlotCache(given, [0, 1]))
-    kept = SlotCache(SlotStates(mover, len(AFTER), pools, given.fences, after, before), [0, 1])
-    return [found, kept[0], kept[1]]
 
 
 def _distance(a: Any, b: Any) -> float:

@@ -117,4 +117,4 @@ def _output_gates(layer: Any, projected: Projected) -> mx.array:
 
 def usable_layer_prompt(launcher: Launcher, layers: list[Any]) -> LayerPrompt | None:
     """Return the kernels if they compute what mlx-lm's `layers` compute, on this device; warn if not."""
-    return usable_layer_kernel(lambda: LayerPrompt(launcher), layers, TRIAL_TOKENS)
+    return usable_layer_kernel(lambda: LayerPrompt(launcher), layers, TRIAL_TOKENS, "prompts")

@@ -88,6 +88,7 @@ class LayerStep:
         """launcher: declares a kernel to MLX, as PagedKernels does."""
         self._on_rows, self._in_slots = launcher(LAYER_STEP, 0.0), launcher(SLOT_STEP, 0.0)
         self._numbers: dict[tuple[int, float], mx.array] = {}
+        self.serves_slots = True  # False where it fails on this device with states in slots
 
     def run(self, layer: Any, inputs: mx.array, cache: Any) -> mx.array | None:
         """Return what `layer` returns for one token a row, and leave the new state in `cache`.

@@ -196,21 +196,27 @@ def test_half_precision_is_computed_in_slots_as_well() -> None:
     layer = layer_of(qwen3_5.GatedDeltaNet, (64, 64), (1, 2), mx.bfloat16)
     layer.A_log = layer.A_log.astype(mx.bfloat16)
     layer.train()
-    assert usable_layer_step(cpp_launcher, [layer]) is not None
+    found = usable_layer_step(cpp_launcher, [layer])
+    assert found is not None
+    assert found.serves_slots
 
 
 @pytest.mark.parametrize("wrong", ["layer_step", "slot_step"])
 def test_a_kernel_that_computes_wrongly_is_not_used(wrong: str) -> None:
+    """Where it fails with states in slots alone, it gets rows of states."""
     layer = layer_of(qwen3_5.GatedDeltaNet, (64, 64), (1, 2), mx.float32)
-    assert usable_layer_step(CppKernels().launcher, [layer]) is not None
+    right = usable_layer_step(CppKernels().launcher, [layer])
+    assert right is not None
+    assert right.serves_slots
 
     def launcher(kernel: Kernel, scale: float) -> Any:
-        right = CppKernels().launcher(kernel, scale)
+        launch_right = CppKernels().launcher(kernel, scale)
 
         def run(**arguments: Any) -> list[mx.array]:
-            first, *others = right(**arguments)
+            first, *others = launch_right(**arguments)
             return [first * 1.05, *others] if kernel.name == wrong else [first, *others]
 
         return run
 
-    assert usable_layer_step(launcher, [layer]) is None
+    found = usable_layer_step(launcher, [layer])
+    assert found is None if wrong == "layer_step" else found is not None and not found.serves_slots
