@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from ...budget import trials
 from ...schemas import CLIENT, SCHEMAS, record
-from ..live import LiveServer, live_server, write_noise
+from ..live import LiveServer
 from .hostile_schemas import HOSTILE, LOOSENED
 
 USER: Any = [{"role": "user", "content": "Say something."}]
@@ -36,12 +36,6 @@ class Review(BaseModel):
     verdict: Literal["keep", "drop"]
     stars: Literal[1, 2, 3]
     tags: list[Literal["a", "b"]]
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with live_server(write_noise(tmp_path_factory.mktemp("models") / "noise")) as server:
-        yield server
 
 
 @pytest.fixture

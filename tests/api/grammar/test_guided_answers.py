@@ -8,16 +8,10 @@ from typing import Any
 import pytest
 
 from ...schemas import record
-from ..live import LiveServer, live_server, write_noise
+from ..live import LiveServer
 
 USER: Any = [{"role": "user", "content": "Say something."}]
 FUNCTIONS: Any = [{"type": "function", "function": {"name": "t", "parameters": record()}}]
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with live_server(write_noise(tmp_path_factory.mktemp("models") / "noise")) as server:
-        yield server
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pensieve.api.answer_options import ThinkingOptions
 from pensieve.api.formats.thinking_signature import seal
 from pensieve.api.prompt.prompt import Prompt
 from pensieve.api.prompt.template import ChatTemplate
-from pensieve.api.prompt.thinking import ThinkingFeatures
+from pensieve.api.prompt.thinking import ThinkingFeatures, find_thinking_features
 
 from ...fakes import ByteTokenizer
 from ..builders import build_prompt, make_prompt_builder
@@ -144,3 +144,27 @@ def test_an_answer_to_continue_is_past_its_thoughts() -> None:
     prompt, text = build(ALWAYS_THINKS, HELLO, start, thinking={"type": "enabled"})
     assert text.endswith("<Assistant><think>\n\n</think>\n\nThe sum is")
     assert not prompt.starts_thinking
+
+
+@pytest.mark.parametrize(
+    ("asked", "put"),
+    [("minimal", "low"), ("low", "low"), ("medium", "medium"), ("high", "xhigh"), ("max", "xhigh")],
+)
+def test_efforts_beyond_the_usual_are_found_where_unknown_ones_are_taken_for_medium(
+    asked: str, put: str
+) -> None:
+    """As Qwen3.8's template has them: it knows low, medium and xhigh."""
+
+    def render(settings: dict[str, Any]) -> str:
+        effort = settings.get("reasoning_effort")
+        return effort if effort in ("low", "xhigh") else "medium"
+
+    features = find_thinking_features(render)
+    assert features.efforts == ("low", "medium", "xhigh")
+    assert features.settings(ThinkingOptions(True, asked)) == {"reasoning_effort": put}
+
+
+def test_what_the_request_leaves_open_is_left_to_the_template() -> None:
+    features = ThinkingFeatures("enable_thinking", ("low", "high"), has_budget=True)
+    assert features.settings(ThinkingOptions(None)) == {}
+    assert features.settings(ThinkingOptions(None, variables=(("style", "x"),))) == {"style": "x"}
