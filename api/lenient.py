@@ -63,9 +63,12 @@ def stop_list(stop: Json) -> Json:
 
 def bias_form(biases: Json) -> Json:
     """Return biases as an object from token id to bias: of one, or of llama.cpp's list of pairs."""
-    if not isinstance(biases, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in biases):
+    if not isinstance(biases, list):
         return biases
-    return {token: -100.0 if bias is False else bias for token, bias in biases}
+    pairs = [pair for pair in biases if isinstance(pair, list) and len(pair) == 2]
+    if len(pairs) < len(biases) or not all(isinstance(token, int) for token, _ in pairs):
+        raise ValueError("must map ids of tokens to biases")
+    return {token: -100.0 if bias is False else bias for token, bias in pairs}
 
 
 def tool_form(tool: Json) -> Json:
