@@ -62,7 +62,7 @@ def test_tool_calls_are_counted_by_what_became_of_them(start_server: StartServer
 def test_refusals_and_failures_are_counted(start_server: StartServer) -> None:
     server = start_server()
     client = server.http()
-    client.post("/v1/messages", json=BODY | {"max_tokens": 0})
+    client.post("/v1/messages", json=BODY | {"temperature": 9})
     server.scheduler.play(Script(fails=True))
     client.post("/v1/messages", json=BODY)
     client.get("/somewhere/else")

@@ -15,7 +15,7 @@ VALUE = json.dumps({"summary": "It explains <think> and </think>, and <call>.", 
 def ask(start_server: StartServer, answer: str, **fields: Any) -> Any:
     """Ask a model that thinks, and for whose tokens grammars can be compiled."""
     tokenizer = make_tokenizer()
-    tokenizer.chat_template = CHATML_TEMPLATE
+    tokenizer.chat_template = CHATML_TEMPLATE.replace("tool_call>", "call>")
     server = start_server(tokenizer=tokenizer)
     server.scheduler.play(Script([tokenizer.encode(answer)]))
     messages = [{"role": "user", "content": "Hi"}]
