@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import SYSTEM_BLAS
+from ..attention.kernels.paged_kernels import PagedKernels
 from ..attention.paged_model import PagedModel, probe_fetching
 from ..blas import describe_blas
 from ..config import EngineConfig
 from ..find_functions import find_functions
 from ..fused_model import fuse, unfuse, without_rotations
 from ..mixed_check import choose_mixed_tokens
+from ..pass_functions import PassFunctions
 from ..runner import Capacity, Runner
 from ..selfcheck import logits_error, usable_kernels
 from ..served_model import ServedModel
@@ -69,11 +71,26 @@ def _build_runner(paged: PagedModel, name: str, memory: MemoryPlan) -> Runner:
     if paged.is_fetched:
         logger.warning(PER_ROW, name)
         return Runner(paged, _capacity(memory), on_host)
-    kernels = None if on_host else usable_kernels(paged)
-    if kernels is None and not on_host:
-        paged = without_rotations(paged)
-        kernels = usable_kernels(paged)
+    paged, kernels = (paged, None) if on_host else find_form(paged)
     return Runner(paged, _capacity(memory), on_host, kernels, choose_mixed_tokens(paged, on_host))
+
+
+def find_form(paged: PagedModel) -> tuple[PagedModel, PagedKernels | None]:
+    """Return the model in the first form in which a GPU's kernels work, and the kernels.
+
+    The forms: as it is; with the states of decode batches gathered, not left in their slots; with norms and
+    rotations left to the model as well. In the last one, kernels are None if they do not work there either.
+    """
+    forms = [paged]
+    if paged.functions.num_slot_layers:
+        gathered = PassFunctions(paged.functions.replacements)
+        forms.append(replace(paged, functions=gathered))
+    forms.append(without_rotations(forms[-1]))
+    for form in forms:
+        kernels = usable_kernels(form)
+        if kernels is not None:
+            return form, kernels
+    return forms[-1], None
 
 
 def checked(paged: PagedModel, name: str, on_host: bool) -> PagedModel:
