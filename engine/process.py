@@ -21,6 +21,13 @@ T = TypeVar("T")
 END_S = 5
 """Seconds that a process has to end once it has closed its socket."""
 
+MLX_SETTINGS = {"MLX_ENABLE_CACHE_THRASHING_CHECK": "0"}
+"""MLX's settings in the environment of the process, where the user has not set them.
+
+On CUDA, MLX keeps graphs, and plans for convolutions and for attention. By default it raises an error once it
+has made twice as many as it keeps, in the whole life of the process; a server lives long enough for that.
+"""
+
 BUFFER_BYTES = 2**20
 """Size of the socket's buffers. A plan with masks has hundreds of kilobytes, a buffer of macOS only 8."""
 
@@ -39,11 +46,12 @@ class EngineProcess:
         for end in (ours, theirs):
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                 end.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
+        python_path = os.pathsep.join(path or os.getcwd() for path in sys.path)
         with theirs:
             self._process = subprocess.Popen(
                 # -P: imports come from this process's sys.path, not from the working folder.
                 [sys.executable, "-P", "-m", "pensieve.engine.worker", str(theirs.fileno()), self._log_level],
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+                env=MLX_SETTINGS | os.environ | {"PYTHONPATH": python_path},
                 stdin=subprocess.PIPE,  # closed when this process ends; the engine's process then ends
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C in the terminal is for this process alone
