@@ -163,12 +163,12 @@ def check_slice(case: Case, length: int, window: int | None = None, sinks: bool 
     sampled(
         [
             (16, 3, "float32"),
-            (64, 8, "float16"),
+            (64, 16, "float16"),
             (80, 4, "bfloat16"),
             (96, 1, "bfloat16"),
             (128, 4, "bfloat16"),
             (128, 7, "float16"),
-            (256, 16, "bfloat16"),
+            (256, 3, "bfloat16"),
         ],
         kept=[(16, 3, "float32"), (128, 4, "bfloat16")],
     ),
