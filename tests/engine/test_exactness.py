@@ -45,7 +45,7 @@ def load(folder: Path, model_type: str) -> Any:
 @pytest.mark.parametrize(
     ("model_type", "on_host", "num_trees"),
     [
-        ("llama", True, trials(8, 100, "PENSIEVE_TREES")),
+        ("llama", True, trials(8, 60, "PENSIEVE_TREES")),
         ("llama", False, trials(2, 30)),
         ("qwen3", True, trials(3, 30)),
         ("phi3", True, trials(3, 30)),

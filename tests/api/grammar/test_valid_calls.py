@@ -39,7 +39,7 @@ from ...schemas import SCHEMAS
 from ..builders import new_detokenizer, read_vocabulary
 
 EOS = 258
-NUM_CALLS = trials(6, 50, "PENSIEVE_CALLS")
+NUM_CALLS = trials(6, 20, "PENSIEVE_CALLS")
 TOOLS = [Tool(name=name, input_schema=schema) for name, schema in SCHEMAS.items()]
 FORMAT = plain_format()
 PARALLEL = trials(3, 24)
