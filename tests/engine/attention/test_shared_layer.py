@@ -78,7 +78,7 @@ def test_layers_that_share_kv_are_exact_over_pools_that_kernels_write(name: str)
     model, rng, verdict = random_model(name), random.Random(3), Verdict(tie=1e-3)
     runner = PlainRunner(fuse(probe(model, 16)), Capacity(400), False, PlainKernels())
     machine = Machine(runner, num_blocks=400)
-    num_trees = trials(1, 3)
+    num_trees = trials(2, 3)
     for _ in range(num_trees):
         for sequence in grow_tree(machine, rng, 512, num_requests=4):
             verdict.judge(model, sequence, make_prompt_cache(model))
