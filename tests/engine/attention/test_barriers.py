@@ -6,12 +6,13 @@ Plain C++ hides it, as a group's threads run one after another.
 import numpy as np
 import pytest
 
-from pensieve.engine.attention.kernels import decode_tables, source
+from pensieve.engine.attention.kernels import decode_tables
 from pensieve.engine.attention.kernels.geometry import Geometry
 from pensieve.engine.attention.kernels.source import SPLIT_TILES, TILES
 
 from .compiled import build, build_tiles, needs_compiler, races
 from .kernel_cases import Case
+from .missing_barrier import leave_out_barrier
 
 pytestmark = needs_compiler
 
@@ -57,15 +58,6 @@ def test_a_barrier_that_is_missing_is_noticed(
     monkeypatch: pytest.MonkeyPatch, kernel: str, number: int
 ) -> None:
     """In plain C++ it would not be missed."""
-    read = source._read
-
-    def without(name: str) -> str:
-        parts = read(name).split("BARRIER;")
-        if name != kernel:
-            return "BARRIER;".join(parts)
-        assert len(parts) == BARRIERS[kernel] + 1
-        return "BARRIER;".join(parts[: number + 1]) + "BARRIER;".join(parts[number + 1 :])
-
-    monkeypatch.setattr(source, "_read", without)
+    leave_out_barrier(monkeypatch, kernel, number, BARRIERS[kernel])
     is_wide = kernel == "tiles" and number in (0, 2)
     assert meet(monkeypatch, WIDE if is_wide else NARROW) > 0

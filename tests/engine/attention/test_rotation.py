@@ -14,7 +14,6 @@ from mlx_lm.models.rope_utils import Llama3RoPE
 from pensieve.cache.kv import MIN_KERNEL_ELEMENTS
 from pensieve.engine import decode_graphs
 from pensieve.engine.attention.folded_norm import FoldedNorm, fold_norms
-from pensieve.engine.attention.kernels import source
 from pensieve.engine.attention.kernels.layer_kernels import Launch
 from pensieve.engine.attention.kernels.source import THREADS, Kernel
 from pensieve.engine.attention.paged_model import probe
@@ -28,6 +27,7 @@ from ...models import write_model
 from ..harness import judge_trees
 from .compiled import compile_kernel, from_bits, launch, needs_compiler, races, to_bits
 from .cpp_kernels import CppKernels
+from .missing_barrier import leave_out_barrier
 from .noted_kernels import NotedKernels
 from .plain_kernels import PlainKernels, PlainRunner, rotated_by_mlx
 
@@ -109,20 +109,13 @@ def test_the_kernel_does_what_the_model_does(rope: Any, dim: int, has_norms: boo
 
 @needs_compiler
 def test_threads_meet_at_barriers_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    rope, read = nn.RoPE(32), source._read
+    rope = nn.RoPE(32)
     check(rope, 80, "float32", has_norms=True, watched=True)
     for number in range(3):
-
-        def without(name: str, number: int = number) -> str:
-            parts = read(name).split("BARRIER;")
-            if name != ROTATE.name:
-                return "BARRIER;".join(parts)
-            assert len(parts) == 4
-            return "BARRIER;".join(parts[: number + 1]) + "BARRIER;".join(parts[number + 1 :])
-
-        monkeypatch.setattr(source, "_read", without)
-        with pytest.raises(AssertionError, match="threads race"):
-            check(rope, 80, "float32", has_norms=True, watched=True)
+        with monkeypatch.context() as patch:
+            leave_out_barrier(patch, ROTATE.name, number, 3)
+            with pytest.raises(AssertionError, match="threads race"):
+                check(rope, 80, "float32", has_norms=True, watched=True)
 
 
 def load(folder: Path, model_type: str) -> Any:

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from mlx_lm.models.glm4_moe_lite import group_expert_select
 
-from pensieve.engine.attention.kernels import source
 from pensieve.engine.experts.expert_choice import CHOOSE, Choice, ExpertChoice, Gate, SharedExpert
 
 from ...budget import sampled
 from ..attention.compiled import compile_kernel, launch, needs_compiler, races
+from ..attention.missing_barrier import leave_out_barrier
 from ..attention.typed_kernels import to_numpy, typed_launcher
 from ..recurrent.token_loops import distance
 
@@ -100,16 +100,7 @@ def test_outputs_are_summed_as_mlx_lm_sums_them(shared: str, dtype: mx.Dtype) ->
 def test_threads_meet_in_shared_memory_at_barriers_only(
     missing: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = source._read
-
-    def without(name: str) -> str:
-        parts = read(name).split("BARRIER;")
-        if name != "choose_experts" or missing is None:
-            return "BARRIER;".join(parts)
-        assert len(parts) == 5
-        return "BARRIER;".join(parts[: missing + 1]) + "BARRIER;".join(parts[missing + 1 :])
-
-    monkeypatch.setattr(source, "_read", without)
+    leave_out_barrier(monkeypatch, "choose_experts", missing, 4)
     constants = {"EXPERTS": 130, "TOP": 3, "SIGMOID": 0, "NORMALISES": 1, "FACTOR": 0, "INPUTS": 64}
     library = compile_kernel(CHOOSE, constants, watched=True)
     drawn = [to_numpy(mx.random.normal(shape)) for shape in [(2, 130), (130,), (2, 64), (1, 64)]]

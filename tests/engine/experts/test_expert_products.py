@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from mlx_lm.models.switch_layers import SwitchGLU
 
-from pensieve.engine.attention.kernels import source
 from pensieve.engine.experts.expert_products import EXPERTS, ExpertProducts, Tiling, product_constants
 
 from ...budget import sampled
 from ..attention.compiled import compile_kernel, launch, needs_compiler, races
+from ..attention.missing_barrier import leave_out_barrier
 from ..attention.typed_kernels import to_numpy, typed_launcher
 from ..recurrent.token_loops import distance
 
@@ -90,16 +90,7 @@ def test_the_layer_of_mlx_lm_computes_the_same() -> None:
 def test_threads_meet_in_shared_memory_at_barriers_only(
     missing: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = source._read
-
-    def without(name: str) -> str:
-        parts = read(name).split("BARRIER;")
-        assert name != "experts" or len(parts) == 3
-        if name != "experts" or missing is None:
-            return "BARRIER;".join(parts)
-        return "BARRIER;".join(parts[: missing + 1]) + "BARRIER;".join(parts[missing + 1 :])
-
-    monkeypatch.setattr(source, "_read", without)
+    leave_out_barrier(monkeypatch, "experts", missing, 2)
     case = Case("more than a thread group takes", mx.float32, Tiling(2, 2))
     gate, up, _ = case.weights()
     library = compile_kernel(EXPERTS, product_constants(64, 32, True, Tiling(2, 2)), watched=True)

@@ -5,12 +5,12 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 
-from pensieve.engine.attention.kernels import source
 from pensieve.engine.experts import grouped_products
 from pensieve.engine.experts.grouped_products import EXPERT_TILES, PAIRS, GroupedProducts
 
 from ...budget import sampled, trials
 from ..attention.compiled import compile_kernel, launch, needs_compiler, races
+from ..attention.missing_barrier import leave_out_barrier
 from ..attention.typed_kernels import to_numpy, typed_launcher
 from ..recurrent.token_loops import distance
 
@@ -84,16 +84,7 @@ def test_pairs_get_their_own_experts_output(name: str, dtype: mx.Dtype) -> None:
 def test_threads_meet_in_shared_memory_at_barriers_only(
     missing: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = source._read
-
-    def without(name: str) -> str:
-        parts = read(name).split("BARRIER;")
-        assert name != "expert_tiles" or len(parts) == 3
-        if name != "expert_tiles" or missing is None:
-            return "BARRIER;".join(parts)
-        return "BARRIER;".join(parts[: missing + 1]) + "BARRIER;".join(parts[missing + 1 :])
-
-    monkeypatch.setattr(source, "_read", without)
+    leave_out_barrier(monkeypatch, "expert_tiles", missing, 2)
     constants = {"INPUTS": 192, "OUTPUTS": 64, "GATED": 1, "GATHERS": 1, "PAIRS": PAIRS}
     library = compile_kernel(EXPERT_TILES, constants, watched=True)
     before = races(library)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from mlx_lm.models import gated_delta
 
-from pensieve.engine.attention.kernels import source
 from pensieve.engine.attention.kernels.source import Kernel
 from pensieve.engine.recurrent.array_forms import array_delta_form
 from pensieve.engine.recurrent.delta_call import DeltaCall
@@ -18,6 +17,7 @@ from pensieve.engine.recurrent.delta_chunks import DeltaChunks, usable_chunks
 
 from ...budget import sampled
 from ..attention.compiled import FIXED, compile_kernel, from_bits, launch, needs_compiler, races, to_bits
+from ..attention.missing_barrier import leave_out_barrier
 from .token_loops import DeltaCase, distance
 
 pytestmark = needs_compiler
@@ -165,15 +165,7 @@ def test_threads_meet_in_shared_memory_at_barriers_only() -> None:
 def test_a_barrier_that_is_missing_is_noticed(
     monkeypatch: pytest.MonkeyPatch, kernel: str, number: int
 ) -> None:
-    read = source._read
-
-    def without(name: str) -> str:
-        parts = read(name).split("BARRIER;")
-        if name != kernel:
-            return "BARRIER;".join(parts)
-        return "BARRIER;".join(parts[: number + 1]) + "BARRIER;".join(parts[number + 1 :])
-
-    monkeypatch.setattr(source, "_read", without)
+    leave_out_barrier(monkeypatch, kernel, number, {"delta_prepare": 6, "delta_scan": 3}[kernel])
     launcher = CppLauncher("float32", watched=True)
     DeltaChunks(launcher).run(call_of(rounded(DeltaCase(2, (1, 140, 1, 1, 32, 16), by_element=False))))
     assert launcher.races > 0
