@@ -14,7 +14,8 @@ class Terminal:
     """One session of the interactive client. A context manager that ends it."""
 
     def __init__(self, command: list[str], folder: Path, environment: Mapping[str, str]) -> None:
-        self._socket = str(folder / "tmux")
+        # Of its own: the tmux that served the session before may be about to remove its socket.
+        self._socket = str(folder / f"tmux-{time.monotonic_ns()}")
         self._command = command
         self._folder = folder
         self._environment = environment
@@ -59,7 +60,7 @@ class Terminal:
 def make_home(folder: Path, project: Path) -> Path:
     """Make a home whose user has seen the client's first questions."""
     home = folder / "home"
-    home.mkdir()
+    home.mkdir(exist_ok=True)
     known = {"hasTrustDialogAccepted": True, "hasCompletedProjectOnboarding": True}
     settings = {"hasCompletedOnboarding": True, "theme": "dark", "projects": {str(project): known}}
     (home / ".claude.json").write_text(json.dumps(settings))

@@ -23,9 +23,9 @@ pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is no
 
 @contextmanager
 def session(claude: str, folder: Path, server: RunningServer, *flags: str) -> Iterator[Terminal]:
-    """A user with a project of one file, whose client asks before each action."""
+    """A user with a project of one file, whose client asks before each action; perhaps one who comes back."""
     project = folder / "project"
-    project.mkdir()
+    project.mkdir(exist_ok=True)
     (project / "notes.txt").write_text("pear tree\n")
     variables = {
         "PATH": os.environ["PATH"],

@@ -20,6 +20,8 @@ PAIRS = {
     "meta-llama-Llama-3.1-8B-Instruct": "llama3_1",
     "deepseek-ai-DeepSeek-V3.1": "deepseek_v3",
     "google-gemma-2-2b-it": "gemma3",
+    "mistralai-Ministral-3-14B-Reasoning-2512": "tekken",
+    "Qwen3.5-4B": "qwen3",
 }
 TEKKEN = "tekken_240911.json"
 
@@ -28,7 +30,7 @@ TEKKEN_MARKS = [
     *("<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]"),
     *("[TOOL_RESULTS]", "[/TOOL_RESULTS]", "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]", "[IMG_END]"),
     *("[PREFIX]", "[MIDDLE]", "[SUFFIX]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]"),
-    *("[CALL_ID]", "[ARGS]"),
+    *("[CALL_ID]", "[ARGS]", "[THINK]", "[/THINK]"),
 ]
 
 
