@@ -1,0 +1,185 @@
+"""Judges answers as the server treats them: read token by token, and constrained where they make calls."""
+
+import asyncio
+import json
+import time
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, cast
+
+from pensieve.api.config import KeepAlive
+from pensieve.api.errors import InvalidRequest
+from pensieve.api.formats.output_events import (
+    ArgumentsDelta,
+    TextDelta,
+    ThinkingDelta,
+    ToolCallStart,
+    call_input,
+)
+from pensieve.api.grammar.constraint_factory import open_constraint_factory
+from pensieve.api.metrics import Metrics
+from pensieve.api.output.parser import OutputParser
+from pensieve.api.pipeline import Pipeline, PreparedRequest
+from pensieve.api.prompt.prompt import PromptBuilder
+from pensieve.api.prompt.template import ChatTemplate
+from pensieve.api.schema import MessagesRequest
+from pensieve.api.services import Services
+from pensieve.scheduler.constraint import Constraint
+
+from ..api.builders import make_format
+from ..fakes import FakeModel, ScriptedScheduler
+from .reference_cases import Case
+from .templates_on_disk import read_template, small_tokenizer
+
+HTTP: Any = SimpleNamespace(headers={}, scope={"state": {"request_id": "case"}})
+UNREAD = "__unparsedToolInput"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a case.
+
+    fault: what the reader made of it instead; empty where the reader is right.
+    allowed: whether the constraint allows the call; None where the answer makes none, or is not constrained.
+    refused_at: the text up to the token that the constraint refuses.
+    """
+
+    case: Case
+    fault: str
+    allowed: bool | None
+    refused_at: str = ""
+
+
+class Judge:
+    """The server's parts for one chat template."""
+
+    def __init__(self, template: str) -> None:
+        self._tokenizer = small_tokenizer(read_template(template))
+        model = FakeModel(vocab_size=len(self._tokenizer.get_vocab()), max_context=100_000)
+        chat, model_format = ChatTemplate(self._tokenizer), make_format(self._tokenizer)
+        self.is_native = chat.features.native_tools
+        scheduler = ScriptedScheduler()
+        self._services = Services(
+            model=model,
+            model_format=model_format,
+            scheduler=scheduler,
+            prompts=PromptBuilder(model, self._tokenizer, chat, model_format),
+            constraint_factory=open_constraint_factory(model_format, model.eos_token_ids),
+            abilities=chat.abilities,
+            metrics=Metrics(model, scheduler.stats),
+            thinking="auto",
+            keep_alive=KeepAlive(),
+        )
+
+    def judge(self, case: Case) -> Verdict:
+        """Read a case's answer and compare it with what the answer means."""
+        body = MessagesRequest.model_validate(request_body(case))
+        try:
+            prepared = asyncio.run(Pipeline(self._services).conversation(HTTP, body, time.monotonic()))
+        except InvalidRequest as error:
+            return Verdict(case, f"refused: {error}", None)
+        tokens = self._tokenizer.encode(case.answer, add_special_tokens=False)
+        fault = compare(case, read(prepared, tokens))
+        constraint = prepared.request.constraint
+        if constraint is None or not case.calls or case.is_partial:
+            return Verdict(case, fault, None)
+        refused_at = self._follow(constraint, tokens)
+        return Verdict(case, fault, refused_at is None, refused_at or "")
+
+    def _follow(self, constraint: Constraint, tokens: list[int]) -> str | None:
+        """Return the answer up to the token that the constraint refuses; None where it allows them all.
+
+        Where no call's grammar begins at all, the whole answer is returned.
+        """
+        has_begun = False
+        for i, token in enumerate(tokens):
+            mask = constraint.mask()
+            if mask is not None and not mask[token // 8] >> token % 8 & 1:
+                return str(self._tokenizer.decode(tokens[: i + 1]))
+            has_begun |= mask is not None
+            constraint.accept(token)
+        return None if has_begun else str(self._tokenizer.decode(tokens))
+
+
+def request_body(case: Case) -> dict[str, Any]:
+    """Return the request whose answer a case is."""
+    tools = [
+        {
+            "name": tool["function"]["name"],
+            "description": tool["function"].get("description", ""),
+            "input_schema": tool["function"].get("parameters") or {"type": "object"},
+        }
+        for tool in case.tools
+    ]
+    body: dict[str, Any] = {
+        "model": "m",
+        "max_tokens": 1000,
+        "messages": [wire(message) for message in case.messages] or [{"role": "user", "content": "Hey!"}],
+        "thinking": {"type": "enabled", "budget_tokens": 5000} if case.thinks else {"type": "disabled"},
+    }
+    if tools:
+        body |= {"tools": tools, "tool_choice": {"type": "any" if case.must_call else "auto"}}
+    if case.schema:
+        body["output_config"] = {"format": {"type": "json_schema", "schema": json.loads(case.schema)}}
+    return body
+
+
+def wire(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message of the chat API as one of Anthropic's."""
+    if message["role"] == "tool":
+        result = {"type": "tool_result", "tool_use_id": message["tool_call_id"]}
+        return {"role": "user", "content": [result | {"content": message["content"]}]}
+    calls = [
+        {
+            "type": "tool_use",
+            "id": call_id or f"call_{i}",
+            "name": name,
+            "input": json.loads(arguments or "{}"),
+        }
+        for i, (name, arguments, call_id) in enumerate(message["tool_calls"])
+    ]
+    words = [{"type": "text", "text": message["content"]}] if message["content"] else []
+    return {"role": message["role"], "content": [*words, *calls]}
+
+
+def read(prepared: PreparedRequest, tokens: list[int]) -> list[Any]:
+    """Feed an answer to the server's reader, token by token."""
+    parser = OutputParser(prepared.new_detokenizer(), prepared.answer_format)
+    events: list[Any] = []
+    for token in tokens:
+        events += parser.feed([token])
+    return events + parser.finish()
+
+
+def compare(case: Case, events: list[Any]) -> str:
+    """Say how an answer was read otherwise than it should be; nothing where it was read right.
+
+    Space around texts counts for nothing, and neither does the order of keys.
+    """
+    text = "".join(event.text for event in events if isinstance(event, TextDelta)).strip()
+    thoughts = "".join(event.text for event in events if isinstance(event, ThinkingDelta)).strip()
+    calls: list[tuple[str, list[str]]] = []
+    for event in events:
+        if isinstance(event, ToolCallStart):
+            calls.append((event.name, []))
+        elif isinstance(event, ArgumentsDelta):
+            calls[-1][1].append(event.json)
+    prefilled = case.messages[-1] if case.messages and case.messages[-1]["role"] == "assistant" else {}
+    wanted_text = case.text.removeprefix(prefilled.get("content", "")).strip()
+    wanted_thoughts = "" if prefilled else case.thoughts.strip()
+    if [name for name, _ in calls] != [name for name, _ in case.calls]:
+        return f"calls {[name for name, _ in calls]}, text {text[:60]!r}, thoughts {thoughts[:60]!r}"
+    for (_, parts), (_, wanted) in zip(calls, case.calls, strict=True):
+        if not same_arguments(parts, wanted, case.is_partial):
+            return f"arguments {''.join(parts)[:100]} for {wanted[:100]}"
+    if text != wanted_text:
+        return f"text {text[:100]!r} for {wanted_text[:100]!r}"
+    return "" if thoughts == wanted_thoughts else f"thoughts {thoughts[:100]!r} for {wanted_thoughts[:100]!r}"
+
+
+def same_arguments(parts: list[str], wanted: str, is_partial: bool) -> bool:
+    """Whether arguments mean the same; of an answer that was cut off, whether they begin the same."""
+    if not is_partial:
+        return bool(call_input(parts) == cast(object, json.loads(wanted or "{}")))
+    read_so_far, wanted = ("".join(text.split()) for text in ("".join(parts), wanted))
+    return UNREAD in read_so_far or read_so_far.startswith(wanted) or wanted.startswith(read_so_far)
