@@ -10,12 +10,14 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .attention.kernels.paged_kernels import PagedKernels, find_kernels
-from .experts.block_forms import block_forms
-from .experts.switch_forms import switch_form, usable_experts
+from .experts.block_forms import PARTS, BlockKernels, block_form, block_forms
+from .experts.expert_choice import ExpertChoice
+from .experts.expert_pairs import ExpertKernels
+from .experts.switch_forms import PROJECTIONS, switch_form, usable_experts
 from .pass_functions import PassFunctions, Replacement
 from .recurrent.array_forms import array_delta_form
-from .recurrent.delta_chunks import usable_chunks
-from .recurrent.delta_step import usable_step
+from .recurrent.delta_chunks import DeltaChunks, usable_chunks
+from .recurrent.delta_step import DeltaStep, usable_step
 from .recurrent.host_forms import gated_delta_form, lightning_form, state_space_form
 from .recurrent.host_modules import (
     convolution_form,
@@ -39,18 +41,45 @@ def find_functions(model: nn.Module, on_host: bool) -> PassFunctions:
     """
     layer_kernels = (None, None) if on_host else _layer_kernels(model)
     forms = _host_forms() if on_host else _array_forms(model, *layer_kernels)
+    functions = _functions(model, layer_kernels, forms)
+    if not on_host:
+        return functions
+    convolve = nn.Conv1d.__call__
+    on_cpu = (
+        Replacement(nn, "silu", nn.silu, silu_form(nn.silu)),
+        Replacement(nn.Conv1d, "__call__", convolve, convolution_form(convolve)),
+    )
+    return PassFunctions(functions.replacements + on_cpu)
+
+
+def assumed_functions(model: nn.Module, kernels: PagedKernels) -> PassFunctions:
+    """Return what the passes of `model` replace on CUDA if each kernel that may serve it works; none runs."""
+    launcher, layers = kernels.launcher, find_layers(model)
+    layer_kernels = (LayerStep(launcher), LayerPrompt(launcher)) if layers else (None, None)
+    delta = (None, None) if layers else (DeltaStep(launcher), DeltaChunks(launcher))
+    experts = ExpertKernels.declare(launcher)
+    blocks = BlockKernels(experts, ExpertChoice(launcher))
+    forms = {
+        "gated_delta_update": partial(array_delta_form, *delta),
+        **{f"{each.__name__}.__call__": partial(switch_form, experts) for each in PROJECTIONS},
+        **{f"{each.__name__}.__call__": partial(block_form, blocks) for each in PARTS},
+    }
+    return _functions(model, layer_kernels, forms)
+
+
+def _functions(
+    model: nn.Module, layer_kernels: tuple[LayerStep | None, LayerPrompt | None], forms: dict[str, Any]
+) -> PassFunctions:
+    """Return the replacements of what the model's modules define. forms: by the functions' paths."""
     names = _module_names(model)
     places = {place: path for path in forms for name in names for place in _find(sys.modules[name], path)}
     found = [Replacement(*place, forms[path](place[-1])) for place, path in places.items()]
-    for kind in find_layers(model) if any(layer_kernels) else ():
+    kinds = find_layers(model) if any(layer_kernels) else {}
+    for kind in kinds:
         theirs = kind.__call__
         found.append(Replacement(kind, "__call__", theirs, layer_form(*layer_kernels, theirs)))
-    if on_host:
-        found.append(Replacement(nn, "silu", nn.silu, silu_form(nn.silu)))
-        convolve = nn.Conv1d.__call__
-        found.append(Replacement(nn.Conv1d, "__call__", convolve, convolution_form(convolve)))
     step = layer_kernels[0]
-    slot_layers = find_layers(model) if step is not None and step.serves_slots else {}
+    slot_layers = kinds if step is not None and step.serves_slots else {}
     return PassFunctions(tuple(found), sum(type(module) in slot_layers for module in model.modules()))
 
 

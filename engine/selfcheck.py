@@ -85,7 +85,7 @@ def _move_states(paged: PagedModel, kernels: PagedKernels) -> bool:
 
 def _leave_out(paged: PagedModel, kernels: PagedKernels) -> bool:
     """Let `kernels` leave out the kinds of layers that fail by themselves; return whether any does."""
-    failing = [spec for spec in _kinds(paged, kernels) if not _is_right(spec, kernels)]
+    failing = [spec for spec in kinds(paged, kernels) if not _is_right(spec, kernels)]
     for spec in failing:
         kernels.leave_out(spec.shape, spec.num_heads)
     return bool(failing)
@@ -99,7 +99,7 @@ def _is_right(spec: AttentionSpec, kernels: PagedKernels) -> bool:
         return False
 
 
-def _kinds(paged: PagedModel, kernels: PagedKernels) -> set[AttentionSpec]:
+def kinds(paged: PagedModel, kernels: PagedKernels) -> set[AttentionSpec]:
     """Return the layers that `kernels` serve, without those that differ from others in their number only."""
     pairs = zip(paged.layers, served_layers(paged.layers, kernels), strict=True)
     return {replace(spec, layer=0) for spec, is_served in pairs if is_served}
@@ -131,11 +131,20 @@ def attention_error(paged: PagedModel, kernels: PagedKernels) -> float:
     A distance up to 1 is rounding. Long and short rows share a prefix, so that every kernel that a decode
     step may need is compiled here already.
     """
-    return _largest([_layer_error(spec, kernels) for spec in _kinds(paged, kernels)])
+    return _largest([_layer_error(spec, kernels) for spec in kinds(paged, kernels)])
 
 
 def _layer_error(spec: AttentionSpec, kernels: PagedKernels) -> float:
-    """Decode one batch, and prefill one slice, of random data with kernels and with plain MLX."""
+    """Return the distance between kernels and plain MLX in one layer, relative to the tolerance."""
+    errors = [largest_distance(found, expected) for found, expected in attention_trial(spec, kernels)]
+    return _largest(errors) / KERNEL_TOLERANCE[spec.shape.dtype]
+
+
+def attention_trial(spec: AttentionSpec, kernels: PagedKernels) -> list[tuple[mx.array, mx.array]]:
+    """Decode one batch, and prefill one slice where kernels do, of random data.
+
+    Returns what the kernels and what plain MLX computed for each, lazy.
+    """
     starts = list(accumulate((-(-own // BLOCK_SIZE) * BLOCK_SIZE for own in OWN), initial=SHARED + 64))
     slot_ranges: list[tuple[SlotRange, ...]] = [
         ((0, SHARED), (at, at + own)) for at, own in zip(starts, OWN, strict=False)
@@ -155,7 +164,7 @@ def _layer_error(spec: AttentionSpec, kernels: PagedKernels) -> float:
     batch = BatchTables(slot_ranges, shared_prefixes(slot_ranges))
     result, fence = kernels.decode(queries, (new[0], new[1]), LayerPools.of(pools, 0), batch, params)
     expected = attend_arrays(queries.astype(mx.float32), plain.keys[0], plain.values[0], slot_ranges, params)
-    errors = [largest_distance(result[:, :, 0], expected[:, :, 0])]
+    pairs = [(result[:, :, 0], expected[:, :, 0])]
     longest = max(slot_ranges, key=lambda row: row[-1][1] - row[-1][0])
     slice_queries = _draw(spec, 6, 1, spec.num_heads, SLICE, dims[0])
     layer_pools = LayerPools.of(pools, 0)._replace(write_fence=fence)
@@ -164,8 +173,8 @@ def _layer_error(spec: AttentionSpec, kernels: PagedKernels) -> float:
         result, _ = kernels.attend_slice(slice_queries, layer_pools, tables, params)
         wide = slice_queries.astype(mx.float32)
         expected = attend_arrays(wide, plain.keys[0], plain.values[0], [longest], params)
-        errors.append(largest_distance(result, expected))
-    return _largest(errors) / KERNEL_TOLERANCE[spec.shape.dtype]
+        pairs.append((result, expected))
+    return pairs
 
 
 def _draw(spec: AttentionSpec, seed: int, *dims: int) -> mx.array:

@@ -57,10 +57,10 @@ class ServedRuns:
         write_json(self._sizes_file, asdict(sizes))
 
     def keep_kernels_apart(self) -> None:
-        """Have MLX keep the kernels that it compiles in an empty folder."""
+        """Have compiled kernels kept in an empty folder."""
         folder = self._work / "temporary"
         folder.mkdir()
-        self._environment["TMPDIR"] = str(folder)
+        self._environment |= {"TMPDIR": str(folder), "XDG_CACHE_HOME": str(folder)}
 
     def write_model(self, shape: str) -> bool:
         """Write the model unless its folder has one; return whether there is one."""

@@ -12,11 +12,13 @@ from .. import SYSTEM_BLAS
 from ..attention.kernels.paged_kernels import PagedKernels
 from ..attention.paged_model import PagedModel, probe_fetching
 from ..blas import describe_blas
+from ..compiling.kept_kernels import keep_compiled_code
 from ..config import EngineConfig
 from ..find_functions import find_functions
 from ..fused_model import fuse, unfuse, without_rotations
 from ..mixed_check import choose_mixed_tokens
 from ..pass_functions import PassFunctions
+from ..rehearsal import compile_kernels
 from ..runner import Capacity, Runner
 from ..selfcheck import logits_error, usable_kernels
 from ..served_model import ServedModel
@@ -47,6 +49,7 @@ def plan_model(path: Path, config: EngineConfig, max_batch: int) -> PlannedModel
 
     max_batch: sequences that are to run at once. Raises ModelError, also for a model that cannot be served.
     """
+    keep_compiled_code()
     info = read_model_info(path, config.model.rstrip("/"), compute_dtype(), config.kv_bits)
     memory = make_plan(info, config, find_device(), max_batch)
     return PlannedModel(info, memory, describe_blas(SYSTEM_BLAS))
@@ -54,6 +57,7 @@ def plan_model(path: Path, config: EngineConfig, max_batch: int) -> PlannedModel
 
 def build(planned: PlannedModel) -> tuple[Runner, ServedModel]:
     """Load a planned model, check it on this device, and allocate its KV. Raises ModelError."""
+    keep_compiled_code()
     bound_buffer_cache()
     info, memory = planned.info, planned.memory
     runner = _build_runner(load(info), info.name, memory)
@@ -67,6 +71,8 @@ def _build_runner(paged: PagedModel, name: str, memory: MemoryPlan) -> Runner:
     on_host = memory.device.kind == "cpu"
     if not on_host and not paged.is_fetched:
         paged = fuse(paged)
+    if not on_host:
+        compile_kernels(paged)
     paged = checked(paged, name, on_host)
     if paged.is_fetched:
         logger.warning(PER_ROW, name)

@@ -63,7 +63,7 @@ def usable_layer_kernel(make: Callable[[], K], layers: list[Any], num_tokens: in
     """
     try:
         kernel = make()
-        errors = [_error(kernel, layer, num_tokens) for layer in layers]
+        errors = [_error(layer_trial(kernel, layer, num_tokens)) for layer in layers]
         bounds = [TOLERANCE[layer.conv1d.weight.dtype] for layer in layers]
         if all(error <= bound for error, bound in zip(errors, bounds, strict=True)):
             return kernel
@@ -73,8 +73,11 @@ def usable_layer_kernel(make: Callable[[], K], layers: list[Any], num_tokens: in
     return None
 
 
-def _error(kernel: LayerKernel, layer: Any, num_tokens: int) -> float:
-    """Return the largest distance between the kernel and mlx-lm's layer on random rows."""
+def layer_trial(kernel: LayerKernel, layer: Any, num_tokens: int) -> list[tuple[Any, Any]]:
+    """Return what the kernel and what mlx-lm's layer return for random rows, and both states, lazy.
+
+    Raises NotImplementedError for a layer that the kernel is not made for.
+    """
     dtype, num_rows = layer.conv1d.weight.dtype, len(BEFORE)
     shape = (num_rows, num_tokens, layer.hidden_size)
     inputs = mx.random.normal(shape, key=mx.random.key(0)).astype(dtype)
@@ -87,7 +90,11 @@ def _error(kernel: LayerKernel, layer: Any, num_tokens: int) -> float:
     found, expected = kernel.run(layer, inputs, ours), layer(inputs, None, theirs)
     if found is None:
         raise NotImplementedError(unmet(layer, theirs) or "types or sizes that it is not made for")
-    pairs = [(found, expected), *zip(ours.cache, theirs.cache, strict=True)]
+    return [(found, expected), *zip(ours.cache, theirs.cache, strict=True)]
+
+
+def _error(pairs: list[tuple[Any, Any]]) -> float:
+    """Return the largest distance between the two of a pair."""
     return float(np.max([_distance(a, b) for a, b in pairs]))  # NaN if any is NaN, which `max` would lose
 
 

@@ -14,6 +14,8 @@ import mlx.core as mx
 
 from ....cache.blocks import BLOCK_SIZE
 from ....cache.kv import MIN_KERNEL_ELEMENTS, ArrayPools, LayerShape, Pool
+from ...compiling.kept_kernels import KeptKernel, open_store
+from ...compiling.kernel_text import Declaration
 from ...step import SlotRange
 from ..array_attention import AttentionParams
 from ..rotation import ROTATE, THREE, Rotation
@@ -73,11 +75,11 @@ class PagedKernels:
         has_wgmma: whether the device has Hopper's matrix units. has_tiles: whether tiles are used.
         """
         self._language = language
-        self._device = KernelDevice(language, has_wgmma, has_tiles)
+        self.device = KernelDevice(language, has_wgmma, has_tiles)
         self._left_out: set[tuple[LayerShape, int]] = set()
         self.moves_states = True  # False where the kernels of recurrent states fail on this device
         self.launcher = cache(self._build)
-        self._layer_kernels = cache(partial(build_layer, self.launcher, self._device))
+        self._layer_kernels = cache(partial(build_layer, self.launcher, self.device))
         self._no_sinks = mx.zeros((MIN_KERNEL_ELEMENTS,))
         self._no_partials = mx.zeros((MIN_KERNEL_ELEMENTS,)), mx.zeros((MIN_KERNEL_ELEMENTS,))
 
@@ -85,7 +87,7 @@ class PagedKernels:
     def name(self) -> str:
         """The backend's name, for people to read."""
         name = {"metal": "Metal kernels", "cuda": "CUDA kernels", "cpp": "C++ kernels"}[self._language]
-        return name if self._device.has_tiles else f"{name} without tiles"
+        return name if self.device.has_tiles else f"{name} without tiles"
 
     def serves(self, shape: LayerShape, num_heads: int) -> bool:
         """Whether these kernels compute the attention of layers with `num_heads` query heads."""
@@ -94,7 +96,7 @@ class PagedKernels:
             return False
         packing, dims = shape.packing(shape.key_dim), (shape.key_dim, shape.value_dim)
         geometry = Geometry(dims[0], group, shape.dtype.size, packing, dims[1], shape.values_in_keys)
-        return are_served(self._device, AttentionShape(geometry, shape.dtype, 1.0, False))
+        return are_served(self.device, AttentionShape(geometry, shape.dtype, 1.0, False))
 
     def leave_out(self, shape: LayerShape, num_heads: int) -> None:
         """Serve no such layers any more: the kernels fail on this device."""
@@ -129,7 +131,7 @@ class PagedKernels:
         On Metal MLX's own attention is: it takes every length as it comes, and knows each chip. On CUDA MLX
         makes a plan for each new pair of lengths, which takes 60 to 70 ms.
         """
-        if self._language == "metal" or not self._device.has_tiles:
+        if self._language == "metal" or not self.device.has_tiles:
             return False
         shape = self._shape(queries, pools, params)
         return TileGeometry(shape.geometry, self._language, is_slice=True).is_supported
@@ -241,21 +243,28 @@ class PagedKernels:
 
         workspace_bytes: shared memory that CUDA wants to know of at the launch.
         """
+        source = squeeze(f"const float SCALE = {scale * LOG2_E!r};\n" + kernel.body(self._language))
+        text = trim(kernel.header(self._language), f"__global__ {source}")  # as MLX declares it on CUDA
+        # MLX keeps what it has compiled by name, for CUDA on disk as well: a new text needs a new name.
+        name = f"paged_{kernel.name}_{hashlib.sha256((text + source).encode()).hexdigest()[:16]}"
+        declaration = Declaration(name, kernel.inputs, kernel.outputs, text, source)
+        return self._declare(declaration, not kernel.takes_gaps, workspace_bytes)
+
+    def _declare(self, declaration: Declaration, copies_gaps: bool, workspace_bytes: int) -> Launch:
+        """Declare a kernel to MLX. copies_gaps: whether MLX copies inputs that have gaps."""
         make: Any = mx.fast.metal_kernel
         if self._language == "cuda":
             make = partial(mx.fast.cuda_kernel, shared_memory=workspace_bytes)
-        source = squeeze(f"const float SCALE = {scale * LOG2_E!r};\n" + kernel.body(self._language))
-        text = trim(kernel.header(self._language), f"__global__ {source}")  # as MLX declares it on CUDA
         launch: Launch = make(
-            # MLX keeps what it has compiled by name, for CUDA on disk as well: a new text needs a new name.
-            name=f"paged_{kernel.name}_{hashlib.sha256((text + source).encode()).hexdigest()[:16]}",
-            input_names=list(kernel.inputs),
-            output_names=list(kernel.outputs),
-            header=text,
-            source=source,
-            ensure_row_contiguous=not kernel.takes_gaps,
+            name=declaration.name,
+            input_names=list(declaration.input_names),
+            output_names=list(declaration.output_names),
+            header=declaration.header,
+            source=declaration.source,
+            ensure_row_contiguous=copies_gaps,
         )
-        return launch
+        store = open_store() if self._language == "cuda" else None
+        return launch if store is None else KeptKernel(declaration, launch, store)
 
 
 def _geometry(pools: LayerPools, group: int, dtype: mx.Dtype) -> Geometry:
