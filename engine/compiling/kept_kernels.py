@@ -118,7 +118,7 @@ def open_store() -> KernelStore | None:
     if folder is None or architecture is None:
         return None
     try:
-        return KernelStore(folder, find_compiler(architecture))
+        return KernelStore(folder, find_compiler(architecture, Path(mx.__file__).parent))
     except CompileFailed as error:
         logger.info("MLX compiles kernels by itself: %s", error)
         return None

@@ -60,18 +60,19 @@ class Compiler:
         return mangled.decode(), code
 
 
-def find_compiler(architecture: str, maps: Path = Path("/proc/self/maps")) -> Compiler:
+def find_compiler(architecture: str, package: Path, maps: Path = Path("/proc/self/maps")) -> Compiler:
     """Return the compiler that this process's MLX has loaded, with MLX's own options.
 
-    architecture: the GPU's, as `sm_90a`. maps: Linux's list of the files that the process has in memory.
+    architecture: the GPU's, as `sm_90a`. package: the folder of MLX's Python package. maps: Linux's list of
+    the files that the process has in memory.
     Raises CompileFailed where a part of it is not found.
     """
     try:
         loaded = [Path(line.split(maxsplit=5)[5]) for line in maps.read_text().splitlines() if "/" in line]
         nvrtc = next(path for path in loaded if path.name.startswith("libnvrtc.so"))
-        mlx = next(path for path in loaded if path.name == "libmlx.so")
-        headers = {HEADER_FOLDER + name: embedded(mlx, marker) for name, marker in EMBEDDED.items()}
-        folders = include_folders(mlx.parent.parent, int(nvrtc.name.split(".")[2]))
+        library = package / "lib" / "libmlx.so"
+        headers = {HEADER_FOLDER + name: embedded(library, marker) for name, marker in EMBEDDED.items()}
+        folders = include_folders(package, int(nvrtc.name.split(".")[2]))
     except (OSError, StopIteration, ValueError, IndexError) as error:
         raise CompileFailed(f"MLX's compiler is not found: {error!r}") from error
     options = ["--device-as-default-execution-space", f"--gpu-architecture={architecture}"]
@@ -88,13 +89,13 @@ def embedded(library: Path, marker: bytes) -> str:
         return content[content.rfind(b"\0", 0, at) + 1 : content.find(b"\0", at)].decode()
 
 
-def include_folders(root: Path, nvrtc_major: int) -> list[Path]:
-    """Return the folders of headers in MLX's order. root: MLX's Python package. Raises ValueError."""
-    cuda = root.parent / "nvidia" / (f"cu{nvrtc_major}" if nvrtc_major > 12 else "cuda_runtime")
+def include_folders(package: Path, nvrtc_major: int) -> list[Path]:
+    """Return the folders of headers in MLX's order. package: as in `find_compiler`. Raises ValueError."""
+    cuda = package.parent / "nvidia" / (f"cu{nvrtc_major}" if nvrtc_major > 12 else "cuda_runtime")
     if not (cuda / "include").exists():
         home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
         cuda = Path(home or "/usr/local/cuda")
-    folders = [root / "include", root / "include" / "cccl", cuda / "include"]
+    folders = [package / "include", package / "include" / "cccl", cuda / "include"]
     if missing := [folder for folder in folders if not folder.exists()]:
         raise ValueError(f"no headers in {missing[0]}")
     return folders

@@ -94,7 +94,7 @@ def test_libraries_and_headers_are_those_that_mlx_has_loaded(
     packages: Path, list_maps: Callable[..., Path]
 ) -> None:
     mlx, nvrtc = packages / "mlx", packages / "nvidia" / "cu13" / "lib" / "libnvrtc.so.13"
-    found = find_compiler("sm_90a", list_maps(f"{nvrtc}", f"{mlx / 'lib' / 'libmlx.so'}"))
+    found = find_compiler("sm_90a", mlx, list_maps("/x/libother.so", f"{nvrtc}"))
     assert found.library == str(nvrtc)
     folders = (mlx / "include", mlx / "include" / "cccl", packages / "nvidia" / "cu13" / "include")
     assert found.options == (
@@ -109,12 +109,14 @@ def test_whatever_is_missing_is_one_kind_of_error(
     packages: Path, list_maps: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_HOME", str(packages / "absent"))
-    mlx = str(packages / "mlx" / "lib" / "libmlx.so")
-    for paths in [(), (mlx,), ("/x/libnvrtc.so.13",), (mlx, "/x/libnvrtc.so"), (mlx, "/x/libnvrtc.so.99")]:
+    mlx, right = packages / "mlx", "/x/libnvrtc.so.13"
+    for name in ("/x/libother.so", "/x/libnvrtc.so", "/x/libnvrtc.so.99"):
         with pytest.raises(CompileFailed):
-            find_compiler("sm_90a", list_maps(*paths))
-    with pytest.raises(CompileFailed):
-        find_compiler("sm_90a", packages / "no such file")
+            find_compiler("sm_90a", mlx, list_maps(name))
+    for package, maps in [(mlx, packages / "no such file"), (packages, list_maps(right))]:
+        with pytest.raises(CompileFailed):
+            find_compiler("sm_90a", package, maps)
+    assert find_compiler("sm_90a", mlx, list_maps(right)).library == right
 
 
 def test_a_header_must_be_there_once(packages: Path) -> None:
