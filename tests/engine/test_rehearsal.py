@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -8,7 +9,9 @@ from mlx_lm.models import qwen3_moe
 from pensieve.engine import rehearsal
 from pensieve.engine.attention.kernels.paged_kernels import PagedKernels
 from pensieve.engine.attention.paged_model import PagedModel, probe
-from pensieve.engine.compiling.kept_kernels import LaunchRecorder
+from pensieve.engine.compiling.kept_kernels import KernelStore, LaunchRecorder
+from pensieve.engine.compiling.kernel_text import KernelText
+from pensieve.engine.compiling.nvrtc import Compiler
 from pensieve.engine.find_functions import assumed_functions
 from pensieve.engine.recurrent.kernel_states import states_agree
 from pensieve.engine.recurrent.layer_check import usable_layer_step
@@ -91,6 +94,25 @@ def test_a_model_that_fails_is_left_to_the_checks(monkeypatch: pytest.MonkeyPatc
     kernels, recorder = recording()
     rehearse(paged, kernels)
     assert {"append", "layer_step", "slot_step"} <= names(recorder)
+
+
+def test_what_was_compiled_before_the_checks_is_not_compiled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+
+    def compile_text(kernel: KernelText) -> tuple[str, bytes]:
+        compiled.append(kernel.function)
+        return "mangled", b"code"
+
+    store = KernelStore(tmp_path, Compiler("", (), {}))
+    monkeypatch.setattr(Compiler, "compile", lambda _, kernel: compile_text(kernel))
+    monkeypatch.setattr(rehearsal, "find_kernels", lambda: PagedKernels("cuda", has_wgmma=True))
+    monkeypatch.setattr(rehearsal, "open_store", lambda: store)
+    paged = probe(recurrent_model("qwen3_next"), 16)
+    for _ in range(2):
+        compile_kernels(paged)
+        assert len(compiled) == len(set(compiled)) == len(list(tmp_path.glob("*.ptx"))) > 8
 
 
 def test_nothing_is_rehearsed_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
