@@ -40,7 +40,7 @@ def create_app(
     Raises TemplateTooSlow or BrokenTemplate.
     """
     template = ChatTemplate(tokenizer)
-    model_format = build_model_format(tokenizer, template.features.native_tools)
+    model_format = build_model_format(tokenizer, template.tool_format)
     constraint_factory = open_constraint_factory(model_format, model.eos_token_ids)
     if constraint_factory is not None and template.call_text:
         _check_calls(constraint_factory, template.call_text, tokenizer)

@@ -83,6 +83,7 @@ class Pipeline:
             tool_format=model_format.tool_calls if options.may_call else None,
             tools=[template_tool(tool) for tool in options.tools],
             thinking=model_format.thinking,
+            silent=model_format.silent,
             starts_thinking=prompt.starts_thinking,
             one_call=options.one_call,
             is_value=constraint is not None and options.is_value and not options.must_call,

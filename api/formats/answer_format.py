@@ -4,6 +4,7 @@ from collections import abc
 from dataclasses import dataclass
 from typing import Any
 
+from .readers.call_reader import tool_names
 from .tag_follower import AnswerTags
 from .thinking_tags import ThinkingTags
 from .tool_calls.tool_format import ToolFormat
@@ -15,6 +16,7 @@ class AnswerFormat:
 
     tool_format: None for an answer that may call no tool. tools: all of the request's.
     thinking: None for a model that has no tags for its thoughts.
+    silent: marks around the model's text, which are no part of it.
     starts_thinking: the prompt has opened the model's thoughts.
     one_call: the answer ends after its first tool call.
     is_value: the text is a value of a schema; once the value has begun, tags in it are part of its strings.
@@ -27,18 +29,21 @@ class AnswerFormat:
     starts_thinking: bool = False
     one_call: bool = False
     is_value: bool = False
+    silent: abc.Sequence[str] = ()
 
     @property
     def is_plain(self) -> bool:
         """Whether the answer holds only text, so that no space need be held back."""
-        return self.tool_format is None and self.thinking is None
+        return self.tool_format is None and self.thinking is None and not self.silent
 
     @property
     def tags(self) -> AnswerTags[str]:
         """The tags to follow."""
         call, thinking = self.tool_format, self.thinking
         return AnswerTags(
-            call=(call.start, call.end) if call else None,
+            calls=call.starts(tool_names(self.tools)) if call else (),
+            call_end=call.end if call else None,
             thinking=(thinking.start, thinking.end) if thinking else None,
             stop_sequences=self.stop_sequences,
+            silent=self.silent,
         )

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from ..protocols import Tokenizer
 from . import harmony
 from .detokenizer import Detokenizer, detokenizer_factory
-from .thinking_tags import ThinkingTags, find_thinking_tags
+from .thinking_tags import ThinkingTags, find_silent_marks, find_thinking_tags
 from .token_bytes import TokenBytes
 from .tool_calls.plain_format import plain_format
-from .tool_calls.tool_format import ToolFormat, native_format
+from .tool_calls.tool_format import ToolFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,7 @@ class ModelFormat:
     """A model's tokens and tags, built once when the server starts.
 
     thinking: None for a model that has no tags for its thoughts.
+    silent: marks around the model's text, which are no part of it.
     special_tokens: ids of the tokens that are no text, by their content: special tokens, and tokens of tags.
     new_detokenizer: makes the detokenizer of a completion's answer, without any tags.
     is_harmony: answers are messages with headers, as gpt-oss writes them.
@@ -24,6 +25,7 @@ class ModelFormat:
 
     tool_calls: ToolFormat
     thinking: ThinkingTags | None
+    silent: tuple[str, ...]
     special_tokens: dict[str, int]
     token_bytes: TokenBytes
     new_detokenizer: Callable[[], Detokenizer]
@@ -39,17 +41,20 @@ class ModelFormat:
         return self.thinking is not None and prompt.rstrip().endswith(self.thinking.start)
 
 
-def build_model_format(tokenizer: Tokenizer, native_tools: bool) -> ModelFormat:
+def build_model_format(tokenizer: Tokenizer, native: ToolFormat | None) -> ModelFormat:
     """Read a tokenizer's vocabulary and tags; takes a second for a large vocabulary.
 
-    native_tools: the chat template shows tools, so that the model calls them in a format of its own.
+    native: the format in which the chat template shows calls; None where it shows none.
     """
-    tool_calls = (native_format(tokenizer) if native_tools else None) or plain_format()
+    tool_calls = native or plain_format()
     thinking, token_bytes = find_thinking_tags(tokenizer), TokenBytes(tokenizer)
-    tags = (tool_calls.start, tool_calls.end, *((thinking.start, thinking.end) if thinking else ()))
+    silent = find_silent_marks(tokenizer)
+    tags = (tool_calls.start, tool_calls.end, *silent)
+    tags += (thinking.start, thinking.end) if thinking else ()
     return ModelFormat(
         tool_calls=tool_calls,
         thinking=thinking,
+        silent=silent,
         special_tokens=find_special_tokens(tokenizer, tags),
         token_bytes=token_bytes,
         new_detokenizer=detokenizer_factory(tokenizer, token_bytes),

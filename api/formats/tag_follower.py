@@ -21,28 +21,41 @@ class Mode(Enum):
 
 @dataclass(frozen=True)
 class AnswerTags(Generic[AnyStr]):
-    """The tags that can occur in one answer: pairs of a start and an end tag, and stop sequences.
+    """The tags that can occur in one answer.
 
-    call: the end tag is empty where a call lasts until the end of the answer.
+    calls: the tags at which calls start. call_end: empty where a call lasts until the end of the answer.
+    silent: marks around text, which are no part of it.
     """
 
-    call: tuple[AnyStr, AnyStr] | None = None
+    calls: abc.Sequence[AnyStr] = ()
+    call_end: AnyStr | None = None
     thinking: tuple[AnyStr, AnyStr] | None = None
     stop_sequences: abc.Sequence[AnyStr] = ()
+    silent: abc.Sequence[AnyStr] = ()
 
     @cached_property
     def starts(self) -> list[AnyStr]:
         """The tags at which calls and thoughts start."""
-        return [pair[0] for pair in (self.call, self.thinking) if pair]
+        return list(self.calls) + ([self.thinking[0]] if self.thinking else [])
 
     @cached_property
     def ends(self) -> dict[Mode, list[AnyStr]]:
         """The tags that may end each mode."""
         return {
-            Mode.TEXT: self.starts + list(self.stop_sequences),
+            Mode.TEXT: self.starts + self.in_value,
             Mode.THINKING: [self.thinking[1]] if self.thinking else [],
-            Mode.CALL: [self.call[1]] if self.call and self.call[1] else [],
+            Mode.CALL: [self.call_end] if self.call_end else [],
         }
+
+    @cached_property
+    def in_value(self) -> list[AnyStr]:
+        """The tags that count in a value."""
+        return list(self.silent) + list(self.stop_sequences)
+
+    @cached_property
+    def first_letters(self) -> frozenset[AnyStr]:
+        """The first character of each tag; a text without any of them holds no tag."""
+        return frozenset(tag[:1] for tags in self.ends.values() for tag in tags)
 
 
 class TagFollower(Generic[AnyStr]):
@@ -63,9 +76,11 @@ class TagFollower(Generic[AnyStr]):
         """Take and return the text before the next tag, and that tag; None in its place if none is complete.
 
         The tag stays unread until `cross`; the possible beginning of a tag stays unread as well.
-        in_value: the text is a value, in which only stop sequences count as tags.
+        in_value: the text is a value, in which only stop sequences and silent marks count as tags.
         """
-        tags = self._tags.stop_sequences if in_value else self._tags.ends[self.mode]
+        tags = self._tags.in_value if in_value else self._tags.ends[self.mode]
+        if not any(letter in self.unread for letter in self._tags.first_letters):
+            tags = []  # a request may have many tags
         found = find_first(self.unread, tags)
         place = len(self.unread) - overlap(self.unread, tags) if found is None else found[0]
         text, self.unread = self.unread[:place], self.unread[place:]
@@ -79,7 +94,7 @@ class TagFollower(Generic[AnyStr]):
         self.unread = self.unread[len(tag) :]
         if self.mode is Mode.THINKING:
             self.mode = Mode.TEXT
-        elif self.mode is Mode.TEXT and self._tags.call and tag == self._tags.call[0]:
+        elif self.mode is Mode.TEXT and tag in self._tags.calls:
             self.mode = Mode.CALL
         elif self.mode is Mode.TEXT and self._tags.thinking and tag == self._tags.thinking[0]:
             self.mode = Mode.THINKING

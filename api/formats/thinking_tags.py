@@ -1,12 +1,26 @@
-"""The tags around a model's thoughts."""
+"""The tags around a model's thoughts, and the marks around the text after them."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from ..protocols import Tokenizer
 from . import harmony
 
-# Tags that mlx-lm does not look for: Magistral's and Seed-OSS's.
-OTHER_TAGS = (("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>"))
+# Tags that mlx-lm does not look for.
+OTHER_TAGS = (
+    ("[THINK]", "[/THINK]"),  # Magistral
+    ("<seed:think>", "</seed:think>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),  # Command R7B and later
+    ("<|inner_prefix|>", "<|inner_suffix|>"),  # Apertus
+    ("<think:opensource>", "</think:opensource>"),  # Hy3
+    ("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),  # Apriel
+)
+
+SILENT_MARKS = (
+    *("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>"),  # Command R7B and later
+    "[END FINAL RESPONSE]",  # Apriel
+    "<|python_tag|>",  # Llama 3, before calls
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +42,19 @@ def find_thinking_tags(tokenizer: Tokenizer) -> ThinkingTags | None:
         return _tags(tokenizer, harmony.THOUGHT, harmony.END, harmony.CLOSING)
     if tokenizer.think_start and tokenizer.think_end:
         return _tags(tokenizer, tokenizer.think_start, tokenizer.think_end)
+    return next((_tags(tokenizer, *pair) for pair in OTHER_TAGS if _has_marks(tokenizer, pair)), None)
+
+
+def find_silent_marks(tokenizer: Tokenizer) -> tuple[str, ...]:
+    """List the marks that a model writes around its text."""
+    return tuple(mark for mark in SILENT_MARKS if _has_marks(tokenizer, (mark,)))
+
+
+def _has_marks(tokenizer: Tokenizer, marks: Collection[str]) -> bool:
+    """Whether each of some marks is a token of its own, or stands in the chat template."""
     added = {token.content for token in tokenizer.added_tokens_decoder.values()}
-    return next((_tags(tokenizer, *pair) for pair in OTHER_TAGS if added.issuperset(pair)), None)
+    template = getattr(tokenizer, "chat_template", None)
+    return all(mark in added or (isinstance(template, str) and mark in template) for mark in marks)
 
 
 def _tags(tokenizer: Tokenizer, start: str, end: str, closing: str = "") -> ThinkingTags:

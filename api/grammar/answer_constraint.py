@@ -152,11 +152,10 @@ class AnswerConstraint:
         spec, vocabulary = self._spec, self._spec.vocabulary
         if state.awaits_answer and token in vocabulary.eos_ids:
             return None  # the required answer must follow the thoughts
-        if spec.tags.call and state.mode is Mode.TEXT:
-            tag = spec.tags.call[0]
-            if token == vocabulary.special_tokens.get(tag.decode()):
-                return self._begin(spec.call, tag)
-        return self._follow(state, vocabulary.text(token))
+        text = vocabulary.text(token)
+        if state.mode is Mode.TEXT and vocabulary.is_special(token) and text in spec.tags.calls:
+            return self._begin(spec.call, text)
+        return self._follow(state, text)
 
     def _after_call(self, state: AnswerState, text: bytes) -> AnswerState:
         """Return the state after a token of a call. text: of that token and the last ones before it."""
@@ -168,8 +167,8 @@ class AnswerConstraint:
         return self._follow(AnswerState(), text.partition(end)[2]) or AnswerState()
 
     def _end_tag(self) -> bytes:
-        assert self._spec.tags.call is not None, "calls have tags"
-        return self._spec.tags.call[1]
+        assert self._spec.tags.call_end is not None, "calls have tags"
+        return self._spec.tags.call_end
 
     def _follow(self, state: AnswerState, text: bytes) -> AnswerState | None:
         """Return the state after `text` of thoughts or free text, in the grammar that a tag in it begins.

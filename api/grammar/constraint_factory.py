@@ -1,6 +1,8 @@
 """Makes the spec of an answer's constraint from a request's options: its tools, and its answer schema."""
 
+from collections import abc
 from collections.abc import Collection
+from dataclasses import replace
 
 from ..answer_options import AnswerOptions
 from ..errors import InvalidRequest
@@ -42,7 +44,6 @@ class ConstraintFactory:
         self._tool_format = tool_format if tool_format.is_constrained else None
         pair = (thinking.start.encode(), thinking.end.encode()) if thinking else None
         self._tags = AnswerTags(thinking=pair)
-        self._call_tags = AnswerTags((tool_format.start.encode(), tool_format.end.encode()), pair)
         self._grammars = GrammarCache(vocabulary)
 
     def allows(self, call: str, tool: Tool, tokenizer: Tokenizer) -> bool:
@@ -83,6 +84,14 @@ class ConstraintFactory:
             vocabulary=self._vocabulary,
             call=call,
             answer=answer,
-            tags=self._call_tags if tools else self._tags,
+            tags=self._tags_of(tools),
             may_think=not options.thinking.forbidden,
         )
+
+    def _tags_of(self, tools: abc.Sequence[Tool]) -> AnswerTags[bytes]:
+        """Return the tags of an answer that may call some tools."""
+        if not tools or self._tool_format is None:
+            return self._tags
+        starts = self._tool_format.starts(tool.name for tool in tools)
+        calls = [start.encode() for start in starts]
+        return replace(self._tags, calls=calls, call_end=self._tool_format.end.encode())

@@ -34,6 +34,10 @@ class Vocabulary:
         """Return a token's bytes; an id past the vocabulary, of padded embeddings, has none."""
         return self.bytes_of[token] if self.knows(token) else b""
 
+    def is_special(self, token: int) -> bool:
+        """Whether a token is no text."""
+        return token == self.special_tokens.get(self.text(token).decode(errors="replace"))
+
     def knows(self, token: int) -> bool:
         """Whether an id is that of a token in the vocabulary."""
         return token < len(self.bytes_of)

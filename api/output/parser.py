@@ -101,10 +101,11 @@ class OutputParser:
             self._space, self._block = "", ThinkingDelta
         elif self._follower.mode is Mode.CALL:
             assert self._format.tool_format is not None, "a call has a format"
-            self._body = self._format.tool_format.body(self._format.tools)
+            self._body, head = self._format.tool_format.open_body(tag, self._format.tools)
+            self._advance_body(self._body, head)
         elif self._follower.mode is Mode.THINKING:
             self._space = ""
-        else:
+        elif tag in self._format.stop_sequences:
             self._flush_space()
             self.stop_sequence, self.done = tag, True
 

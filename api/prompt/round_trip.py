@@ -6,6 +6,8 @@ from typing import Any
 from ..formats import harmony
 from ..formats.detokenizer import Detokenizer
 from ..formats.output_events import ArgumentsDelta, OutputEvent, ToolCallStart, call_input
+from ..formats.readers.call_reader import tool_names
+from ..formats.tag_follower import find_first
 from ..formats.tool_calls.tool_format import ToolFormat
 
 ReadCall = tuple[str, dict[str, Any]]
@@ -16,19 +18,19 @@ def read_calls(tool_format: ToolFormat, text: str, tools: abc.Sequence[dict[str,
     """Return the calls in a text. Text that holds no call is passed over."""
     calls: list[ReadCall] = []
     rest = _in_tags(text) if tool_format.start == harmony.CALL_START else text
-    while (place := rest.find(tool_format.start)) >= 0:
-        rest = rest[place + len(tool_format.start) :]
-        events, rest = _read_body(tool_format, rest, tools)
+    starts = tool_format.starts(tool_names(tools))
+    while (found := find_first(rest, starts)) is not None:
+        place, start = found
+        events, rest = _read_call(tool_format, start, rest[place + len(start) :], tools)
         calls += _calls_of(events)
     return calls
 
 
-def _read_body(
-    tool_format: ToolFormat, text: str, tools: abc.Sequence[dict[str, Any]]
+def _read_call(
+    tool_format: ToolFormat, start: str, text: str, tools: abc.Sequence[dict[str, Any]]
 ) -> tuple[list[OutputEvent], str]:
-    """Read the text after a start tag; return the calls' events, and the text behind."""
-    body = tool_format.body(tools)
-    events: list[OutputEvent] = []
+    """Read the text after `start`; return the calls' events, and the text behind."""
+    body, events = tool_format.open_body(start, tools)
     while not body.is_over:
         part, tag, text = text.partition(tool_format.end) if tool_format.end else (text, "", "")
         events += body.add(part)
@@ -37,7 +39,8 @@ def _read_body(
         events += body.add_end_tag()
     events += body.end_answer()
     result = body.result()
-    unread = result.unread if tool_format.start in result.unread else ""
+    starts = tool_format.starts(tool_names(tools))
+    unread = result.unread if find_first(result.unread, starts) else ""
     return [*events, *result.events], unread + body.remainder + text
 
 

@@ -32,7 +32,7 @@ class ChatTemplate:
         """Probe the template. Raises TemplateTooSlow or BrokenTemplate."""
         probes = TemplateProbes(RawTemplate(tokenizer, limit_s), tokenizer)
         self.features = probes.find()
-        self.call_text = probes.call_text
+        self.call_text, self.tool_format = probes.call_text, probes.tool_format
         self._bos = getattr(tokenizer, "bos_token", None)
         self._own = probes.own(self.features)
         shows_thoughts = self.features.thoughts_key is not None

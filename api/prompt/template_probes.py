@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from ..formats.tool_calls.tool_format import native_format
+from ..formats.tag_follower import find_first
+from ..formats.tool_calls.native_formats import native_formats
+from ..formats.tool_calls.tool_format import ToolFormat
 from ..protocols import TemplateMessage, Tokenizer
 from .fitted_turns import PROBE_KEY, PROBE_NAME, in_order, probe_call
 from .own_template import OwnTemplate, TemplateFeatures
@@ -58,7 +60,8 @@ class TemplateProbes:
     def __init__(self, raw: RawTemplate, tokenizer: Tokenizer) -> None:
         self._raw = raw
         self._ends = end_texts(tokenizer)
-        self._tool_format = native_format(tokenizer)
+        self._formats = native_formats(tokenizer)
+        self.tool_format: ToolFormat | None = None  # in which calls can be read back
         self._thinking = TemplateFeatures(thinking=find_thinking_features(self._try_settings))
         self.call_text = ""  # a plain call as the template writes it, from its start tag on
 
@@ -83,14 +86,14 @@ class TemplateProbes:
         """Find the form in which the template shows tools, and calls that can be read back."""
         base = self._thinking
         forms = [(ids, as_text) for ids in ID_FORMS for as_text in (False, True)]
-        for apart in (False, True) if self._tool_format is not None else ():
+        for apart in (False, True):
             for ids, as_text in forms:
                 features = replace(
                     base, native_tools=True, tools_apart=apart, text_arguments=as_text, id_form=ids
                 )
                 if self._shows_calls(features):
                     return features
-        self.call_text = ""
+        self.call_text, self.tool_format = "", None
         return base
 
     def _shows_calls(self, features: TemplateFeatures) -> bool:
@@ -110,20 +113,35 @@ class TemplateProbes:
         if not is_shown or not is_stable or any(part in text for part in WRONG):
             return False
         plain = own.probe(call_turns(PLAIN_ARGUMENTS), tools)
-        return self._reads(text, ARGUMENTS) and plain is not None and self._reads(plain, PLAIN_ARGUMENTS)
+        if plain is None:
+            return False
+        opening = first.partition(USER)[2]
+        for tool_format in self._formats:
+            if self._reads(tool_format, text, opening, ARGUMENTS) is None:
+                continue
+            call = self._reads(tool_format, plain, opening, PLAIN_ARGUMENTS)
+            if call is not None:
+                self.call_text, self.tool_format = call, tool_format
+                return True
+        return False
 
-    def _reads(self, text: str, arguments: dict[str, Any]) -> bool:
-        """Return whether the call in a rendered probe comes back when it is read as the model's own."""
-        assert self._tool_format is not None, "calls are probed in a known format"
+    def _reads(
+        self, tool_format: ToolFormat, text: str, opening: str, arguments: dict[str, Any]
+    ) -> str | None:
+        """Return the call in a rendered probe, None where it does not come back when it is read in a format.
+
+        opening: the beginning of an answer, right after which a call without a start tag must stand.
+        """
         written = text.partition(USER)[2].partition(RESULT)[0]
-        place = written.find(self._tool_format.start)
-        ends = [found for end in self._ends if (found := written.find(end, max(place, 0))) >= 0]
+        place, _ = find_first(written, tool_format.starts([PROBE_NAME])) or (0, "")
+        if not tool_format.start and written[:place].strip() != opening.strip():
+            return None
+        ends = [found for end in self._ends if (found := written.find(end, place)) >= 0]
         written = written[: min(ends, default=len(written))]
-        if end := self._tool_format.end:
+        if end := tool_format.end:
             written = written[: written.rfind(end) + len(end)]
-        calls = read_calls(self._tool_format, written, [PROBE_TOOL])
-        self.call_text = written[max(place, 0) :]
-        return calls == [(PROBE_NAME, arguments)]
+        calls = read_calls(tool_format, written, [PROBE_TOOL])
+        return written[place:] if calls == [(PROBE_NAME, arguments)] else None
 
     def _shows_thoughts(self, key: str, features: TemplateFeatures) -> bool:
         """Return whether the template shows thoughts under `key`, at least in an answer that makes a call."""

@@ -123,7 +123,7 @@ def measure(size: int, num_tools: int) -> None:
     print(f"{size:,} tokens, {num_tools} tools; milliseconds: median, 99 %, worst")
     row("compile all tools", [timed(lambda: grammars.compile(wanted)) for _ in range(5)])
     grammar = grammars.compile(wanted)
-    tags = AnswerTags((plain_format().start.encode(), plain_format().end.encode()))
+    tags = AnswerTags([plain_format().start.encode()], plain_format().end.encode())
     masks, accepts = [], []
     for _ in range(10):
         constraint = AnswerConstraint(ConstraintSpec(vocabulary, grammar, tags=tags))

@@ -24,7 +24,7 @@ def make_detokenizer_factory(tokenizer: Any) -> Callable[[], Detokenizer]:
 
 
 def make_format(tokenizer: Any) -> ModelFormat:
-    return build_model_format(tokenizer, ChatTemplate(tokenizer).features.native_tools)
+    return build_model_format(tokenizer, ChatTemplate(tokenizer).tool_format)
 
 
 def make_prompt_builder(tokenizer: Any, vocab_size: int = 1000) -> PromptBuilder:

@@ -39,7 +39,7 @@ def test_no_malformed_keyword_ends_in_an_error_in_any_format(name: str) -> None:
     for wrong in WRONG:
         tool = odd_tool(wrong)
         assert grammars.compile(GrammarKey((tool,), calls, None)).text
-        body = calls.body([template_tool(tool)])
+        body = calls.open_body(calls.start, [template_tool(tool)])[0]
         body.add("<function=odd><parameter=p_type>5</parameter></function>")
         body.add_end_tag()
 

@@ -18,10 +18,11 @@ MAX_PROPERTIES = 60  # of 64 bits
 
 # Lexemes that the rules of arguments and of calls use; `answer_grammar.py` defines them once a grammar.
 PUNCTUATION = {
-    "OPEN": r"/\{[ \n]{0,8}/",
-    "CLOSE": r"/[ \n]{0,8}\}/",
-    "COMMA": r"/[ \n]{0,8},[ \n]{0,8}/",
-    "COLON": r"/[ \n]{0,8}:[ \n]{0,8}/",
+    "OPEN": r"/\{[ \t\n]{0,12}/",
+    "CLOSE": r"/[ \t\n]{0,12}\}/",
+    "COMMA": r"/[ \t\n]{0,12},[ \t\n]{0,12}/",
+    "SEMICOLON": r"/[ \t\n]{0,12};[ \t\n]{0,12}/",
+    "COLON": r"/[ \t\n]{0,12}:[ \t\n]{0,12}/",
     "SPACE": r"/[ \n]{0,4}/",
     "LINE": r"/\n?/",
 }

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from .json_reader import JsonError, JsonReader, Kind, Token
 from .streamed_json_calls import StreamedJsonCalls
 
+NAME_KEYS = ("name", "tool_name")
 ARGUMENT_KEYS = ("arguments", "parameters", "input")
 
 
@@ -24,10 +25,10 @@ class JsonCalls(StreamedJsonCalls):
         return self._depth is not None
 
     def _begin(self) -> bool:
-        surplus = " \t\r\n,}]" if self._num_calls else " \t\r\n"  # stray ones after a call
+        surplus = " \t\r\n,;}]" if self._num_calls else " \t\r\n"  # stray ones after a call
         text = self._unread.lstrip(surplus)
         skipped = self._unread[: len(self._unread) - len(text)]
-        self._is_repaired |= bool(skipped.strip())
+        self._is_repaired |= skipped.strip() not in ("", ";")  # Llama 3 writes one between calls
         self._unread = text
         if text and text[0] not in "{[":
             raise JsonError("no call")
@@ -41,7 +42,7 @@ class JsonCalls(StreamedJsonCalls):
             self._close_call()
         elif token.kind is Kind.KEY and token.depth == self._depth + 1:
             self._key = json.loads(token.text)
-        elif self._key == "name":
+        elif self._key in NAME_KEYS:
             self._take_name(token)
         elif self._key in ARGUMENT_KEYS and not self._has_arguments:
             self._take_argument(token)
@@ -90,3 +91,20 @@ class JsonCalls(StreamedJsonCalls):
             raise JsonError("arguments that are no object")
         self._is_repaired |= reader.is_repaired
         self._writer.write("".join(token.written for token in tokens))
+
+
+class KeyedJsonCalls(JsonCalls):
+    """Reads calls that are JSON objects of one key, the tool's name, with the arguments as its value."""
+
+    def _take(self, token: Token) -> None:
+        if self._depth is None:
+            self._open_call(token)
+        elif token.kind is Kind.CLOSE and token.depth == self._depth:
+            self._close_call()
+        elif token.kind is Kind.KEY and token.depth == self._depth + 1:
+            if self._writer.is_open:
+                self._end_call()
+            self._quoted = []
+            self._writer.start(json.loads(token.text))
+        elif not self._has_arguments:
+            self._take_argument(token)

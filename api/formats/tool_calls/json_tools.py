@@ -1,6 +1,7 @@
-"""Calls as plain JSON: `{"name": "read", "arguments": {…}}`."""
+"""Calls as plain JSON: `{"name": "read", "arguments": {…}}`, with other keys, in lists, or by name alone."""
 
 from collections import abc
+from dataclasses import dataclass
 from typing import Any
 
 from ...protocols import ToolParser
@@ -8,29 +9,70 @@ from ..grammars.callable_tool import CallableTool
 from ..grammars.lark import Lark, literal
 from ..grammars.properties import json_arguments
 from ..readers.call_reader import CallReader, tool_names
-from ..readers.json_calls import JsonCalls
+from ..readers.json_calls import JsonCalls, KeyedJsonCalls
 from .call_syntax import CallSyntax
 
+# What may stand beside name and arguments, such as an id.
+BESIDE = (
+    r'/"(id|type|index|tool_call_id)"[ \t\n]{0,4}:[ \t\n]{0,4}("[a-zA-Z0-9_.:-]{0,64}"|0|[1-9][0-9]{0,3})/'
+)
 
-def define_json_calls(
-    lark: Lark, tools: abc.Sequence[CallableTool], arguments: abc.Sequence[str], more: str = ""
-) -> str:
-    """Define the rule for a call as JSON.
 
-    arguments: the rules of each tool's arguments. more: the grammar of the text after the arguments.
+@dataclass(frozen=True, slots=True)
+class JsonForm:
+    """How a format writes calls in JSON.
+
+    name_key, arguments_key: the keys of a call's name and arguments.
+    is_keyed: a call is an object of one key, the tool's name, with the arguments as its value.
+    is_list: the calls stand in a list, also a single one.
+    separator: the lexeme between several calls that stand in no list; empty where there is one call at most.
     """
-    lark.rule("HEAD", r'/\{[ \n]{0,4}"name"[ \n]?:[ \n]?/')
-    lark.rule("MIDDLE", r'/[ \n]?,[ \n]{0,4}"arguments"[ \n]?:[ \n]?/')
-    heads = [f"HEAD {literal(literal(tool.name))} MIDDLE" for tool in tools]
-    return lark.one_of([f"{head} {rule}{more} CLOSE" for head, rule in zip(heads, arguments, strict=True)])
+
+    name_key: str = "name"
+    arguments_key: str = "arguments"
+    is_keyed: bool = False
+    is_list: bool = False
+    separator: str = ""
+
+    def syntax(self, name: str) -> CallSyntax:
+        """Return the format's syntax under a name."""
+        return CallSyntax(name, self.make_reader, self.define_rule)
+
+    def make_reader(
+        self, _parser: ToolParser, tools: abc.Sequence[dict[str, Any]], _has_end: bool
+    ) -> CallReader:
+        """Make a reader of calls in any of these forms, but for the keyed one."""
+        return (KeyedJsonCalls if self.is_keyed else JsonCalls)(tool_names(tools))
+
+    def define_rule(self, lark: Lark, tools: abc.Sequence[CallableTool]) -> str:
+        """Define the rule for the calls between two tags."""
+        return self.define_calls(lark, tools, [json_arguments(lark, tool.schema) for tool in tools])
+
+    def define_calls(
+        self, lark: Lark, tools: abc.Sequence[CallableTool], arguments: abc.Sequence[str]
+    ) -> str:
+        """Define the rule for the calls. arguments: the rules of each tool's arguments."""
+        forms = [self._call(tool.name, rule) for tool, rule in zip(tools, arguments, strict=True)]
+        if not self.is_keyed:
+            lark.rule("BESIDE", BESIDE)
+        call = lark.one_of(forms)
+        lark.rules({"LIST": r"/\[[ \t\n]{0,12}/", "LIST_END": r"/[ \t\n]{0,12}\]/"})
+        several = [f"LIST {call} (COMMA {call})* LIST_END"] if self.is_list else []
+        several += [f"{call} ({self.separator} {call})*"] if self.separator else []
+        return lark.one_of(several) if several else call
+
+    def _call(self, tool: str, arguments: str) -> str:
+        """Write the body of the rule for one tool's call: name and arguments in either order."""
+        quoted = literal(literal(tool))
+        if self.is_keyed:
+            return f"OPEN {quoted} COLON {arguments} CLOSE"
+        name = f"{literal(literal(self.name_key))} COLON {quoted}"
+        value = f"{literal(literal(self.arguments_key))} COLON {arguments}"
+        before, between, after = "(BESIDE COMMA)? (BESIDE COMMA)?", "COMMA (BESIDE COMMA)?", "(COMMA BESIDE)?"
+        return " | ".join(
+            f"OPEN {before} {first} {between} {second} {after} {after} CLOSE"
+            for first, second in ((name, value), (value, name))
+        )
 
 
-def _make_reader(_parser: ToolParser, tools: abc.Sequence[dict[str, Any]], _has_end: bool) -> CallReader:
-    return JsonCalls(tool_names(tools))
-
-
-def _define_rule(lark: Lark, tools: abc.Sequence[CallableTool]) -> str:
-    return define_json_calls(lark, tools, [json_arguments(lark, tool.schema) for tool in tools])
-
-
-JSON_TOOLS = CallSyntax("json_tools", _make_reader, _define_rule)
+JSON_TOOLS = JsonForm().syntax("json_tools")

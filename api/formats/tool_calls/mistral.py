@@ -12,7 +12,7 @@ from ..grammars.lark import Lark, literal
 from ..grammars.properties import json_arguments
 from ..readers.header_calls import HeaderCalls
 from .call_syntax import CallSyntax
-from .json_tools import define_json_calls
+from .json_tools import JsonForm
 
 HEADER = re.compile(r"([\w-]+)\s*(?:\[CALL_ID\]\s*[\w-]*\s*)?\[ARGS\]")
 
@@ -22,11 +22,9 @@ def _define_rule(lark: Lark, tools: abc.Sequence[CallableTool]) -> str:
     calls = zip(tools, rules, strict=True)
     middle = f"({lark.tag('[CALL_ID]')} /[a-zA-Z0-9]{{9}}/)? {lark.tag('[ARGS]')}"
     call = lark.one_of([f"{literal(tool.name)} {middle} {rule}" for tool, rule in calls])
-    lark.rule("ID", r'/[ \n]?,[ \n]{0,4}"id"[ \n]?:[ \n]?"[a-zA-Z0-9_-]{1,40}"/')
-    lark.rules({"LIST": r"/\[[ \n]{0,4}/", "LIST_END": r"/[ \n]{0,4}\]/"})
-    listed = define_json_calls(lark, tools, rules, more=" ID?")
+    listed = JsonForm(is_list=True).define_calls(lark, tools, rules)
     headed = f"{call} (SPACE {lark.tag('[TOOL_CALLS]')} {call})*"
-    return lark.new(f"{headed} | LIST {listed} (COMMA {listed})* LIST_END")
+    return lark.new(f"{headed} | {listed}")
 
 
 MISTRAL = CallSyntax("mistral", partial(HeaderCalls, HEADER), _define_rule)

@@ -4,12 +4,11 @@ from collections import abc
 from dataclasses import dataclass
 from typing import Any
 
-from ...protocols import Tokenizer, ToolParser
-from .. import harmony
+from ...protocols import ToolParser
 from ..grammars.callable_tool import CallableTool
 from ..grammars.lark import Lark
+from ..output_events import OutputEvent
 from ..readers.tool_call_body import ToolCallBody
-from . import harmony_calls
 from .call_syntax import CallSyntax
 from .registry import find_syntax
 
@@ -19,12 +18,15 @@ class ToolFormat:
     """The tags around a call, and the reader and grammar of the text between them.
 
     end: empty where a call lasts until the end of the answer.
+    heads: the beginnings of a call's text by which a start tag is told from other text, or which stand for a
+        start tag in formats that have none. NAME in a head stands for the name of each tool.
     """
 
     start: str
     end: str
     parser: ToolParser
     syntax: CallSyntax
+    heads: tuple[str, ...] = ("",)
 
     @classmethod
     def of_parser(cls, start: str, end: str, parser: ToolParser) -> "ToolFormat":
@@ -36,9 +38,23 @@ class ToolFormat:
         """Whether there is a grammar for the format's calls."""
         return self.syntax.define_rule is not None
 
-    def body(self, tools: abc.Sequence[dict[str, Any]]) -> ToolCallBody:
-        """Return a reader of the text after a call's start tag. tools: all of the request's."""
-        return ToolCallBody(self.syntax.make_reader(self.parser, tools, bool(self.end)), self.end)
+    def starts(self, names: abc.Iterable[str]) -> list[str]:
+        """List the texts at which a call of one of some tools starts: the start tag with each head."""
+        known = sorted(names)
+        named = (
+            head.replace("NAME", name) for head in self.heads for name in (known if "NAME" in head else ("",))
+        )
+        return [self.start + head for head in named]
+
+    def open_body(
+        self, start: str, tools: abc.Sequence[dict[str, Any]]
+    ) -> tuple[ToolCallBody, list[OutputEvent]]:
+        """Return a reader of the text after `start`, and the events of the head in it.
+
+        start: one of `starts`. tools: all of the request's.
+        """
+        body = ToolCallBody(self.syntax.make_reader(self.parser, tools, bool(self.end)), self.end)
+        return body, body.add(start[len(self.start) :])
 
     def define_rule(self, lark: Lark, tools: abc.Sequence[CallableTool]) -> str:
         """Define the grammar's rule for a call with its tags, and return the rule's name."""
@@ -46,14 +62,3 @@ class ToolFormat:
         body = self.syntax.define_rule(lark, tools)
         end = f" LINE {lark.tag(self.end)}" if self.end else ""  # LINE: some parsers accept no more space
         return lark.new(f"{lark.tag(self.start)} SPACE {body}{end}")
-
-
-def native_format(tokenizer: Tokenizer) -> ToolFormat | None:
-    """Return the format that the model was trained on, None when mlx-lm has no parser for it."""
-    if harmony.is_harmony(tokenizer):
-        return ToolFormat.of_parser(harmony.CALL_START, harmony.CALL, harmony_calls.parse_call)
-    if not tokenizer.has_tool_calling or not tokenizer.tool_call_start or tokenizer.tool_parser is None:
-        return None
-    return ToolFormat.of_parser(
-        tokenizer.tool_call_start, tokenizer.tool_call_end or "", tokenizer.tool_parser
-    )

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from pensieve.api.formats.tag_follower import AnswerTags, Mode, TagFollower
 
-TAGS = AnswerTags(("<call>", "</call>"), ("<think>", "</think>"), ("STOP", "ST"))
-BYTES = AnswerTags((b"<call>", b"</call>"), (b"<think>", b"</think>"), (b"STOP", b"ST"))
+TAGS = AnswerTags(["<call>"], "</call>", ("<think>", "</think>"), ("STOP", "ST"))
+BYTES = AnswerTags([b"<call>"], b"</call>", (b"<think>", b"</think>"), (b"STOP", b"ST"))
 PARTS = ["<call>", "</call>", "<think>", "</think>", "STOP", "ST", "<", "</", "think>", "a", " "]
 
 

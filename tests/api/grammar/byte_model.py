@@ -20,7 +20,7 @@ from ..builders import read_vocabulary
 
 ADDED = ("<|end|>", "<call>", "</call>", "<think>", "</think>")
 MERGED = ("<call>{", ">{", '>{"', "k>\n", 'k>{"', ">\n\n", '":', '"}')
-TAGS = AnswerTags((b"<call>", b"</call>"), (b"<think>", b"</think>"))
+TAGS = AnswerTags([b"<call>"], b"</call>", (b"<think>", b"</think>"))
 READ = Tool(name="read", input_schema=record("path", path={"type": "string"}))
 
 

@@ -50,7 +50,7 @@ def test_text_is_free_up_to_a_tag_and_behind_the_call(model: Model) -> None:
 def test_a_tag_spelled_in_letters_is_a_tag(model: Model) -> None:
     constraint = AnswerConstraint(model.spec())
     write(constraint, "so <call>\n{")
-    assert allowed(constraint) == {'"', " ", "\n"}
+    assert allowed(constraint) == {'"', " ", "\t", "\n"}
     write(constraint, CALL[1:] + "</call>")
     assert constraint.mask() is None
     write(constraint, "<call>{")

@@ -84,9 +84,9 @@ class Calls:
         rng = random.Random(seed)
         tools = rng.sample(TOOLS, rng.randint(1, 5))
         grammar = await self.grammars.get(GrammarKey(tuple(tools), FORMAT, None))
-        tags = (FORMAT.start.encode(), FORMAT.end.encode())
+        tags = AnswerTags([FORMAT.start.encode()], FORMAT.end.encode())
         forced = grammar if rng.random() < 0.8 else None
-        spec = ConstraintSpec(self.vocabulary, call=grammar, tags=AnswerTags(tags), answer=forced)
+        spec = ConstraintSpec(self.vocabulary, call=grammar, tags=tags, answer=forced)
         begun = "" if forced else FORMAT.start + "{"  # in letters a tag is one when a call follows
         prompt = f"{seed}: {begun}"
         constraint = AnswerConstraint(spec).resumed(self.ids(begun))

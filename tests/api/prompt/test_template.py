@@ -53,7 +53,7 @@ def render(
             False,
             TemplateFeatures(True, thoughts_key="thinking", thinking=ThinkingFeatures("thinking")),
         ),
-        (TOOLS_WITH_USER, False, TemplateFeatures(True)),
+        (TOOLS_WITH_USER, False, TemplateFeatures(True, True)),
         (NO_TOOLS, False, TemplateFeatures(True)),
         (NO_TOOLS, True, TemplateFeatures(True)),
         (STRICT, False, TemplateFeatures()),

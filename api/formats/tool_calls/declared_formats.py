@@ -1,0 +1,54 @@
+"""Formats that mlx-lm has no parser for, each as its tags and the form of a call between them.
+
+The order matters where one format's call reads as another's: a format without tags comes last.
+Sources: the models' chat templates, and the tests of llama.cpp's, vLLM's and SGLang's parsers.
+"""
+
+import json
+from typing import Any
+
+from .call_syntax import CallSyntax
+from .header_syntax import header_syntax
+from .json_tools import JSON_TOOLS, JsonForm
+from .tool_format import ToolFormat
+
+
+def read_json(text: str, _tools: Any) -> Any:
+    """Read a body that has no header as JSON. Raises ValueError."""
+    return json.loads(text)
+
+
+def declared(syntax: CallSyntax, start: str, end: str = "", heads: tuple[str, ...] = ("",)) -> ToolFormat:
+    """Declare a format."""
+    return ToolFormat(start, end, read_json, syntax, heads)
+
+
+COHERE = JsonForm(name_key="tool_name", arguments_key="parameters", is_list=True)
+KEYED = JsonForm(is_keyed=True, is_list=True)
+LIST = JsonForm(is_list=True)
+LINES = JsonForm(is_list=True, separator="SPACE")
+LLAMA = JsonForm(arguments_key="parameters", separator="SEMICOLON")
+LLAMA_HEADS = (
+    *(
+        '{"name": "NAME"',
+        '{"name":"NAME"',
+        '{ "name": "NAME"',
+        '{\n  "name": "NAME"',
+        '{\n    "name": "NAME"',
+    ),
+    *('{"type": "function", "name": "NAME"', '{"type":"function","name":"NAME"'),
+)
+SOLAR = "<|tool_call:begin|>ID<|tool_call:name|>NAME<|tool_call:args|>ARGS<|tool_call:end|>"
+
+DECLARED = (
+    declared(COHERE.syntax("cohere"), "<|START_ACTION|>", "<|END_ACTION|>"),
+    declared(KEYED.syntax("apertus"), "<|tools_prefix|>", "<|tools_suffix|>"),
+    declared(LINES.syntax("tool_calls"), "<tool_calls>", "</tool_calls>"),  # Apriel, Hunyuan, MiniMax M1
+    declared(LIST.syntax("phi4"), "<|tool_call|>", "<|/tool_call|>"),
+    declared(LIST.syntax("granite"), "<|tool_call|>"),
+    declared(LIST.syntax("functools"), "functools", heads=("[",)),  # FireFunction, Phi-4 mini
+    declared(header_syntax("solar", SOLAR), "<|tool_calls|>", "<|calls|>"),
+    declared(header_syntax("functionary", "NAME>ARGS", repeats=False), "<function=", "</function>"),
+    declared(JSON_TOOLS, "<tool_call>", "</tool_call>"),
+    declared(LLAMA.syntax("llama3"), "", heads=LLAMA_HEADS),
+)
