@@ -7,21 +7,20 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pensieve.api.command.client_environment import RunningServer
 from pensieve.engine.loading.model_info import read_model_info
 from pensieve.engine.loading.tokenizer import load_tokenizer
-from pensieve.scheduler.sequence import Request
 
 from ..api.conftest import Server, running, wait_until
 from ..budget import trials
 from ..e2e.conftest import claude
+from ..e2e.cued_model import CuedModel
 from ..e2e.terminal import Terminal
 from ..e2e.test_interactive import session
-from ..fakes import FakeModel, Script, ScriptedScheduler, ScriptedTokenStream
+from ..fakes import FakeModel
 from .real_pairs import PAIRS, write_pair
 from .templates_on_disk import REASON, data_folder
 
@@ -84,33 +83,20 @@ BEFORE = [
 """What stands in the conversation before it is compacted."""
 
 
-class Model(ScriptedScheduler):
-    """Answers the last of the words that it knows in a prompt."""
-
-    def __init__(self, family: Family, tokenizer: Any) -> None:
-        super().__init__()
-        self.prompts: list[str] = []
-        self._tokenizer = tokenizer
-        answer = family.answer
-        self._answers = {
-            "Run it.": answer("One moment.", "echo ripe-pl''um"),
-            "ripe-plum": answer("It said: plum."),
-            "Run it slowly.": answer("This takes long.", "touch begun; tail -f /dev/null"),
-            "Rather an apple.": answer("An apple it is."),
-            "Tell a story.": answer("Once upon a time " * 500),
-            "Shorter, please.": answer("They lived happily."),
-            "an <analysis> block": answer("<analysis>Short.</analysis><summary>A plum, an apple.</summary>"),
-            "Go on.": answer("I go on."),
-            "Still there?": answer("Still here."),
-        }
-
-    def submit(self, request: Request) -> ScriptedTokenStream:
-        prompt = self._tokenizer.decode(request.prompt)
-        self.prompts.append(prompt)
-        answer = self._answers[max(self._answers, key=prompt.rfind)]
-        tokens = self._tokenizer.encode(answer, add_special_tokens=False)
-        self.play(Script([tokens[i : i + 8] for i in range(0, len(tokens), 8)], delay_s=0.01))
-        return super().submit(request)
+def answers(family: Family) -> dict[str, str]:
+    """Return the model's answers by the last words that it reads."""
+    answer = family.answer
+    return {
+        "Run it.": answer("One moment.", "echo ripe-pl''um"),
+        "ripe-plum": answer("It said: plum."),
+        "Run it slowly.": answer("This takes long.", "touch begun; tail -f /dev/null"),
+        "Rather an apple.": answer("An apple it is."),
+        "Tell a story.": answer("Once upon a time " * 500),
+        "Shorter, please.": answer("They lived happily."),
+        "an <analysis> block": answer("<analysis>Short.</analysis><summary>A plum, an apple.</summary>"),
+        "Go on.": answer("I go on."),
+        "Still there?": answer("Still here."),
+    }
 
 
 @pytest.mark.parametrize("family", FAMILIES[:NUM_FAMILIES], ids=lambda family: family.template)
@@ -118,7 +104,7 @@ def test_a_session_with_interrupts_compacted_and_resumed(family: Family, claude:
     folder = write_pair(tmp_path / "model", family.template, PAIRS[family.template])
     info = read_model_info(folder, "m", None, 16)
     tokenizer = load_tokenizer(info)
-    model = Model(family, tokenizer)
+    model = CuedModel(tokenizer, answers(family))
     facts = FakeModel(max_context=400_000, vocab_size=info.vocab_size, eos_token_ids=info.eos_token_ids)
     server = Server(model=facts, tokenizer=tokenizer, scheduler=model)
     with running(server):
