@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from dataclasses import dataclass
+from itertools import takewhile
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -29,9 +30,10 @@ from pensieve.scheduler.constraint import Constraint
 from ..api.builders import make_format
 from ..fakes import FakeModel, ScriptedScheduler
 from .reference_cases import Case
-from .templates_on_disk import read_template, small_tokenizer
+from .templates_on_disk import EOS, read_template, small_tokenizer
 
 HTTP: Any = SimpleNamespace(headers={}, scope={"state": {"request_id": "case"}})
+ENDS = ("<|role_end|>", "<|eot|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>")  # of answers, in some models
 UNREAD = "__unparsedToolInput"
 
 
@@ -55,7 +57,9 @@ class Judge:
 
     def __init__(self, template: str) -> None:
         self._tokenizer = small_tokenizer(read_template(template))
-        model = FakeModel(vocab_size=len(self._tokenizer.get_vocab()), max_context=100_000)
+        ids = self._tokenizer.get_vocab()
+        self._ends = frozenset(ids[end] for end in (EOS, *ENDS) if end in ids)
+        model = FakeModel(vocab_size=len(ids), max_context=100_000, eos_token_ids=self._ends)
         chat, model_format = ChatTemplate(self._tokenizer), make_format(self._tokenizer)
         self.is_native = chat.features.native_tools
         scheduler = ScriptedScheduler()
@@ -78,7 +82,8 @@ class Judge:
             prepared = asyncio.run(Pipeline(self._services).conversation(HTTP, body, time.monotonic()))
         except InvalidRequest as error:
             return Verdict(case, f"refused: {error}", None)
-        tokens = self._tokenizer.encode(case.answer, add_special_tokens=False)
+        ids = self._tokenizer.encode(case.answer, add_special_tokens=False)
+        tokens = list(takewhile(lambda token: token not in self._ends, ids))
         fault = compare(case, read(prepared, tokens))
         constraint = prepared.request.constraint
         if constraint is None or not case.calls or case.is_partial:

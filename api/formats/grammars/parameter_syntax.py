@@ -1,50 +1,46 @@
 """The grammar of calls that write each parameter as text between tags.
 
-mlx-lm's parsers read a parameter by the type in its schema: strings are taken as they are, other values are
-parsed as JSON. So a string may be any text up to the tag that ends it. No value can hold that tag, nor a tag
-that ends the call or the body. Of a string's schema only `enum`, `const` and the lengths are enforced.
+Where a parameter may be a text, any text up to the tag that ends it is allowed; other values are JSON, or
+Python's words for true, false and null. No value can hold that tag, nor a tag that ends the call or the body.
+Of a text's schema only `enum`, `const` and the lengths are enforced.
 """
 
 import re
 from collections import abc
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from .callable_tool import CallableTool
 from .free_text import text_until
 from .json_schema import Schema, dump_schema
 from .lark import Lark, literal
 from .properties import any_order, listed_properties
-from .schema_kinds import listed_values, resolve
+from .schema_kinds import branches, listed_values, possible_kinds, resolve, text_schemas
 from .without_tags import without_tags
 
 NAME = re.compile(r"[\w.$-]+")  # of a parameter; a tag with other characters may not be recognised
+WORDS = {"boolean": '"True" | "False"', "null": '"None"'}
+TEXT = frozenset({"string"})
+BOUNDS = frozenset({"minLength", "maxLength"})
 
 
 @dataclass(frozen=True, slots=True)
 class ParameterSyntax:
     """How a format writes a call. NAME stands for the tool's name, KEY for a parameter's.
 
-    head: begins a call. key: begins a parameter. close: ends a value. end: ends a call.
-    is_text: whether a schema's values are written as text rather than as JSON.
-    not_null: text may not be "null", which the parser would read as null.
-    bare: a call without parameters, where the parser needs another form for it.
+    head: begins a call. key: begins a parameter; KIND in it stands for "true" before a text and for "false"
+    before JSON. close: ends a value. end: ends a call. The line breaks in them may be left out.
+    bare: a call without parameters, where the format has another form for it.
     repeats: one body may hold several calls.
     body_end: the end tag of the body, which ends the body even within a value.
-    loose: line breaks in head, key and close may be left out: the parser takes both, and so do the models.
     """
 
     head: str
     key: str
     close: str
     end: str
-    is_text: Callable[[Schema], bool]
-    not_null: bool = False
     bare: str | None = None
     repeats: bool = False
     body_end: str = ""
-    loose: bool = False
 
     @property
     def _not_in_values(self) -> list[str]:
@@ -60,7 +56,7 @@ class ParameterSyntax:
         return lark.new(f"{call} (SPACE {call})*") if self.repeats else call
 
     def _call(self, lark: Lark, name: str, schema: Schema) -> str:
-        head, end = self._tag(lark, self.head.replace("NAME", name)), lark.tag(self.end)
+        head, end = f"{_loose(lark, self.head.replace('NAME', name))} SPACE", lark.tag(self.end)
         bare = f"{head} {end}" if self.bare is None else literal(self.bare.replace("NAME", name))
         if not schema["properties"]:
             return bare
@@ -70,50 +66,65 @@ class ParameterSyntax:
         return f"{head} {some} | {bare}"
 
     def _parameter(self, lark: Lark, name: str, schema: Schema) -> str:
-        null = [r"/\s*(?i:null)\s*/"] if self.not_null else []
-        is_text = self.is_text(schema)
-        close = self.close.rstrip() if self.loose else self.close
-        value = (
-            text_until(lark, schema, close, self._not_in_values, null)
-            if is_text
-            else f"{self._json(lark, schema)} {lark.tag(close)}"
-        )
-        gap = f" {self._tag(lark, self.close[len(close) :])}" if len(close) < len(self.close) else ""
-        return f"{self._tag(lark, self.key.replace('KEY', name))} {value}{gap}"
+        key = self.key.replace("KEY", name).rstrip()
+        texts, others = self._texts(lark, schema), self._others(lark, schema)
+        if "KIND" in key:
+            forms = {key.replace("KIND", "true"): texts, key.replace("KIND", "false"): others}
+        else:
+            forms = {key: texts + others}
+        return _any(f"{_loose(lark, tag)} {_any(values)} SPACE" for tag, values in forms.items() if values)
 
-    def _tag(self, lark: Lark, text: str) -> str:
-        """Write tags, with line breaks between them that may be left out where the format is loose."""
-        if not self.loose:
-            return lark.tag(text)
-        return r" /\n?/ ".join(lark.tag(part) for part in text.split("\n"))
+    def _texts(self, lark: Lark, schema: Schema) -> list[str]:
+        """Write the forms of a value that is a text, each up to its end tag."""
+        parts, tag, never = text_schemas(schema), self.close.strip(), self._not_in_values
+        if any(map(_is_free, parts)):
+            return [text_until(lark, {}, tag, never)]
+        line = "LINE " if self.key.endswith("\n") else ""
+        listed = [
+            f"LINE {_any(texts)} LINE {lark.tag(tag)}" for part in parts if (texts := _listed(part, never))
+        ]
+        bounded = [part for part in parts if listed_values(part) is None]
+        return listed + [line + text_until(lark, part, self.close.rstrip(), never) for part in bounded]
 
-    def _json(self, lark: Lark, schema: Schema) -> str:
-        schema = without_tags(schema, self._not_in_values)
-        return lark.json(dump_schema(schema))
-
-
-def named_text(schema: Schema) -> bool:
-    """Whether a schema's type is `string`, the one form that some parsers look for."""
-    return schema.get("type") == "string"
-
-
-def untyped_text(schema: Schema) -> bool:
-    """Whether a parser that reads only a schema's `type` takes its values for text."""
-    return named_text(schema) or ("type" not in schema and not _only(resolve(schema), ("object", "array")))
-
-
-def possible_text(schema: Schema) -> bool:
-    """Whether any branch of a schema allows strings."""
-    return not _only(schema, ("integer", "number", "boolean", "object", "array", "null"))
+    def _others(self, lark: Lark, schema: Schema) -> list[str]:
+        """Write the forms of a value that is no text, up to its end tag; none where any text may be."""
+        kinds, texts = possible_kinds(schema), text_schemas(schema)
+        is_covered = any(map(_is_free, texts)) and "KIND" not in self.key
+        if is_covered or not kinds - TEXT:
+            return []
+        schema = _without_text(schema) if texts else schema
+        values = [lark.json(dump_schema(without_tags(schema, self._not_in_values)))]
+        if listed_values(schema) is None:
+            values += [WORDS[kind] for kind in sorted(kinds & WORDS.keys())]
+        return [f"SPACE {_any(values)} SPACE {lark.tag(self.close.strip())}"]
 
 
-def _only(schema: Schema, kinds: abc.Sequence[str]) -> bool:
-    """Whether a schema shows that all of its values have one of the types `kinds`."""
-    named = schema.get("type")
-    if named is not None:
-        return all(kind in kinds for kind in (named if isinstance(named, list) else [named]))
+def _any(forms: abc.Iterable[str]) -> str:
+    return f"({' | '.join(forms)})"
+
+
+def _loose(lark: Lark, text: str) -> str:
+    """Write tags, with line breaks between them that may be left out."""
+    return r" LINE ".join(lark.tag(part) for part in text.split("\n"))
+
+
+def _is_free(schema: Schema) -> bool:
+    """Whether a schema of a text bounds neither its words nor its length."""
+    return listed_values(schema) is None and not schema.keys() & BOUNDS
+
+
+def _listed(schema: Schema, never: abc.Sequence[str]) -> list[str]:
+    """List the texts that a schema names, but for those that hold a tag."""
+    values = [value for value in listed_values(schema) or () if isinstance(value, str)]
+    return [literal(value) for value in values if not any(tag in value for tag in never)]
+
+
+def _without_text(schema: Schema) -> Schema:
+    """Return the schema of those values of a schema that are no texts."""
+    schema = resolve(schema)
     values = listed_values(schema)
     if values is not None:
-        return not any(isinstance(value, str) for value in values)
-    branches: list[Any] = schema.get("anyOf") or schema.get("allOf") or []
-    return bool(branches) and all(isinstance(part, dict) and _only(part, kinds) for part in branches)
+        return {"enum": [value for value in values if not isinstance(value, str)]}
+    if "anyOf" in schema:
+        return {"anyOf": [_without_text(part) for part in branches(schema) if possible_kinds(part) - TEXT]}
+    return schema | {"type": sorted(possible_kinds(schema) - TEXT)}

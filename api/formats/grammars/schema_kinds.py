@@ -22,7 +22,8 @@ def possible_kinds(schema: Any, depth: int = 0) -> frozenset[str]:
         kinds &= frozenset(named if isinstance(named, list) else [named])
     values = listed_values(schema)
     if values is not None:
-        kinds &= {_NAMES.get(type(value), "null") for value in values} | {"number"}
+        found = {_NAMES.get(type(value), "null") for value in values}
+        kinds &= found | {"number", "integer"} if found & {"number", "integer"} else found
     resolved = resolve(schema)
     if resolved is not schema:
         kinds &= possible_kinds(resolved, depth + 1)

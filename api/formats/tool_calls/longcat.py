@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from ..grammars.parameter_syntax import ParameterSyntax, named_text
+from ..grammars.parameter_syntax import ParameterSyntax
 from ..readers.parameter_calls import ParameterCalls
 from .call_syntax import CallSyntax
 from .glm47 import key_value_patterns
@@ -12,7 +12,6 @@ SYNTAX = ParameterSyntax(
     key="<longcat_arg_key>KEY</longcat_arg_key>\n<longcat_arg_value>",
     close="</longcat_arg_value>\n",
     end="",
-    is_text=named_text,
     bare='{"name": "NAME", "arguments": {}}',
     body_end="</longcat_tool_call>",
 )

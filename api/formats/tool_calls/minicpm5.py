@@ -3,24 +3,23 @@
 The start tag is `<function name=`, so that the body begins with the tool's name in quotes.
 """
 
-import re
 from functools import partial
 
-from ..grammars.parameter_syntax import ParameterSyntax, possible_text
-from ..readers.parameter_calls import ParameterCalls, ParameterPatterns, parameter_parts
+from ..grammars.parameter_syntax import ParameterSyntax
+from ..readers.parameter_calls import ParameterCalls, ParameterPatterns
 from .call_syntax import CallSyntax
 
 PATTERNS = ParameterPatterns(
-    ends=re.compile(r"\A\s*[^<>]*>|</param>"),
-    parts=parameter_parts(r"\A", r"<param\s+name\s*=\s*[\"']?(?P<key>[^<>\"']*)[\"']?\s*>", "</param>"),
+    head=r"\A\s*[\"']?(?P<name>[^<>\"']+)[\"']?\s*>",
+    key=r"<param\s+name\s*=\s*[\"']?(?P<key>[^<>\"']*)[\"']?\s*>",
+    close="</param>",
+    cdata=True,
 )
 SYNTAX = ParameterSyntax(
-    head='"NAME">',
+    head='"NAME">\n',
     key='<param name="KEY">',
-    close="</param>",
+    close="</param>\n",
     end="",
-    is_text=possible_text,
-    not_null=True,
     body_end="</function>",
 )
 

@@ -87,8 +87,6 @@ def test_a_call_that_an_end_mark_cuts_within_a_value_is_never_whole(parser: str)
 @pytest.mark.parametrize("text", ["    indented\n", "\n\n a \n\n", " ", "\tx", '"quoted" '])
 def test_space_around_a_text_is_a_part_of_it(parser: str, text: str) -> None:
     """Edits lost the indentation of what they were to replace, and files their last line break."""
-    if parser == "muse_spark" and text.strip().startswith('"'):
-        pytest.skip("its texts are JSON where they can be")
     text_type = {"type": "string"}
     results, calls = read(call(parser, ("a", text), ("b", "x")), form(parser, a=text_type, b=text_type))
     assert (results, calls) == (["ok"], [("t", {"a": text, "b": "x"})])
@@ -142,9 +140,20 @@ def test_a_text_in_json_is_read_as_json_is() -> None:
     assert calls == [("t", {"a": "smile 😀 ab"})]
 
 
-@pytest.mark.parametrize(("kind", "text", "value"), [("integer", "3.0", 3), ("boolean", "True", True)])
-def test_values_that_are_no_json_of_their_type_are_left_to_the_parser(
-    kind: str, text: str, value: Any
-) -> None:
-    calls = read(call("qwen3_coder", ("a", text)), form("qwen3_coder", a={"type": kind}))[1]
-    assert calls == [("t", {"a": value})]
+@pytest.mark.parametrize(
+    ("schema", "text", "value"),
+    [
+        ({"type": "integer"}, "3.0", 3),
+        ({"type": "boolean"}, "True", True),
+        ({"type": "string"}, "null", "null"),
+        ({"type": ["string", "null"]}, "hello", "hello"),
+        ({"type": ["null", "string"]}, "null", None),
+        ({"type": ["string", "null"]}, "123", "123"),
+        ({"anyOf": [{"type": "string"}, {"type": "object"}]}, '{"a": 1}', {"a": 1}),
+        ({"oneOf": [{"type": "string"}, {"type": "object"}]}, "{no object", "{no object"),
+        ({"enum": ["a", None]}, "null", None),
+    ],
+)
+@pytest.mark.parametrize("parser", FORMS)
+def test_the_schema_decides_what_a_text_stands_for(parser: str, schema: Any, text: str, value: Any) -> None:
+    assert read(call(parser, ("a", text)), form(parser, a=schema))[1] == [("t", {"a": value})]

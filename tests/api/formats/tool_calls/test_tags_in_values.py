@@ -21,6 +21,7 @@ TAGS = {  # that end a value, a body or a call
     "longcat": ("</longcat_arg_value>", "</longcat_tool_call>"),
     "minimax_m2": ("</parameter>", "</minimax:tool_call>", "</invoke>"),
     "minicpm5": ("</param>", "</function>"),
+    "muse_spark": ("</atem:parameter>", "</atem:function_calls>", "</atem:invoke>"),
 }
 CASES = [(parser, tag) for parser, tags in TAGS.items() for tag in tags]
 
@@ -51,6 +52,19 @@ def test_no_string_of_json_holds_a_tag_that_ends_it(vocabulary: Vocabulary, pars
     assert not takes(vocabulary, parser, {"type": "object"}, json.dumps({"one": [{"two": tag}]}))
 
 
+@pytest.mark.parametrize("parser", FORMS)
+def test_texts_and_words_stand_without_quotes_wherever_the_schema_allows_them(
+    vocabulary: Vocabulary, parser: str
+) -> None:
+    for kinds in (["string", "null"], ["string", "integer"]):
+        assert takes(vocabulary, parser, {"type": kinds}, "hello")
+    for value in ("true", "True", "null", "None", "2"):
+        assert takes(vocabulary, parser, {"type": ["boolean", "null", "integer"]}, value)
+    assert takes(vocabulary, parser, {"enum": ["a", None]}, "null")
+    assert not takes(vocabulary, parser, {"enum": ["a", None]}, "b")
+    assert not takes(vocabulary, parser, {"type": "integer"}, "hello")
+
+
 def test_what_a_schema_says_of_strings_still_holds() -> None:
     schema = {"type": "string", "pattern": "^a", "allOf": [{"maxLength": 5}]}
     kept = without_tags(schema, ["</a>"])
@@ -61,4 +75,4 @@ def test_what_a_schema_says_of_strings_still_holds() -> None:
 
 
 def test_every_format_of_text_is_tried() -> None:
-    assert FORMS.keys() - {"muse_spark"} == TAGS.keys()
+    assert FORMS.keys() == TAGS.keys()
