@@ -4,8 +4,6 @@ Each message is converted by fixed rules that depend on no later message: the pr
 begins with the prompt of its earlier part, which is then found in the prefix cache.
 """
 
-from collections import abc
-
 from ..answer_options import AnswerOptions
 from ..formats.json_text import dump
 from ..formats.thinking_signature import unseal
@@ -27,34 +25,6 @@ from ..schema import (
     UserMessage,
 )
 from .media import media_text
-
-# A line that is different in every conversation: with it, no two conversations would share a prefix.
-BILLING_PREFIX = "x-anthropic-billing-header"
-
-
-def system_texts(blocks: abc.Sequence[TextBlock]) -> list[str]:
-    """Return the texts of the system prompt, without the client's billing line."""
-    texts = [_without_billing(block.text) for block in blocks]
-    return [text for text in texts if text]
-
-
-def hoist_system(request: CountTokensRequest) -> CountTokensRequest:
-    """Move the system messages that stand before the first answer to the end of the system prompt.
-
-    Claude Code sends 10,000 characters of environment after the user's first words. Before those words, the
-    environment is part of a prefix that all sessions of a folder share. Later system messages stay in place:
-    moving them would change a cached prefix.
-    """
-    messages = request.messages
-    first_answer = next((i for i, m in enumerate(messages) if isinstance(m, AssistantMessage)), len(messages))
-    head = messages[:first_answer]
-    moved = [m for m in head if isinstance(m, SystemMessage)]
-    kept = [m for m in head if not isinstance(m, SystemMessage)]
-    if not moved or not kept:
-        return request
-    texts = [block for message in moved for block in message.content if isinstance(block, TextBlock)]
-    rest = messages[first_answer:]
-    return request.model_copy(update={"system": [*request.system, *texts], "messages": [*kept, *rest]})
 
 
 def template_messages(request: CountTokensRequest) -> list[TemplateMessage]:
@@ -174,10 +144,6 @@ def _join(texts: list[str]) -> str:
 
 def _apart(first: str, second: str) -> str:
     return "\n\n".join(text for text in (first, second) if text)
-
-
-def _without_billing(text: str) -> str:
-    return text.partition("\n")[2] if text.startswith(BILLING_PREFIX) else text
 
 
 def _tool_choice_rule(options: AnswerOptions) -> str:

@@ -17,8 +17,9 @@ from ..formats.tool_calls.template_tools import head_tools
 from ..protocols import TemplateMessage, Tokenizer
 from ..schema import CountTokensRequest
 from .branch_points import find_branch_points
-from .conversation import closing_instruction, hoist_system, system_texts, template_messages
+from .conversation import closing_instruction, template_messages
 from .media import refuse_media
+from .shared_head import ordered_tools, split_head
 from .special_tokens import SpecialTokens
 from .template import ChatTemplate
 
@@ -97,11 +98,11 @@ class PromptBuilder:
         if self._images == "refuse":
             refuse_media(request.messages)
         started = time.perf_counter()
-        request = hoist_system(request)
+        system_texts, request = split_head(request)
         content = (
-            system_texts(request.system),
+            system_texts,
             _with_instruction(request, options),
-            head_tools(options.tools),
+            head_tools(ordered_tools(options.tools)),
         )
         (system, messages, tools), separator = self._special_tokens.escape(content)
         text, answer_start = self._template.render_open(

@@ -7,12 +7,7 @@ import pytest
 from pensieve.api.answer_options import answer_options
 from pensieve.api.formats.thinking_signature import seal, unseal
 from pensieve.api.formats.tool_calls.template_tools import head_tools
-from pensieve.api.prompt.conversation import (
-    closing_instruction,
-    hoist_system,
-    system_texts,
-    template_messages,
-)
+from pensieve.api.prompt.conversation import closing_instruction, template_messages
 from pensieve.api.schema import CountTokensRequest
 
 
@@ -34,20 +29,6 @@ def test_a_string_and_one_block_are_the_same() -> None:
     block = {"type": "text", "text": "Hi", "cache_control": {"type": "ephemeral"}}
     assert messages({"role": "user", "content": "Hi"}) == messages({"role": "user", "content": [block]})
     assert request(system="Be brief.").system == request(system=[block | {"text": "Be brief."}]).system
-
-
-def test_the_billing_block_is_dropped_and_the_others_joined() -> None:
-    billing = {
-        "type": "text",
-        "text": "x-anthropic-billing-header: cc_version=2.1.330.abc; cc_entrypoint=cli;",
-    }
-    blocks = [billing, {"type": "text", "text": "One."}, {"type": "text", "text": "Two."}]
-    assert system_texts(request(system=blocks).system) == ["One.", "Two."]
-
-
-def test_a_billing_line_before_other_text_is_cut_off() -> None:
-    lines = request(system="x-anthropic-billing-header: a\nYou are brief.").system
-    assert system_texts(lines) == ["You are brief."]
 
 
 def test_system_messages_stay_in_place() -> None:
@@ -197,31 +178,3 @@ def test_unknown_fields_are_ignored() -> None:
         "metadata": {"user_id": "{}"},
     }
     assert request(**odd).messages == request().messages
-
-
-def test_system_messages_before_the_first_answer_join_the_system_prompt() -> None:
-    """What two sessions say first is then behind what they share."""
-    built = hoist_system(
-        request(
-            system="One.",
-            messages=[
-                {"role": "user", "content": "Hi"},
-                {"role": "system", "content": "Two."},
-                {"role": "assistant", "content": "Hello"},
-                {"role": "system", "content": "Three."},
-                {"role": "user", "content": "Bye"},
-            ],
-        )
-    )
-    assert system_texts(built.system) == ["One.", "Two."]
-    assert [message["role"] for message in template_messages(built)] == [
-        "user",
-        "assistant",
-        "system",
-        "user",
-    ]
-
-
-def test_a_conversation_of_system_messages_alone_is_left_as_it_is() -> None:
-    built = request(messages=[{"role": "system", "content": "Two."}])
-    assert hoist_system(built) is built
