@@ -13,13 +13,17 @@ OTHER_TAGS = (
     ("<|START_THINKING|>", "<|END_THINKING|>"),  # Command R7B and later
     ("<|inner_prefix|>", "<|inner_suffix|>"),  # Apertus
     ("<think:opensource>", "</think:opensource>"),  # Hy3
-    ("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),  # Apriel
+    ("<|think|>", "<|end|>"),  # Solar Open
 )
+APRIEL_START, APRIEL_END = "Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"
 
+# Marks around a model's text that are no part of it: those of one entry are found together.
 SILENT_MARKS = (
-    *("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>"),  # Command R7B and later
-    "[END FINAL RESPONSE]",  # Apriel
-    "<|python_tag|>",  # Llama 3, before calls
+    ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),  # Command R7B and later
+    ("<|START_TEXT|>", "<|END_TEXT|>"),  # Command A and later
+    ("[END FINAL RESPONSE]",),  # Apriel
+    ("<|python_tag|>",),  # Llama 3, before calls
+    ("<|begin|>assistant", "<|content|>", "<|end|>"),  # Solar Open
 )
 
 
@@ -42,12 +46,14 @@ def find_thinking_tags(tokenizer: Tokenizer) -> ThinkingTags | None:
         return _tags(tokenizer, harmony.THOUGHT, harmony.END, harmony.CLOSING)
     if tokenizer.think_start and tokenizer.think_end:
         return _tags(tokenizer, tokenizer.think_start, tokenizer.think_end)
+    if _has_marks(tokenizer, (APRIEL_END,)):
+        return _tags(tokenizer, APRIEL_START, APRIEL_END)
     return next((_tags(tokenizer, *pair) for pair in OTHER_TAGS if _has_marks(tokenizer, pair)), None)
 
 
 def find_silent_marks(tokenizer: Tokenizer) -> tuple[str, ...]:
     """List the marks that a model writes around its text."""
-    return tuple(mark for mark in SILENT_MARKS if _has_marks(tokenizer, (mark,)))
+    return tuple(mark for marks in SILENT_MARKS if _has_marks(tokenizer, marks) for mark in marks)
 
 
 def _has_marks(tokenizer: Tokenizer, marks: Collection[str]) -> bool:

@@ -47,13 +47,20 @@ class ConstraintFactory:
         self._grammars = GrammarCache(vocabulary)
 
     def allows(self, call: str, tool: Tool, tokenizer: Tokenizer) -> bool:
-        """Whether the grammar of calls allows the text of a call of `tool`, with its tags."""
+        """Whether the grammar of calls allows the text of a call of `tool`, with its tags.
+
+        Behind the call other text may stand, such as a mark of the turn's end.
+        """
         if self._tool_format is None:
             return True
         key = GrammarKey((tool,), self._tool_format, None)
         tokens = tokenizer.encode(call, add_special_tokens=False)
         grammar = on_deep_stack(lambda: self._grammars.compile(key))
-        return bool(grammar.begin().validate_tokens(tokens) == len(tokens))
+        matcher = grammar.begin()
+        num_allowed = matcher.validate_tokens(tokens)
+        return bool(
+            matcher.try_consume_tokens(tokens[:num_allowed]) == num_allowed and matcher.is_accepting()
+        )
 
     def leave_calls_free(self) -> None:
         """Constrain no calls from now on, only values."""

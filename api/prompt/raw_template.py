@@ -1,5 +1,6 @@
 """Renders messages with a tokenizer's chat template as they are, within a time limit."""
 
+import json
 import re
 from collections import abc
 from typing import Any
@@ -36,6 +37,7 @@ class BrokenTemplate(PensieveError):
 
 
 MAX_DEFAULTS = 8
+FUNCTIONS = "functions"
 UNDEFINED = re.compile(r"'(\w+)' is undefined")
 
 
@@ -71,7 +73,7 @@ class RawTemplate:
                 tools=list(tools) or self._no_tools,
                 tokenize=False,
                 add_generation_prompt=True,
-                **{**self._defaults, **settings},
+                **{**self._defaults, **self._named_functions(tools), **settings},
             )
 
         try:
@@ -84,6 +86,12 @@ class RawTemplate:
         except Exception as error:
             # A template is the model's code: any exception is its refusal of this conversation.
             raise TemplateError(str(error)[:300]) from error
+
+    def _named_functions(self, tools: abc.Sequence[dict[str, Any]]) -> dict[str, str]:
+        """Return the tools as a text under the name by which FireFunction's template demands them."""
+        if FUNCTIONS not in self._defaults or not tools:
+            return {}
+        return {FUNCTIONS: json.dumps([tool["function"] for tool in tools], ensure_ascii=False, indent=4)}
 
     def _find_missing(self) -> str | None:
         """Return a variable without which the template renders nothing; None where it demands no other.

@@ -17,8 +17,10 @@ REASON = "real templates were not fetched: run scripts/real_data.py"
 MARKS = re.compile(
     r"<\|[^<>|\s]{1,40}\|>|<[|｜][^<>\s]{1,40}[|｜]>|\[/?[A-Z_]{3,20}\]"  # noqa: RUF001  (DeepSeek's)
     r"|</?(?:tool_call|think|tool_response|s|eos|bos|end_of_turn|start_of_turn|seed:[a-z_]+)>"
+    r"|</?[a-z_]+:opensource>"
 )
 BOS, EOS = "<BOS>", "<EOS>"
+SUFFIX = ":opensource"  # which Hy3's template gives to all of its marks
 
 
 def data_folder() -> Path:
@@ -43,7 +45,8 @@ def small_tokenizer(template: str) -> Any:
     tokenizer = Tokenizer(models.BPE(vocab={char: i for i, char in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    marks = sorted({*MARKS.findall(template), BOS, EOS})
+    named = template.replace("{}", SUFFIX) if SUFFIX in template else template
+    marks = sorted({*MARKS.findall(named), BOS, EOS})
     tokenizer.add_tokens([AddedToken(mark, special=True, normalized=False) for mark in marks])
     wrapper: Any = PreTrainedTokenizerFast  # carries no types
     fast = wrapper(

@@ -9,6 +9,7 @@ from typing import Any
 
 from .call_syntax import CallSyntax
 from .header_syntax import header_syntax
+from .hy3 import hy3_syntax
 from .json_tools import JSON_TOOLS, JsonForm
 from .tool_format import ToolFormat
 
@@ -29,14 +30,13 @@ LIST = JsonForm(is_list=True)
 LINES = JsonForm(is_list=True, separator="SPACE")
 LLAMA = JsonForm(arguments_key="parameters", separator="SEMICOLON")
 LLAMA_HEADS = (
-    *(
-        '{"name": "NAME"',
-        '{"name":"NAME"',
-        '{ "name": "NAME"',
-        '{\n  "name": "NAME"',
-        '{\n    "name": "NAME"',
-    ),
-    *('{"type": "function", "name": "NAME"', '{"type":"function","name":"NAME"'),
+    '{"name": "NAME"',
+    '{"name":"NAME"',
+    '{ "name": "NAME"',
+    '{\n  "name": "NAME"',
+    '{\n    "name": "NAME"',
+    '{"type": "function", "name": "NAME"',
+    '{"type":"function","name":"NAME"',
 )
 SOLAR = "<|tool_call:begin|>ID<|tool_call:name|>NAME<|tool_call:args|>ARGS<|tool_call:end|>"
 
@@ -49,6 +49,8 @@ DECLARED = (
     declared(LIST.syntax("functools"), "functools", heads=("[",)),  # FireFunction, Phi-4 mini
     declared(header_syntax("solar", SOLAR), "<|tool_calls|>", "<|calls|>"),
     declared(header_syntax("functionary", "NAME>ARGS", repeats=False), "<function=", "</function>"),
+    declared(hy3_syntax(":opensource"), "<tool_calls:opensource>", "</tool_calls:opensource>"),
+    declared(hy3_syntax(""), "<tool_calls>", "</tool_calls>"),
     declared(JSON_TOOLS, "<tool_call>", "</tool_call>"),
     declared(LLAMA.syntax("llama3"), "", heads=LLAMA_HEADS),
 )
