@@ -72,4 +72,4 @@ def literal(text: str) -> str:
 
 def pattern(text: str) -> str:
     """Escape a text for a regular expression between slashes."""
-    return re.sub(r"([^\w\s<>=\"':,-])", r"\\\1", text).replace("\n", r"\n")
+    return re.sub(r"([^\w\s<>=\"':,\x80-\U0010ffff-])", r"\\\1", text).replace("\n", r"\n")

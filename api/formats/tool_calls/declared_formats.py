@@ -8,9 +8,11 @@ import json
 from typing import Any
 
 from .call_syntax import CallSyntax
+from .dsml import MARK, dsml_syntax
 from .header_syntax import header_syntax
 from .hy3 import hy3_syntax
 from .json_tools import JSON_TOOLS, JsonForm
+from .seed_oss import SEED_OSS
 from .tool_format import ToolFormat
 
 
@@ -39,6 +41,9 @@ LLAMA_HEADS = (
     '{"type":"function","name":"NAME"',
 )
 SOLAR = "<|tool_call:begin|>ID<|tool_call:name|>NAME<|tool_call:args|>ARGS<|tool_call:end|>"
+DEEPSEEK = "<｜tool▁call▁begin｜>NAME<｜tool▁sep｜>ARGS<｜tool▁call▁end｜>"  # noqa: RUF001  (V3.1)
+DEEPSEEK_R1 = "<｜tool▁call▁begin｜>function<｜tool▁sep｜>NAME\n```json\nARGS```<｜tool▁call▁end｜>"  # noqa: RUF001
+DEEPSEEK_TAGS = ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>")  # noqa: RUF001
 
 DECLARED = (
     declared(COHERE.syntax("cohere"), "<|START_ACTION|>", "<|END_ACTION|>"),
@@ -51,6 +56,16 @@ DECLARED = (
     declared(header_syntax("functionary", "NAME>ARGS", repeats=False), "<function=", "</function>"),
     declared(hy3_syntax(":opensource"), "<tool_calls:opensource>", "</tool_calls:opensource>"),
     declared(hy3_syntax(""), "<tool_calls>", "</tool_calls>"),
+    declared(header_syntax("deepseek_r1", DEEPSEEK_R1), *DEEPSEEK_TAGS),  # and V3
+    declared(header_syntax("deepseek", DEEPSEEK), *DEEPSEEK_TAGS),
+    *(
+        declared(dsml_syntax(f"</{MARK}{tag}>"), f"<{MARK}{tag}>", f"</{MARK}{tag}>")
+        for tag in ("function_calls", "tool_calls")
+    ),
+    declared(SEED_OSS, "<seed:tool_call>", "</seed:tool_call>"),
+    declared(LIST.syntax("nemotron"), "<TOOLCALL>", "</TOOLCALL>"),
+    declared(JSON_TOOLS, "<|function_call|>"),  # GigaChat 3.1
+    declared(JSON_TOOLS, "<|message_sep|>\n\nfunction call<|role_sep|>\n"),  # GigaChat 3
     declared(JSON_TOOLS, "<tool_call>", "</tool_call>"),
     declared(LLAMA.syntax("llama3"), "", heads=LLAMA_HEADS),
 )
