@@ -4,9 +4,10 @@ from collections import abc
 from dataclasses import dataclass
 from typing import Any
 
+from ..formats.tool_calls.tool_format import ToolFormat
 from ..protocols import TemplateMessage
 from .raw_template import RawTemplate, TemplateError
-from .template_messages import SENT, with_ids, with_text_arguments
+from .template_messages import SENT, with_ids, with_text_arguments, with_written_calls
 from .thinking import NO_THINKING_FEATURES, ThinkingFeatures
 
 
@@ -21,6 +22,7 @@ class TemplateFeatures:
     id_form: str = SENT  # of the ids of calls, see ID_FORMS
     thoughts_key: str | None = None  # the message's key from which it reads thoughts, None if it shows none
     thinking: ThinkingFeatures = NO_THINKING_FEATURES
+    written_calls: ToolFormat | None = None  # shows tools, but calls only in an answer's text, in this format
 
 
 class OwnTemplate:
@@ -50,6 +52,8 @@ class OwnTemplate:
             return None
 
     def _in_own_form(self, message: TemplateMessage) -> TemplateMessage:
+        if self._features.written_calls is not None and "tool_calls" in message:
+            return with_written_calls(message, self._features.written_calls)
         if self._features.text_arguments and "tool_calls" in message:
             message = message | {"tool_calls": [with_text_arguments(call) for call in message["tool_calls"]]}
         key = self._features.thoughts_key

@@ -5,6 +5,7 @@ import json
 from collections import abc
 
 from ..formats.tool_calls.plain_format import plain_call, plain_result
+from ..formats.tool_calls.tool_format import ToolFormat
 from ..protocols import TemplateMessage
 
 
@@ -40,6 +41,14 @@ def with_text_arguments(call: TemplateMessage) -> TemplateMessage:
     """Return a call with its arguments as JSON text."""
     arguments = json.dumps(call["function"]["arguments"], ensure_ascii=False)
     return call | {"function": call["function"] | {"arguments": arguments}}
+
+
+def with_written_calls(message: TemplateMessage, tool_format: ToolFormat) -> TemplateMessage:
+    """Return an answer with its calls in its text, as the model writes them."""
+    functions = [call["function"] for call in message["tool_calls"]]
+    text = tool_format.write([(function["name"], function["arguments"]) for function in functions])
+    kept = {key: value for key, value in message.items() if key != "tool_calls"}
+    return kept | {"content": f"{message['content']}{text}"}
 
 
 SENT, SHORT, NAMED = "sent", "short", "named"

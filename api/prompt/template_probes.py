@@ -91,12 +91,22 @@ class TemplateProbes:
                 features = replace(
                     base, native_tools=True, tools_apart=apart, text_arguments=as_text, id_form=ids
                 )
-                if self._shows_calls(features):
+                if self._shows_calls(features, self._formats):
                     return features
+        for written in filter(self._may_write, self._formats):
+            features = replace(base, native_tools=True, written_calls=written)
+            if self._shows_calls(features, [written]):
+                return features
         self.call_text, self.tool_format = "", None
         return base
 
-    def _shows_calls(self, features: TemplateFeatures) -> bool:
+    def _may_write(self, tool_format: ToolFormat) -> bool:
+        """Whether the template names a format's tags, so that calls may be written for it in the format."""
+        tags = [tag for tag in (tool_format.start, tool_format.end) if tag]
+        return tool_format.syntax.write is not None and bool(tags) and all(map(self._raw.names, tags))
+
+    def _shows_calls(self, features: TemplateFeatures, formats: Iterable[ToolFormat]) -> bool:
+        """Whether the template shows tools and calls with some features, in one of some formats."""
         own = self.own(features)
         tools = [] if features.tools_apart else [PROBE_TOOL]
         first = own.probe([user_turn(USER)], [PROBE_TOOL])
@@ -116,7 +126,7 @@ class TemplateProbes:
         if plain is None:
             return False
         opening = first.partition(USER)[2]
-        for tool_format in self._formats:
+        for tool_format in formats:
             if self._reads(tool_format, text, opening, ARGUMENTS) is None:
                 continue
             call = self._reads(tool_format, plain, opening, PLAIN_ARGUMENTS)

@@ -30,6 +30,16 @@ SYSTEM_THEN_TOOLS = """\
 {%- endif %}"""
 """Hermes and Qwen: tools after the system text, in the same turn."""
 
+NO_CALLS = """\
+{%- if tools %}{{- '<|im_start|>tools, to be called with <|tool_call|>\\n' + tools | tojson + '<|im_end|>\\n' }}
+{%- endif %}
+{%- for message in messages %}
+{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
+{%- endfor %}
+{{- '<|im_start|>assistant\\n' }}
+"""
+"""Like Granite 3's: shows tools and results, but no calls."""
+
 TOOLS_WITH_USER = """\
 {%- set system = '' %}
 {%- if messages[0].role == 'system' %}

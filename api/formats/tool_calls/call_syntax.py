@@ -3,6 +3,7 @@
 from collections import abc
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from ..grammars.callable_tool import CallableTool
 from ..grammars.lark import Lark
@@ -11,6 +12,9 @@ from ..readers.call_reader import MakeReader
 DefineRule = Callable[[Lark, abc.Sequence[CallableTool]], str]
 """Defines the rule for the text between a call's tags and returns the rule's name."""
 
+WriteCalls = Callable[[abc.Sequence[tuple[str, dict[str, Any]]]], str]
+"""Writes calls, each a name and arguments, as the text between the tags."""
+
 
 @dataclass(frozen=True, slots=True)
 class CallSyntax:
@@ -18,8 +22,10 @@ class CallSyntax:
 
     module: the name of the mlx-lm module whose parser reads the format.
     define_rule: None where calls are not constrained.
+    write: None where calls are written by chat templates alone.
     """
 
     module: str
     make_reader: MakeReader
     define_rule: DefineRule | None = None
+    write: WriteCalls | None = None

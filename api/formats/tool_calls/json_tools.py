@@ -8,6 +8,7 @@ from ...protocols import ToolParser
 from ..grammars.callable_tool import CallableTool
 from ..grammars.lark import Lark, literal
 from ..grammars.properties import json_arguments
+from ..json_text import dump
 from ..readers.call_reader import CallReader, tool_names
 from ..readers.json_calls import JsonCalls, KeyedJsonCalls
 from .call_syntax import CallSyntax
@@ -36,7 +37,15 @@ class JsonForm:
 
     def syntax(self, name: str) -> CallSyntax:
         """Return the format's syntax under a name."""
-        return CallSyntax(name, self.make_reader, self.define_rule)
+        return CallSyntax(name, self.make_reader, self.define_rule, self.write)
+
+    def write(self, calls: abc.Sequence[tuple[str, dict[str, Any]]]) -> str:
+        """Write calls as the text between the tags."""
+        entries = [
+            {name: arguments} if self.is_keyed else {self.name_key: name, self.arguments_key: arguments}
+            for name, arguments in calls
+        ]
+        return dump(entries) if self.is_list else "\n".join(map(dump, entries))
 
     def make_reader(
         self, _parser: ToolParser, tools: abc.Sequence[dict[str, Any]], _has_end: bool

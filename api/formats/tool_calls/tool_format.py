@@ -56,6 +56,11 @@ class ToolFormat:
         body = ToolCallBody(self.syntax.make_reader(self.parser, tools, bool(self.end)), self.end)
         return body, body.add(start[len(self.start) :])
 
+    def write(self, calls: abc.Sequence[tuple[str, dict[str, Any]]]) -> str:
+        """Write calls, each a name and arguments, with their tags."""
+        assert self.syntax.write is not None, "the format can be written"
+        return f"{self.start}{self.syntax.write(calls)}{self.end}"
+
     def define_rule(self, lark: Lark, tools: abc.Sequence[CallableTool]) -> str:
         """Define the grammar's rule for a call with its tags, and return the rule's name."""
         assert self.syntax.define_rule is not None, "the format is constrained"

@@ -13,6 +13,7 @@ from pensieve.api.prompt.thinking import ThinkingFeatures
 from ...fakes import CHATML_TEMPLATE, ByteTokenizer
 from ..templates import (
     NINE_LETTERS,
+    NO_CALLS,
     NO_TOOLS,
     STRICT,
     SYSTEM_FIRST_ONLY,
@@ -183,3 +184,12 @@ def test_a_conversation_that_a_template_never_ends_with_is_refused() -> None:
     with pytest.raises(TemplateTooSlow):
         render(chat, {"role": "user", "content": "a trap"})
     assert render(chat, USER)
+
+
+def test_calls_are_written_for_a_template_that_shows_tools_but_no_calls() -> None:
+    chat = template(NO_CALLS, parses_calls=False)
+    text = render(chat, USER, ASSISTANT, RESULT)
+    assert 'Sure.<|tool_call|>[{"name": "Bash", "arguments": {"command": "ls"}}]<|im_end|>' in text
+    assert "<|im_start|>tool\na.txt<|im_end|>" in text
+    assert "# Tools" not in text
+    assert chat.abilities.several_calls
