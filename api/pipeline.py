@@ -76,7 +76,7 @@ class Pipeline:
         """
         options, model_format = answer_options(body, self._services.thinking), self._services.model_format
         prompt = await self._services.prompts.build(body, options)
-        constraint = await self._constraint(options, prompt.tokens, prompt.starts_thinking)
+        constraint = await self._constraint(options, prompt.tokens, prompt.starts_thinking, prompt.begun)
         self._services.metrics.prompt_built(prompt.template_s, prompt.tokenize_s)
         answer_format = AnswerFormat(
             stop_sequences=options.stop_sequences,
@@ -84,6 +84,7 @@ class Pipeline:
             tools=[template_tool(tool) for tool in options.tools],
             thinking=model_format.thinking,
             silent=model_format.silent,
+            begun=prompt.begun,
             starts_thinking=prompt.starts_thinking,
             one_call=options.one_call,
             is_value=constraint is not None and options.is_value and not options.must_call,
@@ -126,7 +127,7 @@ class Pipeline:
         )
 
     async def _constraint(
-        self, options: AnswerOptions, prompt: list[int], starts_thinking: bool = False
+        self, options: AnswerOptions, prompt: list[int], starts_thinking: bool = False, begun: str = ""
     ) -> AnswerConstraint | None:
         """Compile the grammars of an answer; None where nothing constrains it. Raises InvalidRequest.
 
@@ -137,7 +138,7 @@ class Pipeline:
         if factory is None and options.answer_rule is not None:
             raise InvalidRequest(f"{options.answer_rule.kind}: this model's answers cannot be constrained")
         spec = await factory.spec(options) if factory else None
-        return AnswerConstraint(spec, starts_thinking) if spec else None
+        return AnswerConstraint(spec, starts_thinking, begun.encode()) if spec else None
 
     def _thinking_budget(self, options: AnswerOptions) -> ThinkingBudget | None:
         """Return the request's thinking budget; None without one, or where the model has no thinking tags."""

@@ -18,6 +18,7 @@ class AnswerFormat:
     thinking: None for a model that has no tags for its thoughts.
     silent: marks around the model's text, which are no part of it.
     starts_thinking: the prompt has opened the model's thoughts.
+    begun: a mark's beginning at the prompt's end, with which the answer goes on.
     one_call: the answer ends after its first tool call.
     is_value: the text is a value of a schema; once the value has begun, tags in it are part of its strings.
     """
@@ -30,6 +31,7 @@ class AnswerFormat:
     one_call: bool = False
     is_value: bool = False
     silent: abc.Sequence[str] = ()
+    begun: str = ""
 
     @property
     def is_plain(self) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ..protocols import Tokenizer
 from . import harmony
 from .detokenizer import Detokenizer, detokenizer_factory
-from .thinking_tags import ThinkingTags, find_silent_marks, find_thinking_tags
+from .thinking_tags import RECIPIENT, TO_ALL, ThinkingTags, find_silent_marks, find_thinking_tags
 from .token_bytes import TokenBytes
 from .tool_calls.plain_format import plain_format
 from .tool_calls.tool_format import ToolFormat
@@ -35,6 +35,14 @@ class ModelFormat:
         """Make the detokenizer of a conversation's answer, which turns gpt-oss's headers into tags."""
         detokenizer = self.new_detokenizer()
         return harmony.HarmonyText(detokenizer) if self.is_harmony else detokenizer
+
+    def begun(self, prompt: str) -> str:
+        """Return the mark's beginning at a rendered prompt's end, with which the answer goes on."""
+        return RECIPIENT if TO_ALL in self.silent and prompt.endswith(RECIPIENT) else ""
+
+    def rest_of_mark(self, prompt: str) -> str:
+        """Return what must stand between a rendered prompt and text of the model."""
+        return TO_ALL.removeprefix(RECIPIENT) if self.begun(prompt) else ""
 
     def starts_thinking(self, prompt: str) -> bool:
         """Whether a rendered prompt has opened the model's thoughts."""

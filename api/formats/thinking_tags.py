@@ -17,12 +17,16 @@ OTHER_TAGS = (
 )
 APRIEL_START, APRIEL_END = "Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"
 
+TO_ALL = ">>>all\n"
+RECIPIENT = ">>>"  # with which Functionary's prompts end
+
 # Marks around a model's text that are no part of it: those of one entry are found together.
 SILENT_MARKS = (
     ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),  # Command R7B and later
     ("<|START_TEXT|>", "<|END_TEXT|>"),  # Command A and later
     ("[END FINAL RESPONSE]",),  # Apriel
     ("<|python_tag|>",),  # Llama 3, before calls
+    (TO_ALL,),  # Functionary 3.2
     ("<|begin|>assistant", "<|content|>", "<|end|>"),  # Solar Open
 )
 
@@ -60,7 +64,8 @@ def _has_marks(tokenizer: Tokenizer, marks: Collection[str]) -> bool:
     """Whether each of some marks is a token of its own, or stands in the chat template."""
     added = {token.content for token in tokenizer.added_tokens_decoder.values()}
     template = getattr(tokenizer, "chat_template", None)
-    return all(mark in added or (isinstance(template, str) and mark in template) for mark in marks)
+    text = template.replace("\\n", "\n") if isinstance(template, str) else ""
+    return all(mark in added or mark in text for mark in marks)
 
 
 def _tags(tokenizer: Tokenizer, start: str, end: str, closing: str = "") -> ThinkingTags:

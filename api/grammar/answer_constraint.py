@@ -60,22 +60,24 @@ class AnswerState:
 class AnswerConstraint:
     """The constraint of one request."""
 
-    def __init__(self, spec: ConstraintSpec, starts_thinking: bool = False) -> None:
-        """starts_thinking: the prompt has opened the model's thoughts."""
+    def __init__(self, spec: ConstraintSpec, starts_thinking: bool = False, begun: bytes = b"") -> None:
+        """starts_thinking: the prompt has opened the model's thoughts. begun: see AnswerFormat."""
         self._spec = spec
         self._starts_thinking = starts_thinking
+        self._begun = begun
         self._refused: set[int] = set()  # at the present position
         self._mask: bytes | None = None  # of the present position, once computed
         if starts_thinking:
             self._state = AnswerState(Mode.THINKING, awaits_answer=spec.answer is not None)
         elif spec.answer is not None:
-            self._state = replace(_state_in(spec.answer, spec.answer.begin()), at_start=True)
+            state = self._begin(spec.answer, begun) or _state_in(spec.answer, spec.answer.begin())
+            self._state = replace(state, at_start=True)
         else:
-            self._state = AnswerState()
+            self._state = AnswerState(partial_tag=begun)
 
     def resumed(self, tokens: abc.Sequence[int]) -> "AnswerConstraint":
         """Make the constraint of an answer that begins with `tokens`."""
-        constraint = AnswerConstraint(self._spec, self._starts_thinking)
+        constraint = AnswerConstraint(self._spec, self._starts_thinking, self._begun)
         for token in tokens:
             if not constraint.accept(token):
                 constraint._give_up("what was written for the model does not conform")

@@ -13,14 +13,25 @@ from ..formats.grammars.properties import PUNCTUATION
 from ..formats.tool_calls.tool_format import ToolFormat
 
 TEXT = r"/(?s:.*)/"
+MAX_MARKS = 3  # before an answer, such as those of a message's beginning
 
 
-def call_grammar(lark: Lark, tool_format: ToolFormat, tools: abc.Sequence[CallableTool]) -> str:
-    """Write the grammar of a call, and of free text after it where the format ends calls with a tag."""
+def call_grammar(
+    lark: Lark, tool_format: ToolFormat, tools: abc.Sequence[CallableTool], marks: abc.Sequence[str] = ()
+) -> str:
+    """Write the grammar of a call, and of free text after it where the format ends calls with a tag.
+
+    marks: silent ones, which may come before the call.
+    """
     call = tool_format.define_rule(lark, tools)
     lark.rules(PUNCTUATION | {"TEXT": TEXT})
-    lark.rule("start", f"SPACE {call}{' TEXT' if tool_format.end else ''}")
+    lark.rule("start", f"{_any_of(lark, marks) * MAX_MARKS}SPACE {call}{' TEXT' if tool_format.end else ''}")
     return str(lark)
+
+
+def _any_of(lark: Lark, marks: abc.Sequence[str]) -> str:
+    """Write that one of some marks may come next, after space; nothing where there are none."""
+    return f"(SPACE ({' | '.join(map(lark.tag, marks))}))? " if marks else ""
 
 
 def rule_grammar(
@@ -63,14 +74,22 @@ def _between_slashes(regex: str) -> str:
 
 
 def value_grammar(
-    lark: Lark, schema: str, tool_format: ToolFormat | None, tools: abc.Sequence[CallableTool]
+    lark: Lark,
+    schema: str,
+    tool_format: ToolFormat | None,
+    tools: abc.Sequence[CallableTool],
+    marks: abc.Sequence[str] = (),
 ) -> str:
-    """Write the grammar of an answer that is either one value or calls, without other text."""
-    value = lark.json(schema)
+    """Write the grammar of an answer that is either one value or calls, without other text.
+
+    marks: silent ones, which may come around the value or before the calls.
+    """
+    before, after = _any_of(lark, marks) * MAX_MARKS, _any_of(lark, marks)
+    value = f"{lark.json(schema)} {after}"
     lark.rules(PUNCTUATION)
     if tool_format is None:
-        lark.rule("start", f"SPACE {value}")
+        lark.rule("start", f"{before}SPACE {value}")
     else:
         call = tool_format.define_rule(lark, tools)
-        lark.rule("start", f"SPACE ({value} | {call} (SPACE {call})*)")
+        lark.rule("start", f"{before}SPACE ({value} | {call} (SPACE {call})*)")
     return str(lark)

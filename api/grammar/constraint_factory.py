@@ -8,7 +8,6 @@ from ..answer_options import AnswerOptions
 from ..errors import InvalidRequest
 from ..formats.model_format import ModelFormat
 from ..formats.tag_follower import AnswerTags
-from ..formats.thinking_tags import ThinkingTags
 from ..formats.tool_calls.tool_format import ToolFormat
 from ..protocols import Tokenizer
 from ..schema import Tool
@@ -29,19 +28,17 @@ def open_constraint_factory(
     if model_format.is_harmony or bytes_of is None:
         return None
     vocabulary = make_vocabulary(bytes_of, model_format.special_tokens, eos_ids)
-    return (
-        ConstraintFactory(vocabulary, model_format.tool_calls, model_format.thinking) if vocabulary else None
-    )
+    return ConstraintFactory(vocabulary, model_format) if vocabulary else None
 
 
 class ConstraintFactory:
     """Makes the constraint specs of one model's requests."""
 
-    def __init__(
-        self, vocabulary: Vocabulary, tool_format: ToolFormat, thinking: ThinkingTags | None
-    ) -> None:
+    def __init__(self, vocabulary: Vocabulary, model_format: ModelFormat) -> None:
+        tool_format, thinking = model_format.tool_calls, model_format.thinking
         self._vocabulary = vocabulary
-        self._tool_format = tool_format if tool_format.is_constrained else None
+        self._marks = model_format.silent
+        self._tool_format: ToolFormat | None = tool_format if tool_format.is_constrained else None
         pair = (thinking.start.encode(), thinking.end.encode()) if thinking else None
         self._tags = AnswerTags(thinking=pair)
         self._grammars = GrammarCache(vocabulary)
@@ -80,12 +77,16 @@ class ConstraintFactory:
         tools = options.callable_tools if tool_format is not None else ()
         if not is_value and not tools:
             return None
-        call = await self._grammars.get(GrammarKey(tools, tool_format, None)) if tools else None
+        call = (
+            await self._grammars.get(GrammarKey(tools, tool_format, None, marks=self._marks))
+            if tools
+            else None
+        )
         answer = call if options.must_call else None
         if answer is None and is_value:
             if options.continues_answer:
                 raise InvalidRequest("output_config.format: the last message must be the user's")
-            key = GrammarKey(tools, tool_format, options.answer_schema, options.answer_rule)
+            key = GrammarKey(tools, tool_format, options.answer_schema, options.answer_rule, self._marks)
             answer = await self._grammars.get(key)
         return ConstraintSpec(
             vocabulary=self._vocabulary,

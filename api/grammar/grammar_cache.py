@@ -70,12 +70,16 @@ class Grammar:
 
 @dataclass(frozen=True, slots=True)
 class GrammarKey:
-    """The source of a grammar. schema, rule: of the whole answer; without both, a grammar of calls."""
+    """The source of a grammar. schema, rule: of the whole answer; without both, a grammar of calls.
+
+    marks: the model's silent ones.
+    """
 
     tools: tuple[Tool, ...]
     tool_format: ToolFormat | None
     schema: dict[str, Any] | None
     rule: TextRule | None = None
+    marks: tuple[str, ...] = ()
 
     @property
     def digest(self) -> bytes:
@@ -83,7 +87,7 @@ class GrammarKey:
         tags = [self.tool_format.start, self.tool_format.end] if self.tool_format else []
         tools = [[tool.name, tool.input_schema] for tool in self.tools]
         rule = [self.rule.kind, self.rule.texts] if self.rule else None
-        return hashlib.sha256(json.dumps([tags, tools, self.schema, rule]).encode()).digest()
+        return hashlib.sha256(json.dumps([tags, tools, self.schema, rule, self.marks]).encode()).digest()
 
 
 class GrammarCache:
@@ -137,9 +141,9 @@ class GrammarCache:
         if key.rule is not None:
             return self._compiled_rule(key.rule, calls, tools)
         schema = None if key.schema is None else self._answer_schema(key.schema)
-        text = self._text(calls, self._callables(calls, tools), schema)
+        text = self._text(key, calls, self._callables(calls, tools), schema)
         if len(text) > MAX_GRAMMAR_CHARS:  # keep the tools' names at least
-            text = self._text(calls, [any_call(tool) for tool in tools], schema)
+            text = self._text(key, calls, [any_call(tool) for tool in tools], schema)
         return self._compiled(
             text, continues_as_text=schema is None and calls is not None and bool(calls.end)
         )
@@ -169,14 +173,19 @@ class GrammarCache:
         return self._compiled(text, continues_as_text=False)
 
     def _text(
-        self, tool_format: ToolFormat | None, tools: list[CallableTool], schema: dict[str, Any] | None
+        self,
+        key: GrammarKey,
+        tool_format: ToolFormat | None,
+        tools: list[CallableTool],
+        schema: dict[str, Any] | None,
     ) -> str:
         """Write the grammar of calls, or of a value that conforms to a schema."""
         lark = Lark(self._vocabulary.special_tokens)
         if schema is not None:
-            return value_grammar(lark, dump_schema(schema), tool_format if tools else None, tools)
+            calls = tool_format if tools else None
+            return value_grammar(lark, dump_schema(schema), calls, tools, key.marks)
         assert tool_format is not None, "there must be something to conform to"
-        return call_grammar(lark, tool_format, tools)
+        return call_grammar(lark, tool_format, tools, key.marks)
 
     def _callables(self, tool_format: ToolFormat | None, tools: list[Tool]) -> list[CallableTool]:
         """Return the tools with as much of their schemas as can be compiled in bounded time."""

@@ -28,7 +28,7 @@ class OutputParser:
         self._format = answer_format
         self._tags = answer_format.tags
         mode = Mode.THINKING if answer_format.starts_thinking else Mode.TEXT
-        self._follower = TagFollower(self._tags, mode, "")
+        self._follower = TagFollower(self._tags, mode, answer_format.begun)
         self._space = ""  # trailing space of the open block, sent only if more of the block follows
         self._body: ToolCallBody | None = None  # of the call that is open
         self._block: type[OutputEvent] | None = None  # kind of the block that is open

@@ -33,6 +33,7 @@ class Prompt:
     tokens: list[int]
     branch_points: tuple[int, ...]  # numbers of tokens after which other prompts may go on differently
     starts_thinking: bool  # the prompt has opened the model's thoughts
+    begun: str  # a mark's beginning at the prompt's end
     template_s: float
     tokenize_s: float
 
@@ -110,7 +111,7 @@ class PromptBuilder:
         )
         if options.thinking.forbidden or answer_start:  # an answer that has begun is past its thoughts
             text = self._without_thinking(text)
-        text += answer_start
+        text += self._format.rest_of_mark(text) + answer_start if answer_start else ""
         points = find_branch_points(text, system, messages) if self._keeps_states else []
         return RenderedPrompt(text, points, separator, time.perf_counter() - started)
 
@@ -124,6 +125,7 @@ class PromptBuilder:
             tokens=tokens,
             branch_points=tuple(positions),
             starts_thinking=self._format.starts_thinking(rendered.text),
+            begun=self._format.begun(rendered.text),
             template_s=rendered.seconds,
             tokenize_s=time.perf_counter() - started,
         )

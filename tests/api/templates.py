@@ -31,7 +31,8 @@ SYSTEM_THEN_TOOLS = """\
 """Hermes and Qwen: tools after the system text, in the same turn."""
 
 NO_CALLS = """\
-{%- if tools %}{{- '<|im_start|>tools, to be called with <|tool_call|>\\n' + tools | tojson + '<|im_end|>\\n' }}
+{%- if tools %}
+{{- '<|im_start|>tools, called with <|tool_call|>\\n' + tools | tojson + '<|im_end|>\\n' }}
 {%- endif %}
 {%- for message in messages %}
 {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}

@@ -53,7 +53,8 @@ DECLARED = (
     declared(LIST.syntax("granite"), "<|tool_call|>"),
     declared(LIST.syntax("functools"), "functools", heads=("[",)),  # FireFunction, Phi-4 mini
     declared(header_syntax("solar", SOLAR), "<|tool_calls|>", "<|calls|>"),
-    declared(header_syntax("functionary", "NAME>ARGS", repeats=False), "<function=", "</function>"),
+    declared(header_syntax("functionary", "NAME>ARGS", between=None), "<function=", "</function>"),
+    declared(header_syntax("functionary", "NAME\nARGS", between=">>>"), ">>>", heads=("NAME\n",)),
     declared(hy3_syntax(":opensource"), "<tool_calls:opensource>", "</tool_calls:opensource>"),
     declared(hy3_syntax(""), "<tool_calls>", "</tool_calls>"),
     declared(header_syntax("deepseek_r1", DEEPSEEK_R1), *DEEPSEEK_TAGS),  # and V3

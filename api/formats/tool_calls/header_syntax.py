@@ -15,10 +15,10 @@ READ = {"NAME": r"([^\s<>|]+?)", "ID": r"[\w.:-]*", "INDEX": r"\d+"}
 WRITTEN = {"ID": "/[a-zA-Z0-9_.:-]{0,64}/", "INDEX": "/[0-9]{1,3}/"}
 
 
-def header_syntax(name: str, form: str, repeats: bool = True) -> CallSyntax:
+def header_syntax(name: str, form: str, between: str | None = "") -> CallSyntax:
     """Describe a format by the form of one call, with NAME, ID, INDEX and ARGS in their places.
 
-    repeats: one body may hold several calls.
+    between: stands between the calls of one body; None where it holds one call.
     """
     head, _, end = form.partition("ARGS")
     parts = [part for part in PLACES.split(head) if part]
@@ -32,7 +32,9 @@ def header_syntax(name: str, form: str, repeats: bool = True) -> CallSyntax:
             for tool, rule in zip(tools, rules, strict=True)
         ]
         call = lark.one_of(calls)
-        return lark.new(f"{call} (SPACE {call})*") if repeats else call
+        if between is None:
+            return call
+        return lark.new(f"{call} (SPACE {lark.tag(between) if between else ''} {call})*")
 
     return CallSyntax(name, partial(HeaderCalls, re.compile(pattern)), define_rule)
 

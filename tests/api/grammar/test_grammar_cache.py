@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from pensieve.api.command.start_report import describe_calls
+from pensieve.api.formats.model_format import build_model_format
 from pensieve.api.formats.tool_calls.tool_format import ToolFormat
 from pensieve.api.grammar.answer_constraint import AnswerConstraint, ConstraintSpec
 from pensieve.api.grammar.constraint_factory import ConstraintFactory, open_constraint_factory
@@ -60,9 +61,13 @@ def test_few_grammars_are_kept_when_they_are_large(model: Model, monkeypatch: py
 
 
 def test_the_start_says_whether_calls_are_kept_to_their_schemas(model: Model) -> None:
-    assert describe_calls(ConstraintFactory(model.vocabulary, model.format, None)).startswith("calls    kept")
+    def described(tool_format: ToolFormat) -> str:
+        model_format = build_model_format(make_tokenizer(), tool_format)
+        return describe_calls(ConstraintFactory(model.vocabulary, model_format))
+
+    assert described(model.format).startswith("calls    kept")
     other = ToolFormat.of_parser("<call>", "</call>", lambda text, _: {"name": text, "arguments": {}})
-    assert "no grammar" in describe_calls(ConstraintFactory(model.vocabulary, other, None))
+    assert "no grammar" in described(other)
     assert "tokens" in describe_calls(None)
 
 

@@ -6,8 +6,12 @@ import pytest
 
 from pensieve.api.formats.answer_format import AnswerFormat
 from pensieve.api.formats.output_events import TextDelta
+from pensieve.api.formats.thinking_tags import RECIPIENT, TO_ALL
 from pensieve.api.formats.tool_calls.declared_formats import DECLARED
+from pensieve.api.formats.tool_calls.declared_formats import DEEPSEEK_TAGS as TAGS
+from pensieve.api.formats.tool_calls.dsml import MARK
 from pensieve.api.formats.tool_calls.template_tools import template_tool
+from pensieve.api.grammar.answer_constraint import AnswerConstraint, ConstraintSpec
 from pensieve.api.grammar.grammar_cache import GrammarCache, GrammarKey
 from pensieve.api.grammar.vocabulary import Vocabulary
 from pensieve.api.schema import Tool
@@ -39,6 +43,22 @@ def solar(name: str, arguments: str) -> str:
     return f"{head}<|tool_call:args|>{arguments}<|tool_call:end|>"
 
 
+def deepseek(name: str, head: str, arguments: str, end: str) -> str:
+    """Write a call in the way of DeepSeek R1, with a head and an end, or V3.1."""
+    begin, sep, close = "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>"  # noqa: RUF001
+    return f"{begin}{name}{sep}{head}{arguments}{end}{close}"
+
+
+def dsml() -> str:
+    """Write two calls in DeepSeek's way since V3.2."""
+    key = f'<{MARK}parameter name="%s" string="%s">%s</{MARK}parameter>\n'
+    values = key % ("city", "true", "Rome") + key % ("days", "false", "2")
+    call = f'<{MARK}invoke name="%s">\n%s</{MARK}invoke>\n'
+    return "\n" + call % ("weather", values) + call % ("clock", "")
+
+
+GIGA_CHAT = "<|message_sep|>\n\nfunction call<|role_sep|>\n"
+SEED = "<parameter=city>Rome</parameter>\n"
 ROME, BOTH = '{"city": "Rome"}', '{"city": "Rome", "days": 2}'
 COHERE = '"tool_name": "weather", "parameters": '
 LINES = f'\n{{"name": "weather", "arguments": {BOTH}}}\n{{"name": "clock", "arguments": {{}}}}\n'
@@ -61,8 +81,17 @@ WRITTEN = [  # a format's name and start, the text between its tags, and the cal
     ("functools", "functools", f'[{{\n  "name": "weather",\n  "arguments": {ROME}\n}}]', ONE),
     ("solar", "<|tool_calls|>", solar("weather", BOTH) + solar("clock", "{}"), TWO),
     ("functionary", "<function=", f"weather>{ROME}", ONE),
+    ("functionary", ">>>", f"weather\n{BOTH}>>>clock\n{{}}", TWO),
     ("hy3", "<tool_calls:opensource>", hy3(":opensource", "\n"), TWO),
     ("hy3", "<tool_calls>", hy3("", ""), TWO),
+    ("deepseek_r1", TAGS[0], deepseek("function", "weather\n```json\n", BOTH, "\n```"), TWO[:1]),
+    ("deepseek", TAGS[0], deepseek("weather", "", BOTH, "") + deepseek("clock", "", "{}", ""), TWO),
+    ("dsml", f"<{MARK}function_calls>", dsml(), TWO),
+    ("dsml", f"<{MARK}tool_calls>", dsml(), TWO),
+    ("seed_oss", "<seed:tool_call>", f"\n<function=weather>\n{SEED}</function>\n", ONE),
+    ("nemotron", "<TOOLCALL>", f'[{{"name": "weather", "arguments": {ROME}}}]', ONE),
+    ("json_tools", "<|function_call|>", f'{{"name": "weather", "arguments": {ROME}}}', ONE),
+    ("json_tools", GIGA_CHAT, f'{{"name": "weather", "arguments": {ROME}}}', ONE),
     ("json_tools", "<tool_call>", f'\n{{"arguments": {ROME}, "name": "weather"}}\n', ONE),
     ("llama3", "", f'{{"name": "weather", "parameters": {ROME}}}', ONE),
     ("llama3", "", f'{{"type": "function", "name": "weather", "parameters": {ROME}}}', ONE),
@@ -100,3 +129,27 @@ def test_what_names_no_tool_is_text(text: str) -> None:
     for key in (("llama3", ""), ("functools", "functools")):
         form = AnswerFormat(tool_format=FORMATS[key], tools=[template_tool(tool) for tool in TOOLS])
         assert parse(text, form)[1] == [TextDelta(text)]
+
+
+def test_an_answer_goes_on_with_the_mark_that_the_prompt_has_begun(vocabulary: Vocabulary) -> None:
+    """Functionary's prompts end with `>>>`, before `all` or a tool's name."""
+    tool_format = FORMATS["functionary", ">>>"]
+    tools = [template_tool(tool) for tool in TOOLS]
+    form = AnswerFormat(tool_format=tool_format, tools=tools, silent=[TO_ALL], begun=RECIPIENT)
+    call = f"weather\n{ROME}"
+    for size in (1, 5, 1000):
+        assert shape(parse(f"all\nI look.>>>{call}", form, size)[1]) == [TextDelta("I look."), *ONE]
+        assert shape(parse(call, form, size)[1]) == ONE
+    grammar = GrammarCache(vocabulary).compile(GrammarKey(TOOLS, tool_format, None))
+    constraint = AnswerConstraint(ConstraintSpec(vocabulary, grammar, grammar), begun=RECIPIENT.encode())
+    assert all(map(constraint.accept, vocabulary.spell(call.encode())))
+
+
+def test_marks_around_text_and_values_are_silent(vocabulary: Vocabulary) -> None:
+    form = AnswerFormat(silent=["<|START|>", "<|END|>"])
+    text = "<|START|>A < b<|EN<|END|>"
+    assert parse(text, form)[1] == parse(text, form, 7)[1] == [TextDelta("A < b<|EN")]
+    key = GrammarKey((), None, {"type": "integer"}, marks=("<|START|>", "<|END|>"))
+    matcher, tokens = GrammarCache(vocabulary).compile(key).begin(), vocabulary.spell(b"<|START|>42<|END|>")
+    assert matcher.try_consume_tokens(tokens) == len(tokens)
+    assert matcher.is_accepting()
