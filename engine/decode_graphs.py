@@ -10,16 +10,15 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import mlx.core as mx
 
 from ..cache.kv import MIN_KERNEL_ELEMENTS, ArrayPools
 from ..cache.states import ArrayStates, StateRows
-from .attention.kernels.batch_tables import BatchTables, DeviceTables, TableSource
+from .attention.kernel_layers import KernelDecode
+from .attention.kernels.batch_tables import BatchLayout, BatchTables, KindLayout, TableSource, TracedTables
 from .attention.kernels.paged_kernels import PagedKernels
-from .attention.kernels.tables import LayerKind, Layout, round_up
-from .attention.paged_layers import KernelDecode
+from .attention.kernels.tables import LayerKind, round_up
 from .attention.paged_model import PagedModel
 from .attention.shared_prefixes import shared_prefixes
 from .recurrent.kernel_states import KernelStates
@@ -43,32 +42,6 @@ Graph = Callable[..., tuple[mx.array, list[mx.array], list[mx.array]]]
 
 Given = StateRows | SlotStates | None
 """The states of a pass's rows, as PagedModel.run takes them."""
-
-
-class KindLayout(NamedTuple):
-    """The shapes of the tables for one kind of layers."""
-
-    kind: LayerKind
-    layout: Layout
-
-
-BatchLayout = tuple[KindLayout, ...]
-"""The shapes of all tables of a batch. All kinds have the same number of rows."""
-
-
-class TracedTables:
-    """Tables whose numbers are a graph's inputs; stands for BatchTables while the graph is traced."""
-
-    def __init__(self, batch_layout: BatchLayout, flats: list[mx.array]) -> None:
-        """flats: the numbers of each kind's tables, as `BatchTables.flat` returns them."""
-        self._tables = {
-            kind: DeviceTables(layout, kind, flat)
-            for (kind, layout), flat in zip(batch_layout, flats, strict=True)
-        }
-
-    def get(self, kind: LayerKind) -> DeviceTables:
-        """Return a kind's tables. Raises KeyError for a kind that no layer of an earlier pass asked for."""
-        return self._tables[kind]
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ from ..cache.kv import ArrayPools, HostPools
 from ..cache.states import ArrayStates, HostStates
 from .attention.fetching_layer import FetchingLayer
 from .attention.host_attention import HostAttention
+from .attention.kernel_layers import KernelDecode, KernelPrefill, SliceSlots
 from .attention.kernels.batch_tables import BatchTables
 from .attention.kernels.paged_kernels import PagedKernels
 from .attention.mixed_layers import divide_last_layer, mixed_layers
@@ -26,10 +27,7 @@ from .attention.paged_layers import (
     AttentionSpec,
     ForwardContext,
     HostLayer,
-    KernelDecode,
-    KernelPrefill,
     PagedLayer,
-    SliceSlots,
     served_layers,
 )
 from .attention.paged_model import PagedModel
@@ -39,6 +37,7 @@ from .logprobs import BatchLogprobs, compute_logprobs
 from .recurrent.kernel_states import KernelStates, are_moved
 from .row_selection import take_rows
 from .sampler import sample
+from .slice_graphs import SliceGraphs
 from .step import DecodeRow, PrefillChunk, StateSlots, StepFailed, StepPlan, StepResult
 
 
@@ -93,7 +92,9 @@ class Runner:
         self._are_served = served_layers(paged.layers, None if on_host else kernels)
         self._kernels = kernels if any(self._are_served) else None
         # A graph cannot hold what plain MLX does, which depends on the rows' slots.
-        self._graphs = DecodeGraphs(paged, kernels) if kernels and all(self._are_served) else None
+        in_graphs = kernels if all(self._are_served) else None
+        self._graphs = DecodeGraphs(paged, in_graphs) if in_graphs else None
+        self._slice_graphs = SliceGraphs(paged, in_graphs) if in_graphs else None
         self._mixed_tokens = mixed_tokens
         if mixed_tokens:
             divide_last_layer(paged.model)
@@ -138,8 +139,8 @@ class Runner:
             tables = BatchTables(context.slot_ranges, context.prefixes)
             make = partial(KernelDecode, offsets=context.offsets, pools=pools, kernels=kernels, tables=tables)
         else:
-            slots = SliceSlots(context)
-            make = partial(KernelPrefill, context=context, slots=slots, pools=pools, kernels=kernels)
+            slots, offsets = SliceSlots.of(context), context.offsets
+            make = partial(KernelPrefill, offsets=offsets, slots=slots, pools=pools, kernels=kernels)
         pairs = zip(specs, self._are_served, strict=True)
         return [make(spec) if is_served else ArrayLayer(spec, context, pools) for spec, is_served in pairs]
 
@@ -287,6 +288,11 @@ class Runner:
 
     def prefill(self, chunk: PrefillChunk) -> None:
         """Write the KV of a prompt's slice, and the state after it; lazy on MLX pools."""
+        if self._slice_graphs is not None:
+            assert isinstance(self._pools, ArrayPools)
+            assert isinstance(self._states, ArrayStates)
+            if self._slice_graphs.prefill(chunk, self._pools, self._states):
+                return
         slots = [] if chunk.state is None else [chunk.state]
         # The logits are not read, and MLX is lazy: the projection to the vocabulary is never computed.
         self._run(mx.array([chunk.tokens]), self._layers(slice_context(chunk)), slots)

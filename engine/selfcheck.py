@@ -14,7 +14,8 @@ from ..cache.kv import ArrayPools
 from ..cache.packing import UNQUANTISED
 from .attention.array_attention import AttentionParams, attend_arrays
 from .attention.kernels.batch_tables import BatchTables, SliceTables
-from .attention.kernels.paged_kernels import LayerPools, PagedKernels, find_kernels
+from .attention.kernels.layer_pools import LayerPools
+from .attention.kernels.paged_kernels import PagedKernels, find_kernels
 from .attention.paged_layers import AttentionSpec, served_layers
 from .attention.paged_model import PagedModel
 from .attention.shared_prefixes import shared_prefixes
@@ -185,9 +186,10 @@ def _draw(spec: AttentionSpec, seed: int, *dims: int) -> mx.array:
 def logits_error(paged: PagedModel, on_host: bool, kernels: PagedKernels | None = None) -> float:
     """Return the distance of paged logits from mlx-lm's own, relative to their size and to the tolerance.
 
-    The prompts are prefilled in two slices each, then their last two tokens are decoded together, so that the
-    second one finds what the first has left. Windows are shorter than the longer prompt. Where KV is
-    quantised, it is quantised on mlx-lm's side as well. A distance up to 1 is rounding.
+    The prompts are prefilled in four slices each, of which the last may be compiled graphs. Then their last
+    two tokens are decoded together, so that the second one finds what the first has left. Windows are shorter
+    than the longer prompt. Where KV is quantised, it is quantised on mlx-lm's side as well. A distance up to
+    1 is rounding.
     Raises what the model raises when it cannot work on paged KV.
     """
     paged = replace(paged, layers=[with_trial_window(spec) for spec in paged.layers])
@@ -196,7 +198,8 @@ def logits_error(paged: PagedModel, on_host: bool, kernels: PagedKernels | None 
     first, rows, references = [], [], []
     for seq_id, (blocks, length) in enumerate(PROMPTS):
         sequence = TrialSequence(paged, seq_id, blocks)
-        for start, end in pairwise([0, length // 2, length - 2]):
+        cuts = dict.fromkeys([*range(0, length - 2, max(2, length // 4)), length - 2])
+        for start, end in pairwise(cuts):
             runner.prefill(sequence.chunk(start, end))
         first.append(sequence.row(length - 2))
         rows.append(sequence.row(length - 1))

@@ -18,7 +18,8 @@ from ...cache.blocks import BLOCK_SIZE
 from ...cache.kv import ArrayPools, LayerShape, Pool
 from ...engine.attention.array_attention import AttentionParams, attend_arrays
 from ...engine.attention.kernels.batch_tables import BatchTables
-from ...engine.attention.kernels.paged_kernels import LayerPools, PagedKernels, find_kernels
+from ...engine.attention.kernels.layer_pools import LayerPools
+from ...engine.attention.kernels.paged_kernels import PagedKernels, find_kernels
 from ...engine.attention.shared_prefixes import shared_prefixes
 from ...engine.step import SlotRange
 

@@ -15,7 +15,8 @@ from mlx_lm.models.cache import KVCache, make_prompt_cache
 from ...cache.blocks import BLOCK_SIZE
 from ...cache.kv import ArrayPools
 from ...cache.packing import UNQUANTISED
-from ...engine.attention.kernels.paged_kernels import LayerPools, PagedKernels, find_kernels
+from ...engine.attention.kernels.layer_pools import LayerPools
+from ...engine.attention.kernels.paged_kernels import PagedKernels, find_kernels
 from ...engine.attention.kernels.tables import LayerKind
 from ...engine.attention.paged_model import probe
 from ...engine.decode_graphs import DecodeGraphs

@@ -49,21 +49,26 @@ def usable_layer_step(launcher: Launcher, layers: list[Any]) -> LayerStep | None
 
     Where it does so with rows of states alone, it serves no states in slots.
     """
-    kernel = usable_layer_kernel(lambda: LayerStep(launcher), layers, 1, "one token")
+    kernel = usable_layer_kernel(lambda: LayerStep(launcher), layers, (1, 0), "one token")
     if kernel is not None:
         in_slots = _InSlots(kernel, StateMover(launcher))
-        kernel.serves_slots = usable_layer_kernel(lambda: in_slots, layers, 1, "states in slots") is not None
+        kernel.serves_slots = (
+            usable_layer_kernel(lambda: in_slots, layers, (1, 0), "states in slots") is not None
+        )
     return kernel
 
 
-def usable_layer_kernel(make: Callable[[], K], layers: list[Any], num_tokens: int, what: str) -> K | None:
+def usable_layer_kernel(
+    make: Callable[[], K], layers: list[Any], sizes: tuple[int, int], what: str
+) -> K | None:
     """Return a kernel if it computes what mlx-lm's `layers` compute, on this device; warn if not.
 
-    num_tokens: of each row of the check. what: the kernel computes, for people to read.
+    sizes: tokens of each row of the check, and padding behind them. what: the kernel computes, for people to
+    read.
     """
     try:
         kernel = make()
-        errors = [_error(layer_trial(kernel, layer, num_tokens)) for layer in layers]
+        errors = [_error(layer_trial(kernel, layer, *sizes)) for layer in layers]
         bounds = [TOLERANCE[layer.conv1d.weight.dtype] for layer in layers]
         if all(error <= bound for error, bound in zip(errors, bounds, strict=True)):
             return kernel
@@ -73,9 +78,10 @@ def usable_layer_kernel(make: Callable[[], K], layers: list[Any], num_tokens: in
     return None
 
 
-def layer_trial(kernel: LayerKernel, layer: Any, num_tokens: int) -> list[tuple[Any, Any]]:
+def layer_trial(kernel: LayerKernel, layer: Any, num_tokens: int, padding: int = 0) -> list[tuple[Any, Any]]:
     """Return what the kernel and what mlx-lm's layer return for random rows, and both states, lazy.
 
+    num_tokens: of each row. padding: that the kernel gets behind them.
     Raises NotImplementedError for a layer that the kernel is not made for.
     """
     dtype, num_rows = layer.conv1d.weight.dtype, len(BEFORE)
@@ -87,10 +93,13 @@ def layer_trial(kernel: LayerKernel, layer: Any, num_tokens: int) -> list[tuple[
     ours, theirs = ArraysCache(2), ArraysCache(2)
     for cache in (ours, theirs):
         cache[0], cache[1] = conv, mx.random.normal(state_shape, key=mx.random.key(2))
-    found, expected = kernel.run(layer, inputs, ours), layer(inputs, None, theirs)
+    if padding:
+        ours.prepare(lengths=[num_tokens] * num_rows)
+    padded = mx.pad(inputs, [(0, 0), (0, padding), (0, 0)], constant_values=1.0)
+    found, expected = kernel.run(layer, padded, ours), layer(inputs, None, theirs)
     if found is None:
         raise NotImplementedError(unmet(layer, theirs) or "types or sizes that it is not made for")
-    return [(found, expected), *zip(ours.cache, theirs.cache, strict=True)]
+    return [(found[:, :num_tokens], expected), *zip(ours.cache, theirs.cache, strict=True)]
 
 
 def _error(pairs: list[tuple[Any, Any]]) -> float:

@@ -5,7 +5,7 @@ rule. Here one kernel computes all that comes before the rule (see `kernels/delt
 compute the rule itself.
 """
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import mlx.core as mx
@@ -28,15 +28,18 @@ from .layer_step import (
 
 DELTA_CONVOLVE = Kernel(
     "delta_convolve",
-    ("mixed", "write_gates", "times", "conv_state", "conv_weight", "conv_bias", "numbers"),
+    ("mixed", "write_gates", "times", "conv_state", "conv_weight", "conv_bias", "numbers", "lengths"),
     ("queries", "keys", "values", "token_times", "token_gates", "next_conv"),
 )
 
 RUN = 8
 """Tokens that a warp takes one after another."""
 
-TRIAL_TOKENS = 70
-"""Tokens of each row of the check of the kernels: a chunk of the rule and a part of one."""
+MAX_KEPT = 256
+"""Arrays of lengths that are kept."""
+
+TRIAL_TOKENS, TRIAL_PADDING = 70, 10
+"""Tokens of each row of the check, a chunk of the rule and a part of one, and of padding behind them."""
 
 
 class LayerPrompt:
@@ -47,11 +50,13 @@ class LayerPrompt:
         self._convolve = launcher(DELTA_CONVOLVE, 0.0)
         self._chunks, self._step = DeltaChunks(launcher), LayerStep(launcher)
         self._zeros = cache(mx.zeros)
+        self._whole = lru_cache(MAX_KEPT)(_whole)
 
     def run(self, layer: Any, inputs: mx.array, cache: Any) -> mx.array | None:
         """Return what `layer` returns for several tokens a row, and leave the new state in `cache`.
 
-        layer: one of the classes of LAYERS. inputs: (rows, tokens, hidden size).
+        layer: one of the classes of LAYERS. inputs: (rows, tokens, hidden size), with padding behind the
+        tokens of each row where the cache has `lengths`.
         Returns None, and changes nothing, where the kernels are not made for the layer or its state.
         """
         if not has_kernel_form(layer, cache) or layer.head_v_dim % VECTOR:
@@ -62,7 +67,8 @@ class LayerPrompt:
         is_aligned = mixed.shape[-1] % VECTOR == 0 and projected.starts[0] % VECTOR == 0
         if not is_aligned or any(array.dtype != dtype for array in (conv_state, *projected.arrays)):
             return None
-        queries, keys, values, times, gates, next_conv = self._start(layer, projected, conv_state)
+        lengths = self._whole(inputs.shape[:2]) if cache.lengths is None else cache.lengths
+        queries, keys, values, times, gates, next_conv = self._start(layer, projected, conv_state, lengths)
         call = DeltaCall(queries, keys, values, times, gates, layer.A_log, layer.dt_bias, state, None, 1.0)
         if not self._chunks.serves(call):
             return None
@@ -81,8 +87,10 @@ class LayerPrompt:
         conv_state = self._zeros(conv_shape, dtype) if cache[0] is None else cache[0]
         return conv_state, self._zeros(shape, mx.float32) if cache[1] is None else cache[1]
 
-    def _start(self, layer: Any, projected: Projected, conv_state: mx.array) -> list[mx.array]:
-        """Return what DELTA_CONVOLVE returns; lazy."""
+    def _start(
+        self, layer: Any, projected: Projected, conv_state: mx.array, lengths: mx.array
+    ) -> list[mx.array]:
+        """Return what DELTA_CONVOLVE returns; lazy. lengths: int32, (rows,)."""
         mixed, _, write_gates, times = projected.arrays
         num_rows, num_tokens = mixed.shape[:2]
         key_shape = (num_rows, num_tokens, layer.num_k_heads, layer.head_k_dim)
@@ -92,7 +100,10 @@ class LayerPrompt:
         constants = step_constants(layer, projected.starts) | {"RUN": RUN}
         num_units = 2 * layer.num_k_heads + layer.num_v_heads
         return self._convolve(
-            inputs=[mixed, write_gates, times, conv_state, weight, bias, self._step.numbers_of(layer)],
+            inputs=[
+                *(mixed, write_gates, times, conv_state, weight, bias),
+                *(self._step.numbers_of(layer), lengths),
+            ],
             template=[("T", dtype), *constants.items()],
             grid=(THREADS * -(-num_tokens // (THREADS // 32 * RUN)), num_rows * num_units, 1),
             threadgroup=(THREADS, 1, 1),
@@ -102,6 +113,13 @@ class LayerPrompt:
             ],
             output_dtypes=[dtype] * 6,
         )
+
+
+def _whole(shape: tuple[int, int]) -> mx.array:
+    """Return the lengths of rows without padding. shape: (rows, tokens)."""
+    lengths = mx.full(shape[:1], shape[1], mx.int32)
+    mx.eval(lengths)  # else a compiled pass would make it each time
+    return lengths
 
 
 def _output_gates(layer: Any, projected: Projected) -> mx.array:
@@ -117,4 +135,5 @@ def _output_gates(layer: Any, projected: Projected) -> mx.array:
 
 def usable_layer_prompt(launcher: Launcher, layers: list[Any]) -> LayerPrompt | None:
     """Return the kernels if they compute what mlx-lm's `layers` compute, on this device; warn if not."""
-    return usable_layer_kernel(lambda: LayerPrompt(launcher), layers, TRIAL_TOKENS, "prompts")
+    sizes = TRIAL_TOKENS, TRIAL_PADDING
+    return usable_layer_kernel(lambda: LayerPrompt(launcher), layers, sizes, "prompts")

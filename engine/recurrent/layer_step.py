@@ -155,7 +155,7 @@ def layer_states(cache: Any) -> list[Any]:
 
 def is_served(layer: Any, cache: Any) -> bool:
     """Whether the kernel computes a layer whose state is in `cache`."""
-    if not has_kernel_form(layer, cache):
+    if not has_kernel_form(layer, cache) or cache.lengths is not None:
         return False
     states = layer_states(cache)
     return all(array is not None for array in states) and bool(states[1].dtype == mx.float32)
@@ -170,7 +170,7 @@ def unmet(layer: Any, cache: Any) -> str:
     """Return what keeps kernels from computing a layer with such a cache; "" if nothing."""
     weight, taps = layer.conv1d.weight, layer.conv_kernel_size
     conditions = {
-        "no cache, or one of padded rows": cache is not None and cache.lengths is None,
+        "no cache": cache is not None,
         "weights on several devices": getattr(layer, "sharding_group", None) is None,
         f"keys of {layer.head_k_dim} elements": layer.head_k_dim % VECTOR == 0,
         f"a convolution of {taps} tokens": taps > 1,
@@ -228,7 +228,9 @@ def layer_form(step: LayerKernel | None, prompt: LayerKernel | None, theirs: Fun
 
     def call(layer: Any, inputs: mx.array, mask: mx.array | None = None, cache: Any = None) -> mx.array:
         kernel = step if inputs.shape[1] == 1 else prompt
-        found = None if kernel is None or mask is not None else kernel.run(layer, inputs, cache)
+        # Kernels know of padding by the cache's lengths; they know no other mask.
+        is_known = mask is None or (cache is not None and cache.lengths is not None)
+        found = kernel.run(layer, inputs, cache) if kernel is not None and is_known else None
         if found is not None:
             return found
         result: mx.array = theirs(layer, inputs, mask, cache)

@@ -24,17 +24,20 @@ class SlotStates:
     fences: list[mx.array]  # the last fence of each pool; the pass puts its own in their places
     before: mx.array  # of each row; see `slot_index`
     after: mx.array
+    lengths: mx.array | None = None  # of the rows, int32, (rows,), where padding follows their tokens
 
     def arrays(self) -> list[mx.array]:
-        """Return all arrays, as `of` takes them."""
+        """Return all arrays but the lengths, as `of` takes them."""
         return [self.before, self.after, *self.pools, *self.fences]
 
     @classmethod
-    def of(cls, mover: StateMover, num_rows: int, arrays: list[mx.array]) -> "SlotStates":
+    def of(
+        cls, mover: StateMover, num_rows: int, arrays: list[mx.array], lengths: mx.array | None = None
+    ) -> "SlotStates":
         """Return the states whose arrays these are; a graph gets them as its inputs."""
         before, after, *others = arrays
         half = len(others) // 2
-        return cls(mover, num_rows, others[:half], others[half:], before, after)
+        return cls(mover, num_rows, others[:half], others[half:], before, after, lengths)
 
     def caches(self, specs: list[StateSpec]) -> list["SlotCache"]:
         """Return the cache of each recurrent layer. The pools are those of the specs' arrays, in order."""
@@ -50,6 +53,7 @@ class SlotCache(ArraysCache):
     def __init__(self, states: SlotStates, places: list[int | None]) -> None:
         """places: the number of the pool of each array; None for an array that the layer never sets."""
         super().__init__(len(places))
+        self.lengths: Any = states.lengths
         self.states = states
         self._places = places
 
@@ -66,6 +70,9 @@ class SlotCache(ArraysCache):
     @property
     def _kept(self) -> list[int]:
         return [place for place in self._places if place is not None]
+
+    def advance(self, N: int) -> None:
+        """Count nothing: all layers' caches have the same lengths, which mlx-lm would lower in place."""
 
     def wrote(self, next_fence: mx.array) -> None:
         """Take the fence of a kernel that has read and written all of `pools`."""

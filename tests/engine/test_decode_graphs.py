@@ -3,8 +3,9 @@ from typing import Any
 
 import pytest
 
+from pensieve.engine.attention.kernels.batch_tables import BatchLayout
 from pensieve.engine.attention.paged_model import probe
-from pensieve.engine.decode_graphs import MAX_FAILURES, BatchLayout, DecodeGraphs, Graph
+from pensieve.engine.decode_graphs import MAX_FAILURES, DecodeGraphs, Graph
 from pensieve.engine.runner import Capacity
 
 from .attention.compiled import needs_compiler

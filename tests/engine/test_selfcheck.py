@@ -15,7 +15,8 @@ from pensieve.engine.attention import paged_model
 from pensieve.engine.attention.array_attention import AttentionParams
 from pensieve.engine.attention.host_attention import HostAttention
 from pensieve.engine.attention.kernels.batch_tables import TableSource
-from pensieve.engine.attention.kernels.paged_kernels import LayerPools, PagedKernels
+from pensieve.engine.attention.kernels.layer_pools import LayerPools
+from pensieve.engine.attention.kernels.paged_kernels import PagedKernels
 from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.runner import Capacity, Runner
 from pensieve.engine.selfcheck import logits_error

@@ -1,7 +1,7 @@
 """A forward pass's tables on the device: made once for all layers of the same kind."""
 
 from itertools import accumulate, pairwise
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import mlx.core as mx
 
@@ -10,6 +10,17 @@ from ..shared_prefixes import SharedPrefix
 from .decode_tables import make_decode_tables
 from .tables import MIN_PARTIAL_ROWS, LayerKind, Layout, PartialColumn, Tables
 from .tiles import make_slice_tables
+
+
+class KindLayout(NamedTuple):
+    """The shapes of the tables for one kind of layers."""
+
+    kind: LayerKind
+    layout: Layout
+
+
+BatchLayout = tuple[KindLayout, ...]
+"""The shapes of all tables of a pass. All kinds have the same number of rows."""
 
 
 class DeviceTables:
@@ -97,3 +108,18 @@ class SliceTables:
             tables = make_slice_tables(self._slot_ranges, self._length, kind)
             self._device_tables[kind] = DeviceTables(tables.layout, kind, mx.array(tables.flat))
         return self._device_tables[kind]
+
+
+class TracedTables:
+    """Tables whose numbers are a graph's inputs; a TableSource while the graph is traced."""
+
+    def __init__(self, batch_layout: BatchLayout, flats: list[mx.array]) -> None:
+        """flats: the numbers of each kind's tables, as `Tables.flat` has them."""
+        self._tables = {
+            kind: DeviceTables(layout, kind, flat)
+            for (kind, layout), flat in zip(batch_layout, flats, strict=True)
+        }
+
+    def get(self, kind: LayerKind) -> DeviceTables:
+        """Return a kind's tables. Raises KeyError for a kind that no layer of an earlier pass asked for."""
+        return self._tables[kind]

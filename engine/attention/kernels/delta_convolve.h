@@ -4,10 +4,13 @@
 //   mixed, write_gates, times (rows, tokens, ...): the projections; parts of one array, or of several, as in layer_step.h
 //   conv_state, next_conv (rows, TAPS - 1, channels); conv_weight (channels, TAPS, 1); conv_bias (channels)
 //   numbers: see NUMBER_...
+//   lengths (rows): tokens of each row; what follows them is padding, which changes no state
 //   queries, keys (rows, tokens, KEY_HEADS, KEY_DIM); values (rows, tokens, heads, VALUE_DIM)
-//   token_times, token_gates (rows, tokens, heads): times and write_gates without what lies between
+//   token_times, token_gates (rows, tokens, heads): times and write_gates without what lies between; of padding such
+//     that nothing decays and nothing is written
 // It rounds where mlx-lm's operations round.
 #define ROUND(x) float(T(x))
+#define CLOSED -1e4f  // softplus and sigmoid of it are 0
 constexpr int HEADS = KEY_HEADS * GROUP;
 constexpr int UNITS = 2 * KEY_HEADS + HEADS;
 constexpr int PIECES = ((KEY_DIM > VALUE_DIM ? KEY_DIM : VALUE_DIM) + 127) / 128;  // of 4 channels of a lane
@@ -16,6 +19,7 @@ constexpr int ALL_KEYS = KEY_HEADS * KEY_DIM;
 constexpr int CONV_DIM = 2 * ALL_KEYS + HEADS * VALUE_DIM;
 const int num_tokens = mixed_shape[1];
 const int row = GROUP_Y / UNITS, unit = GROUP_Y % UNITS;
+const int length = lengths[row];
 const bool is_value = unit >= 2 * KEY_HEADS;
 const int head = is_value ? unit - 2 * KEY_HEADS : unit % KEY_HEADS;
 const int key_head = is_value ? head / GROUP : head;
@@ -45,7 +49,7 @@ EACH_THREAD {
     const int c = CHANNEL(p);
     UNROLL for (int t = 0; t < TAPS; ++t) {
       const int token = TOKEN(t - TAPS);
-      const bool is_old = t > 0 && c < dim && token < num_tokens;
+      const bool is_old = t > 0 && c < dim && token < length;
       Four piece = {{T(0.0f), T(0.0f), T(0.0f), T(0.0f)}};
       if (is_old) piece = MIXED(token, c);
       UNROLL for (int e = 0; e < 4; ++e) {
@@ -62,7 +66,7 @@ for (int r = 0; r < RUN; ++r) {
     UNROLL for (int p = 0; p < PIECES; ++p) {
       const int c = CHANNEL(p);
       Four piece = {{T(0.0f), T(0.0f), T(0.0f), T(0.0f)}};
-      if (c < dim && token < num_tokens) piece = MIXED(token, c);
+      if (c < dim && token < length) piece = MIXED(token, c);
       UNROLL for (int e = 0; e < 4; ++e) {
         UNROLL for (int t = 0; t + 1 < TAPS; ++t) {
           MY(window)[(t * PIECES + p) * 4 + e] = MY(window)[((t + 1) * PIECES + p) * 4 + e];
@@ -106,8 +110,9 @@ for (int r = 0; r < RUN; ++r) {
         }
       }
       if (is_value && TID % 32 == 0) {
-        token_times[at * HEADS + head] = times[at * times_shape[2] + time_at];
-        token_gates[at * HEADS + head] = write_gates[at * write_gates_shape[2] + beta_at];
+        const bool is_padding = TOKEN(r) >= length;
+        token_times[at * HEADS + head] = is_padding ? T(CLOSED) : times[at * times_shape[2] + time_at];
+        token_gates[at * HEADS + head] = is_padding ? T(CLOSED) : write_gates[at * write_gates_shape[2] + beta_at];
       }
     }
   }
@@ -119,7 +124,7 @@ if (first_token + (THREADS / 32) * RUN >= num_tokens) {
         const int c = CHANNEL(p);
         if (c < dim) {
           for (int t = 0; t < TAPS - 1; ++t) {
-            const int token = num_tokens + t - (TAPS - 1);
+            const int token = length + t - (TAPS - 1);
             *(DEVICE Four*)(next_conv + (INDEX(row) * (TAPS - 1) + t) * CONV_DIM + channel + c) = MIXED(token, c);
           }
         }

@@ -85,7 +85,8 @@ def are_served(device: KernelDevice, shape: AttentionShape) -> bool:
     """Return whether kernels can serve decode rows of a layer."""
     if shape.dtype not in DTYPES:
         return False
-    return shape.geometry.has_splits or _has_tiles(device, _tiling(shape.geometry, device, is_slice=False))
+    tiling = find_tiling(shape.geometry, device, is_slice=False)
+    return shape.geometry.has_splits or _has_tiles(device, tiling)
 
 
 def build_layer(
@@ -108,7 +109,7 @@ def build_layer(
 
     tiles: dict[bool, PartialKernel] = {}
     for is_slice in (False, True):
-        tiling = _tiling(geometry, device, is_slice)
+        tiling = find_tiling(geometry, device, is_slice)
         if _has_tiles(device, tiling):
             tiles[is_slice] = declare(tiling, tile_kernel(tiling, dtype))
     if geometry.has_splits:
@@ -135,7 +136,8 @@ def _has_tiles(device: KernelDevice, tiling: TileGeometry | HopperGeometry) -> b
     return device.has_tiles and tiling.is_supported
 
 
-def _tiling(geometry: Geometry, device: KernelDevice, is_slice: bool) -> TileGeometry | HopperGeometry:
+def find_tiling(geometry: Geometry, device: KernelDevice, is_slice: bool) -> TileGeometry | HopperGeometry:
+    """Return how a layer's tiles are read, of shared stretches or of prompts' slices."""
     hopper = HopperGeometry(geometry)
     if is_slice and device.has_wgmma and hopper.is_supported:
         return hopper

@@ -8,12 +8,12 @@ the layer's pools takes the last fence, and every write returns the next one.
 
 import hashlib
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlx.core as mx
 
 from ....cache.blocks import BLOCK_SIZE
-from ....cache.kv import MIN_KERNEL_ELEMENTS, ArrayPools, LayerShape, Pool
+from ....cache.kv import MIN_KERNEL_ELEMENTS, LayerShape
 from ...compiling.kept_kernels import KeptKernel, open_store
 from ...compiling.kernel_text import Declaration
 from ...step import SlotRange
@@ -30,7 +30,9 @@ from .layer_kernels import (
     Partials,
     are_served,
     build_layer,
+    find_tiling,
 )
+from .layer_pools import LayerPools, pool_geometry, row_template, stored_geometry
 from .source import (
     APPEND,
     GATHER,
@@ -39,31 +41,8 @@ from .source import (
     Kernel,
     Language,
 )
-from .tables import make_block_table
+from .tables import LayerKind, make_block_table
 from .trimming import squeeze, trim
-
-
-class LayerPools(NamedTuple):
-    """One layer's pools, and the array that orders their readers and writers."""
-
-    keys: Pool
-    values: Pool
-    write_fence: mx.array  # zeros, (MIN_KERNEL_ELEMENTS,), from the kernel that wrote to the pools last
-
-    @property
-    def values_in_keys(self) -> bool:
-        """Whether a value is the first elements of its key: both pools are the same array."""
-        return self.keys.rows is self.values.rows
-
-    @property
-    def rows(self) -> tuple[mx.array, mx.array]:
-        """The arrays of keys and of values, as kernels take them."""
-        return self.keys.rows, self.values.rows
-
-    @classmethod
-    def of(cls, pools: ArrayPools, layer: int) -> "LayerPools":
-        """Return the pools of `layer` as they are now."""
-        return cls(pools.keys[layer], pools.values[layer], pools.write_fences[layer])
 
 
 class PagedKernels:
@@ -91,12 +70,21 @@ class PagedKernels:
 
     def serves(self, shape: LayerShape, num_heads: int) -> bool:
         """Whether these kernels compute the attention of layers with `num_heads` query heads."""
-        group, rest = divmod(num_heads, shape.num_kv_heads)
-        if rest or (shape, num_heads) in self._left_out:
+        if num_heads % shape.num_kv_heads or (shape, num_heads) in self._left_out:
             return False
-        packing, dims = shape.packing(shape.key_dim), (shape.key_dim, shape.value_dim)
-        geometry = Geometry(dims[0], group, shape.dtype.size, packing, dims[1], shape.values_in_keys)
+        geometry = stored_geometry(shape, num_heads)
         return are_served(self.device, AttentionShape(geometry, shape.dtype, 1.0, False))
+
+    def slice_kind(self, shape: LayerShape, num_heads: int, window: int | None) -> LayerKind | None:
+        """Return the kind of layers whose tables `attend_slice` reads, None where it does not serve slices.
+
+        The layers are such that these kernels serve.
+        """
+        geometry = stored_geometry(shape, num_heads)
+        if not self._are_slices_tiles(geometry):
+            return None
+        tiling = find_tiling(geometry, self.device, is_slice=True)
+        return LayerKind(shape.num_kv_heads * tiling.head_tiles, 0, tiling.queries, window)
 
     def leave_out(self, shape: LayerShape, num_heads: int) -> None:
         """Serve no such layers any more: the kernels fail on this device."""
@@ -131,10 +119,12 @@ class PagedKernels:
         On Metal MLX's own attention is: it takes every length as it comes, and knows each chip. On CUDA MLX
         makes a plan for each new pair of lengths, which takes 60 to 70 ms.
         """
+        return self._are_slices_tiles(self._shape(queries, pools, params).geometry)
+
+    def _are_slices_tiles(self, geometry: Geometry) -> bool:
         if self._language == "metal" or not self.device.has_tiles:
             return False
-        shape = self._shape(queries, pools, params)
-        return TileGeometry(shape.geometry, self._language, is_slice=True).is_supported
+        return TileGeometry(geometry, self._language, is_slice=True).is_supported
 
     def attend_slice(
         self, queries: mx.array, pools: LayerPools, batch: TableSource, params: AttentionParams
@@ -154,7 +144,7 @@ class PagedKernels:
         num_heads, num_kv_heads = queries.shape[1], pools.keys.shape[0]
         if num_heads % num_kv_heads:
             raise NotImplementedError(f"{num_heads} heads for {num_kv_heads} KV heads")
-        geometry = _geometry(pools, num_heads // num_kv_heads, queries.dtype)
+        geometry = pool_geometry(pools, num_heads // num_kv_heads, queries.dtype)
         return AttentionShape(geometry, queries.dtype, params.scale, params.sinks is not None)
 
     def _attend_tiles(
@@ -198,7 +188,7 @@ class PagedKernels:
         given = [new[0], new[0] if pools.values_in_keys else new[1]]  # MLX would copy a part of the keys
         next_fence: mx.array = self.launcher(APPEND, 0.0)(
             inputs=[*given, *pools.rows, slots, pools.write_fence],
-            template=_row_template(pools, new[0].dtype),
+            template=row_template(pools, new[0].dtype),
             grid=(THREADS * length, num_kv_heads, 1),
             threadgroup=(THREADS, 1, 1),
             output_shapes=[(MIN_KERNEL_ELEMENTS,)],
@@ -227,7 +217,7 @@ class PagedKernels:
         blocks = mx.array(make_block_table([slot_ranges]))
         keys, values = self.launcher(GATHER, 0.0)(
             inputs=[*pools.rows, blocks, extent, pools.write_fence],
-            template=[*_row_template(pools, pools.keys.dtype), ("BLOCK", BLOCK_SIZE)],
+            template=[*row_template(pools, pools.keys.dtype), ("BLOCK", BLOCK_SIZE)],
             grid=(THREADS * length, num_kv_heads, 1),
             threadgroup=(THREADS, 1, 1),
             output_shapes=[
@@ -265,29 +255,6 @@ class PagedKernels:
         )
         store = open_store() if self._language == "cuda" else None
         return launch if store is None else KeptKernel(declaration, launch, store)
-
-
-def _geometry(pools: LayerPools, group: int, dtype: mx.Dtype) -> Geometry:
-    """Return the geometry of a layer with `group` query heads of type `dtype` to a KV head."""
-    dim, value_dim = pools.keys.shape[2], pools.values.shape[2]
-    return Geometry(dim, group, dtype.size, pools.keys.packing, value_dim, pools.values_in_keys)
-
-
-def _row_template(pools: LayerPools, dtype: mx.Dtype) -> list[tuple[str, Any]]:
-    """Return the compile-time constants that describe the pools' rows to a kernel that copies them."""
-    constants = _geometry(pools, 1, dtype).constants
-    if pools.values_in_keys:  # nothing is copied to them or from them
-        constants |= {"VALUE_DIM": 0, "VALUES_IN_KEYS": 0}
-    names = ("DIM", "VALUE_DIM", "VALUES_IN_KEYS", "BITS", "UNIT", "VALUE_UNIT", "VECTOR")
-    return [("T", dtype), *((name, constants[name]) for name in names)]
-
-
-def fenced(array: mx.array, write_fence: mx.array) -> mx.array:
-    """Make `array` depend on `write_fence` (zeros).
-
-    Nothing computed from the result runs before the kernel that returned `write_fence`.
-    """
-    return array + write_fence[:1].astype(array.dtype)  # write_fence[0] would be a kernel of its own
 
 
 def find_kernels(has_tiles: bool = True) -> PagedKernels | None:

@@ -5,6 +5,7 @@ these rows, and the slices of prompts, whose queries read nearly the same tokens
 Source of the idea for shared slots: Hydragen (Juravsky et al. 2024), cascade attention in FlashInfer.
 """
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,32 +91,56 @@ def single_tiles(splits: Ints) -> Ints:
     return _table(row, first, end, row[:, None], newest[:, None] + 1)
 
 
-def make_slice_tables(slot_ranges: tuple[SlotRange, ...], length: int, kind: LayerKind) -> Tables:
+def make_slice_tables(
+    slot_ranges: tuple[SlotRange, ...], length: int, kind: LayerKind, num_queries: int | None = None
+) -> Tables:
     """Lay out a prompt's slice for a kind of layers: its queries are the last `length` tokens.
 
     slot_ranges: the slots of all of the sequence's tokens, in order; each range begins with a block.
+    num_queries: `length` or more, for the layout that all slices of up to so many tokens have, on as many
+    blocks. Padding queries have no partials.
     """
     total = sum(end - first for first, end in slot_ranges)
-    tiles = _slice_tiles(total - length, length, kind)
+    tiles = _slice_tiles(total - length, length, kind, num_queries or length)
     no_splits = np.zeros((length, PartialColumn.TILES), np.int32)
     query_partials = np.concatenate([no_splits, tiles.partials], axis=1)
-    return Tables(
+    tables = Tables(
         block_table=make_block_table([slot_ranges]),
         splits=np.zeros((0, len(SplitColumn)), np.int32),
         tiles=tiles.table,
         query_partials=pad(query_partials, max(length, MIN_PARTIAL_ROWS)),
         num_queries=length,
     )
+    return tables if num_queries is None else _with_padding(tables, kind, num_queries)
 
 
-def _slice_tiles(start: int, length: int, kind: LayerKind) -> Tiles:
-    """Cut the causal attention of `length` tokens from `start` on into tiles, the longest first."""
+def _with_padding(tables: Tables, kind: LayerKind, num_queries: int) -> Tables:
+    """Return a slice's tables in the layout of slices of up to `num_queries` tokens."""
+    num_parts, num_groups = _most_parts(num_queries, kind), -(-num_queries // kind.tile_queries)
+    layout = replace(tables.layout, num_tiles=num_groups * num_parts, num_tile_partials=num_parts)
+    tables = tables.enlarged(layout)
+    none = np.full((max(num_queries, MIN_PARTIAL_ROWS), PartialColumn.TILES + num_parts), -1, np.int32)
+    none[:, : PartialColumn.TILES] = 0
+    none[: tables.num_queries] = tables.query_partials[: tables.num_queries]
+    return replace(tables, query_partials=none, num_queries=num_queries)
+
+
+def _most_parts(num_queries: int, kind: LayerKind) -> int:
+    """Return how many tiles the tokens that a tile's queries see are cut into, at most."""
+    return max(1, SLICE_GROUPS // (-(-num_queries // kind.tile_queries) * kind.tile_groups))
+
+
+def _slice_tiles(start: int, length: int, kind: LayerKind, num_queries: int) -> Tiles:
+    """Cut the causal attention of `length` tokens from `start` on into tiles, the longest first.
+
+    num_queries: decides how many tiles there may be.
+    """
     width = kind.tile_queries
     groups = np.arange(0, length, width)
     ends = start + np.minimum(groups + width, length)
     firsts = np.zeros_like(ends) if kind.window is None else np.maximum(0, start + groups + 1 - kind.window)
     longest = int((ends - firsts).max())
-    num_parts = max(1, min(SLICE_GROUPS // (len(groups) * kind.tile_groups), longest // MIN_TILE))
+    num_parts = max(1, min(_most_parts(num_queries, kind), longest // MIN_TILE))
     sizes = -(-(ends - firsts) // num_parts // TILE_STEP) * TILE_STEP
     part_firsts = np.minimum(firsts[:, None] + np.arange(num_parts) * sizes[:, None], ends[:, None])
     part_ends = np.minimum(part_firsts + sizes[:, None], ends[:, None])

@@ -51,6 +51,7 @@ INTS = (
     "positions",
     "slots_before",
     "slots_after",
+    "lengths",
     "experts",
     "chosen",
     "order",

@@ -121,10 +121,14 @@ class Case:
         tiles = self._read_tiles(laid_out.block_table, laid_out.tiles, TILES, watched=watched)
         return self.combine(library, splits, tiles, laid_out)[:, :, 0]
 
-    def compute_slice(self, library: Any, length: int, window: int | None) -> Floats:
-        """The last `length` tokens of the only row, already in the pools; (heads, length, dim)."""
+    def compute_slice(self, library: Any, length: int, window: int | None, padding: int = 0) -> Floats:
+        """The last `length` tokens of the only row, already in the pools; (heads, length + padding, dim).
+
+        padding: queries behind those of the tokens.
+        """
         kind = LayerKind(self.num_kv_heads, 0, self.tiling(is_slice=True).queries, window)
-        laid_out = make_slice_tables(self.slot_ranges[0], length, kind)
+        num_queries = length + padding if padding else None
+        laid_out = make_slice_tables(self.slot_ranges[0], length, kind, num_queries)
         nothing = np.zeros(MIN_KERNEL_ELEMENTS, np.float32)
         kernel = tile_kernel(self.tiling(is_slice=True), getattr(mx, self.dtype))
         tiles = self._read_tiles(laid_out.block_table, laid_out.tiles, kernel, is_slice=True, window=window)

@@ -7,7 +7,8 @@ from pensieve.cache.blocks import BLOCK_SIZE
 from pensieve.cache.kv import MIN_KERNEL_ELEMENTS, ArrayPools, Pool
 from pensieve.engine.attention.array_attention import AttentionParams
 from pensieve.engine.attention.kernels.batch_tables import TableSource
-from pensieve.engine.attention.kernels.paged_kernels import LayerPools, PagedKernels
+from pensieve.engine.attention.kernels.layer_pools import LayerPools
+from pensieve.engine.attention.kernels.paged_kernels import PagedKernels
 from pensieve.engine.attention.kernels.tables import LayerKind, PartialColumn, SplitColumn
 from pensieve.engine.attention.rotation import THREE, Number, Rotation
 from pensieve.engine.runner import Runner

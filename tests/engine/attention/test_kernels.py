@@ -145,11 +145,18 @@ def test_more_rows_than_a_tile_has_queries_take_several_tiles() -> None:
 
 
 def check_slice(case: Case, length: int, window: int | None = None, sinks: bool = False) -> None:
-    """Compare a slice with attention written out in NumPy."""
+    """Compare a slice, alone and padded, with attention written out in NumPy."""
     dim = case.geometry.dim
+    padding = 1 + length // 3
     case.queries = case.draw(np.random.default_rng(5), 1, case.num_heads, length, dim)
     library = build(case.geometry, case.dtype, case.scale, sinks)
     result = case.compute_slice(library, length, window)
+    of_tokens = case.queries
+    case.queries = np.concatenate([of_tokens, np.ones_like(of_tokens[:, :, :padding])], axis=2)
+    padded = case.compute_slice(library, length, window, padding)
+    assert not padded[:, length:].any()
+    assert np.abs(padded[:, :length] - result).max() < ROUNDING[case.dtype]
+    case.queries = of_tokens
     keys, values = case.read()
     queries = from_bits(case.queries, case.dtype)[0]
     chosen = case.sinks[: case.num_heads] if sinks else None
@@ -232,7 +239,9 @@ def test_a_slice_is_appended_and_gathered_through_the_blocks(packing: Packing | 
     rng = np.random.default_rng(1)
     new = [case.draw(rng, 1, 2, 100, 80) for _ in range(2)]
     fence, nothing = (np.full(MIN_KERNEL_ELEMENTS, fill, np.float32) for fill in (7, 0))
-    launch(library, APPEND, [*new, *case.pools, slots[-100:].copy(), nothing], [fence], (100, 2))
+    padded = [np.concatenate([part, part[:, :, :5]], axis=2) for part in new]
+    written = np.concatenate([slots[-100:], np.full(5, -1, np.int32)])
+    launch(library, APPEND, [*padded, *case.pools, written, nothing], [fence], (105, 2))
     assert not fence.any()
     joined = [np.zeros((1, 2, 333, 80), np.float16) for _ in range(2)]
     table = case.lay_out().block_table

@@ -9,7 +9,7 @@ from pensieve.cache.packing import Packing
 from pensieve.engine import selfcheck
 from pensieve.engine.attention.kernels import decode_tables, tiles
 from pensieve.engine.attention.kernels.geometry import Geometry
-from pensieve.engine.attention.kernels.paged_kernels import LayerPools
+from pensieve.engine.attention.kernels.layer_pools import LayerPools
 from pensieve.engine.attention.kernels.source import Language
 from pensieve.engine.attention.paged_layers import AttentionSpec
 from pensieve.engine.attention.paged_model import probe

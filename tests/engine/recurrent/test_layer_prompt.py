@@ -86,6 +86,25 @@ def test_a_prompt_cut_anywhere_leaves_the_same_states() -> None:
     assert max(distances(mx.concatenate(parts, axis=1), whole, ours, theirs)) < ROUNDING[mx.float32]
 
 
+def test_padding_behind_the_tokens_of_a_row_changes_nothing() -> None:
+    layer = layer_of(qwen3_5.GatedDeltaNet, (64, 64), (1, 2), mx.float32)
+    kernel, lengths = LayerPrompt(cpp_launcher), [67, 2]
+    inputs = mx.random.normal((2, 130, 64))
+    ours, _ = caches(layer, 2)
+    before = list(ours.cache)
+    ours.prepare(lengths=lengths)
+    padded = kernel.run(layer, inputs, ours)
+    assert padded is not None
+    for row, length in enumerate(lengths):
+        alone: Any = ArraysCache(2)
+        alone.cache = [array[row : row + 1] for array in before]
+        found = kernel.run(layer, inputs[row : row + 1, :length], alone)
+        assert found is not None
+        assert float(mx.abs(padded[row, :length] - found[0]).max()) < ROUNDING[mx.float32]
+        for array, kept in zip(ours.cache, alone.cache, strict=True):
+            assert float(mx.abs(array[row] - kept[0]).max()) < ROUNDING[mx.float32]
+
+
 def test_the_first_tokens_of_rows_find_zeros_for_their_states() -> None:
     layer = layer_of(qwen3_5.GatedDeltaNet, (64, 64), (1, 2), mx.float32)
     inputs, kernel = mx.random.normal((2, 5, 64)), LayerPrompt(cpp_launcher)
