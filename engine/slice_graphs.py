@@ -15,7 +15,7 @@ from ..cache.states import ArrayStates
 from .attention.kernel_layers import KernelPrefill, SliceSlots, written_slots
 from .attention.kernels.batch_tables import BatchLayout, KindLayout, TracedTables
 from .attention.kernels.paged_kernels import PagedKernels
-from .attention.kernels.tables import Tables, round_up
+from .attention.kernels.tables import Tables
 from .attention.kernels.tiles import make_slice_tables
 from .attention.paged_model import PagedModel
 from .forward_contexts import slice_context
@@ -26,11 +26,11 @@ from .step import PrefillChunk
 
 logger = logging.getLogger(__name__)
 
-MIN_SIZE = 8
-"""Tokens of the smallest graphs."""
+SIZES = (64, 128, 256, 512, 768, 1024)
+"""Tokens that slices are padded to. Few: a graph is traced in three to five times the time that it saves.
 
-MAX_PADDED = 1024
-"""Tokens that a slice is padded to, at most. Larger passes take the device longer than they take Python."""
+A pass over more tokens takes the device longer than Python; it is compiled if such a size comes again.
+"""
 
 MAX_LAYOUTS = 64
 """Layouts remembered; the least recently used one is forgotten first."""
@@ -62,9 +62,9 @@ class SliceGraphs:
 
         Returns whether there is one. If not, the next slice of this layout finds one.
         """
-        size = padded_size(len(chunk.tokens))
-        if size is None or self._num_failures >= MAX_FAILURES or not _has_usual_state(chunk, states):
+        if self._num_failures >= MAX_FAILURES or not _has_usual_state(chunk, states):
             return False
+        size = padded_size(len(chunk.tokens))
         found = [make_slice_tables(chunk.slot_ranges, len(chunk.tokens), kind, size) for kind in self._kinds]
         layout = tuple(map(KindLayout, self._kinds, (tables.layout for tables in found)))
         graph = self._find(layout, states)
@@ -129,10 +129,9 @@ class SliceGraphs:
         return mx.compile(run)
 
 
-def padded_size(length: int) -> int | None:
-    """Return what a slice of `length` tokens is padded to; None for a long one that would have to be."""
-    size = max(MIN_SIZE, round_up(length, 2))
-    return size if size in (length, min(size, MAX_PADDED)) else None
+def padded_size(length: int) -> int:
+    """Return what a slice of `length` tokens is padded to."""
+    return next((size for size in SIZES if size >= length), length)
 
 
 def _has_usual_state(chunk: PrefillChunk, states: ArrayStates) -> bool:

@@ -1,12 +1,12 @@
 """Decode steps of Pensieve's engine and of mlx-lm's BatchGenerator, side by side on one GPU.
 
-    python -m pensieve.bench.micro.gpu [--shape NAME] [--steps N] [--only NAME]
+    python -m pensieve.bench.micro.gpu [--shape NAME] [--steps N] [--only PART]
 
 Real model shapes with random bf16 weights; nothing is downloaded. Contexts are filled with random keys and
 values instead of being prefilled, and warm-up steps come before those that count: the engine's best case.
 What a served fleet gets, with prompts that are really computed, is measured by `gpu_served`. Prefill is
-timed by itself. The byte limit is the time to read a step's weights and KV at the bandwidth of a large copy,
-which is measured first. For Pensieve's step the line has the host's time: `plan` (scheduler), `build`
+timed by itself, and so is a turn on a long history. The byte limit is the time to read a step's weights and
+KV at the bandwidth of a large copy, which is measured first. For Pensieve's step the line has the host's time: `plan` (scheduler), `build`
 (Python and the compiled graph), `queue` (MLX hands the operations to the device, and waits there when many
 are queued), `wait` (for the sampled tokens); and the step's time without the next step queued (`serial`) and
 without attention (`rest`).
@@ -19,7 +19,21 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_map
 
-from .gpu_engines import ROOM, DecodeCase, DecodeFigures, MlxLm, Pensieve, clean_memory, prefill_rates
+from ...cache.packing import UNQUANTISED
+from ...engine.attention.paged_model import probe
+from ...engine.compiling.kept_kernels import keep_compiled_code
+from ...engine.fused_model import fuse
+from ...engine.rehearsal import compile_kernels
+from .gpu_engines import (
+    ROOM,
+    DecodeCase,
+    DecodeFigures,
+    MlxLm,
+    Pensieve,
+    clean_memory,
+    prefill_rates,
+    turn_times,
+)
 from .shapes import SHAPES, random_model
 
 CASES: dict[str, list[DecodeCase]] = {
@@ -85,13 +99,15 @@ def main() -> None:
     )
     parser.add_argument("--shape", choices=CASES, default="qwen3-4b")
     parser.add_argument("--steps", type=int, default=32)
-    parser.add_argument("--only", choices=["pensieve", "mlx-lm", "prefill"])
+    parser.add_argument("--only", choices=["pensieve", "mlx-lm", "prefill", "turns"])
     options = parser.parse_args()
+    keep_compiled_code()
     model = random_model(SHAPES[options.shape])
+    compile_kernels(fuse(probe(model, UNQUANTISED)))
     weights, bytes_per_s = weight_bytes(model), copy_bytes_per_s()
     mx.clear_cache()
     print(f"{options.shape}: weights {weights / 1e9:.1f} GB, a copy moves {bytes_per_s / 1e12:.2f} TB/s")
-    for case in CASES[options.shape]:
+    for case in CASES[options.shape] if options.only not in ("prefill", "turns") else ():
         with clean_memory():
             num_tokens = sum(case.lengths) - case.shared * (len(case.lengths) - 1)
             num_tokens += ROOM * (len(case.lengths) + 1)
@@ -113,6 +129,13 @@ def main() -> None:
         for name, (first, second) in prefill_rates(model).items():
             print(f"prefill of a random prompt of 16k tokens in slices of 2048, {name}, tokens/s:", end=" ")
             print(f"first prompt {first:.0f}, second, of the same shapes, {second:.0f}", flush=True)
+    if options.only in (None, "turns"):
+        for cold_s, warm_s, found in turn_times(model):
+            print(
+                f"first token of 20,000 tokens {cold_s:.3f} s, with 200 more {warm_s:.3f} s, "
+                f"{cold_s / warm_s:.1f} times sooner ({found} tokens found)",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -34,6 +34,9 @@ ROOM = 320
 NUM_STATE_SLOTS = 120
 """Slots for recurrent states: those of 32 sequences while they are measured, and some checkpoints."""
 
+HEADER = 4
+"""Tokens that a template puts before a reply."""
+
 VOCABULARY = 32_000
 """Tokens of which random prompts are drawn: every shape has as many."""
 
@@ -110,6 +113,21 @@ class Pensieve(BareEngine):
         """Queue a sequence of `length` tokens; all sequences have the same first `shared` tokens."""
         prompt = [7] * shared + [index + 100] * (length - shared)
         return self.scheduler.add(Request(prompt, SamplingParams(), ROOM))
+
+    def first_token_s(self, prompt: list[int], header: int = 0) -> tuple[float, int]:
+        """Return the seconds from a request alone to its first token, and how many tokens were found.
+
+        header: tokens at the prompt's end before which a recurrent model keeps its state, as at a reply's.
+        """
+        checkpoints = (len(prompt) - header,) if header and self.num_state_slots else ()
+        started = time.perf_counter()
+        sequence = self.scheduler.add(Request(prompt, SamplingParams(), ROOM, checkpoints=checkpoints))
+        while len(sequence.tokens) == sequence.num_prompt_tokens:
+            self.step()
+        seconds = time.perf_counter() - started
+        self.scheduler.end(sequence, "abort")
+        self.finish()
+        return seconds, sequence.num_cached_tokens or 0
 
     def measure(self, case: DecodeCase, steps: int) -> DecodeFigures:
         """Decode `case`, let one sequence leave and one join, then time the parts of a step."""
@@ -238,14 +256,8 @@ def prefill_rates(model: Any, length: int = 16_384, chunk: int = 2048) -> dict[s
         rates[machine.name] = []
         for _ in range(2):
             machine.scheduler.reset_prefix_cache()
-            request = Request(rng.choices(range(VOCABULARY), k=length), SamplingParams(), ROOM)
-            started = time.perf_counter()
-            sequence = machine.scheduler.add(request)
-            while len(sequence.tokens) == sequence.num_prompt_tokens:
-                machine.step()
-            rates[machine.name].append(length / (time.perf_counter() - started))
-            machine.scheduler.end(sequence, "abort")
-            machine.finish()
+            prompt = rng.choices(range(VOCABULARY), k=length)
+            rates[machine.name].append(length / machine.first_token_s(prompt)[0])
         del machine
     with clean_memory():
         rates[MlxLm.name] = []
@@ -257,3 +269,22 @@ def prefill_rates(model: Any, length: int = 16_384, chunk: int = 2048) -> dict[s
             rates[MlxLm.name].append(length / (time.perf_counter() - started))
             generator.close()
     return rates
+
+
+def turn_times(model: Any, length: int = 20_000, new: int = 200) -> list[tuple[float, float, int]]:
+    """Return Pensieve's seconds to the first token of a cold prompt, and of the same with `new` tokens more.
+
+    With them the number of tokens that the second one found. Three pairs, each of a new random prompt.
+    """
+    rng, pairs = random.Random(), []
+    with clean_memory():
+        machine = Pensieve(model, 2 * length + 8192, 2048)
+        machine.runner.prefills = True
+        for _ in range(3):
+            machine.scheduler.reset_prefix_cache()
+            prompt = rng.choices(range(VOCABULARY), k=length)
+            cold_s, _ = machine.first_token_s(prompt, HEADER)
+            warm_s, found = machine.first_token_s(prompt + rng.choices(range(VOCABULARY), k=new), HEADER)
+            pairs.append((cold_s, warm_s, found))
+        del machine
+    return pairs

@@ -7,6 +7,8 @@ import pytest
 
 from pensieve.cache.kv import ArrayPools
 from pensieve.engine.attention.kernels.batch_tables import BatchLayout
+from pensieve.engine.attention.kernels.tables import LayerKind
+from pensieve.engine.attention.kernels.tiles import make_slice_tables
 from pensieve.engine.attention.paged_model import PagedModel, probe
 from pensieve.engine.fused_model import fuse
 from pensieve.engine.runner import Capacity, Runner
@@ -20,13 +22,13 @@ from .attention.noted_kernels import NotedKernels
 from .recurrent_models import CONFIGS, recurrent_model
 from .test_recurrent_states import in_kernels
 
-SIZES = [9, 12, 12, 5, 8, 47, 48, 33]
-"""Tokens of slices, one after another: 5 and 8 are padded to 8, 9 and 12 to 12, the last ones to 48."""
+SIZES = [9, 64, 12, 65, 100]
+"""Tokens of slices, one after another: the last two are padded to 128, the others to 64."""
 
 
 def prefilled(runner: Runner, paged: PagedModel) -> mx.array:
     """The logits after a prompt in slices of SIZES."""
-    sequence, at = TrialSequence(paged, 0, list(range(1, 9))), 0
+    sequence, at = TrialSequence(paged, 0, list(range(1, 10))), 0
     for size in SIZES:
         runner.prefill(sequence.chunk(at, at + size))
         at += size
@@ -53,8 +55,8 @@ def test_slices_in_graphs_leave_what_slices_without_leave(
     paged = probe(recurrent_model("qwen3_next") if is_recurrent else model, 16)
     runner = in_kernels(paged) if is_recurrent else Runner(paged, Capacity(20), False, CppKernels())
     logits = prefilled(runner, paged)
-    # The first slice of a recurrent model has no state yet.
-    assert sizes == ([12, 8, 48, 33] if is_recurrent else [12, 12, 8, 48, 33])
+    # The first slice of a recurrent model has no state yet, and no graph.
+    assert sizes == ([12, 100] if is_recurrent else [64, 12, 100])
     assert ("for prompts cannot be used" in caplog.text) == (key_dim == 16)
     runner._slice_graphs = None
     expected = prefilled(runner, paged)
@@ -77,7 +79,7 @@ def test_a_layout_is_traced_once(model: Any, monkeypatch: pytest.MonkeyPatch) ->
         mx.eval(prefilled(runner, paged))
     assert runner._slice_graphs is not None
     assert runner._slice_graphs._num_failures == 0
-    assert [layout[0].layout.num_queries for layout in traced] == [12, 8, 48]
+    assert [layout[0].layout.num_queries for layout in traced] == [64, 128]
     assert isinstance(runner._pools, ArrayPools)
 
 
@@ -98,12 +100,12 @@ def test_a_graph_that_cannot_be_traced_costs_nothing_but_speed(
     assert "no graph" in caplog.text
 
 
-def test_sizes_are_few_and_waste_less_than_half() -> None:
-    sizes = {length: padded_size(length) for length in range(1, 4097)}
-    assert {size for size in sizes.values() if size} == {
-        *(8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024),
-        *(1536, 2048, 3072, 4096),
-    }
-    assert all(size is None or length <= size < 1.5 * length for length, size in sizes.items() if length > 5)
-    assert sizes[2048] == 2048
-    assert sizes[2047] is None
+def test_few_layouts_serve_all_contexts() -> None:
+    kind, layouts = LayerKind(8, 0, 16, window=None), set()
+    for total in (40, 64 * 32, 5_000, 8_192, 20_000, 32_768, 60_000, 128_000):
+        for length in (1, 40, 64, 65, 300, 1024):
+            if length <= total:
+                tables = make_slice_tables(((0, total),), length, kind, padded_size(length))
+                layouts.add(tables.layout)
+    assert {layout.num_blocks for layout in layouts} == {64, 256, 1024, 4096}
+    assert len(layouts) <= 4 * 4

@@ -117,7 +117,13 @@ def make_slice_tables(
 def _with_padding(tables: Tables, kind: LayerKind, num_queries: int) -> Tables:
     """Return a slice's tables in the layout of slices of up to `num_queries` tokens."""
     num_parts, num_groups = _most_parts(num_queries, kind), -(-num_queries // kind.tile_queries)
-    layout = replace(tables.layout, num_tiles=num_groups * num_parts, num_tile_partials=num_parts)
+    num_blocks = 4 ** (-(-(tables.layout.num_blocks - 1).bit_length() // 2))  # few layouts for all contexts
+    layout = replace(
+        tables.layout,
+        num_blocks=num_blocks,
+        num_tiles=num_groups * num_parts,
+        num_tile_partials=num_parts,
+    )
     tables = tables.enlarged(layout)
     none = np.full((max(num_queries, MIN_PARTIAL_ROWS), PartialColumn.TILES + num_parts), -1, np.int32)
     none[:, : PartialColumn.TILES] = 0
