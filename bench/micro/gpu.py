@@ -6,10 +6,10 @@ Real model shapes with random bf16 weights; nothing is downloaded. Contexts are 
 values instead of being prefilled, and warm-up steps come before those that count: the engine's best case.
 What a served fleet gets, with prompts that are really computed, is measured by `gpu_served`. Prefill is
 timed by itself, and so is a turn on a long history. The byte limit is the time to read a step's weights and
-KV at the bandwidth of a large copy, which is measured first. For Pensieve's step the line has the host's time: `plan` (scheduler), `build`
-(Python and the compiled graph), `queue` (MLX hands the operations to the device, and waits there when many
-are queued), `wait` (for the sampled tokens); and the step's time without the next step queued (`serial`) and
-without attention (`rest`).
+KV at the bandwidth of a large copy, which is measured first. For Pensieve's step the line has the host's
+time: `plan` (scheduler), `build` (Python and the compiled graph), `queue` (MLX hands the operations to the
+device, and waits there when many are queued), `wait` (for the sampled tokens); and the step's time without
+the next step queued (`serial`) and without attention (`rest`).
 """
 
 import argparse
