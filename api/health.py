@@ -1,4 +1,4 @@
-"""`GET /health`, `GET /metrics` and `/`."""
+"""`GET /health`, `GET /metrics`, and what clients ask for before they start."""
 
 from dataclasses import asdict
 
@@ -8,6 +8,9 @@ from starlette.responses import JSONResponse, Response
 from .. import __version__
 from .errors import UNAVAILABLE
 from .services import Services
+
+PROBED = ("/", "/api/hello")
+"""Paths that Claude Code's versions ask for at their start."""
 
 
 class HealthApi:
@@ -19,7 +22,8 @@ class HealthApi:
     def router(self) -> APIRouter:
         """Return the routes."""
         router = APIRouter()
-        router.add_api_route("/", self.root, methods=["GET", "HEAD"], response_model=None)
+        for path in PROBED:
+            router.add_api_route(path, self.root, methods=["GET", "HEAD"], response_model=None)
         router.add_api_route("/health", self.health, methods=["GET", "HEAD"], response_model=None)
         router.add_api_route("/metrics", self.metrics, methods=["GET"], response_model=None)
         return router

@@ -27,7 +27,7 @@ from .origins import AllowedOrigins
 
 MAX_BODY_BYTES = 32 * 1024 * 1024  # as Anthropic's API
 
-PUBLIC_PATHS = frozenset({"/", "/health"})  # answered without a key
+PUBLIC_PATHS = frozenset({"/", "/api/hello", "/health"})  # answered without a key
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 HOST_HEADER = re.compile(r"([\w.-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?", re.ASCII)
 

@@ -1,6 +1,6 @@
-"""The environment variables that point Claude Code to this server."""
+"""The variables and flags that point Claude Code to this server, and fit it to the model's context."""
 
-from collections.abc import Mapping
+from collections import abc
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -12,7 +12,21 @@ AUTH_TOKEN = "ANTHROPIC_AUTH_TOKEN"
 
 MODEL_ALIASES = ("OPUS", "SONNET", "HAIKU", "FABLE")
 
+MODEL = "ANTHROPIC_MODEL"
+
 MAX_OUTPUT_TOKENS = 8192
+
+ROOMY_CONTEXT, SMALL_CONTEXT = 45_000, 20_000
+"""Contexts in which Claude Code's full prompt and its prompt with few tools leave room for work.
+
+Claude Code compacts a conversation 13,000 tokens, and an answer, before the context's end. Its full prompt
+has 12,000 to 18,000 tokens, by the tokenizer; with few tools it has a third of that, with --bare a tenth.
+"""
+
+FEW_TOOLS = "--tools=Bash,Read,Edit,Write"
+BARE = "--bare"
+NO_SEARCH = "--disallowedTools=WebSearch"
+"""Claude Code leaves its web searches to Anthropic's servers: on a local one each would fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +39,7 @@ class RunningServer:
 
 
 def client_environment(
-    server: RunningServer, api_key: str | None, inherited: Mapping[str, str]
+    server: RunningServer, api_key: str | None, inherited: abc.Mapping[str, str]
 ) -> dict[str, str]:
     """Return the client's environment: the inherited variables, and those that point it to the server.
 
@@ -34,7 +48,7 @@ def client_environment(
     needed = {
         BASE_URL: server.url,
         AUTH_TOKEN: api_key or LOCAL_KEY,
-        "ANTHROPIC_MODEL": server.model,
+        MODEL: server.model,
         **{f"ANTHROPIC_DEFAULT_{alias}_MODEL": server.model for alias in MODEL_ALIASES},
         "NO_PROXY": ",".join(filter(None, (inherited.get("NO_PROXY"), urlsplit(server.url).hostname))),
     }
@@ -44,20 +58,32 @@ def client_environment(
         "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
         "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",
         "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
+        # In `/model`, the default would be a name for which the client takes a window of a million tokens.
+        "CLAUDE_CODE_DISABLE_1M_CONTEXT": "1",
         "CLAUDE_CODE_GATEWAY_HINT_HEADERS": "1",
     }
     kept = {name: value for name, value in inherited.items() if name != API_KEY}
     return preferred | kept | needed
 
 
+def fitting_flags(max_context: int, arguments: abc.Sequence[str] = ()) -> list[str]:
+    """Return the flags that fit the client's prompt to a short context, unless its user has set its tools."""
+    given = {argument.partition("=")[0] for argument in arguments}
+    if max_context >= ROOMY_CONTEXT or given & {"--tools", BARE}:
+        return []
+    return [FEW_TOOLS if max_context >= SMALL_CONTEXT else BARE]
+
+
 def context_limits(max_context: int) -> dict[str, str]:
     """Return the variables that tell the client how long conversations and answers may be.
 
-    An answer gets at most a quarter of the context, so that most of it is left to the conversation.
+    An answer gets at most a quarter of the context, or an eighth of a short one: the client compacts as many
+    tokens earlier as an answer may have.
     """
+    share = 4 if max_context >= ROOMY_CONTEXT else 8
     return {
         "CLAUDE_CODE_MAX_CONTEXT_TOKENS": str(max_context),
-        "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(min(MAX_OUTPUT_TOKENS, max_context // 4)),
+        "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(min(MAX_OUTPUT_TOKENS, max_context // share)),
     }
 
 

@@ -17,7 +17,14 @@ from contextlib import contextmanager
 
 from ... import PensieveError
 from ..config import ServerConfig
-from .client_environment import API_KEY, RunningServer, base_url, client_environment
+from .client_environment import (
+    API_KEY,
+    NO_SEARCH,
+    RunningServer,
+    base_url,
+    client_environment,
+    fitting_flags,
+)
 
 CLIENT = "claude"
 CLIENT_VARIABLE = "PENSIEVE_CLAUDE"  # names the client's executable, where PATH does not hold it
@@ -29,6 +36,8 @@ PERMISSION_NOTE = (
     "Claude Code's automatic permission mode wants a classifier that a local server does not have; "
     "`--permission-mode manual` asks before each action."
 )
+
+SHORT_NOTE = "A context of {:,} tokens is short for Claude Code's full prompt, and so it starts with {}."
 
 
 class LaunchError(PensieveError):
@@ -146,13 +155,16 @@ def _wait_for_server(config: ServerConfig, process: subprocess.Popen[str], outpu
 def _run_client(
     client: str, arguments: abc.Sequence[str], server: RunningServer, config: ServerConfig
 ) -> int:
+    flags = fitting_flags(server.max_context, arguments)
     if sys.stderr.isatty() and "--permission-mode" not in arguments:
         print(PERMISSION_NOTE, file=sys.stderr, flush=True)
+    if sys.stderr.isatty() and flags:
+        print(SHORT_NOTE.format(server.max_context, flags[0]), file=sys.stderr, flush=True)
     settings = client_environment(server, config.api_key, os.environ)
     # The client gets Ctrl-C as well, and handles it. Unlike SIG_IGN, a handler is not inherited.
     signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        return subprocess.call([client, *arguments], env=settings)
+        return subprocess.call([client, NO_SEARCH, *flags, *arguments], env=settings)
     except OSError as error:
         raise LaunchError(f"{client} cannot be started: {error.strerror}") from error
 

@@ -1,5 +1,7 @@
 """The text that the server prints at its start: the model's plan, and how to point Claude Code to it."""
 
+import shlex
+
 from ... import DEFAULT_PORT, LOCAL_KEY
 from ...engine.loading.build import PlannedModel
 from ...engine.loading.memory_plan import STATES_A_SEQUENCE, MemoryPlan, gigabytes
@@ -7,10 +9,14 @@ from ...engine.loading.model_info import ModelInfo
 from ...engine.served_model import ServedModel
 from ..config import ServerConfig
 from ..grammar.constraint_factory import ConstraintFactory
-from .client_environment import API_KEY, BASE_URL, base_url, context_limits
-
-# Claude Code's own prompt with all its tools is 49,000 characters.
-ROOMY_CONTEXT = 24_000
+from .client_environment import (
+    API_KEY,
+    BASE_URL,
+    MODEL,
+    base_url,
+    context_limits,
+    fitting_flags,
+)
 
 
 def describe_plan(planned: PlannedModel, max_batch: int) -> str:
@@ -69,16 +75,21 @@ def describe_client(model: ServedModel, config: ServerConfig, port: int) -> str:
 
     port: the bound port; the config's may be 0.
     """
-    key = LOCAL_KEY if config.api_key is None else "(your --api-key)"
+    key = LOCAL_KEY if config.api_key is None else "your-api-key"
     flags = f" --port {port}" if port != DEFAULT_PORT else ""
     flags += " --api-key KEY" if config.api_key is not None else ""
-    variables = {BASE_URL: base_url(config.host, port), API_KEY: key, **context_limits(model.max_context)}
+    variables = {BASE_URL: base_url(config.host, port), API_KEY: key, MODEL: model.name}
+    variables |= context_limits(model.max_context)
+    small = fitting_flags(model.max_context)
     lines = [
         f"Ready. `pensieve claude{flags}` in another terminal starts Claude Code on it; or paste there:",
         "",
-        *(f"  export {name}={value}" for name, value in variables.items()),
-        "  claude",
+        *(f"  export {name}={shlex.quote(value)}" for name, value in variables.items()),
+        f"  {' '.join(['claude', *small])}",
     ]
-    if model.max_context < ROOMY_CONTEXT:
-        lines += ["", "This context is short for Claude Code's full prompt: `claude --bare` needs far less."]
+    if small:
+        lines += [
+            "",
+            f"This context is short for Claude Code's full prompt: so it starts with {small[0]}.",
+        ]
     return "\n".join(lines)

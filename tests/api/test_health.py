@@ -48,5 +48,5 @@ def test_health_fails_with_the_engine(server: Server) -> None:
 
 
 def test_the_root_answers_clients_that_ask_who_is_there(server: Server) -> None:
-    assert server.http().head("/").status_code == 200
+    assert [server.http().head(path).status_code for path in ("/", "/api/hello")] == [200, 200]
     assert server.http().get("/").json()["name"] == "pensieve"

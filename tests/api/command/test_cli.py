@@ -93,7 +93,7 @@ def serving(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Po
         try:
             for line in child.stdout:
                 lines.append(line.strip())
-                if line.strip() == "claude":
+                if line.split()[:1] == ["claude"]:
                     break
             else:
                 pytest.fail(f"the server did not start: {child.stderr and child.stderr.read()}")
@@ -260,7 +260,9 @@ def test_a_server_says_its_plan_answers_and_stops(tiny_model: Path) -> None:
         said = exported(lines)
         assert any(line.startswith("KV ") and "1,536 bytes a token" in line for line in lines)
         assert said["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] == "8192"
-        assert said["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] == "2048"
+        assert said["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] == "1024"
+        assert said["ANTHROPIC_MODEL"] == str(tiny_model)
+        assert lines[-1] == "claude --bare"
         assert said["ANTHROPIC_API_KEY"] == "pensieve-local-key"
         with urllib.request.urlopen(message(lines, max_tokens=3), timeout=30) as response:
             assert json.load(response)["usage"]["output_tokens"] <= 3

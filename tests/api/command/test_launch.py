@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pensieve.api.command.cli import split_client_arguments
-from pensieve.api.command.client_environment import RunningServer, client_environment
+from pensieve.api.command.client_environment import RunningServer, client_environment, fitting_flags
 from pensieve.api.command.launch import find_server
 from pensieve.api.config import ServerConfig
 
@@ -72,7 +72,7 @@ def test_the_client_gets_its_arguments_unchanged_and_all_that_it_needs(server: S
     arguments = ["-p", "say  'hi'", "--model", "x", "--port", "1", "--", "--help"]
     done = run(told, "--port", str(server.port), *arguments, ANTHROPIC_API_KEY="mine", NO_PROXY="a.test")
     assert (done.returncode, done.stdout, done.stderr) == (7, "", "")
-    assert read(told)["arguments"] == arguments
+    assert read(told)["arguments"] == ["--disallowedTools=WebSearch", *arguments]
     found = read(told)["environment"]
     assert "ANTHROPIC_API_KEY" not in found
     names = [name for name in found if name.startswith("ANTHROPIC_") and name.endswith("_MODEL")]
@@ -84,6 +84,7 @@ def test_the_client_gets_its_arguments_unchanged_and_all_that_it_needs(server: S
         "CLAUDE_CODE_MAX_CONTEXT_TOKENS": "100000",
         "CLAUDE_CODE_MAX_OUTPUT_TOKENS": "8192",
         "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
+        "CLAUDE_CODE_DISABLE_1M_CONTEXT": "1",
         "CLAUDE_CODE_GATEWAY_HINT_HEADERS": "1",
         "NO_PROXY": "a.test,127.0.0.1",
     }
@@ -126,7 +127,7 @@ def test_a_server_is_started_where_none_is_and_stopped_afterwards(told: Path, ti
     port = free_port()
     done = run(told, "--port", str(port), "--model", str(tiny_model), "-p", "hi")
     assert done.returncode == 7, done.stderr
-    assert read(told)["arguments"] == ["-p", "hi"]
+    assert read(told)["arguments"] == ["--disallowedTools=WebSearch", "--bare", "-p", "hi"]
     assert read(told)["health"]["max_context"] == 8192
     assert "context  8,192 tokens" in done.stderr
     assert "Ready" not in done.stderr
@@ -165,6 +166,23 @@ def test_a_server_that_is_ill_or_a_stranger_is_named(server: Server, told: Path)
             connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
             connection.close()
             assert f"what answers at http://127.0.0.1:{port} is not Pensieve" in process.communicate()[1]
+
+
+@pytest.mark.parametrize(
+    ("max_context", "arguments", "flags"),
+    [
+        (45_000, (), []),
+        (32_768, ("--continue",), ["--tools=Bash,Read,Edit,Write"]),
+        (16_384, ("-p", "hi"), ["--bare"]),
+        (16_384, ("--tools=Bash",), []),
+        (16_384, ("-p", "hi", "--bare"), []),
+    ],
+)
+def test_a_short_context_gets_a_prompt_that_leaves_room(
+    max_context: int, arguments: tuple[str, ...], flags: list[str]
+) -> None:
+    """In 32,768 tokens the client compacted its full prompt again and again."""
+    assert fitting_flags(max_context, arguments) == flags
 
 
 def test_port_0_is_no_address(told: Path) -> None:
