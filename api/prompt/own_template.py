@@ -16,13 +16,19 @@ class TemplateFeatures:
     """The messages and fields that one template shows, and their form."""
 
     system_first: bool = False  # shows a system message at the head, in all conversations
-    native_tools: bool = False  # shows tools, calls and results, in a format that can be read back
+    native_tools: bool = False  # shows calls and results, in a format that can be read back
     tools_apart: bool = False  # shows tools in another place each turn, unless they are rendered apart
+    tools_described: bool = False  # shows no tools: the system text describes them
     text_arguments: bool = False  # wants a call's arguments as a JSON string, not as an object
     id_form: str = SENT  # of the ids of calls, see ID_FORMS
     thoughts_key: str | None = None  # the message's key from which it reads thoughts, None if it shows none
     thinking: ThinkingFeatures = NO_THINKING_FEATURES
     written_calls: ToolFormat | None = None  # shows tools, but calls only in an answer's text, in this format
+
+    @property
+    def tools_at_head(self) -> bool:
+        """Whether the template shows calls, and tools at the head of each conversation."""
+        return self.native_tools and not self.tools_apart and not self.tools_described
 
 
 class OwnTemplate:

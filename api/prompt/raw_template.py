@@ -10,6 +10,7 @@ import jinja2
 from ... import PensieveError
 from ..errors import InvalidRequest
 from ..protocols import TemplateMessage, Tokenizer
+from .list_statements import without_changes
 from .time_limit import TimeIsUp, run_limited
 
 LIMIT_S = 5.0
@@ -50,6 +51,9 @@ class RawTemplate:
         self._limit_s = limit_s
         self._no_tools: list[dict[str, Any]] | None = None
         self._defaults: dict[str, Any] = {}  # variables that the template demands, as no text
+        text = getattr(tokenizer, "chat_template", None)
+        plain = without_changes(text) if isinstance(text, str) else text
+        self._rewritten = {} if plain == text else {"chat_template": plain}
         for _ in range(MAX_DEFAULTS):
             missing = self._find_missing()
             if missing is None:
@@ -67,13 +71,12 @@ class RawTemplate:
         Raises TemplateError, TemplateTooSlow or BrokenTemplate.
         """
 
+        shown = list(tools) or self._no_tools
+        variables = {**self._defaults, **self._named_functions(tools), **settings, **self._rewritten}
+
         def render() -> Any:
             return self._tokenizer.apply_chat_template(
-                messages,
-                tools=list(tools) or self._no_tools,
-                tokenize=False,
-                add_generation_prompt=True,
-                **{**self._defaults, **self._named_functions(tools), **settings},
+                messages, tools=shown, tokenize=False, add_generation_prompt=True, **variables
             )
 
         try:

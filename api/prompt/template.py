@@ -9,7 +9,7 @@ from collections import abc
 from typing import Any
 
 from ..answer_options import ThinkingOptions
-from ..formats.tool_calls.plain_format import describe_tools
+from ..formats.tool_calls.plain_format import EXAMPLE_ARGUMENTS, EXAMPLE_NAME, describe_tools, native_rules
 from ..protocols import TemplateMessage, Tokenizer
 from .abilities import Abilities
 from .conversation_turns import Turn, split_turns
@@ -35,6 +35,8 @@ class ChatTemplate:
         self.call_text, self.tool_format = probes.call_text, probes.tool_format
         self._bos = getattr(tokenizer, "bos_token", None)
         self._own = probes.own(self.features)
+        example = probes.example(self.features, EXAMPLE_NAME, EXAMPLE_ARGUMENTS)
+        self._rules = native_rules(example) if self.features.tools_described else ""
         shows_thoughts = self.features.thoughts_key is not None
         self._native = FittedTurns(self._probe_turns, shows_thoughts)
         self._plain = FittedTurns(self._probe_turns, shows_thoughts, native_calls=False)
@@ -68,9 +70,12 @@ class ChatTemplate:
         turns = split_turns(conversation)
         settings = self.features.thinking.settings(thinking)
         shown = self._tools.find(tools) if self.features.native_tools else None
+        native_system = system
+        if tools and self._rules:
+            shown, native_system = [], f"{describe_tools(tools, self._rules)}\n\n{system}".rstrip()
         if shown is not None:
             try:
-                return self._render(system, turns, shown, settings), answer_start
+                return self._render(native_system, turns, shown, settings), answer_start
             except TemplateError as error:
                 # Fitted turns were probed: what is refused now is of this conversation's own words.
                 logger.warning("calls are written as plain text in this conversation: %s", error.message)
@@ -144,7 +149,7 @@ class ChatTemplate:
     def _find_abilities(self) -> Abilities:
         """Find what the template shows in its own form."""
         asked, answered = [user_turn(USER)], [user_turn(USER), model_turn(ANSWER)]
-        native, with_tools = self.features.native_tools, not self.features.tools_apart
+        native, with_tools = self.features.native_tools, self.features.tools_at_head
 
         def shows_call(num_calls: int, text: str = "") -> bool:
             turn = [model_turn(text) | {"tool_calls": [probe_call("", 0, i) for i in range(num_calls)]}]
@@ -154,14 +159,12 @@ class ChatTemplate:
         later: Turn = [{"role": "system", "content": SYSTEM}]
         result: Turn = [model_turn("") | {"tool_calls": [probe_call("")]}, RESULT_TURN]
         return Abilities(
-            tools=native,
+            tools=native and not self.features.tools_described,
             several_calls=shows_call(2),
             text_with_a_call=shows_call(1, USER),
             thoughts=self.features.thoughts_key is not None,
             system_text=self.features.system_first,
-            system_text_in_the_middle=self._native.shows(
-                later, [answered[:1], answered[1:]], native and with_tools
-            ),
+            system_text_in_the_middle=self._native.shows(later, [answered[:1], answered[1:]], with_tools),
             words_after_a_result=native and self._native.shows(asked, [asked, result], with_tools),
         )
 

@@ -86,11 +86,10 @@ class TemplateProbes:
         """Find the form in which the template shows tools, and calls that can be read back."""
         base = self._thinking
         forms = [(ids, as_text) for ids in ID_FORMS for as_text in (False, True)]
-        for apart in (False, True):
+        for apart, described in ((False, False), (True, False), (False, True)):
+            native = replace(base, native_tools=True, tools_apart=apart, tools_described=described)
             for ids, as_text in forms:
-                features = replace(
-                    base, native_tools=True, tools_apart=apart, text_arguments=as_text, id_form=ids
-                )
+                features = replace(native, text_arguments=as_text, id_form=ids)
                 if self._shows_calls(features, self._formats):
                     return features
         for written in filter(self._may_write, self._formats):
@@ -108,10 +107,10 @@ class TemplateProbes:
     def _shows_calls(self, features: TemplateFeatures, formats: Iterable[ToolFormat]) -> bool:
         """Whether the template shows tools and calls with some features, in one of some formats."""
         own = self.own(features)
-        tools = [] if features.tools_apart else [PROBE_TOOL]
-        first = own.probe([user_turn(USER)], [PROBE_TOOL])
+        tools = [PROBE_TOOL] if features.tools_at_head else []
+        first = own.probe([user_turn(USER)], [] if features.tools_described else [PROBE_TOOL])
         text = own.probe(call_turns(), tools)
-        if first is None or text is None or DESCRIPTION not in first:
+        if first is None or text is None or not (features.tools_described or DESCRIPTION in first):
             return False
         if features.tools_apart and not in_order(first, [DESCRIPTION, USER]):
             return False
@@ -142,16 +141,29 @@ class TemplateProbes:
 
         opening: the beginning of an answer, right after which a call without a start tag must stand.
         """
-        written = text.partition(USER)[2].partition(RESULT)[0]
-        place, _ = find_first(written, tool_format.starts([PROBE_NAME])) or (0, "")
+        place, written = self._find_call(tool_format, text, PROBE_NAME)
         if not tool_format.start and written[:place].strip() != opening.strip():
             return None
+        calls = read_calls(tool_format, written, [PROBE_TOOL])
+        return written[place:] if calls == [(PROBE_NAME, arguments)] else None
+
+    def _find_call(self, tool_format: ToolFormat, text: str, name: str) -> tuple[int, str]:
+        """Return the text from the user's words to the end of the call in a probe, and the call's place."""
+        written = text.partition(USER)[2].partition(RESULT)[0]
+        place, _ = find_first(written, tool_format.starts([name])) or (0, "")
         ends = [found for end in self._ends if (found := written.find(end, place)) >= 0]
         written = written[: min(ends, default=len(written))]
         if end := tool_format.end:
             written = written[: written.rfind(end) + len(end)]
-        calls = read_calls(tool_format, written, [PROBE_TOOL])
-        return written[place:] if calls == [(PROBE_NAME, arguments)] else None
+        return place, written
+
+    def example(self, features: TemplateFeatures, name: str, arguments: dict[str, Any]) -> str:
+        """Return a call as the template writes it, empty where it shows none that is read back."""
+        if self.tool_format is None:
+            return ""
+        text = self.own(features).probe(call_turns(arguments, name=name))
+        place, written = self._find_call(self.tool_format, text or "", name)
+        return written[place:]
 
     def _shows_thoughts(self, key: str, features: TemplateFeatures) -> bool:
         """Return whether the template shows thoughts under `key`, at least in an answer that makes a call."""
@@ -160,7 +172,7 @@ class TemplateProbes:
         text = own.probe([user_turn(USER), answer])
         if text is not None and in_order(text, [USER, THOUGHT, ANSWER]):
             return True
-        tools = [] if features.tools_apart else [PROBE_TOOL]
+        tools = [PROBE_TOOL] if features.tools_at_head else []
         call = own.probe(call_turns(reasoning_content=THOUGHT), tools) if features.native_tools else None
         return call is not None and in_order(call, [USER, THOUGHT, VALUE, RESULT])
 
@@ -174,7 +186,7 @@ class TemplateProbes:
         ]
         if features.native_tools:
             probes.append((call_turns(), [USER, VALUE, RESULT]))
-        for tools in ([], [PROBE_TOOL]) if features.native_tools and not features.tools_apart else ([],):
+        for tools in ([], [PROBE_TOOL]) if features.tools_at_head else ([],):
             texts = [(own.probe([system, *turns], tools), wanted) for turns, wanted in probes]
             if not all(text is not None and in_order(text, [SYSTEM, *wanted]) for text, wanted in texts):
                 return False
@@ -187,9 +199,11 @@ def end_texts(tokenizer: Tokenizer) -> list[str]:
     return [text for token in ids if (text := tokenizer.decode([token]))]
 
 
-def call_turns(arguments: dict[str, Any] | None = None, **more: Any) -> list[TemplateMessage]:
+def call_turns(
+    arguments: dict[str, Any] | None = None, name: str = PROBE_NAME, **more: Any
+) -> list[TemplateMessage]:
     """Return a conversation in which the model makes a call and gets its result. more: of the answer."""
     call = probe_call(VALUE)
-    call["function"] = {"name": PROBE_NAME, "arguments": arguments or ARGUMENTS}
-    result = {"role": "tool", "tool_call_id": call["id"], "name": PROBE_NAME, "content": RESULT}
+    call["function"] = {"name": name, "arguments": arguments or ARGUMENTS}
+    result = {"role": "tool", "tool_call_id": call["id"], "name": name, "content": RESULT}
     return [user_turn(USER), model_turn("") | {"tool_calls": [call]} | more, result]

@@ -12,19 +12,15 @@ from .tool_format import ToolFormat
 
 START_TAG, END_TAG = "<tool_call>", "</tool_call>"
 
-RULES = """\
-# Tools
+EXAMPLE_NAME, EXAMPLE_ARGUMENTS = "the tool's name", {"an argument": "its value"}
 
-You can use the tools listed below. To use one, write its name and arguments as one JSON object between \
-<tool_call> and </tool_call>:
+PLAIN_RULES = """\
+To use one, write its name and arguments as one JSON object between <tool_call> and </tool_call>:
 <tool_call>
 {"name": "the tool's name", "arguments": {"an argument": "its value"}}
 </tool_call>
 Write one such block for each call and nothing after the last one: the results are sent to you in \
-<tool_response> blocks. Use only these tools, with the arguments that their schemas name.
-
-<tools>
-"""
+<tool_response> blocks."""
 
 
 def plain_format() -> ToolFormat:
@@ -32,9 +28,18 @@ def plain_format() -> ToolFormat:
     return ToolFormat(START_TAG, END_TAG, lambda text, _tools: json.loads(text), JSON_TOOLS)
 
 
-def describe_tools(tools: abc.Sequence[dict[str, Any]]) -> str:
+def native_rules(example: str) -> str:
+    """Write the rules of a format of the model's own, by an example that calls EXAMPLE_NAME."""
+    return f"To use one, write its name and arguments exactly so, and nothing after the last call:\n{example}"
+
+
+def describe_tools(tools: abc.Sequence[dict[str, Any]], rules: str = PLAIN_RULES) -> str:
     """Write the tools and the rules of the format as a part of the system text."""
-    return RULES + "\n".join(dump(tool["function"]) for tool in tools) + "\n</tools>"
+    shown = "\n".join(dump(tool["function"]) for tool in tools)
+    return (
+        f"# Tools\n\nYou can use the tools listed below. {rules} "
+        f"Use only these tools, with the arguments that their schemas name.\n\n<tools>\n{shown}\n</tools>"
+    )
 
 
 def describe_loaded(tool: Tool) -> str:

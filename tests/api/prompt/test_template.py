@@ -125,6 +125,20 @@ def test_a_template_without_tools_gets_them_described_in_the_system_text() -> No
     )
 
 
+def test_a_template_of_calls_without_tools_gets_them_described_by_an_example_of_its_own() -> None:
+    """DeepSeek V3.1's shows calls and results, and leaves it to the system text to name the tools."""
+    text = SYSTEM_THEN_TOOLS.replace("if tools %", "if false %")
+    chat = template(text)
+    result = chat.render("Be brief.", [USER, ASSISTANT, RESULT], [TOOL], ThinkingOptions())
+    assert chat.features.tools_described
+    example = (
+        '<tool_call>\n{"name": "the tool\'s name", "arguments": {"an argument": "its value"}}\n</tool_call>'
+    )
+    assert result.index(example) < result.index("Runs a command") < result.index("Be brief.")
+    assert '<tool_call>\n{"name": "Bash", "arguments": {"command": "ls"}}\n</tool_call>' in result
+    assert "several calls" in str(chat.abilities)
+
+
 def test_arguments_are_text_where_the_template_wants_text() -> None:
     rendered = render(template(SYSTEM_FIRST_ONLY), USER, ASSISTANT, RESULT)
     assert '"arguments": {"command": "ls"}}</tool_call>' in rendered
