@@ -1,5 +1,6 @@
 """Statements that change a list of a template's namespace, and what they become."""
 
+import jinja2
 import jinja2.sandbox
 import pytest
 
@@ -21,7 +22,7 @@ TAIL = "{%- endfor -%}{{ ns.ids }}"
 def test_a_list_in_a_namespace_is_changed_as_in_python(statement: str, result: str) -> None:
     strict = jinja2.sandbox.ImmutableSandboxedEnvironment()
     text = HEAD + statement + TAIL
-    with pytest.raises(jinja2.sandbox.SecurityError):
+    with pytest.raises(jinja2.exceptions.SecurityError):
         strict.from_string(text).render()
     assert strict.from_string(without_changes(text)).render() == result
 
