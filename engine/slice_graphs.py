@@ -18,6 +18,7 @@ from .attention.kernels.paged_kernels import PagedKernels
 from .attention.kernels.tables import Tables
 from .attention.kernels.tiles import make_slice_tables
 from .attention.paged_model import PagedModel
+from .decode_graphs import MAX_FAILURES, MAX_LAYOUTS
 from .forward_contexts import slice_context
 from .recurrent.kernel_states import KernelStates
 from .recurrent.slot_states import SlotStates
@@ -31,12 +32,6 @@ SIZES = (64, 128, 256, 512, 768, 1024)
 
 A pass over more tokens takes the device longer than Python; it is compiled if such a size comes again.
 """
-
-MAX_LAYOUTS = 64
-"""Layouts remembered; the least recently used one is forgotten first."""
-
-MAX_FAILURES = 3
-"""Graphs that may fail before graphs are given up."""
 
 Graph = Callable[..., tuple[list[mx.array], list[mx.array]]]
 """A compiled pass: returns the write fences of KV and of states, see `_compile`."""

@@ -10,10 +10,11 @@ from pensieve.engine.attention.kernels.batch_tables import BatchLayout
 from pensieve.engine.attention.kernels.tables import LayerKind
 from pensieve.engine.attention.kernels.tiles import make_slice_tables
 from pensieve.engine.attention.paged_model import PagedModel, probe
+from pensieve.engine.decode_graphs import MAX_FAILURES
 from pensieve.engine.fused_model import fuse
 from pensieve.engine.runner import Capacity, Runner
 from pensieve.engine.selfcheck import logits_error
-from pensieve.engine.slice_graphs import MAX_FAILURES, Graph, SliceGraphs, padded_size
+from pensieve.engine.slice_graphs import Graph, SliceGraphs, padded_size
 from pensieve.engine.trial_sequence import TrialSequence
 
 from .attention.compiled import needs_compiler
