@@ -45,6 +45,7 @@ class HealthApi:
             "attention": self._services.model.attention,
             "kv": self._services.model.kv_type,
             "state_bytes": self._services.model.state_bytes,
+            "window": None if self._services.model.window is None else self._services.model.window.size,
             "template": asdict(self._services.abilities),
             "stats": stats.as_dict(),
         }

@@ -44,6 +44,12 @@ class StatsCollector(Collector):
         yield self._by_state("kv_blocks", "KV blocks by state", blocks)
         slots = {"active": stats.states_held, "cached": stats.states_cached, "free": stats.states_free}
         yield self._by_state("state_slots", "Slots for recurrent states, by state", slots)
+        windows = {
+            "active": stats.window_blocks_held,
+            "cached": stats.window_blocks_cached,
+            "free": stats.window_blocks_free,
+        }
+        yield self._by_state("window_blocks", "KV blocks of layers that keep their window only", windows)
         uptime = time.monotonic() - self._started_s
         yield GaugeMetricFamily("pensieve_uptime_seconds", "Since the server was made", value=uptime)
 
@@ -69,7 +75,9 @@ class StatsCollector(Collector):
         )
         evictions.add_metric(("lru",), counters.evictions)
         yield evictions
-        yield self._counter("checkpoints", "Recurrent states kept for later", counters.checkpoints_taken)
+        yield self._counter(
+            "checkpoints", "States kept for later: recurrent ones, windows", counters.checkpoints_taken
+        )
         dropped = CounterMetricFamily(
             "pensieve_checkpoints_dropped", "Kept states given up before their KV", labels=("reason",)
         )
@@ -91,6 +99,7 @@ class StatsCollector(Collector):
             "kv_bytes_per_token": str(model.kv_bytes_per_token),
             "num_state_slots": str(model.num_state_slots),
             "state_bytes": str(model.state_bytes),
+            "window": "" if model.window is None else str(model.window.size),
             "max_context": str(model.max_context),
         }
         yield InfoMetricFamily("pensieve_cache_config", "Sizes of KV and states", facts)

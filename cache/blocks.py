@@ -23,7 +23,7 @@ class BlockAllocator:
         self.num_blocks = num_blocks
         self.num_free = num_blocks
         self.num_cached = 0  # held by the prefix tree alone, so evictable
-        self._in_tree = bytearray(num_blocks)
+        self._tree_refs = [0] * num_blocks  # holders that are the prefix tree's
         self._refs = [0] * num_blocks
         self._end_of = {0: num_blocks}  # free interval's start -> its end
         self._start_of = {num_blocks: 0}  # the same intervals, by end
@@ -65,8 +65,8 @@ class BlockAllocator:
         for block in blocks:
             count = refs[block]
             assert count > 0, f"block {block} is free"
-            if count == 1:
-                self.num_cached -= self._in_tree[block]
+            if count == self._tree_refs[block]:
+                self.num_cached -= 1
             refs[block] = count + 1
 
     def release(self, blocks: list[int]) -> None:
@@ -78,21 +78,26 @@ class BlockAllocator:
             refs[block] = count
             if count == 0:
                 self._free(block)
-            elif count == 1:
-                self.num_cached += self._in_tree[block]
+            elif count == self._tree_refs[block]:
+                self.num_cached += 1
 
     def enter_tree(self, block: int) -> None:
-        """Add the prefix tree as a holder of `block`, which a sequence holds."""
-        assert not self._in_tree[block], f"block {block} is in the tree already"
+        """Add the prefix tree as a holder of `block`, which a sequence holds.
+
+        A block of layers with a window may enter several times, once for each checkpoint that needs it.
+        """
         assert self._refs[block] > 0, f"block {block} is free"
         self._refs[block] += 1
-        self._in_tree[block] = True
+        self._tree_refs[block] += 1
 
     def leave_tree(self, block: int) -> None:
-        """Drop the prefix tree as a holder of `block`."""
-        self.num_cached -= self._refs[block] == 1
-        self._in_tree[block] = False
-        self.release([block])
+        """Drop the prefix tree as a holder of `block`, once."""
+        assert self._tree_refs[block] > 0, f"block {block} is not in the tree"
+        self._refs[block] -= 1
+        self._tree_refs[block] -= 1
+        if self._refs[block] == 0:
+            self.num_cached -= 1
+            self._free(block)
 
     def _pick(self, after: int | None, room: int) -> int:
         if after is not None and after + 1 < self.num_blocks and self._refs[after + 1] == 0:
@@ -172,3 +177,49 @@ class BlockTable:
         """Remove all blocks from the table and return them, for their release."""
         blocks, self.blocks, self._slot_ranges = self.blocks, [], []
         return blocks
+
+
+class WindowTable(BlockTable):
+    """The newest of a sequence's blocks in token order: those of layers that see a window of tokens only."""
+
+    __slots__ = ("num_dropped",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_dropped = 0  # blocks of the sequence's beginning that are no longer in the table
+
+    def num_missing(self, num_tokens: int) -> int:
+        """Return how many more blocks `num_tokens` need, counted from the sequence's beginning."""
+        return super().num_missing(num_tokens) - self.num_dropped
+
+    def slot_ranges(self, num_tokens: int) -> tuple[tuple[int, int], ...]:
+        """Return the slot ranges of those of the first `num_tokens` tokens whose blocks are in the table."""
+        return super().slot_ranges(num_tokens - self.num_dropped * BLOCK_SIZE)
+
+    def begin(self, num_dropped: int, blocks: list[int]) -> None:
+        """Fill the empty table of a sequence whose first `num_dropped` blocks it never had."""
+        self.num_dropped = num_dropped
+        self.extend(blocks)
+
+    def drop(self, num_dropped: int) -> list[int]:
+        """Remove blocks until `num_dropped` of the sequence's first are gone; return those removed."""
+        count = num_dropped - self.num_dropped
+        if count <= 0:
+            return []
+        blocks, self.blocks = self.blocks[:count], self.blocks[count:]
+        self.num_dropped = num_dropped
+        rest = count * BLOCK_SIZE
+        while rest:
+            first, end = self._slot_ranges[0]
+            taken = min(rest, end - first)
+            rest -= taken
+            if first + taken == end:
+                del self._slot_ranges[0]
+            else:
+                self._slot_ranges[0][0] = first + taken
+        return blocks
+
+    def clear(self) -> list[int]:
+        """Remove all blocks from the table and return them, as if the sequence had not begun."""
+        self.num_dropped = 0
+        return super().clear()

@@ -1,23 +1,26 @@
-"""Checkpoints: recurrent states that the prefix tree keeps, and which of them go first.
+"""Checkpoints: states that the prefix tree keeps, and which of them go first.
 
-A model with recurrent states can go on from a cached prefix only where the state after that prefix was kept.
-A state takes as much memory as the KV of some thousand tokens, so few are kept, in two ways:
+A model with recurrent layers, or one that forgets what its windows no longer see, can go on from a cached
+prefix only where the state after that prefix was kept (`state_store.py`). A state takes as much memory as the
+KV of some hundred or thousand tokens, so few are kept, in two ways:
 
 * A path keeps at most `MAX_ON_PATH` checkpoints: the `NEWEST` at its end, where conversations go on, those
   that serve the marks of the request that computes it (the end of sessions' common head, the last question),
   and some others. When one more comes, the other one goes whose absence costs least: the tokens between its
   two neighbours, divided by its distance from the path's end and multiplied by the sequences that began
   there. What stays grows sparser geometrically.
-* When slots run short, the checkpoint of least worth goes: the tokens that it saves, which count less where
-  conversations have passed it, plus the worth of what was evicted before its last use, so that unused ones
-  age. Source: GreedyDual (Young 1994; Cao & Irani 1997), which is LRU weighted by cost.
+* When slots or blocks run short, the checkpoint of least worth goes: the tokens that it saves, which count
+  less where conversations have passed it, for each share of its memory that becomes free, plus the worth of
+  what was evicted before its last use, so that unused ones age.
+  Source: GreedyDual (Young 1994; Cao & Irani 1997), which is LRU weighted by cost and size.
 """
 
 import heapq
+import math
 from collections import abc
 
 from .blocks import BLOCK_SIZE
-from .state_slots import StateAllocator
+from .state_store import KeptState, StateStore
 from .tree_nodes import Checkpoint, Node, TreePosition
 
 MAX_ON_PATH = 8
@@ -31,10 +34,10 @@ PASSED_SHARE = 1 / 8
 
 
 class Checkpoints:
-    """All checkpoints of a prefix tree, which holds their slots."""
+    """All checkpoints of a prefix tree, which holds their states."""
 
-    def __init__(self, slots: StateAllocator) -> None:
-        self._slots = slots
+    def __init__(self, store: StateStore) -> None:
+        self._store = store
         self._all: dict[Checkpoint, None] = {}  # a set in order of arrival
         self._highest: set[Checkpoint] = set()  # those without another one above
         self._evicted_worth = 0.0  # of the checkpoint evicted last
@@ -45,16 +48,16 @@ class Checkpoints:
     def __len__(self) -> int:
         return len(self._all)
 
-    def put(self, position: TreePosition, slot: int, is_reply: bool) -> bool:
-        """Keep the state in `slot`, which a sequence holds, for the prefix at `position`.
+    def put(self, position: TreePosition, state: KeptState, is_reply: bool) -> bool:
+        """Keep `state`, which a sequence holds, for the prefix at `position`.
 
         Returns False where the prefix has a checkpoint, which then counts as used.
         """
         if position.node.checkpoint is not None:
             self.touch(position.node.checkpoint)
             return False
-        checkpoint = Checkpoint(position, slot, is_reply)
-        self._slots.enter_tree(slot)
+        checkpoint = Checkpoint(position, state, is_reply)
+        self._store.enter_tree(state)
         self._all[checkpoint] = None
         self.touch(checkpoint)
         self._link(checkpoint, position)
@@ -98,17 +101,28 @@ class Checkpoints:
             self._drop(one)
         return len(outdated)
 
-    def first_to_evict(self, count: int) -> list[Checkpoint]:
-        """Return up to `count` checkpoints that no sequence holds, those of least worth, the least first."""
-        evictable = [one for one in self._all if self._slots.ref_count(one.slot) == 1]
-        return heapq.nsmallest(count, evictable, key=_worth)
+    def first_to_evict(self, count: int, for_blocks: bool = False) -> list[Checkpoint]:
+        """Return up to `count` checkpoints whose slots no sequence holds, those of least worth first.
+
+        for_blocks: return those that free blocks at the least loss for each, then those that free none by
+        themselves, because others have the same blocks.
+        """
+        if not for_blocks:
+            evictable = [one for one in self._all if self._store.frees_slot(one.state)]
+            return heapq.nsmallest(count, evictable, key=_worth)
+
+        def loss(one: Checkpoint) -> float:
+            share = self._store.frees_blocks(one.state)
+            return _worth(one, share) if share else math.inf
+
+        return heapq.nsmallest(count, self._all, key=loss)
 
     def is_worth_more(self, checkpoint: Checkpoint, num_tokens: int) -> bool:
         """Whether `checkpoint` is worth more than a state, used now, that saves `num_tokens`."""
         return _worth(checkpoint) > self._evicted_worth + num_tokens
 
     def evict(self, checkpoint: Checkpoint) -> None:
-        """Free the slot of `checkpoint`, which no sequence holds."""
+        """Drop `checkpoint`: its memory is needed, as far as no sequence holds it."""
         self._evicted_worth = max(self._evicted_worth, _worth(checkpoint))
         self._drop(checkpoint)
 
@@ -138,12 +152,13 @@ class Checkpoints:
             one.above = above
         checkpoint.node.checkpoint = None
         del self._all[checkpoint]
-        self._slots.leave_tree(checkpoint.slot)
+        self._store.leave_tree(checkpoint.state)
 
 
-def _worth(checkpoint: Checkpoint) -> float:
+def _worth(checkpoint: Checkpoint, share_freed: float = 1.0) -> float:
     is_passed = checkpoint.is_passed and checkpoint.num_uses < 2
-    return checkpoint.used_at_worth + checkpoint.num_tokens_saved * (PASSED_SHARE if is_passed else 1)
+    saved = checkpoint.num_tokens_saved * (PASSED_SHARE if is_passed else 1)
+    return checkpoint.used_at_worth + saved / share_freed
 
 
 def _cost_of_absence(path: list[Checkpoint], i: int) -> float:

@@ -11,6 +11,7 @@ unpacks a copy.
 import contextlib
 import math
 import mmap
+from collections import abc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -54,6 +55,10 @@ class LayerShape:
         return self.num_kv_heads * sum(row_bytes(dim, self.kv_bits, self.dtype.size) for dim in dims)
 
 
+Sizes = list[tuple[LayerShape, int]]
+"""Each layer's shape, and how many blocks its pools have."""
+
+
 class Pool:
     """One layer's keys or values. Indexing gives and takes floats; `rows` are the stored floats or bytes."""
 
@@ -87,20 +92,28 @@ class Pool:
         self.rows[index] = elements if self.packing is None else self.packing.pack(self._xp, elements)
 
 
-def _values(shapes: list[LayerShape], keys: list[Pool], make: Callable[[LayerShape], Pool]) -> list[Pool]:
+def _sizes(shapes: list[LayerShape], num_blocks: int | abc.Sequence[int]) -> Sizes:
+    """Return each layer's shape and its number of blocks."""
+    each = [num_blocks] * len(shapes) if isinstance(num_blocks, int) else num_blocks
+    return list(zip(shapes, each, strict=True))
+
+
+def _values(sizes: Sizes, keys: list[Pool], make: Callable[[LayerShape, int], Pool]) -> list[Pool]:
     """Return the layers' pools of values: a part of their keys, or what `make` makes."""
     return [
-        own_keys.first(shape.value_dim) if shape.values_in_keys else make(shape)
-        for shape, own_keys in zip(shapes, keys, strict=True)
+        own_keys.first(shape.value_dim) if shape.values_in_keys else make(shape, num_blocks)
+        for (shape, num_blocks), own_keys in zip(sizes, keys, strict=True)
     ]
 
 
 class ArrayPools:
     """The pools of all layers as MLX arrays, on the device that MLX uses."""
 
-    def __init__(self, shapes: list[LayerShape], num_blocks: int) -> None:
-        self.keys = [_zeros(shape, shape.key_dim, num_blocks) for shape in shapes]
-        self.values = _values(shapes, self.keys, lambda shape: _zeros(shape, shape.value_dim, num_blocks))
+    def __init__(self, shapes: list[LayerShape], num_blocks: int | abc.Sequence[int]) -> None:
+        """num_blocks: of all layers' pools, or of each layer's."""
+        sizes = _sizes(shapes, num_blocks)
+        self.keys = [_zeros(shape, shape.key_dim, size) for shape, size in sizes]
+        self.values = _values(sizes, self.keys, lambda shape, size: _zeros(shape, shape.value_dim, size))
         # By layer, zeros returned by the last kernel that wrote to its pools in place. MLX does not know
         # of such writes: a kernel that takes the fence as an input runs after them.
         self.write_fences = [mx.zeros((MIN_KERNEL_ELEMENTS,)) for _ in shapes]
@@ -112,7 +125,9 @@ class ArrayPools:
         """Make pools that consist of `arrays`, which are in the order of `arrays()`."""
         pools, rows = cls([], 0), iter(arrays)
         pools.keys = [_pool(next(rows), shape, shape.key_dim) for shape in shapes]
-        pools.values = _values(shapes, pools.keys, lambda shape: _pool(next(rows), shape, shape.value_dim))
+        pools.values = _values(
+            _sizes(shapes, 0), pools.keys, lambda shape, _: _pool(next(rows), shape, shape.value_dim)
+        )
         pools.write_fences = list(write_fences)
         return pools
 
@@ -149,10 +164,11 @@ class HostPools:
     NumPy attends several times faster there than MLX. Pages that were never written take no memory.
     """
 
-    def __init__(self, shapes: list[LayerShape], num_blocks: int) -> None:
-        wide = [replace(shape, dtype=mx.float32) for shape in shapes]
-        self.keys = [_untouched(shape, shape.key_dim, num_blocks) for shape in wide]
-        self.values = _values(wide, self.keys, lambda shape: _untouched(shape, shape.value_dim, num_blocks))
+    def __init__(self, shapes: list[LayerShape], num_blocks: int | abc.Sequence[int]) -> None:
+        """num_blocks: of all layers' pools, or of each layer's."""
+        sizes = _sizes([replace(shape, dtype=mx.float32) for shape in shapes], num_blocks)
+        self.keys = [_untouched(shape, shape.key_dim, size) for shape, size in sizes]
+        self.values = _values(sizes, self.keys, lambda shape, size: _untouched(shape, shape.value_dim, size))
 
     def write(self, layer: int, slots: Slots, keys: Any, values: Any) -> None:
         """Store `keys` and `values`, both (num_kv_heads, len(slots), dim), in `slots` of `layer`.

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from .blocks import BLOCK_SIZE
+from .state_store import KeptState
 
 Edge = tuple[int, ...]
 
@@ -22,7 +23,7 @@ class Node:
 
 
 class Checkpoint:
-    """The recurrent state after a node's prefix, kept in a state slot."""
+    """The state after a node's prefix, as the tree keeps it."""
 
     __slots__ = (
         "above",
@@ -32,14 +33,14 @@ class Checkpoint:
         "node",
         "num_tokens",
         "num_uses",
-        "slot",
+        "state",
         "used_at_worth",
     )
 
-    def __init__(self, position: "TreePosition", slot: int, is_reply: bool) -> None:
+    def __init__(self, position: "TreePosition", state: KeptState, is_reply: bool) -> None:
         self.node = position.node
         self.num_tokens = position.num_blocks * BLOCK_SIZE
-        self.slot = slot
+        self.state = state
         self.is_reply = is_reply  # it ends an answer, whose text the next prompt may render differently
         self.above: Checkpoint | None = None  # the next one towards the root
         self.below: set[Checkpoint] = set()  # those whose `above` it is

@@ -73,7 +73,8 @@ class DecodeGraphs:
         before = [row.state.before for row in rows if row.state and row.state.before is not None]
         after = [row.state.after for row in rows if row.state]
         num_rows = round_up(len(rows), 2)
-        tables = BatchTables(slot_ranges, shared_prefixes(slot_ranges), num_rows)
+        window_ranges = [row.window_ranges for row in rows] if rows[0].window_ranges else None
+        tables = BatchTables(slot_ranges, shared_prefixes(slot_ranges), num_rows, window_ranges)
         wanted = tuple(KindLayout(kind, tables.layout(kind)) for kind in self._kinds)
         found = self._find(wanted, states) if _are_usual(states, before, after) else None
         if found is not None:

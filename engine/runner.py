@@ -46,6 +46,8 @@ class Capacity(NamedTuple):
 
     num_blocks: int  # of KV, in each layer's pools
     num_state_slots: int = 0  # recurrent states; 0 for models without such states
+    # Blocks of layers that see a window only; None where these have as many as others, and keep all tokens.
+    num_window_blocks: int | None = None
 
 
 class Sampled(NamedTuple):
@@ -115,7 +117,10 @@ class Runner:
 
     def _new_pools(self) -> ArrayPools | HostPools:
         shapes = [spec.shape for spec in self._paged.layers]
-        return (ArrayPools if self._host is None else HostPools)(shapes, self._capacity.num_blocks)
+        num_blocks, _, num_window_blocks = self._capacity
+        kept_blocks = num_blocks if num_window_blocks is None else num_window_blocks
+        sizes = [num_blocks if spec.window is None else kept_blocks for spec in self._paged.layers]
+        return (ArrayPools if self._host is None else HostPools)(shapes, sizes)
 
     def _new_states(self) -> ArrayStates | HostStates:
         arrays, num_slots = self._paged.state_arrays, self._capacity.num_state_slots
@@ -136,7 +141,8 @@ class Runner:
             return [ArrayLayer(spec, context, pools) for spec in specs]
         make: Callable[[AttentionSpec], PagedLayer]
         if context.samples:
-            tables = BatchTables(context.slot_ranges, context.prefixes)
+            windowed = (context.windowed or context).slot_ranges
+            tables = BatchTables(context.slot_ranges, context.prefixes, window_ranges=windowed)
             make = partial(KernelDecode, offsets=context.offsets, pools=pools, kernels=kernels, tables=tables)
         else:
             slots, offsets = SliceSlots.of(context), context.offsets

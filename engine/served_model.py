@@ -2,7 +2,41 @@
 
 from dataclasses import dataclass
 
+from ..cache.blocks import BLOCK_SIZE
 from .step import SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class WindowPool:
+    """The KV pools of layers that see a window of tokens only, where they keep no more of each sequence."""
+
+    size: int  # tokens that such a layer sees, itself included; the most where layers differ
+    num_blocks: int
+    slice_tokens: int  # most tokens of one step: a slice is kept whole while it is computed
+    max_running: int = 1  # sequences that may run at once: the rest of the blocks are for checkpoints
+
+    @property
+    def state_blocks(self) -> int:
+        """Blocks of the tokens that a token at a block's beginning sees: those of a checkpoint."""
+        return -(-(self.size - 1) // BLOCK_SIZE)
+
+    @property
+    def sequence_blocks(self) -> int:
+        """Most blocks that a running sequence needs beside those of its slice.
+
+        A window begins and ends within a block, and the newest tokens are planned ahead of known ones.
+        """
+        return self.state_blocks + 3
+
+    @property
+    def slice_blocks(self) -> int:
+        """Blocks that a step's slices need."""
+        return -(-self.slice_tokens // BLOCK_SIZE)
+
+    @property
+    def promised_blocks(self) -> int:
+        """Blocks that running sequences and a step's slices may need."""
+        return self.slice_blocks + self.max_running * self.sequence_blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,3 +57,4 @@ class ServedModel:
     attention: str  # implementation that computes attention, for people to read
     num_state_slots: int = 0  # recurrent states that are kept at once; 0 for models without such states
     state_bytes: int = 0  # of one recurrent state, over all layers
+    window: WindowPool | None = None  # None where all layers keep all tokens

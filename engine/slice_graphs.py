@@ -60,7 +60,11 @@ class SliceGraphs:
         if self._num_failures >= MAX_FAILURES or not _has_usual_state(chunk, states):
             return False
         size = padded_size(len(chunk.tokens))
-        found = [make_slice_tables(chunk.slot_ranges, len(chunk.tokens), kind, size) for kind in self._kinds]
+        windows = chunk.window_ranges or chunk.slot_ranges
+        found = [
+            make_slice_tables(windows if kind.window else chunk.slot_ranges, len(chunk.tokens), kind, size)
+            for kind in self._kinds
+        ]
         layout = tuple(map(KindLayout, self._kinds, (tables.layout for tables in found)))
         graph = self._find(layout, states)
         if graph is None:
@@ -92,12 +96,14 @@ class SliceGraphs:
         if chunk.state is not None and chunk.state.before is not None:
             assert isinstance(states, KernelStates)
             given = states.in_slots([chunk.state.before], [chunk.state.after], 1)
-        inputs = (
+        inputs = [
             mx.array([chunk.tokens + [0] * (size - length)]),
             context.offsets,
-            written_slots(context.slots, size),
             mx.array([length], mx.int32),
-        )
+            written_slots(context.slots, size),
+        ]
+        if context.windowed is not None:
+            inputs.append(written_slots(context.windowed.slots, size))
         flats, kept = [mx.array(tables.flat) for tables in found], given.arrays() if given else []
         pools.write_fences, fences = graph(inputs, flats, pools.arrays(), pools.write_fences, kept)
         if isinstance(states, KernelStates) and chunk.state is not None:
@@ -107,15 +113,17 @@ class SliceGraphs:
         """mover: of recurrent states, which stay in their slots; None for a model without any."""
 
         def run(
-            inputs: tuple[mx.array, ...],
+            inputs: list[mx.array],
             flats: list[mx.array],
             arrays: list[mx.array],
             write_fences: list[mx.array],
             kept: list[mx.array],
         ) -> tuple[list[mx.array], list[mx.array]]:
-            tokens, offsets, written, lengths = inputs
+            tokens, offsets, lengths, written, *written_windows = inputs
             pools = ArrayPools.of([spec.shape for spec in self._paged.layers], arrays, write_fences)
-            slots, kernels = SliceSlots(written, TracedTables(layout, flats)), self._kernels
+            tables, kernels = TracedTables(layout, flats), self._kernels
+            windowed = [SliceSlots(each, tables) for each in written_windows]
+            slots = SliceSlots(written, tables, windowed=windowed[0] if windowed else None)
             layers = [KernelPrefill(spec, offsets, slots, pools, kernels) for spec in self._paged.layers]
             given = SlotStates.of(mover, 1, kept, lengths) if mover is not None and kept else None
             self._paged.run(tokens, layers, given)

@@ -120,6 +120,7 @@ class DecodeRow(NamedTuple):
     allowed: bytes | None = None  # a bit for each token that may follow, lowest first; None allows all
     state: StateSlots | None = None  # None for models without recurrent states
     adjustment: Adjustment | None = None  # None where the model's own logits are sampled
+    window_ranges: tuple[SlotRange, ...] = ()  # see PrefillChunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,8 @@ class PrefillChunk(FastPickle):
     """A slice of a prompt whose KV is to be computed; nothing is sampled from it.
 
     slot_ranges: slots of positions 0 to start + len(tokens) - 1; the last len(tokens) slots are written.
+    window_ranges: the same in the pools of layers that see a window only, where these forget what lies before
+    it: slots of the newest positions, beginning with a block. Empty where all layers keep all tokens.
     """
 
     seq_id: int
@@ -134,6 +137,7 @@ class PrefillChunk(FastPickle):
     start: int  # position of tokens[0]
     slot_ranges: tuple[SlotRange, ...]
     state: StateSlots | None = None  # None for models without recurrent states
+    window_ranges: tuple[SlotRange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,20 +26,24 @@ def warm_up(runner: Runner, vocab_size: int, capacity: Capacity) -> None:
 
     capacity: that of `runner`, with two state slots or more, or none. Raises StepFailed.
     """
-    num_blocks, num_slots = capacity
+    num_blocks, num_slots, num_window_blocks = capacity
+    has_windows = num_window_blocks is not None
     prompt = [0] * (BLOCK_SIZE - 1)
     begun: list[StateSlots | None] = [StateSlots(None, 0), StateSlots(0, 1)] if num_slots else [None]
     for state in begun:
-        runner.step(StepPlan(0, prefill=[PrefillChunk(0, prompt, 0, ((0, len(prompt)),), state)]))
+        slots = ((0, len(prompt)),)
+        chunk = PrefillChunk(0, prompt, 0, slots, state, slots if has_windows else ())
+        runner.step(StepPlan(0, prefill=[chunk]))
         runner.drain()
     # All rows start from the state in slot 0, and leave theirs in slots of their own.
     states: list[StateSlots | None] = [StateSlots(0, slot) for slot in range(1, num_slots)]
     masks = (None, b"\xff" * -(-vocab_size // 8))
     plans = [(sampling, rows, mask) for sampling in SAMPLINGS for rows in BATCHES for mask in masks]
     for step_id, (sampling, num_rows, mask) in enumerate(plans, 1):
-        rows = [
-            DecodeRow(row, 0, 0, ((row * BLOCK_SIZE, row * BLOCK_SIZE + 1),), sampling, mask, state)
-            for row, state in zip(range(min(num_rows, num_blocks)), states or repeat(None), strict=False)
-        ]
+        rows = []
+        for row, state in zip(range(min(num_rows, num_blocks)), states or repeat(None), strict=False):
+            slots = ((row * BLOCK_SIZE, row * BLOCK_SIZE + 1),)
+            windows = slots if has_windows else ()
+            rows.append(DecodeRow(row, 0, 0, slots, sampling, mask, state, window_ranges=windows))
         runner.step(StepPlan(step_id, decode=rows))
         runner.drain()

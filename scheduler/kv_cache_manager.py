@@ -7,6 +7,7 @@ import logging
 
 from ..cache.blocks import BLOCK_SIZE, BlockAllocator
 from ..cache.radix import RadixTree
+from ..engine.served_model import WindowPool
 from .counters import Counters
 from .sequence import Sequence
 from .state_manager import StateManager
@@ -21,9 +22,15 @@ class KVCacheManager:
     which sequence is preempted.
     """
 
-    def __init__(self, num_blocks: int, counters: Counters, num_state_slots: int = 0) -> None:
+    def __init__(
+        self,
+        num_blocks: int,
+        counters: Counters,
+        num_state_slots: int = 0,
+        window: WindowPool | None = None,
+    ) -> None:
         self.allocator = BlockAllocator(num_blocks)
-        self.states = StateManager(num_state_slots, counters)
+        self.states = StateManager(num_state_slots, counters, window)
         self.tree = RadixTree(self.allocator, self.states.checkpoints)
         self._counters = counters
 

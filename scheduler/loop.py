@@ -9,7 +9,6 @@ import logging
 import time
 
 from ..engine.step import Engine, EngineLost, StepFailed, StepPlan
-from .config import SchedulerConfig
 from .exceptions import EngineDown, PromptTooLong, QueueFull, Stopping
 from .scheduler import Scheduler
 from .sequence import Progress, Request, Sequence, SequenceStatus
@@ -25,17 +24,10 @@ MAX_FAILURES = 5
 class SchedulerLoop:
     """Owns the scheduler and drives the engine. Callers `submit()` requests; the task `run()` steps."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        config: SchedulerConfig,
-        num_blocks: int,
-        max_context: int,
-        num_state_slots: int = 0,
-    ) -> None:
-        """num_state_slots: slots for recurrent states; 0 for models without them."""
+    def __init__(self, engine: Engine, scheduler: Scheduler) -> None:
+        """scheduler: for the engine's model and pools; nobody else changes it."""
         self._engine = engine
-        self._scheduler = Scheduler(config, num_blocks, max_context, num_state_slots)
+        self._scheduler = scheduler
         self._token_streams: dict[Sequence, TokenStream] = {}
         self._arrived = asyncio.Event()
         self._step_started_s: float | None = None

@@ -2,7 +2,7 @@
 
 import logging
 
-from ..engine.step import DecodeRow, PrefillChunk, StateSlots, StepPlan
+from ..engine.step import DecodeRow, PrefillChunk, SlotRange, StateSlots, StepPlan
 from .admission import Admission
 from .constraint import allowed_tokens
 from .counters import Counters
@@ -28,6 +28,8 @@ class Planner:
     def plan(self, step_id: int, budget: StepBudget) -> StepPlan:
         """Plan a step: every sequence that can decode, then prefill as far as the budget goes."""
         plan = StepPlan(step_id)
+        if self._kv_cache.states.is_used:
+            self._kv_cache.states.begin_step()
         self._plan_decode(plan)
         budget.take_rows(plan.decode)
         self._admission.admit(step_id, budget)
@@ -36,6 +38,7 @@ class Planner:
 
     def _plan_decode(self, plan: StepPlan) -> None:
         states = self._kv_cache.states if self._kv_cache.states.is_used else None
+        windows = states.windows if states and states.windows.is_used else None
         for sequence in self._queues.running:  # a preemption removes the last one, at most `sequence`
             if sequence.is_prefilling:
                 continue
@@ -44,7 +47,8 @@ class Planner:
                 continue
             if self._reserve(sequence, num_tokens, plan):
                 state = states.advance(sequence, num_tokens) if states else None
-                plan.decode.append(_row(sequence, num_tokens, state))
+                window_ranges = windows.slot_ranges(sequence, num_tokens) if windows else ()
+                plan.decode.append(_row(sequence, num_tokens, state, window_ranges))
                 sequence.num_computed_tokens = num_tokens
                 sequence.num_pending_tokens += 1
 
@@ -56,8 +60,9 @@ class Planner:
             if is_running and self._reserve(sequence, end, plan):
                 slot_ranges = sequence.block_table.slot_ranges(end)
                 state = self._kv_cache.states.advance(sequence, end)
+                windows = self._kv_cache.states.windows.slot_ranges(sequence, end)
                 tokens = sequence.tokens[start:end]
-                plan.prefill.append(PrefillChunk(sequence.seq_id, tokens, start, slot_ranges, state))
+                plan.prefill.append(PrefillChunk(sequence.seq_id, tokens, start, slot_ranges, state, windows))
                 sequence.num_computed_tokens = end
 
     def _reserve(self, sequence: Sequence, num_tokens: int, plan: StepPlan) -> bool:
@@ -92,7 +97,9 @@ class Planner:
         plan.prefill[:] = [chunk for chunk in plan.prefill if chunk.seq_id != sequence.seq_id]
 
 
-def _row(sequence: Sequence, num_tokens: int, state: StateSlots | None) -> DecodeRow:
+def _row(
+    sequence: Sequence, num_tokens: int, state: StateSlots | None, window_ranges: tuple[SlotRange, ...]
+) -> DecodeRow:
     """Return the row that feeds the last of `num_tokens`; without a mask while that token is pending."""
     request, slot_ranges = sequence.request, sequence.block_table.slot_ranges(num_tokens)
     is_pending = sequence.num_pending_tokens > 0
@@ -105,4 +112,5 @@ def _row(sequence: Sequence, num_tokens: int, state: StateSlots | None) -> Decod
         None if is_pending else allowed_tokens(request.constraint),
         state,
         None if sequence.seen is None else sequence.seen.adjustment(sequence.tokens, num_tokens),
+        window_ranges,
     )

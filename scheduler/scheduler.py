@@ -11,7 +11,8 @@ run in the order of their plans: the old owner's last write to a block comes bef
     ├── Recovery         requeues all sequences after a failed step
     ├── RequestQueues    state: the waiting and the running sequences
     └── KVCacheManager   state: blocks and the prefix tree
-        └── StateManager slots of recurrent states, and the tree's checkpoints
+        └── StateManager       slots of recurrent states, and the tree's checkpoints
+            └── WindowManager  blocks of layers that see a window only
 """
 
 import logging
@@ -19,6 +20,7 @@ from collections import abc, deque
 from dataclasses import replace
 
 from ..cache.blocks import BLOCK_SIZE
+from ..engine.served_model import WindowPool
 from ..engine.step import NOT_A_NUMBER, DecodeRow, StepPlan, StepResult
 from .admission import Admission
 from .config import SchedulerConfig
@@ -41,12 +43,23 @@ class Scheduler:
     """Plans steps and takes their results. Sequences may be added and ended between any two calls."""
 
     def __init__(
-        self, config: SchedulerConfig, num_blocks: int, max_context: int, num_state_slots: int = 0
+        self,
+        config: SchedulerConfig,
+        num_blocks: int,
+        max_context: int,
+        num_state_slots: int = 0,
+        window: WindowPool | None = None,
     ) -> None:
-        """num_state_slots: slots for recurrent states; 0 for models without them."""
+        """num_state_slots: slots for recurrent states; 0 for models without them.
+
+        window: the pool of layers that keep no more than their window; None where all keep all tokens.
+        """
         self.max_context = min(max_context, num_blocks * BLOCK_SIZE)
         self.counters = Counters()
-        self.kv_cache = KVCacheManager(num_blocks, self.counters, num_state_slots)
+        self.kv_cache = KVCacheManager(num_blocks, self.counters, num_state_slots, window)
+        self._most_tokens = num_blocks * BLOCK_SIZE if window is None else window.slice_tokens
+        if window is not None and (config.step_tokens or 0) > self._most_tokens:
+            logger.warning("windows have room for %d tokens of a step, not for more", self._most_tokens)
         self.queues = RequestQueues(self.kv_cache)
         self.config = config
         self._cost = StepCost()
@@ -77,6 +90,7 @@ class Scheduler:
     def stats(self, current_step_s: float, engine_error: str | None) -> Stats:
         """Return a snapshot. Its last two fields come from the caller, which has a clock and the engine."""
         allocator, states = self.kv_cache.allocator, self.kv_cache.states.slots
+        windows = self.kv_cache.states.windows.allocator
         return Stats(
             num_running=len(self.queues.running),
             num_waiting=len(self.queues.waiting),
@@ -88,6 +102,10 @@ class Scheduler:
             states_free=states.num_free,
             states_cached=states.num_cached,
             states_held=states.num_held,
+            window_blocks_total=windows.num_blocks,
+            window_blocks_free=windows.num_free,
+            window_blocks_cached=windows.num_cached,
+            window_blocks_held=windows.num_held,
             counters=replace(self.counters),
             current_step_s=current_step_s,
             engine_error=engine_error,
@@ -117,7 +135,7 @@ class Scheduler:
         Returns None when no sequence can be computed: none is left, or each waits for a step's result.
         """
         step_id = self.counters.steps + 1
-        num_tokens = self.config.step_tokens or self.kv_cache.allocator.num_blocks * BLOCK_SIZE
+        num_tokens = min(self.config.step_tokens or self._most_tokens, self._most_tokens)
         budget = StepBudget(step_id, num_tokens, self.config.itl_target_ms / 1000, self._cost)
         plan = self._planner.plan(step_id, budget)
         if not plan.num_tokens:

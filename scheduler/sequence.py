@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
-from ..cache.blocks import BLOCK_SIZE, BlockTable
+from ..cache.blocks import BLOCK_SIZE, BlockTable, WindowTable
 from ..cache.tree_nodes import TreePosition
 from ..engine.step import SamplingParams, TokenLogprobs
 from .constraint import Constraint
@@ -32,7 +32,7 @@ class Request:
     one answer, so no two requests share it.
     request_id: the API's id of the request, for log lines.
     checkpoints: lengths, in tokens, of prefixes of `prompt` at which other prompts are likely to go on
-    differently: models with recurrent states keep a state there.
+    differently: models that keep states keep one there.
     num_answered: tokens at the end of `prompt` that are the beginning of the answer.
     """
 
@@ -64,6 +64,7 @@ class Sequence:
     status: SequenceStatus = SequenceStatus.WAITING
     finish_reason: FinishReason | None = None
     block_table: BlockTable = field(default_factory=BlockTable)
+    window_table: WindowTable = field(default_factory=WindowTable)  # of layers that see a window only
     states: SequenceStates = field(default_factory=SequenceStates)
     num_computed_tokens: int = 0  # tokens whose KV is written, or will be by a queued step
     num_committed_tokens: int = 0  # tokens whose KV is written by a step that has ended well
@@ -106,9 +107,11 @@ class Sequence:
 
     @property
     def num_slice_tokens(self) -> int:
-        """Tokens that the next slice may have: it ends where a checkpoint is wanted, or earlier."""
-        places = self.states.places
-        return places[0] - self.num_computed_tokens if places else self.num_prefill_tokens
+        """Tokens that the next slice may have: it ends where a recurrent state is wanted, or earlier."""
+        states = self.states
+        if states.places and states.ends_slices:
+            return states.places[0] - self.num_computed_tokens
+        return self.num_prefill_tokens
 
     def position_at(self, num_tokens: int) -> TreePosition | None:
         """Return where the prefix of `num_tokens`, full blocks, ends in the tree; None if that is unknown."""

@@ -1,29 +1,41 @@
-"""The recurrent states that one sequence holds."""
+"""The states that one sequence holds."""
 
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from ..cache.state_store import KeptState
+
+Purpose = Literal["row", "checkpoint", "reply"]
+"""What a state is held for, see HeldState."""
+
 
 class HeldState(NamedTuple):
-    """The state after the first `num_tokens` tokens of a sequence, in a state slot that the sequence holds.
+    """The state after the first `num_tokens` tokens of a sequence, which the sequence holds.
 
     purpose: "row" for the sequence's next tokens only; the prefix tree wants a "checkpoint" as soon as the KV
     of its tokens is committed, and the last "reply" when the sequence ends.
     """
 
     num_tokens: int
-    slot: int
-    purpose: Literal["row", "checkpoint", "reply"]
+    slot: int | None  # see KeptState
+    purpose: Purpose
+    window: tuple[int, ...] = ()  # see KeptState; none where the purpose is "row"
+
+    @property
+    def state(self) -> KeptState:
+        """What is held."""
+        return KeptState(self.slot, self.window)
 
 
 @dataclass(slots=True)
 class SequenceStates:
-    """The states that a sequence holds. Without a model with recurrent states, all lists stay empty.
+    """The states that a sequence holds. For a model that keeps all in KV, all lists stay empty.
 
-    chain: states that a row or slice may still read, oldest first; the last one is that of all computed
-    tokens.
+    chain: states that a row or slice may still read, oldest first; where there are recurrent states, the last
+    one is that of all computed tokens.
     spare: older states that are kept for the prefix tree alone, and dropped where slots run short.
     places: lengths of prefixes, all above the computed one, at which the tree wants a checkpoint; sorted.
+    ends_slices: whether a slice must end at such a place, as a recurrent state is that after a slice's end.
     last_checkpoint: length of the longest prefix for which the sequence has found or left a checkpoint.
     """
 
@@ -31,6 +43,7 @@ class SequenceStates:
     spare: list[HeldState] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
     last_checkpoint: int = 0
+    ends_slices: bool = False
 
     @property
     def all(self) -> list[HeldState]:

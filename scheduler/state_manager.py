@@ -1,11 +1,12 @@
-"""Recurrent states as sequences use them: the slots that they hold, and the checkpoints that they leave.
+"""What sequences keep beside KV that grows: recurrent states, the KV of windows, checkpoints of both.
 
 A row or slice reads its sequence's newest state and keeps the next one in another slot, so that no state is
-ever copied: a slice that ends where the prefix tree wants a checkpoint leaves it there.
+ever copied: a slice that ends where the prefix tree wants a checkpoint leaves it there. A window's blocks are
+freed behind the sequence (`window_manager.py`), but for those that a checkpoint needs.
 
-Each running sequence is promised the slots without which it cannot go on. A sequence starts only when its
-promise can be kept beside all others. Whatever else lies in slots can be dropped: checkpoints of the prefix
-tree, and states that sequences keep for the tree.
+Each running sequence is promised the slots and blocks without which it cannot go on. A sequence starts only
+when its promise can be kept beside all others. Whatever else lies there can be dropped: checkpoints of the
+prefix tree, and states that sequences keep for the tree.
 """
 
 import logging
@@ -15,12 +16,15 @@ from operator import itemgetter
 from ..cache.blocks import BLOCK_SIZE
 from ..cache.checkpoints import Checkpoints
 from ..cache.state_slots import StateAllocator
-from ..cache.tree_nodes import TreePosition
+from ..cache.state_store import StateStore
+from ..cache.tree_nodes import Checkpoint, TreePosition
+from ..engine.served_model import WindowPool
 from ..engine.step import StateSlots
 from .checkpoint_places import SPACING, checkpoint_places
 from .counters import Counters
 from .sequence import Sequence
-from .sequence_states import HeldState, SequenceStates
+from .sequence_states import HeldState, Purpose, SequenceStates
+from .window_manager import WindowManager
 
 logger = logging.getLogger(__name__)
 
@@ -31,21 +35,23 @@ MAX_PROMISED = 2 + MAX_PENDING
 """Most slots that a sequence is promised."""
 
 EVICTED_SHARE = 256
-"""One in so many slots, and one more, is freed at once: it takes a look at all checkpoints."""
+"""One checkpoint more is evicted at once for each so many: it takes a look at all of them."""
 
 
 class StateManager:
-    """State slots and checkpoints. For a model without recurrent states it has no slots and does nothing.
+    """State slots, windows and checkpoints. For a model that keeps all in KV it has none and does nothing.
 
-    is_used: whether there are slots. Callers for whom a call a row is dear look at it first.
+    is_used: whether there are slots or windows. Callers for whom a call a row is dear look at it first.
     """
 
-    def __init__(self, num_slots: int, counters: Counters) -> None:
+    def __init__(self, num_slots: int, counters: Counters, window: WindowPool | None = None) -> None:
         assert num_slots == 0 or num_slots >= MAX_PROMISED, "a sequence could never start"
         self.slots = StateAllocator(num_slots)
-        self.checkpoints = Checkpoints(self.slots)
+        self.windows = WindowManager(window)
+        self._store = StateStore(self.slots, self.windows.allocator)
+        self.checkpoints = Checkpoints(self._store)
         self._counters = counters
-        self.is_used = num_slots > 0
+        self.is_used = num_slots > 0 or self.windows.is_used
         self._running: dict[Sequence, int] = {}  # with the slots that each is promised
 
     def resumable(self, known: TreePosition) -> TreePosition:
@@ -63,7 +69,8 @@ class StateManager:
     def has_room(self, sequence: Sequence) -> bool:
         """Whether `sequence`, which waits, can be promised what it needs."""
         promised = sum(self._running.values()) + _num_needed(sequence)
-        return not self.is_used or promised <= self.slots.num_slots
+        has_slots = not self.slots.num_slots or promised <= self.slots.num_slots
+        return has_slots and self.windows.has_room(len(self._running) + 1)
 
     def start(self, sequence: Sequence, known: TreePosition, resumed: TreePosition) -> None:
         """Give `sequence` the state at `resumed`, and decide where it leaves checkpoints.
@@ -75,11 +82,15 @@ class StateManager:
         self._running[sequence] = _num_needed(sequence)
         start, end = resumed.num_blocks * BLOCK_SIZE, len(sequence.tokens) - 1
         marks = [*sequence.request.checkpoints, known.num_blocks * BLOCK_SIZE, end]
-        sequence.states = SequenceStates(places=checkpoint_places(marks, start, end), last_checkpoint=start)
+        places, has_slots = checkpoint_places(marks, start, end), self.slots.num_slots > 0
+        sequence.states = SequenceStates(places=places, last_checkpoint=start, ends_slices=has_slots)
         checkpoint = resumed.node.checkpoint
         if checkpoint is not None:
-            self.slots.share(checkpoint.slot)
-            sequence.states.chain.append(HeldState(start, checkpoint.slot, "row"))
+            slot, window = checkpoint.state
+            if slot is not None:
+                self.slots.share(slot)
+                sequence.states.chain.append(HeldState(start, slot, "row"))
+            self.windows.start(sequence, start, list(window))
             self._counters.checkpoints_thinned += self.checkpoints.use(checkpoint)
 
     def shared_checkpoint(self, producer: Sequence, num_shared: int) -> int:
@@ -100,38 +111,59 @@ class StateManager:
         insort(states.places, num_shared)
         return num_shared
 
+    def begin_step(self) -> None:
+        """Let go of what no row or slice of the step to be planned, or of later ones, reads."""
+        windows = self.windows if self.windows.is_used else None
+        for sequence in self._running:
+            if sequence.states.chain:
+                self._release_passed(sequence)
+            if windows:
+                windows.release_passed(sequence)
+
     def may_decode(self, sequence: Sequence) -> bool:
         """Whether the promised slots allow one more row of `sequence` before the next result."""
         return sequence.num_pending_tokens <= MAX_PENDING
 
     def advance(self, sequence: Sequence, num_tokens: int) -> StateSlots | None:
-        """Take a slot for the state after `num_tokens`, which the step being planned computes.
+        """Take room for the state after `num_tokens`, which the step being planned computes.
 
-        Returns None for a model without states. Call it after the blocks are reserved: it always succeeds.
+        Returns None for a model without recurrent states. Call it after the blocks are reserved: it always
+        succeeds.
         """
         if not self.is_used:
             return None
-        states = sequence.states
-        # Only now, because rows of earlier steps alone read what is released here.
-        self._release_passed(sequence)
-        assert (states.chain[-1].num_tokens if states.chain else 0) == sequence.num_computed_tokens
-        before = states.chain[-1].slot if states.chain else None
-        if not self.slots.num_free:
-            self._make_room()
-        after = self.slots.allocate()
+        states, chain = sequence.states, sequence.states.chain
+        before = after = None
+        if self.slots.num_slots:
+            assert (chain[-1].num_tokens if chain else 0) == sequence.num_computed_tokens
+            before = chain[-1].slot if chain else None
+            if not self.slots.num_free:
+                self._free_slot()
+            after = self.slots.allocate()
+        if self.windows.is_used:
+            while self.windows.shortage(sequence, num_tokens) > 0:
+                self._free_blocks()
+            self.windows.extend(sequence, num_tokens)
+        purpose: Purpose = "row"
+        while states.places and states.places[0] < num_tokens:
+            place = states.places.pop(0)
+            chain.append(HeldState(place, None, "checkpoint", self.windows.hold(sequence, place)))
         if states.places and states.places[0] == num_tokens:
             del states.places[0]
-            states.chain.append(HeldState(num_tokens, after, "checkpoint"))
-        else:
-            ends_block = num_tokens >= len(sequence.tokens) and num_tokens % BLOCK_SIZE == 0
-            states.chain.append(HeldState(num_tokens, after, "reply" if ends_block else "row"))
-        return StateSlots(before, after)
+            purpose = "checkpoint"
+        elif num_tokens % BLOCK_SIZE == 0 and num_tokens >= len(sequence.tokens):
+            purpose = "reply"
+        if purpose != "row":
+            chain.append(HeldState(num_tokens, after, purpose, self.windows.hold(sequence, num_tokens)))
+        elif after is not None:
+            chain.append(HeldState(num_tokens, after, "row"))
+        return None if after is None else StateSlots(before, after)
 
     def go_back(self, sequence: Sequence) -> None:
         """Release the states after more tokens than now count as computed: a sample was refused."""
         chain = sequence.states.chain
         while chain and chain[-1].num_tokens > sequence.num_computed_tokens:
-            self.slots.release(chain.pop().slot)
+            self._store.release(chain.pop().state)
 
     def commit(self, sequence: Sequence) -> None:
         """Give the tree the checkpoints of `sequence` whose KV is committed."""
@@ -140,8 +172,7 @@ class StateManager:
             if state.purpose == "checkpoint" and self._is_due(sequence, state, 1):
                 self._put(sequence, state)
                 if state in states.spare:
-                    states.spare.remove(state)
-                    self.slots.release(state.slot)
+                    self._drop_spare(sequence, state)
 
     def free(self, sequence: Sequence) -> None:
         """Release all states of `sequence`, after the tree has got that of the answer's last full block.
@@ -156,8 +187,9 @@ class StateManager:
         if due:
             self._put(sequence, due[-1])
         for state in states.all:
-            self.slots.release(state.slot)
+            self._store.release(state.state)
         sequence.states = SequenceStates()
+        self.windows.free(sequence)
 
     def _is_due(self, sequence: Sequence, state: HeldState, spacing: int) -> bool:
         """Whether the state's tokens are committed, at least `spacing` of them after the last checkpoint."""
@@ -170,7 +202,7 @@ class StateManager:
         if position is None:
             return
         is_reply = state.purpose == "reply"
-        self._counters.checkpoints_taken += self.checkpoints.put(position, state.slot, is_reply)
+        self._counters.checkpoints_taken += self.checkpoints.put(position, state.state, is_reply)
         assert position.node.checkpoint is not None
         self._counters.checkpoints_thinned += self.checkpoints.thin(
             position.node.checkpoint, sequence.request.checkpoints
@@ -187,35 +219,62 @@ class StateManager:
         first = min(first, sequence.num_computed_tokens)
         while states.chain and states.chain[0].num_tokens < first:
             state = states.chain.pop(0)
-            spacing = SPACING if state.purpose == "reply" else 1
-            if state.purpose == "row" or state.num_tokens - states.last_checkpoint < spacing:
+            if state.purpose == "row":
+                assert state.slot is not None, "a row is kept for its slot alone"
                 self.slots.release(state.slot)
+                continue
+            spacing = SPACING if state.purpose == "reply" else 1
+            if state.num_tokens - states.last_checkpoint < spacing:
+                self._store.release(state.state)
                 continue
             if state.purpose == "reply":
                 for older in [one for one in states.spare if one.purpose == "reply"]:
-                    states.spare.remove(older)
-                    self.slots.release(older.slot)
+                    self._drop_spare(sequence, older)
             states.spare.append(state)
 
-    def _make_room(self) -> None:
+    def _free_slot(self) -> None:
         """Free a slot at least: drop what is worth least of checkpoints and states kept for the tree."""
-        evictable = self.checkpoints.first_to_evict(1 + self.slots.num_slots // EVICTED_SHARE)
+        evictable = self.checkpoints.first_to_evict(self._num_at_once)
+        if self._drop_least_spare(evictable[0] if evictable else None):
+            return
+        assert evictable, "more slots are promised than there are"
+        self._evict(evictable)
+
+    def _free_blocks(self) -> None:
+        """Free blocks of windows, where anything can be dropped that has blocks of its own."""
+        evictable = self.checkpoints.first_to_evict(self._num_at_once, for_blocks=True)
+        if not self._drop_least_spare(evictable[0] if evictable else None):
+            assert evictable, "more blocks of windows are promised than there are"
+            self._evict(evictable)
+
+    @property
+    def _num_at_once(self) -> int:
+        return 1 + len(self.checkpoints) // EVICTED_SHARE
+
+    def _drop_least_spare(self, other: Checkpoint | None) -> bool:
+        """Drop the state kept for the tree that saves least, if less than the checkpoint `other`."""
         spare = [
             (state.num_tokens - sequence.states.last_checkpoint, sequence, state)
             for sequence in self._running
             for state in sequence.states.spare
         ]
-        if spare:
-            num_saved, sequence, state = min(spare, key=itemgetter(0))
-            if not evictable or self.checkpoints.is_worth_more(evictable[0], num_saved):
-                sequence.states.spare.remove(state)
-                self.slots.release(state.slot)
-                return
-        assert evictable, "more slots are promised than there are"
-        for checkpoint in evictable:
+        if not spare:
+            return False
+        num_saved, sequence, state = min(spare, key=itemgetter(0))
+        if other is not None and not self.checkpoints.is_worth_more(other, num_saved):
+            return False
+        self._drop_spare(sequence, state)
+        return True
+
+    def _drop_spare(self, sequence: Sequence, state: HeldState) -> None:
+        sequence.states.spare.remove(state)
+        self._store.release(state.state)
+
+    def _evict(self, checkpoints: list[Checkpoint]) -> None:
+        for checkpoint in checkpoints:
             self.checkpoints.evict(checkpoint)
-        self._counters.checkpoints_evicted += len(evictable)
-        logger.debug("%d checkpoints are evicted", len(evictable))
+        self._counters.checkpoints_evicted += len(checkpoints)
+        logger.debug("%d checkpoints are evicted", len(checkpoints))
 
 
 def _num_needed(sequence: Sequence) -> int:

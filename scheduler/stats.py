@@ -19,6 +19,10 @@ class Stats:
     states_free: int
     states_cached: int  # checkpoints that no sequence uses; may be evicted
     states_held: int  # in use by sequences
+    window_blocks_total: int  # of layers that see a window only; 0 where all layers keep all tokens
+    window_blocks_free: int
+    window_blocks_cached: int  # those of checkpoints alone; may be evicted
+    window_blocks_held: int  # in use by sequences
     counters: Counters  # a copy: later steps do not change it
     current_step_s: float  # how long the step under way has taken, 0 when idle
     engine_error: str | None  # why the engine is down, None while it is well

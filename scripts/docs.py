@@ -90,11 +90,15 @@ def describe(model: dict[str, Any]) -> ModelInfo:
         default_sampling=SamplingParams(),
         kv_bits=kv_bits,
         state_bytes=facts.state_bytes,
+        window=facts.window,
+        window_bytes_per_token=facts.window_bytes_per_token,
     )
 
 
 def tokens_that_fit(info: ModelInfo, available: float) -> str:
     """Return the tokens of KV beside the model's weights in `available` bytes, in thousands, and the states.
+
+    Of windows, the number that fits beside a step's slices.
 
     Returns "none" where the model does not fit.
     """
@@ -104,6 +108,9 @@ def tokens_that_fit(info: ModelInfo, available: float) -> str:
     except ModelError:
         return "none"
     states = f" + {plan.num_state_slots}" if info.state_bytes else ""
+    if plan.window is not None:
+        left = plan.window.num_blocks - plan.window.promised_blocks
+        states = f" + {plan.window.max_running + left // plan.window.state_blocks}"
     return f"{plan.num_kv_tokens // 1000:,}k{states}"
 
 

@@ -62,10 +62,19 @@ class Stepper:
         self._check_states()
 
     def _check_states(self) -> None:
-        """Every held state slot is held by a running sequence, and every cached one by the tree."""
+        """Every held slot or block of a state is held by a running sequence, every cached one by the tree."""
         queues, states = self.scheduler.queues, self.scheduler.kv_cache.states
-        held = {state.slot for sequence in queues.running for state in sequence.states.all}
+        kept = [held.state for sequence in queues.running for held in sequence.states.all]
+        held = {state.slot for state in kept} - {None}
         assert states.slots.num_held == len(held)
         assert not any(sequence.states.all for sequence in queues.waiting)
-        assert len({one.slot for one in states.checkpoints} | held) == states.slots.num_cached + len(held)
+        cached = {one.state.slot for one in states.checkpoints} - {None}
+        assert len(cached | held) == states.slots.num_cached + len(held)
         assert all(one.node.checkpoint is one for one in states.checkpoints)
+        windows = states.windows.allocator
+        held_blocks = {block for state in kept for block in state.window}
+        held_blocks |= {block for sequence in queues.running for block in sequence.window_table.blocks}
+        assert windows.num_held == len(held_blocks)
+        cached_blocks = {block for one in states.checkpoints for block in one.state.window}
+        assert len(cached_blocks | held_blocks) == windows.num_cached + windows.num_held
+        assert not any(sequence.window_table.blocks for sequence in queues.waiting)

@@ -25,6 +25,7 @@ from ...engine.process import EngineProcess
 from ...engine.served_model import ServedModel
 from ...scheduler.config import SchedulerConfig
 from ...scheduler.loop import SchedulerLoop
+from ...scheduler.scheduler import Scheduler
 from ..app import create_app
 from ..config import ServerConfig
 from .start_report import describe_calls, describe_client, describe_plan
@@ -149,11 +150,15 @@ def serve(
         tokenizer = load_tokenizer(planned.info)
         model = engine.start(build, planned)
         say(f"attends  with {model.attention}")
-        scheduler_config = scheduler_config.with_step_tokens(model.step_tokens)
-        scheduler = SchedulerLoop(
-            engine, scheduler_config, model.num_blocks, model.max_context, model.num_state_slots
+        scheduler = Scheduler(
+            scheduler_config.with_step_tokens(model.step_tokens),
+            model.num_blocks,
+            model.max_context,
+            model.num_state_slots,
+            model.window,
         )
-        run_server(build_server(server_config, scheduler, model, tokenizer, listener), listener)
+        loop = SchedulerLoop(engine, scheduler)
+        run_server(build_server(server_config, loop, model, tokenizer, listener), listener)
 
 
 def find_model(engine: EngineProcess, config: EngineConfig, max_batch: int) -> PlannedModel:

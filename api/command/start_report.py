@@ -48,7 +48,15 @@ def _describe_memory(info: ModelInfo, memory: MemoryPlan, max_batch: int) -> lis
     if memory.kv_bytes:
         lines.append(
             f"KV       {info.kv_type}, {memory.kv_bytes_per_token:,} bytes a token; "
-            f"{memory.num_kv_tokens:,} tokens fit ({gigabytes(memory.kv_bytes)})"
+            f"{memory.num_kv_tokens:,} tokens fit ({gigabytes(memory.kv_bytes - memory.window_bytes)})"
+        )
+    if memory.window is not None:
+        window = memory.window
+        left = window.num_blocks - window.promised_blocks
+        lines.append(
+            f"windows  {window.size:,} tokens of {info.window_bytes_per_token:,} bytes "
+            f"({gigabytes(memory.window_bytes)}): for {window.max_running} running sequences, "
+            f"{left // max(1, window.state_blocks):,} checkpoints, {window.slice_tokens:,} tokens of slices"
         )
     if memory.num_state_slots:
         running = memory.num_running(max_batch)

@@ -70,7 +70,7 @@ class PromptBuilder:
     ) -> None:
         self._images = images
         self._vocab_size = model.vocab_size
-        self._keeps_states = model.num_state_slots > 0
+        self._keeps_states = model.num_state_slots > 0 or model.window is not None
         self._format = model_format
         self._tokenizer = tokenizer
         self._special_tokens = SpecialTokens(tokenizer)

@@ -60,7 +60,7 @@ def timed_runner(paged: PagedModel, num_tokens: int) -> TimedRunner:
 def served_scheduler(served: ServedModel, config: SchedulerConfig) -> Scheduler:
     """Return a scheduler as the server makes it from its flags for a model that `build` has made."""
     config = config.with_step_tokens(served.step_tokens)
-    return Scheduler(config, served.num_blocks, served.max_context, served.num_state_slots)
+    return Scheduler(config, served.num_blocks, served.max_context, served.num_state_slots, served.window)
 
 
 class SteppedOnce(NamedTuple):

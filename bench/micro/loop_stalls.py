@@ -30,6 +30,7 @@ from ...api.config import ServerConfig
 from ...engine.step import StepPlan, StepResult
 from ...scheduler.config import SchedulerConfig
 from ...scheduler.loop import SchedulerLoop
+from ...scheduler.scheduler import Scheduler
 from .stream_cost import MODEL, SleepingEngine, load_tokenizer, serving
 
 NUM_BLOCKS = 40_000
@@ -142,7 +143,7 @@ async def measure(options: argparse.Namespace) -> Probe:
     """Return the event loop's delays while the fleet runs."""
     config = SchedulerConfig()
     model = replace(MODEL, num_blocks=NUM_BLOCKS, num_kv_tokens=32 * NUM_BLOCKS, max_context=MAX_CONTEXT)
-    loop = SchedulerLoop(PicklingEngine(options.step_ms / 1000), config, NUM_BLOCKS, MAX_CONTEXT)
+    loop = SchedulerLoop(PicklingEngine(options.step_ms / 1000), Scheduler(config, NUM_BLOCKS, MAX_CONTEXT))
     probe = Probe()
     async with serving(create_app(ServerConfig(), model, load_tokenizer(), loop), loop) as port:
         await asyncio.sleep(0.5)

@@ -31,6 +31,7 @@ from ...engine.served_model import ServedModel
 from ...engine.step import SamplingParams, StepPlan, StepResult
 from ...scheduler.config import SchedulerConfig
 from ...scheduler.loop import SchedulerLoop
+from ...scheduler.scheduler import Scheduler
 from ..config import ProtocolName
 from ..random_model import write_tokenizer
 from ..random_weights import CONFIGS, NUM_BYTES, SPECIAL_TOKENS, VOCABULARY
@@ -143,7 +144,7 @@ async def play(port: int, options: argparse.Namespace) -> None:
 async def measure(options: argparse.Namespace) -> list[float]:
     """Return the microseconds of CPU a token of each run."""
     engine = SleepingEngine(options.step_ms / 1000)
-    loop = SchedulerLoop(engine, SchedulerConfig(max_batch=options.batch), NUM_BLOCKS, MAX_CONTEXT)
+    loop = SchedulerLoop(engine, Scheduler(SchedulerConfig(max_batch=options.batch), NUM_BLOCKS, MAX_CONTEXT))
     costs = []
     async with serving(create_app(ServerConfig(), MODEL, load_tokenizer(), loop), loop) as port:
         for _ in range(options.repeat):

@@ -27,12 +27,12 @@ class FetchingLayer:
 
     def __init__(self, spec: AttentionSpec, context: ForwardContext, pools: ArrayPools | HostPools) -> None:
         """context: of one row."""
-        (self._slot_ranges,) = context.slot_ranges
-        self._context = context
+        self._context = context.of(spec)
+        (self._slot_ranges,) = self._context.slot_ranges
         self._pools = pools
         self._layer = spec.layer
         self._window = spec.window
-        total = sum(end - first for first, end in self._slot_ranges)
+        total = sum(end - first for first, end in context.slot_ranges[0])
         self.offset: Any = total - len(context.slots)  # models change it and compute with it
         self.start_position = 0 if spec.chunk is None else max(0, self.offset - spec.chunk)
 

@@ -66,7 +66,7 @@ class KernelPrefill(PagedLayer):
         super().__init__(spec, offsets)
         self._is_last, self._are_readers_last = spec.is_last, spec.are_readers_last
         self._dtype = spec.shape.dtype
-        self._slots = slots
+        self._slots = slots.for_layer(spec)
         self._pools = pools
         self._kernels = kernels
 
@@ -105,12 +105,22 @@ class SliceSlots:
     written: mx.array  # see `written_slots`
     tables: TableSource
     context: ForwardContext | None = None  # None while a graph is traced: kernels attend in all its layers
+    windowed: "SliceSlots | None" = None  # see ForwardContext
 
     @classmethod
     def of(cls, context: ForwardContext) -> "SliceSlots":
         """Return the slots of a pass that is no graph."""
-        length = len(context.slots)
-        return cls(written_slots(context.slots, length), SliceTables(context.slot_ranges[0], length), context)
+        length, windowed = len(context.slots), context.windowed
+        return cls(
+            written_slots(context.slots, length),
+            SliceTables(context.slot_ranges[0], length),
+            context,
+            None if windowed is None else cls.of(windowed),
+        )
+
+    def for_layer(self, spec: AttentionSpec) -> "SliceSlots":
+        """Return the slots in the pools of a layer."""
+        return self if spec.window is None or self.windowed is None else self.windowed
 
 
 def written_slots(slots: Slots, length: int) -> mx.array:

@@ -42,12 +42,18 @@ class ForwardContext:
     """One forward pass: each row's position, the slots that it reads, and the slots of its new KV.
 
     slot_ranges: for each row the slots of all its tokens, the new ones included.
+    windowed: the same pass in the pools of layers that keep each row's newest tokens only; None without such.
     """
 
     offsets: mx.array  # (rows,) position of each row's first query
     slots: Slots  # (rows * length,) slots of the new tokens, row by row
     slot_ranges: list[tuple[SlotRange, ...]]
     samples: bool  # whether the model's output is used; a prefill chunk only writes KV
+    windowed: "ForwardContext | None" = None
+
+    def of(self, spec: AttentionSpec) -> "ForwardContext":
+        """Return the context for the pools of a layer."""
+        return self if spec.window is None or self.windowed is None else self.windowed
 
     @cached_property
     def prefixes(self) -> list[SharedPrefix]:
@@ -117,7 +123,7 @@ class ArrayLayer(PagedLayer):
 
     def __init__(self, spec: AttentionSpec, context: ForwardContext, pools: ArrayPools) -> None:
         super().__init__(spec, context.offsets)
-        self._context = context
+        self._context = context.of(spec)
         self._pools = pools
 
     def attend(
@@ -151,7 +157,7 @@ class HostLayer(PagedLayer):
         super().__init__(spec, context.offsets)
         self._is_last, self._are_readers_last = spec.is_last, spec.are_readers_last
         self._value_dim = spec.shape.value_dim
-        self._context = context
+        self._context = context.of(spec)
         self._pools = pools
         self._attention = attention
 

@@ -62,6 +62,11 @@ class PagedModel:
         return sum(spec.shape.bytes_per_token for spec in self.layers)
 
     @property
+    def windowed(self) -> list[AttentionSpec]:
+        """The layers that see a window of tokens only."""
+        return [spec for spec in self.layers if spec.window is not None]
+
+    @property
     def state_bytes(self) -> int:
         """Bytes that one sequence's recurrent state takes over all layers; 0 without such layers."""
         return sum(array.num_bytes for array in self.state_arrays)

@@ -138,7 +138,8 @@ def _fetched(paged: PagedModel, on_host: bool) -> PagedModel | None:
 
 
 def _capacity(memory: MemoryPlan) -> Capacity:
-    return Capacity(memory.num_blocks, memory.num_state_slots)
+    num_window_blocks = None if memory.window is None else memory.window.num_blocks
+    return Capacity(memory.num_blocks, memory.num_state_slots, num_window_blocks)
 
 
 def _describe(info: ModelInfo, memory: MemoryPlan, attention: str) -> ServedModel:
@@ -157,4 +158,5 @@ def _describe(info: ModelInfo, memory: MemoryPlan, attention: str) -> ServedMode
         attention=attention,
         num_state_slots=memory.num_state_slots,
         state_bytes=memory.state_bytes,
+        window=memory.window,
     )

@@ -34,6 +34,8 @@ class ModelFacts:
     dtype: str  # in which KV is computed; without attention that of most weights
     kv_bytes_per_token: int  # over all layers; 0 for a model without attention
     state_bytes: int  # of one sequence's recurrent state, over all layers; 0 without recurrent layers
+    window: int | None  # tokens that layers with a window see, the most of them; None without such layers
+    window_bytes_per_token: int  # the part of `kv_bytes_per_token` in layers with a window
     context_length: int | None  # as mlx-lm fills in what the config leaves out; None where neither says
 
 
@@ -75,6 +77,8 @@ def find_facts(model: Any, dtype: str | None, kv_bits: int, context_keys: Iterab
         dtype=_type_name(paged.layers[0].shape.dtype if paged.layers else _main_type(arrays)),
         kv_bytes_per_token=kv_bytes_per_token,
         state_bytes=paged.state_bytes,
+        window=max((spec.window or 0 for spec in paged.windowed), default=None),
+        window_bytes_per_token=sum(spec.shape.bytes_per_token for spec in paged.windowed),
         context_length=_context_length(model, context_keys),
     )
 

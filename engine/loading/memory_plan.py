@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from ...cache.blocks import BLOCK_SIZE
 from ...cache.packing import UNQUANTISED
 from ..config import EngineConfig
+from ..served_model import WindowPool
 from .device import Device, DeviceKind
 from .model_error import ModelError
 from .model_info import ModelInfo
+from .window_plan import Demand, divide_windows, least_bytes
 
 # Activations, logits, MLX's buffer cache and the Python process itself.
 RESERVE_BYTES = 750_000_000
@@ -46,19 +48,25 @@ TOKENS_A_STATE = 4096
 MIN_TOKENS_A_STATE = 512
 MIN_STATE_SHARE = 0.02
 
+# Layers with a window keep no more than it where that lets so many times as many tokens fit, and where not
+# all tokens that are of use fit anyway: a prompt can then branch off only where a checkpoint is.
+MIN_GAIN = 1.25
+
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
     """How the device's memory is divided."""
 
     device: Device
-    kv_bytes_per_token: int
+    kv_bytes_per_token: int  # of layers that keep all tokens: without those of `window`
     kv_bytes: int  # the pools of all layers together
-    num_blocks: int  # of KV
+    num_blocks: int  # of KV, in layers that keep all tokens
     state_bytes: int  # of one recurrent state, over all layers
     num_state_slots: int  # states that are kept at once; 0 for models without recurrent layers
     max_context: int  # longest prompt plus answer, tokens
     step_tokens: int  # that one step may compute, for its activations to fit
+    window: WindowPool | None = None  # of layers that keep their window only; None where all keep all tokens
+    window_bytes: int = 0  # of that pool, which are among `kv_bytes`
 
     @property
     def num_kv_tokens(self) -> int:
@@ -72,6 +80,8 @@ class MemoryPlan:
 
     def num_running(self, max_batch: int) -> int:
         """Return how many sequences may run at once, of at most `max_batch`."""
+        if self.window is not None:
+            return min(max_batch, self.window.max_running)
         return min(max_batch, self.num_state_slots // STATES_A_SEQUENCE) if self.state_bytes else max_batch
 
 
@@ -81,14 +91,17 @@ def make_plan(info: ModelInfo, config: EngineConfig, device: Device, max_batch: 
     max_batch: sequences that are to run at once, if memory allows.
     Raises ModelError that says how much is missing and what would help.
     """
-    limit = _context_limit(info, config)
-    wanted = limit if config.max_context is not None else min(limit, MIN_CONTEXT)
     budget = _budget(info, config, device)
+    plan = _plan_windows(info, config, device, budget, max_batch)
+    if plan is not None:
+        return plan
+    limit = _context_limit(info, config)
+    wanted = _wanted_tokens(limit, config)
     block_bytes = BLOCK_SIZE * info.kv_bytes_per_token
-    useful_blocks = MAX_CONTEXTS[device.kind] * (limit // BLOCK_SIZE + 1)
+    useful_blocks = _useful_blocks(limit, device)
     kv_wanted = -(-wanted // BLOCK_SIZE) * block_bytes
     if budget < kv_wanted + _least_states_bytes(info):
-        missing = kv_wanted + _least_states_bytes(info) - budget
+        missing = _least_kv_bytes(info, wanted) + _least_states_bytes(info) - budget
         raise ModelError(_shortage(info, config, device, wanted, missing))
     slots = _state_slots(info, budget, budget - kv_wanted, max_batch, useful_blocks * BLOCK_SIZE)
     states_bytes = (slots + WORKING_STATES * min(max_batch, slots // STATES_A_SEQUENCE)) * info.state_bytes
@@ -96,7 +109,6 @@ def make_plan(info: ModelInfo, config: EngineConfig, device: Device, max_batch: 
     if config.kv_cache_gb is None:
         num_blocks = min(num_blocks, useful_blocks)
     used_bytes = num_blocks * block_bytes + states_bytes
-    spare_bytes = device.available_bytes - info.weight_bytes - RESERVE_BYTES - used_bytes
     return MemoryPlan(
         device=device,
         kv_bytes_per_token=info.kv_bytes_per_token,
@@ -105,8 +117,61 @@ def make_plan(info: ModelInfo, config: EngineConfig, device: Device, max_batch: 
         state_bytes=info.state_bytes,
         num_state_slots=slots,
         max_context=min(limit, num_blocks * BLOCK_SIZE),
-        step_tokens=_step_tokens(info, device.kind, spare_bytes),
+        step_tokens=_step_tokens(info, device, used_bytes),
     )
+
+
+def _plan_windows(
+    info: ModelInfo, config: EngineConfig, device: Device, budget: int, max_batch: int
+) -> MemoryPlan | None:
+    """Return the plan in which layers with a window keep no more than it; None where that gains nothing.
+
+    Recurrent models, of which few have windows, keep all tokens in all layers that attend.
+    """
+    limit = _context_limit(info, config)
+    useful_blocks = _useful_blocks(limit, device)
+    whole_blocks = budget // (BLOCK_SIZE * info.kv_bytes_per_token) if info.kv_bytes_per_token else 0
+    if info.window is None or info.state_bytes or whole_blocks >= useful_blocks:
+        return None
+    wanted = _wanted_tokens(limit, config)
+    demand = Demand(wanted, max_batch, MAX_STEP_TOKENS[device.kind], useful_blocks)
+    division = divide_windows(info, budget, demand)
+    if division is None:
+        return None
+    if whole_blocks * BLOCK_SIZE >= wanted and division.num_blocks < MIN_GAIN * whole_blocks:
+        return None
+    kept_bytes = info.kv_bytes_per_token - info.window_bytes_per_token
+    num_blocks, window = division
+    window_bytes = window.num_blocks * BLOCK_SIZE * info.window_bytes_per_token
+    kv_bytes = num_blocks * BLOCK_SIZE * kept_bytes + window_bytes
+    return MemoryPlan(
+        device=device,
+        kv_bytes_per_token=kept_bytes,
+        kv_bytes=kv_bytes,
+        num_blocks=num_blocks,
+        state_bytes=0,
+        num_state_slots=0,
+        max_context=min(limit, num_blocks * BLOCK_SIZE),
+        step_tokens=min(window.slice_tokens, _step_tokens(info, device, kv_bytes)),
+        window=window,
+        window_bytes=window_bytes,
+    )
+
+
+def _wanted_tokens(limit: int, config: EngineConfig) -> int:
+    """Return the tokens that a context must have at least."""
+    return limit if config.max_context is not None else min(limit, MIN_CONTEXT)
+
+
+def _useful_blocks(limit: int, device: Device) -> int:
+    """Return the blocks of KV beyond which more are of no use."""
+    return MAX_CONTEXTS[device.kind] * (limit // BLOCK_SIZE + 1)
+
+
+def _least_kv_bytes(info: ModelInfo, tokens: int) -> int:
+    """Return the bytes that `tokens` of KV take at least."""
+    whole = -(-tokens // BLOCK_SIZE) * BLOCK_SIZE * info.kv_bytes_per_token
+    return whole if info.window is None or info.state_bytes else min(whole, least_bytes(info, tokens))
 
 
 def _least_states_bytes(info: ModelInfo) -> int:
@@ -158,15 +223,19 @@ def _budget(info: ModelInfo, config: EngineConfig, device: Device) -> int:
     return max(0, int(spare * KV_SHARE[device.kind]))
 
 
-def _step_tokens(info: ModelInfo, kind: DeviceKind, spare_bytes: int) -> int:
-    """Return how many tokens' activations fit into a quarter of the reserve, or half of the spare bytes."""
+def _step_tokens(info: ModelInfo, device: Device, used_bytes: int) -> int:
+    """Return how many tokens' activations fit into a quarter of the reserve, or half of the spare bytes.
+
+    used_bytes: bytes of KV and states.
+    """
+    spare_bytes = device.available_bytes - info.weight_bytes - RESERVE_BYTES - used_bytes
     num_bytes = max(RESERVE_BYTES // 4, spare_bytes // 2)
     fitting = num_bytes // info.activation_bytes_per_token // MIN_STEP_TOKENS * MIN_STEP_TOKENS
-    return min(MAX_STEP_TOKENS[kind], max(MIN_STEP_TOKENS, fitting))
+    return min(MAX_STEP_TOKENS[device.kind], max(MIN_STEP_TOKENS, fitting))
 
 
 def _shortage(info: ModelInfo, config: EngineConfig, device: Device, wanted: int, missing: int) -> str:
-    kv_bytes = wanted * info.kv_bytes_per_token
+    kv_bytes = _least_kv_bytes(info, wanted)
     share = 1.0 if config.kv_cache_gb is not None else KV_SHARE[device.kind]
     # Where not even the weights fit, `_budget` has cut the budget off at zero.
     below_zero = max(0, info.weight_bytes + RESERVE_BYTES - device.available_bytes)

@@ -66,6 +66,8 @@ class ModelInfo:
     default_sampling: SamplingParams  # for requests that set nothing: greedy unless the folder says otherwise
     kv_bits: int  # of an element of KV: UNQUANTISED, 8 or 4
     state_bytes: int = 0  # of one sequence's recurrent state, over all layers; 0 without recurrent layers
+    window: int | None = None  # tokens that layers with a window see, the most of them; None without such
+    window_bytes_per_token: int = 0  # the part of `kv_bytes_per_token` in layers with a window
 
     @property
     def kv_type(self) -> str:
@@ -108,6 +110,8 @@ def read_model_info(path: Path, name: str, dtype: str | None, kv_bits: int) -> M
         default_sampling=_default_sampling(path, generation),
         kv_bits=kv_bits,
         state_bytes=facts.state_bytes,
+        window=facts.window,
+        window_bytes_per_token=facts.window_bytes_per_token,
     )
 
 

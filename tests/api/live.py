@@ -20,6 +20,7 @@ from pensieve.engine.process import EngineProcess
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.config import SchedulerConfig
 from pensieve.scheduler.loop import SchedulerLoop
+from pensieve.scheduler.scheduler import Scheduler
 
 from ..fakes import FakeModel
 from ..models import build_random, write_model
@@ -69,7 +70,7 @@ def live_server(folder: Path) -> Iterator[LiveServer]:
     """Serve the model in `folder` from a thread, on a free port."""
     with EngineProcess() as engine:
         engine.start(build_random, folder, NUM_BLOCKS, True)
-        loop = SchedulerLoop(engine, SchedulerConfig(max_batch=16), NUM_BLOCKS, 40_000)
+        loop = SchedulerLoop(engine, Scheduler(SchedulerConfig(max_batch=16), NUM_BLOCKS, 40_000))
         with _running(loop, folder) as server:
             yield server
 

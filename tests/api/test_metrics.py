@@ -96,6 +96,7 @@ def test_the_schedulers_snapshot_is_exported(server: Server) -> None:
     assert get("kv_cache_usage_perc", tier="hot") == 0.1
     assert [get("kv_blocks", state=state) for state in ("active", "cached", "free")] == [10, 30, 60]
     assert [get("state_slots", state=state) for state in ("active", "cached", "free")] == [2, 8, 30]
+    assert [get("window_blocks", state=state) for state in ("active", "cached", "free")] == [5, 15, 40]
     assert get("uptime_seconds") > 0
     for name in (
         "prompt_tokens",

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pensieve.cache.blocks import BLOCK_SIZE, BlockAllocator, BlockTable, OutOfBlocks
+from pensieve.cache.blocks import BLOCK_SIZE, BlockAllocator, BlockTable, OutOfBlocks, WindowTable
 
 
 def test_a_lone_sequence_is_one_slot_range() -> None:
@@ -67,3 +67,38 @@ def test_slot_ranges_cover_the_slots_in_token_order(blocks: list[int], data: st.
     assert slots == expected[:num_tokens]
     assert table.clear() == blocks
     assert table.blocks == []
+
+
+def test_a_block_that_checkpoints_share_is_cached_until_the_last_of_them_goes() -> None:
+    allocator = BlockAllocator(4)
+    blocks = allocator.allocate(2)
+    for block in [*blocks, blocks[0]]:
+        allocator.enter_tree(block)
+    allocator.release(blocks)
+    assert (allocator.num_cached, allocator.num_held, allocator.num_unshared(blocks)) == (2, 0, 1)
+    allocator.share(blocks[:1])
+    assert (allocator.num_cached, allocator.num_held) == (1, 1)
+    allocator.leave_tree(blocks[0])
+    allocator.release(blocks[:1])
+    assert (allocator.num_cached, allocator.num_free) == (2, 2)
+    for block in blocks:
+        allocator.leave_tree(block)
+    assert (allocator.num_cached, allocator.num_free) == (0, 4)
+
+
+@given(st.lists(st.integers(0, 99), min_size=1, max_size=20, unique=True), st.integers(0, 9), st.data())
+def test_a_window_has_the_newest_tokens_slots(blocks: list[int], begun: int, data: st.DataObject) -> None:
+    """Blocks leave at the front in any steps; tokens are counted from the sequence's beginning."""
+    table, end = WindowTable(), begun + len(blocks)
+    table.begin(begun, blocks)
+    for first in sorted(data.draw(st.lists(st.integers(0, end - 1), max_size=4))):
+        left = blocks[max(0, first - begun) :]
+        table.drop(first)
+        assert table.blocks == left
+        num_tokens = data.draw(st.integers((end - 1) * BLOCK_SIZE + 1, end * BLOCK_SIZE))
+        slots = [slot for low, high in table.slot_ranges(num_tokens) for slot in range(low, high)]
+        expected = [block * BLOCK_SIZE + i for block in left for i in range(BLOCK_SIZE)]
+        assert slots == expected[: len(expected) - end * BLOCK_SIZE + num_tokens]
+        assert table.num_missing(num_tokens + 2 * BLOCK_SIZE) == 2
+    table.clear()
+    assert (table.blocks, table.num_dropped) == ([], 0)

@@ -5,6 +5,7 @@ from pensieve.cache.blocks import BLOCK_SIZE, BlockAllocator
 from pensieve.cache.checkpoints import MAX_ON_PATH, NEWEST, Checkpoints
 from pensieve.cache.radix import RadixTree
 from pensieve.cache.state_slots import StateAllocator
+from pensieve.cache.state_store import KeptState, StateStore
 from pensieve.cache.tree_nodes import Checkpoint, TreePosition
 
 
@@ -14,7 +15,8 @@ class Cache:
     def __init__(self, num_slots: int = 100, num_blocks: int = 3000) -> None:
         self.blocks = BlockAllocator(num_blocks)
         self.slots = StateAllocator(num_slots)
-        self.checkpoints = Checkpoints(self.slots)
+        self.windows = BlockAllocator(100)
+        self.checkpoints = Checkpoints(StateStore(self.slots, self.windows))
         self.tree = RadixTree(self.blocks, self.checkpoints)
 
     def position(self, kinds: list[int]) -> TreePosition:
@@ -30,8 +32,15 @@ class Cache:
     def put(self, kinds: list[int], is_reply: bool = False) -> Checkpoint:
         """Leave a checkpoint after the prompt, and let go of its slot."""
         position, slot = self.position(kinds), self.slots.allocate()
-        self.checkpoints.put(position, slot, is_reply)
+        self.checkpoints.put(position, KeptState(slot), is_reply)
         self.slots.release(slot)
+        assert position.node.checkpoint is not None
+        return position.node.checkpoint
+
+    def put_window(self, kinds: list[int], window: list[int]) -> Checkpoint:
+        """Leave a checkpoint of window blocks, which somebody holds, after the prompt."""
+        position = self.position(kinds)
+        self.checkpoints.put(position, KeptState(None, tuple(window)), is_reply=False)
         assert position.node.checkpoint is not None
         return position.node.checkpoint
 
@@ -111,10 +120,11 @@ def test_thinning_spares_other_paths() -> None:
 def test_what_saves_least_is_evicted_first_and_what_a_sequence_uses_never() -> None:
     cache = Cache()
     long, short, held = cache.put(list(range(1, 101))), cache.put([500, 501]), cache.put([600])
-    cache.slots.share(held.slot)
+    assert held.state.slot is not None
+    cache.slots.share(held.state.slot)
     assert [cache.evict(), cache.evict()] == [short, long]
     assert cache.checkpoints.first_to_evict(1) == []
-    cache.slots.release(held.slot)
+    cache.slots.release(held.state.slot)
     assert cache.evict() is held
 
 
@@ -172,3 +182,19 @@ def test_every_checkpoint_knows_its_neighbours_whatever_comes_and_goes() -> None
                 assert all(below.above is one for below in one.below)
                 assert above is None or one in above.below
             assert cache.slots.num_cached == len(cache.checkpoints)
+
+
+def test_for_blocks_what_frees_least_for_its_loss_goes_last() -> None:
+    """Two neighbours share three of four blocks; a third one is alone; the last one's are all held."""
+    cache = Cache()
+    held = cache.windows.allocate(10)
+    upper = cache.put_window([1] * 40, held[:4])
+    lower = cache.put_window([1] * 40 + [2], held[3:7])
+    alone = cache.put_window([3] * 60, held[5:6] + held[7:8])
+    cache.windows.release(held[:8])
+    busy = cache.put_window([4], held[8:])
+    assert cache.checkpoints.first_to_evict(4, for_blocks=True) == [lower, upper, alone, busy]
+    assert cache.checkpoints.first_to_evict(4) == []
+    for one in (lower, upper, alone):
+        cache.checkpoints.evict(one)
+    assert (cache.windows.num_free, cache.windows.num_cached, cache.windows.num_held) == (98, 0, 2)

@@ -5,6 +5,7 @@ from pensieve.cache.blocks import BLOCK_SIZE, BlockAllocator
 from pensieve.cache.checkpoints import Checkpoints
 from pensieve.cache.radix import RadixTree
 from pensieve.cache.state_slots import StateAllocator
+from pensieve.cache.state_store import StateStore
 from pensieve.cache.tree_nodes import TreePosition
 
 
@@ -15,7 +16,7 @@ def prompt(*kinds: int) -> list[int]:
 
 def tree_of(allocator: BlockAllocator) -> RadixTree:
     """A tree for a model without recurrent states."""
-    return RadixTree(allocator, Checkpoints(StateAllocator(0)))
+    return RadixTree(allocator, Checkpoints(StateStore(StateAllocator(0), BlockAllocator(0))))
 
 
 def cache(tree: RadixTree, allocator: BlockAllocator, tokens: list[int]) -> list[int]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from pensieve.engine.attention.paged_model import PagedModel
 from pensieve.engine.runner import Capacity, Runner
+from pensieve.engine.served_model import WindowPool
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.config import SchedulerConfig
 from pensieve.scheduler.constraint import Constraint
@@ -88,8 +89,9 @@ class Machine(Stepper):
         config: SchedulerConfig = CONFIG,
         max_context: int = 4096,
         num_state_slots: int = 0,
+        window: WindowPool | None = None,
     ) -> None:
-        super().__init__(Scheduler(config, num_blocks, max_context, num_state_slots), runner)
+        super().__init__(Scheduler(config, num_blocks, max_context, num_state_slots, window), runner)
         self.sequences: list[Sequence] = []
 
     def add(

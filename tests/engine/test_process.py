@@ -20,6 +20,7 @@ from pensieve.engine.runner import Capacity, Runner
 from pensieve.engine.step import DecodeRow, PrefillChunk, SamplingParams, StepFailed, StepPlan
 from pensieve.scheduler.config import SchedulerConfig
 from pensieve.scheduler.loop import SchedulerLoop
+from pensieve.scheduler.scheduler import Scheduler
 from pensieve.scheduler.sequence import Request
 from pensieve.scheduler.token_stream import TokenStream
 
@@ -53,7 +54,7 @@ def serve(
 
     async def main() -> list[TokenStream]:
         config = SchedulerConfig(max_batch=4, step_tokens=64)
-        loop = SchedulerLoop(engine, config, 200, 4096, num_state_slots)
+        loop = SchedulerLoop(engine, Scheduler(config, 200, 4096, num_state_slots))
         task = asyncio.create_task(loop.run())
         generations = [loop.submit(request) for request in requests]
         readers = asyncio.gather(*map(read, generations))
@@ -118,7 +119,7 @@ def test_an_engine_that_dies_while_idle_is_replaced_at_once(engine: EngineProces
     engine.start(build_random, write_model(tmp_path), 200, True)
 
     async def main() -> None:
-        loop = SchedulerLoop(engine, SchedulerConfig(), 200, 4096)
+        loop = SchedulerLoop(engine, Scheduler(SchedulerConfig(), 200, 4096))
         task = asyncio.create_task(loop.run())
         await asyncio.sleep(0)
         os.kill(engine.pid, signal.SIGKILL)

@@ -74,7 +74,7 @@ def test_a_family_answers_as_on_mlx_lms_own_caches(tmp_path: Path, name: str) ->
     small = SMALL if served.num_state_slots else SMALL._replace(num_state_slots=0)
     plain = Runner(checked(load(planned.info), name, on_host=False), small, on_host=False)
     judge = Judge(mlx_lm.utils.load_model(tmp_path)[0], by_token=name not in JUDGED_WHOLE)
-    for each, (num_blocks, num_slots) in ((runner, capacity), (plain, small)):
+    for each, (num_blocks, num_slots, _) in ((runner, capacity), (plain, small)):
         machine = Machine(each, num_blocks, num_state_slots=num_slots)
         for sequence in serve(machine):
             judge.check(sequence)

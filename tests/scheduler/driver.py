@@ -3,6 +3,7 @@
 import random
 
 from pensieve.cache.blocks import BLOCK_SIZE
+from pensieve.engine.served_model import WindowPool
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.config import SchedulerConfig
 from pensieve.scheduler.scheduler import Scheduler
@@ -28,10 +29,11 @@ class Driver(Stepper):
         max_batch: int = 8,
         step_tokens: int = 64,
         num_state_slots: int = 0,
+        window: WindowPool | None = None,
     ) -> None:
         config = SchedulerConfig(max_batch, step_tokens)
-        runner = OracleRunner(num_blocks * BLOCK_SIZE, lag, num_state_slots=num_state_slots)
-        super().__init__(Scheduler(config, num_blocks, 100_000, num_state_slots), runner)
+        runner = OracleRunner(num_blocks * BLOCK_SIZE, lag, num_state_slots=num_state_slots, window=window)
+        super().__init__(Scheduler(config, num_blocks, 100_000, num_state_slots, window), runner)
 
 
 def prompt_of(seed: int, length: int) -> list[int]:

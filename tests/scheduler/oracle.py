@@ -6,6 +6,8 @@ slot holds all tokens fed to it; one that is not its sequence's changes the next
 
 from collections.abc import Callable
 
+from pensieve.cache.blocks import BLOCK_SIZE
+from pensieve.engine.served_model import WindowPool
 from pensieve.engine.step import DecodeRow, SlotRange, StateSlots, StepFailed, StepPlan, StepResult
 
 from .residues import is_allowed
@@ -35,7 +37,7 @@ def spell(prompt: list[int], count: int) -> list[int]:
 class OracleRunner:
     """Computes a step at once, but hands results out `lag` steps later, as a real device does.
 
-    num_wrong_states: how often a row or slice has read a state that was not its sequence's.
+    num_wrong_states: how often a row or slice has read a state, or a window, that was not its sequence's.
     """
 
     def __init__(
@@ -44,8 +46,11 @@ class OracleRunner:
         lag: int = 0,
         breaks: Callable[[StepPlan], bool] = lambda _: False,
         num_state_slots: int = 0,
+        window: WindowPool | None = None,
     ) -> None:
         self._slots = [-1] * num_slots
+        self._window = window
+        self._window_slots = [-1] * ((window.num_blocks if window else 0) * BLOCK_SIZE)
         self._states: list[list[int]] = [[-1]] * num_state_slots
         self.num_wrong_states = 0
         self._lag = lag
@@ -58,14 +63,18 @@ class OracleRunner:
         if self._breaks(plan):
             self._results.clear()
             self._slots = [-1] * len(self._slots)
+            self._window_slots = [-1] * len(self._window_slots)
             self._states = [[-1]] * len(self._states)
             raise StepFailed("scripted")
         _check_states(plan)
+        self._store_windows(plan)
         tokens = {row.seq_id: self._decode(row) for row in plan.decode}
         for chunk in plan.prefill:
             for slot, token in zip(_slots(chunk.slot_ranges)[chunk.start :], chunk.tokens, strict=True):
                 self._slots[slot] = token
-            self._advance(chunk.state, self._read(chunk.slot_ranges), chunk.start)
+            tokens_so_far = self._read(chunk.slot_ranges)
+            self._see_window(chunk.window_ranges, tokens_so_far, len(chunk.tokens))
+            self._advance(chunk.state, tokens_so_far, chunk.start)
         self._results.append(StepResult(plan.step_id, tokens, 1e-5 * plan.num_tokens))
         return self._results.pop(0) if len(self._results) > self._lag else None
 
@@ -73,10 +82,11 @@ class OracleRunner:
         return self._results.pop(0) if self._results else None
 
     def _decode(self, row: DecodeRow) -> int:
-        token = row.token if row.token is not None else self._pending_token(row.seq_id)
+        token = self._fed_token(row)
         self._slots[row.slot_ranges[-1][1] - 1] = token
         tokens = self._read(row.slot_ranges)
         assert len(tokens) == row.position + 1
+        self._see_window(row.window_ranges, tokens, 1)
         is_right = self._advance(row.state, tokens, row.position)
         return nearest(next_token(tokens if is_right else [*tokens, 0]), row.allowed)
 
@@ -85,6 +95,28 @@ class OracleRunner:
         for first, end in slot_ranges:
             tokens += self._slots[first:end]
         return tokens
+
+    def _store_windows(self, plan: StepPlan) -> None:
+        """Keep all new tokens in the pool of windows first, as one pass over rows and slices does."""
+        new = [(row.window_ranges, [self._fed_token(row)]) for row in plan.decode]
+        for slot_ranges, tokens in new + [(chunk.window_ranges, chunk.tokens) for chunk in plan.prefill]:
+            assert bool(slot_ranges) == (self._window is not None)
+            if slot_ranges:
+                for slot, token in zip(_slots(slot_ranges)[-len(tokens) :], tokens, strict=True):
+                    self._window_slots[slot] = token
+
+    def _see_window(self, slot_ranges: tuple[SlotRange, ...], tokens: list[int], num_new: int) -> None:
+        """Count a window that does not hold what the newest `num_new` of `tokens` see."""
+        if self._window is None:
+            return
+        held = [self._window_slots[slot] for slot in _slots(slot_ranges)]
+        seen = tokens[-(self._window.size + num_new - 1) :]
+        assert slot_ranges[0][0] % BLOCK_SIZE == 0
+        assert len(held) <= len(seen) + 2 * BLOCK_SIZE
+        self.num_wrong_states += held[-len(seen) :] != seen
+
+    def _fed_token(self, row: DecodeRow) -> int:
+        return row.token if row.token is not None else self._pending_token(row.seq_id)
 
     def _pending_token(self, seq_id: int) -> int:
         return next(result.tokens[seq_id] for result in reversed(self._results) if seq_id in result.tokens)

@@ -11,6 +11,7 @@ from pensieve.engine.step import SamplingParams, StepPlan, StepResult
 from pensieve.scheduler.config import SchedulerConfig
 from pensieve.scheduler.exceptions import EngineDown, EngineFailed, PromptTooLong, QueueFull, Stopping
 from pensieve.scheduler.loop import SchedulerLoop
+from pensieve.scheduler.scheduler import Scheduler
 from pensieve.scheduler.sequence import Request
 from pensieve.scheduler.token_stream import TokenStream
 
@@ -43,7 +44,7 @@ async def running(
     lag: int = 0, breaks: Callable[[StepPlan], bool] = lambda _: False, max_waiting: int = 100
 ) -> AsyncIterator[SchedulerLoop]:
     config = SchedulerConfig(max_batch=4, step_tokens=64, max_waiting=max_waiting)
-    loop = SchedulerLoop(OracleEngine(lag, breaks), config, NUM_BLOCKS, 10_000, NUM_STATE_SLOTS)
+    loop = SchedulerLoop(OracleEngine(lag, breaks), Scheduler(config, NUM_BLOCKS, 10_000, NUM_STATE_SLOTS))
     task = asyncio.create_task(loop.run())
     try:
         yield loop

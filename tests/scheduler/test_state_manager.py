@@ -1,11 +1,13 @@
-"""Recurrent states: every row reads its own sequence's state, nothing leaks, and little is computed twice."""
+"""States and windows: each row reads its own, nothing leaks, and little is computed twice."""
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from pensieve.cache.blocks import BLOCK_SIZE
+from pensieve.engine.served_model import WindowPool
 from pensieve.engine.step import NOT_A_NUMBER, SamplingParams, StepPlan, StepResult
 from pensieve.scheduler.sequence import Request, Sequence
 
@@ -199,6 +201,30 @@ def test_a_state_that_may_hold_no_numbers_is_not_kept() -> None:
     assert (len(states.checkpoints), states.slots.num_free) == (0, 10)
 
 
+def test_a_long_conversation_keeps_no_more_than_its_windows() -> None:
+    """Of 24,000 tokens, layers with a window keep those that the conversation's checkpoints need."""
+    window = WindowPool(128, num_blocks=200, slice_tokens=1024, max_running=2)
+    driver = Driver(num_blocks=2000, lag=1, step_tokens=2048, window=window)
+    conversation = Conversation(driver, tokens_of(1, 20_000), drops_thoughts=True)
+    allocator = driver.scheduler.kv_cache.states.windows.allocator
+    for number in range(8):
+        num_computed = conversation.turn(tokens_of(number, 500))
+        assert number == 0 or num_computed <= 650
+        assert allocator.num_cached <= 8 * window.state_blocks
+        assert allocator.num_held == 0
+
+
+def test_few_blocks_of_windows_limit_how_many_sequences_run_and_none_is_preempted() -> None:
+    window = WindowPool(64, num_blocks=17, slice_tokens=64, max_running=3)
+    driver, most = Driver(num_blocks=400, lag=1, window=window), 0
+    for seed in range(6):
+        driver.scheduler.add(request(prompt_of(seed, 300), max_tokens=40))
+    while driver.scheduler.has_work:
+        driver.step()
+        most = max(most, len(driver.scheduler.running))
+    assert (most, driver.scheduler.counters.preemptions) == (3, 0)
+
+
 def random_request(rng: random.Random, histories: list[list[int]]) -> Request:
     """Continue, edit or branch off an earlier conversation."""
     base = rng.choice(histories)
@@ -216,17 +242,29 @@ def check(sequence: Sequence) -> None:
     assert sequence.tokens == (spell(prompt, count) if constraint is None else spell_within(prompt, count, 1))
 
 
+def random_window(rng: random.Random) -> WindowPool:
+    """A pool with room for a sequence, or for several and some checkpoints."""
+    size, slice_tokens = rng.choice([1, 7, 32, 33, 64, 100, 256]), rng.choice([9, 40, 64, 500])
+    least = WindowPool(size, 0, slice_tokens, max_running=rng.choice([1, 2, 5]))
+    return replace(least, num_blocks=least.promised_blocks + rng.choice([0, 0, 4, 200]))
+
+
 def run_tree(seed: int, lag: int) -> Counter[str]:
-    """Run one random conversation tree with few blocks, few slots, and steps that fail; say what happened."""
+    """Run one random conversation tree with little memory, and steps that fail; say what happened."""
     rng = random.Random(seed)
     num_blocks, num_slots = rng.choice([30, 60, 400]), rng.choice([3, 4, 7, 20, 60])
-    driver = Driver(num_blocks, lag, rng.choice([1, 3, 8]), rng.choice([64, 300]), num_slots)
+    window = None
+    if rng.random() < 0.6:
+        window = random_window(rng)
+        num_slots = rng.choice([0, 0, num_slots])
+    step_tokens = rng.choice([64, 300])
+    driver = Driver(num_blocks, lag, rng.choice([1, 3, 8]), step_tokens, num_slots, window)
     failing = {rng.randint(1, 300) for _ in range(rng.choice([0, 0, 2]))}
 
     def breaks(plan: StepPlan) -> bool:
         return plan.step_id in failing
 
-    driver.runner = runner = OracleRunner(num_blocks * BLOCK_SIZE, lag, breaks, num_slots)
+    driver.runner = runner = OracleRunner(num_blocks * BLOCK_SIZE, lag, breaks, num_slots, window)
     histories, started = [prompt_of(seed, rng.randint(1, 300))], list[Sequence]()
     for _ in range(14):
         started.append(driver.scheduler.add(random_request(rng, histories)))
@@ -240,9 +278,10 @@ def run_tree(seed: int, lag: int) -> Counter[str]:
         check(sequence)
     states = driver.scheduler.kv_cache.states
     assert (runner.num_wrong_states, states.slots.num_held) == (0, 0)
-    assert states.slots.num_cached == len(states.checkpoints)
+    assert states.slots.num_cached == (len(states.checkpoints) if num_slots else 0)
     driver.scheduler.kv_cache.reset_prefix_cache()
     assert states.slots.num_free == num_slots
+    assert states.windows.allocator.num_free == states.windows.allocator.num_blocks
     counters = driver.scheduler.counters
     return Counter(
         hits=counters.prefix_cache_hits,

@@ -57,9 +57,15 @@ class BatchTables:
         slot_ranges: list[tuple[SlotRange, ...]],
         prefixes: list[SharedPrefix],
         num_rows: int | None = None,
+        window_ranges: list[tuple[SlotRange, ...]] | None = None,
     ) -> None:
-        """See make_decode_tables."""
+        """See make_decode_tables.
+
+        window_ranges: slots in the pools of layers with a window, where these keep each row's newest tokens
+        only; None where they are the same slots.
+        """
         self._slot_ranges, self._prefixes = slot_ranges, prefixes
+        self._window_ranges = slot_ranges if window_ranges is None else window_ranges
         self._num_rows = num_rows
         self._host_tables: dict[LayerKind, Tables] = {}
         self._device_tables: dict[LayerKind, DeviceTables] = {}
@@ -77,7 +83,7 @@ class BatchTables:
         """Return all numbers of a kind's tables, padded to `layout`, which must hold the tables' own."""
         tables = self._lay_out(kind)
         if layout.num_queries != tables.num_queries:
-            tables = make_decode_tables(self._slot_ranges, self._prefixes, kind, layout.num_queries)
+            tables = self._make(kind, layout.num_queries)
         return mx.array(tables.flat if layout == tables.layout else tables.enlarged(layout).flat)
 
     def get(self, kind: LayerKind) -> DeviceTables:
@@ -89,9 +95,12 @@ class BatchTables:
 
     def _lay_out(self, kind: LayerKind) -> Tables:
         if kind not in self._host_tables:
-            tables = make_decode_tables(self._slot_ranges, self._prefixes, kind, self._num_rows)
-            self._host_tables[kind] = tables
+            self._host_tables[kind] = self._make(kind, self._num_rows)
         return self._host_tables[kind]
+
+    def _make(self, kind: LayerKind, num_rows: int | None) -> Tables:
+        slot_ranges = self._slot_ranges if kind.window is None else self._window_ranges
+        return make_decode_tables(slot_ranges, self._prefixes, kind, num_rows)
 
 
 class SliceTables:

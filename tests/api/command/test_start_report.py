@@ -13,7 +13,7 @@ from pensieve.engine.step import SamplingParams
 MAC = Device("metal", "Apple M4", 22_900_000_000)
 
 
-def report(kv_bytes: int, state_bytes: int) -> list[str]:
+def report(kv_bytes: int, state_bytes: int, window_bytes: int = 0) -> list[str]:
     info = ModelInfo(
         name="hybrid",
         path=Path(),
@@ -30,6 +30,8 @@ def report(kv_bytes: int, state_bytes: int) -> list[str]:
         default_sampling=SamplingParams(),
         kv_bits=16,
         state_bytes=state_bytes,
+        window=1024 if window_bytes else None,
+        window_bytes_per_token=window_bytes,
     )
     memory = make_plan(info, EngineConfig(), MAC, max_batch=32)
     return describe_plan(PlannedModel(info, memory, "a BLAS"), max_batch=32).splitlines()[3:]
@@ -49,3 +51,11 @@ def test_a_model_without_attention_keeps_no_kv() -> None:
 def test_a_model_without_states_keeps_none() -> None:
     (line,) = report(98_304, 0)
     assert line.startswith("KV       bfloat16, 98,304 bytes a token; ")
+
+
+def test_a_plan_says_how_many_windows_fit() -> None:
+    assert report(122_880, 0, window_bytes=102_400) == [
+        "KV       bfloat16, 20,480 bytes a token; 41,504 tokens fit (850 MB)",
+        "windows  1,024 tokens of 102,400 bytes (1.5 GB): for 6 running sequences, 5 checkpoints, "
+        "3,072 tokens of slices",
+    ]

@@ -31,6 +31,7 @@ from pensieve.engine.process import EngineProcess
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.config import SchedulerConfig
 from pensieve.scheduler.loop import SchedulerLoop
+from pensieve.scheduler.scheduler import Scheduler
 from pensieve.scheduler.sequence import Request
 
 from ...budget import trials
@@ -141,7 +142,7 @@ def test_calls_of_a_model_that_emits_noise_are_valid(
     engine: EngineProcess, tokenizer: Any, vocabulary: Vocabulary
 ) -> None:
     async def run() -> None:
-        loop = SchedulerLoop(engine, SchedulerConfig(max_batch=PARALLEL + 4, step_tokens=128), 2500, 4000)
+        loop = SchedulerLoop(engine, Scheduler(SchedulerConfig(PARALLEL + 4, step_tokens=128), 2500, 4000))
         task = asyncio.create_task(loop.run())
         calls = Calls(loop, tokenizer, vocabulary, GrammarCache(vocabulary))
         seeds = iter(range(100 * NUM_CALLS))

@@ -1,7 +1,6 @@
 """Kernels and a runner that do in MLX what a GPU's do, so that all around them is tested on a CPU."""
 
 import mlx.core as mx
-import numpy as np
 
 from pensieve.cache.blocks import BLOCK_SIZE
 from pensieve.cache.kv import MIN_KERNEL_ELEMENTS, ArrayPools, Pool
@@ -11,6 +10,7 @@ from pensieve.engine.attention.kernels.layer_pools import LayerPools
 from pensieve.engine.attention.kernels.paged_kernels import PagedKernels
 from pensieve.engine.attention.kernels.tables import LayerKind, PartialColumn, SplitColumn
 from pensieve.engine.attention.rotation import THREE, Number, Rotation
+from pensieve.engine.forward_contexts import decode_context
 from pensieve.engine.runner import Runner
 from pensieve.engine.step import DecodeRow, PrefillChunk, SlotRange
 
@@ -116,10 +116,10 @@ class PlainRunner(Runner):
         assert isinstance(pools, ArrayPools)
         if self._kernels is None or not rows:
             return
-        slots = np.array([row.slot_ranges[-1][1] - 1 for row in rows], np.int32)
+        context = decode_context(rows)
         for layer, written in enumerate(pools.write_fences):
             if written.ndim == 1:  # of a layer that kernels do not serve
                 continue
             keys, values = written[:, : len(rows), :, 0].swapaxes(1, 2)
-            pools.write(layer, slots, keys, values)
+            pools.write(layer, context.of(self._paged.layers[layer]).slots, keys, values)
             pools.write_fences[layer] = mx.zeros((MIN_KERNEL_ELEMENTS,))

@@ -1,0 +1,117 @@
+"""The promise of test_exactness.py where layers keep no more of a sequence than their window sees.
+
+Prompts then go on from checkpoints, which hold the blocks of a window, and pools of windows are small.
+"""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx_lm.utils
+import pytest
+
+from pensieve.engine.attention.paged_model import probe, probe_fetching
+from pensieve.engine.runner import Capacity, Runner, Sampled
+from pensieve.engine.served_model import WindowPool
+from pensieve.engine.step import StepPlan
+
+from ..budget import sampled, trials
+from ..models import WINDOW, WINDOWED, write_model
+from .attention.compiled import needs_compiler
+from .attention.cpp_kernels import CppKernels
+from .attention.plain_kernels import PlainKernels, PlainRunner
+from .harness import Machine, Verdict, grow_tree
+
+VOCAB = 512
+POOL = WindowPool(
+    WINDOW + 1, num_blocks=60, slice_tokens=48, max_running=8
+)  # a layer of PLaMo 3 sees a token more
+CAPACITY = Capacity(400, 0, POOL.num_blocks)
+
+
+def load(folder: Path, model_type: str) -> Any:
+    return mlx_lm.utils.load_model(write_model(folder, model_type))[0]
+
+
+@pytest.mark.parametrize("on_host", [True, False])
+@pytest.mark.parametrize("model_type", sampled(sorted(WINDOWED), ["gemma3_text", "gpt_oss"]))
+def test_every_token_of_random_conversation_trees_is_exact(
+    tmp_path: Path, model_type: str, on_host: bool
+) -> None:
+    model, rng, verdict = load(tmp_path, model_type), random.Random(model_type), Verdict()
+    runner = Runner(probe(model, 16), CAPACITY, on_host, mixed_tokens=24)
+    machine = Machine(runner, num_blocks=400, window=POOL)
+    for _ in range(trials(1, 1, "PENSIEVE_TREES")):
+        for sequence in grow_tree(machine, rng, VOCAB, num_requests=6, constrained=0.3):
+            verdict.judge(model, sequence)
+    print(f"{model_type}: {verdict}, {machine.scheduler.counters}")
+    assert verdict.wrong == 0
+    assert verdict.ties <= max(1, verdict.tokens / 1000)
+    assert len(verdict.seen) > verdict.tokens / 100, "a model that repeats itself proves nothing"
+
+
+def test_the_way_to_the_kernels_and_compiled_passes_finds_the_windows_too(tmp_path: Path) -> None:
+    model, rng, verdict = load(tmp_path, "gemma3_text"), random.Random(4), Verdict()
+    runner = PlainRunner(probe(model, 16), CAPACITY, False, PlainKernels())
+    machine = Machine(runner, num_blocks=400, window=POOL)
+    for sequence in grow_tree(machine, rng, VOCAB, num_requests=6, constrained=0.3):
+        verdict.judge(model, sequence)
+    assert verdict.wrong == 0
+    assert verdict.tokens > 10
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_kernels_and_passes_over_padded_slices_find_the_windows_too(tmp_path: Path) -> None:
+    """In C++, which computes at once, and cannot be traced."""
+    mx.disable_compile()
+    model, rng, verdict = load(tmp_path, "gpt_oss"), random.Random(3), Verdict()
+    machine = Machine(Runner(probe(model, 16), CAPACITY, False, CppKernels()), 400, window=POOL)
+    for sequence in grow_tree(machine, rng, VOCAB, num_requests=6, constrained=0.3):
+        verdict.judge(model, sequence)
+    mx.enable_compile()
+    assert verdict.wrong == 0
+    assert verdict.tokens > 10
+
+
+@pytest.mark.parametrize("on_host", [True, False])
+def test_a_model_that_gets_its_kv_itself_finds_the_windows_too(tmp_path: Path, on_host: bool) -> None:
+    model, rng, verdict = load(tmp_path, "gemma3_text"), random.Random(4), Verdict()
+    machine = Machine(Runner(probe_fetching(model, 16), CAPACITY, on_host), num_blocks=400, window=POOL)
+    for sequence in grow_tree(machine, rng, VOCAB, num_requests=6):
+        verdict.judge(model, sequence)
+    assert verdict.wrong == 0
+    assert verdict.tokens > 10
+
+
+class Failing(Runner):
+    """Fails at some steps, when KV is already written, and loses it as a dead process would."""
+
+    num_steps = 0
+
+    def _forward(self, plan: StepPlan) -> Sampled:
+        result = super()._forward(plan)
+        self.num_steps += 1
+        if self.num_steps % 45 == 0:
+            raise RuntimeError("[metal] injected")
+        return result
+
+
+@pytest.mark.parametrize("on_host", [True, False])
+def test_tokens_stay_exact_when_memory_is_short_and_steps_fail(tmp_path: Path, on_host: bool) -> None:
+    model, rng, verdict = load(tmp_path, "gpt_oss"), random.Random(7), Verdict()
+    short = replace(POOL, num_blocks=2 + 4 * POOL.sequence_blocks, max_running=4)
+    runner = Failing(probe(model, 16), Capacity(13, 0, short.num_blocks), on_host)
+    machine = Machine(runner, num_blocks=13, max_context=300, window=short)
+    head = [rng.randrange(VOCAB) for _ in range(70)]
+    for _ in range(trials(6, 12)):
+        machine.add(head + [rng.randrange(VOCAB) for _ in range(rng.randint(1, 90))], rng.randint(1, 60))
+    machine.finish(recovers=True)
+    for sequence in machine.sequences:
+        verdict.judge(model, sequence)
+    counters = machine.scheduler.counters
+    assert verdict.wrong == 0
+    assert min(counters.preemptions, counters.evictions, counters.failed_steps) > 0
+    assert all(sequence.finish_reason == "length" for sequence in machine.sequences)
