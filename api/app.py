@@ -48,7 +48,7 @@ def create_app(
         model=model,
         model_format=model_format,
         scheduler=scheduler,
-        prompts=PromptBuilder(model, tokenizer, template, model_format, config.images),
+        prompts=PromptBuilder(model, tokenizer, template, model_format, config),
         constraint_factory=constraint_factory,
         abilities=template.abilities,
         metrics=Metrics(model, scheduler.stats),

@@ -56,6 +56,13 @@ class ServerConfig:
             "choices": get_args(MediaPolicy),
         },
     )
+    history_mb: int = field(
+        default=64,
+        metadata={
+            "help": "MB of memory for the tokens of answers: later prompts hold them as they were sampled, "
+            "however a client has rewritten them; 0 renders each answer anew"
+        },
+    )
     log_level: LogLevel = field(
         default="info", metadata={"help": "debug, info, warning or error", "choices": get_args(LogLevel)}
     )
@@ -68,6 +75,8 @@ class ServerConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise ValueError("--port must lie between 0 and 65535")
+        if self.history_mb < 0:
+            raise ValueError("--history-mb must not be negative")
         if self.api_key is not None and not self.api_key:
             raise ValueError("--api-key must not be empty")
         for name in self.allow_host:

@@ -12,6 +12,7 @@ from .models import check_model
 from .output.message_events import MessageBodyBuilder, MessageStreamWriter
 from .pipeline import Pipeline
 from .prompt.counts import Counts
+from .prompt.kept_replies import owner_of
 from .schema import CountTokensRequest, MessagesRequest
 from .services import Services
 
@@ -55,4 +56,5 @@ class MessagesApi:
     async def _count(self, request: HttpRequest) -> int:
         body = await read_body(request, CountTokensRequest)
         check_model(body.model, self._services.model.name)
-        return await self._services.prompts.count(body, answer_options(body, self._services.thinking))
+        options = answer_options(body, self._services.thinking)
+        return await self._services.prompts.count(body, options, owner_of(request.headers))

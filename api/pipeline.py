@@ -19,7 +19,7 @@ from .formats.detokenizer import Detokenizer
 from .formats.tool_calls.template_tools import template_tool
 from .generation import GenerationRequest, sampling_params
 from .grammar.answer_constraint import AnswerConstraint
-from .output.answer import Answer, Usage
+from .output.answer import Answer, KeepReply, Usage
 from .output.answer_reader import AnswerReader
 from .output.choices import ChoicesStream, ChoiceWriter, total_usage
 from .output.parser import OutputParser
@@ -28,6 +28,7 @@ from .output.request_record import RequestRecord
 from .output.resumable_stream import ResumableTokenStream
 from .output.stream import AnswerStream, BodyBuilder, StreamWriter, until_disconnect, whole_message
 from .output.thinking_budget import BudgetedReader, ThinkingBudget
+from .prompt.kept_replies import owner_of
 from .schema import MessagesRequest, RawRequest
 from .services import Services
 
@@ -45,6 +46,7 @@ class PreparedRequest:
     budget: ThinkingBudget | None = None  # None for no bound on the model's thoughts
     is_prompt_only: bool = False  # the client wants no tokens, only the prompt in the cache
     is_cut: bool = False  # the context leaves room for fewer tokens than the client's max_tokens
+    keep: KeepReply | None = None  # keeps the answer for later prompts
 
     def choices(self, count: int) -> list["PreparedRequest"]:
         """Return the request `count` times, with seeds that follow one another; their prompt is shared."""
@@ -75,7 +77,7 @@ class Pipeline:
         Raises InvalidRequest.
         """
         options, model_format = answer_options(body, self._services.thinking), self._services.model_format
-        prompt = await self._services.prompts.build(body, options)
+        prompt = await self._services.prompts.build(body, options, owner_of(http.headers))
         constraint = await self._constraint(options, prompt.tokens, prompt.starts_thinking, prompt.begun)
         self._services.metrics.prompt_built(prompt.template_s, prompt.tokenize_s)
         answer_format = AnswerFormat(
@@ -99,6 +101,7 @@ class Pipeline:
             budget=self._thinking_budget(options),
             is_prompt_only=body.max_tokens == 0,
             is_cut=request.max_tokens < body.max_tokens,
+            keep=prompt.keeper.keep if prompt.keeper else None,
         )
 
     async def raw(
@@ -205,7 +208,7 @@ class Pipeline:
             reader = BudgetedReader(token_stream, parser, prepared.budget)
         metrics = self._services.metrics
         record = RequestRecord(prepared.request, reader.token_stream, metrics, prepared.started_s)
-        return Answer(reader, record, prepared.is_cut)
+        return Answer(reader, record, prepared.is_cut, prepared.keep)
 
     def _check_length(self, tokens: list[int]) -> int:
         """Return the number of tokens that an answer may have. Raises InvalidRequest where it is none."""

@@ -1,6 +1,7 @@
 """One answer: the scheduler's tokens as output events, and the answer's usage and stop reason."""
 
-from collections.abc import AsyncIterator
+from collections import abc
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +23,10 @@ class Usage:
     cache_creation_input_tokens: int = 0  # every computed token is cached, so they are counted as input
 
 
+KeepReply = Callable[[abc.Sequence[int], abc.Sequence[OutputEvent]], None]
+"""Takes the tokens and the output events of a whole answer, for later prompts."""
+
+
 class Answer:
     """An async iterator over lists of output events. Call `close()` in a `finally`."""
 
@@ -30,12 +35,18 @@ class Answer:
         reader: AnswerReader,
         record: RequestRecord,
         is_cut: bool = False,
+        keep: KeepReply | None = None,
     ) -> None:
-        """is_cut: the context leaves room for fewer tokens than the client's max_tokens."""
+        """is_cut: the context leaves room for fewer tokens than the client's max_tokens.
+
+        keep: is called once with an answer that has ended with a stop token.
+        """
         self._reader = reader
         self._token_stream, self._parser = reader.token_stream, reader.parser
         self._record = record
         self._is_cut = is_cut
+        self._keep = keep
+        self._events: list[OutputEvent] = []  # all so far, where they are kept
         self._outcome: Outcome = "abort"  # until the answer ends or fails
         self._ended = False
         self.num_thinking_tokens = 0  # sampled while thoughts were open, in the steps that began in them
@@ -78,6 +89,8 @@ class Answer:
             raise
         self._record.generated(num_tokens)
         self.num_thinking_tokens += num_tokens if in_thoughts else 0
+        if self._keep is not None:
+            self._events += events
         return events + self._finish() if self._parser.done else events
 
     def close(self) -> None:
@@ -88,10 +101,13 @@ class Answer:
     def _finish(self) -> list[OutputEvent]:
         self._ended = True
         is_cut_off = not self._parser.done and self._token_stream.finish_reason == "length"
+        is_whole = not self._parser.done and self._token_stream.finish_reason == "stop"
         events = self._parser.finish()  # which ends an open call, and may so be done
         self._outcome = self._find_outcome(is_cut_off)
         if self._token_stream.finish_reason == "stop":
             self._record.num_generated += 1  # the stop token, which is sampled but not in the token stream
+        if is_whole and self._keep is not None:
+            self._keep(self._reader.tokens, self._events + events)
         return events
 
     def _find_outcome(self, is_cut_off: bool) -> Outcome:

@@ -12,6 +12,7 @@ class AnswerReader:
     def __init__(self, token_stream: TokenSource, parser: OutputParser) -> None:
         self.token_stream = token_stream
         self.parser = parser
+        self.tokens: list[int] = []  # of the answer so far
 
     async def read(self) -> tuple[int, list[OutputEvent]]:
         """Return the number of new tokens, and the events that have become certain.
@@ -19,6 +20,7 @@ class AnswerReader:
         Raises StopAsyncIteration at the end of the stream, EngineFailed on failure.
         """
         tokens = await self.token_stream.__anext__()
+        self.tokens += tokens
         logprobs = self.token_stream.logprobs
         events = self._feed_scored(tokens, logprobs) if logprobs else self.parser.feed(tokens)
         return len(tokens), events

@@ -30,7 +30,6 @@ class BudgetedReader(AnswerReader):
         self._stream = token_stream
         self._closing_tokens = list(budget.closing_tokens)
         self._num_left = budget.num_tokens
-        self._sampled: list[int] = []  # the answer so far
         self._has_failed = False  # the scheduler refused to close the thoughts: they go on without a budget
 
     async def read(self) -> tuple[int, list[OutputEvent]]:
@@ -38,20 +37,20 @@ class BudgetedReader(AnswerReader):
 
         Raises what `AnswerReader.read` raises.
         """
-        num_before, events = len(self._sampled), list[OutputEvent]()
+        num_before, events = len(self.tokens), list[OutputEvent]()
         for token in await self._stream.__anext__():
             if self._exceeds_budget(token):
                 # Thoughts that are too long are better than an answer that breaks off.
-                self._has_failed = not self._stream.resume([*self._sampled, *self._closing_tokens])
+                self._has_failed = not self._stream.resume([*self.tokens, *self._closing_tokens])
                 if not self._has_failed:
-                    self._sampled += self._closing_tokens
+                    self.tokens += self._closing_tokens
                     events += self.parser.feed(self._closing_tokens)
                     break
-            self._sampled.append(token)
+            self.tokens.append(token)
             was_thought = self.parser.in_thoughts
             events += self.parser.feed([token])
             self._num_left -= was_thought and self.parser.in_thoughts
-        return len(self._sampled) - num_before, join_deltas(events)
+        return len(self.tokens) - num_before, join_deltas(events)
 
     def _exceeds_budget(self, token: int) -> bool:
         """Whether `token` is part of thoughts whose budget is spent."""

@@ -5,12 +5,12 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from ...engine.served_model import ServedModel
 from ..answer_options import AnswerOptions
-from ..config import MediaPolicy
+from ..config import ServerConfig
 from ..errors import InvalidRequest
 from ..formats.model_format import ModelFormat
 from ..formats.tool_calls.template_tools import head_tools
@@ -18,7 +18,10 @@ from ..protocols import TemplateMessage, Tokenizer
 from ..schema import CountTokensRequest
 from .branch_points import find_branch_points
 from .conversation import closing_instruction, template_messages
+from .exact_history import ExactHistory, FoundReply, KnownConversation, PromptPart
+from .kept_replies import ReplyKeeper
 from .media import refuse_media
+from .reply_places import ReplyPlaces
 from .shared_head import ordered_tools, split_head
 from .special_tokens import SpecialTokens
 from .template import ChatTemplate
@@ -34,16 +37,17 @@ class Prompt:
     branch_points: tuple[int, ...]  # numbers of tokens after which other prompts may go on differently
     starts_thinking: bool  # the prompt has opened the model's thoughts
     begun: str  # a mark's beginning at the prompt's end
+    keeper: ReplyKeeper | None  # keeps the answers; None where they are not understood
     template_s: float
     tokenize_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedPrompt:
-    """A request's prompt as text. separator: see SpecialTokens.encode. seconds: that rendering took."""
+    """A request's prompt as text and replies. separator: see SpecialTokens.encode. seconds: of rendering."""
 
-    text: str
-    branch_points: list[int]  # offsets of characters, see find_branch_points
+    parts: list[PromptPart]  # their offsets are branch points, see find_branch_points
+    keeper: ReplyKeeper | None
     separator: str
     seconds: float
 
@@ -66,66 +70,99 @@ class PromptBuilder:
         tokenizer: Tokenizer,
         template: ChatTemplate,
         model_format: ModelFormat,
-        images: MediaPolicy = "note",
+        config: ServerConfig = ServerConfig(),  # noqa: B008  (frozen)
     ) -> None:
-        self._images = images
+        self._images = config.images
         self._vocab_size = model.vocab_size
         self._keeps_states = model.num_state_slots > 0 or model.window is not None
         self._format = model_format
         self._tokenizer = tokenizer
         self._special_tokens = SpecialTokens(tokenizer)
         self._template = template
+        self._history = ExactHistory(
+            ReplyPlaces(
+                lambda messages, tools, thinking: template.render("", messages, tools, thinking),
+                [tokenizer.decode([token]) for token in model.eos_token_ids],
+            ),
+            config.history_mb * 2**20 * self._special_tokens.cuts,
+            template.features.id_form,
+            self._special_tokens.begins,
+            tokenizer.decode,
+        )
         self._renderers = ThreadPoolExecutor(NUM_RENDERERS, "render")
         num_tokenizers = min(max(os.cpu_count() or 1, 2), MAX_TOKENIZERS)
         self._tokenizers = ThreadPoolExecutor(num_tokenizers, "tokenize")
         # Counts have their own thread, so that a burst of counts does not delay prompts.
         self._counter = ThreadPoolExecutor(1, "count")
 
-    async def build(self, request: CountTokensRequest, options: AnswerOptions) -> Prompt:
-        """Build a request's prompt in threads. Raises InvalidRequest, TemplateError or TemplateTooSlow."""
-        rendered = await _run(self._renderers, lambda: self._render(request, options))
+    async def build(self, request: CountTokensRequest, options: AnswerOptions, owner: bytes = b"") -> Prompt:
+        """Build a request's prompt in threads. owner: digest of the API key, see `owner_of`.
+
+        Raises InvalidRequest, TemplateError or TemplateTooSlow.
+        """
+        rendered = await _run(self._renderers, lambda: self._render(request, options, owner))
         return await _run(self._tokenizers, lambda: self._tokenize(rendered))
 
-    async def count(self, request: CountTokensRequest, options: AnswerOptions) -> int:
+    async def count(self, request: CountTokensRequest, options: AnswerOptions, owner: bytes = b"") -> int:
         """Count the tokens of a request's prompt, one request at a time. Raises what `build` raises."""
-        prompt = await _run(self._counter, lambda: self.build_now(request, options))
+        prompt = await _run(self._counter, lambda: self.build_now(request, options, owner))
         return len(prompt.tokens)
 
-    def build_now(self, request: CountTokensRequest, options: AnswerOptions) -> Prompt:
+    def build_now(self, request: CountTokensRequest, options: AnswerOptions, owner: bytes = b"") -> Prompt:
         """Build a request's prompt in this thread. Raises what `build` raises."""
-        return self._tokenize(self._render(request, options))
+        return self._tokenize(self._render(request, options, owner))
 
-    def _render(self, request: CountTokensRequest, options: AnswerOptions) -> RenderedPrompt:
+    def _render(self, request: CountTokensRequest, options: AnswerOptions, owner: bytes) -> RenderedPrompt:
         if self._images == "refuse":
             refuse_media(request.messages)
         started = time.perf_counter()
-        system_texts, request = split_head(request)
+        system, request = split_head(request)
+        conversation = self._history.read(owner, system, template_messages(request), options)
+        while True:
+            rendered, missed = self._render_conversation(system, conversation)
+            if not missed:
+                return replace(rendered, seconds=time.perf_counter() - started)
+            conversation = conversation.without(missed)
+
+    def _render_conversation(
+        self, system: list[str], conversation: KnownConversation
+    ) -> tuple[RenderedPrompt, tuple[FoundReply, ...]]:
+        """Render a conversation. Also returns the replies for whose tokens no place was found."""
+        options = conversation.options
         content = (
-            system_texts,
-            _with_instruction(request, options),
+            system,
+            _with_instruction(conversation.shown, options),
             head_tools(ordered_tools(options.tools)),
         )
         (system, messages, tools), separator = self._special_tokens.escape(content)
-        text, answer_start = self._template.render_open(
+        shown, answer_start = self._template.render_open(
             "\n\n".join(system), messages, tools, options.thinking
         )
+        text = shown
         if options.thinking.forbidden or answer_start:  # an answer that has begun is past its thoughts
             text = self._without_thinking(text)
+        keeper = None if answer_start else self._history.keeper(conversation, shown, text[len(shown) :])
         text += self._format.rest_of_mark(text) + answer_start if answer_start else ""
         points = find_branch_points(text, system, messages) if self._keeps_states else []
-        return RenderedPrompt(text, points, separator, time.perf_counter() - started)
+        parts, missed = self._history.cut(text, conversation, points)
+        return RenderedPrompt(parts, keeper, separator, 0.0), missed
 
     def _tokenize(self, rendered: RenderedPrompt) -> Prompt:
         started = time.perf_counter()
-        tokens, positions = self._special_tokens.encode(
-            rendered.text, rendered.separator, rendered.branch_points
-        )
+        tokens: list[int] = []
+        positions: list[int] = []
+        for part in rendered.parts:
+            found = self._special_tokens.encode(part.text, rendered.separator, part.offsets)
+            positions += [len(tokens) + position for position in found.positions]
+            tokens += found.tokens
+            tokens += part.reply
         self._check_tokens(tokens)
         return Prompt(
             tokens=tokens,
             branch_points=tuple(positions),
-            starts_thinking=self._format.starts_thinking(rendered.text),
-            begun=self._format.begun(rendered.text),
+            starts_thinking=self._format.starts_thinking(rendered.parts[-1].text),
+            begun=self._format.begun(rendered.parts[-1].text),
+            keeper=rendered.keeper,
             template_s=rendered.seconds,
             tokenize_s=time.perf_counter() - started,
         )
@@ -164,9 +201,8 @@ async def _run(executor: Executor, function: Callable[[], R]) -> R:
     return await asyncio.get_running_loop().run_in_executor(executor, function)
 
 
-def _with_instruction(request: CountTokensRequest, options: AnswerOptions) -> list[TemplateMessage]:
-    """Return the template's messages with the closing instruction last, but before an answer to continue."""
-    messages = template_messages(request)
+def _with_instruction(messages: list[TemplateMessage], options: AnswerOptions) -> list[TemplateMessage]:
+    """Add the closing instruction at the end of messages, but before an answer to continue."""
     instruction = closing_instruction(options)
     if instruction:
         place = len(messages) - (messages[-1]["role"] == "assistant") if messages else 0

@@ -70,6 +70,15 @@ class SpecialTokens:
             if can_replace(tokenizer, backend, added, special) and self._cuts_well(self._renamed, special):
                 self._cache = SegmentCache(self._renamed.encode)
 
+    @property
+    def cuts(self) -> bool:
+        """Whether texts are cut at special tokens, so that a prompt's parts can be tokenised apart."""
+        return self._cache is not None
+
+    def begins(self, text: str, place: int) -> bool:
+        """Return whether a special token begins in a text at a place."""
+        return self._token_pattern.match(text, place) is not None
+
     def escape(self, content: T) -> tuple[T, str]:
         """Split the special tokens in all strings of a JSON value, keys included, by a random separator.
 

@@ -1,7 +1,6 @@
 """`POST /v1/responses`, and the routes that read or delete what was kept of a response."""
 
 import asyncio
-import hashlib
 import json
 import logging
 import time
@@ -17,6 +16,7 @@ from ...body import read_body
 from ...errors import RESPONSES_PATH, InvalidRequest, NotFound
 from ...models import check_model
 from ...pipeline import Pipeline, PreparedRequest
+from ...prompt.kept_replies import owner_of
 from ...schema import MessagesRequest
 from ...services import Services
 from ..chat import messages_request
@@ -72,7 +72,7 @@ class ResponsesApi:
         body = await read_body(request, ResponsesRequest)
         asked = await self._asked(request, body)
         prepared = await self._prepare(request, asked, started_s)
-        self._sessions.keep(_owner(request), body)
+        self._sessions.keep(owner_of(request.headers).hex(), body)
         own_input = await asyncio.to_thread(asked.conversation.own_input) if body.is_stored else ()
 
         def keep(response: dict[str, Any]) -> None:
@@ -89,14 +89,14 @@ class ResponsesApi:
         started_s = time.monotonic()
         asked = await self._asked(request, await read_body(request, CountedRequest))
         options = answer_options(asked.request, self._services.thinking)
-        num_tokens = await self._services.prompts.count(asked.request, options)
+        num_tokens = await self._services.prompts.count(asked.request, options, owner_of(request.headers))
         self._services.metrics.tokens_counted(time.monotonic() - started_s)
         return JSONResponse({"object": "response.input_tokens", "input_tokens": num_tokens})
 
     async def _asked(self, request: HttpRequest, body: ResponsesRequest) -> Asked:
         """Read a request to the end. Raises InvalidRequest or NotFound."""
         check_model(body.model, self._services.model.name)
-        owner = _owner(request)
+        owner = owner_of(request.headers).hex()
         conversation = Conversation(self._store, owner, body)
         shown = self._sessions.completed(owner, body)
         asked, left_out = await asyncio.to_thread(_translate, shown, conversation)
@@ -125,7 +125,7 @@ class ResponsesApi:
     async def delete(self, request: HttpRequest, response_id: str) -> Response:
         """Forget a response. Raises NotFound."""
         self._find(request, response_id)
-        self._store.delete(_owner(request), response_id)
+        self._store.delete(owner_of(request.headers).hex(), response_id)
         return JSONResponse({"id": response_id, "object": "response", "deleted": True})
 
     async def input_items(self, request: HttpRequest, response_id: str) -> Response:
@@ -154,7 +154,7 @@ class ResponsesApi:
         )
 
     def _find(self, request: HttpRequest, response_id: str) -> StoredResponse:
-        entry = self._store.get(_owner(request), response_id)
+        entry = self._store.get(owner_of(request.headers).hex(), response_id)
         if entry is None:
             raise NotFound(f"no response {response_id[:100]!r} is kept here", reason="response")
         return entry
@@ -172,9 +172,3 @@ def _translate(body: ResponsesRequest, conversation: Conversation) -> tuple[Aske
     tools, left_out = tools_of(body, items)
     chat = chat_request(body, items, tools)
     return Asked(body, conversation, tools, messages_request(chat), chat.num_likeliest), left_out
-
-
-def _owner(request: HttpRequest) -> str:
-    """Return a digest of the client's key: a client finds only what was kept for its own key."""
-    keys = [request.headers.get(name, "") for name in ("authorization", "x-api-key")]
-    return hashlib.sha256("\n".join(keys).encode()).hexdigest()

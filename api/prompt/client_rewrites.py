@@ -1,0 +1,88 @@
+"""Tells whether a call that a client sends back is the call that the model made.
+
+Claude Code changes the model's calls before it runs them and sends the changed ones back. Its changes were
+read off version 2.1.330. A call means the same if these changes, and no others, lead from the model's
+arguments to the client's.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+NEW_NAMES = {"old_str": "old_string", "new_str": "new_string"}
+"""Arguments of Edit that the client gives another name."""
+
+FILE_TEXTS = frozenset({"content", "new_string"})
+"""Arguments of Write and Edit whose lines lose the white space at their ends."""
+
+COMMAND = "command"
+FOLDER = re.compile(r"cd (?:/|[A-Za-z]:[\\/])[^\s\"'`$;&|<>*?(){}\[\]!#]{0,1023} && ")
+"""Where a command begins with the session's own folder, the client takes this beginning off."""
+
+LINE_END = re.compile(r"[^\S\r\n]+(?=[\r\n]|\Z)")
+
+NOTHING = object()
+
+
+def same_arguments(made: Mapping[str, Any], sent: Mapping[str, Any], schema: Mapping[str, Any]) -> bool:
+    """Return whether `sent`, a client's arguments of a call, stand for `made`, the model's.
+
+    schema: the tool's JSON schema; empty where the request does not have the tool. The order of the keys
+    makes no difference. A client may add what the schema names as a default, and drop what it does not name.
+    """
+    found = schema.get("properties")
+    properties: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
+    named = {_new_name(key, properties): value for key, value in made.items()}
+    for key in {**named, **sent}:
+        if key not in sent:
+            if not properties or key in properties:
+                return False
+        elif key not in named:
+            if not _is_default(sent[key], properties.get(key)):
+                return False
+        elif not _same(named[key], sent[key], key):
+            return False
+    return True
+
+
+def _new_name(key: str, properties: Mapping[str, Any]) -> str:
+    name = NEW_NAMES.get(key, key)
+    return name if name in properties and key not in properties else key
+
+
+def _is_default(value: Any, schema: Any) -> bool:
+    """Return whether a value is what its schema makes of a missing one."""
+    if not isinstance(schema, Mapping):
+        return False
+    default = schema.get("default", False if schema.get("type") == "boolean" else NOTHING)
+    return type(default) is type(value) and bool(default == value)
+
+
+def _same(made: Any, sent: Any, key: str = "") -> bool:
+    """Return whether two values are the same but for quotes around a number, switch, list or object."""
+    if isinstance(made, str):
+        return _same_text(made, sent, key) if isinstance(sent, str) else _is_quoted(made, sent)
+    if isinstance(made, dict) and isinstance(sent, dict):
+        return made.keys() == sent.keys() and all(_same(made[name], sent[name]) for name in made)
+    if isinstance(made, list) and isinstance(sent, list):
+        return len(made) == len(sent) and all(map(_same, made, sent))
+    return isinstance(made, bool) == isinstance(sent, bool) and bool(made == sent)
+
+
+def _is_quoted(made: str, sent: Any) -> bool:
+    try:
+        value = json.loads(made)
+    except (ValueError, RecursionError):
+        return False
+    return value is not None and not isinstance(value, str) and _same(value, sent)
+
+
+def _same_text(made: str, sent: str, key: str) -> bool:
+    if made == sent:
+        return True
+    if key == COMMAND:
+        made = made.replace("\\\\;", "\\;")
+        folder = FOLDER.match(made)
+        return sent in (made, made[folder.end() :] if folder else made)
+    return key in FILE_TEXTS and LINE_END.sub("", made) == LINE_END.sub("", sent)

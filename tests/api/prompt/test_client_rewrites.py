@@ -1,0 +1,60 @@
+"""Which changes of a call leave its meaning, and which do not."""
+
+import json
+import random
+from typing import Any
+
+import pytest
+
+from pensieve.api.prompt.client_rewrites import same_arguments
+
+from .rewriting_client import EDITS, REWRITES, TOOLS
+
+SCHEMAS = {tool["name"]: tool["input_schema"] for tool in TOOLS}
+
+
+@pytest.mark.parametrize("name", REWRITES)
+def test_a_call_that_the_client_has_rewritten_means_the_same(name: str) -> None:
+    tool, made, sent = REWRITES[name]
+    assert same_arguments(made, sent, SCHEMAS[tool])
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_a_call_that_was_edited_does_not_mean_the_same(name: str) -> None:
+    tool, made, sent = EDITS[name]
+    assert not same_arguments(made, sent, SCHEMAS[tool])
+
+
+def test_without_the_tool_nothing_may_be_added_or_dropped() -> None:
+    assert same_arguments({"a": "1", "b": [{"c": 1.0}]}, {"b": [{"c": 1}], "a": 1}, {})
+    assert not same_arguments({"a": 1}, {"a": 1, "b": False}, {})
+    assert not same_arguments({"a": 1, "b": False}, {"a": 1}, {})
+
+
+def test_values_in_quotes_are_the_same_at_any_depth_and_other_values_never() -> None:
+    rng = random.Random(1)
+    for _ in range(300):
+        made = draw_value(rng, 3)
+        quoted = quote_some(made, rng)
+        assert same_arguments({"a": quoted}, {"a": made}, {})
+        other = draw_value(rng, 3)
+        assert same_arguments({"a": made}, {"a": other}, {}) == (json.dumps(made) == json.dumps(other))
+
+
+def draw_value(rng: random.Random, depth: int) -> Any:
+    simple = [True, False, None, 1, 0, 2.5, "word", ""]
+    if not depth or rng.random() < 0.5:
+        return rng.choice(simple)
+    values = [draw_value(rng, depth - 1) for _ in range(rng.randint(0, 2))]
+    return values if rng.random() < 0.5 else dict(zip("xy", values, strict=False))
+
+
+def quote_some(value: Any, rng: random.Random) -> Any:
+    """Write some values that are no strings as the JSON text of them."""
+    if value is not None and not isinstance(value, str) and rng.random() < 0.3:
+        return json.dumps(value)
+    if isinstance(value, list):
+        return [quote_some(entry, rng) for entry in value]
+    if isinstance(value, dict):
+        return {key: quote_some(entry, rng) for key, entry in value.items()}
+    return value

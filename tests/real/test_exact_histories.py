@@ -1,0 +1,86 @@
+"""With real templates, each prompt of a tool loop begins with the last one's tokens and its reply's."""
+
+import random
+import re
+from typing import Any
+
+import pytest
+
+from pensieve.api.answer_options import ThinkingOptions
+from pensieve.api.prompt.prompt import PromptBuilder
+from pensieve.api.prompt.template import ChatTemplate
+from pensieve.api.prompt.template_messages import model_turn, user_turn
+
+from ..api.builders import make_format
+from ..api.prompt.rewriting_client import REWRITES, Conversation
+from ..budget import trials
+from ..fakes import FakeModel
+from . import templates_on_disk
+from .templates_on_disk import EOS, read_template, small_tokenizer, template_names
+
+NUM_TURNS = trials(4, len(REWRITES), "PENSIEVE_REAL_CASES")
+
+ENDS_OF_CALLS = (
+    *("<|call|>", "<|calls|>", "<|tool_response>", "<|observation|>", "<|eom_id|>", "<|eom|>"),
+    "<|tools_suffix|>",
+)
+"""Tokens that end an answer with calls, and are not those that end a text."""
+
+OTHER_ENDS = (
+    *("[e~[", "</assistant>", "<sep>", "<turn|>", "<end_of_sentence>"),
+    "<SPECIAL_12>",
+    EOS,
+    "<|END_OF_TURN_TOKEN|>",
+)
+
+EXCEPTIONS = {
+    "it shows calls' ids, and results by them: the model's own are not known": {
+        "Apriel-1.6-15b-Thinker-fixed",
+        "Mistral-Small-3.2-24B-Instruct-2506",
+        "mistralai-Mistral-Nemo-Instruct-2407",
+        "unsloth-Apriel-1.5",
+        "upstage-Solar-Open-100B",
+    },
+    "what it writes behind a result before a new answer, it leaves out in the middle": {
+        "Apertus-8B-Instruct",
+        "Bielik-11B-v3.0-Instruct",
+    },
+    "no token of the small tokenizer ends its answers": {"llama-cpp-rwkv-world"},
+}
+"""Templates of whose replies some are rendered anew, and why."""
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("name", template_names())
+def test_a_tool_loop_extends_its_prompt(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    marks = "|".join(map(re.escape, (*ENDS_OF_CALLS, *OTHER_ENDS)))
+    pattern = re.compile(f"{templates_on_disk.MARKS.pattern}|{marks}")
+    monkeypatch.setattr(templates_on_disk, "MARKS", pattern)
+    tokenizer = small_tokenizer(read_template(name))
+    template = ChatTemplate(tokenizer)
+    vocabulary = tokenizer.get_vocab()
+    ends = [*ENDS_OF_CALLS, *OTHER_ENDS, end_of_text(template, pattern)]
+    model = FakeModel(
+        vocab_size=len(vocabulary),
+        eos_token_ids=frozenset(vocabulary[end] for end in ends if end in vocabulary),
+    )
+    builder = PromptBuilder(model, tokenizer, template, make_format(tokenizer))
+    conversation = Conversation(builder, random.Random(name))
+    prompt = conversation.ask("Mend it.")
+    are_exact = []
+    for turn in range(NUM_TURNS):
+        call = list(REWRITES)[turn % len(REWRITES)]
+        before = prompt.tokens + conversation.reply(prompt, "I look." if turn % 2 else "", calls=(call,))
+        prompt = conversation.prompt()
+        are_exact.append(prompt.tokens[: len(before)] == before)
+    reasons = [reason for reason, names in EXCEPTIONS.items() if name in names]
+    assert all(are_exact) != bool(reasons), are_exact
+
+
+def end_of_text(template: ChatTemplate, marks: re.Pattern[str]) -> str:
+    """Return the token that the template writes behind a text of the model."""
+    messages: list[Any] = [user_turn("Mend it."), model_turn("probe-answer"), user_turn("And this?")]
+    text = template.render("", messages, [], ThinkingOptions())
+    found = marks.search(text, text.find("probe-answer"))
+    return found[0] if found else EOS
