@@ -67,7 +67,7 @@ def _load(name: str) -> bool:
         return False
     if not hasattr(library, "cblas_sgemm"):
         return False
-    core = better_core(_core_name(library), _cpu_flags())
+    core = better_core(_core_name(library), cpu_flags())
     if core is None or "OPENBLAS_CORETYPE" in os.environ:
         library = ctypes.CDLL(name, mode=ctypes.RTLD_GLOBAL)
     else:
@@ -99,7 +99,7 @@ def _core_name(library: ctypes.CDLL) -> str:
     return name.decode()
 
 
-def _cpu_flags() -> set[str]:
+def cpu_flags() -> set[str]:
     """Return the processor's flags; none where Linux does not list them."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from .. import PensieveError
 from .channel import Channel, ChannelClosed
+from .compiling.user_folder import use_private_temporary_folder
 from .logs import set_up_logging
 from .runner import Runner
 from .step import StepPlan, StepResult
@@ -109,6 +110,7 @@ def main() -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
+    use_private_temporary_folder()
     serve(Channel(socket.socket(fileno=int(sys.argv[1]))))
     leave()
 

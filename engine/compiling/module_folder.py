@@ -8,12 +8,12 @@ files are named after neither. Nothing here is essential: without a folder MLX c
 import logging
 import os
 import shutil
-import stat
 import tempfile
 import time
 from pathlib import Path
 
 from .kernel_text import KernelText
+from .user_folder import is_private, make_user_folder
 
 logger = logging.getLogger(__name__)
 
@@ -40,36 +40,14 @@ def use_private_folder(version: str, architecture: str) -> None:
     if VARIABLE in os.environ:
         return
     os.environ[VARIABLE] = ""
-    for find_place in (_user_cache, _temporary_place):
+    if folder := make_user_folder("kernels", f"mlx-{version}-{architecture}"):
         try:
-            folder = find_place()
-            for part in ("kernels", f"mlx-{version}-{architecture}"):
-                folder = _make_private(folder / part)
             os.utime(folder)
             tidy(folder)
-        except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home
+        except OSError as error:
             logger.warning("compiled kernels cannot be kept: %s", error)
         else:
             os.environ[VARIABLE] = str(folder)
-            return
-
-
-def _user_cache() -> Path:
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    caches.mkdir(parents=True, exist_ok=True)
-    return _make_private(caches / "pensieve")
-
-
-def _temporary_place() -> Path:
-    return _make_private(Path(tempfile.gettempdir()) / f"pensieve-{os.getuid()}")
-
-
-def _make_private(folder: Path) -> Path:
-    """Return `folder`, made if there is none. Raises OSError, also where other users can write to it."""
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if not is_private(folder):
-        raise PermissionError(f"{folder} is not this user's alone")
-    return folder
 
 
 def private_folder() -> Path | None:
@@ -82,13 +60,6 @@ def private_folder() -> Path | None:
         return folder if is_private(folder) else None
     except OSError:
         return None
-
-
-def is_private(folder: Path) -> bool:
-    """Whether a folder is this user's, and no other user can write to it. Raises OSError."""
-    found = folder.lstat()
-    writable = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not writable
 
 
 def module_path(folder: Path, module_name: str) -> Path:

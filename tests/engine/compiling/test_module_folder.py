@@ -8,7 +8,6 @@ import pytest
 from pensieve.engine.compiling.kernel_text import KernelText
 from pensieve.engine.compiling.module_folder import (
     VARIABLE,
-    is_private,
     module_path,
     private_folder,
     tidy,
@@ -56,11 +55,6 @@ def test_a_folder_that_others_write_to_is_not_used(caches: Path, tmp_path: Path)
     use_private_folder("0.32.4", "sm_90a")
     assert os.environ[VARIABLE] == "", "MLX keeps nothing"
     assert private_folder() is None
-
-
-def test_a_link_is_no_private_folder(tmp_path: Path) -> None:
-    (tmp_path / "link").symlink_to(tmp_path)
-    assert not is_private(tmp_path / "link")
 
 
 def test_long_names_are_cut_into_folders_as_mlx_cuts_them(tmp_path: Path) -> None:
