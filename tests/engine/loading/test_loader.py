@@ -135,6 +135,7 @@ def test_a_turn_end_that_only_the_template_knows_ends_an_answer(folder: Path) ->
             {"do_sample": True, "temperature": 0.7, "top_p": 0.8, "top_k": 20, "min_p": 0.05},
             SamplingParams(temperature=0.7, top_p=0.8, top_k=20, min_p=0.05),
         ),
+        ({"do_sample": True, "repetition_penalty": 1.05}, SamplingParams(temperature=1.0)),
     ],
 )
 def test_sampling_is_greedy_unless_the_model_asks(

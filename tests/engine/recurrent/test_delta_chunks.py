@@ -16,14 +16,14 @@ from pensieve.engine.recurrent.delta_call import DeltaCall
 from pensieve.engine.recurrent.delta_chunks import DeltaChunks, usable_chunks
 
 from ...budget import sampled
-from ..attention.compiled import FIXED, compile_kernel, from_bits, launch, needs_compiler, races, to_bits
+from ..attention.compiled import needs_compiler
 from ..attention.missing_barrier import leave_out_barrier
+from ..attention.typed_kernels import TypedLauncher, typed_launcher
 from .token_loops import DeltaCase, distance
 
 pytestmark = needs_compiler
 
-ROUNDING = {"float32": 5e-5, "bfloat16": 1e-2}
-DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16}
+ROUNDING = {mx.float32: 5e-5, mx.bfloat16: 1e-2}
 
 GATED = [(1, 32), (1, 32), (2, 16), (2,), (2,)]
 """Shapes of a token's query, key, values, times and betas."""
@@ -36,46 +36,18 @@ def uncompiled() -> Iterator[None]:
     mx.enable_compile()
 
 
-class CppLauncher:
-    """Compiles kernels as C++, for one type of tokens; optionally counts races for shared memory."""
-
-    def __init__(self, dtype: str, watched: bool = False) -> None:
-        self.dtype, self.watched, self.races = dtype, watched, 0
-
-    def __call__(self, kernel: Kernel, scale: float, workspace_bytes: int = 0) -> Any:
-        def bits(name: str, array: Any) -> Any:
-            return array if FIXED.get(name) == "float" else to_bits(array, self.dtype)
-
-        def floats(name: str, array: Any) -> mx.array:
-            return mx.array(array if FIXED.get(name) == "float" else from_bits(array, self.dtype))
-
-        def run(inputs: list[Any], template: Any, grid: Any, output_shapes: Any, **_: Any) -> list[Any]:
-            constants = {name: int(value) for name, value in template if name != "T"}
-            given = [np.array(array.astype(mx.float32)) for array in inputs]
-            arrays = list(map(bits, kernel.inputs, given))
-            empty = [np.full(shape, np.nan, np.float32) for shape in output_shapes]
-            outputs = list(map(bits, kernel.outputs, empty))
-            library = compile_kernel(kernel, constants, dtype=self.dtype, watched=self.watched)
-            before = races(library) if self.watched else 0
-            launch(library, kernel, arrays, outputs, (grid[0] // 128, grid[1]))
-            self.races += races(library) - before if self.watched else 0
-            return list(map(floats, kernel.outputs, outputs))
-
-        return run
-
-
-def rounded(case: DeltaCase, dtype: str = "float32") -> DeltaCase:
+def rounded(case: DeltaCase, dtype: mx.Dtype = mx.float32) -> DeltaCase:
     """The case with numbers of the type, and betas that a sigmoid has."""
     case.betas = np.clip(case.betas, np.float32(1e-6), np.float32(1 - 1e-6))
     for name in ("queries", "keys", "values"):
-        setattr(case, name, np.array(from_bits(to_bits(getattr(case, name), dtype), dtype)))
+        setattr(case, name, np.array(mx.array(getattr(case, name)).astype(dtype).astype(mx.float32)))
     return case
 
 
-def call_of(case: DeltaCase, dtype: str = "float32") -> DeltaCall:
+def call_of(case: DeltaCase, dtype: mx.Dtype = mx.float32) -> DeltaCall:
     """A call whose gates are those of a rounded case, by the inverses of softplus and sigmoid."""
     queries, keys, values = (
-        mx.array(array).astype(DTYPES[dtype]) for array in (case.queries, case.keys, case.values)
+        mx.array(array).astype(dtype) for array in (case.queries, case.keys, case.values)
     )
     decays = -mx.array(case.log_decays)
     times = mx.where(decays > 20, decays, mx.log(mx.expm1(decays)))
@@ -88,27 +60,29 @@ def call_of(case: DeltaCase, dtype: str = "float32") -> DeltaCall:
     ("dims", "tile", "dtype"),
     sampled(
         [
-            ((128, 128), 32, "bfloat16"),
-            ((64, 40), 16, "float32"),
-            ((96, 64), 32, "float32"),
-            ((192, 24), 16, "bfloat16"),
-            ((256, 128), 32, "bfloat16"),
+            ((128, 128), 32, mx.bfloat16),
+            ((64, 40), 16, mx.float32),
+            ((96, 64), 32, mx.float32),
+            ((192, 24), 16, mx.bfloat16),
+            ((256, 128), 32, mx.bfloat16),
         ],
-        kept=[((128, 128), 32, "bfloat16"), ((64, 40), 16, "float32")],
+        kept=[((128, 128), 32, mx.bfloat16), ((64, 40), 16, mx.float32)],
     ),
 )
-def test_chunks_compute_what_tokens_one_by_one_compute(dims: tuple[int, int], tile: int, dtype: str) -> None:
+def test_chunks_compute_what_tokens_one_by_one_compute(
+    dims: tuple[int, int], tile: int, dtype: mx.Dtype
+) -> None:
     tokens, rows = {64: (131, 2), 96: (64, 1), 128: (70, 1)}.get(dims[0], (9, 1))
     shape = (rows, tokens, 2, 4, *dims)
     case = rounded(DeltaCase(3, shape, by_element=False, repeats_keys=tile == 16), dtype)
-    found = DeltaChunks(CppLauncher(dtype), tile).run(call_of(case, dtype))
+    found = DeltaChunks(typed_launcher, tile).run(call_of(case, dtype))
     for array, right, rounding in zip(found, case.loop(), (ROUNDING[dtype], 5e-5), strict=True):
-        assert distance(array, right) < rounding
+        assert distance(array.astype(mx.float32), right) < rounding
 
 
 def test_a_prompt_cut_anywhere_leaves_the_same_state() -> None:
     whole = call_of(rounded(DeltaCase(5, (1, 150, 1, 2, 32, 16), by_element=False)))
-    kernel = DeltaChunks(CppLauncher("float32"))
+    kernel = DeltaChunks(typed_launcher)
     out, state = kernel.run(whole)
     parts, before = [], whole.state
     for first, end in pairwise([0, 1, 50, 137, 150]):
@@ -116,17 +90,17 @@ def test_a_prompt_cut_anywhere_leaves_the_same_state() -> None:
         part = replace(whole, state=before, **{name: getattr(whole, name)[:, first:end] for name in names})
         read, before = kernel.run(part)
         parts.append(read)
-    assert distance(mx.concatenate(parts, axis=1), out) < ROUNDING["float32"]
-    assert distance(before, state) < ROUNDING["float32"]
+    assert distance(mx.concatenate(parts, axis=1), out) < ROUNDING[mx.float32]
+    assert distance(before, state) < ROUNDING[mx.float32]
 
 
 def test_equal_keys_that_are_never_forgotten_do_not_blow_up() -> None:
     case = DeltaCase(1, (1, 128, 1, 1, 32, 16), by_element=False, repeats_keys=True)
     case.betas[:], case.log_decays[:] = 1, -1e-6
     rounded(case)
-    found = DeltaChunks(CppLauncher("float32")).run(call_of(case))
+    found = DeltaChunks(typed_launcher).run(call_of(case))
     for array, right in zip(found, case.loop(), strict=True):
-        assert distance(array, right) < ROUNDING["float32"]
+        assert distance(array, right) < ROUNDING[mx.float32]
 
 
 @pytest.mark.parametrize("lower_bound", [None, -5.0])
@@ -144,12 +118,12 @@ def test_gates_are_those_of_mlx_lm(lower_bound: float | None) -> None:
     update: Any = gated_delta.gated_delta_update
     options = {"lower_bound": lower_bound, "allow_neg_eigval": True}
     right = update(queries, keys, values, times, betas, rates, bias, state, **options)
-    for array, expected in zip(DeltaChunks(CppLauncher("bfloat16")).run(call), right, strict=True):
-        assert distance(array, expected.astype(mx.float32)) < ROUNDING["bfloat16"]
+    for array, expected in zip(DeltaChunks(typed_launcher).run(call), right, strict=True):
+        assert distance(array.astype(mx.float32), expected.astype(mx.float32)) < ROUNDING[mx.bfloat16]
 
 
 def test_threads_meet_in_shared_memory_at_barriers_only() -> None:
-    launcher = CppLauncher("float32", watched=True)
+    launcher = TypedLauncher(watched=True)
     call = call_of(rounded(DeltaCase(2, (1, 140, 1, 2, 32, 40), by_element=False)))
     DeltaChunks(launcher).run(call)
     assert launcher.races == 0
@@ -166,7 +140,7 @@ def test_a_barrier_that_is_missing_is_noticed(
     monkeypatch: pytest.MonkeyPatch, kernel: str, number: int
 ) -> None:
     leave_out_barrier(monkeypatch, kernel, number, {"delta_prepare": 6, "delta_scan": 3}[kernel])
-    launcher = CppLauncher("float32", watched=True)
+    launcher = TypedLauncher(watched=True)
     DeltaChunks(launcher).run(call_of(rounded(DeltaCase(2, (1, 140, 1, 1, 32, 16), by_element=False))))
     assert launcher.races > 0
 
@@ -186,7 +160,7 @@ def test_calls_that_the_kernels_are_not_made_for_are_left_to_mlx() -> None:
     def call(by_element: bool = False, dims: tuple[int, int] = (32, 16)) -> DeltaCall:
         return call_of(rounded(DeltaCase(1, (1, 4, 2, 2, *dims), by_element)))
 
-    kernel = DeltaChunks(CppLauncher("float32"))
+    kernel = DeltaChunks(typed_launcher)
     assert kernel.serves(call())
     others = [call(by_element=True), *(call(dims=dims) for dims in [(40, 16), (32, 12), (512, 16)])]
     others.append(replace(call(), state=mx.zeros((1, 2, 16, 32), mx.bfloat16)))

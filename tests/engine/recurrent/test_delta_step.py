@@ -13,51 +13,32 @@ from pensieve.engine.recurrent.delta_rule import DeltaInputs
 from pensieve.engine.recurrent.delta_step import DeltaStep, usable_step
 
 from ...budget import sampled
-from ..attention.compiled import compile_kernel, from_bits, launch, needs_compiler, to_bits
+from ..attention.compiled import needs_compiler
 from ..attention.cpp_kernels import CppKernels
+from ..attention.typed_kernels import typed_launcher
 from .token_loops import DeltaCase, distance
 
 pytestmark = needs_compiler
 
-ROUNDING = {"float32": 2e-6, "bfloat16": 1e-2}
-
-
-def cpp_launcher(dtype: str) -> Any:
-    """As CppKernels, also for half precision."""
-
-    def build(kernel: Kernel, scale: float) -> Any:
-        def run(inputs: list[Any], template: Any, grid: Any, output_shapes: Any, **_: Any) -> list[Any]:
-            constants = {name: int(value) for name, value in template if name != "T"}
-            arrays = [np.array(array.astype(mx.float32)) for array in inputs]
-            arrays[:3] = [to_bits(array, dtype) for array in arrays[:3]]
-            outputs = [to_bits(np.zeros(output_shapes[0], np.float32), dtype)]
-            outputs.append(np.zeros(output_shapes[1], np.float32))
-            library = compile_kernel(kernel, constants, dtype=dtype)
-            launch(library, kernel, arrays, outputs, (grid[0] // 128, grid[1]))
-            return [mx.array(from_bits(outputs[0], dtype)), mx.array(outputs[1])]
-
-        return run
-
-    return build
+ROUNDING = {mx.float32: 2e-6, mx.bfloat16: 1e-2}
 
 
 @pytest.mark.parametrize(
     ("dims", "by_element", "dtype"),
     sampled(
         product([(128, 128), (64, 40), (24, 16), (256, 128), (96, 64)], [False, True], ROUNDING),
-        kept=[((128, 128), False, "bfloat16"), ((64, 40), True, "float32")],
+        kept=[((128, 128), False, mx.bfloat16), ((64, 40), True, mx.float32)],
     ),
 )
-def test_rows_read_and_correct_their_states(dims: tuple[int, int], by_element: bool, dtype: str) -> None:
+def test_rows_read_and_correct_their_states(dims: tuple[int, int], by_element: bool, dtype: mx.Dtype) -> None:
     case = DeltaCase(1, (3, 1, 2, 2 if by_element else 6, *dims), by_element)
-    for name in ("queries", "keys", "values"):
-        setattr(case, name, np.array(from_bits(to_bits(getattr(case, name), dtype), dtype)))
-    arrays = (case.queries, case.keys, case.values, case.log_decays, case.betas)
-    queries, keys, values, log_decays, betas = (mx.array(array) for array in arrays)
-    inputs = DeltaInputs(queries, keys, values, log_decays, betas)
-    found = DeltaStep(cpp_launcher(dtype)).run(inputs, mx.array(case.state))
+    tokens = [mx.array(array).astype(dtype) for array in (case.queries, case.keys, case.values)]
+    case.queries, case.keys, case.values = (np.array(array.astype(mx.float32)) for array in tokens)
+    queries, keys, values = tokens
+    inputs = DeltaInputs(queries, keys, values, mx.array(case.log_decays), mx.array(case.betas))
+    found = DeltaStep(typed_launcher).run(inputs, mx.array(case.state))
     (out, state), (right_out, right_state) = found, case.loop()
-    assert distance(out, right_out) < ROUNDING[dtype]
+    assert distance(out.astype(mx.float32), right_out) < ROUNDING[dtype]
     assert distance(state, right_state) < 2e-6, "states stay in float32"
 
 

@@ -9,12 +9,13 @@ import pytest
 from mlx_lm.models import qwen3_5, qwen3_next
 from mlx_lm.models.cache import ArraysCache
 
-from pensieve.engine.attention.kernels.source import THREADS, Kernel
+from pensieve.engine.attention.kernels.source import Kernel
 from pensieve.engine.recurrent.layer_prompt import LayerPrompt, usable_layer_prompt
 
 from ...budget import sampled
-from ..attention.compiled import FIXED, compile_kernel, from_bits, launch, needs_compiler
-from .test_layer_step import caches, distances, layer_of, name_of, typed
+from ..attention.compiled import needs_compiler
+from ..attention.typed_kernels import typed_launcher
+from .test_layer_step import caches, distances, layer_of
 
 pytestmark = needs_compiler
 
@@ -35,26 +36,6 @@ def uncompiled() -> Iterator[None]:
     mx.enable_compile()
 
 
-def cpp_launcher(kernel: Kernel, scale: float, workspace_bytes: int = 0) -> Any:
-    """Compiles kernels as C++ for the types of their arguments."""
-
-    def run(
-        inputs: list[mx.array], template: Any, grid: Any, output_shapes: Any, output_dtypes: Any, **_: Any
-    ) -> Any:
-        pairs = list(zip(kernel.inputs, inputs, strict=True))
-        given = [array.astype(mx.float32) if FIXED.get(name) == "float" else array for name, array in pairs]
-        kinds = list(zip(output_shapes, output_dtypes, strict=True))
-        outputs = [typed(mx.full(shape, float("nan"), dtype)) for shape, dtype in kinds]
-        library = compile_kernel(kernel, dict(template[1:]), dtype=name_of(template[0][1]))
-        launch(library, kernel, list(map(typed, given)), outputs, (grid[0] // THREADS, grid[1]))
-        return [
-            mx.array(from_bits(output, name_of(dtype))).astype(dtype)
-            for output, (_, dtype) in zip(outputs, kinds, strict=True)
-        ]
-
-    return run
-
-
 @pytest.mark.parametrize(
     ("kind", "shape", "dtype", "has_bias"),
     sampled(CASES, kept=[CASES[2]]),
@@ -69,7 +50,7 @@ def test_tokens_pass_through_the_layer_as_through_mlx_lms(
     for num_rows, num_tokens in ((1, 70), (2, 2)):
         inputs = mx.random.normal((num_rows, num_tokens, 64)).astype(dtype)
         ours, theirs = caches(layer, num_rows)
-        found, expected = LayerPrompt(cpp_launcher).run(layer, inputs, ours), layer(inputs, None, theirs)
+        found, expected = LayerPrompt(typed_launcher).run(layer, inputs, ours), layer(inputs, None, theirs)
         out, conv, state = distances(found, expected, ours, theirs)
         assert max(out, state) < ROUNDING[dtype]
         assert conv == 0
@@ -77,7 +58,7 @@ def test_tokens_pass_through_the_layer_as_through_mlx_lms(
 
 def test_a_prompt_cut_anywhere_leaves_the_same_states() -> None:
     layer = layer_of(qwen3_5.GatedDeltaNet, (64, 64), (1, 2), mx.float32)
-    inputs, kernel = mx.random.normal((1, 67, 64)), LayerPrompt(cpp_launcher)
+    inputs, kernel = mx.random.normal((1, 67, 64)), LayerPrompt(typed_launcher)
     ours, theirs = caches(layer, 1)
     whole = kernel.run(layer, inputs, theirs)
     parts: list[Any] = [
@@ -107,7 +88,7 @@ def test_padding_behind_the_tokens_of_a_row_changes_nothing() -> None:
 
 def test_the_first_tokens_of_rows_find_zeros_for_their_states() -> None:
     layer = layer_of(qwen3_5.GatedDeltaNet, (64, 64), (1, 2), mx.float32)
-    inputs, kernel = mx.random.normal((2, 5, 64)), LayerPrompt(cpp_launcher)
+    inputs, kernel = mx.random.normal((2, 5, 64)), LayerPrompt(typed_launcher)
     for _ in range(2):
         ours, theirs = ArraysCache(2), ArraysCache(2)
         found, expected = kernel.run(layer, inputs, ours), layer(inputs, None, theirs)
@@ -115,7 +96,7 @@ def test_the_first_tokens_of_rows_find_zeros_for_their_states() -> None:
 
 
 def test_layers_of_odd_heads_are_left_to_mlx_lm() -> None:
-    kernel, inputs = LayerPrompt(cpp_launcher), mx.zeros((1, 3, 64))
+    kernel, inputs = LayerPrompt(typed_launcher), mx.zeros((1, 3, 64))
     for dims in ((40, 64), (64, 36), (64, 42)):
         layer = layer_of(qwen3_5.GatedDeltaNet, dims, (1, 2), mx.float32)
         ours, _ = caches(layer, 1)
@@ -126,10 +107,10 @@ def test_layers_of_odd_heads_are_left_to_mlx_lm() -> None:
 
 def test_kernels_that_compute_wrongly_are_not_used(caplog: pytest.LogCaptureFixture) -> None:
     layer = layer_of(qwen3_5.GatedDeltaNet, (64, 64), (1, 2), mx.float32)
-    assert usable_layer_prompt(cpp_launcher, [layer]) is not None
+    assert usable_layer_prompt(typed_launcher, [layer]) is not None
 
     def wrong(kernel: Kernel, scale: float, workspace_bytes: int = 0) -> Any:
-        right = cpp_launcher(kernel, scale)
+        right = typed_launcher(kernel, scale)
         return lambda **arguments: [array * np.float32(1.05) for array in right(**arguments)]
 
     assert usable_layer_prompt(wrong, [layer]) is None

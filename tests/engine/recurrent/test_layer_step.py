@@ -1,13 +1,11 @@
 """The kernel of a whole gated delta layer, its text run in C++, against mlx-lm's own layers."""
 
-import ctypes
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
 import pytest
 from mlx_lm.models import qwen3_5, qwen3_next
 from mlx_lm.models.cache import ArraysCache
@@ -23,8 +21,9 @@ from pensieve.engine.recurrent.layer_step import (
 )
 
 from ...budget import sampled
-from ..attention.compiled import compile_kernel, from_bits, launch, needs_compiler, races, to_bits
+from ..attention.compiled import needs_compiler
 from ..attention.cpp_kernels import CppKernels
+from ..attention.typed_kernels import TypedLauncher, typed_launcher
 from .token_loops import distance
 
 pytestmark = needs_compiler
@@ -47,46 +46,6 @@ def uncompiled() -> Iterator[None]:
     mx.disable_compile()
     yield
     mx.enable_compile()
-
-
-def name_of(dtype: mx.Dtype) -> str:
-    return str(dtype).rpartition(".")[2]
-
-
-def typed(array: mx.array) -> Any:
-    return to_bits(np.array(array.astype(mx.float32)), name_of(array.dtype))
-
-
-def put_back(array: mx.array, after: Any) -> None:
-    """Let an array have what a kernel left in a copy of it."""
-    memory = np.ascontiguousarray(array.view(mx.uint16) if array.dtype == mx.bfloat16 else array)
-    ctypes.memmove(memory.ctypes.data, after.ctypes.data, memory.nbytes)
-
-
-def cpp_launcher(kernel: Kernel, scale: float) -> Any:
-    """As CppKernels, also for half precision. Looks out for threads that meet in shared memory."""
-
-    def run(
-        inputs: list[mx.array], template: Any, grid: Any, threadgroup: Any, output_shapes: Any, **more: Any
-    ) -> Any:
-        kinds = list(zip(output_shapes, more["output_dtypes"], strict=True))
-        outputs = [typed(mx.zeros(shape, dtype)) for shape, dtype in kinds]
-        pairs = list(zip(kernel.inputs, inputs, strict=True))
-        wide = tuple(name for name, array in pairs if array.dtype == mx.float32)
-        name, constants = name_of(template[0][1]), dict(template[1:])
-        library = compile_kernel(kernel, constants, dtype=name, watched=True, wide=wide)
-        arrays = [typed(array.astype(mx.float32) if name == "log_rates" else array) for name, array in pairs]
-        launch(library, kernel, arrays, outputs, (grid[0] // threadgroup[0], grid[1]))
-        assert races(library) == 0
-        for name, array, after in zip(kernel.inputs, inputs, arrays, strict=True):
-            if "write_fence" in kernel.inputs and name in ("pool", "conv_state", "state"):
-                put_back(array, after)
-        return [
-            mx.array(from_bits(output, name_of(dtype))).astype(dtype)
-            for output, (_, dtype) in zip(outputs, kinds, strict=True)
-        ]
-
-    return run
 
 
 def layer_of(kind: Any, dims: tuple[int, int], heads: tuple[int, int], dtype: mx.Dtype) -> Any:
@@ -132,13 +91,15 @@ def test_rows_pass_through_the_layer_as_through_mlx_lms(
     layer = layer_of(kind, shape[0], shape[1], dtype)
     if has_bias:
         layer.conv1d.bias = mx.random.normal((layer.conv_dim,)).astype(dtype)
+    launcher = TypedLauncher(watched=True)
     for num_rows in (1, 3):
         inputs = mx.random.normal((num_rows, 1, 64)).astype(dtype)
         ours, theirs = caches(layer, num_rows)
-        found, expected = LayerStep(cpp_launcher).run(layer, inputs, ours), layer(inputs, None, theirs)
+        found, expected = LayerStep(launcher).run(layer, inputs, ours), layer(inputs, None, theirs)
         out, conv, state = distances(found, expected, ours, theirs)
         assert max(out, state) < ROUNDING[dtype]
         assert conv == 0
+    assert launcher.races == 0
 
 
 def test_weights_in_float32_beside_half_precision_keep_their_digits() -> None:
@@ -146,7 +107,7 @@ def test_weights_in_float32_beside_half_precision_keep_their_digits() -> None:
     layer = layer_of(qwen3_5.GatedDeltaNet, (64, 64), (1, 2), mx.bfloat16)
     layer.dt_bias, layer.norm.weight = mx.random.normal((2,)), mx.random.normal((64,))
     inputs, (ours, theirs) = mx.random.normal((2, 1, 64)).astype(mx.bfloat16), caches(layer, 2)
-    found, expected = LayerStep(cpp_launcher).run(layer, inputs, ours), layer(inputs, None, theirs)
+    found, expected = LayerStep(typed_launcher).run(layer, inputs, ours), layer(inputs, None, theirs)
     assert max(distances(found, expected, ours, theirs)) < ROUNDING[mx.bfloat16]
     assert {"WIDE_TIMES": 1, "WIDE_NORM": 1}.items() <= step_constants(layer).items()
 
@@ -196,9 +157,11 @@ def test_half_precision_is_computed_in_slots_as_well() -> None:
     layer = layer_of(qwen3_5.GatedDeltaNet, (64, 64), (1, 2), mx.bfloat16)
     layer.A_log = layer.A_log.astype(mx.bfloat16)
     layer.train()
-    found = usable_layer_step(cpp_launcher, [layer])
+    launcher = TypedLauncher(watched=True)
+    found = usable_layer_step(launcher, [layer])
     assert found is not None
     assert found.serves_slots
+    assert launcher.races == 0
 
 
 @pytest.mark.parametrize("wrong", ["layer_step", "slot_step"])
