@@ -25,7 +25,7 @@ def test_claude_completes_three_turns_of_one_conversation(server: str, claude: s
 
 @pytest.mark.slow  # to prefill the full prompt takes minutes without a GPU
 def test_claude_completes_a_task_on_its_full_prompt(server: str, claude: str) -> None:
-    right, _ = attempt(TASKS["read"], Session(server, claude, bare=False), "test-full")
+    right, _ = attempt(TASKS["read"], Session(server, claude, bare=False, timeout_s=600), "test-full")
     assert right
 
 

@@ -26,6 +26,7 @@ from pensieve.scheduler.token_stream import TokenStream
 
 from ..budget import sampled
 from ..models import build_random, write_model
+from ..processes import wait_for_end
 from .harness import Verdict
 from .recurrent_models import build_recurrent, recurrent_model
 
@@ -267,17 +268,4 @@ def test_the_process_never_outlives_its_parent(number: signal.Signals) -> None:
         pid = int(parent.stdout.readline())
     parent.send_signal(number)
     parent.wait(10)
-    for _ in range(100):
-        if has_ended(pid):
-            return
-        time.sleep(0.05)
-    raise AssertionError("the engine's process is still there")
-
-
-def has_ended(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    status = Path(f"/proc/{pid}/stat")
-    return status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z"
+    wait_for_end(pid)

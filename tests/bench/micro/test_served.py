@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from pensieve.bench.micro.shapes import SHAPES, write_random_model
 from pensieve.bench.wire import RequestFailed
 
 from ...budget import sampled
+from ...processes import wait_for_end
 
 RATES = {"first prompt: tokens/s", "later prompts: tokens/s"}
 FLEET_NAMES = ("wall s", "turn p95 s", "ITL p99 s")
@@ -104,8 +104,7 @@ def test_the_command_leaves_neither_processes_nor_files_when_it_is_stopped(tmp_p
         command.terminate()
     assert command.returncode == STOPPED
     assert list(files.iterdir()) == []
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(started.read_text()), 0)
+    wait_for_end(int(started.read_text()))
 
 
 def test_a_run_that_is_stopped_writes_what_it_has_found(tmp_path: Path) -> None:
