@@ -69,7 +69,7 @@ def test_a_prompt_cut_anywhere_leaves_the_same_states() -> None:
 
 def test_padding_behind_the_tokens_of_a_row_changes_nothing() -> None:
     layer = layer_of(qwen3_5.GatedDeltaNet, (64, 64), (1, 2), mx.float32)
-    kernel, lengths = LayerPrompt(cpp_launcher), [67, 2]
+    kernel, lengths = LayerPrompt(typed_launcher), [67, 2]
     inputs = mx.random.normal((2, 130, 64))
     ours, _ = caches(layer, 2)
     before = list(ours.cache)
