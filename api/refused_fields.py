@@ -42,10 +42,30 @@ HARMLESS: dict[str, tuple[object, ...]] = {
     "adapters": ([], ""),
 }
 
+PENALTIES = {"repetition_penalty": 1, "repeat_penalty": 1, "frequency_penalty": 0, "presence_penalty": 0}
+"""Each with the value that does nothing."""
+
+PENALTY_WINDOWS = (
+    "repeat_last_n",
+    "repetition_context_size",
+    "presence_context_size",
+    "frequency_context_size",
+)
+"""How many tokens a penalty looks back to, in llama.cpp and mlx-lm. Here it is always the whole answer."""
+
 
 def refuse_fields(body: Any) -> Any:
-    """Return a request's body. Raises ValueError for a field that cannot be honoured, by its name."""
+    """Return a request's body. Raises ValueError for a field that cannot be honoured, by its name.
+
+    A penalty's window is refused only beside a penalty: clients send its default without one.
+    """
     if isinstance(body, dict):
+        if any(body.get(name) not in (None, idle) for name, idle in PENALTIES.items()):
+            for name in PENALTY_WINDOWS:
+                if body.get(name) not in (None, -1):
+                    raise ValueError(
+                        f"{name} is not supported by this server: penalties count the whole answer"
+                    )
         for name in HARMLESS.keys() & body.keys():
             value = body[name]
             if value is not None and value not in HARMLESS[name]:

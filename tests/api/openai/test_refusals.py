@@ -17,6 +17,8 @@ REFUSED: list[dict[str, Any]] = [
     {"best_of": 2},
     {"typical_p": 0.5},
     {"mirostat": 2},
+    {"repeat_last_n": 64, "repeat_penalty": 1.1},
+    {"repetition_context_size": 20, "presence_penalty": 1},
     {"bad_words": ["x"]},
     {"chat_template": "x"},
     {"frequency_penalty": 3},
@@ -39,6 +41,8 @@ def test_what_cannot_be_honoured_is_refused_by_name(server: Server, route: str, 
 def test_fields_that_ask_for_nothing_are_taken(server: Server) -> None:
     nothing: dict[str, Any] = {
         "n": 1,
+        "repeat_last_n": 64,
+        "repetition_penalty": 1,
         "logprobs": False,
         "frequency_penalty": 0,
         "presence_penalty": 0.0,
