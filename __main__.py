@@ -1,8 +1,6 @@
 """`python -m pensieve` is the `pensieve` command."""
 
-import sys
-
-from .api.command.cli import main
+from .api.command.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -3,6 +3,7 @@
 No middleware buffers anything: streams and disconnects pass through.
 """
 
+import asyncio
 import hmac
 import logging
 import re
@@ -11,6 +12,7 @@ import secrets
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..scheduler.exceptions import Stopping
 from .config import ServerConfig
 from .errors import (
     ApiError,
@@ -63,6 +65,11 @@ class RequestContext:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except asyncio.CancelledError:
+            # uvicorn cancels what is left at the server's stop, and would log where each request was.
+            if status is None:
+                stopping = api_error(Stopping("the server is stopping"))
+                await error_response(stopping, scope["path"], request_id)(scope, receive, send_with_id)
         except Exception as error:
             problem = _translate(error, request_id)
             if status is not None:

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from ..scheduler.constraint import Constraint
 from ..scheduler.sequence import Request
 from .answer_options import AnswerOptions, answer_options, raw_options
-from .errors import ClientGone, InvalidRequest, prompt_too_long
+from .errors import InvalidRequest, prompt_too_long
 from .formats.answer_format import AnswerFormat
 from .formats.detokenizer import Detokenizer
 from .formats.tool_calls.template_tools import template_tool
@@ -26,9 +26,10 @@ from .output.parser import OutputParser
 from .output.prompt_only_stream import PromptOnlyStream
 from .output.request_record import RequestRecord
 from .output.resumable_stream import ResumableTokenStream
-from .output.stream import AnswerStream, BodyBuilder, StreamWriter, until_disconnect, whole_message
+from .output.stream import AnswerStream, BodyBuilder, StreamWriter, while_connected, whole_message
 from .output.thinking_budget import BudgetedReader, ThinkingBudget
 from .prompt.kept_replies import owner_of
+from .prompt.prompt import Prompt
 from .schema import MessagesRequest, RawRequest
 from .services import Services
 
@@ -74,11 +75,11 @@ class Pipeline:
         """Prepare a conversation: compile its constraint and build its prompt.
 
         logprobs: likeliest tokens to score beside each sampled token; None asks for no log-probabilities.
-        Raises InvalidRequest.
+        Raises InvalidRequest, or ClientGone.
         """
         options, model_format = answer_options(body, self._services.thinking), self._services.model_format
-        prompt = await self._services.prompts.build(body, options, owner_of(http.headers))
-        constraint = await self._constraint(options, prompt.tokens, prompt.starts_thinking, prompt.begun)
+        built = self._prompt_of(body, options, owner_of(http.headers))
+        prompt, constraint = await while_connected(http.receive, built)
         self._services.metrics.prompt_built(prompt.template_s, prompt.tokenize_s)
         answer_format = AnswerFormat(
             stop_sequences=options.stop_sequences,
@@ -112,12 +113,12 @@ class Pipeline:
         started_s: float,
         logprobs: int | None = None,
     ) -> PreparedRequest:
-        """Prepare a prompt that goes to the model as it is, without a chat template. Raises InvalidRequest.
+        """Prepare a prompt that goes to the model as it is, without a chat template.
 
-        logprobs: as in `conversation`.
+        logprobs: as in `conversation`. Raises InvalidRequest, or ClientGone.
         """
         options = raw_options(body.output_format)
-        tokens = await self._services.prompts.tokens(prompt)
+        tokens = await while_connected(http.receive, self._services.prompts.tokens(prompt))
         constraint = await self._constraint(options, tokens)
         answer_format = AnswerFormat(stop_sequences=body.stop_sequences or ())
         request = self._request(http, body, tokens, logprobs, constraint)
@@ -128,6 +129,13 @@ class Pipeline:
             started_s,
             is_prompt_only=body.max_tokens == 0,
         )
+
+    async def _prompt_of(
+        self, body: MessagesRequest, options: AnswerOptions, owner: bytes
+    ) -> tuple[Prompt, AnswerConstraint | None]:
+        prompt = await self._services.prompts.build(body, options, owner)
+        begun = prompt.starts_thinking, prompt.begun
+        return prompt, await self._constraint(options, prompt.tokens, *begun)
 
     async def _constraint(
         self, options: AnswerOptions, prompt: list[int], starts_thinking: bool = False, begun: str = ""
@@ -176,12 +184,10 @@ class Pipeline:
         answers = self._start_all(choices)
         messages = (whole_message(*pair) for pair in zip(answers, builders, strict=True))
         try:
-            bodies = await until_disconnect(http.receive, asyncio.gather(*messages))
+            bodies = await while_connected(http.receive, asyncio.gather(*messages))
         finally:
             for answer in answers:
                 answer.close()
-        if bodies is None:
-            raise ClientGone("the client closed the connection")
         return bodies, total_usage(answers)
 
     def _start_all(self, choices: list[PreparedRequest]) -> list[Answer]:

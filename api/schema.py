@@ -26,6 +26,8 @@ from .wire_base import Wire, false_for_null, no_blocks
 
 ToolName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,128}$")]
 
+MAX_MESSAGES = 100_000  # as in Anthropic's API; to read more takes seconds
+
 
 class TextBlock(Wire):
     """A text."""
@@ -226,7 +228,7 @@ class CountTokensRequest(GuidedFields):
     """The fields that a request's prompt is made of: the body of `/v1/messages/count_tokens`."""
 
     model: str = Field(min_length=1, max_length=500)
-    messages: Annotated[list[Message], FailFast()] = Field(min_length=1)
+    messages: Annotated[list[Message], FailFast()] = Field(min_length=1, max_length=MAX_MESSAGES)
     system: Annotated[list[TextBlock], FailFast(), BeforeValidator(no_blocks)] = Field(default=[])
     tools: list[Annotated[Tool, BeforeValidator(tool_form)]] | None = Field(default=None, fail_fast=True)
     tool_choice: Annotated[ToolChoice | None, BeforeValidator(tool_choice_form)] = None

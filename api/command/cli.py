@@ -5,8 +5,10 @@ Flags are made from the fields of the frozen config classes, so that a default i
 
 import argparse
 import dataclasses
+import os
 import platform
 import sys
+import threading
 import traceback
 from collections import abc
 from dataclasses import dataclass
@@ -64,6 +66,16 @@ def main(argv: abc.Sequence[str] | None = None) -> int:
         print(f"pensieve: {explain(error)}", file=sys.stderr)
         return EXIT_FAILED
     return 0
+
+
+def run() -> NoReturn:
+    """Run the command and end the process, whatever its threads still compute for requests."""
+    code = main()
+    if threading.active_count() == 1:
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def explain(error: Exception) -> str:

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +55,14 @@ class EngineGivenUp(PensieveError):
     """The engine failed for good while it served."""
 
 
+class HelperThreads(ThreadPoolExecutor):
+    """The event loop's threads. What they still compute at the server's stop is not waited for."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more work; return at once."""
+        super().shutdown(wait=False, cancel_futures=True)
+
+
 class Server(uvicorn.Server):
     """uvicorn with the scheduler's task, which starts before uvicorn and ends after the last answer."""
 
@@ -67,6 +76,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the scheduler, then uvicorn; then print the greeting."""
+        asyncio.get_running_loop().set_default_executor(HelperThreads(thread_name_prefix="help"))
         self._task = asyncio.create_task(self.scheduler.run())
         self._task.add_done_callback(self._scheduler_ended)
         self._collector = asyncio.create_task(collect_when_idle(self.scheduler))
@@ -96,6 +106,10 @@ class Server(uvicorn.Server):
             self._task.get_loop().call_soon_threadsafe(self._task.cancel)
         else:
             super().handle_exit(sig, frame)
+
+    def end_soon(self, _number: int, _frame: FrameType | None) -> None:
+        """Stop as soon as the start is over: the handler of signals while uvicorn's own is not in place."""
+        self.should_exit = True
 
     def _scheduler_ended(self, task: asyncio.Task[None]) -> None:
         # A server without an engine cannot answer: the server ends, so that a supervisor can start it anew.
@@ -233,8 +247,9 @@ def build_server(
 def run_server(server: Server, listener: socket.socket) -> None:
     """Run until a signal. Raises ListenError, or EngineGivenUp when the engine is lost."""
     # At its end uvicorn raises the signal again, which would end this process before the engine's process.
+    # And a signal that comes before uvicorn takes them must not be lost.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, server.end_soon)
     try:
         # Two servers may bind one port; the second to listen fails, which uvloop does not report.
         listener.listen(server.config.backlog)

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, FailFast, Field, field_validator, model_va
 from ..generation import SamplingFields, StopSequences
 from ..guided_fields import GuidedFields
 from ..lenient import tool_choice_form, tool_form
-from ..schema import RawRequest, Tool, ToolChoice
+from ..schema import MAX_MESSAGES, RawRequest, Tool, ToolChoice
 from ..wire_base import Wire, false_for_null
 from .chat_turns import Turn, turn_forms
 from .reasoning import ReasoningFields
@@ -67,7 +67,9 @@ class OpenAIRequest(SamplingFields, GuidedFields):
 class ChatRequest(OpenAIRequest, ReasoningFields):
     """Body of `/v1/chat/completions`."""
 
-    messages: Annotated[list[Turn], FailFast(), BeforeValidator(turn_forms)] = Field(min_length=1)
+    messages: Annotated[list[Turn], FailFast(), BeforeValidator(turn_forms)] = Field(
+        min_length=1, max_length=MAX_MESSAGES
+    )
     max_completion_tokens: MaxTokens  # the newer name; it wins
     tools: list[Annotated[Tool, BeforeValidator(tool_form)]] | None = Field(default=None, fail_fast=True)
     tool_choice: Annotated[ToolChoice | None, BeforeValidator(tool_choice_form)] = None

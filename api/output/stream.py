@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from ... import PensieveError
 from ..config import KeepAlive
-from ..errors import ApiError, EngineError, api_error
+from ..errors import ApiError, ClientGone, EngineError, api_error
 from ..formats.output_events import OutputEvent
 from .answer import Answer, Usage
 
@@ -162,6 +162,14 @@ async def until_disconnect(receive: Receive, work: Awaitable[T]) -> T | None:
         task.cancel()
         gone.cancel()
         await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def while_connected(receive: Receive, work: Awaitable[T]) -> T:
+    """Return the work's result, which is not None. Raises ClientGone when the client disconnects first."""
+    result = await until_disconnect(receive, work)
+    if result is None:
+        raise ClientGone("the client closed the connection")
+    return result
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from ...engine.served_model import ServedModel
+from ...scheduler.exceptions import PromptTooLong
 from ..answer_options import AnswerOptions
 from ..config import ServerConfig
-from ..errors import InvalidRequest
+from ..errors import InvalidRequest, prompt_too_long
 from ..formats.model_format import ModelFormat
 from ..formats.tool_calls.template_tools import head_tools
 from ..protocols import TemplateMessage, Tokenizer
@@ -20,6 +21,7 @@ from .branch_points import find_branch_points
 from .conversation import closing_instruction, template_messages
 from .exact_history import ExactHistory, FoundReply, KnownConversation, PromptPart
 from .kept_replies import ReplyKeeper
+from .length_estimate import check_texts
 from .media import refuse_media
 from .reply_places import ReplyPlaces
 from .shared_head import ordered_tools, split_head
@@ -74,6 +76,7 @@ class PromptBuilder:
     ) -> None:
         self._images = config.images
         self._vocab_size = model.vocab_size
+        self._max_tokens = model.max_context - 1
         self._keeps_states = model.num_state_slots > 0 or model.window is not None
         self._format = model_format
         self._tokenizer = tokenizer
@@ -104,12 +107,20 @@ class PromptBuilder:
         return await _run(self._tokenizers, lambda: self._tokenize(rendered))
 
     async def count(self, request: CountTokensRequest, options: AnswerOptions, owner: bytes = b"") -> int:
-        """Count the tokens of a request's prompt, one request at a time. Raises what `build` raises."""
-        prompt = await _run(self._counter, lambda: self.build_now(request, options, owner))
-        return len(prompt.tokens)
+        """Count the tokens of a request's prompt, one request at a time. Raises what `build` raises.
+
+        Of texts that are far too long for the context, the tokens are estimated.
+        """
+        return await _run(self._counter, lambda: self._count_now(request, options, owner))
+
+    def _count_now(self, request: CountTokensRequest, options: AnswerOptions, owner: bytes) -> int:
+        try:
+            return len(self.build_now(request, options, owner).tokens)
+        except PromptTooLong as error:
+            return error.num_tokens
 
     def build_now(self, request: CountTokensRequest, options: AnswerOptions, owner: bytes = b"") -> Prompt:
-        """Build a request's prompt in this thread. Raises what `build` raises."""
+        """Build a request's prompt in this thread. Raises what `build` raises, and PromptTooLong."""
         return self._tokenize(self._render(request, options, owner))
 
     def _render(self, request: CountTokensRequest, options: AnswerOptions, owner: bytes) -> RenderedPrompt:
@@ -117,7 +128,9 @@ class PromptBuilder:
             refuse_media(request.messages)
         started = time.perf_counter()
         system, request = split_head(request)
-        conversation = self._history.read(owner, system, template_messages(request), options)
+        messages = template_messages(request)
+        check_texts((system, messages, head_tools(options.tools)), self._encode, self._max_tokens)
+        conversation = self._history.read(owner, system, messages, options)
         while True:
             rendered, missed = self._render_conversation(system, conversation)
             if not missed:
@@ -152,6 +165,7 @@ class PromptBuilder:
         tokens: list[int] = []
         positions: list[int] = []
         for part in rendered.parts:
+            check_texts(part.text, self._encode, self._max_tokens)
             found = self._special_tokens.encode(part.text, rendered.separator, part.offsets)
             positions += [len(tokens) + position for position in found.positions]
             tokens += found.tokens
@@ -175,6 +189,8 @@ class PromptBuilder:
         return await _run(self._tokenizers, lambda: self._raw_tokens(prompt))
 
     def _raw_tokens(self, prompt: str | list[int]) -> list[int]:
+        if isinstance(prompt, str):
+            check_texts(prompt, self._encode, self._max_tokens)
         tokens = self._encode(prompt) if isinstance(prompt, str) else prompt
         self._check_tokens(tokens)
         return tokens
@@ -198,7 +214,10 @@ class PromptBuilder:
 
 
 async def _run(executor: Executor, function: Callable[[], R]) -> R:
-    return await asyncio.get_running_loop().run_in_executor(executor, function)
+    try:
+        return await asyncio.get_running_loop().run_in_executor(executor, function)
+    except PromptTooLong as error:
+        raise prompt_too_long(error.num_tokens, error.max_tokens) from None
 
 
 def _with_instruction(messages: list[TemplateMessage], options: AnswerOptions) -> list[TemplateMessage]:

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import signal
 import socket
+import subprocess
 import sys
 import weakref
 from collections.abc import Iterator
@@ -197,3 +198,34 @@ def test_a_tokenizer_that_cannot_be_read_is_told_before_the_download(hub: FakeHu
     with pytest.raises(ModelError, match=r"^the tokenizer in someone/tiny cannot be loaded: "):
         find_model(ENGINE, offer(hub, folder), max_batch=32)
     assert hub.sent[WEIGHTS] == 100_000
+
+
+def test_a_signal_before_the_start_is_over_is_not_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    """It came before uvicorn had its own handler in place, and was swallowed."""
+    server = make_server()
+    start = server.run
+
+    def interrupted(sockets: list[socket.socket] | None = None) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        start(sockets)
+
+    server.run = interrupted  # type: ignore[method-assign]
+    server.scheduler.run = asyncio.Event().wait  # type: ignore[assignment,method-assign]
+    with bind(ServerConfig(port=0)) as listener:
+        run_server(server, listener)
+    assert capsys.readouterr().out.startswith("ready\n")
+
+
+@pytest.mark.slow  # imports all anew
+def test_threads_that_still_work_do_not_hold_the_end_up() -> None:
+    program = """
+import sys, threading
+from pensieve.api.command import cli, serve
+def work(_):
+    begun = threading.Event()
+    serve.HelperThreads().submit(lambda: (begun.set(), threading.Event().wait()))
+    begun.wait()
+cli._run = work
+cli.run()
+"""
+    subprocess.run([sys.executable, "-c", program], timeout=60, check=True)
