@@ -4,10 +4,12 @@ The parser follows an answer's text, and the constraint follows its bytes. For b
 tags can come, where the first of them stands, and what the text after that tag belongs to.
 """
 
+from bisect import bisect_left
 from collections import abc
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
+from itertools import chain
 from typing import AnyStr, Generic
 
 
@@ -17,6 +19,46 @@ class Mode(Enum):
     TEXT = "text"
     THINKING = "thinking"
     CALL = "call"
+
+
+class TagSet(Generic[AnyStr]):
+    """Tags to look for in a text, of which there may be hundreds: a format may have some for each tool."""
+
+    def __init__(self, tags: abc.Iterable[AnyStr]) -> None:
+        self._tags: frozenset[AnyStr] = frozenset(tags)
+        self._sorted: list[AnyStr] = sorted(self._tags)
+        self._lengths = sorted({len(tag) for tag in self._tags})
+        self._letters: frozenset[AnyStr] = frozenset(tag[:1] for tag in self._tags)
+
+    def find_first(self, text: AnyStr) -> tuple[int, AnyStr] | None:
+        """Return (start, tag) of the tag with the smallest end: the same for chunks of any size."""
+        found: tuple[int, AnyStr] | None = None
+        for place in self._places(text, 0):
+            if found is not None and place >= found[0] + len(found[1]):
+                break
+            for length in self._lengths:
+                tag = text[place : place + length]
+                if found is not None and place + length >= found[0] + len(found[1]):
+                    break
+                if tag in self._tags:
+                    found = place, tag
+        return found
+
+    def overlap(self, text: AnyStr) -> int:
+        """Return the length of the longest suffix of `text` that begins a tag. `text` holds no whole tag."""
+        longest = self._lengths[-1] if self._lengths else 0
+        for place in self._places(text, max(len(text) - longest + 1, 0)):
+            end = text[place:]
+            following = bisect_left(self._sorted, end)
+            if following < len(self._sorted) and self._sorted[following].startswith(end):
+                return len(end)
+        return 0
+
+    def _places(self, text: AnyStr, first: int) -> list[int]:
+        """List the places from `first` on at which a tag may begin."""
+        if not any(letter in text for letter in self._letters):
+            return []
+        return [place for place in range(first, len(text)) if text[place : place + 1] in self._letters]
 
 
 @dataclass(frozen=True)
@@ -39,23 +81,18 @@ class AnswerTags(Generic[AnyStr]):
         return list(self.calls) + ([self.thinking[0]] if self.thinking else [])
 
     @cached_property
-    def ends(self) -> dict[Mode, list[AnyStr]]:
+    def ends(self) -> dict[Mode, TagSet[AnyStr]]:
         """The tags that may end each mode."""
         return {
-            Mode.TEXT: self.starts + self.in_value,
-            Mode.THINKING: [self.thinking[1]] if self.thinking else [],
-            Mode.CALL: [self.call_end] if self.call_end else [],
+            Mode.TEXT: TagSet(chain(self.starts, self.silent, self.stop_sequences)),
+            Mode.THINKING: TagSet(self.thinking[1:] if self.thinking else ()),
+            Mode.CALL: TagSet([self.call_end] if self.call_end else ()),
         }
 
     @cached_property
-    def in_value(self) -> list[AnyStr]:
+    def in_value(self) -> TagSet[AnyStr]:
         """The tags that count in a value."""
-        return list(self.silent) + list(self.stop_sequences)
-
-    @cached_property
-    def first_letters(self) -> frozenset[AnyStr]:
-        """The first character of each tag; a text without any of them holds no tag."""
-        return frozenset(tag[:1] for tags in self.ends.values() for tag in tags)
+        return TagSet(chain(self.silent, self.stop_sequences))
 
 
 class TagFollower(Generic[AnyStr]):
@@ -79,10 +116,8 @@ class TagFollower(Generic[AnyStr]):
         in_value: the text is a value, in which only stop sequences and silent marks count as tags.
         """
         tags = self._tags.in_value if in_value else self._tags.ends[self.mode]
-        if not any(letter in self.unread for letter in self._tags.first_letters):
-            tags = []  # a request may have many tags
-        found = find_first(self.unread, tags)
-        place = len(self.unread) - overlap(self.unread, tags) if found is None else found[0]
+        found = tags.find_first(self.unread)
+        place = len(self.unread) - tags.overlap(self.unread) if found is None else found[0]
         text, self.unread = self.unread[:place], self.unread[place:]
         return text, None if found is None else found[1]
 
@@ -107,24 +142,3 @@ class TagFollower(Generic[AnyStr]):
     def copy(self) -> "TagFollower[AnyStr]":
         """Return an independent copy."""
         return TagFollower(self._tags, self.mode, self.unread)
-
-
-def find_first(text: AnyStr, tags: abc.Sequence[AnyStr]) -> tuple[int, AnyStr] | None:
-    """Return (start, tag) of the tag with the smallest end: the result is the same for chunks of any size."""
-    found = [(place + len(tag), place, tag) for tag in tags if (place := text.find(tag)) >= 0]
-    if not found:
-        return None
-    _, place, tag = min(found)
-    return place, tag
-
-
-def overlap(text: AnyStr, tags: abc.Sequence[AnyStr]) -> int:
-    """Return the length of the longest suffix of `text` that begins a tag. `text` holds no whole tag."""
-    longest = 0
-    for tag in tags:
-        place = text.find(tag[0], 1 - len(tag))  # from where the whole tag would not fit any more
-        while place >= 0 and not tag.startswith(text[place:]):
-            place = text.find(tag[0], place + 1)
-        if place >= 0:
-            longest = max(longest, len(text) - place)
-    return longest

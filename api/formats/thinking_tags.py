@@ -50,17 +50,17 @@ def find_thinking_tags(tokenizer: Tokenizer) -> ThinkingTags | None:
         return _tags(tokenizer, harmony.THOUGHT, harmony.END, harmony.CLOSING)
     if tokenizer.think_start and tokenizer.think_end:
         return _tags(tokenizer, tokenizer.think_start, tokenizer.think_end)
-    if _has_marks(tokenizer, (APRIEL_END,)):
+    if has_marks(tokenizer, (APRIEL_END,)):
         return _tags(tokenizer, APRIEL_START, APRIEL_END)
-    return next((_tags(tokenizer, *pair) for pair in OTHER_TAGS if _has_marks(tokenizer, pair)), None)
+    return next((_tags(tokenizer, *pair) for pair in OTHER_TAGS if has_marks(tokenizer, pair)), None)
 
 
 def find_silent_marks(tokenizer: Tokenizer) -> tuple[str, ...]:
     """List the marks that a model writes around its text."""
-    return tuple(mark for marks in SILENT_MARKS if _has_marks(tokenizer, marks) for mark in marks)
+    return tuple(mark for marks in SILENT_MARKS if has_marks(tokenizer, marks) for mark in marks)
 
 
-def _has_marks(tokenizer: Tokenizer, marks: Collection[str]) -> bool:
+def has_marks(tokenizer: Tokenizer, marks: Collection[str]) -> bool:
     """Whether each of some marks is a token of its own, or stands in the chat template."""
     added = {token.content for token in tokenizer.added_tokens_decoder.values()}
     template = getattr(tokenizer, "chat_template", None)

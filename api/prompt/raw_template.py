@@ -90,11 +90,6 @@ class RawTemplate:
             # A template is the model's code: any exception is its refusal of this conversation.
             raise TemplateError(str(error)[:300]) from error
 
-    def names(self, mark: str) -> bool:
-        """Whether the template's text holds a mark."""
-        text = getattr(self._tokenizer, "chat_template", None)
-        return isinstance(text, str) and mark in text
-
     def _named_functions(self, tools: abc.Sequence[dict[str, Any]]) -> dict[str, str]:
         """Return the tools as a text under the name by which FireFunction's template demands them."""
         if FUNCTIONS not in self._defaults or not tools:

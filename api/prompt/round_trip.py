@@ -7,7 +7,7 @@ from ..formats import harmony
 from ..formats.detokenizer import Detokenizer
 from ..formats.output_events import ArgumentsDelta, OutputEvent, ToolCallStart, call_input
 from ..formats.readers.call_reader import tool_names
-from ..formats.tag_follower import find_first
+from ..formats.tag_follower import TagSet
 from ..formats.tool_calls.tool_format import ToolFormat
 
 ReadCall = tuple[str, dict[str, Any]]
@@ -18,8 +18,8 @@ def read_calls(tool_format: ToolFormat, text: str, tools: abc.Sequence[dict[str,
     """Return the calls in a text. Text that holds no call is passed over."""
     calls: list[ReadCall] = []
     rest = _in_tags(text) if tool_format.start == harmony.CALL_START else text
-    starts = tool_format.starts(tool_names(tools))
-    while (found := find_first(rest, starts)) is not None:
+    starts = TagSet(tool_format.starts(tool_names(tools)))
+    while (found := starts.find_first(rest)) is not None:
         place, start = found
         events, rest = _read_call(tool_format, start, rest[place + len(start) :], tools)
         calls += _calls_of(events)
@@ -39,8 +39,8 @@ def _read_call(
         events += body.add_end_tag()
     events += body.end_answer()
     result = body.result()
-    starts = tool_format.starts(tool_names(tools))
-    unread = result.unread if find_first(result.unread, starts) else ""
+    starts = TagSet(tool_format.starts(tool_names(tools)))
+    unread = result.unread if starts.find_first(result.unread) else ""
     return [*events, *result.events], unread + body.remainder + text
 
 

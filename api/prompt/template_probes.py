@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from ..formats.tag_follower import find_first
+from ..formats.tag_follower import TagSet
+from ..formats.thinking_tags import has_marks
 from ..formats.tool_calls.native_formats import native_formats
 from ..formats.tool_calls.tool_format import ToolFormat
 from ..protocols import TemplateMessage, Tokenizer
@@ -58,7 +59,7 @@ class TemplateProbes:
     """Probes one template."""
 
     def __init__(self, raw: RawTemplate, tokenizer: Tokenizer) -> None:
-        self._raw = raw
+        self._raw, self._tokenizer = raw, tokenizer
         self._ends = end_texts(tokenizer)
         self._formats = native_formats(tokenizer)
         self.tool_format: ToolFormat | None = None  # in which calls can be read back
@@ -92,17 +93,23 @@ class TemplateProbes:
                 features = replace(native, text_arguments=as_text, id_form=ids)
                 if self._shows_calls(features, self._formats):
                     return features
-        for written in filter(self._may_write, self._formats):
+        for written in filter(self._may_write, self._formats) if self._hides_calls() else ():
             features = replace(base, native_tools=True, written_calls=written)
             if self._shows_calls(features, [written]):
                 return features
         self.call_text, self.tool_format = "", None
         return base
 
+    def _hides_calls(self) -> bool:
+        """Whether the template shows calls in no way at all, so that they may be written for it."""
+        forms = [replace(self._thinking, text_arguments=as_text) for as_text in (False, True)]
+        texts = [self.own(form).probe(call_turns(), [PROBE_TOOL]) for form in forms]
+        return not any(text is not None and VALUE in text for text in texts)
+
     def _may_write(self, tool_format: ToolFormat) -> bool:
-        """Whether the template names a format's tags, so that calls may be written for it in the format."""
+        """Whether the model knows a format's tags, so that calls may be written for it in the format."""
         tags = [tag for tag in (tool_format.start, tool_format.end) if tag]
-        return tool_format.syntax.write is not None and bool(tags) and all(map(self._raw.names, tags))
+        return tool_format.syntax.write is not None and bool(tags) and has_marks(self._tokenizer, tags)
 
     def _shows_calls(self, features: TemplateFeatures, formats: Iterable[ToolFormat]) -> bool:
         """Whether the template shows tools and calls with some features, in one of some formats."""
@@ -150,7 +157,7 @@ class TemplateProbes:
     def _find_call(self, tool_format: ToolFormat, text: str, name: str) -> tuple[int, str]:
         """Return the text from the user's words to the end of the call in a probe, and the call's place."""
         written = text.partition(USER)[2].partition(RESULT)[0]
-        place, _ = find_first(written, tool_format.starts([name])) or (0, "")
+        place, _ = TagSet(tool_format.starts([name])).find_first(written) or (0, "")
         ends = [found for end in self._ends if (found := written.find(end, place)) >= 0]
         written = written[: min(ends, default=len(written))]
         if end := tool_format.end:

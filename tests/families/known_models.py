@@ -31,7 +31,7 @@ class KnownModel:
 
     name: as its makers call it.
     family: the model file of mlx-lm, or the variant, that runs it.
-    calls: the format of its tool calls, by its module in `api/formats/tool_calls/`; empty where it has none.
+    calls: the format of its tool calls, by its name in `api/formats/tool_calls/`; empty where it has none.
     thinks: whether its template lets it think.
     kv_numbers: the numbers that a token's keys and values, or latents, are; 0 where no source is at hand.
     state: what its recurrent layers keep.
@@ -133,6 +133,10 @@ KNOWN_MODELS = [
     KnownModel("Step-3.5-Flash", "step3p5", "qwen3_coder", True),
     KnownModel("Seed-OSS-36B", "seed_oss", "", True, attention(64, 8, 128)),
     KnownModel("LongCat-Flash", "longcat_flash", "longcat", False),
-    KnownModel("Llama 3.1 8B", "llama:llama3-rope", "", False, attention(32, 8, 128)),
+    KnownModel("Llama 3.1 8B", "llama:llama3-rope", "llama3", False, attention(32, 8, 128)),
+    KnownModel("Command R7B, Command A", "cohere2", "cohere", True),
+    KnownModel("Granite 3.3", "granite", "granite", True),
+    KnownModel("Solar-Open-100B", "solar_open", "solar", True),
+    KnownModel("Apertus", "apertus", "apertus", True),
     KnownModel("Phi-3-mini-128k", "phi3:longrope", "", False, attention(32, 32, 96)),
 ]

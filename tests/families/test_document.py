@@ -8,6 +8,7 @@ import mlx_lm.utils
 import pytest
 from mlx_lm.models.cache import make_prompt_cache
 
+from pensieve.api.formats.tool_calls.declared_formats import DECLARED
 from pensieve.api.formats.tool_calls.registry import SYNTAXES
 
 from .document import render
@@ -37,7 +38,8 @@ def test_no_two_rows_share_a_name() -> None:
 
 def test_what_the_tables_name_exists() -> None:
     assert {model.family for model in KNOWN_MODELS} <= set(FAMILIES)
-    assert {model.calls for model in KNOWN_MODELS} <= {"", *SYNTAXES}
+    declared = {tool_format.syntax.module for tool_format in DECLARED}
+    assert {model.calls for model in KNOWN_MODELS} <= {"", *SYNTAXES, *declared}
     assert {*REFUSALS, *NEEDS_METAL, *JUDGED_WHOLE} <= set(FAMILIES)
 
 

@@ -20,6 +20,7 @@ MARKS = re.compile(
     r"|</?[a-z_]+:opensource>"
 )
 BOS, EOS = "<BOS>", "<EOS>"
+UNNAMED = ("<|tool_call_start|>", "<|tool_call_end|>")  # marks of LFM2 that its templates do not name
 SUFFIX = ":opensource"  # which Hy3's template gives to all of its marks
 
 
@@ -46,7 +47,8 @@ def small_tokenizer(template: str) -> Any:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     named = template.replace("{}", SUFFIX) if SUFFIX in template else template
-    marks = sorted({*MARKS.findall(named), BOS, EOS})
+    unnamed = UNNAMED if "List of tools: " in template else ()
+    marks = sorted({*MARKS.findall(named), *unnamed, BOS, EOS})
     tokenizer.add_tokens([AddedToken(mark, special=True, normalized=False) for mark in marks])
     wrapper: Any = PreTrainedTokenizerFast  # carries no types
     fast = wrapper(

@@ -20,7 +20,7 @@ WriteCalls = Callable[[abc.Sequence[tuple[str, dict[str, Any]]]], str]
 class CallSyntax:
     """One format of tool calls.
 
-    module: the name of the mlx-lm module whose parser reads the format.
+    module: the name of the mlx-lm module whose parser reads the format, else a name of our own.
     define_rule: None where calls are not constrained.
     write: None where calls are written by chat templates alone.
     """

@@ -15,6 +15,7 @@ from ..grammars.json_schema import Schema, dump_schema
 from ..grammars.lark import Lark, literal, pattern
 from ..grammars.properties import any_order, listed_properties
 from ..grammars.without_tags import without_tags
+from ..json_text import dump
 from ..readers.whole_calls import WholeCalls
 from .call_syntax import CallSyntax
 
@@ -61,4 +62,22 @@ def _kinds(schema: Any) -> set[str]:
     return set(kinds) if isinstance(kinds, list) else {str(kinds)}
 
 
-PYTHONIC = CallSyntax("pythonic", WholeCalls, _define_rule)
+def _write(calls: abc.Sequence[tuple[str, dict[str, Any]]]) -> str:
+    """Write calls as the text between the tags."""
+    written = [
+        f"{name}({', '.join(f'{key}={_python(value)}' for key, value in arguments.items())})"
+        for name, arguments in calls
+    ]
+    return f"[{', '.join(written)}]"
+
+
+def _python(value: Any) -> str:
+    """Write a value of JSON in Python's syntax, with double quotes."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{dump(key)}: {_python(part)}' for key, part in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_python, value))}]"
+    return dump(value) if isinstance(value, str) else str(value)
+
+
+PYTHONIC = CallSyntax("pythonic", WholeCalls, _define_rule, _write)

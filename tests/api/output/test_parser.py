@@ -18,7 +18,7 @@ from pensieve.api.formats.output_events import (
     ToolCallStart,
     call_input,
 )
-from pensieve.api.formats.tag_follower import overlap
+from pensieve.api.formats.tag_follower import TagSet
 from pensieve.api.formats.thinking_tags import ThinkingTags
 from pensieve.api.formats.tool_calls.plain_format import plain_format
 from pensieve.api.formats.tool_calls.tool_format import ToolFormat
@@ -122,7 +122,14 @@ def test_an_overlap_is_the_longest_end_that_a_tag_begins_with(text: str, tags: l
     assume(not any(tag in text for tag in tags))
     ends = [text[place:] for place in range(len(text))]
     longest = next((end for end in ends if any(tag.startswith(end) for tag in tags)), "")
-    assert overlap(text, tags) == overlap(text.encode(), [tag.encode() for tag in tags]) == len(longest)
+    encoded = TagSet(tag.encode() for tag in tags)
+    assert TagSet(tags).overlap(text) == encoded.overlap(text.encode()) == len(longest)
+
+
+@given(st.text("ab<"), st.lists(st.text("ab<", min_size=1)))
+def test_of_several_tags_the_one_that_ends_first_is_found(text: str, tags: list[str]) -> None:
+    ends = [(place + len(tag), place, tag) for tag in tags if (place := text.find(tag)) >= 0]
+    assert TagSet(tags).find_first(text) == (min(ends)[1:] if ends else None)
 
 
 def test_text_around_calls_loses_only_the_space_at_the_calls() -> None:

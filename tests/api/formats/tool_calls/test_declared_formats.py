@@ -11,12 +11,15 @@ from pensieve.api.formats.tool_calls.declared_formats import DECLARED
 from pensieve.api.formats.tool_calls.declared_formats import DEEPSEEK_TAGS as TAGS
 from pensieve.api.formats.tool_calls.dsml import MARK
 from pensieve.api.formats.tool_calls.template_tools import template_tool
+from pensieve.api.formats.tool_calls.tool_format import ToolFormat
 from pensieve.api.grammar.answer_constraint import AnswerConstraint, ConstraintSpec
 from pensieve.api.grammar.grammar_cache import GrammarCache, GrammarKey
 from pensieve.api.grammar.vocabulary import Vocabulary
+from pensieve.api.prompt.round_trip import read_calls
 from pensieve.api.schema import Tool
 
 from ...output.test_parser import parse, shape
+from .known_formats import tool_format
 
 FORMATS = {(tool_format.syntax.module, tool_format.start): tool_format for tool_format in DECLARED}
 PROPERTIES = {"city": {"type": "string"}, "days": {"type": "integer"}}
@@ -153,3 +156,13 @@ def test_marks_around_text_and_values_are_silent(vocabulary: Vocabulary) -> None
     matcher, tokens = GrammarCache(vocabulary).compile(key).begin(), vocabulary.spell(b"<|START|>42<|END|>")
     assert matcher.try_consume_tokens(tokens) == len(tokens)
     assert matcher.is_accepting()
+
+
+WRITABLE = [form for form in (*DECLARED, tool_format("pythonic")) if form.syntax.write]
+
+
+@pytest.mark.parametrize("form", WRITABLE, ids=lambda form: form.syntax.module)
+def test_calls_that_are_written_for_a_template_are_read_back(form: ToolFormat) -> None:
+    odd = {"city": 'Rome\n"°"', "more": [True, None, {"a b": 1.5}]}
+    calls = [("weather", odd), ("clock", {})]
+    assert read_calls(form, form.write(calls), [template_tool(tool) for tool in TOOLS]) == calls
