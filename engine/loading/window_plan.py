@@ -18,6 +18,9 @@ at its end have most blocks in common."""
 LEAST_SHARE = 0.02
 """The share of the memory that checkpoints get at least, where windows are small."""
 
+LEAST_CHECKPOINTS = 2
+"""Without the end of a prompt and that of its answer, each turn would be computed from its beginning."""
+
 RUNNING_SHARE, SLICE_SHARE = 1 / 4, 1 / 8
 """The most of the memory that windows of running sequences take, and that a step's slices take."""
 
@@ -42,11 +45,15 @@ class Demand(NamedTuple):
 
 
 def least_bytes(info: ModelInfo, tokens: int) -> int:
-    """Return the bytes that `tokens` of KV take at least: one sequence runs, in short slices."""
+    """Return the bytes that `tokens` of KV take at least: one sequence runs, in short slices.
+
+    Few checkpoints are among them.
+    """
     assert info.window is not None, "some layers see a window"
     pool = WindowPool(info.window, 0, SLICE_STEP)
     kept_bytes = info.kv_bytes_per_token - info.window_bytes_per_token
-    windows = pool.promised_blocks * info.window_bytes_per_token
+    num_window_blocks = pool.promised_blocks + LEAST_CHECKPOINTS * pool.state_blocks
+    windows = num_window_blocks * info.window_bytes_per_token
     return BLOCK_SIZE * (-(-tokens // BLOCK_SIZE) * kept_bytes + windows)
 
 
@@ -68,7 +75,8 @@ def divide_windows(info: ModelInfo, budget: int, demand: Demand) -> WindowDivisi
     room = rest - -(-demand.tokens // BLOCK_SIZE) * kept_bytes
     state_bytes = max(1, pool.state_blocks) * window_bytes
     states = rest // (state_bytes + TOKENS_A_WINDOW // BLOCK_SIZE * kept_bytes)
-    states = min(max(states, int(rest * LEAST_SHARE) // state_bytes), room // state_bytes)
+    states = max(states, int(rest * LEAST_SHARE) // state_bytes, LEAST_CHECKPOINTS)
+    states = min(states, room // state_bytes)
     num_window_blocks = pool.promised_blocks + states * pool.state_blocks
     num_blocks = demand.useful_blocks
     if kept_bytes:

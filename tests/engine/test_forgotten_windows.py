@@ -13,9 +13,12 @@ import mlx_lm.utils
 import pytest
 
 from pensieve.engine.attention.paged_model import probe, probe_fetching
+from pensieve.engine.config import EngineConfig
+from pensieve.engine.loading.build import build, plan_model
 from pensieve.engine.runner import Capacity, Runner, Sampled
 from pensieve.engine.served_model import WindowPool
 from pensieve.engine.step import StepPlan
+from pensieve.scheduler.config import SchedulerConfig
 
 from ..budget import sampled, trials
 from ..models import WINDOW, WINDOWED, write_model
@@ -84,6 +87,23 @@ def test_a_model_that_gets_its_kv_itself_finds_the_windows_too(tmp_path: Path, o
         verdict.judge(model, sequence)
     assert verdict.wrong == 0
     assert verdict.tokens > 10
+
+
+def test_a_plan_for_little_memory_forgets_windows(tmp_path: Path) -> None:
+    """From the folder to the scheduler, with checkpoints from which the next turn goes on."""
+    settings = EngineConfig(str(write_model(tmp_path, "gemma3_text")), kv_cache_gb=0.002)
+    runner, served = build(plan_model(tmp_path, settings, max_batch=4))
+    assert served.window is not None
+    config = SchedulerConfig(4).with_step_tokens(served.step_tokens)
+    machine = Machine(runner, served.num_blocks, config, served.max_context, window=served.window)
+    rng, verdict, history = random.Random(1), Verdict(), list[int]()
+    for _ in range(3):
+        question = [rng.randrange(VOCAB) for _ in range(200)]
+        history = machine.add(history + question, 10, checkpoints=(len(history),)).tokens
+        machine.finish()
+        verdict.judge(load(tmp_path, "gemma3_text"), machine.sequences[-1])
+    assert verdict.wrong == 0
+    assert machine.scheduler.counters.prefix_cache_hits == 192 + 384
 
 
 class Failing(Runner):

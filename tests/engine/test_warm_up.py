@@ -24,7 +24,9 @@ def test_every_kind_of_step_runs_before_the_first_request(
     assert len(kinds) == len(SAMPLINGS)
 
 
-def test_it_runs_through_kernels_too(tmp_path: Path) -> None:
-    paged = probe(mlx_lm.utils.load_model(write_model(tmp_path))[0], 16)
-    runner = PlainRunner(paged, Capacity(4), False, PlainKernels())
-    warm_up(runner, paged.vocab_size, Capacity(4))
+@pytest.mark.parametrize("num_window_blocks", [None, 3])
+def test_it_runs_through_kernels_too(tmp_path: Path, num_window_blocks: int | None) -> None:
+    paged = probe(mlx_lm.utils.load_model(write_model(tmp_path, "gemma3_text"))[0], 16)
+    capacity = Capacity(4, 0, num_window_blocks)
+    runner = PlainRunner(paged, capacity, False, PlainKernels())
+    warm_up(runner, paged.vocab_size, capacity)
