@@ -23,7 +23,9 @@ class ServerConfig:
     api_key: str | None = field(
         default=None,
         metadata={
-            "help": "key that clients must send (default: any key on loopback; elsewhere a key is required)"
+            "help": "key that clients must send; in the variable PENSIEVE_API_KEY the list of processes does "
+            "not show it (default: any key on loopback; elsewhere a key is required)",
+            "variable": "PENSIEVE_API_KEY",
         },
     )
     allow_host: tuple[str, ...] = field(

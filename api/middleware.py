@@ -18,6 +18,7 @@ from .errors import (
     ApiError,
     ClientGone,
     Forbidden,
+    InvalidRequest,
     TooLarge,
     Unauthenticated,
     WrongMediaType,
@@ -97,9 +98,10 @@ class Guard:
         self._origins = AllowedOrigins(config.allow_origin)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one request on. Raises Forbidden, Unauthenticated or WrongMediaType."""
+        """Pass one request on. Raises InvalidRequest, Forbidden, Unauthenticated or WrongMediaType."""
         if scope["type"] == "http":
             headers = Headers(scope=scope)
+            _check_framing(headers)
             self._check_host(headers)
             self._check_key(headers, scope["path"])
             _check_media_type(headers, scope["method"])
@@ -163,6 +165,14 @@ class BodyLimit:
 
     def _too_large(self) -> TooLarge:
         return TooLarge(f"request body exceeds {self._max_bytes} bytes", reason="size")
+
+
+def _check_framing(headers: Headers) -> None:
+    """Refuse a body of two lengths: a proxy that reads the other one would let a second request through."""
+    if "transfer-encoding" in headers and "content-length" in headers:
+        raise InvalidRequest(
+            "content-length and transfer-encoding exclude one another", headers={"connection": "close"}
+        )
 
 
 def _check_media_type(headers: Headers, method: str) -> None:

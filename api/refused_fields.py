@@ -53,6 +53,12 @@ PENALTY_WINDOWS = (
 )
 """How many tokens a penalty looks back to, in llama.cpp and mlx-lm. Here it is always the whole answer."""
 
+NUMBERS = (
+    *("temperature", "top_p", "top_k", "min_p", "seed", "n", "min_tokens", "top_logprobs", *PENALTIES),
+    *("max_tokens", "max_completion_tokens", "max_output_tokens"),
+)
+"""Fields in which pydantic would read `true` as 1 and "8" as 8, where the original APIs refuse them."""
+
 
 def refuse_fields(body: Any) -> Any:
     """Return a request's body. Raises ValueError for a field that cannot be honoured, by its name.
@@ -60,6 +66,11 @@ def refuse_fields(body: Any) -> Any:
     A penalty's window is refused only beside a penalty: clients send its default without one.
     """
     if isinstance(body, dict):
+        for name in NUMBERS:
+            if isinstance(body.get(name), bool | str):
+                raise ValueError(f"{name}: must be a number")
+        if not isinstance(body.get("stream"), bool | None):
+            raise ValueError("stream: must be true or false")
         if any(body.get(name) not in (None, idle) for name, idle in PENALTIES.items()):
             for name in PENALTY_WINDOWS:
                 if body.get(name) not in (None, -1):

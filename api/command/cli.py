@@ -167,10 +167,15 @@ def read_settings(namespace: argparse.Namespace) -> Settings:
 
 
 def read_config(config: type[T], namespace: argparse.Namespace) -> T:
-    """Build one config from parsed flags. Raises ValueError when the config refuses a value."""
+    """Build one config from parsed flags, and from the environment where a field names a variable.
+
+    Raises ValueError when the config refuses a value.
+    """
     values = {}
     for field in dataclasses.fields(config):  # type: ignore[arg-type]  # a dataclass
         value = getattr(namespace, field.name)
+        if value is None and "variable" in field.metadata:
+            value = os.environ.get(field.metadata["variable"]) or None
         values[field.name] = tuple(value or ()) if field.default == () else value
     return config(**values)
 

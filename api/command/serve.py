@@ -29,6 +29,7 @@ from ...scheduler.loop import SchedulerLoop
 from ...scheduler.scheduler import Scheduler
 from ..app import create_app
 from ..config import ServerConfig
+from .bounded_protocol import BoundedProtocol
 from .start_report import describe_calls, describe_client, describe_plan
 
 # Seconds after SIGTERM or SIGINT. Answers under way at GRACE_S end with an error event; connections open at
@@ -234,7 +235,7 @@ def build_server(
     debug = config.log_level == "debug"
     uvicorn_config = uvicorn.Config(
         app,
-        http="h11",  # httptools accepts ambiguous requests
+        http=BoundedProtocol,  # of h11: httptools accepts ambiguous requests
         log_config=None,
         log_level="debug" if debug else "warning",
         access_log=debug,

@@ -18,6 +18,7 @@ from .raw_template import LIMIT_S, RawTemplate, TemplateError
 from .shown_tools import ShownTools
 from .template_messages import model_turn, reminder, user_turn
 from .template_probes import ANSWER, PROBE_TOOL, SYSTEM, USER, TemplateProbes
+from .turn_forms import BEFORE_ANSWER
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class ChatTemplate:
         """Return the prompt, and the beginning of the answer that the model is to continue, as `render`."""
         conversation = list(messages)
         answer_start = conversation.pop()["content"] if _continues_answer(conversation) else ""
-        turns = split_turns(conversation)
+        turns = split_turns(conversation) or [[user_turn(BEFORE_ANSWER)]]
         settings = self.features.thinking.settings(thinking)
         shown = self._tools.find(tools) if self.features.native_tools else None
         native_system = system

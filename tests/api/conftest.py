@@ -65,11 +65,11 @@ StartServer = Callable[..., Server]
 
 
 @contextmanager
-def running(server: Server) -> Iterator[Server]:
-    """Run a server in a thread, on a free port."""
+def running(server: Server, http: Any = "h11") -> Iterator[Server]:
+    """Run a server in a thread, on a free port. http: uvicorn's setting."""
     app = create_app(server.config, server.model, server.tokenizer, server.scheduler, server.keep_alive)
     config = uvicorn.Config(
-        app, port=0, http="h11", log_level="critical", timeout_graceful_shutdown=1, lifespan="off"
+        app, port=0, http=http, log_level="critical", timeout_graceful_shutdown=1, lifespan="off"
     )
     uvicorn_server = uvicorn.Server(config)
     thread = threading.Thread(target=uvicorn_server.run)

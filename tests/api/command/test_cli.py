@@ -270,6 +270,15 @@ def test_a_server_says_its_plan_answers_and_stops(tiny_model: Path) -> None:
         assert child.wait(timeout=10) == 0
 
 
+def test_the_key_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every user of the machine can read a process's arguments."""
+    monkeypatch.setenv("PENSIEVE_API_KEY", "secret")
+    assert parse().server.api_key == "secret"
+    assert parse("--api-key", "other").server.api_key == "other"
+    monkeypatch.setenv("PENSIEVE_API_KEY", "")
+    assert parse().server.api_key is None
+
+
 def test_the_key_is_not_printed(tiny_model: Path) -> None:
     with serving("--model", str(tiny_model), "--api-key", "secret") as (_, lines):
         assert "secret" not in "\n".join(lines)

@@ -101,6 +101,15 @@ def test_an_empty_prompt_is_refused() -> None:
         build(ByteTokenizer("{{ '' }}"))
 
 
+def test_an_answer_with_nothing_before_it_is_continued() -> None:
+    """Templates that count on a first turn refused it."""
+    strict = "{%- if messages[-1].role != 'user' %}{{ raise_exception('no user') }}{%- endif %}"
+    _, text = build(
+        ByteTokenizer(strict + CHATML_TEMPLATE), messages=[{"role": "assistant", "content": "Once upon"}]
+    )
+    assert text.endswith("<|im_start|>assistant\nOnce upon")
+
+
 def test_prompts_are_tokenised_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight prompts wait for each other within the tokenizer: in fewer threads, none of them would end."""
     monkeypatch.setattr("os.cpu_count", lambda: 8)

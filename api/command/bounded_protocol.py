@@ -1,0 +1,70 @@
+"""uvicorn's HTTP protocol with time limits for requests to arrive, and JSON for what is no HTTP.
+
+Without limits, connections that send nothing, or half a request, are kept for ever: some hundred of them take
+all files that the process may open.
+"""
+
+import asyncio
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ..errors import InvalidRequest, error_response
+
+HEAD_S = 30
+"""Seconds from the beginning of a connection, or the first byte of a later request, to the end of a head."""
+
+REQUEST_S = 180
+"""Seconds from the end of a head to that of the body: 32 MB at 1.5 Mbit/s."""
+
+
+class BoundedProtocol(H11Protocol):
+    """One connection. It is closed when a request does not arrive in time."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._awaited: object = None  # what must arrive before the timer ends
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._await(h11.IDLE, HEAD_S)
+
+    def data_received(self, data: bytes) -> None:
+        """Take some bytes, and wait for the rest of the request that they belong to."""
+        super().data_received(data)
+        state = self.conn.their_state
+        if state is h11.SEND_BODY:
+            self._await(state, REQUEST_S)
+        elif state is h11.IDLE and self.conn.our_state is h11.IDLE:
+            self._await(state, HEAD_S)
+        else:
+            self._await(None, 0)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        self._await(None, 0)
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, and close the connection."""
+        headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+        body = bytes(error_response(InvalidRequest(msg), "", "").body)
+        for event in (
+            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+            h11.Data(data=body),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+    def _await(self, state: object, limit_s: float) -> None:
+        """Give a state of the request its time; more bytes of the same do not renew it."""
+        if state is self._awaited:
+            return
+        self._awaited = state
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if state is None else self.loop.call_later(limit_s, self.transport.close)

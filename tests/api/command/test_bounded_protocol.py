@@ -1,0 +1,60 @@
+"""Connections on which no request arrives are closed; what is no HTTP gets JSON."""
+
+import json
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from pensieve.api.command import bounded_protocol
+from pensieve.api.command.bounded_protocol import BoundedProtocol
+
+from ..conftest import Server, running
+
+HEAD = b"POST /v1/messages HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+HEAD += b"content-length: 9\r\n"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with running(Server(), http=BoundedProtocol) as server:
+        yield server
+
+
+def answer_to(server: Server, sent: bytes) -> bytes:
+    """Send some bytes and return all that comes until the server closes the connection."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+        client.sendall(sent)
+        return b"".join(iter(lambda: client.recv(65_536), b""))
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /health HTT", HEAD, HEAD + b"\r\n12345"])
+def test_half_a_request_is_not_waited_for(
+    server: Server, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some hundred such connections took all files that the process may open."""
+    for name in ("HEAD_S", "REQUEST_S"):
+        monkeypatch.setattr(bounded_protocol, name, 0.1)
+    assert answer_to(server, sent) == b""
+
+
+def test_a_whole_request_takes_its_time(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HEAD_S", "REQUEST_S"):
+        monkeypatch.setattr(bounded_protocol, name, 0.1)
+    server.scheduler.play(server.script("Hi there", delay_s=0.1))
+    body = {"model": "claude-x", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
+    assert server.http().post("/v1/messages", json=body).json()["content"][0]["text"] == "Hi there"
+
+
+@pytest.mark.parametrize("sent", [b"\x16\x03\x01\r\n\r\n", b"GET / HTTP/1.1\r\nbad name: x\r\n\r\n"])
+def test_what_is_no_http_gets_json(server: Server, sent: bytes) -> None:
+    head, _, body = answer_to(server, sent).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(body)["error"]["type"] == "invalid_request_error"
+
+
+def test_a_body_of_two_lengths_is_refused_and_nothing_behind_it_is_read(server: Server) -> None:
+    head = HEAD + b"transfer-encoding: chunked\r\n\r\n"
+    answer = answer_to(server, head + b"0\r\n\r\nGET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+    assert answer.count(b"HTTP/1.1") == 1
+    assert answer.startswith(b"HTTP/1.1 400 ")
