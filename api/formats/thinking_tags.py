@@ -10,6 +10,7 @@ from . import harmony
 OTHER_TAGS = (
     ("[THINK]", "[/THINK]"),  # Magistral
     ("<seed:think>", "</seed:think>"),
+    ("<mm:think>", "</mm:think>"),  # MiniMax M3
     ("<|START_THINKING|>", "<|END_THINKING|>"),  # Command R7B and later
     ("<|inner_prefix|>", "<|inner_suffix|>"),  # Apertus
     ("<think:opensource>", "</think:opensource>"),  # Hy3

@@ -12,6 +12,7 @@ from ..formats.output_events import OutputEvent, TextDelta, ThinkingDelta, ToolC
 from ..formats.readers.call_reader import ParseResult
 from ..formats.readers.tool_call_body import ToolCallBody
 from ..formats.tag_follower import Mode, TagFollower
+from .held_thoughts import HeldThoughts
 
 SPACE = " \t\r\n"
 
@@ -31,8 +32,11 @@ class OutputParser:
         self._follower = TagFollower(self._tags, mode, answer_format.begun)
         self._space = ""  # trailing space of the open block, sent only if more of the block follows
         self._body: ToolCallBody | None = None  # of the call that is open
+        self._start = ""  # its start tag, empty where it began without one
         self._block: type[OutputEvent] | None = None  # kind of the block that is open
         self._events: list[OutputEvent] = []
+        self._is_new = mode is Mode.TEXT and self._tags.thinking is not None  # nothing but space has come
+        self._held = HeldThoughts(self._tags.calls, self._tags.call_end or "")
 
     @property
     def in_text(self) -> bool:
@@ -48,7 +52,7 @@ class OutputParser:
         """Whether `token` would end the thoughts that are open. Does not take the token."""
         trial = copy.copy(self)
         trial._detokenizer, trial._follower = self._detokenizer.copy(), self._follower.copy()
-        trial._events, trial.results = [], []
+        trial._events, trial.results, trial._held = [], [], self._held.copy()
         trial.feed([token])
         return not trial.in_thoughts
 
@@ -72,6 +76,8 @@ class OutputParser:
     def _scan(self) -> None:
         """Emit the unread text up to where an incomplete tag may begin, and handle the tags in it."""
         follower = self._follower
+        if self._is_new and not self._skip_stray_end():
+            return
         while not self.done:
             mode = follower.mode
             text, tag = follower.take(in_value=self._in_value())
@@ -82,6 +88,18 @@ class OutputParser:
                 return
             follower.cross(tag)
             self._cross(mode, tag)
+
+    def _skip_stray_end(self) -> bool:
+        """Skip an end of thoughts at the answer's beginning. Returns False while more text must tell."""
+        assert self._tags.thinking is not None, "there are thoughts"
+        text, end = self._follower.unread.lstrip(SPACE), self._tags.thinking[1]
+        if len(text) < len(end) and end.startswith(text):
+            return False
+        self._is_new = False
+        if text.startswith(end):
+            self._follower.unread = text.removeprefix(end)
+            self._block = ThinkingDelta
+        return True
 
     def _in_value(self) -> bool:
         """Whether the value has begun, or begins in the unread text, which then begins with no start tag."""
@@ -97,11 +115,15 @@ class OutputParser:
             assert self._body is not None, "a call has a body"
             self._advance_body(self._body, self._body.add_end_tag())
         elif mode is Mode.THINKING:
+            self._emit_in_block(ThinkingDelta, self._held.take())
             # Text after thoughts begins a new block, even if the thoughts are empty.
             self._space, self._block = "", ThinkingDelta
         elif self._follower.mode is Mode.CALL:
             assert self._format.tool_format is not None, "a call has a format"
             self._body, head = self._format.tool_format.open_body(tag, self._format.tools)
+            self._start = (
+                self._format.tool_format.start if tag.startswith(self._format.tool_format.start) else ""
+            )
             self._advance_body(self._body, head)
         elif self._follower.mode is Mode.THINKING:
             self._space = ""
@@ -113,7 +135,7 @@ class OutputParser:
         if self._body is not None:
             self._advance_body(self._body, self._body.add(text))
         elif self.in_thoughts:
-            self._emit_in_block(ThinkingDelta, text)
+            self._emit_in_block(ThinkingDelta, self._held.add(text))
         else:
             self._emit_in_block(TextDelta, text)
 
@@ -156,7 +178,7 @@ class OutputParser:
         self.results.append(result.result)
         if result.text:
             end = tool_format.end if body.is_over else ""
-            self._emit_in_block(TextDelta, tool_format.start + result.text + end)
+            self._emit_in_block(TextDelta, self._start + result.text + end)
         rest = result.unread
         if body.is_over:  # unread text before the end tag is dropped, unless it holds another call
             place = rest.find(tool_format.start)
@@ -165,6 +187,20 @@ class OutputParser:
 
     def _end_answer(self) -> None:
         """Emit the unread text and end the open call, at the end of the answer."""
+        self._end_text()
+        if self.in_thoughts and not self.done:
+            is_call, text = self._held.has_call(), self._held.take()
+            if is_call:
+                self._follower.mode, self._follower.unread = Mode.TEXT, text
+                self._space, self._block = "", ThinkingDelta
+                self._end_text()
+            else:
+                self._emit_in_block(ThinkingDelta, text)
+        if self.in_text and not self.done:
+            self._flush_space()
+
+    def _end_text(self) -> None:
+        """Emit the unread text and end the open call."""
         follower = self._follower
         while not self.done and (follower.unread or self._body is not None):
             self._scan()
@@ -173,8 +209,6 @@ class OutputParser:
             if self._body is not None and not self.done:
                 self._emit_calls(self._body.end_answer())
                 self._end_body(self._body)
-        if self.in_text and not self.done:
-            self._flush_space()
 
     def _flush_space(self) -> None:
         """Emit the trailing space of the text that ends the answer; other trailing space is dropped."""

@@ -34,6 +34,7 @@ from .templates_on_disk import EOS, read_template, small_tokenizer
 
 HTTP: Any = SimpleNamespace(headers={}, scope={"state": {"request_id": "case"}})
 ENDS = ("<|role_end|>", "<|eot|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>")  # of answers, in some models
+NO_CALL = "no call"
 UNREAD = "__unparsedToolInput"
 
 
@@ -89,21 +90,17 @@ class Judge:
         if constraint is None or not case.calls or case.is_partial:
             return Verdict(case, fault, None)
         refused_at = self._follow(constraint, tokens)
-        return Verdict(case, fault, refused_at is None, refused_at or "")
+        is_read = not fault.startswith(NO_CALL)  # else no grammar of calls has begun
+        return Verdict(case, fault, refused_at is None and is_read, refused_at or "")
 
     def _follow(self, constraint: Constraint, tokens: list[int]) -> str | None:
-        """Return the answer up to the token that the constraint refuses; None where it allows them all.
-
-        Where no call's grammar begins at all, the whole answer is returned.
-        """
-        has_begun = False
+        """Return the answer up to the token that the constraint refuses; None where it allows them all."""
         for i, token in enumerate(tokens):
             mask = constraint.mask()
             if mask is not None and not mask[token // 8] >> token % 8 & 1:
                 return str(self._tokenizer.decode(tokens[: i + 1]))
-            has_begun |= mask is not None
             constraint.accept(token)
-        return None if has_begun else str(self._tokenizer.decode(tokens))
+        return None
 
 
 def request_body(case: Case) -> dict[str, Any]:
@@ -173,7 +170,8 @@ def compare(case: Case, events: list[Any]) -> str:
     wanted_text = case.text.removeprefix(prefilled.get("content", "")).strip()
     wanted_thoughts = "" if prefilled else case.thoughts.strip()
     if [name for name, _ in calls] != [name for name, _ in case.calls]:
-        return f"calls {[name for name, _ in calls]}, text {text[:60]!r}, thoughts {thoughts[:60]!r}"
+        names = str([name for name, _ in calls]) if calls else NO_CALL
+        return f"{names}, text {text[:60]!r}, thoughts {thoughts[:60]!r}"
     for (_, parts), (_, wanted) in zip(calls, case.calls, strict=True):
         if not same_arguments(parts, wanted, case.is_partial):
             return f"arguments {''.join(parts)[:100]} for {wanted[:100]}"

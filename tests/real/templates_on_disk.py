@@ -16,7 +16,8 @@ REASON = "real templates were not fetched: run scripts/real_data.py"
 
 MARKS = re.compile(
     r"<\|[^<>|\s]{1,40}\|>|<[|｜][^<>\s]{1,40}[|｜]>|\[/?[A-Z_]{3,20}\]"  # noqa: RUF001  (DeepSeek's)
-    r"|</?(?:tool_call|think|tool_response|s|eos|bos|end_of_turn|start_of_turn|seed:[a-z_]+)>"
+    r"|<\|[a-z_]{2,24}>|<[a-z_]{2,24}\|>"  # Gemma 4's
+    r"|</?(?:mm:think|tool_call|think|tool_response|s|eos|bos|end_of_turn|start_of_turn|seed:[a-z_]+)>"
     r"|</?[a-z_]+:opensource>"
 )
 BOS, EOS = "<BOS>", "<EOS>"

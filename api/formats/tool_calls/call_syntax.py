@@ -23,9 +23,11 @@ class CallSyntax:
     module: the name of the mlx-lm module whose parser reads the format, else a name of our own.
     define_rule: None where calls are not constrained.
     write: None where calls are written by chat templates alone.
+    bare_starts: beginnings of a call by which models begin it without a start tag; NAME stands for a tool's.
     """
 
     module: str
     make_reader: MakeReader
     define_rule: DefineRule | None = None
     write: WriteCalls | None = None
+    bare_starts: tuple[str, ...] = ()

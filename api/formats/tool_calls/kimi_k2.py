@@ -26,4 +26,4 @@ def _define_rule(lark: Lark, tools: abc.Sequence[CallableTool]) -> str:
     return lark.new(f"{call} (SPACE {call})*")
 
 
-KIMI_K2 = CallSyntax("kimi_k2", partial(HeaderCalls, HEADER), _define_rule)
+KIMI_K2 = CallSyntax("kimi_k2", partial(HeaderCalls, HEADER), _define_rule, bare_starts=TAGS[:1])

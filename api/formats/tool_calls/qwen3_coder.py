@@ -20,4 +20,9 @@ SYNTAX = ParameterSyntax(
     body_end="</tool_call>",
 )
 
-QWEN3_CODER = CallSyntax("qwen3_coder", partial(ParameterCalls, PATTERNS), SYNTAX.define_rule)
+QWEN3_CODER = CallSyntax(
+    "qwen3_coder",
+    partial(ParameterCalls, PATTERNS),
+    SYNTAX.define_rule,
+    bare_starts=("<function=NAME>",),  # after some text, the model often forgets the tag around its call
+)

@@ -39,12 +39,12 @@ class ToolFormat:
         return self.syntax.define_rule is not None
 
     def starts(self, names: abc.Iterable[str]) -> list[str]:
-        """List the texts at which a call of one of some tools starts: the start tag with each head."""
+        """List the texts at which a call of one of some tools starts."""
         known = sorted(names)
-        named = (
-            head.replace("NAME", name) for head in self.heads for name in (known if "NAME" in head else ("",))
-        )
-        return [self.start + head for head in named]
+        starts = [*(self.start + head for head in self.heads), *self.syntax.bare_starts]
+        return [
+            start.replace("NAME", name) for start in starts for name in (known if "NAME" in start else ("",))
+        ]
 
     def open_body(
         self, start: str, tools: abc.Sequence[dict[str, Any]]
@@ -54,7 +54,7 @@ class ToolFormat:
         start: one of `starts`. tools: all of the request's.
         """
         body = ToolCallBody(self.syntax.make_reader(self.parser, tools, bool(self.end)), self.end)
-        return body, body.add(start[len(self.start) :])
+        return body, body.add(start.removeprefix(self.start))
 
     def write(self, calls: abc.Sequence[tuple[str, dict[str, Any]]]) -> str:
         """Write calls, each a name and arguments, with their tags."""
@@ -66,4 +66,5 @@ class ToolFormat:
         assert self.syntax.define_rule is not None, "the format is constrained"
         body = self.syntax.define_rule(lark, tools)
         end = f" LINE {lark.tag(self.end)}" if self.end else ""  # LINE: some parsers accept no more space
-        return lark.new(f"{lark.tag(self.start)} SPACE {body}{end}")
+        optional = "?" if self.syntax.bare_starts else ""
+        return lark.new(f"({lark.tag(self.start)} SPACE){optional} {body}{end}")

@@ -249,6 +249,29 @@ def test_empty_thoughts_leave_no_block_and_no_space() -> None:
     assert parse("<think>\n\n</think>\n\nYes.", THINKS)[1] == [TextDelta("Yes.")]
 
 
+@pytest.mark.parametrize("opened", [True, False])
+def test_a_call_in_thoughts_that_never_end_is_a_call(opened: bool) -> None:
+    """Qwen3.5, Ling 3 and Kimi K2 sometimes call a tool without ending their thoughts."""
+    answer = replace(EVERYTHING, starts_thinking=opened)
+    text = ("" if opened else "<think>") + f"I look. {CALL}\n"
+    assert shape(parse(text, answer)[1]) == [ThinkingDelta("I look."), ("Bash", {"command": "ls"})]
+
+
+def test_thoughts_that_speak_of_calls_stay_thoughts() -> None:
+    answer = replace(EVERYTHING, starts_thinking=True)
+    for thought in (f"I could write {CALL} now", "a <tool_call> tag", "<tool"):
+        for end, rest in (("</think>Yes.", [TextDelta("Yes.")]), ("", [])):
+            if end or thought[-1] != "w":
+                assert parse(thought + end, answer)[1] == [ThinkingDelta(thought), *rest]
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_an_end_of_thoughts_that_begins_an_answer_is_no_text(size: int) -> None:
+    assert parse("\n</think>\n\nHello", THINKS, size)[1] == [TextDelta("Hello")]
+    assert parse("</thin", THINKS, size)[1] == [TextDelta("</thin")]
+    assert parse("Hello</think>", THINKS, size)[1] == [TextDelta("Hello</think>")]
+
+
 def test_an_end_tag_in_an_argument_is_a_part_of_it() -> None:
     """A file that speaks of tags, such as this one, must be writable."""
     call = '{"name": "Bash", "arguments": {"command": "x </tool_call> \\" </tool_call>"}}'

@@ -170,6 +170,16 @@ def test_without_an_end_mark_a_list_counts_if_it_is_whole() -> None:
     assert parse_calls(mistral, answer_format("mistral")) == [("Write", {"a": None})]
 
 
+def test_calls_that_begin_without_their_start_tag_are_read() -> None:
+    """Qwen3-Coder often forgets the tag after some text, Kimi K2 that of the section."""
+    call = "<function=Write>\n<parameter=command>\nls\n</parameter>\n</function>\n</tool_call>"
+    for start in ("", "<tool_call>\n"):
+        events = parse(f"I look.\n{start}{call}", answer_format("qwen3_coder"))[1]
+        assert shape(events) == [TextDelta("I look."), ("Write", {"command": "ls"})]
+    text = "See <function=Other> and <function=Write> here."
+    assert shape(parse(text, answer_format("qwen3_coder"))[1]) == [TextDelta(text)]
+
+
 @pytest.mark.parametrize("parser", ["minimax_m2", "muse_spark", "kimi_k2", "mistral"])
 def test_several_calls_in_one_body_are_sent_one_by_one(parser: str) -> None:
     form = answer_format(parser).tool_format

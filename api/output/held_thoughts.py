@@ -1,0 +1,42 @@
+"""Holds back thoughts from where a call starts in them: not all models end their thoughts before a call."""
+
+from collections import abc
+
+from ..formats.tag_follower import find_first, overlap
+
+
+class HeldThoughts:
+    """The thoughts of one answer that are held back. If more thoughts end after them, they are thoughts."""
+
+    def __init__(self, starts: abc.Sequence[str], end: str) -> None:
+        """starts: the tags at which calls start; empty where none may. end: the tag that ends a call."""
+        self._starts = starts if end else ()
+        self._end = end
+        self._parts: list[str] = []
+        self._holds_start = False  # a whole tag, not only what may become one
+
+    def add(self, text: str) -> str:
+        """Take thoughts and return those that are not held back."""
+        if self._holds_start:
+            self._parts.append(text)
+            return ""
+        text = self.take() + text
+        found = find_first(text, self._starts)
+        place = len(text) - overlap(text, self._starts) if found is None else found[0]
+        self._parts, self._holds_start = [text[place:]], found is not None
+        return text[:place]
+
+    def take(self) -> str:
+        """Return the thoughts that are held, and hold them no longer."""
+        text, self._parts, self._holds_start = "".join(self._parts), [], False
+        return text
+
+    def has_call(self) -> bool:
+        """Whether what is held is a whole call."""
+        return self._holds_start and self._end in "".join(self._parts)
+
+    def copy(self) -> "HeldThoughts":
+        """Return an independent copy."""
+        twin = HeldThoughts(self._starts, self._end)
+        twin._parts, twin._holds_start = list(self._parts), self._holds_start
+        return twin
