@@ -32,10 +32,17 @@ from ..fakes import FakeModel, ScriptedScheduler
 from .reference_cases import Case
 from .templates_on_disk import EOS, read_template, small_tokenizer
 
-HTTP: Any = SimpleNamespace(headers={}, scope={"state": {"request_id": "case"}})
 ENDS = ("<|role_end|>", "<|eot|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>")  # of answers, in some models
 NO_CALL = "no call"
 UNREAD = "__unparsedToolInput"
+
+
+async def stay_connected() -> Any:
+    """Never return: the client stays."""
+    await asyncio.Event().wait()
+
+
+HTTP: Any = SimpleNamespace(headers={}, scope={"state": {"request_id": "case"}}, receive=stay_connected)
 
 
 @dataclass(frozen=True, slots=True)

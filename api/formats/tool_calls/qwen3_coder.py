@@ -24,5 +24,5 @@ QWEN3_CODER = CallSyntax(
     "qwen3_coder",
     partial(ParameterCalls, PATTERNS),
     SYNTAX.define_rule,
-    bare_starts=("<function=NAME>",),  # after some text, the model often forgets the tag around its call
+    bare_starts=("<function=NAME>\n",),  # after some text, the model often forgets the tag around its call
 )
