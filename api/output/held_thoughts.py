@@ -2,15 +2,15 @@
 
 from collections import abc
 
-from ..formats.tag_follower import find_first, overlap
+from ..formats.tag_follower import TagSet
 
 
 class HeldThoughts:
     """The thoughts of one answer that are held back. If more thoughts end after them, they are thoughts."""
 
-    def __init__(self, starts: abc.Sequence[str], end: str) -> None:
+    def __init__(self, starts: abc.Iterable[str], end: str) -> None:
         """starts: the tags at which calls start; empty where none may. end: the tag that ends a call."""
-        self._starts = starts if end else ()
+        self._starts = TagSet(starts if end else ())
         self._end = end
         self._parts: list[str] = []
         self._holds_start = False  # a whole tag, not only what may become one
@@ -21,8 +21,8 @@ class HeldThoughts:
             self._parts.append(text)
             return ""
         text = self.take() + text
-        found = find_first(text, self._starts)
-        place = len(text) - overlap(text, self._starts) if found is None else found[0]
+        found = self._starts.find_first(text)
+        place = len(text) - self._starts.overlap(text) if found is None else found[0]
         self._parts, self._holds_start = [text[place:]], found is not None
         return text[:place]
 
@@ -37,6 +37,7 @@ class HeldThoughts:
 
     def copy(self) -> "HeldThoughts":
         """Return an independent copy."""
-        twin = HeldThoughts(self._starts, self._end)
+        twin = HeldThoughts((), self._end)
+        twin._starts = self._starts
         twin._parts, twin._holds_start = list(self._parts), self._holds_start
         return twin
