@@ -21,12 +21,14 @@ class ThinkingOptions:
     wanted: the value of the template's switch for thinking, if it has one; None leaves the template its own.
     forbidden: thoughts that the template opens are closed, also where it has no switch. Thoughts that are
     neither wanted nor forbidden stay open, because a model that always thinks is worse without thoughts.
+    keeps_thoughts: the prompt shows the thoughts of all earlier answers, where the template can.
     """
 
     wanted: bool | None = False
     effort: str | None = None
     num_tokens: int | None = None  # the budget, None for no bound
     forbidden: bool = False
+    keeps_thoughts: bool = False
     variables: tuple[tuple[str, Any], ...] = ()  # more variables of the template, by name
 
 
@@ -168,6 +170,7 @@ def _thinking_options(body: CountTokensRequest, default: ThinkingDefault) -> Thi
         effort=named if isinstance(named, str) else effort,
         num_tokens=body.thinking.budget_tokens if body.thinking else None,
         forbidden=forbidden,
+        keeps_thoughts=body.kept_thoughts is not None,
         variables=tuple(variables.items()),
     )
 

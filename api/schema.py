@@ -1,7 +1,7 @@
 """The types of a request's body, named as in the Anthropic SDK.
 
 Fields that are not listed are ignored, as are all betas: the client sends more than a local model can
-use (`cache_control`, `context_management`, `safeguards`, …). Content blocks of an unknown type become
+use (`cache_control`, `safeguards`, …). Content blocks of an unknown type become
 texts: dropping them would silently change the conversation, and refusing them would end the session.
 """
 
@@ -17,6 +17,7 @@ from pydantic import (
     field_validator,
 )
 
+from .context_edits import KeptTurns, kept_turns
 from .generation import GenerationRequest
 from .guided_fields import GuidedFields, OutputFormat
 from .lenient import call_input, tool_choice_form, tool_form
@@ -236,6 +237,9 @@ class CountTokensRequest(GuidedFields):
     enable_thinking: bool | None = None  # beyond Anthropic's API, as is the next field
     chat_template_kwargs: dict[str, Any] | None = None  # variables of the model's template
     output_config: OutputConfig | None = None
+    kept_thoughts: Annotated[KeptTurns | None, BeforeValidator(kept_turns)] = Field(
+        default=None, alias="context_management"
+    )
 
     @field_validator("tools")
     @classmethod

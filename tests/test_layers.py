@@ -19,7 +19,7 @@ API_FLOORS = [
     {"formats", "answer_options", "metrics", "body"},
     {"errors", "schema", "protocols", "config", "origins", "stats_collector"},
     {"generation", "guided_fields"},
-    {"wire_base", "lenient", "refused_fields", "tidy_schema", "unknown_blocks"},
+    {"wire_base", "lenient", "refused_fields", "tidy_schema", "unknown_blocks", "context_edits"},
 ]
 WEB = {"fastapi", "pydantic", "starlette", "uvicorn", "prometheus_client"}
 MLX = {"mlx", "mlx_lm"}

@@ -14,6 +14,7 @@ from ..protocols import TemplateMessage, Tokenizer
 from .abilities import Abilities
 from .conversation_turns import Turn, split_turns
 from .fitted_turns import PROBE_NAME, FittedTurns, probe_call
+from .kept_thoughts import KeptThoughts, find_kept_thoughts
 from .raw_template import LIMIT_S, RawTemplate, TemplateError
 from .shown_tools import ShownTools
 from .template_messages import model_turn, reminder, user_turn
@@ -42,6 +43,10 @@ class ChatTemplate:
         self._native = FittedTurns(self._probe_turns, shows_thoughts)
         self._plain = FittedTurns(self._probe_turns, shows_thoughts, native_calls=False)
         self.abilities = self._find_abilities()
+        thinks = self.features.thinking.settings(ThinkingOptions(wanted=True))
+        self._thoughts = KeptThoughts()
+        if shows_thoughts and self.features.native_tools:
+            self._thoughts = find_kept_thoughts(self._try_loop, thinks)
         self._tools = ShownTools(lambda tools: self._own.probe([user_turn(USER)], tools))
 
     def render(
@@ -68,21 +73,26 @@ class ChatTemplate:
         """Return the prompt, and the beginning of the answer that the model is to continue, as `render`."""
         conversation = list(messages)
         answer_start = conversation.pop()["content"] if _continues_answer(conversation) else ""
-        turns = split_turns(conversation) or [[user_turn(BEFORE_ANSWER)]]
         settings = self.features.thinking.settings(thinking)
+        thoughts = self._thoughts if thinking.keeps_thoughts else KeptThoughts()
+        settings = thoughts.settings | settings
         shown = self._tools.find(tools) if self.features.native_tools else None
         native_system = system
         if tools and self._rules:
             shown, native_system = [], f"{describe_tools(tools, self._rules)}\n\n{system}".rstrip()
         if shown is not None:
             try:
-                return self._render(native_system, turns, shown, settings), answer_start
+                text = thoughts.render(
+                    conversation,
+                    lambda turns: self._render(native_system, _turns_of(turns), shown, settings),
+                )
+                return text, answer_start
             except TemplateError as error:
                 # Fitted turns were probed: what is refused now is of this conversation's own words.
                 logger.warning("calls are written as plain text in this conversation: %s", error.message)
         if tools:
             system = f"{describe_tools(tools)}\n\n{system}".rstrip()
-        return self._render(system, turns, None, settings), answer_start
+        return self._render(system, _turns_of(conversation), None, settings), answer_start
 
     def _render(
         self, system: str, turns: list[Turn], tools: list[dict[str, Any]] | None, settings: dict[str, Any]
@@ -169,6 +179,13 @@ class ChatTemplate:
             words_after_a_result=native and self._native.shows(asked, [asked, result], with_tools),
         )
 
+    def _try_loop(self, messages: abc.Sequence[TemplateMessage], settings: dict[str, Any]) -> str | None:
+        """Render a probe with variables of the template; None where it is refused."""
+        try:
+            return self._own.render(messages, [] if self.features.tools_apart else [PROBE_TOOL], settings)
+        except TemplateError:
+            return None
+
     def _probe_turns(self, messages: abc.Sequence[TemplateMessage], with_tools: bool) -> str | None:
         """Render a probe, behind a system text where the template shows one; None where it is refused.
 
@@ -179,6 +196,11 @@ class ChatTemplate:
         if text is None or (head and text.find(SYSTEM) > text.find(messages[0]["content"])):
             return None
         return None if self._bos and text.count(self._bos) > 1 else text
+
+
+def _turns_of(messages: list[TemplateMessage]) -> list[Turn]:
+    """Return a conversation's turns, of which it must have one."""
+    return split_turns(messages) or [[user_turn(BEFORE_ANSWER)]]
 
 
 def _continues_answer(messages: abc.Sequence[TemplateMessage]) -> bool:

@@ -235,3 +235,28 @@ BUDGET_IN_TOKENS = """\
 {%- if thinking_budget is defined %}{{- 'At most ' ~ thinking_budget ~ ' tokens of thoughts.' }}{%- endif %}
 {%- for message in messages %}{{- '[' + message.role + ']' + message.content }}{%- endfor %}"""
 """Seed-OSS: says how many tokens thoughts may take."""
+
+DROPS_THOUGHTS = """\
+{%- set ns = namespace(last=-1) %}
+{%- for message in messages if message.role == 'user' %}
+{%- set ns.last = messages.index(message) %}
+{%- endfor %}
+{%- if tools %}{{- '<|im_start|>system\\n' + tools | tojson + '<|im_end|>\\n' }}{%- endif %}
+{%- for message in messages %}
+{{- '<|im_start|>' + message.role + '\\n' }}
+{%- if message.role == 'assistant' and SHOWS %}
+{{- '<think>\\n' + (message.reasoning_content or '') + '\\n</think>\\n\\n' }}
+{%- endif %}
+{{- message.content }}
+{%- for call in message.tool_calls or [] %}
+{{- '\\n' if message.content else '' }}
+{{- '<tool_call>\\n{"name": "' + call.function.name + '", "arguments": ' }}
+{{- call.function.arguments | tojson + '}\\n</tool_call>' }}
+{%- endfor %}
+{{- '<|im_end|>\\n' }}
+{%- endfor %}
+{{- '<|im_start|>assistant\\n' }}"""
+"""Qwen3.5: only the loop under way has thoughts, and each of its answers has tags of them."""
+
+THOUGHTS_BY_SWITCH = DROPS_THOUGHTS.replace("SHOWS", "(loop.index0 > ns.last or preserve_thinking)")
+DROPS_THOUGHTS = DROPS_THOUGHTS.replace("SHOWS", "loop.index0 > ns.last")
