@@ -1,5 +1,6 @@
 """The tags around a model's thoughts, and the marks around the text after them."""
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -29,6 +30,8 @@ SILENT_MARKS = (
     ("<|python_tag|>",),  # Llama 3, before calls
     (TO_ALL,),  # Functionary 3.2
     ("<|begin|>assistant", "<|content|>", "<|end|>"),  # Solar Open
+    ("<|open|>response<|sep|>", "<|close|>response<|sep|>", "<|close|>message<|sep|>"),  # Kimi K3
+    ("<channel|>",),  # Gemma 4, which ends thoughts that it has not begun
 )
 
 
@@ -62,11 +65,17 @@ def find_silent_marks(tokenizer: Tokenizer) -> tuple[str, ...]:
 
 
 def has_marks(tokenizer: Tokenizer, marks: Collection[str]) -> bool:
-    """Whether each of some marks is a token of its own, or stands in the chat template."""
+    """Whether each of some marks stands in the chat template, or is made of tokens and such text."""
     added = {token.content for token in tokenizer.added_tokens_decoder.values()}
     template = getattr(tokenizer, "chat_template", None)
     text = template.replace("\\n", "\n") if isinstance(template, str) else ""
-    return all(mark in added or mark in text for mark in marks)
+    return all(mark in text or _is_made_of(mark, added, text) for mark in marks)
+
+
+def _is_made_of(mark: str, tokens: Collection[str], text: str) -> bool:
+    """Whether a mark holds some of the tokens, and the parts between them stand in a text."""
+    parts = re.split("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or "$", mark)
+    return len(parts) > 1 and all(part in text for part in parts)
 
 
 def _tags(tokenizer: Tokenizer, start: str, end: str, closing: str = "") -> ThinkingTags:

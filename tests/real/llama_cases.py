@@ -12,7 +12,15 @@ from .templates_on_disk import data_folder
 
 TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 NONE = "COMMON_REASONING_FORMAT_NONE"
-RENDERED_TAGS = ("<think>", "</think>", "[THINK]", "<|START_THINKING|>", "<seed:think>", "<|channel|>")
+RENDERED_TAGS = (
+    "<think>",
+    "</think>",
+    "[THINK]",
+    "<|START_THINKING|>",
+    "<seed:think>",
+    "<|channel|>",
+    "<|channel>",
+)
 
 
 def llama_cases() -> list[Case]:

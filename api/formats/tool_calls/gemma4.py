@@ -13,7 +13,7 @@ from typing import Any
 
 from ..grammars.callable_tool import CallableTool
 from ..grammars.free_text import text_until
-from ..grammars.json_schema import NAMING, Schema, dump_schema
+from ..grammars.json_schema import BOUNDS, NAMING, NUMBER, Schema, dump_schema
 from ..grammars.lark import Lark, literal
 from ..grammars.properties import any_order, listed_properties
 from ..grammars.schema_kinds import (
@@ -32,6 +32,7 @@ BARE = re.compile(r"\w+")
 NAME = re.compile(r'[^"\\{},:<\x00-\x1f]+')
 QUOTE = '<|"|>'
 NEVER = ("\x00", "<tool_call|>")  # mlx-lm's parser replaces strings by the first; the second ends the body
+EXPONENT = r"/-?(0|[1-9][0-9]*)(\.[0-9]+)?[eE][+-]?[0-9]{1,2}/"  # which JSON between two bounds lacks
 ITEM_END = ' "," '
 ANY_NAME = r"/[a-zA-Z0-9_]{1,64}/"  # of a property that the schema does not name
 
@@ -74,6 +75,9 @@ class _Values:
         }
         forms = [writers[kind](schema) for kind in sorted(kinds - SCALARS)]
         scalars = scalar_schema(schema)
+        bounds = {key for key in BOUNDS | {"multipleOf"} if key in schema and schema[key] != NUMBER.get(key)}
+        if "number" in kinds and not bounds:
+            forms.append(EXPONENT)
         return [*forms, self._lark.json(dump_schema(scalars))] if scalars else forms or ['"null"']
 
     def _constant(self, value: Any) -> str:
