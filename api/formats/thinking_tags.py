@@ -28,6 +28,7 @@ SILENT_MARKS = (
     ("<|START_TEXT|>", "<|END_TEXT|>"),  # Command A and later
     ("[END FINAL RESPONSE]",),  # Apriel
     ("<|python_tag|>",),  # Llama 3, before calls
+    ("<|python_start|>", "<|python_end|>"),  # Llama 4, before calls
     (TO_ALL,),  # Functionary 3.2
     ("<|begin|>assistant", "<|content|>", "<|end|>"),  # Solar Open
     ("<|open|>response<|sep|>", "<|close|>response<|sep|>", "<|close|>message<|sep|>"),  # Kimi K3

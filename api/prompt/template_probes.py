@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..formats.tag_follower import TagSet
-from ..formats.thinking_tags import has_marks
+from ..formats.thinking_tags import find_silent_marks, has_marks
 from ..formats.tool_calls.native_formats import native_formats
 from ..formats.tool_calls.tool_format import ToolFormat
 from ..protocols import TemplateMessage, Tokenizer
@@ -60,7 +60,7 @@ class TemplateProbes:
 
     def __init__(self, raw: RawTemplate, tokenizer: Tokenizer) -> None:
         self._raw, self._tokenizer = raw, tokenizer
-        self._ends = end_texts(tokenizer)
+        self._ends, self._silent = end_texts(tokenizer), find_silent_marks(tokenizer)
         self._formats = native_formats(tokenizer)
         self.tool_format: ToolFormat | None = None  # in which calls can be read back
         self._thinking = TemplateFeatures(thinking=find_thinking_features(self._try_settings))
@@ -149,10 +149,16 @@ class TemplateProbes:
         opening: the beginning of an answer, right after which a call without a start tag must stand.
         """
         place, written = self._find_call(tool_format, text, PROBE_NAME)
-        if not tool_format.start and written[:place].strip() != opening.strip():
+        if not tool_format.start and self._without_marks(written[:place]) != self._without_marks(opening):
             return None
         calls = read_calls(tool_format, written, [PROBE_TOOL])
         return written[place:] if calls == [(PROBE_NAME, arguments)] else None
+
+    def _without_marks(self, text: str) -> str:
+        """Return a text without the marks that count for nothing in an answer."""
+        for mark in self._silent:
+            text = text.replace(mark, "")
+        return text.strip()
 
     def _find_call(self, tool_format: ToolFormat, text: str, name: str) -> tuple[int, str]:
         """Return the text from the user's words to the end of the call in a probe, and the call's place."""

@@ -200,6 +200,15 @@ def test_a_conversation_that_a_template_never_ends_with_is_refused() -> None:
     assert render(chat, USER)
 
 
+@pytest.mark.parametrize(
+    ("before", "is_native"), [("<|python_start|><|python_end|>", True), ("Call: ", False)]
+)
+def test_a_call_without_tags_must_stand_where_an_answer_begins(before: str, is_native: bool) -> None:
+    """Marks around an answer's text may stand before it, as Llama 4's template writes them."""
+    chat = template(TOOLS_WITH_USER.replace('{"name": "\' +', before + '{"name": "\' +'), parses_calls=False)
+    assert chat.features.native_tools == is_native
+
+
 def test_calls_are_written_for_a_template_that_shows_tools_but_no_calls() -> None:
     chat = template(NO_CALLS, parses_calls=False)
     text = render(chat, USER, ASSISTANT, RESULT)

@@ -1,11 +1,13 @@
 """Formats declared in a line: read and allowed as models write them, with spaces and keys in any order."""
 
+import re
 from typing import Any
 
 import pytest
 
 from pensieve.api.formats.answer_format import AnswerFormat
 from pensieve.api.formats.output_events import TextDelta
+from pensieve.api.formats.tag_follower import AnswerTags
 from pensieve.api.formats.thinking_tags import RECIPIENT, TO_ALL
 from pensieve.api.formats.tool_calls.declared_formats import DECLARED
 from pensieve.api.formats.tool_calls.declared_formats import DEEPSEEK_TAGS as TAGS
@@ -14,7 +16,7 @@ from pensieve.api.formats.tool_calls.template_tools import template_tool
 from pensieve.api.formats.tool_calls.tool_format import ToolFormat
 from pensieve.api.grammar.answer_constraint import AnswerConstraint, ConstraintSpec
 from pensieve.api.grammar.grammar_cache import GrammarCache, GrammarKey
-from pensieve.api.grammar.vocabulary import Vocabulary
+from pensieve.api.grammar.vocabulary import Vocabulary, make_vocabulary
 from pensieve.api.prompt.round_trip import read_calls
 from pensieve.api.schema import Tool
 
@@ -107,21 +109,50 @@ def test_every_declared_format_has_an_example() -> None:
 
 
 @pytest.mark.parametrize(("name", "start", "body", "calls"), WRITTEN)
-def test_calls_are_read_and_allowed_as_they_are_written(
-    vocabulary: Vocabulary, name: str, start: str, body: str, calls: list[tuple[str, dict[str, Any]]]
+def test_calls_are_read_as_they_are_written(
+    name: str, start: str, body: str, calls: list[tuple[str, dict[str, Any]]]
 ) -> None:
-    tool_format = FORMATS[name, start]
-    written = f"{start}{body}{tool_format.end}"
-    form = AnswerFormat(tool_format=tool_format, tools=[template_tool(tool) for tool in TOOLS])
+    form = AnswerFormat(tool_format=FORMATS[name, start], tools=[template_tool(tool) for tool in TOOLS])
     for size in (1, 5, 1000):
-        answer, events = parse(f"I look. {written}", form, size)
+        answer, events = parse(f"I look. {start}{body}{FORMATS[name, start].end}", form, size)
         assert shape(events) == [TextDelta("I look."), *calls]
         assert answer.results == ["ok"]
-    matcher = GrammarCache(vocabulary).compile(GrammarKey(TOOLS, tool_format, None)).begin()
-    tokens = vocabulary.spell(written.encode())
-    assert matcher.validate_tokens(tokens) == len(tokens)
-    assert matcher.try_consume_tokens(tokens) == len(tokens)
-    assert matcher.is_accepting()
+
+
+@pytest.mark.parametrize(("name", "start", "body", "calls"), WRITTEN)
+def test_calls_are_allowed_as_they_are_written(
+    tagged: Vocabulary, name: str, start: str, body: str, calls: list[tuple[str, dict[str, Any]]]
+) -> None:
+    """Behind text, and where a call is forced; the tool's schema holds in both. Tags are tokens."""
+    form = FORMATS[name, start]
+    written = f"{start}{body}{form.end}"
+    grammar = GrammarCache(tagged).compile(GrammarKey(TOOLS, form, None))
+    tags = AnswerTags([tag.encode() for tag in form.starts(tool.name for tool in TOOLS)], form.end.encode())
+    free, forced = (ConstraintSpec(tagged, grammar, answer, tags) for answer in (None, grammar))
+    for spec, text in ((free, f"I look. {written}"), (forced, written)):
+        constraint, wrong = AnswerConstraint(spec), AnswerConstraint(spec)
+        assert all(map(constraint.accept, [*tokens(tagged, text), *tagged.eos_ids]))
+        assert not all(map(wrong.accept, tokens(tagged, text.replace("city", "town"))))
+
+
+def tokens(vocabulary: Vocabulary, text: str) -> list[int]:
+    """Spell a text, but for the special tokens in it."""
+    parts = re.split("({})".format("|".join(map(re.escape, vocabulary.special_tokens))), text)
+    special = vocabulary.special_tokens
+    return [
+        i for part in parts for i in ([special[part]] if part in special else vocabulary.spell(part.encode()))
+    ]
+
+
+@pytest.fixture(scope="module")
+def tagged() -> Vocabulary:
+    """Bytes, and the tags of all declared formats as tokens of their own."""
+    tags = {tag for form in DECLARED for tag in (form.start, form.end) if tag.strip("<>|[]") != tag}
+    special = ["<end>", *sorted(tags, key=len, reverse=True)]
+    bytes_of = [bytes([byte]) for byte in range(256)] + [text.encode() for text in special]
+    vocabulary = make_vocabulary(bytes_of, {text: 256 + i for i, text in enumerate(special)}, {256})
+    assert vocabulary is not None
+    return vocabulary
 
 
 @pytest.mark.parametrize(
