@@ -39,11 +39,15 @@ class Reply:
 
     text: str
     calls: list[tuple[str, dict[str, Any]]]  # tool name and input, in order
+    prompts: list[tuple[int, int]]  # tokens of each request's prompt: all, and those that were computed
 
 
 @dataclass(slots=True)
 class Session:
-    """A client with a project folder and a home. As a context manager it removes both folders."""
+    """A client with a project folder and a home. As a context manager it removes both folders.
+
+    prompts: of all requests so far, see Reply.
+    """
 
     url: str
     claude: str
@@ -51,6 +55,7 @@ class Session:
     timeout_s: float = 240
     project: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="project-")))
     home: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="home-")))
+    prompts: list[tuple[int, int]] = field(default_factory=list)
 
     def __enter__(self) -> "Session":
         return self
@@ -69,6 +74,7 @@ class Session:
             "--output-format",
             "stream-json",
             "--verbose",
+            "--include-partial-messages",
         ]
         flags += ["--bare"] * self.bare + ["--continue"] * go_on
         command = [self.claude, "-p", prompt, *flags]
@@ -85,7 +91,9 @@ class Session:
             )
         except subprocess.TimeoutExpired as error:
             raise ClientFailed(f"no answer within {self.timeout_s} s") from error
-        return read_events(done.stdout, done.stderr)
+        reply = read_events(done.stdout, done.stderr)
+        self.prompts += reply.prompts
+        return reply
 
     def environment(self) -> dict[str, str]:
         """Return the client's variables: of this process only PATH, and the server's address and key."""
@@ -111,7 +119,12 @@ def read_events(output: str, errors: str) -> Reply:
         block for event in events if event.get("type") == "assistant" for block in event["message"]["content"]
     ]
     calls = [(block["name"], block["input"]) for block in blocks if block["type"] == "tool_use"]
-    return Reply(results[-1]["result"], calls)
+    streamed = [event["event"] for event in events if event.get("type") == "stream_event"]
+    usages = [event["usage"] for event in streamed if event["type"] == "message_delta"]
+    prompts = [
+        (usage["input_tokens"] + usage["cache_read_input_tokens"], usage["input_tokens"]) for usage in usages
+    ]
+    return Reply(results[-1]["result"], calls, prompts)
 
 
 @dataclass(slots=True)
