@@ -9,6 +9,9 @@ from .. import __version__
 from .errors import UNAVAILABLE
 from .services import Services
 
+STALLED_S = 30
+"""Seconds after which a step under way is no good sign; later the engine is taken for hung, and replaced."""
+
 PROBED = ("/", "/api/hello")
 """Paths that Claude Code's versions ask for at their start."""
 
@@ -33,11 +36,13 @@ class HealthApi:
         return JSONResponse({"name": "pensieve", "version": __version__})
 
     async def health(self) -> Response:
-        """Return the server's state, with status 503 when the engine is down."""
+        """Return the server's state, with status 503 when the engine is down or does not come to an end."""
         stats = self._services.scheduler.stats()
-        healthy = stats.engine_error is None
+        status = "ok" if stats.current_step_s < STALLED_S else "stalled"
+        if stats.engine_error is not None:
+            status = "error"
         body = {
-            "status": "ok" if healthy else "error",
+            "status": status,
             "version": __version__,
             "model": self._services.model.name,
             "max_context": self._services.model.max_context,
@@ -49,7 +54,7 @@ class HealthApi:
             "template": asdict(self._services.abilities),
             "stats": stats.as_dict(),
         }
-        return JSONResponse(body) if healthy else JSONResponse(body, status_code=UNAVAILABLE)
+        return JSONResponse(body, status_code=200 if status == "ok" else UNAVAILABLE)
 
     async def metrics(self) -> Response:
         """Return the metrics in Prometheus's text format."""

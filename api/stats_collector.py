@@ -50,6 +50,8 @@ class StatsCollector(Collector):
             "free": stats.window_blocks_free,
         }
         yield self._by_state("window_blocks", "KV blocks of layers that keep their window only", windows)
+        yield self._gauge("engine_up", "0 once the engine is given up", stats.engine_error is None)
+        yield self._gauge("engine_step_age_seconds", "Of the step under way", stats.current_step_s)
         uptime = time.monotonic() - self._started_s
         yield GaugeMetricFamily("pensieve_uptime_seconds", "Since the server was made", value=uptime)
 

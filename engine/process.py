@@ -21,6 +21,15 @@ T = TypeVar("T")
 END_S = 5
 """Seconds that a process has to end once it has closed its socket."""
 
+HUNG_S = 120
+"""Seconds without a step's result after which a process is taken for hung, and replaced.
+
+A step has half a second's work, and what it compiles for the first time takes some seconds more.
+"""
+
+MAX_PAUSE_S = 15
+"""Longest pause after a start that has failed: what a moment lacks, such as memory, may come back."""
+
 MLX_SETTINGS = {"MLX_ENABLE_CACHE_THRASHING_CHECK": "0"}
 """MLX's settings in the environment of the process, where the user has not set them.
 
@@ -38,6 +47,7 @@ class EngineProcess:
     def __init__(self, log_level: str = "warning") -> None:
         """Start the process; it imports MLX while the caller goes on."""
         self._log_level = log_level
+        self._pause_s = 0.0  # after the last failed start of a process in a row
         self._start_message: tuple[Any, ...] | None = None
         self._spawn()
 
@@ -100,20 +110,32 @@ class EngineProcess:
     async def _request_step(self, *message: Any) -> StepResult | None:
         """Ask for a result. Replace a process that has died (KV is lost) before StepFailed is raised."""
         was_gone = self._process.poll() is not None
+        watch = asyncio.get_running_loop().call_later(HUNG_S, self._kill_hung)
         try:
             result: StepResult | None = _result(await self._channel.ask(message))
             return result
         except ChannelClosed:
             why = await asyncio.to_thread(self._end)
+        finally:
+            watch.cancel()
         logger.error("%s; it is started anew", why)
+        replaced = False
         try:
             await self._restart()
+            replaced = True
             logger.warning("the engine is back; everything is computed again")
+            self._pause_s = 0.0
         except Exception as error:
             self.close()
+            self._pause_s = min(2 * self._pause_s + 1, MAX_PAUSE_S)
+            await asyncio.sleep(self._pause_s)
             why = f"the engine's process cannot be started anew: {error}"
             logger.error("%s", why)
-        raise EngineLost(why) if was_gone else StepFailed(why)
+        raise EngineLost(why, replaced) if was_gone else StepFailed(why)
+
+    def _kill_hung(self) -> None:
+        logger.error("the engine has computed one step for %d s: it is killed", HUNG_S)
+        self._process.kill()  # the end of its socket ends the wait for the step
 
     async def _restart(self) -> None:
         """Replace a process that has ended. No thread waits for the load, so that this can be cancelled."""

@@ -185,7 +185,14 @@ class StepFailed(Exception):
 
 
 class EngineLost(StepFailed):
-    """The engine had died, with all KV, before the step began: no sequence of the step is to blame."""
+    """The engine had died, with all KV, before the step began: no sequence of the step is to blame.
+
+    replaced: a new engine waits for the next step.
+    """
+
+    def __init__(self, message: str, replaced: bool = False) -> None:
+        super().__init__(message)
+        self.replaced = replaced
 
 
 class Engine(Protocol):

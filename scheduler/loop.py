@@ -111,7 +111,9 @@ class SchedulerLoop:
         self._forget_ended()
 
     def _recover(self, error: StepFailed, plan: StepPlan | None) -> None:
-        self._num_failures += 1
+        # An engine that dies while nothing is computed, and comes back, may do so as often as it likes.
+        if plan is not None or not (isinstance(error, EngineLost) and error.replaced):
+            self._num_failures += 1
         self._publish(self._scheduler.fail(not_started=plan if isinstance(error, EngineLost) else None))
         if self._num_failures >= MAX_FAILURES:
             self._down = EngineDown(f"{self._num_failures} steps failed one after another: {error}")

@@ -1,5 +1,9 @@
 """The routes for those who watch."""
 
+import pytest
+
+from pensieve.api import health
+
 from .conftest import Server
 
 
@@ -49,6 +53,15 @@ def test_health_fails_with_the_engine(server: Server) -> None:
     response = server.http().get("/health")
     assert response.status_code == 503
     assert response.json()["stats"]["engine_error"] == "three steps failed"
+
+
+def test_health_fails_while_a_step_does_not_come_to_an_end(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "STALLED_S", 0)
+    response = server.http().get("/health")
+    assert (response.status_code, response.json()["status"]) == (503, "stalled")
+    assert 'pensieve_engine_step_age_seconds{model="' in server.http().get("/metrics").text
 
 
 def test_the_root_answers_clients_that_ask_who_is_there(server: Server) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import mlx_lm.utils
 import pytest
 
+from pensieve.engine import process
 from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.loading.model_error import ModelError
 from pensieve.engine.process import EngineProcess
@@ -142,6 +143,20 @@ def test_who_comes_after_an_idle_death_is_not_blamed(engine: EngineProcess, tmp_
     assert judge(tmp_path, serve(engine, [Request([1, 2, 3], SamplingParams(), 10)])) == (10, 0)
 
 
+@pytest.mark.slow
+def test_a_hung_process_is_replaced(
+    engine: EngineProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stopped one was waited for for ever, while /health said that all was well."""
+    monkeypatch.setattr(process, "HUNG_S", 0.5)
+    engine.start(build_random, write_model(tmp_path), 200, True)
+    os.kill(engine.pid, signal.SIGSTOP)
+    with pytest.raises(StepFailed, match="has ended: SIGKILL"):
+        asyncio.run(engine.step(StepPlan(1)))
+    monkeypatch.undo()
+    assert judge(tmp_path, serve(engine, [Request([1, 2, 3], SamplingParams(), 10)])) == (10, 0)
+
+
 def fail_to_build() -> NoReturn:
     raise ModelError("no such model")
 
@@ -172,8 +187,9 @@ def build_once(count: Path, dies: bool) -> tuple[Runner, None]:
 
 @pytest.mark.parametrize("dies", sampled([True, False], kept=[False]))
 def test_a_process_that_cannot_be_replaced_fails_each_step(
-    engine: EngineProcess, tmp_path: Path, dies: bool
+    engine: EngineProcess, tmp_path: Path, dies: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(process, "MAX_PAUSE_S", 0)
     engine.start(build_once, tmp_path / "count", dies)
     os.kill(engine.pid, signal.SIGKILL)
     for _ in range(2):

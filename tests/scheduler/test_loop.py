@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from pensieve.cache.blocks import BLOCK_SIZE
-from pensieve.engine.step import SamplingParams, StepPlan, StepResult
+from pensieve.engine.step import EngineLost, SamplingParams, StepPlan, StepResult
 from pensieve.scheduler.config import SchedulerConfig
 from pensieve.scheduler.exceptions import EngineDown, EngineFailed, PromptTooLong, QueueFull, Stopping
-from pensieve.scheduler.loop import SchedulerLoop
+from pensieve.scheduler.loop import MAX_FAILURES, SchedulerLoop
 from pensieve.scheduler.scheduler import Scheduler
 from pensieve.scheduler.sequence import Request
 from pensieve.scheduler.token_stream import TokenStream
@@ -142,6 +142,34 @@ def test_an_engine_that_fails_for_ever_is_given_up_and_everyone_is_told() -> Non
             assert "scripted" in (loop.stats().engine_error or "")
             with pytest.raises(EngineDown):
                 loop.submit(request([1]))
+
+    asyncio.run(main())
+
+
+def test_an_engine_may_die_in_idleness_as_often_as_it_likes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five such deaths, each replaced well, ended the server."""
+    num_deaths = 0
+
+    async def lost(_: OracleEngine) -> None:
+        if num_deaths == 2 * MAX_FAILURES:
+            await asyncio.Event().wait()
+
+    async def drain(engine: OracleEngine) -> StepResult | None:
+        nonlocal num_deaths
+        if engine.runner.drain() is not None:
+            raise AssertionError("it was idle")
+        num_deaths += 1
+        raise EngineLost("it has ended", replaced=True)
+
+    monkeypatch.setattr(OracleEngine, "lost", lost)
+    monkeypatch.setattr(OracleEngine, "drain", drain)
+
+    async def main() -> None:
+        async with running() as loop:
+            while num_deaths < 2 * MAX_FAILURES:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            assert loop.stats().engine_error is None
+            assert await collect(loop.submit(request([1, 2]))) == spell([1, 2], 10)[2:]
 
     asyncio.run(main())
 
