@@ -71,7 +71,7 @@ class AnyTool(Wire):
     parameters: dict[str, Any] | None = None
     strict: bool | None = None  # calls keep to their schemas anyway
     format: dict[str, Any] | None = None  # of a custom tool's input
-    environment: dict[str, Any] | None = None  # of a shell
+    environment: Any = None  # of a shell: its type
     execution: str | None = Field(default=None, max_length=20)  # of a search for tools
     tools: list["AnyTool"] | None = None  # of a namespace
 
@@ -180,7 +180,7 @@ def _client_tool(spec: AnyTool, namespace: str | None) -> ClientTool:
         case "tool_search" if spec.execution == "client":
             kind = "tool_search"
         case "local_shell" | "apply_patch" | "shell":
-            if spec.environment is not None and spec.environment.get("type") != "local":
+            if isinstance(spec.environment, dict) and spec.environment.get("type") != "local":
                 raise InvalidRequest("tools: a shell in a container is not supported: this server runs none")
             kind = spec.type
             description, parameters = ACTION_TOOLS[spec.type]

@@ -61,6 +61,9 @@ class ResponsesApi:
         router.add_api_route(RESPONSES_PATH, self.create, methods=["POST"], response_model=None)
         counting = f"{RESPONSES_PATH}/input_tokens"
         router.add_api_route(counting, self.count_tokens, methods=["POST"], response_model=None)
+        compacting = f"{RESPONSES_PATH}/compact"
+        router.add_api_route(compacting, self.compact, methods=["POST"], response_model=None)
+        router.add_api_route(f"{one}/cancel", self.cancel, methods=["POST"], response_model=None)
         router.add_api_route(one, self.retrieve, methods=["GET"], response_model=None)
         router.add_api_route(one, self.delete, methods=["DELETE"], response_model=None)
         router.add_api_route(f"{one}/input_items", self.input_items, methods=["GET"], response_model=None)
@@ -121,6 +124,15 @@ class ResponsesApi:
         if request.query_params.get("stream") == "true":
             raise InvalidRequest("stream: a response that has ended is sent whole by this server")
         return Response(self._find(request, response_id).body, media_type="application/json")
+
+    async def cancel(self, request: HttpRequest, response_id: str) -> Response:
+        """Refuse to cancel a response: none is in the background. Raises NotFound or InvalidRequest."""
+        self._find(request, response_id)
+        raise InvalidRequest("cancel: the response has ended; a running one ends with its connection")
+
+    async def compact(self) -> Response:
+        """Refuse to compact a conversation. Raises InvalidRequest."""
+        raise InvalidRequest("compact: not supported by this server; a response can be asked for a summary")
 
     async def delete(self, request: HttpRequest, response_id: str) -> Response:
         """Forget a response. Raises NotFound."""

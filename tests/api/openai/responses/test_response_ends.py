@@ -63,6 +63,7 @@ def test_pings_are_events(start_server: StartServer) -> None:
         ({"prompt": {"id": "p"}}, "prompt: not supported"),
         ({"best_of": 2}, "best_of: "),
         ({"tools": [{"type": "file_search"}]}, "type 'file_search' is not supported"),
+        ({"tools": [{"type": "computer", "environment": "linux"}]}, "type 'computer' is not supported"),
         ({"tools": [{"type": "shell", "environment": {"type": "container_auto"}}]}, "in a container"),
         ({"tools": [BASH, BASH]}, "'Bash' occurs twice"),
         ({"tools": [{"type": "function"}]}, "needs a name"),
