@@ -1,19 +1,25 @@
 """Sequences of given tokens, for checks of a model before it is served."""
 
-from ..cache.blocks import BlockTable
+from ..cache.blocks import BLOCK_SIZE, BlockTable, WindowTable
 from .attention.paged_model import PagedModel
-from .step import DecodeRow, PrefillChunk, SamplingParams, StateSlots
+from .step import DecodeRow, PrefillChunk, SamplingParams, SlotRange, StateSlots
 
 
 class TrialSequence:
     """A sequence whose tokens are known beforehand, computed piece by piece in their order."""
 
     def __init__(self, paged: PagedModel, seq_id: int, blocks: list[int]) -> None:
-        """Make a sequence whose KV lies in `blocks`, and its states in two slots of its own, in turns."""
+        """Make a sequence whose KV lies in `blocks`, and its states in two slots of its own, in turns.
+
+        Layers that forget what their windows have passed use the last of the same blocks in their pools.
+        """
         self._vocab_size, self._has_states = paged.vocab_size, bool(paged.states)
         self._seq_id = seq_id
         self._table = BlockTable()
         self._table.extend(blocks)
+        windows = [spec.window or 0 for spec in paged.windowed] if paged.forgets_windows else []
+        self._window, self._window_table = max(windows, default=None), WindowTable()
+        self._window_table.begin(0, blocks)
         self._state_slot: int | None = None
 
     def tokens(self, start: int, end: int) -> list[int]:
@@ -23,12 +29,22 @@ class TrialSequence:
     def chunk(self, start: int, end: int) -> PrefillChunk:
         """Return the slice of the positions from `start` to `end`."""
         slots = self._table.slot_ranges(end)
-        return PrefillChunk(self._seq_id, self.tokens(start, end), start, slots, self._state())
+        windows = self._window_ranges(start, end)
+        return PrefillChunk(self._seq_id, self.tokens(start, end), start, slots, self._state(), windows)
 
     def row(self, position: int) -> DecodeRow:
         """Return the decode row that feeds the token of `position`."""
         (token,), slots = self.tokens(position, position + 1), self._table.slot_ranges(position + 1)
-        return DecodeRow(self._seq_id, token, position, slots, SamplingParams(), None, self._state())
+        state, windows = self._state(), self._window_ranges(position, position + 1)
+        sampling = SamplingParams()
+        return DecodeRow(self._seq_id, token, position, slots, sampling, None, state, window_ranges=windows)
+
+    def _window_ranges(self, start: int, end: int) -> tuple[SlotRange, ...]:
+        """Return the slots of the positions up to `end` that those from `start` on see."""
+        if self._window is None:
+            return ()
+        self._window_table.drop(max(0, start - self._window + 1) // BLOCK_SIZE)
+        return self._window_table.slot_ranges(end)
 
     def _state(self) -> StateSlots | None:
         if not self._has_states:

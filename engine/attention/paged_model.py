@@ -55,6 +55,7 @@ class PagedModel:
     deferral: Deferral = field(default_factory=Deferral)  # of norms and rotations, see `defer_rotations`
     is_fetched: bool = False  # whether the layers are FetchingLayers, and rows are computed one at a time
     functions: PassFunctions = field(default_factory=PassFunctions)  # that `run` puts in place of mlx-lm's
+    forgets_windows: bool = False  # whether layers with a window keep no more than it of a sequence
 
     @property
     def kv_bytes_per_token(self) -> int:

@@ -69,6 +69,7 @@ def build(planned: PlannedModel) -> tuple[Runner, ServedModel]:
 def _build_runner(paged: PagedModel, name: str, memory: MemoryPlan) -> Runner:
     """Check paged attention against mlx-lm's own on this model and device, then allocate the KV pools."""
     on_host = memory.device.kind == "cpu"
+    paged = replace(paged, forgets_windows=memory.window is not None)
     if not on_host and not paged.is_fetched:
         paged = fuse(paged)
     if not on_host:
@@ -131,6 +132,7 @@ def _fetched(paged: PagedModel, on_host: bool) -> PagedModel | None:
     unfuse(paged.model)
     with suppress(Exception):
         fetched = probe_fetching(paged.model, paged.layers[0].shape.kv_bits)
+        fetched = replace(fetched, forgets_windows=paged.forgets_windows)
         is_planned = fetched.kv_bytes_per_token <= paged.kv_bytes_per_token
         if is_planned and logits_error(fetched, on_host) <= 1:
             return fetched

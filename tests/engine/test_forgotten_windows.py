@@ -16,8 +16,10 @@ from pensieve.engine.attention.paged_model import probe, probe_fetching
 from pensieve.engine.config import EngineConfig
 from pensieve.engine.loading.build import build, plan_model
 from pensieve.engine.runner import Capacity, Runner, Sampled
+from pensieve.engine.selfcheck import logits_error
 from pensieve.engine.served_model import WindowPool
-from pensieve.engine.step import StepPlan
+from pensieve.engine.step import SlotRange, StepPlan
+from pensieve.engine.trial_sequence import TrialSequence
 from pensieve.scheduler.config import SchedulerConfig
 
 from ..budget import sampled, trials
@@ -87,6 +89,24 @@ def test_a_model_that_gets_its_kv_itself_finds_the_windows_too(tmp_path: Path, o
         verdict.judge(model, sequence)
     assert verdict.wrong == 0
     assert verdict.tokens > 10
+
+
+@pytest.mark.parametrize("on_host", [True, False])
+def test_the_self_check_sees_windows_that_are_forgotten_too_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_host: bool
+) -> None:
+    paged = replace(probe(load(tmp_path, "gemma3_text"), 16), forgets_windows=True)
+    assert logits_error(paged, on_host) <= 1
+    window_ranges = TrialSequence._window_ranges
+
+    def too_few(sequence: TrialSequence, start: int, end: int) -> tuple[SlotRange, ...]:
+        """Without the first block, of which the first of a long prompt's later tokens see the end."""
+        if start and end > 64:
+            sequence._window_table.drop(1)
+        return window_ranges(sequence, start, end)
+
+    monkeypatch.setattr(TrialSequence, "_window_ranges", too_few)
+    assert not logits_error(paged, on_host) <= 1
 
 
 def test_a_plan_for_little_memory_forgets_windows(tmp_path: Path) -> None:
