@@ -190,7 +190,7 @@ class WindowTable(BlockTable):
 
     def num_missing(self, num_tokens: int) -> int:
         """Return how many more blocks `num_tokens` need, counted from the sequence's beginning."""
-        return super().num_missing(num_tokens) - self.num_dropped
+        return -(-num_tokens // BLOCK_SIZE) - len(self.blocks) - self.num_dropped
 
     def slot_ranges(self, num_tokens: int) -> tuple[tuple[int, int], ...]:
         """Return the slot ranges of those of the first `num_tokens` tokens whose blocks are in the table."""

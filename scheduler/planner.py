@@ -38,7 +38,7 @@ class Planner:
 
     def _plan_decode(self, plan: StepPlan) -> None:
         states = self._kv_cache.states if self._kv_cache.states.is_used else None
-        windows = states.windows if states and states.windows.is_used else None
+        has_windows = states is not None and states.windows.is_used
         for sequence in self._queues.running:  # a preemption removes the last one, at most `sequence`
             if sequence.is_prefilling:
                 continue
@@ -47,12 +47,13 @@ class Planner:
                 continue
             if self._reserve(sequence, num_tokens, plan):
                 state = states.advance(sequence, num_tokens) if states else None
-                window_ranges = windows.slot_ranges(sequence, num_tokens) if windows else ()
+                window_ranges = sequence.window_table.slot_ranges(num_tokens) if has_windows else ()
                 plan.decode.append(_row(sequence, num_tokens, state, window_ranges))
                 sequence.num_computed_tokens = num_tokens
                 sequence.num_pending_tokens += 1
 
     def _plan_prefill(self, plan: StepPlan, budget: StepBudget) -> None:
+        has_windows = self._kv_cache.states.windows.is_used
         prefilling = [sequence for sequence in self._queues.running if sequence.is_prefilling]
         for sequence, num_tokens in budget.slice_prefills(prefilling).items():
             start, end = sequence.num_computed_tokens, sequence.num_computed_tokens + num_tokens
@@ -60,7 +61,7 @@ class Planner:
             if is_running and self._reserve(sequence, end, plan):
                 slot_ranges = sequence.block_table.slot_ranges(end)
                 state = self._kv_cache.states.advance(sequence, end)
-                windows = self._kv_cache.states.windows.slot_ranges(sequence, end)
+                windows = sequence.window_table.slot_ranges(end) if has_windows else ()
                 tokens = sequence.tokens[start:end]
                 plan.prefill.append(PrefillChunk(sequence.seq_id, tokens, start, slot_ranges, state, windows))
                 sequence.num_computed_tokens = end

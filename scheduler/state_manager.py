@@ -141,9 +141,11 @@ class StateManager:
                 self._free_slot()
             after = self.slots.allocate()
         if self.windows.is_used:
-            while self.windows.shortage(sequence, num_tokens) > 0:
-                self._free_blocks()
-            self.windows.extend(sequence, num_tokens)
+            missing = sequence.window_table.num_missing(num_tokens)
+            if missing > 0:
+                while self.windows.allocator.num_free < missing:
+                    self._free_blocks()
+                self.windows.extend(sequence, missing)
         purpose: Purpose = "row"
         while states.places and states.places[0] < num_tokens:
             place = states.places.pop(0)

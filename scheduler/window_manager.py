@@ -11,7 +11,6 @@ starts only when its promise can be kept beside all others: nobody is preempted 
 
 from ..cache.blocks import BLOCK_SIZE, BlockAllocator
 from ..engine.served_model import WindowPool
-from ..engine.step import SlotRange
 from .sequence import Sequence
 
 
@@ -33,17 +32,11 @@ class WindowManager:
         self.allocator.share(blocks)
         sequence.window_table.begin(num_tokens // BLOCK_SIZE - len(blocks), blocks)
 
-    def shortage(self, sequence: Sequence, num_tokens: int) -> int:
-        """Return how many blocks must become free for `sequence` to have `num_tokens`; 0 or less for none."""
-        return sequence.window_table.num_missing(num_tokens) - self.allocator.num_free
-
-    def extend(self, sequence: Sequence, num_tokens: int) -> None:
-        """Give `sequence` blocks for `num_tokens`; enough blocks are free."""
+    def extend(self, sequence: Sequence, count: int) -> None:
+        """Give `sequence` so many blocks more; they are free."""
         table = sequence.window_table
-        missing = table.num_missing(num_tokens)
-        if missing > 0:
-            last = table.blocks[-1] if table.blocks else None
-            table.extend(self.allocator.allocate(missing, last, self._pool.sequence_blocks))
+        last = table.blocks[-1] if table.blocks else None
+        table.extend(self.allocator.allocate(count, last, self._pool.sequence_blocks))
 
     def hold(self, sequence: Sequence, num_tokens: int) -> tuple[int, ...]:
         """Hold the blocks that a token after the first `num_tokens`, full blocks, sees; return them."""
@@ -55,19 +48,15 @@ class WindowManager:
         self.allocator.share(blocks)
         return tuple(blocks)
 
-    def slot_ranges(self, sequence: Sequence, num_tokens: int) -> tuple[SlotRange, ...]:
-        """Return the slot ranges that hold the newest of `num_tokens`, beginning with a block; or none."""
-        return sequence.window_table.slot_ranges(num_tokens) if self.is_used else ()
-
     def release_passed(self, sequence: Sequence) -> None:
         """Free the blocks of `sequence` that none of its tokens to come will see.
 
         After a refused sample the last known token is fed again.
         """
-        next_token = min(sequence.num_computed_tokens, len(sequence.tokens) - 1)
-        num_passed = max(0, next_token - self._pool.size + 1) // BLOCK_SIZE
-        if num_passed > sequence.window_table.num_dropped:
-            self.allocator.release(sequence.window_table.drop(num_passed))
+        next_token, table = min(sequence.num_computed_tokens, len(sequence.tokens) - 1), sequence.window_table
+        num_passed = (next_token - self._pool.size + 1) // BLOCK_SIZE
+        if num_passed > table.num_dropped:
+            self.allocator.release(table.drop(num_passed))
 
     def free(self, sequence: Sequence) -> None:
         """Free the window of `sequence`."""
