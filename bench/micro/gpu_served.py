@@ -1,6 +1,7 @@
 """What a served fleet gets on one device: prompts that are really computed, with HTTP and without.
 
     python -m pensieve.bench.micro.gpu_served                     # all cases, a Qwen3-4B shape, on a GPU
+    python -m pensieve.bench.micro.gpu_served --shape qwen3.5-4b --case http
     python -m pensieve.bench.micro.gpu_served --case http --repeat 3 --json http.json
     python -m pensieve.bench.micro.gpu_served --tiny              # a toy model, on a CPU
 
@@ -32,6 +33,7 @@ from ..process_guard import ProcessGuard
 from ..report import conditions, write_json
 from .case_report import CaseReport, left_on_sigterm, medians, read_report
 from .served_sizes import ServedSizes, tiny
+from .shapes import SHAPES
 
 BARE = ("prefill", "decode", "fleet", "long")
 HTTP = ("http", "http-long")
@@ -117,6 +119,7 @@ def parse(arguments: abc.Sequence[str] | None) -> argparse.Namespace:
         "--case", action="append", choices=(*BARE, *HTTP), help="may be repeated (default: all)"
     )
     parser.add_argument("--repeat", type=int, default=1, help="runs of each case, each a new process")
+    parser.add_argument("--shape", choices=SHAPES, help="the model's sizes (default: Qwen3-4B's)")
     parser.add_argument("--tiny", action="store_true", help="a toy model and a hundredth of all lengths")
     parser.add_argument("--folder", type=Path, help="the model's folder; it is kept for later runs")
     parser.add_argument("--keep-kernels", action="store_true", help="use kernels that MLX has kept before")
@@ -129,7 +132,8 @@ def parse(arguments: abc.Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: abc.Sequence[str] | None = None) -> int:
     """Run the cases, print reports and medians; return how many runs failed, or 1 without a model."""
     options = parse(arguments)
-    sizes = replace(tiny() if options.tiny else ServedSizes(), flags=tuple(shlex.split(options.flags)))
+    sizes = tiny() if options.tiny else ServedSizes()
+    sizes = replace(sizes, shape=options.shape or sizes.shape, flags=tuple(shlex.split(options.flags)))
     kernels = "as the user's processes have left them" if options.keep_kernels else "none at first"
     warmed_up = f"nothing but by each start of runner or server; files of MLX's compiled kernels: {kernels}"
     started, failed = conditions() | {"warmed up": warmed_up, "flags": options.flags or "defaults"}, 0
