@@ -10,6 +10,8 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from .public_tools import public_tool
+
 Json = Any
 """A value of parsed JSON."""
 
@@ -72,13 +74,15 @@ def bias_form(biases: Json) -> Json:
 
 
 def tool_form(tool: Json) -> Json:
-    """Return a tool as Anthropic's API has it: of OpenAI's form, flat or not, and without a type.
+    """Return a tool as Anthropic's API has it: of OpenAI's form, without a type, or with a public one.
 
     Raises ValueError for a tool that the server would have to run.
     """
     if not isinstance(tool, dict):
         return tool
     kind = tool.get("type")
+    if public := public_tool(str(kind)):
+        return public | {name: value for name, value in tool.items() if name not in ("type", "input_schema")}
     if kind not in (None, "custom", "function") or (kind == "custom" and "custom" in tool):
         raise ValueError(f"server tool {str(kind)[:80]!r} is not supported: this server runs no tools itself")
     function = tool.get("function")

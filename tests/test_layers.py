@@ -20,6 +20,7 @@ API_FLOORS = [
     {"errors", "schema", "protocols", "config", "origins", "stats_collector"},
     {"generation", "guided_fields"},
     {"wire_base", "lenient", "refused_fields", "tidy_schema", "unknown_blocks", "context_edits"},
+    {"public_tools"},
 ]
 WEB = {"fastapi", "pydantic", "starlette", "uvicorn", "prometheus_client"}
 MLX = {"mlx", "mlx_lm"}

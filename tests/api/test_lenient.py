@@ -145,3 +145,35 @@ def test_a_choice_among_some_of_the_tools_names_them() -> None:
         {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": tools}},
     ):
         assert tool_choice_form(choice) == {"type": "any", "names": ["a", "b"]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        ("bash_20250124", {"restart": True}),
+        ("bash_20241022", {"command": "ls"}),
+        ("text_editor_20250124", {"command": "undo_edit", "path": "/a"}),
+        ("text_editor_20250728", {"command": "insert", "path": "/a", "insert_line": 0, "insert_text": "b"}),
+        ("memory_20250818", {"command": "rename", "old_path": "/memories/a", "new_path": "/memories/b"}),
+    ],
+)
+def test_public_tools_have_their_schemas(kind: str, arguments: dict[str, Any]) -> None:
+    """A request with a tool that its client runs was refused as if the server had to run it."""
+    sent = {"type": kind, "name": "own_name", "cache_control": {"type": "ephemeral"}}
+    read = MessagesRequest.model_validate(BODY | {"tools": [sent]})
+    (tool,) = read.tools or []
+    assert (tool.name, bool(tool.description)) == ("own_name", True)
+    assert arguments.keys() <= tool.input_schema["properties"].keys()
+    assert set(tool.input_schema.get("required", ())) <= arguments.keys()
+    commands = tool.input_schema["properties"]["command"].get("enum", [arguments.get("command")])
+    assert arguments.get("command") in commands
+
+
+@pytest.mark.parametrize("kind", ["text_editor_20250429", "memory_2025", "computer_20250124"])
+def test_only_known_types_are_public_tools(kind: str) -> None:
+    """The newer editor cannot undo; a computer's tool needs pictures."""
+    if kind.startswith("text_editor"):
+        assert "undo_edit" not in tool_form({"type": kind})["input_schema"]["properties"]["command"]["enum"]
+    else:
+        with pytest.raises(ValueError, match="server tool"):
+            tool_form({"type": kind, "name": "x"})
