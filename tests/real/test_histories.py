@@ -25,7 +25,10 @@ PLAIN = "plain"  # the schema with which prefixes are judged
 
 # What templates write or leave out around the thoughts of earlier answers, and space beside it.
 THOUGHTS = re.compile(r"</?think>|Let me think\.|<\|channel>thought|<channel\|>|\s+")
-GPT_OSS_THOUGHT = re.compile(r"<\|start\|>assistant<\|channel\|>analysis<\|message\|>Let me think\.<\|end\|>")
+THOUGHT_MESSAGES = re.compile(  # gpt-oss's and Solar Open's
+    r"<\|start\|>assistant<\|channel\|>analysis<\|message\|>Let me think\.<\|end\|>"
+    r"|<\|begin\|>assistant<\|think\|>Let me think\.<\|end\|>"
+)
 
 pytestmark = pytest.mark.slow
 
@@ -93,4 +96,4 @@ def judge_prefix(shorter: str, text: str, messages: list[dict[str, Any]], case: 
 
 
 def without_thoughts(text: str) -> str:
-    return THOUGHTS.sub("", GPT_OSS_THOUGHT.sub("", text))
+    return THOUGHTS.sub("", THOUGHT_MESSAGES.sub("", text))

@@ -30,7 +30,6 @@ COHERE = JsonForm(name_key="tool_name", arguments_key="parameters", is_list=True
 KEYED = JsonForm(is_keyed=True, is_list=True)
 LIST = JsonForm(is_list=True)
 LINES = JsonForm(is_list=True, separator="SPACE")
-LLAMA = JsonForm(arguments_key="parameters", separator="SEMICOLON")
 LLAMA_HEADS = (
     '{"name": "NAME"',
     '{"name":"NAME"',
@@ -40,6 +39,7 @@ LLAMA_HEADS = (
     '{"type": "function", "name": "NAME"',
     '{"type":"function","name":"NAME"',
 )
+LLAMA = JsonForm("name", "parameters", "arguments", separator="(SEMICOLON | SPACE)", heads=LLAMA_HEADS)
 SOLAR = "<|tool_call:begin|>ID<|tool_call:name|>NAME<|tool_call:args|>ARGS<|tool_call:end|>"
 DEEPSEEK = "<｜tool▁call▁begin｜>NAME<｜tool▁sep｜>ARGS<｜tool▁call▁end｜>"  # noqa: RUF001  (V3.1)
 DEEPSEEK_R1 = "<｜tool▁call▁begin｜>function<｜tool▁sep｜>NAME\n```json\nARGS```<｜tool▁call▁end｜>"  # noqa: RUF001

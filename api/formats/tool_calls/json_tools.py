@@ -24,16 +24,20 @@ class JsonForm:
     """How a format writes calls in JSON.
 
     name_key, arguments_key: the keys of a call's name and arguments.
+    other_key: may stand for arguments_key.
     is_keyed: a call is an object of one key, the tool's name, with the arguments as its value.
     is_list: the calls stand in a list, also a single one.
-    separator: the lexeme between several calls that stand in no list; empty where there is one call at most.
+    separator: the grammar of what stands between calls in no list; empty where there is one at most.
+    heads: the only beginnings of a call, up to its name, for which NAME stands; empty for any.
     """
 
     name_key: str = "name"
     arguments_key: str = "arguments"
+    other_key: str = ""
     is_keyed: bool = False
     is_list: bool = False
     separator: str = ""
+    heads: tuple[str, ...] = ()
 
     def syntax(self, name: str) -> CallSyntax:
         """Return the format's syntax under a name."""
@@ -67,7 +71,7 @@ class JsonForm:
         call = lark.one_of(forms)
         lark.rules({"LIST": r"/\[[ \t\n]{0,12}/", "LIST_END": r"/[ \t\n]{0,12}\]/"})
         several = [f"LIST {call} (COMMA {call})* LIST_END"] if self.is_list else []
-        several += [f"{call} ({self.separator} {call})*"] if self.separator else []
+        several += [f"{call} ({self.separator} {call})* SPACE"] if self.separator else []
         return lark.one_of(several) if several else call
 
     def _call(self, tool: str, arguments: str) -> str:
@@ -76,7 +80,11 @@ class JsonForm:
         if self.is_keyed:
             return f"OPEN {quoted} COLON {arguments} CLOSE"
         name = f"{literal(literal(self.name_key))} COLON {quoted}"
-        value = f"{literal(literal(self.arguments_key))} COLON {arguments}"
+        keys = [literal(literal(key)) for key in (self.arguments_key, self.other_key) if key]
+        value = f"({' | '.join(keys)}) COLON {arguments}"
+        if self.heads:
+            heads = " | ".join(literal(head.replace("NAME", tool)) for head in self.heads)
+            return f"({heads}) COMMA (BESIDE COMMA)? {value} (COMMA BESIDE)? CLOSE"
         before, between, after = "(BESIDE COMMA)? (BESIDE COMMA)?", "COMMA (BESIDE COMMA)?", "(COMMA BESIDE)?"
         return " | ".join(
             f"OPEN {before} {first} {between} {second} {after} {after} CLOSE"

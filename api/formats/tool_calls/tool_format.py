@@ -66,5 +66,6 @@ class ToolFormat:
         assert self.syntax.define_rule is not None, "the format is constrained"
         body = self.syntax.define_rule(lark, tools)
         end = f" LINE {lark.tag(self.end)}" if self.end else ""  # LINE: some parsers accept no more space
+        space = " SPACE" if self.heads == ("",) else ""  # else it would part the start tag from its head
         optional = "?" if self.syntax.bare_starts else ""
-        return lark.new(f"({lark.tag(self.start)} SPACE){optional} {body}{end}")
+        return lark.new(f"({lark.tag(self.start)}{space}){optional} {body}{end}")

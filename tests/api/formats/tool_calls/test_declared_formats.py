@@ -1,5 +1,6 @@
 """Formats declared in a line: read and allowed as models write them, with spaces and keys in any order."""
 
+import random
 import re
 from typing import Any
 
@@ -22,6 +23,7 @@ from pensieve.api.schema import Tool
 
 from ...output.test_parser import parse, shape
 from .known_formats import tool_format
+from .test_grammars import draw
 
 FORMATS = {(tool_format.syntax.module, tool_format.start): tool_format for tool_format in DECLARED}
 PROPERTIES = {"city": {"type": "string"}, "days": {"type": "integer"}}
@@ -100,6 +102,12 @@ WRITTEN = [  # a format's name and start, the text between its tags, and the cal
     ("json_tools", "<tool_call>", f'\n{{"arguments": {ROME}, "name": "weather"}}\n', ONE),
     ("llama3", "", f'{{"name": "weather", "parameters": {ROME}}}', ONE),
     ("llama3", "", f'{{"type": "function", "name": "weather", "parameters": {ROME}}}', ONE),
+    (
+        "llama3",
+        "",
+        f'{{"name": "weather", "arguments": {BOTH}}}\n{{"name": "clock", "parameters": {{}}}}\n',
+        TWO,
+    ),
     ("llama3", "", WIDE + ' ; {"name": "clock", "parameters": {}}', TWO),
 ]
 
@@ -153,6 +161,16 @@ def tagged() -> Vocabulary:
     vocabulary = make_vocabulary(bytes_of, {text: 256 + i for i, text in enumerate(special)}, {256})
     assert vocabulary is not None
     return vocabulary
+
+
+@pytest.mark.parametrize("form", [form for form in DECLARED if form.heads != ("",)])
+def test_a_call_that_is_forced_begins_as_the_reader_finds_it(tagged: Vocabulary, form: ToolFormat) -> None:
+    """Else a call with its arguments first, or with space before it, was text."""
+    grammar, rng = GrammarCache(tagged).compile(GrammarKey(TOOLS, form, None)), random.Random(1)
+    texts = [draw(tagged, grammar, rng) for _ in range(10)]
+    assert any(texts)
+    tools = [template_tool(tool) for tool in TOOLS]
+    assert all(read_calls(form, text, tools) for text in texts if text)
 
 
 @pytest.mark.parametrize(
