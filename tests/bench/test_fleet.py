@@ -66,8 +66,8 @@ def test_times_count_from_sending() -> None:
 def test_a_user_drops_requests_and_the_session_goes_on() -> None:
     server = ScriptedServer(lambda _: messages_answer(["x"] * 500), delay_s=0.02)
     run = fleet(server, cancels=1.0, cancel_s=0.3)
-    assert {record.outcome for record in run.records} == {"cancelled"}
-    assert len(server.bodies) == 6
+    assert [record.outcome for record in run.records] == ["cancelled"] * 6
+    assert 0 < len(server.bodies) <= 6, "some may be dropped before they are sent"
     assert all(len(record.delta_s) < 400 for record in run.records)
 
 

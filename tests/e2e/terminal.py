@@ -38,13 +38,14 @@ class Terminal:
     def say(self, text: str) -> None:
         """Type a line and send it."""
         self._tmux("send-keys", "-l", text)
+        self.wait_for(re.escape(text))
         time.sleep(0.3)  # a line and its end in one piece would be taken for pasted text
         self.press("Enter")
 
     def press(self, key: str) -> None:
         self._tmux("send-keys", key)
 
-    def wait_for(self, pattern: str, timeout_s: float = 60.0) -> str:
+    def wait_for(self, pattern: str, timeout_s: float = 180.0) -> str:
         """Wait until the screen shows a text; return the screen."""
         deadline = time.monotonic() + timeout_s
         while not re.search(pattern, screen := self.screen()):

@@ -78,7 +78,9 @@ class Model(ScriptedScheduler):
 
     def submit(self, request: Request) -> ScriptedTokenStream:
         prompt = self._tokenizer.decode(request.prompt)
-        turn = prompt.split("<|im_start|>")[-2]
+        # What names the day or the folder is a turn of its own behind the user's.
+        turns = [turn for turn in prompt.split("<|im_start|>") if not turn.startswith("system\n")]
+        turn = turns[-2]
         self.prompts.append(prompt)
         self.turns.append(turn)
         is_agent = "TASK-" in turn and turn.startswith("user")

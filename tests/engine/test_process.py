@@ -62,7 +62,7 @@ def serve(
         readers = asyncio.gather(*map(read, generations))
         if kill_after is not None:
             while loop.stats().counters.generation_tokens < kill_after:  # noqa: ASYNC110
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(0)
             os.kill(engine.pid, signal.SIGKILL)
         await readers
         task.cancel()
