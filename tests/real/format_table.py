@@ -9,6 +9,7 @@ from .case_judge import Judge, Verdict
 from .llama_cases import llama_cases
 from .reference_cases import Case
 from .templates_on_disk import ROOT
+from .vllm_cases import vllm_cases
 
 DOCUMENT = ROOT / "docs" / "call-formats.md"
 START, END = "<!-- cases -->", "<!-- end -->"
@@ -38,7 +39,7 @@ class Tally:
 def all_cases() -> dict[str, list[Case]]:
     """Return the cases that are on disk, by template."""
     by_template: dict[str, list[Case]] = defaultdict(list)
-    for case in llama_cases():
+    for case in [*llama_cases(), *vllm_cases()]:
         by_template[case.template].append(case)
     return dict(sorted(by_template.items(), key=lambda item: item[0].lower()))
 

