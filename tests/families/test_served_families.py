@@ -13,6 +13,7 @@ from pensieve.engine.loading.build import build, checked, plan_model
 from pensieve.engine.loading.loader import load
 from pensieve.engine.loading.model_error import ModelError
 from pensieve.engine.runner import Capacity, Runner
+from pensieve.engine.served_model import WindowPool
 
 from ..budget import sampled
 from ..engine.harness import Machine
@@ -23,7 +24,7 @@ from .metal_only import replace_kernels
 from .refusals import JUDGED_WHOLE, NEEDS_A_PACKAGE, REFUSALS
 from .table import FAMILIES
 
-SMALL = Capacity(num_blocks=60, num_state_slots=24)
+SMALL = Capacity(num_blocks=60, num_state_slots=24, num_window_blocks=60)
 """The pools of plain MLX, which copies them at most writes."""
 
 SAMPLE = [
@@ -66,16 +67,22 @@ def settings(folder: Path) -> EngineConfig:
 
 @pytest.mark.parametrize("name", sampled(SERVED, SAMPLE))
 def test_a_family_answers_as_on_mlx_lms_own_caches(tmp_path: Path, name: str) -> None:
-    """Cold, cached, beside others and in slices, with NumPy's attention and with plain MLX's."""
+    """Cold, cached, beside others and in slices, with NumPy's attention and with plain MLX's.
+
+    With NumPy's, layers keep all tokens; with plain MLX's, they forget what their windows have passed.
+    """
     config = settings(write_family(tmp_path, FAMILIES[name]))
     planned = plan_model(tmp_path, config, max_batch=32)
     runner, served = build(planned)
     capacity = Capacity(served.num_blocks, served.num_state_slots)
     small = SMALL if served.num_state_slots else SMALL._replace(num_state_slots=0)
+    window = None
+    if planned.info.window is not None:
+        window = WindowPool(planned.info.window, num_blocks=60, slice_tokens=64, max_running=8)
     plain = Runner(checked(load(planned.info), name, on_host=False), small, on_host=False)
     judge = Judge(mlx_lm.utils.load_model(tmp_path)[0], by_token=name not in JUDGED_WHOLE)
-    for each, (num_blocks, num_slots, _) in ((runner, capacity), (plain, small)):
-        machine = Machine(each, num_blocks, num_state_slots=num_slots)
+    for each, (num_blocks, num_slots, _), pool in ((runner, capacity, None), (plain, small, window)):
+        machine = Machine(each, num_blocks, num_state_slots=num_slots, window=pool)
         for sequence in serve(machine):
             judge.check(sequence)
         assert machine.scheduler.counters.prefix_cache_hits == CACHED
