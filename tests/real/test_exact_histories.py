@@ -52,8 +52,21 @@ EXCEPTIONS = {
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("name", template_names())
-def test_a_tool_loop_extends_its_prompt(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+THOUGHTS_ONCE = {
+    *("CohereForAI-c4ai-command-r7b-12-2024-tool_use", "google-gemma-4-31B-it"),
+    *("google-gemma-4-31B-it-interleaved", "openai-gpt-oss-120b"),
+}
+"""Templates whose thoughts are dropped at the user's next question, or at the model's next text."""
+
+KEEPS_THOUGHTS = {
+    "thinking": {"type": "enabled", "budget_tokens": 1024},
+    "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+}
+
+
+@pytest.fixture
+def built(name: str, monkeypatch: pytest.MonkeyPatch) -> tuple[PromptBuilder, bool]:
+    """A builder of the template's prompts, and whether the template shows thoughts."""
     marks = "|".join(map(re.escape, (*ENDS_OF_CALLS, *OTHER_ENDS)))
     pattern = re.compile(f"{templates_on_disk.MARKS.pattern}|{marks}")
     monkeypatch.setattr(templates_on_disk, "MARKS", pattern)
@@ -66,6 +79,12 @@ def test_a_tool_loop_extends_its_prompt(name: str, monkeypatch: pytest.MonkeyPat
         eos_token_ids=frozenset(vocabulary[end] for end in ends if end in vocabulary),
     )
     builder = PromptBuilder(model, tokenizer, template, make_format(tokenizer))
+    return builder, template.abilities.thoughts
+
+
+@pytest.mark.parametrize("name", template_names())
+def test_a_tool_loop_extends_its_prompt(name: str, built: tuple[PromptBuilder, bool]) -> None:
+    builder, thinks = built
     conversation = Conversation(builder, random.Random(name))
     prompt = conversation.ask("Mend it.")
     are_exact = []
@@ -74,8 +93,19 @@ def test_a_tool_loop_extends_its_prompt(name: str, monkeypatch: pytest.MonkeyPat
         before = prompt.tokens + conversation.reply(prompt, "I look." if turn % 2 else "", calls=(call,))
         prompt = conversation.prompt()
         are_exact.append(prompt.tokens[: len(before)] == before)
-    reasons = [reason for reason, names in EXCEPTIONS.items() if name in names]
-    assert all(are_exact) != bool(reasons), are_exact
+    assert all(are_exact) != is_exception(name), are_exact
+    if thinks:
+        conversation = Conversation(builder, random.Random(name), options=KEEPS_THOUGHTS)
+        prompt = conversation.ask("Mend it.")
+        for text, calls in (("", ("keys are sorted",)), ("I look.", ("a default is added",)), ("Done.", ())):
+            before = prompt.tokens + conversation.reply(prompt, text, "Let me think.", calls)
+            prompt = conversation.prompt() if calls else conversation.ask("And this?")
+            are_exact.append(prompt.tokens[: len(before)] == before)
+        assert all(are_exact) != (is_exception(name) or name in THOUGHTS_ONCE), are_exact
+
+
+def is_exception(name: str) -> bool:
+    return any(name in names for names in EXCEPTIONS.values())
 
 
 def end_of_text(template: ChatTemplate, marks: re.Pattern[str]) -> str:
