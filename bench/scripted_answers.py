@@ -18,7 +18,7 @@ from .. import LOCAL_KEY
 Json = dict[str, Any]
 
 Block = tuple[str, Json]
-"""A block of an answer: "text" with its text, or a tool's name with the call's arguments."""
+"""A block of an answer: "text" or "thinking" with its text, or a tool's name with the call's arguments."""
 
 TIMEOUT_S = 600
 
@@ -106,7 +106,7 @@ class _Exchange(BaseHTTPRequestHandler):
             self._send(b'{"input_tokens": 1}', "application/json")
             return
         body = self.server.read(raw, self.headers.get("x-claude-code-agent-id", ""))
-        events = stream_of(self.server.answer(last_words(body)), len(self.server.readings))
+        events = stream_of(self.server.answer(last_words(body)), body["model"], len(self.server.readings))
         lines = [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events]
         self._send("".join(lines).encode(), "text/event-stream")
 
@@ -128,22 +128,28 @@ def last_words(body: Json) -> str:
     return re.sub(r"<system-reminder>.*?</system-reminder>", "", text, flags=re.DOTALL).strip()
 
 
-def stream_of(answer: list[Block], number: int) -> list[Json]:
-    """Return an answer's events. number: of the answer, for its ids."""
+def stream_of(answer: list[Block], model: str, number: int) -> list[Json]:
+    """Return an answer's events. number: of the answer, for its ids.
+
+    The client sends thoughts back only to the model that has had them.
+    """
     usage = {"input_tokens": 1, "output_tokens": 1}
-    message = {"id": f"msg_{number}", "type": "message", "role": "assistant", "content": [], "model": "local"}
+    message = {"id": f"msg_{number}", "type": "message", "role": "assistant", "content": [], "model": model}
     events: list[Json] = [
         {"type": "message_start", "message": message | {"stop_reason": None, "usage": usage}},
     ]
     for index, (name, content) in enumerate(answer):
-        block: Json = {"type": "text", "text": ""}
-        delta: Json = {"type": "text_delta", "text": content.get("text", "")}
-        if name != "text":
+        block: Json = {"type": name, name: ""}
+        deltas: list[Json] = [{"type": f"{name}_delta", name: content.get("text", "")}]
+        if name == "thinking":
+            block["signature"] = ""
+            deltas.append({"type": "signature_delta", "signature": "c2ln"})
+        elif name != "text":
             block = {"type": "tool_use", "id": f"toolu_{number}_{index}", "name": name, "input": {}}
-            delta = {"type": "input_json_delta", "partial_json": json.dumps(content)}
+            deltas = [{"type": "input_json_delta", "partial_json": json.dumps(content)}]
         events += [
             {"type": "content_block_start", "index": index, "content_block": block},
-            {"type": "content_block_delta", "index": index, "delta": delta},
+            *({"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas),
             {"type": "content_block_stop", "index": index},
         ]
     stop_reason = "end_turn" if answer[-1][0] == "text" else "tool_use"

@@ -39,6 +39,7 @@ TODAY = re.compile(r"(Today's date is )\d{4}-\d\d-\d\d")
 AGENTS = {"Ask an agent.": "general-purpose", "Ask an explorer.": "Explore"}
 TASK = "Look for plums."
 ANSWER = "Plums."
+THOUGHTS = "The user wants to know something about plums, so I look. " * 20
 
 
 def answer(question: str) -> list[Block]:
@@ -50,7 +51,9 @@ def answer(question: str) -> list[Block]:
             return [("Agent", {"description": "look", "prompt": TASK, "subagent_type": kind})]
     if question.endswith("Load a tool."):
         return [("ToolSearch", {"query": "select:WebFetch"})]
-    return [("text", {"text": ANSWER})]
+    if question.endswith("Read it."):
+        return [("thinking", {"text": THOUGHTS}), ("Read", {"file_path": "CLAUDE.md"})]
+    return [("thinking", {"text": THOUGHTS})] * (question == "result") + [("text", {"text": ANSWER})]
 
 
 class Client:
@@ -82,7 +85,7 @@ class Client:
         """Run `claude -p`; return what the server had cached of its prompts. Raises RuntimeError."""
         first = len(self._answers.readings)
         done = subprocess.run(
-            [*self._command, "-p", prompt, "--allowedTools", "Agent,ToolSearch", *flags],
+            [*self._command, "-p", prompt, "--allowedTools", "Agent,ToolSearch,Read", *flags],
             cwd=project,
             env=self._environment,
             stdin=subprocess.DEVNULL,
@@ -157,6 +160,8 @@ def measure(client: Client, answers: ScriptedAnswers) -> Iterator[tuple[str, Rea
     for words, kind in AGENTS.items():
         yield f"kind: another {kind} subagent, in the other folder", _of_agent(client.ask(two, words))
     yield "session: a tool has been loaded", client.ask(one, "Load a tool.")[-1]
+    client.ask(one, "Read it.")
+    yield "session: words after a loop with thoughts", client.ask(one, "And then?", "--continue")[0]
     client.ask(one, "/compact", "--continue")
     yield "session: after /compact", client.ask(one, "What was it about?", "--continue")[0]
     yield "folder and day: the first in a terminal", _largest(client.talk(one, "What is a plum?"))
