@@ -31,7 +31,13 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 # Some tokenizers have words or runs of spaces among their added tokens; those are text.
-TAG_PATTERN = re.compile(r"[<\[{].+[>\]}]", re.DOTALL)
+TAG_PATTERN = re.compile(r"[<\[{].+[>\]}]|[|｜].+[|｜]", re.DOTALL)  # noqa: RUF001  (DeepSeek's)
+
+# Gemma 3 has tags of HTML among them. They are text, one token each as in the model's training, unless the
+# model marks its turns, thoughts or calls with them.
+HTML_PATTERN = re.compile(
+    r"</?(?:table|caption|thead|tbody|tfoot|tr|th|td|h[1-6]|blockquote|strong|em|b|i|u|sub|sup|code|p|ul|ol|li)>"
+)
 
 SAMPLE = "*user\nA b?  * \n\n*1 234 naïve 你好😀\n*\n* *  if x:\n\t\treturn[*]**the*"
 """Text around a special token, for a check of the ways in which tokenizers treat it."""
@@ -55,7 +61,8 @@ class SpecialTokens:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         added = tokenizer.added_tokens_decoder
-        special = [token.content for token in added.values() if _is_special(token)]
+        used = _own_marks(tokenizer)
+        special = [token.content for token in added.values() if _is_special(token, used)]
         self._token_pattern = re.compile(_any_of(special))
         self._first_char_pattern = re.compile(f"(?={_any_of(special)})(.)", re.DOTALL)
         # Content is searched as JSON, which writes some characters in another way.
@@ -158,9 +165,21 @@ def _positions(
         yield counts[index] + inside
 
 
-def _is_special(token: AddedToken) -> bool:
-    # A single character cannot be split.
-    return len(token.content) > 1 and (token.special or TAG_PATTERN.fullmatch(token.content) is not None)
+def _is_special(token: AddedToken, used: str) -> bool:
+    text = token.content
+    if len(text) < 2:  # a single character cannot be split
+        return False
+    if token.special:
+        return True
+    is_text = HTML_PATTERN.fullmatch(text) is not None and text not in used
+    return TAG_PATTERN.fullmatch(text) is not None and not is_text
+
+
+def _own_marks(tokenizer: Tokenizer) -> str:
+    """Return text that holds what the model marks its turns, thoughts and calls with, as far as is known."""
+    marks = ("think_start", "think_end", "tool_call_start", "tool_call_end")
+    texts = [getattr(tokenizer, "chat_template", None), *(getattr(tokenizer, name) for name in marks)]
+    return "\n".join(json.dumps(text, ensure_ascii=False) for text in texts if text)
 
 
 def _any_of(words: Iterable[str]) -> str:

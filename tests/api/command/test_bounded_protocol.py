@@ -12,6 +12,7 @@ from pensieve.api.command.bounded_protocol import BoundedProtocol
 from ..conftest import Server, running
 
 HEAD = b"POST /v1/messages HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+CHUNKED = HEAD + b"connection: close\r\ntransfer-encoding: chunked\r\n\r\n"
 HEAD += b"content-length: 9\r\n"
 
 
@@ -36,6 +37,23 @@ def test_half_a_request_is_not_waited_for(
     for name in ("HEAD_S", "REQUEST_S"):
         monkeypatch.setattr(bounded_protocol, name, 0.1)
     assert answer_to(server, sent) == b""
+
+
+def test_chunks_of_a_byte_are_not_read(server: Server) -> None:
+    """A megabyte of them stopped the event loop for seconds."""
+    try:
+        answer = answer_to(server, CHUNKED + b"1\r\n \r\n" * 200_000)
+    except ConnectionError:
+        answer = b""
+    assert answer == b""
+
+
+def test_chunks_of_a_hundred_bytes_are_read(server: Server) -> None:
+    content = [{"role": "user", "content": "x" * 9000}]
+    body = json.dumps({"model": "claude-x", "max_tokens": 1, "messages": content}).encode()
+    parts = [body[i : i + 100].ljust(100) for i in range(0, len(body), 100)]
+    chunks = b"".join(b"64\r\n%b\r\n" % part for part in parts)
+    assert answer_to(server, CHUNKED + chunks + b"0\r\n\r\n").startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_whole_request_takes_its_time(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -191,6 +191,22 @@ def test_words_and_spaces_among_the_added_tokens_are_text() -> None:
     assert [tokens.count(ids[token]) for token in ("hello", "    ", "<|im_end|>")] == [1, 1, 1]
 
 
+@pytest.mark.parametrize("is_used", [False, True])
+def test_tags_of_html_are_text_where_the_model_marks_nothing_with_them(is_used: bool) -> None:
+    """Gemma 3 has fifty such tokens, which were torn into letters."""
+    tokenizer = tokenizers.qwen()
+    tokenizer._tokenizer.add_tokens(["<table>", "｜DSML｜"])  # noqa: RUF001  (DeepSeek's)
+    if is_used:
+        tokenizer.chat_template += "<table>"
+    words = "<table>｜DSML｜"  # noqa: RUF001
+    special_tokens = SpecialTokens(tokenizer)
+    tokens = special_tokens.encode(*special_tokens.escape(words)).tokens
+    ids = {token.content: i for i, token in tokenizer.added_tokens_decoder.items()}
+    assert (ids["<table>"] in tokens) == (not is_used)
+    assert ids["｜DSML｜"] not in tokens  # noqa: RUF001
+    assert decode_with(tokenizer, tokens) == words
+
+
 def decode_with(tokenizer: Any, tokens: list[int]) -> str:
     return str(tokenizer.decode(tokens, skip_special_tokens=False))
 
