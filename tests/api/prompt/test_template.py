@@ -167,8 +167,9 @@ def test_thinking_is_switched_by_the_templates_own_name_for_it() -> None:
 
 
 def test_what_a_template_raises_is_a_refusal() -> None:
-    with pytest.raises(TemplateError, match="no element 0"):
-        render(template(SYSTEM_THEN_TOOLS), system="", tools=())
+    refusal = "{{- raise_exception('no odd words') if 'odd' in messages[-1].content }}"
+    with pytest.raises(TemplateError, match="no odd words"):
+        render(template(refusal + NO_TOOLS), {"role": "user", "content": "Be odd."}, system="", tools=())
 
 
 def test_a_template_with_a_syntax_error_is_refused_at_the_start() -> None:
