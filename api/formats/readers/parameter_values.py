@@ -22,7 +22,7 @@ def parameter_kinds(function: dict[str, Any]) -> dict[str, frozenset[str]]:
     properties = parameters.get("properties") if isinstance(parameters, dict) else None
     if not isinstance(properties, dict):
         return {}
-    return {name: _kinds(with_definitions(parameters, schema)) for name, schema in properties.items()}
+    return {name: kinds_of(with_definitions(parameters, schema)) for name, schema in properties.items()}
 
 
 def read_value(text: str, kinds: frozenset[str]) -> Any:
@@ -41,12 +41,19 @@ def read_value(text: str, kinds: frozenset[str]) -> Any:
     return value if "string" not in kinds or any(_has_kind(value, kind) for kind in kinds) else clean(text)
 
 
-def _kinds(schema: Any) -> frozenset[str]:
-    """Return the types that values of a client's own schema may have."""
+def kinds_of(schema: Any) -> frozenset[str]:
+    """Return the types that values of a client's own schema may have; any where the schema says nothing."""
     try:
-        return possible_kinds(schema) or KINDS
+        return possible_kinds(with_any_of(schema)) or KINDS
     except (TypeError, AttributeError, ValueError):
         return KINDS
+
+
+def with_any_of(schema: Any) -> Any:
+    """Return a schema with `anyOf` in the place of `oneOf`: which types are possible is the same."""
+    if not isinstance(schema, dict) or "oneOf" not in schema or "anyOf" in schema:
+        return schema
+    return {("anyOf" if key == "oneOf" else key): value for key, value in schema.items()}
 
 
 def _loose_value(text: str) -> Any:

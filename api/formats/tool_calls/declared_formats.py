@@ -12,6 +12,7 @@ from .dsml import MARK, dsml_syntax
 from .header_syntax import header_syntax
 from .hy3 import hy3_syntax
 from .json_tools import JSON_TOOLS, JsonForm
+from .minimax_m3 import MINIMAX_M3
 from .seed_oss import SEED_OSS
 from .tool_format import ToolFormat
 
@@ -63,6 +64,7 @@ DECLARED = (
         declared(dsml_syntax(f"</{MARK}{tag}>"), f"<{MARK}{tag}>", f"</{MARK}{tag}>")
         for tag in ("function_calls", "tool_calls")
     ),
+    declared(MINIMAX_M3, "]<]minimax[>[<tool_call>", "]<]minimax[>[</tool_call>"),
     declared(SEED_OSS, "<seed:tool_call>", "</seed:tool_call>"),
     declared(LIST.syntax("nemotron"), "<TOOLCALL>", "</TOOLCALL>"),
     declared(JSON_TOOLS, "<|function_call|>"),  # GigaChat 3.1

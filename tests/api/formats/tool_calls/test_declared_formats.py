@@ -13,6 +13,7 @@ from pensieve.api.formats.thinking_tags import RECIPIENT, TO_ALL
 from pensieve.api.formats.tool_calls.declared_formats import DECLARED
 from pensieve.api.formats.tool_calls.declared_formats import DEEPSEEK_TAGS as TAGS
 from pensieve.api.formats.tool_calls.dsml import MARK
+from pensieve.api.formats.tool_calls.minimax_m3 import MARK as M3_MARK
 from pensieve.api.formats.tool_calls.template_tools import template_tool
 from pensieve.api.formats.tool_calls.tool_format import ToolFormat
 from pensieve.api.grammar.answer_constraint import AnswerConstraint, ConstraintSpec
@@ -64,6 +65,15 @@ def dsml() -> str:
     return "\n" + call % ("weather", values) + call % ("clock", "")
 
 
+def minimax_m3() -> str:
+    """Write two calls in MiniMax M3's way: every tag stands behind a mark."""
+    tags = (
+        *("<city>Rome", "</city>", "<days>2", "</days>"),
+        *("</invoke>\n", '<invoke name="clock">', "</invoke>\n"),
+    )
+    return f'\n{M3_MARK}<invoke name="weather">' + "".join(f"{M3_MARK}{tag}" for tag in tags)
+
+
 GIGA_CHAT = "<|message_sep|>\n\nfunction call<|role_sep|>\n"
 SEED = "<parameter=city>Rome</parameter>\n"
 ROME, BOTH = '{"city": "Rome"}', '{"city": "Rome", "days": 2}'
@@ -96,6 +106,7 @@ WRITTEN = [  # a format's name and start, the text between its tags, and the cal
     ("dsml", f"<{MARK}function_calls>", dsml(), TWO),
     ("dsml", f"<{MARK}tool_calls>", dsml(), TWO),
     ("seed_oss", "<seed:tool_call>", f"\n<function=weather>\n{SEED}</function>\n", ONE),
+    ("minimax_m3", f"{M3_MARK}<tool_call>", minimax_m3(), TWO),
     ("nemotron", "<TOOLCALL>", f'[{{"name": "weather", "arguments": {ROME}}}]', ONE),
     ("json_tools", "<|function_call|>", f'{{"name": "weather", "arguments": {ROME}}}', ONE),
     ("json_tools", GIGA_CHAT, f'{{"name": "weather", "arguments": {ROME}}}', ONE),
@@ -110,6 +121,7 @@ WRITTEN = [  # a format's name and start, the text between its tags, and the cal
     ),
     ("llama3", "", WIDE + ' ; {"name": "clock", "parameters": {}}', TWO),
 ]
+CONSTRAINED = [case for case in WRITTEN if FORMATS[case[0], case[1]].is_constrained]
 
 
 def test_every_declared_format_has_an_example() -> None:
@@ -127,7 +139,19 @@ def test_calls_are_read_as_they_are_written(
         assert answer.results == ["ok"]
 
 
-@pytest.mark.parametrize(("name", "start", "body", "calls"), WRITTEN)
+def test_lists_and_objects_are_elements_in_minimax_m3s_calls() -> None:
+    union = {"oneOf": [{"type": "integer"}, {"type": "object", "properties": {"max": {"type": "integer"}}}]}
+    items = {"type": "array", "items": {"type": "string"}}
+    tool = Tool(name="t", input_schema={"properties": {"tags": items, "limit": union}})
+    tags = ("<tags>", "<item>1", "</item>", "<item>b", "</item>", "</tags>")
+    tags += ("<limit>", "<max>3", "</max>", "</limit>", "</invoke>")
+    body = f'{M3_MARK}<invoke name="t">' + "".join(f"{M3_MARK}{tag}" for tag in tags)
+    form = FORMATS["minimax_m3", f"{M3_MARK}<tool_call>"]
+    found = read_calls(form, f"{form.start}{body}{form.end}", [template_tool(tool)])
+    assert found == [("t", {"tags": ["1", "b"], "limit": {"max": 3}})]
+
+
+@pytest.mark.parametrize(("name", "start", "body", "calls"), CONSTRAINED)
 def test_calls_are_allowed_as_they_are_written(
     tagged: Vocabulary, name: str, start: str, body: str, calls: list[tuple[str, dict[str, Any]]]
 ) -> None:
