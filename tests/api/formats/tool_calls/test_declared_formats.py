@@ -143,7 +143,7 @@ def test_lists_and_objects_are_elements_in_minimax_m3s_calls() -> None:
     union = {"oneOf": [{"type": "integer"}, {"type": "object", "properties": {"max": {"type": "integer"}}}]}
     items = {"type": "array", "items": {"type": "string"}}
     tool = Tool(name="t", input_schema={"properties": {"tags": items, "limit": union}})
-    tags = ("<tags>", "<item>1", "</item>", "<item>b", "</item>", "</tags>")
+    tags: tuple[str, ...] = ("<tags>", "<item>1", "</item>", "<item>b", "</item>", "</tags>")
     tags += ("<limit>", "<max>3", "</max>", "</limit>", "</invoke>")
     body = f'{M3_MARK}<invoke name="t">' + "".join(f"{M3_MARK}{tag}" for tag in tags)
     form = FORMATS["minimax_m3", f"{M3_MARK}<tool_call>"]
