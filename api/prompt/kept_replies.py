@@ -104,12 +104,15 @@ class ReplyKeeper:
     header: Header
 
     def keep(self, tokens: abc.Sequence[int], events: abc.Sequence[OutputEvent]) -> None:
-        """Keep a reply that has ended by itself. A call whose arguments are no JSON is not kept.
+        """Keep a reply that has ended by itself.
+
+        A reply without words or calls is not kept, as nothing shows its place in a prompt; nor is one that
+        has a call whose arguments are no JSON.
 
         tokens: all that were sampled, the stop token left out. events: all that were read in them.
         """
         text, thoughts, calls = _contents(events)
-        if not tokens or calls is None:
+        if not tokens or calls is None or not (text or thoughts or calls):
             return
         key = call_key(self.owner, calls[0].call_id) if calls else text_key(self.place, text, thoughts)
         self.history.keep(key, KeptReply(self.header, array("I", tokens), text, thoughts, calls))

@@ -128,6 +128,14 @@ def test_an_edited_text_is_rendered_anew() -> None:
     assert conversation.prompt().tokens == conversation.prompt(make_builder("qwen", history_mb=0)).tokens
 
 
+def test_a_reply_without_words_or_calls_is_rendered_anew() -> None:
+    """All later prompts of its conversation failed: no word showed where it stood."""
+    conversation = talk("qwen")
+    conversation.reply(conversation.ask("Mend it."), text="", thoughts=" ")
+    prompt = conversation.ask("And now?")
+    assert prompt.tokens == conversation.prompt(make_builder("qwen", history_mb=0)).tokens
+
+
 def test_thoughts_that_the_template_shows_are_part_of_the_reply_and_others_are_not() -> None:
     for name, is_exact in {"qwen_3": True, "llama_3": False}.items():
         conversation = talk(name)
