@@ -40,9 +40,9 @@ class ParameterPatterns:
 
     @cached_property
     def ends(self) -> re.Pattern[str]:
-        """Match the end of a call's name and of each parameter, in at most MAX_TAG characters."""
+        """Match the end of a call's name, or of a parameter as `close`, in at most MAX_TAG characters."""
         head = self.head_end or re.sub(r"\?P<\w+>", "?:", self.head)
-        return re.compile(f"{head}|{self.close}")
+        return re.compile(f"{head}|(?P<close>{self.close})")
 
     @cached_property
     def parts(self) -> re.Pattern[str]:
@@ -72,16 +72,21 @@ class ParameterCalls(WholeCalls):
         self._kinds = {tool["function"]["name"]: parameter_kinds(tool["function"]) for tool in tools}
         self._writer = CallWriter(self._names)
         self._sent: list[dict[str, str]] = []  # for each call, the JSON of the parameters sent, by name
+        self._called = ""  # the tool of the last call
         self._tail = ""  # end of the body, in which the next tag may begin
+        self._unread: list[str] = []  # the body from the last character that was read on
+        self._num_read = 0  # characters of that: 0 or 1. It tells later heads from the body's beginning.
+        self._in_value = False  # a parameter has begun that had not ended when the body was last read
 
     def add(self, text: str) -> list[OutputEvent]:
         """Take text and return the events of the parameters that have ended in it."""
         self._texts.append(text)
+        self._unread.append(text)
         self._tail += text
         while match := self._patterns.ends.search(self._tail):
             self._tail = self._tail[match.end() :]
-            body = "".join(self._texts)
-            self._send(body[: len(body) - len(self._tail)])
+            if match["close"] or not self._in_value:
+                self._send_new()
         self._tail = self._tail[-MAX_TAG:]
         return self._writer.take()
 
@@ -97,6 +102,29 @@ class ParameterCalls(WholeCalls):
             self._writer.cut()
             return BodyResult("failed", self._writer.take())
         return BodyResult("failed", text="" if self._writer.has_sent else body)
+
+    def _send_new(self) -> None:
+        """Write what has ended before the tail, and drop what is read, so that no part is read twice."""
+        unread = "".join(self._unread)
+        place, end = self._num_read, len(unread) - len(self._tail)
+        self._in_value = False
+        for part in self._patterns.parts.finditer(unread[:end], place):
+            if part["key"] is not None and not part["close"]:
+                self._in_value, place = True, part.start()
+                break
+            self._send_part(part)
+            place = part.end()
+        else:
+            place = max(place, end - MAX_TAG)
+        self._num_read = min(place, 1)
+        self._unread = [unread[place - self._num_read :]]
+
+    def _send_part(self, part: re.Match[str]) -> None:
+        """Write the head of a call, or a parameter."""
+        if part["key"] is None:
+            self._start_call(part["name"])
+        elif self._sent:
+            self._send_parameters(self._sent[-1], dict([self._read_parameter(self._called, part)]))
 
     def _send(self, body: str) -> bool:
         """Write the new parameters of a body. Returns False when the body lacks a call or parameter sent."""
@@ -118,12 +146,16 @@ class ParameterCalls(WholeCalls):
                 calls.append((part["name"], {}))
             elif calls and part["close"]:
                 name, arguments = calls[-1]
-                key = part["key"].strip()
-                kinds = self._kinds.get(name, {}).get(key, KINDS)
-                if (is_text := part.groupdict().get("is_text")) is not None:
-                    kinds = TEXT if is_text == "true" else KINDS - TEXT
-                arguments[key] = read_value(self._patterns.text(part), kinds)
+                arguments.update([self._read_parameter(name, part)])
         return calls
+
+    def _read_parameter(self, name: str, part: re.Match[str]) -> tuple[str, Any]:
+        """Read the key and the value of a parameter. name: of the called tool."""
+        key = part["key"].strip()
+        kinds = self._kinds.get(name, {}).get(key, KINDS)
+        if (is_text := part.groupdict().get("is_text")) is not None:
+            kinds = TEXT if is_text == "true" else KINDS - TEXT
+        return key, read_value(self._patterns.text(part), kinds)
 
     def _is_unclosed(self, body: str) -> bool:
         """Whether a body has ended within a parameter."""
@@ -135,6 +167,7 @@ class ParameterCalls(WholeCalls):
         if self._writer.is_open:
             self._end_call()
         self._writer.start(name)
+        self._called = name
         self._sent.append({})
 
     def _end_call(self) -> None:

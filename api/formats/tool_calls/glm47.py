@@ -12,7 +12,7 @@ def key_value_patterns(prefix: str = "") -> ParameterPatterns:
     key_tag, value_tag = f"{prefix}arg_key", f"{prefix}arg_value"
     return ParameterPatterns(
         head=rf"\A\s*(?P<name>[\w.:-]+)\s*(?=<{key_tag}>|\Z)",
-        key=rf"<{key_tag}>(?P<key>.*?)</{key_tag}>(?:\\n|\s)*<{value_tag}>",
+        key=rf"<{key_tag}>(?P<key>(?:(?!<{key_tag}>).)*?)</{key_tag}>(?:\\n|\s)*<{value_tag}>",
         close=f"</{value_tag}>",
         head_end=f"<{key_tag}>",
     )

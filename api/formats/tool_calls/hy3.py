@@ -15,7 +15,7 @@ def hy3_syntax(suffix: str) -> CallSyntax:
     call, sep, key, value = (f"{name}{suffix}" for name in ("tool_call", "tool_sep", "arg_key", "arg_value"))
     patterns = ParameterPatterns(
         head=rf"<{call}>\s*(?P<name>[\w.:-]+)\s*<{sep}>",
-        key=rf"<{key}>(?P<key>.*?)</{key}>\s*<{value}>",
+        key=rf"<{key}>(?P<key>(?:(?!<{key}>).)*?)</{key}>\s*<{value}>",
         close=f"</{value}>",
     )
     grammar = ParameterSyntax(

@@ -10,8 +10,8 @@ from ..readers.parameter_calls import ParameterCalls, ParameterPatterns
 from .call_syntax import CallSyntax
 
 PATTERNS = ParameterPatterns(
-    head=r"\A\s*[\"']?(?P<name>[^<>\"']+)[\"']?\s*>",
-    key=r"<param\s+name\s*=\s*[\"']?(?P<key>[^<>\"']*)[\"']?\s*>",
+    head=r"\A\s*[\"']?(?P<name>[^<>\"'\s][^<>\"']*)(?:[\"']\s*)?>",
+    key=r"<param\s+name\s*=\s*[\"']?(?P<key>[^<>\"']*)(?:[\"']\s*)?>",
     close="</param>",
     cdata=True,
 )

@@ -8,6 +8,8 @@ import pytest
 
 from pensieve.api.formats.answer_format import AnswerFormat
 from pensieve.api.formats.output_events import OutputEvent
+from pensieve.api.formats.readers import parameter_calls
+from pensieve.api.formats.readers.parameter_values import read_value
 
 from ...output.test_parser import parse, shape
 from .test_readers import answer_format, fragments
@@ -157,3 +159,22 @@ def test_a_text_in_json_is_read_as_json_is() -> None:
 @pytest.mark.parametrize("parser", FORMS)
 def test_the_schema_decides_what_a_text_stands_for(parser: str, schema: Any, text: str, value: Any) -> None:
     assert read(call(parser, ("a", text)), form(parser, a=schema))[1] == [("t", {"a": value})]
+
+
+@pytest.mark.parametrize("parser", FORMS)
+def test_each_value_is_read_as_it_ends_and_once_more_at_the_end(
+    parser: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All values so far were read again for each new one: a model in a loop held up all streams."""
+    num_read = 0
+
+    def counted(text: str, kinds: frozenset[str]) -> Any:
+        nonlocal num_read
+        num_read += 1
+        return read_value(text, kinds)
+
+    monkeypatch.setattr(parameter_calls, "read_value", counted)
+    values = [(f"k{i}", str(i)) for i in range(60)]
+    _, events = parse(call(parser, *values), form(parser))
+    assert shape(events) == [("t", {key: int(value) for key, value in values})]
+    assert num_read == 2 * len(values)
