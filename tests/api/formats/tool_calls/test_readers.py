@@ -287,11 +287,8 @@ def test_what_is_sent_does_not_depend_on_how_the_tokens_come(parser: str, seed: 
     )
     for _ in range(rng.randint(0, 3)):
         start, length = rng.randrange(len(text)), rng.randint(0, 12)
-        text = (
-            text[:start]
-            + rng.choice(["", text[start : start + length] * 2, '"', "}"])
-            + text[start + length :]
-        )
+        piece = rng.choice(["", text[start : start + length] * 2, '"', "}"])
+        text = text[:start] + piece + text[start + length :]
     one, by_one = parse(text, answer_format(parser))
     other, by_many = parse(text, answer_format(parser), rng.randint(2, 30))
     assert shape(by_one) == shape(by_many)
