@@ -43,9 +43,16 @@ QWEN_3 = """\
 """As Qwen 3's: where thinking is off, an answer begins with empty thoughts, which are not shown again."""
 
 
-def qwen_3() -> Any:
+DROPS_THOUGHTS = QWEN_3.replace(
+    "if message.reasoning_content",
+    "if message.reasoning_content and 'user' not in messages[loop.index:] | map(attribute='role')",
+)
+"""As Qwen 3's in this: only the loop under way has thoughts."""
+
+
+def qwen_3(template: str = QWEN_3) -> Any:
     tokenizer = tokenizers.qwen()
-    tokenizer.chat_template = QWEN_3
+    tokenizer.chat_template = template
     return tokenizer
 
 
@@ -58,7 +65,7 @@ MOST_CALLS = {"llama_3": 1}
 
 @cache
 def parts(name: str) -> tuple[Any, FakeModel, ChatTemplate]:
-    tokenizer = SHAPES[name]()
+    tokenizer = SHAPES[name]() if name in SHAPES else qwen_3(DROPS_THOUGHTS)
     (end,) = tokenizer.eos_token_ids
     model = FakeModel(vocab_size=10**6, num_state_slots=9, eos_token_ids=frozenset({end}))
     return tokenizer, model, ChatTemplate(tokenizer)
@@ -143,6 +150,19 @@ def test_thoughts_that_the_template_shows_are_part_of_the_reply_and_others_are_n
         reply = conversation.reply(first, thoughts="Let me think.", calls=("keys are sorted",))
         before = first.tokens + reply
         assert (conversation.prompt().tokens[: len(before)] == before) == is_exact
+
+
+def test_replies_keep_the_thoughts_that_the_client_wants_kept() -> None:
+    """With the user's next words, the template dropped the thoughts of the whole last loop."""
+    keep = {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}
+    for wish, is_exact in ((keep, True), (None, False)):
+        conversation = talk("drops", context_management=wish)
+        prompt = conversation.ask("Mend it.")
+        for calls in (("keys are sorted",), ("a default is added",), ()):
+            text = "" if calls else "It is mended."
+            before = prompt.tokens + conversation.reply(prompt, text, thoughts="Let me think.", calls=calls)
+            prompt = conversation.prompt() if calls else conversation.ask("And then?")
+            assert (prompt.tokens[: len(before)] == before) == (is_exact or bool(calls))
 
 
 def test_a_reply_whose_thoughts_the_client_has_dropped_is_rendered_anew() -> None:
