@@ -26,6 +26,8 @@ T = TypeVar("T")
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130  # as shells count it: 128 + SIGINT
 
+NUM_FILES = 4096  # mlx-lm makes this the hard limit, and fails where it would have to raise it
+
 CONFIGS = (EngineConfig, ServerConfig, SchedulerConfig)
 PRINT_ENV = "--print-env"
 BENCH_CONFIGS = (TraceConfig, BenchConfig)
@@ -254,10 +256,21 @@ def _claude(arguments: list[str]) -> None:
         raise SystemExit(launch(config, flags, rest))
 
 
+def few_files() -> bool:
+    """Return whether the limit of open files is lower than the one that mlx-lm sets when it is imported."""
+    # Imported here: Windows does not have it.
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return limit != resource.RLIM_INFINITY and limit < NUM_FILES
+
+
 def _serve(settings: Settings) -> None:
     problem = unsupported(platform.system(), platform.machine(), sys.version_info[:2])
     if problem is not None:
         raise UsageError(problem)
+    if few_files():
+        raise UsageError(f"mlx-lm needs {NUM_FILES} open files: raise the hard limit (ulimit -Hn)")
     # Imported here, because it imports MLX: --help must be quick, and must work where MLX does not.
     try:
         from .serve import serve

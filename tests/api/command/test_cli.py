@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from pensieve import __version__
-from pensieve.api.command.cli import UsageError, make_parser, read_settings, unsupported
+from pensieve.api.command.cli import UsageError, few_files, make_parser, read_settings, unsupported
 from pensieve.api.command.client_environment import base_url
 from pensieve.api.config import ServerConfig
 from pensieve.engine.config import EngineConfig
@@ -188,6 +189,14 @@ def test_unsupported_platforms_are_told_what_would_do(
     system: str, machine: str, python: tuple[int, int], words: str
 ) -> None:
     assert words in (unsupported(system, machine, python) or "")
+
+
+def test_a_low_limit_of_open_files_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """mlx-lm raised an error that says nothing of files."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
+    assert few_files()
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, resource.RLIM_INFINITY))
+    assert not few_files()
 
 
 def test_supported_platforms() -> None:
