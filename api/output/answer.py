@@ -24,7 +24,7 @@ class Usage:
 
 
 KeepReply = Callable[[abc.Sequence[int], abc.Sequence[OutputEvent]], None]
-"""Takes the tokens and the output events of a whole answer, for later prompts."""
+"""Takes the tokens and the output events of an answer, for later prompts."""
 
 
 class Answer:
@@ -39,7 +39,7 @@ class Answer:
     ) -> None:
         """is_cut: the context leaves room for fewer tokens than the client's max_tokens.
 
-        keep: is called once with an answer that has ended with a stop token.
+        keep: is called once with an answer all of whose tokens were read, up to a stop token or max_tokens.
         """
         self._reader = reader
         self._token_stream, self._parser = reader.token_stream, reader.parser
@@ -101,7 +101,7 @@ class Answer:
     def _finish(self) -> list[OutputEvent]:
         self._ended = True
         is_cut_off = not self._parser.done and self._token_stream.finish_reason == "length"
-        is_whole = not self._parser.done and self._token_stream.finish_reason == "stop"
+        is_whole = not self._parser.done and self._token_stream.finish_reason in ("stop", "length")
         events = self._parser.finish()  # which ends an open call, and may so be done
         self._outcome = self._find_outcome(is_cut_off)
         if self._token_stream.finish_reason == "stop":

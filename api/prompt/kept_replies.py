@@ -104,10 +104,10 @@ class ReplyKeeper:
     header: Header
 
     def keep(self, tokens: abc.Sequence[int], events: abc.Sequence[OutputEvent]) -> None:
-        """Keep a reply that has ended by itself.
+        """Keep a reply that has ended.
 
         A reply without words or calls is not kept, as nothing shows its place in a prompt; nor is one that
-        has a call whose arguments are no JSON.
+        has a call that was cut off, or whose arguments are no JSON.
 
         tokens: all that were sampled, the stop token left out. events: all that were read in them.
         """
@@ -180,6 +180,7 @@ def _contents(events: abc.Sequence[OutputEvent]) -> tuple[str, str, tuple[KeptCa
     parts: dict[type[OutputEvent], list[str]] = {TextDelta: [], ThinkingDelta: []}
     calls: list[KeptCall] = []
     fragments: list[str] = []
+    num_ended = 0  # calls that have ended
     last: type[OutputEvent] | None = None
     for event in events:
         match event:
@@ -200,8 +201,9 @@ def _contents(events: abc.Sequence[OutputEvent]) -> tuple[str, str, tuple[KeptCa
                 except ValueError:
                     return "", "", None
                 calls[-1] = KeptCall(calls[-1].call_id, calls[-1].name, arguments)
+                num_ended += 1
             case _:
                 continue
         last = type(event)
     text, thoughts = ("\n".join(block for block in parts[kind] if block.strip()) for kind in parts)
-    return text, thoughts, tuple(calls)
+    return text, thoughts, tuple(calls) if num_ended == len(calls) else None

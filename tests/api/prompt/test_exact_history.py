@@ -10,6 +10,7 @@ import pytest
 from pensieve.api.config import ServerConfig
 from pensieve.api.prompt.prompt import Prompt, PromptBuilder
 from pensieve.api.prompt.template import ChatTemplate
+from pensieve.scheduler.sequence import FinishReason
 
 from ...budget import trials
 from ...fakes import FakeModel, Script
@@ -208,14 +209,14 @@ RESULT = {"type": "tool_result", "content": "a.py"}
 
 
 def first_and_second_prompt(
-    start_server: StartServer, first: dict[str, Any], script: dict[str, Any]
+    start_server: StartServer, first: dict[str, Any], finish: FinishReason
 ) -> tuple[list[int], list[int], list[int]]:
     """Ask, and send the answer back as Claude Code does. Returns the first prompt, the answer, the second."""
     tokenizer, model, _ = parts("qwen")
     server = start_server(tokenizer=tokenizer, model=model)
     letters = [part for part in MARKS.split(ANSWER) if part]  # a tokenizer would join most of them
     tokens = [token for part in letters for token in tokenizer.encode(part, add_special_tokens=False)]
-    server.scheduler.play(Script([tokens[i : i + 5] for i in range(0, len(tokens), 5)], **script))
+    server.scheduler.play(Script([tokens[i : i + 5] for i in range(0, len(tokens), 5)], finish=finish))
     sdk = server.sdk(**first.pop("client", {}))
     asked: Any = {"model": "default", "max_tokens": 500, "tools": [BASH]}
     message = sdk.messages.create(**asked, messages=[*HELLO], **first)
@@ -235,23 +236,23 @@ def first_and_second_prompt(
     return before, tokens, after
 
 
-def test_the_server_keeps_what_it_has_sampled(start_server: StartServer) -> None:
-    before, tokens, after = first_and_second_prompt(start_server, {}, {})
+@pytest.mark.parametrize("finish", ["stop", "length"])
+def test_the_server_keeps_what_it_has_sampled(start_server: StartServer, finish: FinishReason) -> None:
+    before, tokens, after = first_and_second_prompt(start_server, {}, finish)
     assert after[: len(before) + len(tokens)] == before + tokens
 
 
 @pytest.mark.parametrize(
-    ("first", "script"),
+    "first",
     [
-        ({"client": {"api_key": "another"}}, {}),
-        ({"stop_sequences": ["I look"]}, {}),
-        ({"tool_choice": {"type": "auto", "disable_parallel_tool_use": True}}, {}),
-        ({}, {"finish": "length"}),
+        {"client": {"api_key": "another"}},
+        {"stop_sequences": ["I look"]},
+        {"tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
     ],
-    ids=["another key", "a stop sequence", "one call only", "cut off"],
+    ids=["another key", "a stop sequence", "one call only"],
 )
-def test_answers_that_did_not_end_by_themselves_or_were_anothers_are_rendered_anew(
-    start_server: StartServer, first: dict[str, Any], script: dict[str, Any]
+def test_answers_that_the_server_has_ended_or_that_were_anothers_are_rendered_anew(
+    start_server: StartServer, first: dict[str, Any]
 ) -> None:
-    before, tokens, after = first_and_second_prompt(start_server, first, script)
+    before, tokens, after = first_and_second_prompt(start_server, dict(first), "stop")
     assert after[: len(before) + len(tokens)] != before + tokens

@@ -91,6 +91,7 @@ def test_an_empty_reply_and_a_call_without_json_are_not_kept() -> None:
     keep, _ = keeper(history)
     keep.keep([], [])
     keep.keep([1], [ToolCallStart("Bash", "toolu_1"), ArgumentsDelta('{"a": '), ToolCallEnd()])
+    keep.keep([1], [ToolCallStart("Bash", "toolu_1")])
     assert history.num_bytes == 0
 
 
