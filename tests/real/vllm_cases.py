@@ -50,6 +50,7 @@ FOREIGN = (
     "torch",
     "xgrammar",
 )
+ROW_NAMES = ("argnames", "argvalues")
 JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
 
 
@@ -89,6 +90,37 @@ class _Module(types.ModuleType):
         return type(name, (Noted,), {})
 
 
+class _Marks:
+    """Stands for `pytest.mark`: notes the parameters of tests, and nothing else."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_, **__: lambda function: function
+
+    def parametrize(self, *values: Any, **named: Any) -> Any:
+        """Note parameters beside a test."""
+
+        def note(function: Any) -> Any:
+            function.rows = [
+                *getattr(function, "rows", ()),
+                dict(zip(ROW_NAMES, values, strict=False)) | named,
+            ]
+            return function
+
+        return note
+
+
+def _fixture_of(*functions: Any, **_: Any) -> Any:
+    """Stand for `pytest.fixture`: return the function as it is."""
+    return functions[0] if functions else lambda function: function
+
+
+def _new_pytest() -> types.ModuleType:
+    module: Any = _Module("pytest")
+    module.mark, module.fixture = _Marks(), _fixture_of
+    module.param = lambda *values, **_: values
+    return module  # type: ignore[no-any-return]
+
+
 class _Finder:
     """Finds stand-ins for the modules of libraries that need not be there."""
 
@@ -110,6 +142,8 @@ class _Finder:
 def stand_ins() -> Iterator[None]:
     """Put stand-ins in the place of libraries while test modules are loaded."""
     before = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in FOREIGN}
+    before["pytest"] = sys.modules["pytest"]
+    sys.modules["pytest"] = _new_pytest()
     finder: Any = _Finder()
     sys.meta_path.insert(0, finder)
     try:
@@ -130,23 +164,23 @@ def _cases_of(path: Path, template: str) -> Iterator[Case]:
         for name, value in holder.items():
             if name == "test_config":
                 yield from _config_cases(_fixture(value), template)
-            for mark in getattr(value, "pytestmark", ()) if name.startswith("test_") else ():
-                yield from _marked_cases(mark, template, tools)
+            for rows in getattr(value, "rows", ()) if name.startswith("test_") else ():
+                yield from _marked_cases(rows, template, tools)
 
 
 def _fixture(value: Any) -> Any:
     """Return what a fixture gives, None where it needs more than itself."""
-    function = getattr(value, "_get_wrapped_function", lambda: getattr(value, "__wrapped__", value))()
     try:
-        return function() if not function.__code__.co_argcount else function(None)
+        return value() if not value.__code__.co_argcount else value(None)
     except Exception:
         return None
 
 
 def _tools(value: Any) -> list[dict[str, Any]]:
     """Return the tools that a list or a fixture holds."""
-    found = value if isinstance(value, list) else _fixture(value) if hasattr(value, "__wrapped__") else None
-    tools = [part.given.get("function") for part in found or () if isinstance(part, Noted)]
+    found = value if isinstance(value, list) else _fixture(value) if callable(value) else None
+    found = found if isinstance(found, list) else ()
+    tools = [part.given.get("function") for part in found if isinstance(part, Noted)]
     functions = [tool.given if isinstance(tool, Noted) else tool for tool in tools]
     return [{"type": "function", "function": f} for f in functions if isinstance(f, dict) and "name" in f]
 
@@ -162,17 +196,13 @@ def _config_cases(config: Any, template: str) -> Iterator[Case]:
     yield _case(template, given["no_tool_calls_output"], given["no_tool_calls_output"], [], [])
 
 
-def _marked_cases(mark: Any, template: str, tools: list[dict[str, Any]]) -> Iterator[Case]:
-    if mark.name != "parametrize":
-        return
-    keys = mark.kwargs.get("argnames", mark.args[0] if mark.args else "")
-    rows = mark.kwargs.get("argvalues", mark.args[1] if len(mark.args) > 1 else ())
+def _marked_cases(parameters: dict[str, Any], template: str, tools: list[dict[str, Any]]) -> Iterator[Case]:
+    keys, rows = (parameters.get(name, "") for name in ROW_NAMES)
     keys = [key.strip() for key in keys.split(",")] if isinstance(keys, str) else list(keys)
     for row in rows:
-        values = getattr(row, "values", row)
-        if not isinstance(values, list | tuple) or len(values) != len(keys):
+        if not isinstance(row, list | tuple) or len(row) != len(keys):
             continue
-        given = dict(zip(keys, values, strict=True))
+        given = dict(zip(keys, row, strict=True))
         calls = _calls(given)
         if calls is not None and isinstance(given.get("model_output"), str):
             text = given.get("expected_content") or ""
