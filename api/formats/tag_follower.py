@@ -6,6 +6,7 @@ tags can come, where the first of them stands, and what the text after that tag 
 
 from bisect import bisect_left
 from collections import abc
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -54,11 +55,12 @@ class TagSet(Generic[AnyStr]):
                 return len(end)
         return 0
 
-    def _places(self, text: AnyStr, first: int) -> list[int]:
-        """List the places from `first` on at which a tag may begin."""
-        if not any(letter in text for letter in self._letters):
-            return []
-        return [place for place in range(first, len(text)) if text[place : place + 1] in self._letters]
+    def _places(self, text: AnyStr, first: int) -> Iterator[int]:
+        """Yield the places from `first` on at which a tag may begin."""
+        if any(letter in text for letter in self._letters):
+            yield from (
+                place for place in range(first, len(text)) if text[place : place + 1] in self._letters
+            )
 
 
 @dataclass(frozen=True)

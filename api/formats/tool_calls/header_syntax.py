@@ -11,6 +11,7 @@ from ..readers.header_calls import HeaderCalls
 from .call_syntax import CallSyntax
 
 PLACES = re.compile("(NAME|ID|INDEX)")
+WORD_BEGINS = r"(?<![^\s<>|])"  # a name is not looked for from within a word, at each of its letters
 READ = {"NAME": r"([^\s<>|]+?)", "ID": r"[\w.:-]*", "INDEX": r"\d+"}
 WRITTEN = {"ID": "/[a-zA-Z0-9_.:-]{0,64}/", "INDEX": "/[0-9]{1,3}/"}
 
@@ -23,6 +24,7 @@ def header_syntax(name: str, form: str, between: str | None = "") -> CallSyntax:
     head, _, end = form.partition("ARGS")
     parts = [part for part in PLACES.split(head) if part]
     pattern = r"\s*".join(READ.get(part) or re.escape(part) for part in parts)
+    pattern = WORD_BEGINS + pattern if parts[0] == "NAME" else pattern
 
     def define_rule(lark: Lark, tools: abc.Sequence[CallableTool]) -> str:
         rules = [json_arguments(lark, tool.schema) for tool in tools]

@@ -14,7 +14,7 @@ from ..readers.header_calls import HeaderCalls
 from .call_syntax import CallSyntax
 
 TAGS = ("<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>")
-HEADER = re.compile(r"(?:functions\.)?([^\s<>|]+?):\d+\s*<\|tool_call_argument_begin\|>")
+HEADER = re.compile(r"(?<![^\s<>|])(?:functions\.)?([^\s<>|]+?):\d+\s*<\|tool_call_argument_begin\|>")
 
 
 def _define_rule(lark: Lark, tools: abc.Sequence[CallableTool]) -> str:
