@@ -46,8 +46,7 @@ class Capacity(NamedTuple):
 
     num_blocks: int  # of KV, in each layer's pools
     num_state_slots: int = 0  # recurrent states; 0 for models without such states
-    # Blocks of layers that see a window only; None where these have as many as others, and keep all tokens.
-    num_window_blocks: int | None = None
+    num_window_blocks: int | None = None  # of layers that forget what their windows passed; None without
 
 
 class Sampled(NamedTuple):
@@ -116,11 +115,9 @@ class Runner:
         return self._kernels.name + unserved
 
     def _new_pools(self) -> ArrayPools | HostPools:
-        shapes = [spec.shape for spec in self._paged.layers]
-        num_blocks, _, num_window_blocks = self._capacity
-        kept_blocks = num_blocks if num_window_blocks is None else num_window_blocks
-        sizes = [num_blocks if spec.window is None else kept_blocks for spec in self._paged.layers]
-        return (ArrayPools if self._host is None else HostPools)(shapes, sizes)
+        (num_blocks, _, of_windows), specs = self._capacity, self._paged.layers
+        sizes = [of_windows if spec.window and of_windows else num_blocks for spec in specs]
+        return (ArrayPools if self._host is None else HostPools)([spec.shape for spec in specs], sizes)
 
     def _new_states(self) -> ArrayStates | HostStates:
         arrays, num_slots = self._paged.state_arrays, self._capacity.num_state_slots
@@ -141,12 +138,11 @@ class Runner:
             return [ArrayLayer(spec, context, pools) for spec in specs]
         make: Callable[[AttentionSpec], PagedLayer]
         if context.samples:
-            windowed = (context.windowed or context).slot_ranges
-            tables = BatchTables(context.slot_ranges, context.prefixes, window_ranges=windowed)
+            tables = BatchTables(context.slot_ranges, context.prefixes, None, context.window_ranges)
             make = partial(KernelDecode, offsets=context.offsets, pools=pools, kernels=kernels, tables=tables)
         else:
-            slots, offsets = SliceSlots.of(context), context.offsets
-            make = partial(KernelPrefill, offsets=offsets, slots=slots, pools=pools, kernels=kernels)
+            slots = SliceSlots.of(context)
+            make = partial(KernelPrefill, offsets=context.offsets, slots=slots, pools=pools, kernels=kernels)
         pairs = zip(specs, self._are_served, strict=True)
         return [make(spec) if is_served else ArrayLayer(spec, context, pools) for spec, is_served in pairs]
 

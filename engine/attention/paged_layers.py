@@ -55,6 +55,11 @@ class ForwardContext:
         """Return the context for the pools of a layer."""
         return self if spec.window is None or self.windowed is None else self.windowed
 
+    @property
+    def window_ranges(self) -> list[tuple[SlotRange, ...]] | None:
+        """The slot ranges of `windowed`."""
+        return None if self.windowed is None else self.windowed.slot_ranges
+
     @cached_property
     def prefixes(self) -> list[SharedPrefix]:
         """The rows' slots; slots that several rows share are listed once."""
