@@ -39,7 +39,7 @@ class Answer:
     ) -> None:
         """is_cut: the context leaves room for fewer tokens than the client's max_tokens.
 
-        keep: is called once with an answer all of whose tokens were read, up to a stop token or max_tokens.
+        keep: is called once with an answer that a stop token has ended, or max_tokens within its text.
         """
         self._reader = reader
         self._token_stream, self._parser = reader.token_stream, reader.parser
@@ -101,7 +101,8 @@ class Answer:
     def _finish(self) -> list[OutputEvent]:
         self._ended = True
         is_cut_off = not self._parser.done and self._token_stream.finish_reason == "length"
-        is_whole = not self._parser.done and self._token_stream.finish_reason in ("stop", "length")
+        is_in_text = self._token_stream.finish_reason == "length" and self._parser.in_text
+        is_whole = not self._parser.done and (is_in_text or self._token_stream.finish_reason == "stop")
         events = self._parser.finish()  # which ends an open call, and may so be done
         self._outcome = self._find_outcome(is_cut_off)
         if self._token_stream.finish_reason == "stop":
