@@ -33,12 +33,13 @@ from .attention.paged_layers import (
 from .attention.paged_model import PagedModel
 from .decode_graphs import DecodeGraphs
 from .forward_contexts import decode_context, slice_context
-from .logprobs import BatchLogprobs, compute_logprobs
+from .logprobs import compute_logprobs
 from .recurrent.kernel_states import KernelStates, are_moved
 from .row_selection import take_rows
 from .sampler import sample
 from .slice_graphs import SliceGraphs
 from .step import DecodeRow, PrefillChunk, StateSlots, StepFailed, StepPlan, StepResult
+from .step_in_flight import Sampled, StepInFlight
 
 
 class Capacity(NamedTuple):
@@ -47,25 +48,6 @@ class Capacity(NamedTuple):
     num_blocks: int  # of KV, in each layer's pools
     num_state_slots: int = 0  # recurrent states; 0 for models without such states
     num_window_blocks: int | None = None  # of layers that forget what their windows passed; None without
-
-
-class Sampled(NamedTuple):
-    """A step's samples, still on the device."""
-
-    tokens: mx.array  # (rows,) of the decode batch
-    logprobs: BatchLogprobs | None = None
-
-    def arrays(self) -> list[mx.array]:
-        """Return the arrays that the step has to evaluate."""
-        return [self.tokens, *(self.logprobs.arrays() if self.logprobs else [])]
-
-
-class StepInFlight(NamedTuple):
-    """A step whose result is not read yet."""
-
-    plan: StepPlan
-    sampled: Sampled
-    started_s: float  # on the monotonic clock
 
 
 class Runner:

@@ -11,10 +11,11 @@ from ...engine.attention.paged_model import PagedModel
 from ...engine.find_functions import find_functions
 from ...engine.fused_model import fuse
 from ...engine.mixed_check import choose_mixed_tokens
-from ...engine.runner import Capacity, Runner, Sampled, StepInFlight
+from ...engine.runner import Capacity, Runner
 from ...engine.selfcheck import usable_kernels
 from ...engine.served_model import ServedModel
 from ...engine.step import StepPlan, StepResult
+from ...engine.step_in_flight import Sampled, StepInFlight
 from ...scheduler.config import SchedulerConfig
 from ...scheduler.scheduler import Scheduler
 from ...scheduler.sequence import Progress

@@ -15,10 +15,11 @@ import pytest
 from pensieve.engine.attention.paged_model import probe, probe_fetching
 from pensieve.engine.config import EngineConfig
 from pensieve.engine.loading.build import build, plan_model
-from pensieve.engine.runner import Capacity, Runner, Sampled
+from pensieve.engine.runner import Capacity, Runner
 from pensieve.engine.selfcheck import logits_error
 from pensieve.engine.served_model import WindowPool
 from pensieve.engine.step import SlotRange, StepPlan
+from pensieve.engine.step_in_flight import Sampled
 from pensieve.engine.trial_sequence import TrialSequence
 from pensieve.scheduler.config import SchedulerConfig
 

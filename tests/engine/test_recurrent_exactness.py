@@ -15,8 +15,9 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.reference_caches import reference_caches
-from pensieve.engine.runner import Capacity, Runner, Sampled
+from pensieve.engine.runner import Capacity, Runner
 from pensieve.engine.step import StepPlan
+from pensieve.engine.step_in_flight import Sampled
 from pensieve.scheduler.sequence import Sequence
 
 from ..budget import sampled, trials

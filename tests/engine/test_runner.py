@@ -8,8 +8,9 @@ import mlx.core as mx
 import pytest
 
 from pensieve.engine.attention.paged_model import probe
-from pensieve.engine.runner import Capacity, Runner, Sampled
+from pensieve.engine.runner import Capacity, Runner
 from pensieve.engine.step import StepFailed, StepPlan
+from pensieve.engine.step_in_flight import Sampled
 from pensieve.scheduler.sequence import Sequence
 
 from .harness import Machine, Verdict

@@ -1,0 +1,27 @@
+"""A step that the device computes, and its samples."""
+
+from typing import NamedTuple
+
+import mlx.core as mx
+
+from .logprobs import BatchLogprobs
+from .step import StepPlan
+
+
+class Sampled(NamedTuple):
+    """A step's samples, still on the device."""
+
+    tokens: mx.array  # (rows,) of the decode batch
+    logprobs: BatchLogprobs | None = None
+
+    def arrays(self) -> list[mx.array]:
+        """Return the arrays that the step has to evaluate."""
+        return [self.tokens, *(self.logprobs.arrays() if self.logprobs else [])]
+
+
+class StepInFlight(NamedTuple):
+    """A step whose result is not read yet."""
+
+    plan: StepPlan
+    sampled: Sampled
+    started_s: float  # on the monotonic clock
