@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -11,16 +10,10 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pensieve import __version__
-from pensieve.api.command.cli import UsageError, few_files, make_parser, read_settings, unsupported
-from pensieve.api.command.client_environment import base_url
-from pensieve.api.config import ServerConfig
-from pensieve.engine.config import EngineConfig
-from pensieve.scheduler.config import SchedulerConfig
 
 LOCAL = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DISABLE_XET": "1"}
 
@@ -114,45 +107,6 @@ def message(lines: list[str], key: str = "any", **body: object) -> urllib.reques
     return urllib.request.Request(f"{url}/v1/messages", json.dumps(content).encode(), headers)
 
 
-def parse(*arguments: str) -> Any:
-    return read_settings(make_parser().parse_args(["serve", *arguments]))
-
-
-def test_defaults_are_the_configs_own() -> None:
-    settings = parse()
-    assert settings.engine == EngineConfig()
-    assert settings.server == ServerConfig()
-    assert settings.scheduler == SchedulerConfig()
-
-
-def test_every_flag_reaches_its_field() -> None:
-    settings = parse("--max-context", "4096", "--kv-cache-gb", "1.5", "--port", "80", "--max-batch", "7")
-    assert settings.engine == EngineConfig(max_context=4096, kv_cache_gb=1.5)
-    assert settings.server.port == 80
-    assert settings.scheduler.max_batch == 7
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--port", "x"],
-        ["--port", "70000"],
-        ["--log-level", "loud"],
-        ["--max-batch", "0"],
-        ["--max-context", "3"],
-        ["--kv-cache-gb", "nan"],
-        ["--kv-cache-gb", "-1"],
-        ["--api-key", ""],
-        ["--max", "3"],
-        ["--host", "0.0.0.0"],
-        ["model"],
-    ],
-)
-def test_bad_flags_are_refused_by_name(arguments: list[str]) -> None:
-    with pytest.raises(UsageError, match=arguments[0]):
-        parse(*arguments)
-
-
 def test_a_bad_flag_is_one_line() -> None:
     assert fail("--port", "x").startswith("argument --port: invalid int value: 'x'")
 
@@ -172,49 +126,6 @@ def test_version() -> None:
 def test_help_does_not_load_mlx() -> None:
     script = "import sys; import pensieve.api.command.cli; sys.exit('mlx.core' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
-
-
-@pytest.mark.parametrize(
-    ("system", "machine", "python", "words"),
-    [
-        ("Windows", "AMD64", (3, 12), "WSL 2"),
-        ("Darwin", "x86_64", (3, 12), "Apple silicon"),
-        ("FreeBSD", "amd64", (3, 12), "macOS and Linux"),
-        ("Linux", "x86_64", (3, 10), "Python 3.11 to 3.13"),
-        ("Linux", "x86_64", (3, 14), "Python 3.11 to 3.13"),
-    ],
-)
-def test_unsupported_platforms_are_told_what_would_do(
-    system: str, machine: str, python: tuple[int, int], words: str
-) -> None:
-    assert words in (unsupported(system, machine, python) or "")
-
-
-def test_a_low_limit_of_open_files_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    """mlx-lm raised an error that says nothing of files."""
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
-    assert few_files()
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, resource.RLIM_INFINITY))
-    assert not few_files()
-
-
-def test_supported_platforms() -> None:
-    for system, machine in (("Darwin", "arm64"), ("Linux", "x86_64"), ("Linux", "aarch64")):
-        assert unsupported(system, machine, (3, 12)) is None
-
-
-@pytest.mark.parametrize(
-    ("host", "url"),
-    [
-        ("127.0.0.1", "http://127.0.0.1:7777"),
-        ("0.0.0.0", "http://127.0.0.1:7777"),
-        ("::1", "http://[::1]:7777"),
-        ("::", "http://[::1]:7777"),
-        ("mac.local", "http://mac.local:7777"),
-    ],
-)
-def test_the_url_is_one_that_a_client_here_can_use(host: str, url: str) -> None:
-    assert base_url(host, 7777) == url
 
 
 def test_a_taken_port_is_named(fail_again: Callable[..., str], tiny_model: Path) -> None:
@@ -276,15 +187,6 @@ def test_a_server_says_its_plan_answers_and_stops(tiny_model: Path) -> None:
             assert json.load(response)["usage"]["output_tokens"] <= 3
         child.send_signal(signal.SIGTERM)
         assert child.wait(timeout=10) == 0
-
-
-def test_the_key_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every user of the machine can read a process's arguments."""
-    monkeypatch.setenv("PENSIEVE_API_KEY", "secret")
-    assert parse().server.api_key == "secret"
-    assert parse("--api-key", "other").server.api_key == "other"
-    monkeypatch.setenv("PENSIEVE_API_KEY", "")
-    assert parse().server.api_key is None
 
 
 def test_the_key_is_not_printed(tiny_model: Path) -> None:
