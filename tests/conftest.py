@@ -5,12 +5,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 import pensieve.engine  # noqa: F401  # before anything that imports mlx, or MLX keeps its slow BLAS
 
 from . import budget
 from .models import write_model
+
+# A machine with other work is no fault of an example's.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 NUM_SLOW = pytest.StashKey[int]()
 """How many slow tests were left out."""
