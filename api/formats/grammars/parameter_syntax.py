@@ -28,7 +28,8 @@ class ParameterSyntax:
     """How a format writes a call. NAME stands for the tool's name, KEY for a parameter's.
 
     head: begins a call. key: begins a parameter; KIND in it stands for "true" before a text and for "false"
-    before JSON. close: ends a value. end: ends a call. The line breaks in them may be left out.
+    before JSON. close: ends a value. end: ends a call. The line breaks in them may be left out, but that of
+    the head where `breaks_after_head`.
     bare: a call without parameters, where the format has another form for it.
     repeats: one body may hold several calls.
     body_end: the end tag of the body, which ends the body even within a value.
@@ -41,6 +42,7 @@ class ParameterSyntax:
     bare: str | None = None
     repeats: bool = False
     body_end: str = ""
+    breaks_after_head: bool = False
 
     @property
     def _not_in_values(self) -> list[str]:
@@ -56,7 +58,9 @@ class ParameterSyntax:
         return lark.new(f"{call} (SPACE {call})*") if self.repeats else call
 
     def _call(self, lark: Lark, name: str, schema: Schema) -> str:
-        head, end = f"{_loose(lark, self.head.replace('NAME', name))} SPACE", lark.tag(self.end)
+        opening = self.head.replace("NAME", name)
+        head = f'{lark.tag(opening.rstrip())} "\\n"' if self.breaks_after_head else _loose(lark, opening)
+        head, end = f"{head} SPACE", lark.tag(self.end)
         bare = f"{head} {end}" if self.bare is None else literal(self.bare.replace("NAME", name))
         if not schema["properties"]:
             return bare

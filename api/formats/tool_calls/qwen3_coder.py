@@ -18,6 +18,7 @@ SYNTAX = ParameterSyntax(
     close="\n</parameter>\n",
     end="</function>",
     body_end="</tool_call>",
+    breaks_after_head=True,  # a call without start tag is known by it
 )
 
 QWEN3_CODER = CallSyntax(

@@ -73,9 +73,6 @@ def test_calls_drawn_from_the_grammar_are_read_and_valid(vocabulary: Vocabulary,
             text = draw(vocabulary, grammar, rng).strip()
             if not text:
                 continue
-            if not text.startswith(tuple(calls.starts([tool_name]))):
-                assert name == "qwen3_coder"  # without start tag and line break, as no model begins a call
-                continue
             found = read_calls(calls, text, [template_tool(tool)])
             assert found, text
             for called, arguments in found:
