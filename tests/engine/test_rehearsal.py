@@ -20,27 +20,16 @@ from pensieve.engine.recurrent.layer_step import find_layers
 from pensieve.engine.rehearsal import RecordingKernels, compile_kernels, rehearse
 from pensieve.engine.selfcheck import attention_error, logits_error
 
+from .experts.test_whole_models import SIZES
 from .recurrent_models import recurrent_model
 
-EXPERTS: dict[str, Any] = {
-    "model_type": "qwen3_moe",
+EXPERTS = SIZES | {
     "hidden_size": 128,
-    "num_hidden_layers": 2,
     "intermediate_size": 128,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
     "head_dim": 64,
     "num_experts": 8,
     "num_experts_per_tok": 1,
     "moe_intermediate_size": 128,
-    "norm_topk_prob": True,
-    "decoder_sparse_step": 1,
-    "mlp_only_layers": [],
-    "rms_norm_eps": 1e-6,
-    "vocab_size": 99,
-    "rope_theta": 1e4,
-    "tie_word_embeddings": False,
-    "max_position_embeddings": 999,
 }
 
 

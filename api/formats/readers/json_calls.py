@@ -41,8 +41,17 @@ class JsonCalls(StreamedJsonCalls):
         elif token.kind is Kind.CLOSE and token.depth == self._depth:
             self._close_call()
         elif token.kind is Kind.KEY and token.depth == self._depth + 1:
-            self._key = json.loads(token.text)
-        elif self._key in NAME_KEYS:
+            self._take_key(json.loads(token.text))
+        else:
+            self._take_value(token)
+
+    def _take_key(self, key: str) -> None:
+        """Take a key of the call's object."""
+        self._key = key
+
+    def _take_value(self, token: Token) -> None:
+        """Take a token of the value of the call's latest key."""
+        if self._key in NAME_KEYS:
             self._take_name(token)
         elif self._key in ARGUMENT_KEYS and not self._has_arguments:
             self._take_argument(token)
@@ -96,15 +105,12 @@ class JsonCalls(StreamedJsonCalls):
 class KeyedJsonCalls(JsonCalls):
     """Reads calls that are JSON objects of one key, the tool's name, with the arguments as its value."""
 
-    def _take(self, token: Token) -> None:
-        if self._depth is None:
-            self._open_call(token)
-        elif token.kind is Kind.CLOSE and token.depth == self._depth:
-            self._close_call()
-        elif token.kind is Kind.KEY and token.depth == self._depth + 1:
-            if self._writer.is_open:
-                self._end_call()
-            self._quoted = []
-            self._writer.start(json.loads(token.text))
-        elif not self._has_arguments:
+    def _take_key(self, key: str) -> None:
+        if self._writer.is_open:
+            self._end_call()
+        self._quoted = []
+        self._writer.start(key)
+
+    def _take_value(self, token: Token) -> None:
+        if not self._has_arguments:
             self._take_argument(token)

@@ -22,6 +22,7 @@ UNFINISHED_LOW = re.compile(r"(?:\\(?:u(?:[dD](?:[c-fC-F][0-9a-fA-F]?)?)?)?)?\Z"
 
 CLOSERS = {"{": "}", "[": "]"}
 MAX_DEPTH = 200  # Python's own reader goes to about 1,000
+MAX_WORD = 1000  # characters of a number, those of its fraction among them
 
 
 class JsonError(ValueError):
@@ -173,6 +174,8 @@ class JsonReader:
         match = WORD.match(self._text, self._start)
         if match is None:
             raise JsonError("no value")
+        if len(match[0]) > MAX_WORD:  # which would be read again with each chunk
+            raise JsonError("a word that is no value")
         if match.end() == len(self._text) and not self._is_over:
             return None  # the word may go on
         if not _is_word(match[0]):

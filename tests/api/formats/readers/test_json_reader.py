@@ -121,3 +121,12 @@ def test_a_fork_reads_on_by_itself() -> None:
     other = reader.fork()
     assert "".join(token.written for token in other.read('lue"}')) == 'lue"}'
     assert "".join(token.written for token in reader.read('in", "b": 1}')) == 'in", "b": 1}'
+
+
+@pytest.mark.parametrize("size", [1, 7, 5000])
+def test_a_word_without_end_is_given_up(size: int) -> None:
+    """With each chunk it was read again from its beginning."""
+    with pytest.raises(JsonError, match="no value"):
+        read('{"a": ' + "1" * 4000, size)
+    long = "[0." + "1" * 900 + "]"
+    assert read(long, size)[0] == long
