@@ -42,6 +42,7 @@ class Channel:
     async def ask(self, message: object) -> Any:
         """Send a message and wait for the answer without blocking the event loop. Raises ChannelClosed.
 
+        Other tasks get a turn meanwhile also where the answer comes at once: reading alone would not suspend.
         Closes the channel when cancelled: the answer, still to come, would be taken for the next message's.
         """
         loop = asyncio.get_running_loop()
@@ -49,6 +50,7 @@ class Channel:
         try:
             self._socket.setblocking(False)
             await loop.sock_sendall(self._socket, _frame(message))
+            await asyncio.sleep(0)
             while len(data) < _num_bytes(data):
                 _append(data, await loop.sock_recv(self._socket, READ_BYTES))
         except OSError as error:

@@ -7,7 +7,7 @@ import pytest
 
 from pensieve.scheduler.exceptions import QueueFull
 
-from ..conftest import Server
+from ..conftest import Server, wait_until
 from .exchange import HELLO, ROUTES, chat, post
 
 
@@ -50,7 +50,7 @@ def test_when_one_answer_fails_all_end_with_an_error(server: Server) -> None:
     response = post(server, "chat/completions", stream=True, n=2)
     assert '"error"' in response.text
     assert "[DONE]" not in response.text
-    assert all(stream.num_cancels for stream in server.scheduler.token_streams)
+    wait_until(lambda: all(stream.num_cancels for stream in server.scheduler.token_streams))
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
