@@ -170,7 +170,7 @@ def _thinking_options(body: CountTokensRequest, default: ThinkingDefault) -> Thi
         effort=named if isinstance(named, str) else effort,
         num_tokens=body.thinking.budget_tokens if body.thinking else None,
         forbidden=forbidden,
-        keeps_thoughts=body.kept_thoughts is not None,
+        keeps_thoughts=body.context is not None and body.context.kept_thoughts is not None,
         variables=tuple(variables.items()),
     )
 

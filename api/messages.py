@@ -1,6 +1,7 @@
 """`POST /v1/messages` and `/v1/messages/count_tokens`."""
 
 import time
+from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
@@ -13,6 +14,7 @@ from .output.message_events import MessageBodyBuilder, MessageStreamWriter
 from .pipeline import Pipeline
 from .prompt.counts import Counts
 from .prompt.kept_replies import owner_of
+from .prompt.prompt import PromptCount
 from .schema import CountTokensRequest, MessagesRequest
 from .services import Services
 
@@ -40,21 +42,24 @@ class MessagesApi:
         body = await read_body(request, MessagesRequest)
         check_model(body.model, self._services.model.name)
         prepared = await self._pipeline.conversation(request, body, started_s)
+        shape = body.model, body.omits_thoughts, prepared.edits
         if body.stream:
-            return self._pipeline.stream(prepared, MessageStreamWriter(body.model, body.omits_thoughts))
-        return await self._pipeline.whole(
-            request, prepared, MessageBodyBuilder(body.model, body.omits_thoughts)
-        )
+            return self._pipeline.stream(prepared, MessageStreamWriter(*shape))
+        return await self._pipeline.whole(request, prepared, MessageBodyBuilder(*shape))
 
     async def count_tokens(self, request: HttpRequest) -> Response:
         """Count the tokens of a conversation's prompt, tools and system text included."""
         started_s = time.monotonic()
-        num_tokens = await self._counts.get(await request.body(), lambda: self._count(request))
+        owner = owner_of(request.headers)
+        found = await self._counts.get(owner, await request.body(), lambda: self._count(request, owner))
         self._services.metrics.tokens_counted(time.monotonic() - started_s)
-        return JSONResponse({"input_tokens": num_tokens})
+        count: dict[str, Any] = {"input_tokens": found.num_tokens}
+        if found.edits is not None:
+            count["context_management"] = {"original_input_tokens": found.edits.num_original}
+        return JSONResponse(count)
 
-    async def _count(self, request: HttpRequest) -> int:
+    async def _count(self, request: HttpRequest, owner: bytes) -> PromptCount:
         body = await read_body(request, CountTokensRequest)
         check_model(body.model, self._services.model.name)
         options = answer_options(body, self._services.thinking)
-        return await self._services.prompts.count(body, options, owner_of(request.headers))
+        return await self._services.prompts.count(body, options, owner)

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from ..scheduler.constraint import Constraint
 from ..scheduler.sequence import Request
 from .answer_options import AnswerOptions, answer_options, raw_options
+from .context_edits import EditReport
 from .errors import InvalidRequest, prompt_too_long
 from .formats.answer_format import AnswerFormat
 from .formats.detokenizer import Detokenizer
@@ -48,6 +49,7 @@ class PreparedRequest:
     is_prompt_only: bool = False  # the client wants no tokens, only the prompt in the cache
     is_cut: bool = False  # the context leaves room for fewer tokens than the client's max_tokens
     keep: KeepReply | None = None  # keeps the answer for later prompts
+    edits: EditReport | None = None  # what the prompt leaves out; None where the client asks for no edits
 
     def choices(self, count: int) -> list["PreparedRequest"]:
         """Return the request `count` times, with seeds that follow one another; their prompt is shared."""
@@ -103,6 +105,7 @@ class Pipeline:
             is_prompt_only=body.max_tokens == 0,
             is_cut=request.max_tokens < body.max_tokens,
             keep=prompt.keeper.keep if prompt.keeper else None,
+            edits=prompt.edits,
         )
 
     async def raw(

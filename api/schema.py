@@ -17,7 +17,7 @@ from pydantic import (
     field_validator,
 )
 
-from .context_edits import KeptTurns, kept_turns
+from .context_edits import ContextEdits, read_edits
 from .generation import GenerationRequest
 from .guided_fields import GuidedFields, OutputFormat
 from .lenient import call_input, tool_choice_form, tool_form
@@ -237,7 +237,7 @@ class CountTokensRequest(GuidedFields):
     enable_thinking: bool | None = None  # beyond Anthropic's API, as is the next field
     chat_template_kwargs: dict[str, Any] | None = None  # variables of the model's template
     output_config: OutputConfig | None = None
-    kept_thoughts: Annotated[KeptTurns | None, BeforeValidator(kept_turns)] = Field(
+    context: Annotated[ContextEdits | None, BeforeValidator(read_edits)] = Field(
         default=None, alias="context_management"
     )
 

@@ -19,8 +19,8 @@ API_FLOORS = [
     {"formats", "answer_options", "metrics", "body"},
     {"errors", "schema", "protocols", "config", "origins", "stats_collector"},
     {"generation", "guided_fields"},
-    {"wire_base", "lenient", "refused_fields", "tidy_schema", "unknown_blocks", "context_edits"},
-    {"public_tools"},
+    {"lenient", "refused_fields", "tidy_schema", "unknown_blocks", "context_edits"},
+    {"public_tools", "wire_base"},
 ]
 WEB = {"fastapi", "pydantic", "starlette", "uvicorn", "prometheus_client"}
 MLX = {"mlx", "mlx_lm"}

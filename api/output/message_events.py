@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from ..context_edits import EditReport
 from ..errors import ApiError, error_body
 from ..formats.output_events import (
     ArgumentsDelta,
@@ -47,15 +48,22 @@ def message_body(message_id: str, model: str, content: list[dict[str, Any]], usa
     }
 
 
+def edits_body(edits: EditReport | None) -> dict[str, Any]:
+    """Return the field that names the edits of the prompt; nothing where the client asks for none."""
+    return {} if edits is None else {"context_management": {"applied_edits": list(edits.applied)}}
+
+
 class MessageStreamWriter:
     """Writes the events of one stream, each content block between its start and its stop.
 
-    omit_thoughts: a thinking block has no text; its signature holds the text.
+    omit_thoughts: a thinking block has no text; its signature holds the text. edits: of the prompt, if the
+    client asks for any.
     """
 
-    def __init__(self, model: str, omit_thoughts: bool = False) -> None:
+    def __init__(self, model: str, omit_thoughts: bool = False, edits: EditReport | None = None) -> None:
         self._model = model
         self._omit_thoughts = omit_thoughts
+        self._edits = edits_body(edits)
         self._omitted: list[str] = []  # text of the open thinking block
         self._index = -1  # of the block written last
         self._open: type[OutputEvent] | None = None  # the event that opened the open block
@@ -73,7 +81,7 @@ class MessageStreamWriter:
         """Return the end of the last block, message_delta with the exact usage, and message_stop."""
         delta = {"stop_reason": answer.stop_reason, "stop_sequence": answer.stop_sequence}
         ending = {"type": "message_delta", "delta": delta, "usage": asdict(answer.usage)}
-        return self._close_block() + sse(ending) + sse({"type": "message_stop"})
+        return self._close_block() + sse(ending | self._edits) + sse({"type": "message_stop"})
 
     def ping(self) -> str:
         """Return a ping."""
@@ -144,9 +152,11 @@ def empty_block(event: TextDelta | ThinkingDelta | ToolCallStart) -> dict[str, A
 class MessageBodyBuilder:
     """Builds a message that is sent whole; its blocks equal those of the stream."""
 
-    def __init__(self, model: str, omit_thoughts: bool = False) -> None:
+    def __init__(self, model: str, omit_thoughts: bool = False, edits: EditReport | None = None) -> None:
+        """Parameters: as of MessageStreamWriter."""
         self._model = model
         self._omit_thoughts = omit_thoughts
+        self._edits = edits_body(edits)
         self._blocks: list[dict[str, Any]] = []
         self._open: type[OutputEvent] | None = None
         self._arguments: list[str] = []  # fragments of the open call's JSON
@@ -175,7 +185,8 @@ class MessageBodyBuilder:
             if block["type"] == "thinking":
                 block |= {"thinking": "", "signature": seal(block["thinking"])}
         body = message_body(new_message_id(), self._model, self._blocks, answer.usage)
-        return body | {"stop_reason": answer.stop_reason, "stop_sequence": answer.stop_sequence}
+        ending = {"stop_reason": answer.stop_reason, "stop_sequence": answer.stop_sequence}
+        return body | ending | self._edits
 
     def _open_block(self, event: TextDelta | ThinkingDelta | ToolCallStart) -> None:
         self._blocks.append(empty_block(event))

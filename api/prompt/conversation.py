@@ -4,9 +4,6 @@ Each message is converted by fixed rules that depend on no later message: the pr
 begins with the prompt of its earlier part, which is then found in the prefix cache.
 """
 
-from collections.abc import Iterator
-from itertools import accumulate
-
 from ..answer_options import AnswerOptions
 from ..formats.json_text import dump
 from ..formats.thinking_signature import unseal
@@ -39,19 +36,7 @@ def template_messages(request: CountTokensRequest) -> list[TemplateMessage]:
     messages: list[TemplateMessage] = []
     for message in request.messages:
         messages += _convert(message, tools, called)
-    if isinstance(request.kept_thoughts, int):
-        return list(_with_last_thoughts(messages, request.kept_thoughts))
     return messages
-
-
-def _with_last_thoughts(messages: list[TemplateMessage], num_turns: int) -> Iterator[TemplateMessage]:
-    """Yield messages with the thoughts of the last turns that have any; the user's words begin a turn."""
-    turns = list(accumulate(message["role"] == "user" for message in messages))
-    thinking = {turn for turn, message in zip(turns, messages, strict=True) if THOUGHTS in message}
-    kept = sorted(thinking)[-num_turns:]
-    for turn, message in zip(turns, messages, strict=True):
-        drops = turn in thinking and turn not in kept
-        yield {key: value for key, value in message.items() if not (drops and key == THOUGHTS)}
 
 
 def closing_instruction(options: AnswerOptions) -> str:

@@ -1,9 +1,11 @@
-"""A cache of prompts' token counts, by the hash of the request's body."""
+"""A cache of prompts' token counts, by the hash of the request's body and of its API key."""
 
 import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+
+from .prompt import PromptCount
 
 MAX_COUNTS = 4096  # each a few hundred bytes
 
@@ -12,14 +14,17 @@ class Counts:
     """The MAX_COUNTS latest counts, finished or under way: editors ask for one count many times at once."""
 
     def __init__(self) -> None:
-        self._counts: OrderedDict[bytes, asyncio.Future[int]] = OrderedDict()
+        self._counts: OrderedDict[bytes, asyncio.Future[PromptCount]] = OrderedDict()
 
-    async def get(self, body: bytes, count: Callable[[], Awaitable[int]]) -> int:
-        """Return a body's count, from the cache or from `count`. Requests with equal bodies share one run.
+    async def get(
+        self, owner: bytes, body: bytes, count: Callable[[], Awaitable[PromptCount]]
+    ) -> PromptCount:
+        """Return a body's count, from the cache or from `count`. Equal requests of one key share one run.
 
-        Raises what `count` raises; a failure is not cached.
+        owner: digest of the API key, whose kept replies the prompt may hold. Raises what `count` raises; a
+        failure is not cached.
         """
-        key = hashlib.sha256(body).digest()
+        key = hashlib.sha256(owner + body).digest()
         known = self._counts.get(key)
         if known is None:
             known = self._counts[key] = asyncio.ensure_future(count())
@@ -28,7 +33,7 @@ class Counts:
         # A client that disconnects must not cancel the count for the others.
         return await asyncio.shield(known)
 
-    def _keep(self, key: bytes, future: "asyncio.Future[int]") -> None:
+    def _keep(self, key: bytes, future: "asyncio.Future[PromptCount]") -> None:
         if future.cancelled() or future.exception() is not None:
             del self._counts[key]
         while len(self._counts) > MAX_COUNTS:

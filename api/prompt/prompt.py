@@ -12,12 +12,14 @@ from ...engine.served_model import ServedModel
 from ...scheduler.exceptions import PromptTooLong
 from ..answer_options import AnswerOptions
 from ..config import ServerConfig
+from ..context_edits import EditReport
 from ..errors import InvalidRequest, prompt_too_long
 from ..formats.model_format import ModelFormat
 from ..formats.tool_calls.template_tools import head_tools
 from ..protocols import TemplateMessage, Tokenizer
 from ..schema import CountTokensRequest
 from .branch_points import find_branch_points
+from .cleared_context import EditedRequest, edit_context
 from .conversation import closing_instruction, template_messages
 from .exact_history import ExactHistory, FoundReply, KnownConversation, PromptPart
 from .kept_replies import ReplyKeeper
@@ -40,8 +42,17 @@ class Prompt:
     starts_thinking: bool  # the prompt has opened the model's thoughts
     begun: str  # a mark's beginning at the prompt's end
     keeper: ReplyKeeper | None  # keeps the answers; None where they are not understood
+    edits: EditReport | None  # what the request has asked to be left out; None where it has not
     template_s: float
     tokenize_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PromptCount:
+    """A prompt's number of tokens, and what its request has asked to be left out; None where it has not."""
+
+    num_tokens: int
+    edits: EditReport | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +62,8 @@ class RenderedPrompt:
     parts: list[PromptPart]  # their offsets are branch points, see find_branch_points
     keeper: ReplyKeeper | None
     separator: str
-    seconds: float
+    seconds: float = 0.0
+    edited: EditedRequest | None = None  # what was rendered; None where its edits are not applied
 
 
 NUM_RENDERERS = 2
@@ -106,27 +118,44 @@ class PromptBuilder:
         rendered = await _run(self._renderers, lambda: self._render(request, options, owner))
         return await _run(self._tokenizers, lambda: self._tokenize(rendered))
 
-    async def count(self, request: CountTokensRequest, options: AnswerOptions, owner: bytes = b"") -> int:
+    async def count(
+        self, request: CountTokensRequest, options: AnswerOptions, owner: bytes = b""
+    ) -> PromptCount:
         """Count the tokens of a request's prompt, one request at a time. Raises what `build` raises.
 
         Of texts that are far too long for the context, the tokens are estimated.
         """
         return await _run(self._counter, lambda: self._count_now(request, options, owner))
 
-    def _count_now(self, request: CountTokensRequest, options: AnswerOptions, owner: bytes) -> int:
+    def _count_now(self, request: CountTokensRequest, options: AnswerOptions, owner: bytes) -> PromptCount:
+        edited = self._edit(request, options, owner)
+        num_tokens = self._num_tokens(edited.request, options, owner)
+        return PromptCount(num_tokens, edited.report(num_tokens))
+
+    def _num_tokens(self, request: CountTokensRequest, options: AnswerOptions, owner: bytes) -> int:
         try:
-            return len(self.build_now(request, options, owner).tokens)
+            return len(self._tokenize(self._render_all(request, options, owner)).tokens)
         except PromptTooLong as error:
             return error.num_tokens
+
+    def _edit(self, request: CountTokensRequest, options: AnswerOptions, owner: bytes) -> EditedRequest:
+        return edit_context(request, lambda request: self._num_tokens(request, options, owner))
 
     def build_now(self, request: CountTokensRequest, options: AnswerOptions, owner: bytes = b"") -> Prompt:
         """Build a request's prompt in this thread. Raises what `build` raises, and PromptTooLong."""
         return self._tokenize(self._render(request, options, owner))
 
     def _render(self, request: CountTokensRequest, options: AnswerOptions, owner: bytes) -> RenderedPrompt:
+        started = time.perf_counter()
+        edited = self._edit(request, options, owner)
+        rendered = self._render_all(edited.request, options, owner)
+        return replace(rendered, seconds=time.perf_counter() - started, edited=edited)
+
+    def _render_all(
+        self, request: CountTokensRequest, options: AnswerOptions, owner: bytes
+    ) -> RenderedPrompt:
         if self._images == "refuse":
             refuse_media(request.messages)
-        started = time.perf_counter()
         system, request = split_head(request)
         messages = template_messages(request)
         check_texts((system, messages, head_tools(options.tools)), self._encode, self._max_tokens)
@@ -134,7 +163,7 @@ class PromptBuilder:
         while True:
             rendered, missed = self._render_conversation(system, conversation)
             if not missed:
-                return replace(rendered, seconds=time.perf_counter() - started)
+                return rendered
             conversation = conversation.without(missed)
 
     def _render_conversation(
@@ -158,7 +187,7 @@ class PromptBuilder:
         text += self._format.rest_of_mark(text) + answer_start if answer_start else ""
         points = find_branch_points(text, system, messages) if self._keeps_states else []
         parts, missed = self._history.cut(text, conversation, points)
-        return RenderedPrompt(parts, keeper, separator, 0.0), missed
+        return RenderedPrompt(parts, keeper, separator), missed
 
     def _tokenize(self, rendered: RenderedPrompt) -> Prompt:
         started = time.perf_counter()
@@ -177,6 +206,7 @@ class PromptBuilder:
             starts_thinking=self._format.starts_thinking(rendered.parts[-1].text),
             begun=self._format.begun(rendered.parts[-1].text),
             keeper=rendered.keeper,
+            edits=rendered.edited.report(len(tokens)) if rendered.edited else None,
             template_s=rendered.seconds,
             tokenize_s=time.perf_counter() - started,
         )

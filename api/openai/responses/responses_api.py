@@ -92,9 +92,9 @@ class ResponsesApi:
         started_s = time.monotonic()
         asked = await self._asked(request, await read_body(request, CountedRequest))
         options = answer_options(asked.request, self._services.thinking)
-        num_tokens = await self._services.prompts.count(asked.request, options, owner_of(request.headers))
+        count = await self._services.prompts.count(asked.request, options, owner_of(request.headers))
         self._services.metrics.tokens_counted(time.monotonic() - started_s)
-        return JSONResponse({"object": "response.input_tokens", "input_tokens": num_tokens})
+        return JSONResponse({"object": "response.input_tokens", "input_tokens": count.num_tokens})
 
     async def _asked(self, request: HttpRequest, body: ResponsesRequest) -> Asked:
         """Read a request to the end. Raises InvalidRequest or NotFound."""
