@@ -15,7 +15,7 @@ class PensieveError(Exception):
     ├── engine.loading.model_error.ModelError  the model cannot be fetched, read or fitted into memory
     ├── scheduler.exceptions: five             a request is refused, or ended with the engine
     ├── api.errors.ApiError                    a request is refused, with a status
-    ├── api.command.cli.UsageError             the command line is wrong
+    ├── api.command.flags.UsageError           the command line is wrong
     ├── api.command.launch.LaunchError         the client or the server cannot be started or found
     ├── api.command.serve.ListenError          the address or port cannot be listened on
     ├── api.command.serve.EngineGivenUp        the engine failed for good while it served

@@ -14,7 +14,8 @@ from typing import Any
 
 import mlx_lm.utils
 
-from pensieve.api.command.cli import BENCH_CONFIGS, CONFIGS, flag_name
+from pensieve.api.command.cli import BENCH_CONFIGS
+from pensieve.api.command.flags import CONFIGS, flag_name
 from pensieve.engine.config import EngineConfig
 from pensieve.engine.loading.device import Device
 from pensieve.engine.loading.lazy_model import find_facts, put_stand_ins

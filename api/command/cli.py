@@ -1,7 +1,4 @@
-"""The `pensieve` command: starts the server, Claude Code or the bench; reports every failure in one line.
-
-Flags are made from the fields of the frozen config classes, so that a default is written once.
-"""
+"""The `pensieve` command: its subcommands, and every failure in one line."""
 
 import argparse
 import dataclasses
@@ -11,39 +8,21 @@ import sys
 import threading
 import traceback
 from collections import abc
-from dataclasses import dataclass
-from types import UnionType
-from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
+from dataclasses import replace
+from typing import NoReturn
+
+import shtab
 
 from ... import PensieveError, __version__
 from ...bench.config import BenchConfig, TraceConfig
-from ...engine.config import EngineConfig
-from ...scheduler.config import SchedulerConfig
-from ..config import ServerConfig
-
-T = TypeVar("T")
+from .flags import CONFIGS, Settings, UsageError, add_flags, flag_name, read_config, read_settings
+from .platforms import NUM_FILES, few_files, installed, unsupported
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130  # as shells count it: 128 + SIGINT
 
-NUM_FILES = 4096  # mlx-lm makes this the hard limit, and fails where it would have to raise it
-
-CONFIGS = (EngineConfig, ServerConfig, SchedulerConfig)
 PRINT_ENV = "--print-env"
 BENCH_CONFIGS = (TraceConfig, BenchConfig)
-
-
-class UsageError(PensieveError):
-    """The command line is wrong."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The settings of `pensieve serve`, as the command line gives them."""
-
-    engine: EngineConfig
-    server: ServerConfig
-    scheduler: SchedulerConfig
 
 
 class Parser(argparse.ArgumentParser):
@@ -91,8 +70,29 @@ def explain(error: Exception) -> str:
 def make_parser() -> Parser:
     """Return the parser of the whole command line."""
     parser = Parser(prog="pensieve", description="Serve many Claude Code sessions from one local MLX model.")
-    parser.add_argument("--version", action="version", version=f"pensieve {__version__}")
+    versions = f"pensieve {__version__} (mlx {installed('mlx')}, mlx-lm {installed('mlx-lm')})"
+    parser.add_argument("--version", action="version", version=versions)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    _add_server_commands(commands)
+    _add_model_commands(commands)
+    fleet = (
+        "Behave as a fleet of Claude Code sessions towards a server that runs already, and report its times."
+    )
+    bench = commands.add_parser(
+        "bench", help="measure a server with a fleet of sessions", description=fleet, allow_abbrev=False
+    )
+    for config in BENCH_CONFIGS:
+        add_flags(bench, config)
+    completion = commands.add_parser(
+        "completion",
+        help="print what completes this command in a shell",
+        description='Print a script that completes this command: `eval "$(pensieve completion bash)"`.',
+    )
+    completion.add_argument("shell", choices=shtab.SUPPORTED_SHELLS)
+    return parser
+
+
+def _add_server_commands(commands: "argparse._SubParsersAction[Parser]") -> None:
     serve = commands.add_parser(
         "serve", help="start the server", description="Start the server.", allow_abbrev=False
     )
@@ -107,94 +107,42 @@ def make_parser() -> Parser:
     client.add_argument(
         PRINT_ENV, action="store_true", help="print the environment for a shell, and start nothing"
     )
-    for config in CONFIGS:
-        add_flags(serve, config)
-        add_flags(client, config)
-    fleet = (
-        "Behave as a fleet of Claude Code sessions towards a server that runs already, and report its times."
+    _add_serve_flags(serve, client)
+
+
+def _add_model_commands(commands: "argparse._SubParsersAction[Parser]") -> None:
+    pull = commands.add_parser(
+        "pull",
+        help="download a model before it is served",
+        usage="pensieve pull [MODEL] [FLAGS of serve]",
+        description="Download a model, unless a server with these flags could not serve it here.",
+        allow_abbrev=False,
     )
-    bench = commands.add_parser(
-        "bench", help="measure a server with a fleet of sessions", description=fleet, allow_abbrev=False
+    pull.add_argument("name", nargs="?", metavar="MODEL", help="hub id; --model's default if none is given")
+    models = commands.add_parser(
+        "models",
+        help="list the models on this machine",
+        usage="pensieve models [FLAGS of serve]",
+        description="List the models on this machine: their size, and the context that a server with these "
+        "flags gives them, or why it does not serve them.",
+        allow_abbrev=False,
     )
-    for bench_config in BENCH_CONFIGS:
-        add_flags(bench, bench_config)
-    return parser
+    doctor = commands.add_parser(
+        "doctor",
+        help="look at what a server needs on this machine",
+        usage="pensieve doctor [--online] [FLAGS of serve]",
+        description="Look at what a server with these flags needs on this machine: a line for each, with "
+        "what to do. Ends with 1 where it would not work.",
+        allow_abbrev=False,
+    )
+    doctor.add_argument("--online", action="store_true", help="ask the hub for the model as well")
+    _add_serve_flags(pull, models, doctor)
 
 
-def add_flags(parser: argparse.ArgumentParser, config: type[Any]) -> None:
-    """Add a flag for each field of a config class: type from its annotation, help from its metadata."""
-    hints = get_type_hints(config)
-    for field in dataclasses.fields(config):
-        text = field.metadata["help"]
-        if field.default not in (None, ()):
-            text += f" (default: {field.default})"
-        kind = flag_type(hints[field.name])
-        choices = field.metadata.get("choices")
-        parser.add_argument(
-            flag_name(field.name),
-            type=kind,
-            action="append" if field.default == () else "store",
-            default=None if field.default == () else field.default,  # argparse appends to a copy
-            choices=choices,
-            metavar=None if choices else kind.__name__.upper(),
-            help=text.replace("%", "%%"),
-        )
-
-
-def flag_name(field_name: str) -> str:
-    """Return the flag of a config's field."""
-    return "--" + field_name.replace("_", "-")
-
-
-def flag_type(annotation: Any) -> type[Any]:
-    """Return the type of a flag's value: `int` for `int | None`, `str` for a Literal or a tuple of texts."""
-    if isinstance(annotation, UnionType):
-        annotation = next(kind for kind in get_args(annotation) if kind is not type(None))
-    if get_origin(annotation) is Literal or annotation == tuple[str, ...]:
-        return str
-    assert annotation in (int, float, str), f"no flag can be made of {annotation}"
-    return annotation  # type: ignore[no-any-return]  # just asserted to be one of three types
-
-
-def read_settings(namespace: argparse.Namespace) -> Settings:
-    """Build the configs from parsed flags. Raises UsageError when a config refuses a flag's value."""
-    try:
-        return Settings(
-            read_config(EngineConfig, namespace),
-            read_config(ServerConfig, namespace),
-            read_config(SchedulerConfig, namespace),
-        )
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-
-
-def read_config(config: type[T], namespace: argparse.Namespace) -> T:
-    """Build one config from parsed flags, and from the environment where a field names a variable.
-
-    Raises ValueError when the config refuses a value.
-    """
-    values = {}
-    for field in dataclasses.fields(config):  # type: ignore[arg-type]  # a dataclass
-        value = getattr(namespace, field.name)
-        if value is None and "variable" in field.metadata:
-            value = os.environ.get(field.metadata["variable"]) or None
-        values[field.name] = tuple(value or ()) if field.default == () else value
-    return config(**values)
-
-
-def unsupported(system: str, machine: str, python: tuple[int, int]) -> str | None:
-    """Return why MLX cannot run here, and what to do instead; None where it can run."""
-    if system == "Windows":
-        return "Windows is not supported by MLX: run Pensieve in WSL 2 (Linux, with an NVIDIA GPU or the CPU)"
-    if system == "Darwin" and machine != "arm64":
-        return (
-            "MLX needs a Mac with Apple silicon and an arm64 Python; this one is for Intel: use Linux instead"
-        )
-    if system not in ("Darwin", "Linux"):
-        return f"MLX runs on macOS and Linux, not on {system}"
-    if not (3, 11) <= python < (3, 14):
-        return f"Python 3.11 to 3.13 is needed, this is {python[0]}.{python[1]}"
-    return None
+def _add_serve_flags(*parsers: Parser) -> None:
+    for parser in parsers:
+        for config in CONFIGS:
+            add_flags(parser, config)
 
 
 def split_client_arguments(arguments: abc.Sequence[str]) -> tuple[list[str], list[str]]:
@@ -221,15 +169,19 @@ def _run(arguments: list[str]) -> None:
     if arguments[:1] == ["claude"]:
         _claude(arguments[1:])
         return
-    namespace, unknown = make_parser().parse_known_args(arguments)
+    parser = make_parser()
+    namespace, unknown = parser.parse_known_args(arguments)
     if unknown:
         raise UsageError(
             f"unrecognized arguments: {' '.join(unknown)} (see pensieve {namespace.command} --help)"
         )
-    if namespace.command == "bench":
+    if namespace.command == "completion":
+        print(shtab.complete(parser, namespace.shell))
+    elif namespace.command == "bench":
         _bench(namespace)
     else:
-        _serve(read_settings(namespace))
+        _check_machine()
+        COMMANDS[namespace.command](namespace, read_settings(namespace))
 
 
 def _bench(namespace: argparse.Namespace) -> None:
@@ -256,16 +208,8 @@ def _claude(arguments: list[str]) -> None:
         raise SystemExit(launch(config, flags, rest))
 
 
-def few_files() -> bool:
-    """Return whether the limit of open files is lower than the one that mlx-lm sets when it is imported."""
-    # Imported here: Windows does not have it.
-    import resource
-
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    return limit != resource.RLIM_INFINITY and limit < NUM_FILES
-
-
-def _serve(settings: Settings) -> None:
+def _check_machine() -> None:
+    """Raise UsageError where MLX or mlx-lm could not even be imported."""
     problem = unsupported(platform.system(), platform.machine(), sys.version_info[:2])
     if problem is not None:
         raise UsageError(problem)
@@ -273,9 +217,43 @@ def _serve(settings: Settings) -> None:
         raise UsageError(f"mlx-lm needs {NUM_FILES} open files: raise the hard limit (ulimit -Hn)")
     # Imported here, because it imports MLX: --help must be quick, and must work where MLX does not.
     try:
-        from .serve import serve
+        from . import local_models as local_models
     except ImportError as error:
         if not (error.name or "").startswith("mlx"):
             raise
         raise UsageError(f"MLX cannot be imported ({error}): install with `make install`") from error
+
+
+def _serve(_: argparse.Namespace, settings: Settings) -> None:
+    from .serve import serve
+
     serve(settings.engine, settings.server, settings.scheduler)
+
+
+def _pull(namespace: argparse.Namespace, settings: Settings) -> None:
+    from ...engine.process import EngineProcess
+    from .local_models import pull
+
+    config = replace(settings.engine, model=namespace.name or settings.engine.model)
+    with EngineProcess() as engine:
+        pull(engine, config, settings.scheduler.max_batch)
+
+
+def _models(_: argparse.Namespace, settings: Settings) -> None:
+    from ...engine.process import EngineProcess
+    from .local_models import print_models
+
+    with EngineProcess() as engine:
+        print_models(engine, settings.engine, settings.scheduler.max_batch)
+
+
+def _doctor(namespace: argparse.Namespace, settings: Settings) -> None:
+    from ...engine.process import EngineProcess
+    from .doctor import examine
+
+    with EngineProcess() as engine:
+        examine(engine, settings.engine, settings.server, settings.scheduler.max_batch, namespace.online)
+
+
+COMMANDS = {"serve": _serve, "pull": _pull, "models": _models, "doctor": _doctor}
+"""The commands that take the flags of `serve`. Each imports its own module, as all of them import MLX."""

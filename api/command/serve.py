@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -18,8 +17,7 @@ import uvicorn
 
 from ... import PensieveError, __version__
 from ...engine.config import EngineConfig
-from ...engine.loading.build import PlannedModel, build, plan_model
-from ...engine.loading.hub import resolve
+from ...engine.loading.build import build
 from ...engine.loading.tokenizer import load_tokenizer
 from ...engine.logs import set_up_logging
 from ...engine.process import EngineProcess
@@ -30,7 +28,9 @@ from ...scheduler.scheduler import Scheduler
 from ..app import create_app
 from ..config import ServerConfig
 from .bounded_protocol import BoundedProtocol
-from .start_report import describe_calls, describe_client, describe_plan
+from .console import say
+from .local_models import find_model
+from .start_report import describe_calls, describe_client
 
 # Seconds after SIGTERM or SIGINT. Answers under way at GRACE_S end with an error event; connections open at
 # CUT_S are closed.
@@ -149,11 +149,6 @@ async def collect_when_idle(scheduler: SchedulerLoop) -> None:
             gc.collect()
 
 
-def say(text: str) -> None:
-    """Print a line and flush it, so that it shows at once in a pipe as well."""
-    print(text, flush=True)
-
-
 def serve(
     engine_config: EngineConfig, server_config: ServerConfig, scheduler_config: SchedulerConfig
 ) -> None:
@@ -174,28 +169,6 @@ def serve(
         )
         loop = SchedulerLoop(engine, scheduler)
         run_server(build_server(server_config, loop, model, tokenizer, listener), listener)
-
-
-def find_model(engine: EngineProcess, config: EngineConfig, max_batch: int) -> PlannedModel:
-    """Find or fetch the model, plan its memory and print the plan.
-
-    max_batch: sequences that are to run at once.
-    A model on the hub is planned and judged before its weights are fetched. Raises ModelError, one line.
-    """
-    told = ""
-
-    def plan(folder: Path) -> PlannedModel:
-        nonlocal told
-        planned = engine.call(plan_model, folder, config, max_batch)
-        if (text := describe_plan(planned, max_batch)) != told:
-            say(text)
-            told = text
-        return planned
-
-    def judge(folder: Path) -> None:
-        load_tokenizer(plan(folder).info)
-
-    return plan(resolve(config.model, say, judge))
 
 
 def bind(config: ServerConfig) -> socket.socket:

@@ -42,6 +42,13 @@ def find_device() -> Device:
     return Device("cpu", name, _available_ram())
 
 
+def computes() -> bool:
+    """Whether MLX's device computes a matrix product rightly. Raises what MLX raises where it cannot."""
+    size = 64
+    product = mx.ones((size, size), mx.float16) @ mx.ones((size, size), mx.float16)
+    return bool(mx.all(product == size).item())
+
+
 def bound_buffer_cache() -> None:
     """Keep MLX from holding freed buffers without limit. In the engine's process, before the first step."""
     mx.set_cache_limit(BUFFER_CACHE_BYTES)

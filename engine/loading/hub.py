@@ -29,6 +29,9 @@ from .weights import describe_others
 
 API_TIMEOUT_S = 20.0
 
+DEMO = "demo"
+"""The name of the bundled toy model."""
+
 Judge = Callable[[Path], object]
 """Raises ModelError for a model that cannot be served; takes a folder that stands for it, without weights."""
 
@@ -38,12 +41,12 @@ def resolve(name: str, say: Say, judge: Judge | None = None) -> Path:
 
     judge: called before weights are downloaded.
     """
-    if name == "demo":
-        return _existing_folder(Path(__file__).parents[1] / "demo" / "model")
+    if name == DEMO:
+        return _existing_folder(_demo_folder())
     path = Path(name).expanduser()
     if path.is_dir():
         return path
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
+    if not _is_hub_name(name):
         return _existing_folder(path)
     try:
         return _fetch_model(name, say, judge)
@@ -51,6 +54,39 @@ def resolve(name: str, say: Say, judge: Judge | None = None) -> Path:
         raise
     except Exception as error:  # the hub's client raises errors of several HTTP libraries
         raise explain(name, error) from error
+
+
+def find_local_folder(name: str) -> Path | None:
+    """Return the folder of the model called `name` if it is on this machine; ask no hub."""
+    if name == DEMO:
+        return _demo_folder()
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if not _is_hub_name(name):
+        return None
+    return find_checked_folder(_storage(name)) or find_cached_folder(name)
+
+
+def cached_repos() -> list[str]:
+    """Return the names of the models in the hub's cache, whole or in part, in alphabetical order."""
+    prefix = repo_folder_name(repo_id="x", repo_type="model").removesuffix("x")
+    folders = Path(constants.HF_HUB_CACHE).glob(f"{prefix}*")
+    names = (folder.name.removeprefix(prefix).replace("--", "/", 1) for folder in folders)
+    return sorted(filter(_is_hub_name, names))
+
+
+def _demo_folder() -> Path:
+    return Path(__file__).parents[1] / "demo" / "model"
+
+
+def _is_hub_name(name: str) -> bool:
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and not name.startswith(".")
+
+
+def _storage(repo: str) -> Path:
+    """Return the folder of a model in the hub client's cache."""
+    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model")
 
 
 def _existing_folder(path: Path) -> Path:
@@ -63,7 +99,7 @@ def _existing_folder(path: Path) -> Path:
 
 def _fetch_model(repo: str, say: Say, judge: Judge | None) -> Path:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    storage = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model")
+    storage = _storage(repo)
     if checked := find_checked_folder(storage):
         return checked
     try:

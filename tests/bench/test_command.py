@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pensieve.api.command.cli import main, make_parser, read_config
+from pensieve.api.command.cli import main, make_parser
+from pensieve.api.command.flags import read_config
 from pensieve.bench.config import BenchConfig, TraceConfig
 
 from ..api.conftest import Server, running

@@ -9,11 +9,13 @@ import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from pensieve import __version__
+from pensieve.api.command.cli import main
 
 LOCAL = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_DISABLE_XET": "1"}
 
@@ -120,7 +122,22 @@ def test_help_names_every_flag_and_default() -> None:
 
 def test_version() -> None:
     with start("--version") as child:
-        assert child.communicate(timeout=60)[0] == f"pensieve {__version__}\n"
+        said = child.communicate(timeout=60)[0]
+    assert said == f"pensieve {__version__} (mlx {version('mlx')}, mlx-lm {version('mlx-lm')})\n"
+
+
+def test_bash_completes_commands_and_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    for words, wanted in ((["do"], "doctor"), (["serve", "--kv-b"], "--kv-bits")):
+        line = f"COMP_WORDS=(pensieve {' '.join(words)}); COMP_CWORD={len(words)}; _shtab_pensieve"
+        shell = subprocess.run(
+            ["bash", "-c", f'{script}\n{line}; echo "${{COMPREPLY[@]}}"'],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert wanted in shell.stdout.split()
 
 
 def test_help_does_not_load_mlx() -> None:

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from pensieve.api.command.cli import UsageError, few_files, make_parser, read_settings, unsupported
+from pensieve.api.command.cli import make_parser
 from pensieve.api.command.client_environment import base_url
+from pensieve.api.command.flags import UsageError, read_settings
+from pensieve.api.command.platforms import few_files, unsupported
 from pensieve.api.config import ServerConfig
 from pensieve.engine.config import EngineConfig
 from pensieve.scheduler.config import SchedulerConfig

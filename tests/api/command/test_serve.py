@@ -8,8 +8,6 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,16 +21,9 @@ from pensieve.api.command.serve import (
     Server,
     bind,
     collect_when_idle,
-    find_model,
     run_server,
 )
 from pensieve.api.config import ServerConfig
-from pensieve.engine.config import EngineConfig
-from pensieve.engine.loading.model_error import ModelError
-
-from ...engine.broken_models import WEIGHTS, edit
-from ...fake_hub import REPO, FakeHub, serve_hub, use_hub
-from ...models import write_model
 
 
 class DyingScheduler:
@@ -147,57 +138,6 @@ def test_garbage_is_collected_while_nothing_is_served(monkeypatch: pytest.Monkey
         asyncio.run(main())
     finally:
         gc.enable()
-
-
-ENGINE: Any = SimpleNamespace(call=lambda function, *arguments: function(*arguments))
-"""Stands for the engine's process."""
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    with serve_hub(FakeHub({})) as served:
-        use_hub(served.url, tmp_path / "cache", monkeypatch)
-        yield served
-
-
-def offer(hub: FakeHub, folder: Path) -> EngineConfig:
-    hub.files = {path.name: path.read_bytes() for path in folder.iterdir()}
-    return EngineConfig(model=REPO)
-
-
-def test_the_plan_is_told_once_and_before_the_download(
-    hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    planned = find_model(ENGINE, offer(hub, write_model(tmp_path / "model")), max_batch=32)
-    told = capsys.readouterr().out
-    assert told.count("model    someone/tiny: llama") == told.count("device ") >= 1
-    assert told.index("context ") < told.index("downloading someone/tiny: 1 files")
-    assert (planned.info.path / WEIGHTS).is_file()
-
-
-def test_a_model_that_cannot_be_served_is_not_downloaded(hub: FakeHub, tmp_path: Path) -> None:
-    """The refusal came after a download of 45 GB."""
-    folder = write_model(tmp_path / "model")
-    edit(folder / "config.json", model_type="nosuch")
-    settings = offer(hub, folder)
-    with pytest.raises(ModelError, match=r"^someone/tiny cannot be loaded: Model type nosuch not supported"):
-        find_model(ENGINE, settings, max_batch=32)
-    assert hub.sent[WEIGHTS] == 100_000
-
-
-def test_a_model_that_does_not_fit_is_not_downloaded(hub: FakeHub, tmp_path: Path) -> None:
-    settings = replace(offer(hub, write_model(tmp_path / "model")), kv_cache_gb=10_000)
-    with pytest.raises(ModelError, match=r"^not enough memory: --kv-cache-gb 10000 is"):
-        find_model(ENGINE, settings, max_batch=32)
-    assert hub.sent[WEIGHTS] == 100_000
-
-
-def test_a_tokenizer_that_cannot_be_read_is_told_before_the_download(hub: FakeHub, tmp_path: Path) -> None:
-    folder = write_model(tmp_path / "model")
-    (folder / "tokenizer.json").write_bytes(b"{}")
-    with pytest.raises(ModelError, match=r"^the tokenizer in someone/tiny cannot be loaded: "):
-        find_model(ENGINE, offer(hub, folder), max_batch=32)
-    assert hub.sent[WEIGHTS] == 100_000
 
 
 def test_a_signal_before_the_start_is_over_is_not_lost(capsys: pytest.CaptureFixture[str]) -> None:

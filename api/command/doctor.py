@@ -1,0 +1,170 @@
+"""`pensieve doctor`: looks at what a server needs on this machine, and says what to do."""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from huggingface_hub import HfApi, constants, get_token
+
+from ... import PensieveError, __version__
+from ...engine import SYSTEM_BLAS
+from ...engine.blas import INSTALL_HINT
+from ...engine.config import EngineConfig
+from ...engine.loading.device import Device, computes, find_device
+from ...engine.loading.hub import API_TIMEOUT_S, explain, find_local_folder
+from ...engine.loading.memory_plan import gigabytes
+from ...engine.process import EngineProcess
+from ..config import ServerConfig
+from .console import say
+from .launch import find_client, find_server
+from .local_models import judge_model
+from .platforms import installed
+
+PACKAGES = ("mlx", "mlx-lm", "huggingface-hub", "fastapi", "uvicorn", "llguidance", "tokenizers", "numpy")
+
+LITTLE_MEMORY_BYTES = 4e9
+"""Memory below which none of the models that people use for coding fits."""
+
+LITTLE_DISK_BYTES = 10e9
+"""Free disk below which most models cannot be downloaded."""
+
+CLIENT_S = 20
+"""Seconds in which Claude Code says its version."""
+
+
+class Finding(NamedTuple):
+    """One line of the report."""
+
+    verdict: Literal["ok", "note", "bad"]  # bad: a server does not work here; note: something is missing
+    subject: str
+    text: str
+
+
+class Unsound(PensieveError):
+    """The doctor has found what keeps a server from working."""
+
+
+def examine(
+    engine: EngineProcess, config: EngineConfig, server: ServerConfig, max_batch: int, online: bool
+) -> None:
+    """Print a line for each thing that a server with these settings needs. Raises Unsound.
+
+    online: ask the hub as well; nothing else connects to anything outside this machine.
+    """
+    findings = [
+        versions(),
+        *check_device(engine),
+        check_model(engine, config, max_batch),
+        check_disk(Path(constants.HF_HUB_CACHE)),
+        check_port(server),
+        check_hub(config.model) if online else describe_hub(),
+        check_client(),
+    ]
+    for verdict, subject, text in findings:
+        say(f"{verdict:5} {subject:8} {text}")
+    if num_bad := sum(finding.verdict == "bad" for finding in findings):
+        raise Unsound(f"{num_bad} of these would keep a server from working")
+
+
+def versions() -> Finding:
+    """Name the versions of what answers depend on."""
+    names = [f"pensieve {__version__}", f"Python {platform.python_version()}", platform.platform(terse=True)]
+    return Finding("ok", "versions", ", ".join(names + [f"{name} {installed(name)}" for name in PACKAGES]))
+
+
+def check_device(engine: EngineProcess) -> list[Finding]:
+    """Let MLX compute, and look at the device and its memory."""
+    try:
+        device, is_right = engine.call(find_device), engine.call(computes)
+    except Exception as error:
+        return [Finding("bad", "device", f"MLX does not compute here: {error}")]
+    name = device.description
+    if not is_right:
+        found = Finding("bad", "device", f"{name} computes a matrix product wrongly")
+    elif device.kind == "cpu" and sys.platform.startswith("linux") and SYSTEM_BLAS is None:
+        found = Finding("note", "device", f"{name}, without a fast BLAS: {INSTALL_HINT}")
+    else:
+        found = Finding("ok", "device", name)
+    return [found, check_memory(device)]
+
+
+def check_memory(device: Device) -> Finding:
+    """Look at the memory that the device may use."""
+    available = gigabytes(device.available_bytes)
+    limit = wired_limit()
+    if device.available_bytes < LITTLE_MEMORY_BYTES:
+        return Finding("note", "memory", f"{available} available: room for small models only{limit}")
+    return Finding("ok", "memory", f"{available} available for weights and KV{limit}")
+
+
+def wired_limit() -> str:
+    """Describe the share of the memory that macOS lets the GPU use, if somebody has set it."""
+    if sys.platform != "darwin":
+        return ""
+    name = "iogpu.wired_limit_mb"
+    said = subprocess.run(["sysctl", "-n", name], capture_output=True, text=True, check=False).stdout.strip()
+    return f"; {name} is set to {said}" if said not in ("", "0") else f"; {name} is macOS's own"
+
+
+def check_model(engine: EngineProcess, config: EngineConfig, max_batch: int) -> Finding:
+    """Plan the model if it is on this machine."""
+    name = config.model
+    if find_local_folder(name) is None:
+        return Finding("note", "model", f"{name} is not here: `pensieve pull {name}` fetches it")
+    model = judge_model(engine, config, max_batch)
+    return Finding("ok" if model.is_served else "bad", "model", f"{name}: {model.size}, {model.verdict}")
+
+
+def check_disk(cache: Path) -> Finding:
+    """Look at the folder in which models are kept."""
+    folder = next(path for path in (cache, *cache.parents) if path.exists())
+    free = shutil.disk_usage(folder).free
+    text = f"{gigabytes(free)} free for models in {cache}"
+    if not os.access(folder, os.W_OK):
+        return Finding("bad", "disk", f"{folder} cannot be written: set HF_HOME to a folder that can")
+    return Finding("note" if free < LITTLE_DISK_BYTES else "ok", "disk", text)
+
+
+def check_port(config: ServerConfig) -> Finding:
+    """See who answers where the server would listen."""
+    try:
+        running = find_server(config)
+    except PensieveError as error:
+        return Finding("bad", "port", str(error))
+    if running is not None:
+        return Finding("ok", "port", f"a server answers at {running.url}, with {running.model}")
+    return Finding("ok", "port", f"{config.port} is free on {config.host}")
+
+
+def describe_hub() -> Finding:
+    """Say what is known of the hub without asking it."""
+    token = "a token" if get_token() else "no token"
+    state = "not asked, as HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "not asked (--online does)"
+    return Finding("ok", "hub", f"{constants.ENDPOINT}: {state}; {token}")
+
+
+def check_hub(model: str) -> Finding:
+    """Ask the hub for the model's description."""
+    try:
+        HfApi().model_info(model, timeout=API_TIMEOUT_S)
+    except Exception as error:  # the hub's client raises errors of several HTTP libraries
+        return Finding("note", "hub", str(explain(model, error)))
+    return Finding("ok", "hub", f"{constants.ENDPOINT} knows {model}")
+
+
+def check_client() -> Finding:
+    """Find Claude Code, and have it say its version."""
+    try:
+        client = find_client()
+        said = subprocess.run(
+            [client, "--version"], capture_output=True, text=True, check=True, timeout=CLIENT_S
+        ).stdout.strip()
+    except PensieveError as error:
+        return Finding("note", "client", str(error))
+    except (OSError, subprocess.SubprocessError) as error:
+        return Finding("note", "client", f"Claude Code does not start: {error}")
+    return Finding("ok", "client", f"{said}, {client}")
