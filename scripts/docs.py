@@ -29,7 +29,11 @@ from pensieve.tests.families import document
 ROOT = Path(__file__).parent.parent
 
 # Each document with its tables.
-DOCUMENTS = {ROOT / "README.md": ("flags", "memory"), ROOT / "bench" / "README.md": ("fleet",)}
+DOCUMENTS = {
+    ROOT / "README.md": ("memory",),
+    ROOT / "docs" / "flags.md": ("flags",),
+    ROOT / "bench" / "README.md": ("fleet",),
+}
 
 # Published models: name, config as far as it matters for sizes, and where that is from.
 MODELS: list[dict[str, Any]] = json.loads((ROOT / "scripts" / "models.json").read_text(encoding="utf-8"))
@@ -115,8 +119,8 @@ def tokens_that_fit(info: ModelInfo, available: float) -> str:
     return f"{plan.num_kv_tokens // 1000:,}k{states}"
 
 
-def render(text: str, names: Iterable[str] = ("flags", "memory")) -> str:
-    """Replace the tables in a document's text; by default the README's."""
+def render(text: str, names: Iterable[str]) -> str:
+    """Replace the tables called `names` in a document's text."""
     for name in names:
         before, start, rest = text.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition("<!-- end -->")
