@@ -25,6 +25,12 @@ PRINT_ENV = "--print-env"
 BENCH_CONFIGS = (TraceConfig, BenchConfig)
 
 
+MLX_HINT = (
+    "`make install` chooses its backend; with pip, uv or pipx install pensieve[cpu], pensieve[cuda12] or "
+    "pensieve[cuda13] on Linux"
+)
+
+
 class Parser(argparse.ArgumentParser):
     """Raises UsageError where argparse would print its usage and exit with 2."""
 
@@ -219,9 +225,9 @@ def _check_machine() -> None:
     try:
         from . import local_models as local_models
     except ImportError as error:
-        if not (error.name or "").startswith("mlx"):
+        if not (error.name or "").startswith("mlx") and "libmlx" not in str(error):
             raise
-        raise UsageError(f"MLX cannot be imported ({error}): install with `make install`") from error
+        raise UsageError(f"MLX cannot be imported ({error}): {MLX_HINT}") from error
 
 
 def _serve(_: argparse.Namespace, settings: Settings) -> None:
