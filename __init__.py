@@ -12,6 +12,7 @@ class PensieveError(Exception):
     """Base of every error that Pensieve raises on purpose.
 
     PensieveError
+    ├── cache.disk.folder.FolderError          the folder for KV on disk cannot be used
     ├── engine.loading.model_error.ModelError  the model cannot be fetched, read or fitted into memory
     ├── scheduler.exceptions: five             a request is refused, or ended with the engine
     ├── api.errors.ApiError                    a request is refused, with a status

@@ -29,6 +29,7 @@ MLX = {"mlx", "mlx_lm"}
 PLAIN = [
     "cache/blocks.py",
     "cache/checkpoints.py",
+    "cache/disk/*.py",
     "cache/radix.py",
     "cache/state_slots.py",
     "cache/tree_nodes.py",

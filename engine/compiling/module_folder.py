@@ -12,8 +12,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from ...cache.disk.private_folder import is_private
 from .kernel_text import KernelText
-from .user_folder import is_private, make_user_folder
+from .user_folder import make_user_folder
 
 logger = logging.getLogger(__name__)
 

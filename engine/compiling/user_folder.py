@@ -1,12 +1,12 @@
-"""Folders that are one user's alone, for code that MLX compiles, keeps and loads."""
+"""Folders in the user's cache, for what MLX compiles, keeps and loads, and for KV."""
 
 import logging
 import os
 import platform
-import stat
 import tempfile
 from pathlib import Path
 
+from ...cache.disk.private_folder import is_private, make_private
 from ..blas import cpu_flags
 
 logger = logging.getLogger(__name__)
@@ -39,34 +39,19 @@ def make_user_folder(*parts: str) -> Path | None:
         try:
             folder = find_place()
             for part in parts:
-                folder = _make_private(folder / part)
+                folder = make_private(folder / part)
         except (OSError, RuntimeError) as error:  # RuntimeError: the user has no home
-            logger.warning("compiled code cannot be kept: %s", error)
+            logger.warning("a folder for %s cannot be made: %s", parts[0], error)
         else:
             return folder
     return None
 
 
-def is_private(folder: Path) -> bool:
-    """Whether a folder is this user's, and no other user can write to it. Raises OSError."""
-    found = folder.lstat()
-    writable = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not writable
-
-
 def _user_cache() -> Path:
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     caches.mkdir(parents=True, exist_ok=True)
-    return _make_private(caches / "pensieve")
+    return make_private(caches / "pensieve")
 
 
 def _temporary_place() -> Path:
-    return _make_private(Path(tempfile.gettempdir()) / f"pensieve-{os.getuid()}")
-
-
-def _make_private(folder: Path) -> Path:
-    """Return `folder`, made if there is none. Raises OSError, also where other users can write to it."""
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if not is_private(folder):
-        raise PermissionError(f"{folder} is not this user's alone")
-    return folder
+    return make_private(Path(tempfile.gettempdir()) / f"pensieve-{os.getuid()}")

@@ -4,7 +4,8 @@ from pathlib import Path
 import mlx.core as mx
 import pytest
 
-from pensieve.engine.compiling.user_folder import is_private, use_private_temporary_folder
+from pensieve.cache.disk.private_folder import is_private
+from pensieve.engine.compiling.user_folder import use_private_temporary_folder
 from pensieve.engine.process import EngineProcess
 
 
