@@ -40,12 +40,12 @@ def chunk_text(chunk: Mapping[str, object]) -> str:
 
 def usage_body(usage: Usage) -> dict[str, Any]:
     """Return the usage in OpenAI's form, in which prompt_tokens includes the prompt's cached part."""
-    prompt = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
     return {
-        "prompt_tokens": prompt,
+        "prompt_tokens": usage.num_prompt_tokens,
         "completion_tokens": usage.output_tokens,
-        "total_tokens": prompt + usage.output_tokens,
+        "total_tokens": usage.num_prompt_tokens + usage.output_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cache_read_input_tokens},
+        "completion_tokens_details": {"reasoning_tokens": usage.num_thinking_tokens},
     }
 
 

@@ -21,6 +21,12 @@ class Usage:
     cache_read_input_tokens: int
     output_tokens: int  # all sampled tokens, those of tags and the stop token included
     cache_creation_input_tokens: int = 0  # every computed token is cached, so they are counted as input
+    num_thinking_tokens: int = 0  # of the output: sampled in steps that began while thoughts were open
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """All tokens of the prompt."""
+        return self.input_tokens + self.cache_read_input_tokens + self.cache_creation_input_tokens
 
 
 KeepReply = Callable[[abc.Sequence[int], abc.Sequence[OutputEvent]], None]
@@ -49,13 +55,18 @@ class Answer:
         self._events: list[OutputEvent] = []  # all so far, where they are kept
         self._outcome: Outcome = "abort"  # until the answer ends or fails
         self._ended = False
-        self.num_thinking_tokens = 0  # sampled while thoughts were open, in the steps that began in them
+        self._num_thinking_tokens = 0
 
     @property
     def usage(self) -> Usage:
         """The usage so far; its cached part is a forecast until the request is admitted."""
         cached = self._token_stream.num_cached_tokens
-        return Usage(self._token_stream.num_prompt_tokens - cached, cached, self._record.num_generated)
+        return Usage(
+            self._token_stream.num_prompt_tokens - cached,
+            cached,
+            self._record.num_generated,
+            num_thinking_tokens=self._num_thinking_tokens,
+        )
 
     @property
     def stop_reason(self) -> StopReason:
@@ -88,7 +99,7 @@ class Answer:
             self._outcome = "error"
             raise
         self._record.generated(num_tokens)
-        self.num_thinking_tokens += num_tokens if in_thoughts else 0
+        self._num_thinking_tokens += num_tokens if in_thoughts else 0
         if self._keep is not None:
             self._events += events
         return events + self._finish() if self._parser.done else events

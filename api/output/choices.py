@@ -61,4 +61,8 @@ async def _send_choice(answer: Answer, writer: ChoiceWriter, output: EventSender
 def total_usage(answers: Iterable[Answer]) -> Usage:
     """Return the usage of several answers to one prompt, which counts once."""
     usages = [answer.usage for answer in answers]
-    return replace(usages[0], output_tokens=sum(usage.output_tokens for usage in usages))
+    return replace(
+        usages[0],
+        output_tokens=sum(usage.output_tokens for usage in usages),
+        num_thinking_tokens=sum(usage.num_thinking_tokens for usage in usages),
+    )

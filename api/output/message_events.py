@@ -3,7 +3,6 @@
 import json
 import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from ..context_edits import EditReport
@@ -34,6 +33,16 @@ def sse(data: Mapping[str, object]) -> str:
     return f"event: {data['type']}\ndata: {compact_json(data)}\n\n"
 
 
+def usage_body(usage: Usage) -> dict[str, int]:
+    """Return the usage in Anthropic's form."""
+    return {
+        "input_tokens": usage.input_tokens,
+        "cache_read_input_tokens": usage.cache_read_input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cache_creation_input_tokens": usage.cache_creation_input_tokens,
+    }
+
+
 def message_body(message_id: str, model: str, content: list[dict[str, Any]], usage: Usage) -> dict[str, Any]:
     """Return a message without its stop reason."""
     return {
@@ -44,7 +53,7 @@ def message_body(message_id: str, model: str, content: list[dict[str, Any]], usa
         "content": content,
         "stop_reason": None,
         "stop_sequence": None,
-        "usage": asdict(usage),
+        "usage": usage_body(usage),
     }
 
 
@@ -80,7 +89,7 @@ class MessageStreamWriter:
     def end(self, answer: Answer) -> str:
         """Return the end of the last block, message_delta with the exact usage, and message_stop."""
         delta = {"stop_reason": answer.stop_reason, "stop_sequence": answer.stop_sequence}
-        ending = {"type": "message_delta", "delta": delta, "usage": asdict(answer.usage)}
+        ending = {"type": "message_delta", "delta": delta, "usage": usage_body(answer.usage)}
         return self._close_block() + sse(ending | self._edits) + sse({"type": "message_stop"})
 
     def ping(self) -> str:

@@ -23,16 +23,15 @@ Keep = Callable[[Body], None]
 def usage_body(answer: Answer) -> Body:
     """Return the usage, in which input_tokens includes the prompt's cached part."""
     usage = answer.usage
-    prompt = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
     return {
-        "input_tokens": prompt,
+        "input_tokens": usage.num_prompt_tokens,
         "input_tokens_details": {
             "cached_tokens": usage.cache_read_input_tokens,
             "cache_write_tokens": usage.cache_creation_input_tokens,
         },
         "output_tokens": usage.output_tokens,
-        "output_tokens_details": {"reasoning_tokens": answer.num_thinking_tokens},
-        "total_tokens": prompt + usage.output_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.num_thinking_tokens},
+        "total_tokens": usage.num_prompt_tokens + usage.output_tokens,
     }
 
 

@@ -195,6 +195,8 @@ def test_thoughts_are_told_apart(start_server: StartServer) -> None:
     server.scheduler.play(server.script("<think>\nHm.\n</think>\n\nYes."))
     message = chat(server, reasoning_effort="low").choices[0].message
     assert (message.reasoning_content, message.content) == ("Hm.", "Yes.")
+    details = chat(server).usage.completion_tokens_details
+    assert details.reasoning_tokens > 0
     deltas = [chunk.choices[0].delta for chunk in chat(server, stream=True)]
     assert "".join(getattr(delta, "reasoning_content", "") for delta in deltas) == "Hm."
     assert "".join(delta.content or "" for delta in deltas) == "Yes."
