@@ -18,11 +18,12 @@ from dataclasses import dataclass, replace
 
 from ..answer_options import AnswerOptions
 from ..protocols import TemplateMessage
-from .client_rewrites import same_arguments
+from .client_rewrites import own_folders, same_arguments
 from .fitted_turns import PROBE_KEY
 from .kept_replies import (
     ConversationKeys,
     Header,
+    KeptCall,
     KeptReply,
     Kind,
     ReplyHistory,
@@ -113,12 +114,15 @@ class ExactHistory:
     ) -> KnownConversation:
         """Read a conversation, and find the replies that are kept of it."""
         keys, kind, found = ConversationKeys(owner, system), Kind(), list[FoundReply]()
-        schemas = {tool.name: tool.input_schema for tool in options.tools}
+        rewrites = _Rewrites(
+            {tool.name: tool.input_schema for tool in options.tools},
+            own_folders([*system, *(message["content"] for message in messages[:1])]),
+        )
         base = f"q{secrets.token_hex(8)}q"
         for index, (message, own) in enumerate(zip(messages, with_ids(messages, self._id_form), strict=True)):
             if message["role"] == "assistant":
                 kept = self.replies.find(keys.reply_key(message))
-                if kept is not None and kept.header.kind == kind and _is_same(kept, message, schemas):
+                if kept is not None and kept.header.kind == kind and _is_same(kept, message, rewrites):
                     words = _in_words(message, f"{base}{index}q")
                     ids = tuple(call["id"] for call in own.get("tool_calls", ()))
                     places = self._places.find(words, kind, options)
@@ -191,7 +195,20 @@ def _within(offsets: abc.Sequence[int], begin: int, end: int) -> tuple[int, ...]
     return tuple(offset - begin for offset in offsets[first:] if offset <= end)
 
 
-def _is_same(kept: KeptReply, message: TemplateMessage, schemas: dict[str, dict[str, object]]) -> bool:
+@dataclass(frozen=True, slots=True)
+class _Rewrites:
+    """What a client's changes to calls may depend on. schemas: of tools, by name. folders: the session's."""
+
+    schemas: dict[str, dict[str, object]]
+    folders: frozenset[str]
+
+    def lead(self, call: KeptCall, arguments: dict[str, object]) -> bool:
+        """Return whether a client's changes lead from a call to some arguments."""
+        schema = self.schemas.get(call.name, {})
+        return same_arguments(call.name, call.arguments, arguments, schema, self.folders)
+
+
+def _is_same(kept: KeptReply, message: TemplateMessage, rewrites: _Rewrites) -> bool:
     """Return whether a client's message means the same as the reply that was kept."""
     calls = [(call["id"], call["function"]) for call in message.get("tool_calls", ())]
     return (
@@ -200,7 +217,7 @@ def _is_same(kept: KeptReply, message: TemplateMessage, schemas: dict[str, dict[
         and [(call_id, function["name"]) for call_id, function in calls]
         == [(call.call_id, call.name) for call in kept.calls]
         and all(
-            same_arguments(call.arguments, function["arguments"], schemas.get(call.name, {}))
+            rewrites.lead(call, function["arguments"])
             for call, (_, function) in zip(kept.calls, calls, strict=True)
         )
     )

@@ -37,6 +37,11 @@ EDIT = tool(
 WRITE = tool("Write", file_path=STRING, content=STRING)
 TOOLS = [BASH, EDIT, WRITE]
 
+ENVIRONMENT = """# Environment
+You have been invoked in the following environment:
+ - Primary working directory: /home/u/p
+ - Is a git repository: false"""
+
 OLD = {"file_path": "/a/b.py", "old_string": "x = 1", "new_string": "x = 2"}
 
 REWRITES: dict[str, tuple[str, Arguments, Arguments]] = {
@@ -63,6 +68,12 @@ REWRITES: dict[str, tuple[str, Arguments, Arguments]] = {
 EDITS: dict[str, tuple[str, Arguments, Arguments]] = {
     "another command": ("Bash", {"command": "ls -l"}, {"command": "ls -a"}),
     "another folder before the command": ("Bash", {"command": "ls"}, {"command": "cd /home && ls"}),
+    "a folder that is not the session's": ("Bash", {"command": "cd /tmp && ls"}, {"command": "ls"}),
+    "white space in a Markdown file": (
+        "Write",
+        {"file_path": "/a.MD", "content": "one  \n"},
+        {"file_path": "/a.MD", "content": "one\n"},
+    ),
     "a folder that a shell would expand": ("Bash", {"command": "cd $HOME && ls"}, {"command": "ls"}),
     "more than the folder is taken off": ("Bash", {"command": "cd /a && make && ls"}, {"command": "ls"}),
     "a value that is no default": ("Edit", OLD, {"replace_all": True, **OLD}),
@@ -94,7 +105,7 @@ class Conversation:
     def prompt(self, builder: PromptBuilder | None = None, owner: bytes | None = None) -> Prompt:
         body = {
             "model": "m",
-            "system": "Be brief.",
+            "system": f"Be brief.\n\n{ENVIRONMENT}",
             "tools": TOOLS,
             "messages": self.messages,
             **self.options,

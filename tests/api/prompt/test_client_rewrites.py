@@ -6,29 +6,36 @@ from typing import Any
 
 import pytest
 
-from pensieve.api.prompt.client_rewrites import same_arguments
+from pensieve.api.prompt.client_rewrites import own_folders, same_arguments
 
-from .rewriting_client import EDITS, REWRITES, TOOLS
+from .rewriting_client import EDITS, ENVIRONMENT, REWRITES, TOOLS
 
 SCHEMAS = {tool["name"]: tool["input_schema"] for tool in TOOLS}
+FOLDERS = own_folders([ENVIRONMENT])
 
 
 @pytest.mark.parametrize("name", REWRITES)
 def test_a_call_that_the_client_has_rewritten_means_the_same(name: str) -> None:
     tool, made, sent = REWRITES[name]
-    assert same_arguments(made, sent, SCHEMAS[tool])
+    assert same_arguments(tool, made, sent, SCHEMAS[tool], FOLDERS)
 
 
 @pytest.mark.parametrize("name", EDITS)
 def test_a_call_that_was_edited_does_not_mean_the_same(name: str) -> None:
     tool, made, sent = EDITS[name]
-    assert not same_arguments(made, sent, SCHEMAS[tool])
+    assert not same_arguments(tool, made, sent, SCHEMAS[tool], FOLDERS)
+
+
+@pytest.mark.parametrize("name", ["the folder is taken off", "white space at line ends is taken off"])
+def test_another_tool_s_call_is_not_rewritten(name: str) -> None:
+    tool, made, sent = REWRITES[name]
+    assert not same_arguments("mcp__own__tool", made, sent, SCHEMAS[tool], FOLDERS)
 
 
 def test_without_the_tool_nothing_may_be_added_or_dropped() -> None:
-    assert same_arguments({"a": "1", "b": [{"c": 1.0}]}, {"b": [{"c": 1}], "a": 1}, {})
-    assert not same_arguments({"a": 1}, {"a": 1, "b": False}, {})
-    assert not same_arguments({"a": 1, "b": False}, {"a": 1}, {})
+    assert same_arguments("T", {"a": "1", "b": [{"c": 1.0}]}, {"b": [{"c": 1}], "a": 1}, {})
+    assert not same_arguments("T", {"a": 1}, {"a": 1, "b": False}, {})
+    assert not same_arguments("T", {"a": 1, "b": False}, {"a": 1}, {})
 
 
 def test_values_in_quotes_are_the_same_at_any_depth_and_other_values_never() -> None:
@@ -36,9 +43,9 @@ def test_values_in_quotes_are_the_same_at_any_depth_and_other_values_never() -> 
     for _ in range(300):
         made = draw_value(rng, 3)
         quoted = quote_some(made, rng)
-        assert same_arguments({"a": quoted}, {"a": made}, {})
+        assert same_arguments("T", {"a": quoted}, {"a": made}, {})
         other = draw_value(rng, 3)
-        assert same_arguments({"a": made}, {"a": other}, {}) == (json.dumps(made) == json.dumps(other))
+        assert same_arguments("T", {"a": made}, {"a": other}, {}) == (json.dumps(made) == json.dumps(other))
 
 
 def draw_value(rng: random.Random, depth: int) -> Any:

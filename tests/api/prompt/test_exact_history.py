@@ -218,7 +218,7 @@ def first_and_second_prompt(
     tokens = [token for part in letters for token in tokenizer.encode(part, add_special_tokens=False)]
     server.scheduler.play(Script([tokens[i : i + 5] for i in range(0, len(tokens), 5)], finish=finish))
     sdk = server.sdk(**first.pop("client", {}))
-    asked: Any = {"model": "default", "max_tokens": 500, "tools": [BASH]}
+    asked: Any = {"model": "default", "max_tokens": 500, "tools": [BASH], "system": "CWD: /a"}
     message = sdk.messages.create(**asked, messages=[*HELLO], **first)
     blocks = [block.to_dict() for block in message.content]
     results = []
