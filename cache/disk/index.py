@@ -121,7 +121,6 @@ class DiskIndex:
         """Take note of a read. A file that could not be read, or was not what it should be, is removed."""
         order, stats = outcome.order, self.stats
         if outcome.problem is None:
-            self._pauses.succeeded()
             num_bytes = file_size(order.file_blocks, order.payload_bytes)
             self._rate.measured(num_bytes, outcome.seconds)
             stats.num_reads += 1
@@ -230,6 +229,10 @@ class DiskIndex:
                 else:
                     self._unwanted.add(file.path)
         self._count()
+
+    def close(self) -> None:
+        """Let another server use the folder."""
+        self._folder.close()
 
     def _hold_path(self, chain: Chain, num_blocks: int) -> list[StoredFile]:
         """Return the files that have the first blocks of `chain`: they are of use now, and held."""

@@ -58,7 +58,7 @@ class FailurePauses:
         return self.is_off or self._clock() < self._until
 
     def succeeded(self) -> None:
-        """Note that the disk did what it was asked."""
+        """Note that the disk has written a file. What is read may come from memory, and says nothing."""
         self._num_in_row = 0
 
     def failed(self, why: str) -> None:
