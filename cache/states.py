@@ -60,14 +60,14 @@ class StatePools:
     """
 
     def __init__(self, arrays: list[StateArray], num_slots: int) -> None:
-        self._arrays = arrays
+        self.state_arrays = arrays
         self._spare_slot = num_slots
         # At most one of a single row, as prompts' slices have, and one of several, as decode batches have.
         self._latest: list[Remembered] = []
 
     def read(self, slots: list[int], num_rows: int = 0) -> StateRows:
         """Return the states of `slots`, a row each; rows of no meaning follow until there are `num_rows`."""
-        if not self._arrays:
+        if not self.state_arrays:
             return []
         wanted = self._filled(slots, num_rows)
         for known in self._latest:
@@ -77,11 +77,11 @@ class StatePools:
 
     def write(self, slots: list[int], rows: StateRows) -> None:
         """Keep the states of the first `rows` in `slots`."""
-        if not self._arrays:
+        if not self.state_arrays:
             return
         filled, written = self._filled(slots, len(rows[0])), set(slots)
         # A row may be a view of all that a slice has computed, which it would keep alive.
-        pairs = zip(rows, self._arrays, strict=True)
+        pairs = zip(rows, self.state_arrays, strict=True)
         rows = [mx.contiguous(row.astype(array.dtype)) for row, array in pairs]
         self._scatter(filled, rows)
         self._latest = [
@@ -141,7 +141,7 @@ class HostStates(StatePools):
 
     def _gather(self, slots: list[int]) -> StateRows:
         index = slice(slots[0], slots[0] + 1) if len(slots) == 1 else slots  # a view, where there is one
-        pairs = zip(self._pools, self._arrays, strict=True)
+        pairs = zip(self._pools, self.state_arrays, strict=True)
         return [mx.array(pool[index]).view(array.dtype) for pool, array in pairs]
 
     def _scatter(self, slots: list[int], rows: StateRows) -> None:

@@ -40,6 +40,9 @@ from .sampler import sample
 from .slice_graphs import SliceGraphs
 from .step import DecodeRow, PrefillChunk, StateSlots, StepFailed, StepPlan, StepResult
 from .step_in_flight import Sampled, StepInFlight
+from .transfers.disk_thread import DiskThread
+from .transfers.pool_bytes import PoolBytes
+from .transfers.transfers import Transfers
 
 
 class Capacity(NamedTuple):
@@ -83,7 +86,8 @@ class Runner:
             divide_last_layer(paged.model)
         self._in_flight: StepInFlight | None = None
         self._last_read_s = 0.0
-        self._pools, self._states = self._new_pools(), self._new_states()
+        self._transfers = Transfers(DiskThread())
+        self._allocate()
 
     @property
     def attention_backend(self) -> str:
@@ -95,6 +99,11 @@ class Runner:
         num_layers, num_unserved = len(self._are_served), self._are_served.count(False)
         unserved = f", plain MLX in {num_unserved} of {num_layers} layers" if num_unserved else ""
         return self._kernels.name + unserved
+
+    def _allocate(self) -> None:
+        self._pools, self._states = self._new_pools(), self._new_states()
+        are_windowed = [bool(spec.window and self._capacity.num_window_blocks) for spec in self._paged.layers]
+        self.pool_bytes = PoolBytes(self._pools, self._states, are_windowed)
 
     def _new_pools(self) -> ArrayPools | HostPools:
         (num_blocks, _, of_windows), specs = self._capacity, self._paged.layers
@@ -135,11 +144,13 @@ class Runner:
         """
         started_s = time.monotonic()
         try:
+            saved = self._transfers.begin(plan, self.pool_bytes)
             sampled = self._forward(plan)
-            previous, self._in_flight = self._in_flight, StepInFlight(plan, sampled, started_s)
+            previous, self._in_flight = self._in_flight, StepInFlight(plan, sampled, started_s, saved)
             if self._host is not None:
                 return self.drain()
-            mx.async_eval(*sampled.arrays(), *self._written_arrays())
+            copies = [copied for each in saved for copied in each.copies]
+            mx.async_eval(*sampled.arrays(), *copies, *self._written_arrays())
             return None if previous is None else self._read(previous)
         except Exception as error:
             self._reset()
@@ -162,14 +173,16 @@ class Runner:
         tokens = np.array(step.sampled.tokens).tolist()
         by_sequence = {row.seq_id: token for row, token in zip(step.plan.decode, tokens, strict=True)}
         begun_s, self._last_read_s = max(step.started_s, self._last_read_s), time.monotonic()
-        logprobs = step.sampled.logprobs
-        elapsed_s = self._last_read_s - begun_s
-        return StepResult(step.plan.step_id, by_sequence, elapsed_s, logprobs.read() if logprobs else {})
+        elapsed_s, logprobs = self._last_read_s - begun_s, step.sampled.logprobs
+        scores = logprobs.read() if logprobs else {}
+        self._transfers.write(step.saved)
+        return StepResult(step.plan.step_id, by_sequence, elapsed_s, scores, *self._transfers.outcomes())
 
     def _reset(self) -> None:
         """Drop the step in flight, all KV and states: arrays of a failed evaluation cannot be trusted."""
         self._in_flight = None
-        self._pools, self._states = self._new_pools(), self._new_states()
+        self._transfers.forget()
+        self._allocate()
 
     def _written_arrays(self) -> list[mx.array]:
         """Return the arrays whose evaluation carries out this step's writes to the pools."""

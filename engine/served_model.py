@@ -40,6 +40,19 @@ class WindowPool:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolLayout:
+    """How KV and states are laid out in files.
+
+    text: all that files must agree in with the pools that read them.
+    """
+
+    text: str = ""
+    block_bytes: int = 0  # of one KV block, over all layers that keep all tokens
+    state_bytes: int = 0  # of one recurrent state
+    window_block_bytes: int = 0  # of one block of a window, over all layers that have such blocks
+
+
+@dataclass(frozen=True, slots=True)
 class ServedModel:
     """One model that is loaded and checked: plain values, picklable."""
 
@@ -58,3 +71,4 @@ class ServedModel:
     num_state_slots: int = 0  # recurrent states that are kept at once; 0 for models without such states
     state_bytes: int = 0  # of one recurrent state, over all layers
     window: WindowPool | None = None  # None where all layers keep all tokens
+    pool_layout: PoolLayout = PoolLayout()

@@ -8,6 +8,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from ..cache.disk.orders import ReadOrder, ReadOutcome, WriteOrder, WriteOutcome
+
 SlotRange = tuple[int, int]
 """A contiguous range of KV slots, `(first, end)`. A sequence's slots are a few of them, in token order."""
 
@@ -140,13 +142,44 @@ class PrefillChunk(FastPickle):
     window_ranges: tuple[SlotRange, ...] = ()
 
 
+NO_BLOCK = -1
+"""Stands for a block of a file whose KV is not restored."""
+
+
+class SaveOrder(NamedTuple):
+    """A file to write: what lies in some blocks and state slots when a step begins."""
+
+    write: WriteOrder
+    blocks: tuple[int, ...] = ()  # KV blocks in token order
+    state_slot: int | None = None  # of a recurrent state
+    window: tuple[int, ...] = ()  # blocks of layers that see a window only, in token order
+
+
+class RestoreOrder(NamedTuple):
+    """A file to read into blocks and state slots, which nobody else uses before the outcome is known.
+
+    blocks: one for each of the file's blocks; NO_BLOCK stands for one that is not wanted.
+    """
+
+    read: ReadOrder
+    blocks: tuple[int, ...] = ()
+    state_slot: int | None = None
+    window: tuple[int, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class StepPlan(FastPickle):
-    """All that one step computes: the decode batch, then prefill chunks."""
+    """All that one step computes: the decode batch, then prefill chunks.
+
+    saves: their blocks and states are copied before anything of the step is computed, and written later.
+    restores: their files are read; the pools have the contents once a step's result says so.
+    """
 
     step_id: int
     decode: list[DecodeRow] = field(default_factory=list)
     prefill: list[PrefillChunk] = field(default_factory=list)
+    saves: list[SaveOrder] = field(default_factory=list)
+    restores: list[RestoreOrder] = field(default_factory=list)
 
     @property
     def seq_ids(self) -> list[int]:
@@ -172,12 +205,14 @@ class TokenLogprobs(FastPickle):
 
 @dataclass(frozen=True, slots=True)
 class StepResult(FastPickle):
-    """The tokens that a step sampled."""
+    """The tokens that a step sampled, and what became of orders: each ends, or the engine is lost."""
 
     step_id: int
     tokens: dict[int, int]  # by seq_id; NOT_A_NUMBER where a row's logits held NaN
     elapsed_s: float  # to this result from the step's start or the previous result, the later of them
     logprobs: dict[int, TokenLogprobs] = field(default_factory=dict)  # by seq_id, for rows that ask
+    written: list[WriteOutcome] = field(default_factory=list)  # of orders of this step or earlier ones
+    restored: list[ReadOutcome] = field(default_factory=list)
 
 
 class StepFailed(Exception):

@@ -6,6 +6,7 @@ import mlx.core as mx
 
 from .logprobs import BatchLogprobs
 from .step import StepPlan
+from .transfers.transfers import SavedCopy
 
 
 class Sampled(NamedTuple):
@@ -25,3 +26,4 @@ class StepInFlight(NamedTuple):
     plan: StepPlan
     sampled: Sampled
     started_s: float  # on the monotonic clock
+    saved: list[SavedCopy]  # what the plan saves, as it was before the step

@@ -63,7 +63,8 @@ def build(planned: PlannedModel) -> tuple[Runner, ServedModel]:
     runner = _build_runner(load(info), info.name, memory)
     if memory.device.kind != "cpu":
         warm_up(runner, info.vocab_size, _capacity(memory))
-    return runner, _describe(info, memory, runner.attention_backend)
+    described = _describe(info, memory, runner.attention_backend)
+    return runner, replace(described, pool_layout=runner.pool_bytes.layout)
 
 
 def _build_runner(paged: PagedModel, name: str, memory: MemoryPlan) -> Runner:

@@ -1,0 +1,1 @@
+"""KV and states on their way between the pools and files."""
