@@ -3,7 +3,7 @@
 import logging
 
 from .counters import Counters
-from .kv_cache_manager import KVCacheManager
+from .disk_tier import DiskTier, disk_tokens
 from .queues import RequestQueues
 from .recovery import Recovery
 from .sequence import PrefixWait, Sequence, shared_prefix_length
@@ -25,14 +25,15 @@ class Admission:
         self,
         max_batch: int,
         queues: RequestQueues,
-        kv_cache: KVCacheManager,
         recovery: Recovery,
+        disk: DiskTier,
         counters: Counters,
     ) -> None:
         self._max_batch = max_batch
         self._queues = queues
-        self._kv_cache = kv_cache
+        self._kv_cache = queues.kv_cache
         self._recovery = recovery
+        self._disk = disk
         self._counters = counters
 
     def admit(self, step_id: int, budget: StepBudget) -> None:
@@ -50,12 +51,15 @@ class Admission:
             if self._waits_for_prefix(sequence):
                 num_lookups += 1  # comparing two prompts takes about as long again
                 continue
-            if not self._kv_cache.allocate(sequence, watermark=self._watermark()):
+            watermark = self._watermark()
+            if self._disk.waits(sequence, watermark):
+                continue
+            if not self._kv_cache.allocate(sequence, watermark):
                 return  # a smaller sequence later in the queue must not starve this one
             self._queues.start(sequence)
             sequence.first_kv_step = step_id
-            sequence.prefix_wait = None  # it would keep the producer alive, which may have waited as well
             self._record(sequence)
+            sequence.prefix_wait = None  # it would keep the producer alive, which may have waited as well
 
     def _candidates(self) -> list[Sequence]:
         """Return the sequences that may start, in order: the waiting ones.
@@ -95,6 +99,8 @@ class Admission:
         if sequence.num_cached_tokens is None:
             self._counters.prompt_tokens += sequence.num_prompt_tokens
             sequence.num_cached_tokens = sequence.num_computed_tokens
+            sequence.num_disk_tokens = disk_tokens(sequence)
+            self._counters.disk_cache_hits += sequence.num_disk_tokens
         logger.debug(
             "%s is admitted to step %d, %d steps after its arrival: %d prompt tokens, "
             "%d tokens in all, %d cached",

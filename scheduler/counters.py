@@ -13,6 +13,7 @@ class Counters:
     refused_tokens: int = 0  # sampled but thrown away: a constraint refused them or a token before them
     prefix_cache_queries: int = 0  # tokens looked up in the prefix tree at admission
     prefix_cache_hits: int = 0  # tokens found there
+    disk_cache_hits: int = 0  # of these, tokens whose KV was read from disk for the request
     prefix_waits: int = 0  # sequences that waited for another one to compute a prefix that both share
     evictions: int = 0  # blocks taken from the prefix tree
     checkpoints_taken: int = 0  # recurrent states given to the prefix tree

@@ -7,6 +7,7 @@ import logging
 
 from ..cache.blocks import BLOCK_SIZE, BlockAllocator
 from ..cache.radix import RadixTree
+from ..cache.tree_nodes import TreePosition
 from ..engine.served_model import WindowPool
 from .counters import Counters
 from .sequence import Sequence
@@ -48,12 +49,9 @@ class KVCacheManager:
         watermark: blocks, free or evictable, that must stay available to other sequences.
         Returns False, allocating nothing, when the tokens or the sequence's states do not fit.
         """
-        if not self.states.has_room(sequence):
+        if not self.states.has_room(sequence) or self.is_refused(sequence, watermark):
             return False
-        num_available = self.allocator.num_free + self.allocator.num_cached - watermark
-        refused_at = sequence.num_available_at_refusal
-        if refused_at is not None and num_available <= refused_at:
-            return False  # without a lookup: no more blocks are available than at the last refusal
+        num_available = self._num_available(watermark)
         known = sequence.tree_position = self.tree.match(sequence.tokens, sequence.tree_position)
         resumed = self.states.resumable(known)
         cached = resumed.blocks
@@ -73,6 +71,27 @@ class KVCacheManager:
         sequence.num_computed_tokens = sequence.num_committed_tokens = len(cached) * BLOCK_SIZE
         sequence.num_available_at_refusal = None
         return True
+
+    def is_refused(self, sequence: Sequence, watermark: int) -> bool:
+        """Whether no more blocks are available than when `sequence` did not fit last: it need not look."""
+        refused_at = sequence.num_available_at_refusal
+        return refused_at is not None and self._num_available(watermark) <= refused_at
+
+    def hold(self, sequence: Sequence, known: TreePosition, count: int, watermark: int) -> list[int] | None:
+        """Hold the blocks of the cached prefix at `known`, and `count` more, which are to be filled.
+
+        Returns them all in order; None, holding nothing, where `sequence` would not fit, see `allocate`.
+        """
+        cached = known.blocks
+        num_missing = sequence.block_table.num_missing(len(sequence.tokens)) - len(cached)
+        if num_missing > self._num_available(watermark) - self.allocator.num_unshared(cached):
+            return None
+        self.allocator.share(cached)
+        shortage = count - self.allocator.num_free
+        if shortage > 0 and self._evict(shortage) < shortage:
+            self.allocator.release(cached)
+            return None
+        return cached + self.allocator.allocate(count, cached[-1] if cached else None, num_missing)
 
     def reserve(self, sequence: Sequence, num_tokens: int) -> bool:
         """Make sure that `sequence` has blocks for `num_tokens`, evicting cached blocks if need be.
@@ -110,6 +129,9 @@ class KVCacheManager:
     def reset_prefix_cache(self) -> None:
         """Empty the prefix tree. Blocks that sequences hold stay theirs."""
         self.tree.clear()
+
+    def _num_available(self, watermark: int) -> int:
+        return self.allocator.num_free + self.allocator.num_cached - watermark
 
     def _evict(self, count: int) -> int:
         """Free up to `count` blocks that only the prefix tree holds. Returns how many were freed."""

@@ -13,7 +13,7 @@ class RequestQueues:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # in order of admission
         self.by_id: dict[int, Sequence] = {}  # the waiting and the running ones
-        self._kv_cache = kv_cache
+        self.kv_cache = kv_cache
         self._num_added = 0
 
     def add(self, request: Request, max_length: int) -> Sequence:
@@ -35,7 +35,7 @@ class RequestQueues:
         self.running.remove(sequence)
         self.waiting.appendleft(sequence)
         sequence.status = SequenceStatus.WAITING
-        self._kv_cache.free(sequence)
+        self.kv_cache.free(sequence)
 
     def end(self, sequence: Sequence, reason: FinishReason) -> None:
         """Remove a sequence and free its blocks."""
@@ -43,4 +43,4 @@ class RequestQueues:
         sequence.status = SequenceStatus.FINISHED
         sequence.finish_reason = reason
         del self.by_id[sequence.seq_id]
-        self._kv_cache.free(sequence)
+        self.kv_cache.free(sequence)

@@ -9,6 +9,7 @@ run in the order of their plans: the old owner's last write to a block comes bef
     ├── Planner          plans a step, and preempts where memory runs short
     │   └── Admission    lets waiting sequences run
     ├── Recovery         requeues all sequences after a failed step
+    ├── DiskTier         saves and restores prefixes
     ├── RequestQueues    state: the waiting and the running sequences
     └── KVCacheManager   state: blocks and the prefix tree
         └── StateManager       slots of recurrent states, and the tree's checkpoints
@@ -26,6 +27,7 @@ from .admission import Admission
 from .config import SchedulerConfig
 from .constraint import ConstraintFailed, is_accepted
 from .counters import Counters
+from .disk_tier import DiskTier
 from .kv_cache_manager import KVCacheManager
 from .planner import Planner
 from .queues import RequestQueues
@@ -64,14 +66,15 @@ class Scheduler:
         self.config = config
         self._cost = StepCost()
         self._recovery = Recovery(self.queues, self.kv_cache)
-        admission = Admission(config.max_batch, self.queues, self.kv_cache, self._recovery, self.counters)
+        self.disk = DiskTier(self.kv_cache, self.counters, self._cost)
+        admission = Admission(config.max_batch, self.queues, self._recovery, self.disk, self.counters)
         self._planner = Planner(self.queues, self.kv_cache, admission, self.counters)
         self._in_flight: deque[StepPlan] = deque()  # planned steps whose results have not come, oldest first
 
     @property
     def has_work(self) -> bool:
-        """Whether any sequence has not ended, or any result is to come."""
-        return bool(self.queues.by_id or self._in_flight)
+        """Whether any sequence has not ended, any result is to come, or the disk is to be written or read."""
+        return bool(self.queues.by_id or self._in_flight or self.disk.is_busy)
 
     @property
     def is_full(self) -> bool:
@@ -109,6 +112,7 @@ class Scheduler:
             counters=replace(self.counters),
             current_step_s=current_step_s,
             engine_error=engine_error,
+            disk=None if self.disk.stats is None else replace(self.disk.stats),
         )
 
     def add(self, request: Request) -> Sequence:
@@ -123,22 +127,29 @@ class Scheduler:
         """End `sequence` unless it has ended. `update()` ignores its rows in steps already planned."""
         if sequence.status is not SequenceStatus.FINISHED:
             self._recovery.forget(sequence)
+            position = sequence.tree_position
             self.queues.end(sequence, reason)
+            if reason in ("stop", "length"):
+                self.disk.save(sequence, position)  # after the tree has got the answer's checkpoint
 
     def reset_prefix_cache(self) -> None:
         """Forget every cached prefix; running sequences keep their blocks."""
         self.kv_cache.reset_prefix_cache()
+        self.disk.reset()
 
     def schedule(self) -> StepPlan | None:
         """Plan the next step.
 
-        Returns None when no sequence can be computed: none is left, or each waits for a step's result.
+        Returns None when no sequence can be computed: none is left, or each waits for a step's result. While
+        the disk is written or read, and no other result is to come, a step without tokens asks how far it is.
         """
         step_id = self.counters.steps + 1
         num_tokens = min(self.config.step_tokens or self._most_tokens, self._most_tokens)
         budget = StepBudget(step_id, num_tokens, self.config.itl_target_ms / 1000, self._cost)
         plan = self._planner.plan(step_id, budget)
-        if not plan.num_tokens:
+        self.disk.plan(plan)
+        is_asking = self.disk.is_busy and not self._in_flight
+        if not (plan.num_tokens or plan.saves or plan.restores or is_asking):
             return None
         self.counters.steps += 1
         self._in_flight.append(plan)
@@ -153,7 +164,9 @@ class Scheduler:
         """Take the result of the oldest planned step. Returns the decoded sequences' progress."""
         plan = self._in_flight.popleft()
         assert plan.step_id == result.step_id, "results come in the order of their plans"
-        self._cost.record(StepLoad.of(plan), result.elapsed_s)
+        if plan.num_tokens:
+            self._cost.record(StepLoad.of(plan), result.elapsed_s)
+        self.disk.update(result)
         by_id = self.queues.by_id
         for chunk in plan.prefill:
             self.counters.computed_tokens += len(chunk.tokens)
@@ -180,6 +193,7 @@ class Scheduler:
         """
         self.counters.failed_steps += 1
         self._recovery.requeue_all()
+        self.disk.fail(self.queues.waiting)
         culprit = self._recovery.isolate(plan for plan in self._in_flight if plan is not not_started)
         self._in_flight.clear()
         if culprit is None:
@@ -196,7 +210,8 @@ class Scheduler:
         """Append a sampled token, or end the sequence. Returns the reader's tokens: no stop token."""
         sequence.num_pending_tokens -= 1
         if token == NOT_A_NUMBER:
-            self.kv_cache.reset_prefix_cache()  # cached KV may be the cause, and would spread
+            self.disk.distrust(sequence)  # cached KV may be the cause, and would spread
+            self.reset_prefix_cache()
             self.end(sequence, "error")
             return []
         try:
@@ -214,6 +229,8 @@ class Scheduler:
             self._sample_again(sequence)
             return []
         self.counters.generation_tokens += 1
+        if len(sequence.tokens) == sequence.num_prompt_tokens:
+            self.disk.save(sequence, sequence.tree_position)
         if token in sequence.request.stop_token_ids:
             self.end(sequence, "stop")
             return []

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal
+from typing import Literal, Protocol
 
 from ..cache.blocks import BLOCK_SIZE, BlockTable, WindowTable
 from ..cache.tree_nodes import TreePosition
@@ -73,7 +73,9 @@ class Sequence:
     first_kv_step: int = 0  # the step that last admitted it; KV that earlier steps wrote is void
     first_sample_step: int = 0  # samples of earlier steps are void: they follow a refused token
     num_cached_tokens: int | None = None  # prompt tokens found in the prefix tree at the first admission
-    prefix_wait: "PrefixWait | None" = None
+    num_disk_tokens: int = 0  # of these, tokens whose KV was read from disk for this sequence or its twin
+    is_searched: bool = False  # whether its prompt was looked up on disk
+    prefix_wait: "Wait | None" = None
     num_available_at_refusal: int | None = None  # available blocks, when they last were too few
     seen: SeenTokens | None = None  # None where the request adjusts no logits
     tree_position: TreePosition | None = None  # where its cached or committed prefix ends in the prefix tree
@@ -119,6 +121,18 @@ class Sequence:
         if known is None or known.node.parent is None or known.num_blocks < num_blocks:
             return None
         return known.prefix(num_blocks)
+
+
+class Wait(Protocol):
+    """What a waiting sequence waits for before it may start."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the sequence need not wait any longer."""
+
+    @property
+    def position(self) -> TreePosition | None:
+        """Where the prefix that the sequence has waited for ends in the prefix tree, if that is known."""
 
 
 @dataclass(frozen=True, slots=True)

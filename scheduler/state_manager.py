@@ -48,11 +48,12 @@ class StateManager:
         assert num_slots == 0 or num_slots >= MAX_PROMISED, "a sequence could never start"
         self.slots = StateAllocator(num_slots)
         self.windows = WindowManager(window)
-        self._store = StateStore(self.slots, self.windows.allocator)
-        self.checkpoints = Checkpoints(self._store)
+        self.store = StateStore(self.slots, self.windows.allocator)
+        self.checkpoints = Checkpoints(self.store)
         self._counters = counters
         self.is_used = num_slots > 0 or self.windows.is_used
         self._running: dict[Sequence, int] = {}  # with the slots that each is promised
+        self.num_restored = 0  # states that are taken to be restored
 
     def resumable(self, known: TreePosition) -> TreePosition:
         """Return the longest prefix of the cached one at `known` that a sequence can go on from.
@@ -68,9 +69,13 @@ class StateManager:
 
     def has_room(self, sequence: Sequence) -> bool:
         """Whether `sequence`, which waits, can be promised what it needs."""
-        promised = sum(self._running.values()) + _num_needed(sequence)
+        return self.can_promise(_num_needed(sequence))
+
+    def can_promise(self, num_slots: int) -> bool:
+        """Whether one more sequence or state can have `num_slots` slots and a window."""
+        promised = sum(self._running.values()) + self.num_restored + num_slots
         has_slots = not self.slots.num_slots or promised <= self.slots.num_slots
-        return has_slots and self.windows.has_room(len(self._running) + 1)
+        return has_slots and self.windows.has_room(len(self._running) + self.num_restored + 1)
 
     def start(self, sequence: Sequence, known: TreePosition, resumed: TreePosition) -> None:
         """Give `sequence` the state at `resumed`, and decide where it leaves checkpoints.
@@ -138,13 +143,13 @@ class StateManager:
             assert (chain[-1].num_tokens if chain else 0) == sequence.num_computed_tokens
             before = chain[-1].slot if chain else None
             if not self.slots.num_free:
-                self._free_slot()
+                self.free_slot()
             after = self.slots.allocate()
         if self.windows.is_used:
             missing = sequence.window_table.num_missing(num_tokens)
             if missing > 0:
                 while self.windows.allocator.num_free < missing:
-                    self._free_blocks()
+                    self.free_blocks()
                 self.windows.extend(sequence, missing)
         purpose: Purpose = "row"
         while states.places and states.places[0] < num_tokens:
@@ -165,7 +170,7 @@ class StateManager:
         """Release the states after more tokens than now count as computed: a sample was refused."""
         chain = sequence.states.chain
         while chain and chain[-1].num_tokens > sequence.num_computed_tokens:
-            self._store.release(chain.pop().state)
+            self.store.release(chain.pop().state)
 
     def commit(self, sequence: Sequence) -> None:
         """Give the tree the checkpoints of `sequence` whose KV is committed."""
@@ -189,7 +194,7 @@ class StateManager:
         if due:
             self._put(sequence, due[-1])
         for state in states.all:
-            self._store.release(state.state)
+            self.store.release(state.state)
         sequence.states = SequenceStates()
         self.windows.free(sequence)
 
@@ -227,14 +232,14 @@ class StateManager:
                 continue
             spacing = SPACING if state.purpose == "reply" else 1
             if state.num_tokens - states.last_checkpoint < spacing:
-                self._store.release(state.state)
+                self.store.release(state.state)
                 continue
             if state.purpose == "reply":
                 for older in [one for one in states.spare if one.purpose == "reply"]:
                     self._drop_spare(sequence, older)
             states.spare.append(state)
 
-    def _free_slot(self) -> None:
+    def free_slot(self) -> None:
         """Free a slot at least: drop what is worth least of checkpoints and states kept for the tree."""
         evictable = self.checkpoints.first_to_evict(self._num_at_once)
         if self._drop_least_spare(evictable[0] if evictable else None):
@@ -242,7 +247,7 @@ class StateManager:
         assert evictable, "more slots are promised than there are"
         self._evict(evictable)
 
-    def _free_blocks(self) -> None:
+    def free_blocks(self) -> None:
         """Free blocks of windows, where anything can be dropped that has blocks of its own."""
         evictable = self.checkpoints.first_to_evict(self._num_at_once, for_blocks=True)
         if not self._drop_least_spare(evictable[0] if evictable else None):
@@ -270,7 +275,7 @@ class StateManager:
 
     def _drop_spare(self, sequence: Sequence, state: HeldState) -> None:
         sequence.states.spare.remove(state)
-        self._store.release(state.state)
+        self.store.release(state.state)
 
     def _evict(self, checkpoints: list[Checkpoint]) -> None:
         for checkpoint in checkpoints:

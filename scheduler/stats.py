@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 
+from ..cache.disk.disk_stats import DiskStats
 from .counters import Counters
 
 
@@ -26,10 +27,16 @@ class Stats:
     counters: Counters  # a copy: later steps do not change it
     current_step_s: float  # how long the step under way has taken, 0 when idle
     engine_error: str | None  # why the engine is down, None while it is well
+    disk: DiskStats | None = None  # None where nothing is kept on disk
 
     def as_dict(self) -> dict[str, int | float | str | None]:
         """Return all fields by name, with those of the counters in place of `counters`."""
         fields: dict[str, int | float | str | None] = {}
         for name, value in asdict(self).items():
-            fields.update(value if name == "counters" else {name: value})
+            if name == "counters":
+                fields.update(value)
+            elif name == "disk":
+                fields.update({f"disk_{key}": number for key, number in (value or {}).items()})
+            else:
+                fields[name] = value
         return fields

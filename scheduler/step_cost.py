@@ -117,6 +117,16 @@ class StepCost:
         self._refresh()
         return self._correction(load) * _sum(self._weights, _parts(load))
 
+    def prefill_rate(self, start: int, num_tokens: int) -> float | None:
+        """Return how many tokens a second a prompt's slices compute from `start` on; None before any step.
+
+        num_tokens: that are to be computed.
+        """
+        if not self._num_steps:
+            return None
+        load = StepLoad().with_slice(start, min(num_tokens, self.known_tokens))
+        return load.tokens / max(1e-9, self.predict(load))
+
     def tokens_within(self, load: StepLoad, start: int, limit_s: float) -> int:
         """Return how many tokens a slice at `start` may have, added to `load`, for a step of `limit_s`.
 

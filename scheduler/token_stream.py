@@ -35,6 +35,11 @@ class TokenStream:
         return self._num_cached_at_arrival if num_cached is None else num_cached
 
     @property
+    def num_disk_tokens(self) -> int:
+        """How many of the cached tokens were read from disk for this request, or for one that shared them."""
+        return self._sequence.num_disk_tokens
+
+    @property
     def finish_reason(self) -> FinishReason | None:
         """Why the sequence has ended; None before its end."""
         return self._sequence.finish_reason

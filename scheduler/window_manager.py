@@ -23,6 +23,11 @@ class WindowManager:
         assert pool is None or pool.promised_blocks <= pool.num_blocks, "promises could not be kept"
         self.allocator = BlockAllocator(self._pool.num_blocks)
 
+    @property
+    def num_kept(self) -> int:
+        """Most blocks that a checkpoint holds."""
+        return self._pool.state_blocks if self.is_used else 0
+
     def has_room(self, num_sequences: int) -> bool:
         """Whether `num_sequences` can be promised their windows."""
         return not self.is_used or num_sequences <= self._pool.max_running

@@ -51,9 +51,10 @@ class Stepper:
             self._check()
 
     def _check(self) -> None:
-        """Every held block is held by a running sequence, and every committed token is computed."""
+        """Every held block is held by a running sequence or a restore; a committed token is computed."""
         queues = self.scheduler.queues
         held = {block for sequence in queues.running for block in sequence.block_table.blocks}
+        held |= {block for restore in self.scheduler.disk.restores for block in restore.held}
         assert self.scheduler.kv_cache.allocator.num_held == len(held)
         assert not any(sequence.block_table.blocks for sequence in queues.waiting)
         assert all(
@@ -62,9 +63,10 @@ class Stepper:
         self._check_states()
 
     def _check_states(self) -> None:
-        """Every held slot or block of a state is held by a running sequence, every cached one by the tree."""
+        """A held slot or block of a state is a running sequence's or a restore's, a cached one the tree's."""
         queues, states = self.scheduler.queues, self.scheduler.kv_cache.states
         kept = [held.state for sequence in queues.running for held in sequence.states.all]
+        kept += [restore.state for restore in self.scheduler.disk.restores if restore.state is not None]
         held = {state.slot for state in kept} - {None}
         assert states.slots.num_held == len(held)
         assert not any(sequence.states.all for sequence in queues.waiting)

@@ -1,0 +1,162 @@
+"""Which prefixes are written to disk, and when: the server's side of writing.
+
+Two moments save a conversation's prefix: its prompt is computed, and its answer has ended. A few blocks go
+with each step, so that nobody waits for copies; more of them where nothing decodes. A block is copied when
+the step of its plan begins: whoever gets its memory later writes to it later, so nothing is held meanwhile.
+
+What is written: full blocks of prompts of `MIN_TOKENS` and more; for models with states, blocks up to the
+deepest checkpoint, that checkpoint where it is worth its bytes, and those at which others have begun.
+Nothing is written at eviction: what is evicted was written at its turn, or was not worth it.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+from ..cache.blocks import BLOCK_SIZE
+from ..cache.disk.chains import Chain
+from ..cache.disk.index import DiskIndex
+from ..cache.disk.orders import WriteOutcome
+from ..cache.state_store import KeptState
+from ..cache.tree_nodes import Checkpoint, TreePosition
+from ..engine.served_model import PoolLayout
+from ..engine.step import SaveOrder, StepPlan
+
+MIN_TOKENS = 512
+"""Tokens of the shortest prompt that is saved: side requests are shorter, and computed soon enough."""
+
+BESIDE_ROWS_BYTES = 2**23
+"""Most bytes that a step with decode rows copies, but for one file: readers wait meanwhile."""
+
+ALONE_BYTES = 2**25
+"""Most bytes that another step copies, but for one file."""
+
+IN_FLIGHT_BYTES = 2**26
+"""Most bytes that the engine's process holds for the disk; no more are copied then."""
+
+MAX_JOBS = 256
+"""Prefixes that may wait to be saved; the oldest one is forgotten first."""
+
+STATE_SHARE = 4
+"""Most times that a checkpoint may be larger than the KV of the tokens that it saves."""
+
+STATE_BLOCKS = 32
+"""Blocks that a checkpoint must save to be written whatever its size."""
+
+
+@dataclass(slots=True, eq=False)
+class SaveJob:
+    """A prefix to save. The job is void once its last block is evicted."""
+
+    position: TreePosition
+    chain: Chain
+    blocks: list[int]
+    checkpoints: list[Checkpoint]  # to write after the blocks
+    is_reused: bool
+    num_planned: int = 0  # of the blocks
+
+    @property
+    def is_void(self) -> bool:
+        """Whether the tree has evicted the prefix."""
+        return self.position.node.parent is None
+
+
+class DiskSaves:
+    """The prefixes that wait to be saved, and the files that are being written."""
+
+    def __init__(self, index: DiskIndex, layout: PoolLayout, has_states: bool) -> None:
+        """has_states: whether a prefix is of use only with a checkpoint."""
+        self._index, self._layout, self._has_states = index, layout, has_states
+        self._jobs: deque[SaveJob] = deque(maxlen=MAX_JOBS)
+        self._writing: dict[str, int] = {}  # bytes by path
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is to be saved or is being written."""
+        return bool(self._jobs or self._writing)
+
+    def add(self, tokens: list[int], position: TreePosition, is_reused: bool) -> None:
+        """Save the prefix of `tokens` that ends at `position`, if it is long enough.
+
+        is_reused: whether a request has found a good part of it in memory or on disk before.
+        """
+        checkpoints: list[Checkpoint] = []
+        if position.node.parent is None:
+            return  # it is void
+        if self._has_states:
+            position = position.checkpointed
+        if position.num_blocks * BLOCK_SIZE < MIN_TOKENS:
+            return
+        chain = Chain(self._index.root)
+        chain.extend(tokens[: position.num_blocks * BLOCK_SIZE])
+        if self._has_states:
+            checkpoints = self._worthwhile(position, chain)
+            if not checkpoints:
+                return
+        self._jobs.append(SaveJob(position, chain, position.blocks, checkpoints, is_reused))
+
+    def plan(self, plan: StepPlan) -> None:
+        """Add to `plan` what its step saves."""
+        left = BESIDE_ROWS_BYTES if plan.decode else ALONE_BYTES
+        while self._jobs and left > 0 and sum(self._writing.values()) < IN_FLIGHT_BYTES:
+            job = self._jobs[0]
+            orders = [] if job.is_void else self._next(job, left)
+            if job.is_void or (job.num_planned == len(job.blocks) and not job.checkpoints):
+                self._jobs.popleft()
+            for order in orders:
+                self._writing[order.write.path] = order.write.payload_bytes
+                left -= order.write.payload_bytes
+            plan.saves.extend(orders)
+
+    def note_written(self, outcomes: list[WriteOutcome]) -> None:
+        """Take note of writes that have ended."""
+        for outcome in outcomes:
+            self._writing.pop(outcome.order.path, None)
+            self._index.note_written(outcome)
+
+    def forget(self) -> None:
+        """Drop all jobs: no KV can be trusted, and nothing that is being written will be finished."""
+        self._jobs.clear()
+        self._writing.clear()
+
+    def _next(self, job: SaveJob, most_bytes: int) -> list[SaveOrder]:
+        """Return orders for a part of `job` of about `most_bytes`: blocks, or a checkpoint after them."""
+        if job.num_planned < len(job.blocks):
+            count = max(1, most_bytes // max(1, self._layout.block_bytes))
+            job.num_planned = min(len(job.blocks), job.num_planned + count)
+            orders = self._index.plan_writes(job.chain, job.num_planned, job.is_reused)
+            return [
+                SaveOrder(order, tuple(job.blocks[order.key.first_block :][: order.key.num_blocks]))
+                for order in orders
+            ]
+        if not job.checkpoints:
+            return []
+        checkpoint = job.checkpoints.pop(0)
+        if checkpoint.node.checkpoint is not checkpoint:
+            return []  # it was dropped meanwhile
+        num_blocks, state = checkpoint.num_tokens // BLOCK_SIZE, checkpoint.state
+        write = self._index.plan_state(job.chain, num_blocks, self._state_bytes(state), job.is_reused)
+        return [] if write is None else [SaveOrder(write, (), state.slot, state.window)]
+
+    def _worthwhile(self, position: TreePosition, chain: Chain) -> list[Checkpoint]:
+        """Return the path's checkpoints to write: those that others have used, and the last where it pays."""
+        last = position.node.checkpoint
+        assert last is not None
+        num_blocks = position.num_blocks
+        num_gained = num_blocks - self._saved_blocks(chain, num_blocks)
+        is_cheap = self._state_bytes(last.state) <= STATE_SHARE * num_gained * self._layout.block_bytes
+        found = [last] if num_gained and (is_cheap or num_gained >= STATE_BLOCKS) else []
+        while last.above is not None:
+            last = last.above
+            num_blocks = last.num_tokens // BLOCK_SIZE
+            if last.num_uses and self._saved_blocks(chain, num_blocks) < num_blocks:
+                found.insert(0, last)
+        return found
+
+    def _saved_blocks(self, chain: Chain, num_blocks: int) -> int:
+        """Return after how many of the first `num_blocks` blocks the deepest state on disk is."""
+        order = self._index.find_state(chain, num_blocks)
+        return 0 if order is None else order.first_block + 1
+
+    def _state_bytes(self, state: KeptState) -> int:
+        slot_bytes = 0 if state.slot is None else self._layout.state_bytes
+        return slot_bytes + len(state.window) * self._layout.window_block_bytes

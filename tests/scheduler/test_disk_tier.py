@@ -1,0 +1,198 @@
+"""Prefixes through the disk: every sequence gets its own tokens, and every block is accounted for."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from pensieve.cache.blocks import BLOCK_SIZE
+from pensieve.cache.disk.index import DiskIndex
+from pensieve.engine.served_model import WindowPool
+from pensieve.engine.step import StepPlan
+from pensieve.scheduler import disk_saves
+from pensieve.scheduler.sequence import Request, Sequence
+
+from ..budget import trials
+from .disk_oracle import DiskDriver
+from .driver import prompt_of, request
+from .oracle import spell
+
+WINDOW = WindowPool(41, num_blocks=60, slice_tokens=64, max_running=8)
+
+
+@pytest.fixture(autouse=True)
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short prompts are saved as well, and reading always pays."""
+    monkeypatch.setattr(disk_saves, "MIN_TOKENS", BLOCK_SIZE)
+    monkeypatch.setattr(disk_saves, "STATE_SHARE", 1000)
+    monkeypatch.setattr(DiskIndex, "is_worth_restoring", lambda *_: True)
+
+
+def judge(started: list[tuple[Sequence, list[int], int]]) -> None:
+    for sequence, prompt, count in started:
+        expected = spell(prompt, count)
+        if sequence.finish_reason != "length":
+            expected = expected[: len(sequence.tokens)]
+        assert sequence.tokens == expected
+        assert sequence.num_disk_tokens <= (sequence.num_cached_tokens or 0)
+
+
+def ask(driver: DiskDriver, prompt: list[int], count: int = 4) -> Sequence:
+    """Answer one request."""
+    sequence = driver.scheduler.add(request(prompt, count))
+    driver.finish()
+    return sequence
+
+
+def test_a_second_server_finds_what_the_first_has_computed(tmp_path: Path) -> None:
+    prompt = prompt_of(1, 300)
+    with DiskDriver(tmp_path, random.Random(1)) as driver:
+        ask(driver, prompt)
+    with DiskDriver(tmp_path, random.Random(1)) as driver:
+        sequence = ask(driver, prompt)
+        assert sequence.tokens == spell(prompt, 4)
+        assert sequence.num_disk_tokens == sequence.num_cached_tokens == 288
+        assert driver.scheduler.counters.disk_cache_hits == 288
+        again = ask(driver, prompt)
+        assert (again.num_disk_tokens, again.num_cached_tokens) == (0, 288)
+        assert driver.index.stats.num_writes == 0
+
+
+def test_sequences_that_share_a_prefix_share_its_restore(tmp_path: Path) -> None:
+    prompt = prompt_of(1, 300)
+    with DiskDriver(tmp_path, random.Random(1)) as driver:
+        ask(driver, prompt)
+    with DiskDriver(tmp_path, random.Random(1)) as driver:
+        twins = [driver.scheduler.add(request([*prompt, i], 4)) for i in range(4)]
+        driver.finish()
+        assert all(twin.num_disk_tokens == 288 for twin in twins)
+        assert driver.index.stats.num_reads == 1
+
+
+def test_damaged_files_are_computed_and_written_anew(tmp_path: Path) -> None:
+    prompt = prompt_of(1, 300)
+    with DiskDriver(tmp_path, random.Random(1)) as driver:
+        ask(driver, prompt)
+    (file,) = tmp_path.rglob("*.kv")
+    content = bytearray(file.read_bytes())
+    content[-40] ^= 1
+    file.write_bytes(content)
+    for num_found in (0, 288):
+        with DiskDriver(tmp_path, random.Random(1)) as driver:
+            sequence = ask(driver, prompt)
+            assert sequence.tokens == spell(prompt, 4)
+            assert sequence.num_disk_tokens == num_found
+
+
+def test_nothing_of_a_restore_is_kept_where_the_cache_is_emptied_meanwhile(tmp_path: Path) -> None:
+    prompt = prompt_of(1, 300)
+    with DiskDriver(tmp_path, random.Random(1)) as driver:
+        ask(driver, prompt)
+    with DiskDriver(tmp_path, random.Random(1)) as driver:
+        sequence = driver.scheduler.add(request(prompt, 4))
+        plan = driver.scheduler.schedule()
+        assert plan is not None
+        assert plan.restores
+        driver.scheduler.reset_prefix_cache()
+        result = driver.runner.step(plan)
+        assert result is not None
+        driver.scheduler.update(result)
+        driver.finish()
+        assert sequence.num_cached_tokens == 0
+        assert sequence.tokens == spell(prompt, 4)
+
+
+def test_kv_that_led_to_no_numbers_is_removed_from_disk(tmp_path: Path) -> None:
+    prompt = prompt_of(1, 300)
+    with DiskDriver(tmp_path, random.Random(1)) as driver:
+        sequence = ask(driver, prompt)
+        driver.scheduler.disk.distrust(sequence)
+        assert not list(tmp_path.rglob("*.kv"))
+
+
+def test_short_prompts_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk_saves, "MIN_TOKENS", 512)
+    with DiskDriver(tmp_path, random.Random(1)) as driver:
+        ask(driver, prompt_of(1, 500))
+        assert driver.index.stats.num_writes == 0
+        ask(driver, prompt_of(2, 600))
+        assert driver.index.stats.num_writes > 0
+
+
+@pytest.mark.parametrize(
+    ("num_state_slots", "window", "lag"),
+    [(0, None, 0), (0, None, 1), (30, None, 0), (9, None, 1), (0, WINDOW, 1), (30, WINDOW, 0)],
+)
+def test_random_schedules_through_disk_give_every_sequence_its_own_tokens(
+    tmp_path: Path, num_state_slots: int, window: WindowPool | None, lag: int
+) -> None:
+    """Servers one after the other on one folder; arrivals, cancellations, failed steps, damage at random."""
+    num_found = num_lost = 0
+    for seed in range(trials(1, 4, "PENSIEVE_DISK_TREES")):
+        rng = random.Random(seed)
+        folder = tmp_path / str(seed)
+        stems = [prompt_of(seed * 10 + i, rng.randint(1, 250)) for i in range(3)]
+        share = rng.choice([0.0, 0.0, 0.02])
+
+        def breaks(_: StepPlan, rng: random.Random = rng, share: float = share) -> bool:
+            return rng.random() < share
+
+        for _ in range(3):
+            with DiskDriver(
+                folder,
+                rng,
+                rng.choice([12, 30, 100]),
+                lag,
+                rng.choice([1, 3, 8]),
+                breaks,
+                num_state_slots,
+                window,
+                limit_bytes=rng.choice([10**9, 60_000]),
+            ) as driver:
+                started = run_requests(driver, rng, stems)
+                judge([one for one in started if one[0].finish_reason != "error"])
+                kv_cache = driver.scheduler.kv_cache
+                assert kv_cache.allocator.num_held == 0
+                assert kv_cache.allocator.num_cached == kv_cache.tree.num_blocks
+                assert driver.runner.num_wrong_states == 0
+                assert driver.index.stats.used_bytes <= driver.index.stats.limit_bytes
+                num_found += driver.scheduler.counters.disk_cache_hits
+                num_lost += driver.runner.num_failed
+            damage(folder, rng)
+    assert num_found > 0
+    print(f"{num_found} tokens from disk, {num_lost} files could not be read")
+
+
+def run_requests(
+    driver: DiskDriver, rng: random.Random, stems: list[list[int]]
+) -> list[tuple[Sequence, list[int], int]]:
+    started: list[tuple[Sequence, list[int], int]] = []
+    for _ in range(10):
+        prompt = rng.choice(stems)[: rng.choice([250, rng.randint(1, 250)])]
+        prompt = prompt + prompt_of(rng.randint(0, 3), rng.randint(0, 50))
+        count = rng.randint(1, 60)
+        marks = (len(prompt) // 2, len(prompt) - 3)
+        wanted = Request(prompt, request([1]).sampling, count, checkpoints=marks)
+        started.append((driver.scheduler.add(wanted), prompt, count))
+        for _ in range(rng.choice([0, 0, 2, 9])):
+            driver.step_or_recover()
+        if rng.random() < 0.2:
+            driver.scheduler.end(rng.choice(started)[0], "abort")
+        if rng.random() < 0.05:
+            driver.scheduler.reset_prefix_cache()
+    driver.finish(recovers=True)
+    return started
+
+
+def damage(folder: Path, rng: random.Random) -> None:
+    """Change, cut or remove some files."""
+    for file in folder.rglob("*.*"):
+        if file.suffix in (".kv", ".state") and rng.random() < 0.1:
+            content = bytearray(file.read_bytes())
+            if rng.random() < 0.3:
+                file.unlink()
+            elif rng.random() < 0.5:
+                file.write_bytes(content[: rng.randrange(len(content))])
+            else:
+                content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+                file.write_bytes(content)
