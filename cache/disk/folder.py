@@ -13,6 +13,7 @@ import os
 import re
 import stat
 from collections import abc
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,19 +69,18 @@ class DiskFolder:
         return folder
 
     def scan(self) -> abc.Iterator[FoundFile]:
-        """Yield all that lies below the folder, folders as well. Raises OSError."""
-        stack = [(os.fspath(self.path), False)]
-        while stack:
-            folder, is_models = stack.pop()
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    status = entry.stat(follow_symlinks=False)
-                    is_folder = stat.S_ISDIR(status.st_mode)
-                    if is_folder:
-                        is_top = folder == os.fspath(self.path)
-                        stack.append((entry.path, is_top and bool(FOLDER_NAME.fullmatch(entry.name))))
-                    is_ours = is_models and not is_folder and is_our_name(entry.name)
-                    yield FoundFile(entry.path, disk_bytes(status.st_size), status.st_mtime, is_ours)
+        """Yield all that lies below the folder and can be seen, folders as well."""
+        top = os.fspath(self.path)
+        for folder, folder_names, names in os.walk(top):
+            is_models = os.path.dirname(folder) == top and bool(
+                FOLDER_NAME.fullmatch(os.path.basename(folder))
+            )
+            for name in folder_names + names:
+                path = os.path.join(folder, name)
+                with suppress(OSError):  # it has just gone
+                    status = os.lstat(path)
+                    is_ours = is_models and is_our_name(name) and not stat.S_ISDIR(status.st_mode)
+                    yield FoundFile(path, disk_bytes(status.st_size), status.st_mtime, is_ours)
 
     def close(self) -> None:
         """Let another server use the folder."""

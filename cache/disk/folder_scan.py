@@ -10,7 +10,7 @@ from .stored_files import StoredFile
 
 
 def scan_folder(folder: DiskFolder, model_folder: Path, room: DiskRoom) -> int:
-    """Tell `room` of all that lies in `folder`. Raises OSError where the folder cannot be read.
+    """Tell `room` of all that lies in `folder`.
 
     Unfinished files are removed, and those of `model_folder` that are not what their names say, by the first
     bytes of each; payloads are verified when they are read. Returns how many of the latter there were.

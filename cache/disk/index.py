@@ -37,7 +37,7 @@ class DiskIndex:
         limits: DiskLimits,
         clock: Clock = time.monotonic,
     ) -> None:
-        """Read the folder. Raises OSError where it cannot be read.
+        """Read the folder. Raises OSError where that of the model cannot be made.
 
         block_bytes: KV of a block; 0 for a model without attention, of which states are kept alone.
         """
