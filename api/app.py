@@ -22,6 +22,8 @@ from .prompt.prompt import PromptBuilder
 from .prompt.template import ChatTemplate
 from .prompt.template_probes import PROBE_TOOL
 from .protocols import SchedulerInterface, Tokenizer
+from .reports.request_log import RequestLog
+from .request_routes import RequestsApi
 from .schema import Tool
 from .services import Services
 
@@ -54,6 +56,7 @@ def create_app(
         metrics=Metrics(model, scheduler.stats),
         thinking=config.thinking,
         keep_alive=keep_alive,
+        requests=RequestLog(),
     )
     guards = [
         Middleware(CrossOrigin, origins=AllowedOrigins(config.allow_origin)),
@@ -65,7 +68,7 @@ def create_app(
     app.state.constraint_factory = services.constraint_factory
     app.state.abilities = template.abilities
     add_error_handlers(app, services.metrics.rejected)
-    kinds = (MessagesApi, OpenAIApi, ResponsesApi, ModelsApi, HealthApi)
+    kinds = (MessagesApi, OpenAIApi, ResponsesApi, RequestsApi, ModelsApi, HealthApi)
     for api in (kind(services) for kind in kinds):
         app.include_router(api.router())
     return app

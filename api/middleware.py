@@ -8,6 +8,7 @@ import hmac
 import logging
 import re
 import secrets
+from hashlib import blake2b
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -91,6 +92,7 @@ class Guard:
     def __init__(self, app: ASGIApp, config: ServerConfig) -> None:
         self._app = app
         self._key = config.api_key.encode() if config.api_key is not None else None
+        self._key_digest = blake2b(self._key, digest_size=16).digest() if self._key is not None else b""
         # Against DNS rebinding: a web page could reach a loopback server by a name that resolves to this
         # machine. A server for other machines may have any name, and requires a key.
         names = LOOPBACK_NAMES | {config.host.lower()} | {name.lower() for name in config.allow_host}
@@ -98,13 +100,17 @@ class Guard:
         self._origins = AllowedOrigins(config.allow_origin)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one request on. Raises InvalidRequest, Forbidden, Unauthenticated or WrongMediaType."""
+        """Pass one request on. Raises InvalidRequest, Forbidden, Unauthenticated or WrongMediaType.
+
+        The digest of the key that let it in is `scope["state"]["key"]`; empty where none is asked for.
+        """
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             _check_framing(headers)
             self._check_host(headers)
             self._check_key(headers, scope["path"])
             _check_media_type(headers, scope["method"])
+            scope["state"]["key"] = self._key_digest
         await self._app(scope, receive, send)
 
     def _check_host(self, headers: Headers) -> None:

@@ -31,10 +31,13 @@ from .output.stream import AnswerStream, BodyBuilder, StreamWriter, while_connec
 from .output.thinking_budget import BudgetedReader, ThinkingBudget
 from .prompt.kept_replies import owner_of
 from .prompt.prompt import Prompt
+from .reports.recent_prompts import PromptTrace, Sender, session_of
+from .reports.request_report import RequestFacts, RequestReport
 from .schema import MessagesRequest, RawRequest
 from .services import Services
 
-MAX_SESSION_CHARS = 200
+JoinBodies = Callable[[abc.Sequence[dict[str, Any]], Usage], dict[str, Any]]
+"""Makes one body of those of a request's choices, and of their usage together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class PreparedRequest:
     is_cut: bool = False  # the context leaves room for fewer tokens than the client's max_tokens
     keep: KeepReply | None = None  # keeps the answer for later prompts
     edits: EditReport | None = None  # what the prompt leaves out; None where the client asks for no edits
+    report: RequestReport | None = None  # None for the further choices of one request
 
     def choices(self, count: int) -> list["PreparedRequest"]:
         """Return the request `count` times, with seeds that follow one another; their prompt is shared."""
@@ -62,7 +66,7 @@ class PreparedRequest:
             )
             for i in range(1, count)
         ]
-        return [self, *(replace(self, request=other) for other in others)]
+        return [self, *(replace(self, request=other, report=None) for other in others)]
 
 
 class Pipeline:
@@ -81,7 +85,7 @@ class Pipeline:
         """
         options, model_format = answer_options(body, self._services.thinking), self._services.model_format
         built = self._prompt_of(body, options, owner_of(http.headers))
-        prompt, constraint = await while_connected(http.receive, built)
+        prompt, trace, constraint = await while_connected(http.receive, built)
         self._services.metrics.prompt_built(prompt.template_s, prompt.tokenize_s)
         answer_format = AnswerFormat(
             stop_sequences=options.stop_sequences,
@@ -106,6 +110,7 @@ class Pipeline:
             is_cut=request.max_tokens < body.max_tokens,
             keep=prompt.keeper.keep if prompt.keeper else None,
             edits=prompt.edits,
+            report=_report(http, request, started_s, prompt, trace),
         )
 
     async def raw(
@@ -121,24 +126,25 @@ class Pipeline:
         logprobs: as in `conversation`. Raises InvalidRequest, or ClientGone.
         """
         options = raw_options(body.output_format)
-        tokens = await while_connected(http.receive, self._services.prompts.tokens(prompt))
-        constraint = await self._constraint(options, tokens)
+        built, trace = await while_connected(http.receive, self._services.prompts.raw(prompt))
+        constraint = await self._constraint(options, built.tokens)
         answer_format = AnswerFormat(stop_sequences=body.stop_sequences or ())
-        request = self._request(http, body, tokens, logprobs, constraint)
+        request = self._request(http, body, built.tokens, logprobs, constraint)
         return PreparedRequest(
             request,
             answer_format,
             self._services.model_format.new_detokenizer,
             started_s,
             is_prompt_only=body.max_tokens == 0,
+            report=_report(http, request, started_s, built, trace),
         )
 
     async def _prompt_of(
         self, body: MessagesRequest, options: AnswerOptions, owner: bytes
-    ) -> tuple[Prompt, AnswerConstraint | None]:
-        prompt = await self._services.prompts.build(body, options, owner)
+    ) -> tuple[Prompt, PromptTrace, AnswerConstraint | None]:
+        prompt, trace = await self._services.prompts.build(body, options, owner)
         begun = prompt.starts_thinking, prompt.begun
-        return prompt, await self._constraint(options, prompt.tokens, *begun)
+        return prompt, trace, await self._constraint(options, prompt.tokens, *begun)
 
     async def _constraint(
         self, options: AnswerOptions, prompt: list[int], starts_thinking: bool = False, begun: str = ""
@@ -172,18 +178,25 @@ class Pipeline:
 
     async def whole(self, http: HttpRequest, prepared: PreparedRequest, builder: BodyBuilder) -> Response:
         """Queue the request, wait for its answer, and return it whole. Raises ClientGone."""
-        bodies, _ = await self._bodies(http, [prepared], [builder])
-        return JSONResponse(bodies[0])
+        return await self._whole(http, [prepared], [builder], lambda bodies, _: bodies[0])
 
     async def whole_choices(
-        self, http: HttpRequest, prepared: PreparedRequest, builders: abc.Sequence[BodyBuilder]
-    ) -> tuple[list[dict[str, Any]], Usage]:
-        """Queue the request once for each builder; return all bodies, and their usage. Raises ClientGone."""
-        return await self._bodies(http, prepared.choices(len(builders)), builders)
+        self,
+        http: HttpRequest,
+        prepared: PreparedRequest,
+        builders: abc.Sequence[BodyBuilder],
+        join: JoinBodies,
+    ) -> Response:
+        """Queue the request once for each builder; return all bodies, joined. Raises ClientGone."""
+        return await self._whole(http, prepared.choices(len(builders)), builders, join)
 
-    async def _bodies(
-        self, http: HttpRequest, choices: list[PreparedRequest], builders: abc.Sequence[BodyBuilder]
-    ) -> tuple[list[dict[str, Any]], Usage]:
+    async def _whole(
+        self,
+        http: HttpRequest,
+        choices: list[PreparedRequest],
+        builders: abc.Sequence[BodyBuilder],
+        join: JoinBodies,
+    ) -> Response:
         answers = self._start_all(choices)
         messages = (whole_message(*pair) for pair in zip(answers, builders, strict=True))
         try:
@@ -191,7 +204,7 @@ class Pipeline:
         finally:
             for answer in answers:
                 answer.close()
-        return bodies, total_usage(answers)
+        return JSONResponse(join(bodies, total_usage(answers)), headers=answers[0].headers)
 
     def _start_all(self, choices: list[PreparedRequest]) -> list[Answer]:
         """Queue all requests or none."""
@@ -217,7 +230,9 @@ class Pipeline:
             reader = BudgetedReader(token_stream, parser, prepared.budget)
         metrics = self._services.metrics
         record = RequestRecord(prepared.request, reader.token_stream, metrics, prepared.started_s)
-        return Answer(reader, record, prepared.is_cut, prepared.keep)
+        if prepared.report is not None:
+            self._services.requests.begin(prepared.report, reader.token_stream)
+        return Answer(reader, record, prepared.is_cut, prepared.keep, prepared.report)
 
     def _check_length(self, tokens: list[int]) -> int:
         """Return the number of tokens that an answer may have. Raises InvalidRequest where it is none."""
@@ -246,13 +261,26 @@ class Pipeline:
         seed = secrets.randbits(63)
         # An answer with a constraint ends where its grammar is complete.
         stop_ids = frozenset() if body.ignore_eos and constraint is None else model.eos_token_ids
-        session = http.headers.get("x-claude-code-session-id") or http.headers.get("session-id")  # Codex's
         return Request(
             prompt=tokens,
             sampling=sampling_params(body, model.default_sampling, model.vocab_size, seed, logprobs),
             max_tokens=min(max(body.max_tokens, 1), room),
             stop_token_ids=stop_ids | set(body.stop_token_ids or ()),
-            session=session[:MAX_SESSION_CHARS] if session else None,
+            session=session_of(http.headers),
             constraint=constraint,
             request_id=http.scope["state"]["request_id"],
         )
+
+
+def _report(
+    http: HttpRequest, request: Request, started_s: float, prompt: Prompt, trace: PromptTrace
+) -> RequestReport:
+    facts = RequestFacts(
+        request.request_id,
+        http.scope["path"],
+        Sender.of(http.scope["state"]["key"], http.headers),
+        started_s,
+        prompt.template_s,
+        prompt.tokenize_s,
+    )
+    return RequestReport(facts, trace)

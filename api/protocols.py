@@ -73,6 +73,14 @@ class TokenSource(Protocol):
         """Prompt tokens found in the prefix cache: a forecast until the request is admitted."""
 
     @property
+    def num_cached_at_arrival(self) -> int:
+        """Of these, how many were found when the request was queued."""
+
+    @property
+    def num_matched_at_arrival(self) -> int:
+        """Prompt tokens whose KV the prefix tree had then, with a state to go on from or without."""
+
+    @property
     def finish_reason(self) -> FinishReason | None:
         """Why the request ended, None while it runs."""
 

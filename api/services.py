@@ -10,6 +10,7 @@ from .metrics import Metrics
 from .prompt.abilities import Abilities
 from .prompt.prompt import PromptBuilder
 from .protocols import SchedulerInterface
+from .reports.request_log import RequestLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +26,4 @@ class Services:
     metrics: Metrics
     thinking: ThinkingDefault  # whether the model thinks where a request does not say
     keep_alive: KeepAlive
+    requests: RequestLog

@@ -51,7 +51,7 @@ class SchedulerLoop:
         if self._scheduler.is_full:
             raise QueueFull(retry_after_s=10)
         sequence = self._scheduler.add(request)
-        token_stream = TokenStream(self._scheduler, sequence, self._scheduler.num_cached_tokens(sequence))
+        token_stream = TokenStream(self._scheduler, sequence)
         self._token_streams[sequence] = token_stream
         self._arrived.set()
         return token_stream

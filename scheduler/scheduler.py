@@ -90,6 +90,10 @@ class Scheduler:
         """Return how many of the first tokens of `sequence`, which waits, need not be computed now."""
         return self.kv_cache.num_cached_tokens(sequence)
 
+    def num_matched_tokens(self, sequence: Sequence) -> int:
+        """Return how many of the first tokens of `sequence` had cached KV at its last lookup."""
+        return sequence.tree_position.num_blocks * BLOCK_SIZE if sequence.tree_position else 0
+
     def stats(self, current_step_s: float, engine_error: str | None) -> Stats:
         """Return a snapshot. Its last two fields come from the caller, which has a clock and the engine."""
         allocator, states = self.kv_cache.allocator, self.kv_cache.states.slots

@@ -14,14 +14,17 @@ from .sequence import FinishReason, Sequence
 class TokenStream:
     """One request's tokens as they are computed: iterate over it, and `cancel()` it in a `finally`."""
 
-    def __init__(self, scheduler: Scheduler, sequence: Sequence, num_cached_tokens: int) -> None:
+    def __init__(self, scheduler: Scheduler, sequence: Sequence) -> None:
+        """sequence: has just been queued; the stream looks it up in the prefix tree."""
         self.arrival_s = time.monotonic()
         self.admitted_s: float | None = None  # when the sequence was first admitted
         self.first_token_s: float | None = None
         self.num_prompt_tokens = sequence.num_prompt_tokens
+        self.num_cached_at_arrival = scheduler.num_cached_tokens(sequence)
+        # With the tokens whose KV is cached, but no state to go on from.
+        self.num_matched_at_arrival = scheduler.num_matched_tokens(sequence)
         self._scheduler = scheduler
         self._sequence = sequence
-        self._num_cached_at_arrival = num_cached_tokens
         self._failure: PensieveError = EngineFailed("a step failed while it computed this request")
         self.logprobs: list[TokenLogprobs] = []  # of the tokens read last, if the request asks for them
         self._unread: list[int] = []
@@ -32,7 +35,7 @@ class TokenStream:
     def num_cached_tokens(self) -> int:
         """Prompt tokens whose KV was cached at the first admission; before it, at the request's arrival."""
         num_cached = self._sequence.num_cached_tokens
-        return self._num_cached_at_arrival if num_cached is None else num_cached
+        return self.num_cached_at_arrival if num_cached is None else num_cached
 
     @property
     def num_disk_tokens(self) -> int:

@@ -157,6 +157,7 @@ class Script:
     fails: bool = False  # raises EngineFailed after the chunks
     hangs: bool = False  # waits for its cancellation after the chunks
     num_cached: int = 0
+    num_at_arrival: int | None = None  # of these, if not all
 
 
 def made_up_logprobs(token: int, num_likeliest: int) -> TokenLogprobs:
@@ -171,6 +172,10 @@ class ScriptedTokenStream:
     def __init__(self, request: Request, script: Script) -> None:
         self.num_prompt_tokens = len(request.prompt)
         self.num_cached_tokens = script.num_cached
+        self.num_cached_at_arrival = (
+            script.num_cached if script.num_at_arrival is None else script.num_at_arrival
+        )
+        self.num_matched_at_arrival = self.num_cached_at_arrival
         self.finish_reason: FinishReason | None = None
         self.arrival_s = time.monotonic()
         self.admitted_s: float | None = None

@@ -4,7 +4,7 @@ import time
 
 from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from ..body import read_body
 from ..errors import OPENAI_PATHS
@@ -52,7 +52,7 @@ class OpenAIApi:
         builders = [
             ChatBodyBuilder(body.model, logprobs, body.omits_thoughts) for _ in range(body.num_choices)
         ]
-        return JSONResponse(join_choices(*await self._pipeline.whole_choices(request, prepared, builders)))
+        return await self._pipeline.whole_choices(request, prepared, builders, join_choices)
 
     async def complete(self, request: HttpRequest) -> Response:
         """Continue a prompt that goes to the model as it is."""
@@ -67,4 +67,4 @@ class OpenAIApi:
             writer = CompletionStreamWriter(body.model, body.include_usage, logprobs)
             return self._pipeline.stream_choices(prepared, writer.choices(body.num_choices))
         builders = [CompletionBodyBuilder(body.model, logprobs) for _ in range(body.num_choices)]
-        return JSONResponse(join_choices(*await self._pipeline.whole_choices(request, prepared, builders)))
+        return await self._pipeline.whole_choices(request, prepared, builders, join_choices)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from ..formats.output_events import OutputEvent
 from ..metrics import Outcome
+from ..reports.request_report import Ending, RequestReport
 from .answer_reader import AnswerReader
 from .request_record import RequestRecord
 
@@ -42,17 +43,20 @@ class Answer:
         record: RequestRecord,
         is_cut: bool = False,
         keep: KeepReply | None = None,
+        report: RequestReport | None = None,
     ) -> None:
         """is_cut: the context leaves room for fewer tokens than the client's max_tokens.
 
         keep: is called once with an answer that a stop token has ended, or max_tokens within its text.
+        report: None for the further answers to one request.
         """
         self._reader = reader
         self._token_stream, self._parser = reader.token_stream, reader.parser
         self._record = record
         self._is_cut = is_cut
         self._keep = keep
-        self._events: list[OutputEvent] = []  # all so far, where they are kept
+        self._report = report
+        self._events: list[OutputEvent] = []  # all so far, where somebody asks for them
         self._outcome: Outcome = "abort"  # until the answer ends or fails
         self._ended = False
         self._num_thinking_tokens = 0
@@ -67,6 +71,11 @@ class Answer:
             self._record.num_generated,
             num_thinking_tokens=self._num_thinking_tokens,
         )
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers of the response that say what was cached of the prompt, as far as is known by now."""
+        return self._report.headers if self._report is not None else {}
 
     @property
     def stop_reason(self) -> StopReason:
@@ -100,7 +109,7 @@ class Answer:
             raise
         self._record.generated(num_tokens)
         self._num_thinking_tokens += num_tokens if in_thoughts else 0
-        if self._keep is not None:
+        if self._keep is not None or self._report is not None:
             self._events += events
         return events + self._finish() if self._parser.done else events
 
@@ -108,6 +117,9 @@ class Answer:
         """End the request, in any state, and close its record. Further calls do nothing."""
         self._token_stream.cancel()
         self._record.close(self._outcome, self._parser.results)
+        if self._report is not None:
+            generated = self._record.num_generated
+            self._report.end(Ending(self._outcome, generated, self._reader.tokens, self._events))
 
     def _finish(self) -> list[OutputEvent]:
         self._ended = True
@@ -118,8 +130,9 @@ class Answer:
         self._outcome = self._find_outcome(is_cut_off)
         if self._token_stream.finish_reason == "stop":
             self._record.num_generated += 1  # the stop token, which is sampled but not in the token stream
+        self._events += events
         if is_whole and self._keep is not None:
-            self._keep(self._reader.tokens, self._events + events)
+            self._keep(self._reader.tokens, self._events)
         return events
 
     def _find_outcome(self, is_cut_off: bool) -> Outcome:

@@ -22,6 +22,16 @@ class PromptOnlyStream:
         return self._stream.num_cached_tokens
 
     @property
+    def num_cached_at_arrival(self) -> int:
+        """Of these, how many were found when the request was queued."""
+        return self._stream.num_cached_at_arrival
+
+    @property
+    def num_matched_at_arrival(self) -> int:
+        """Prompt tokens whose KV the prefix tree had then."""
+        return self._stream.num_matched_at_arrival
+
+    @property
     def finish_reason(self) -> FinishReason | None:
         """Always "length": the answer has as many tokens as it may have."""
         return "length"

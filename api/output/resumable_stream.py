@@ -33,6 +33,16 @@ class ResumableTokenStream:
         return self._first.num_cached_tokens
 
     @property
+    def num_cached_at_arrival(self) -> int:
+        """Of these, how many were found when the request was queued."""
+        return self._first.num_cached_at_arrival
+
+    @property
+    def num_matched_at_arrival(self) -> int:
+        """Tokens of the client's prompt whose KV the prefix tree had then."""
+        return self._first.num_matched_at_arrival
+
+    @property
     def finish_reason(self) -> FinishReason | None:
         """Why the scheduler's latest stream ended, None while it runs; "length" once the answer is full."""
         return "length" if self._is_full else self._current.finish_reason

@@ -83,6 +83,7 @@ class AnswerStream(Response):
     async def _stream(self, answers: list[Answer], send: Send, request_id: str) -> None:
         writer = self._writer
         output = EventSender(send, writer.ping, self._keep_alive)
+        self.headers.update(answers[0].headers)
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await output.send(self._beginning(answers))
         pings = asyncio.create_task(output.ping())

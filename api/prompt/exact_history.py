@@ -17,13 +17,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ..answer_options import AnswerOptions
+from ..formats.reply_contents import KeptCall
 from ..protocols import TemplateMessage
 from .client_rewrites import own_folders, same_arguments
 from .fitted_turns import PROBE_KEY
 from .kept_replies import (
     ConversationKeys,
     Header,
-    KeptCall,
     KeptReply,
     Kind,
     ReplyHistory,

@@ -7,17 +7,9 @@ from collections import OrderedDict, abc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from sys import getsizeof
-from typing import Any
 
-from ..formats.output_events import (
-    ArgumentsDelta,
-    OutputEvent,
-    TextDelta,
-    ThinkingDelta,
-    ToolCallEnd,
-    ToolCallStart,
-    read_object,
-)
+from ..formats.output_events import OutputEvent
+from ..formats.reply_contents import KeptCall, reply_contents
 from ..protocols import TemplateMessage
 
 Kind = tuple[str, ...]
@@ -33,15 +25,6 @@ class Header:
 
     kind: Kind
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class KeptCall:
-    """A call as the model made it."""
-
-    call_id: str
-    name: str
-    arguments: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +94,15 @@ class ReplyKeeper:
 
         tokens: all that were sampled, the stop token left out. events: all that were read in them.
         """
-        text, thoughts, calls = _contents(events)
-        if not tokens or calls is None or not (text or thoughts or calls):
+        reply = reply_contents(events)
+        if not tokens or reply is None or not (reply.text or reply.thoughts or reply.calls):
             return
-        key = call_key(self.owner, calls[0].call_id) if calls else text_key(self.place, text, thoughts)
-        self.history.keep(key, KeptReply(self.header, array("I", tokens), text, thoughts, calls))
+        if reply.calls:
+            key = call_key(self.owner, reply.calls[0].call_id)
+        else:
+            key = text_key(self.place, reply.text, reply.thoughts)
+        kept = KeptReply(self.header, array("I", tokens), reply.text, reply.thoughts, reply.calls)
+        self.history.keep(key, kept)
 
 
 class ConversationKeys:
@@ -173,37 +160,3 @@ def _add(found: "hashlib.blake2b", *texts: str) -> None:
         encoded = text.encode("utf-8", "surrogatepass")
         found.update(b"%d:" % len(encoded))
         found.update(encoded)
-
-
-def _contents(events: abc.Sequence[OutputEvent]) -> tuple[str, str, tuple[KeptCall, ...] | None]:
-    """Return a reply's text, its thoughts and its calls; None for calls of which one cannot be read."""
-    parts: dict[type[OutputEvent], list[str]] = {TextDelta: [], ThinkingDelta: []}
-    calls: list[KeptCall] = []
-    fragments: list[str] = []
-    num_ended = 0  # calls that have ended
-    last: type[OutputEvent] | None = None
-    for event in events:
-        match event:
-            case TextDelta(text) | ThinkingDelta(text):
-                blocks = parts[type(event)]
-                if last is type(event):
-                    blocks[-1] += text
-                else:
-                    blocks.append(text)
-            case ToolCallStart(name, call_id):
-                fragments = []
-                calls.append(KeptCall(call_id, name, {}))
-            case ArgumentsDelta(fragment):
-                fragments.append(fragment)
-            case ToolCallEnd():
-                try:
-                    arguments = read_object("".join(fragments))
-                except ValueError:
-                    return "", "", None
-                calls[-1] = KeptCall(calls[-1].call_id, calls[-1].name, arguments)
-                num_ended += 1
-            case _:
-                continue
-        last = type(event)
-    text, thoughts = ("\n".join(block for block in parts[kind] if block.strip()) for kind in parts)
-    return text, thoughts, tuple(calls) if num_ended == len(calls) else None

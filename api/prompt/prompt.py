@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ...engine.served_model import ServedModel
 from ...scheduler.exceptions import PromptTooLong
@@ -17,6 +17,8 @@ from ..errors import InvalidRequest, prompt_too_long
 from ..formats.model_format import ModelFormat
 from ..formats.tool_calls.template_tools import head_tools
 from ..protocols import TemplateMessage, Tokenizer
+from ..reports.prompt_outline import PromptOutline, outline_of
+from ..reports.recent_prompts import PromptTrace, pack
 from ..schema import CountTokensRequest
 from .branch_points import find_branch_points
 from .cleared_context import EditedRequest, edit_context
@@ -57,11 +59,15 @@ class PromptCount:
 
 @dataclass(frozen=True, slots=True)
 class RenderedPrompt:
-    """A request's prompt as text and replies. separator: see SpecialTokens.encode. seconds: of rendering."""
+    """A request's prompt as text and replies. separator: see SpecialTokens.encode. seconds: of rendering.
+
+    source: the tools, the system prompt and the messages that were rendered.
+    """
 
     parts: list[PromptPart]  # their offsets are branch points, see find_branch_points
     keeper: ReplyKeeper | None
     separator: str
+    source: tuple[list[dict[str, Any]], list[str], list[TemplateMessage]]
     seconds: float = 0.0
     edited: EditedRequest | None = None  # what was rendered; None where its edits are not applied
 
@@ -110,13 +116,19 @@ class PromptBuilder:
         # Counts have their own thread, so that a burst of counts does not delay prompts.
         self._counter = ThreadPoolExecutor(1, "count")
 
-    async def build(self, request: CountTokensRequest, options: AnswerOptions, owner: bytes = b"") -> Prompt:
+    async def build(
+        self, request: CountTokensRequest, options: AnswerOptions, owner: bytes = b""
+    ) -> tuple[Prompt, PromptTrace]:
         """Build a request's prompt in threads. owner: digest of the API key, see `owner_of`.
 
         Raises InvalidRequest, TemplateError or TemplateTooSlow.
         """
         rendered = await _run(self._renderers, lambda: self._render(request, options, owner))
-        return await _run(self._tokenizers, lambda: self._tokenize(rendered))
+        return await _run(self._tokenizers, lambda: self._traced(rendered))
+
+    def _traced(self, rendered: RenderedPrompt) -> tuple[Prompt, PromptTrace]:
+        prompt = self._tokenize(rendered)
+        return prompt, PromptTrace(outline_of(*rendered.source), pack(prompt.tokens))
 
     async def count(
         self, request: CountTokensRequest, options: AnswerOptions, owner: bytes = b""
@@ -171,11 +183,8 @@ class PromptBuilder:
     ) -> tuple[RenderedPrompt, tuple[FoundReply, ...]]:
         """Render a conversation. Also returns the replies for whose tokens no place was found."""
         options = conversation.options
-        content = (
-            system,
-            _with_instruction(conversation.shown, options),
-            head_tools(ordered_tools(options.tools)),
-        )
+        source = (head_tools(ordered_tools(options.tools)), system, conversation.messages)
+        content = (system, _with_instruction(conversation.shown, options), source[0])
         (system, messages, tools), separator = self._special_tokens.escape(content)
         shown, answer_start = self._template.render_open(
             "\n\n".join(system), messages, tools, options.thinking
@@ -187,7 +196,7 @@ class PromptBuilder:
         text += self._format.rest_of_mark(text) + answer_start if answer_start else ""
         points = find_branch_points(text, system, messages) if self._keeps_states else []
         parts, missed = self._history.cut(text, conversation, points)
-        return RenderedPrompt(parts, keeper, separator), missed
+        return RenderedPrompt(parts, keeper, separator, source), missed
 
     def _tokenize(self, rendered: RenderedPrompt) -> Prompt:
         started = time.perf_counter()
@@ -211,19 +220,25 @@ class PromptBuilder:
             tokenize_s=time.perf_counter() - started,
         )
 
-    async def tokens(self, prompt: str | list[int]) -> list[int]:
+    async def raw(self, prompt: str | list[int]) -> tuple[Prompt, PromptTrace]:
         """Tokenise a prompt that goes to the model as it is, special tokens in it included.
 
         Raises InvalidRequest for an empty prompt or an id that the model does not have.
         """
-        return await _run(self._tokenizers, lambda: self._raw_tokens(prompt))
+        return await _run(self._tokenizers, lambda: self._raw(prompt))
 
-    def _raw_tokens(self, prompt: str | list[int]) -> list[int]:
+    def _raw(self, prompt: str | list[int]) -> tuple[Prompt, PromptTrace]:
+        started = time.perf_counter()
         if isinstance(prompt, str):
             check_texts(prompt, self._encode, self._max_tokens)
         tokens = self._encode(prompt) if isinstance(prompt, str) else prompt
         self._check_tokens(tokens)
-        return tokens
+        built = Prompt(tokens, (), False, "", None, None, 0.0, time.perf_counter() - started)
+        return built, PromptTrace(PromptOutline(), pack(tokens))
+
+    def decode(self, tokens: list[int]) -> str:
+        """Return the text of some tokens."""
+        return self._tokenizer.decode(tokens)
 
     def _encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=True)

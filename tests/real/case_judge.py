@@ -23,6 +23,7 @@ from pensieve.api.output.parser import OutputParser
 from pensieve.api.pipeline import Pipeline, PreparedRequest
 from pensieve.api.prompt.prompt import PromptBuilder
 from pensieve.api.prompt.template import ChatTemplate
+from pensieve.api.reports.request_log import RequestLog
 from pensieve.api.schema import MessagesRequest
 from pensieve.api.services import Services
 from pensieve.scheduler.constraint import Constraint
@@ -42,7 +43,11 @@ async def stay_connected() -> Any:
     await asyncio.Event().wait()
 
 
-HTTP: Any = SimpleNamespace(headers={}, scope={"state": {"request_id": "case"}}, receive=stay_connected)
+HTTP: Any = SimpleNamespace(
+    headers={},
+    scope={"path": "/v1/messages", "state": {"request_id": "case", "key": b""}},
+    receive=stay_connected,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,7 @@ class Judge:
             metrics=Metrics(model, scheduler.stats),
             thinking="auto",
             keep_alive=KeepAlive(),
+            requests=RequestLog(),
         )
 
     def judge(self, case: Case) -> Verdict:

@@ -11,10 +11,10 @@ from pensieve.api.formats.output_events import (
     ToolCallEnd,
     ToolCallStart,
 )
+from pensieve.api.formats.reply_contents import KeptCall
 from pensieve.api.prompt.kept_replies import (
     ConversationKeys,
     Header,
-    KeptCall,
     ReplyHistory,
     ReplyKeeper,
     owner_of,

@@ -124,7 +124,8 @@ def test_prompts_are_tokenised_side_by_side(monkeypatch: pytest.MonkeyPatch) -> 
         builder = make_prompt_builder(MeetingTokenizer())
         bodies = [{"model": "m", "messages": [{"role": "user", "content": f"Hi {i}"}]} for i in range(8)]
         requests = [CountTokensRequest.model_validate(body) for body in bodies]
-        return await asyncio.gather(*(builder.build(r, answer_options(r)) for r in requests))
+        built = await asyncio.gather(*(builder.build(r, answer_options(r)) for r in requests))
+        return [prompt for prompt, _ in built]
 
     prompts = asyncio.run(build_all())
     texts = [ByteTokenizer().decode(prompt.tokens) for prompt in prompts]
