@@ -29,6 +29,14 @@ class StateArray(NamedTuple):
         """Bytes that the array takes for one sequence."""
         return math.prod(self.shape) * self.dtype.size
 
+    def filled(self, rows: mx.array) -> mx.array:
+        """Return `rows` of the array in its full size, (rows, *shape).
+
+        A list of a sequence's last tokens is shorter while the sequence is; zeros stand for what was before.
+        """
+        missing = [(full - size, 0) for full, size in zip(self.shape, rows.shape[1:], strict=True)]
+        return mx.pad(rows, [(0, 0), *missing]) if any(count for count, _ in missing) else rows
+
 
 @dataclass(frozen=True, slots=True)
 class StateSpec:

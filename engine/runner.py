@@ -15,7 +15,7 @@ import mlx.core as mx
 import numpy as np
 
 from ..cache.kv import ArrayPools, HostPools
-from ..cache.states import ArrayStates, HostStates
+from ..cache.states import ArrayStates
 from .attention.fetching_layer import FetchingLayer
 from .attention.host_attention import HostAttention
 from .attention.kernel_layers import KernelDecode, KernelPrefill, SliceSlots
@@ -34,10 +34,12 @@ from .attention.paged_model import PagedModel
 from .decode_graphs import DecodeGraphs
 from .forward_contexts import decode_context, slice_context
 from .logprobs import compute_logprobs
-from .recurrent.kernel_states import KernelStates, are_moved
+from .recurrent.kernel_states import make_states
+from .recurrent.parted_layers import PartedStates
 from .row_selection import take_rows
 from .sampler import sample
 from .slice_graphs import SliceGraphs
+from .slice_parts import slice_parts
 from .step import DecodeRow, PrefillChunk, StateSlots, StepFailed, StepPlan, StepResult
 from .step_in_flight import Sampled, StepInFlight
 from .transfers.disk_thread import DiskThread
@@ -64,9 +66,8 @@ class Runner:
         kernels: PagedKernels | None = None,
         mixed_tokens: int = 0,
     ) -> None:
-        """Allocate the pools.
+        """Allocate pools of that capacity.
 
-        capacity: how much the pools hold.
         on_host: keep KV and states in NumPy and attend there; only MLX's CPU device shares arrays with NumPy.
         kernels: the kernels that compute attention; None for plain MLX. Not used on the host.
         mixed_tokens: prompt tokens of a step up to which its slices and decode rows share one pass over the
@@ -101,21 +102,12 @@ class Runner:
         return self._kernels.name + unserved
 
     def _allocate(self) -> None:
-        self._pools, self._states = self._new_pools(), self._new_states()
-        are_windowed = [bool(spec.window and self._capacity.num_window_blocks) for spec in self._paged.layers]
-        self.pool_bytes = PoolBytes(self._pools, self._states, are_windowed)
-
-    def _new_pools(self) -> ArrayPools | HostPools:
-        (num_blocks, _, of_windows), specs = self._capacity, self._paged.layers
+        (num_blocks, num_slots, of_windows), specs = self._capacity, self._paged.layers
+        are_windowed = [bool(spec.window and of_windows) for spec in specs]
         sizes = [of_windows if spec.window and of_windows else num_blocks for spec in specs]
-        return (ArrayPools if self._host is None else HostPools)([spec.shape for spec in specs], sizes)
-
-    def _new_states(self) -> ArrayStates | HostStates:
-        arrays, num_slots = self._paged.state_arrays, self._capacity.num_state_slots
-        if self._kernels is not None and self._kernels.moves_states and are_moved(arrays):
-            are_in_slots = 0 < self._paged.functions.num_slot_layers == len(self._paged.states)
-            return KernelStates(arrays, num_slots, self._kernels.launcher, are_in_slots)
-        return (ArrayStates if self._host is None else HostStates)(arrays, num_slots)
+        self._pools = (HostPools if self._host else ArrayPools)([spec.shape for spec in specs], sizes)
+        self._states = make_states(self._paged, num_slots, self._host is not None, self._kernels)
+        self.pool_bytes = PoolBytes(self._pools, self._states, are_windowed)
 
     def _layers(self, context: ForwardContext) -> list[Any]:
         """Make what stands for the model's caches in a forward pass, or in a part of one."""
@@ -284,7 +276,20 @@ class Runner:
         )
 
     def prefill(self, chunk: PrefillChunk) -> None:
-        """Write the KV of a prompt's slice, and the state after it; lazy on MLX pools."""
+        """Write the KV of a prompt's slice, and the states after and within it; lazy on MLX pools."""
+        has_graphs = self._slice_graphs is not None and self._slice_graphs.are_possible
+        if not (chunk.state and chunk.state.within and self._paged.leaves_states) or has_graphs:
+            for part in slice_parts(chunk):
+                self._prefill_whole(part)
+            return
+        before, kept = chunk.state.before, chunk.state.kept(len(chunk.tokens))
+        states = PartedStates(None if before is None else self._states.read([before]), list(kept))
+        self._paged.run(mx.array([chunk.tokens]), self._layers(slice_context(chunk)), states)
+        for slot, rows in zip(kept.values(), states.left(self._paged.state_arrays), strict=True):
+            self._states.write([slot], rows)
+
+    def _prefill_whole(self, chunk: PrefillChunk) -> None:
+        """Do what `prefill` does for a slice without states within it."""
         if self._slice_graphs is not None:
             assert isinstance(self._pools, ArrayPools)
             assert isinstance(self._states, ArrayStates)

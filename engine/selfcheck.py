@@ -186,10 +186,11 @@ def _draw(spec: AttentionSpec, seed: int, *dims: int) -> mx.array:
 def logits_error(paged: PagedModel, on_host: bool, kernels: PagedKernels | None = None) -> float:
     """Return the distance of paged logits from mlx-lm's own, relative to their size and to the tolerance.
 
-    The prompts are prefilled in four slices each, of which the last may be compiled graphs. Then their last
-    two tokens are decoded together, so that the second one finds what the first has left. Windows are shorter
-    than the longer prompt. Where KV is quantised, it is quantised on mlx-lm's side as well. A distance up to
-    1 is rounding.
+    The prompts are prefilled in four slices each, of which the last may be compiled graphs. The first two
+    leave a state in their middle, where the model can, from which the first is computed again. Then their
+    last two tokens are decoded together, so that the second one finds what the first has left. Windows are
+    shorter than the longer prompt. Where KV is quantised, it is quantised on mlx-lm's side as well. A
+    distance up to 1 is rounding.
     Raises what the model raises when it cannot work on paged KV.
     """
     paged = replace(paged, layers=[with_trial_window(spec) for spec in paged.layers])
@@ -199,8 +200,11 @@ def logits_error(paged: PagedModel, on_host: bool, kernels: PagedKernels | None 
     for seq_id, (blocks, length) in enumerate(PROMPTS):
         sequence = TrialSequence(paged, seq_id, blocks)
         cuts = dict.fromkeys([*range(0, length - 2, max(2, length // 4)), length - 2])
-        for start, end in pairwise(cuts):
-            runner.prefill(sequence.chunk(start, end))
+        for number, (start, end) in enumerate(pairwise(cuts)):
+            is_parted = paged.leaves_states and number < 2
+            parted = sequence.parted_chunk(start, end, goes_back=number == 0) if is_parted else None
+            for chunk in parted or [sequence.chunk(start, end)]:
+                runner.prefill(chunk)
         first.append(sequence.row(length - 2))
         rows.append(sequence.row(length - 1))
         tokens = mx.array([sequence.tokens(0, length)])

@@ -47,17 +47,22 @@ class SliceGraphs:
         self._kinds = list(dict.fromkeys(kind for kind in found if kind is not None))
         # mlx-lm's own recurrent layers would take padding for tokens.
         has_slot_layers = paged.functions.num_slot_layers == len(paged.states)
-        are_possible = bool(found) and all(found) and has_slot_layers
-        self._num_failures = 0 if are_possible else MAX_FAILURES
+        has_graphs = bool(found) and all(found) and has_slot_layers
+        self._num_failures = 0 if has_graphs else MAX_FAILURES
         # Layouts that have come, each with its graph from the second time on.
         self._graphs: OrderedDict[BatchLayout, Graph | None] = OrderedDict()
+
+    @property
+    def are_possible(self) -> bool:
+        """Whether slices of this model can be graphs."""
+        return self._num_failures < MAX_FAILURES
 
     def prefill(self, chunk: PrefillChunk, pools: ArrayPools, states: ArrayStates) -> bool:
         """Write the KV of a slice, and the state after it, if there is a graph for it; lazy.
 
         Returns whether there is one. If not, the next slice of this layout finds one.
         """
-        if self._num_failures >= MAX_FAILURES or not _has_usual_state(chunk, states):
+        if not self.are_possible or not _has_usual_state(chunk, states):
             return False
         size = padded_size(len(chunk.tokens))
         windows = chunk.window_ranges or chunk.slot_ranges

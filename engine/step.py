@@ -100,12 +100,17 @@ class Adjustment(NamedTuple):
 class StateSlots(NamedTuple):
     """Where a sequence's recurrent state is read before some of its tokens are computed, and kept after them.
 
-    The two differ: the state before the tokens stays as it is, so that it can be read again, as a checkpoint
-    of the prefix tree or after a refused sample.
+    No two of the slots are the same: the state before the tokens stays as it is, so that it can be read
+    again, as a checkpoint of the prefix tree or after a refused sample.
     """
 
     before: int | None  # None: the tokens are the sequence's first ones
     after: int
+    within: tuple[tuple[int, int], ...] = ()  # (tokens, slot) of a slice's states before its end, in order
+
+    def kept(self, num_tokens: int) -> dict[int, int]:
+        """Return all slots that a slice of `num_tokens` writes, by its tokens up to there, in order."""
+        return dict([*self.within, (num_tokens, self.after)])
 
 
 class DecodeRow(NamedTuple):

@@ -1,5 +1,7 @@
 """Sequences of given tokens, for checks of a model before it is served."""
 
+from dataclasses import replace
+
 from ..cache.blocks import BLOCK_SIZE, BlockTable, WindowTable
 from .attention.paged_model import PagedModel
 from .step import DecodeRow, PrefillChunk, SamplingParams, SlotRange, StateSlots
@@ -9,7 +11,7 @@ class TrialSequence:
     """A sequence whose tokens are known beforehand, computed piece by piece in their order."""
 
     def __init__(self, paged: PagedModel, seq_id: int, blocks: list[int]) -> None:
-        """Make a sequence whose KV lies in `blocks`, and its states in two slots of its own, in turns.
+        """Make a sequence whose KV lies in `blocks`, and its states in three slots of its own, in turns.
 
         Layers that forget what their windows have passed use the last of the same blocks in their pools.
         """
@@ -32,6 +34,20 @@ class TrialSequence:
         windows = self._window_ranges(start, end)
         return PrefillChunk(self._seq_id, self.tokens(start, end), start, slots, self._state(), windows)
 
+    def parted_chunk(self, start: int, end: int, goes_back: bool) -> list[PrefillChunk]:
+        """Return that slice with a state in its middle.
+
+        goes_back: let a slice follow that begins in the middle again, with the state from there.
+        """
+        whole, middle = self.chunk(start, end), (start + end) // 2
+        if whole.state is None or middle == start:
+            return [whole]
+        before, after, _ = whole.state
+        unused = 3 * self._seq_id + 2
+        in_middle, at_end = (after, unused) if goes_back else (unused, after)
+        parted = replace(whole, state=StateSlots(before, at_end, ((middle - start, in_middle),)))
+        return [parted, self.chunk(middle, end)] if goes_back else [parted]
+
     def row(self, position: int) -> DecodeRow:
         """Return the decode row that feeds the token of `position`."""
         (token,), slots = self.tokens(position, position + 1), self._table.slot_ranges(position + 1)
@@ -49,11 +65,11 @@ class TrialSequence:
     def _state(self) -> StateSlots | None:
         if not self._has_states:
             return None
-        before, first = self._state_slot, 2 * self._seq_id
+        before, first = self._state_slot, 3 * self._seq_id
         self._state_slot = first if before != first else first + 1
         return StateSlots(before, self._state_slot)
 
 
 def state_slots(paged: PagedModel, num_sequences: int) -> int:
     """Return the state slots that trial sequences with the numbers below `num_sequences` need."""
-    return 2 * num_sequences if paged.states else 0
+    return 3 * num_sequences if paged.states else 0

@@ -55,6 +55,7 @@ class Planner:
     def _plan_prefill(self, plan: StepPlan, budget: StepBudget) -> None:
         has_windows = self._kv_cache.states.windows.is_used
         prefilling = [sequence for sequence in self._queues.running if sequence.is_prefilling]
+        self._kv_cache.states.divide_slots(prefilling)
         for sequence, num_tokens in budget.slice_prefills(prefilling).items():
             start, end = sequence.num_computed_tokens, sequence.num_computed_tokens + num_tokens
             is_running = sequence.status is SequenceStatus.RUNNING  # an earlier slice may have preempted it

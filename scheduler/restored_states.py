@@ -19,12 +19,10 @@ class RestoredStates:
         if not states.can_promise(1):
             return None
         states.num_restored += 1
-        if states.slots.num_slots and not states.slots.num_free:
-            states.free_slot()
+        slot = states.take_slot()
         num_window = min(num_blocks, states.windows.num_kept)
         while states.windows.allocator.num_free < num_window:
-            states.free_blocks()
-        slot = states.slots.allocate() if states.slots.num_slots else None
+            states.drop_least(for_blocks=True)
         return KeptState(slot, tuple(states.windows.allocator.allocate(num_window)))
 
     def give(self, state: KeptState, position: TreePosition | None) -> None:

@@ -109,10 +109,10 @@ class Sequence:
 
     @property
     def num_slice_tokens(self) -> int:
-        """Tokens that the next slice may have: it ends where a recurrent state is wanted, or earlier."""
-        states = self.states
-        if states.places and states.ends_slices:
-            return states.places[0] - self.num_computed_tokens
+        """Tokens that the next slice may have: where slots are short, it ends where a state is wanted."""
+        places, num_within = self.states.places, self.states.num_within
+        if num_within is not None and num_within < len(places):
+            return places[num_within] - self.num_computed_tokens
         return self.num_prefill_tokens
 
     def position_at(self, num_tokens: int) -> TreePosition | None:

@@ -35,7 +35,8 @@ class SequenceStates:
     one is that of all computed tokens.
     spare: older states that are kept for the prefix tree alone, and dropped where slots run short.
     places: lengths of prefixes, all above the computed one, at which the tree wants a checkpoint; sorted.
-    ends_slices: whether a slice must end at such a place, as a recurrent state is that after a slice's end.
+    num_within: how many of these places the next slice may pass, each of which takes a state slot; it must
+    end at the one after them. None: as many as there are, as for windows.
     last_checkpoint: length of the longest prefix for which the sequence has found or left a checkpoint.
     """
 
@@ -43,7 +44,7 @@ class SequenceStates:
     spare: list[HeldState] = field(default_factory=list)
     places: list[int] = field(default_factory=list)
     last_checkpoint: int = 0
-    ends_slices: bool = False
+    num_within: int | None = None
 
     @property
     def all(self) -> list[HeldState]:

@@ -1,8 +1,8 @@
 """What sequences keep beside KV that grows: recurrent states, the KV of windows, checkpoints of both.
 
 A row or slice reads its sequence's newest state and keeps the next one in another slot, so that no state is
-ever copied: a slice that ends where the prefix tree wants a checkpoint leaves it there. A window's blocks are
-freed behind the sequence (`window_manager.py`), but for those that a checkpoint needs.
+ever copied: a slice leaves one in a slot wherever within it the prefix tree wants a checkpoint. A window's
+blocks are freed behind the sequence (`window_manager.py`), but for those that a checkpoint needs.
 
 Each running sequence is promised the slots and blocks without which it cannot go on. A sequence starts only
 when its promise can be kept beside all others. Whatever else lies there can be dropped: checkpoints of the
@@ -67,14 +67,18 @@ class StateManager:
             self.checkpoints.touch(position.node.checkpoint)
         return position
 
+    @property
+    def _num_unpromised(self) -> int:
+        """Slots that are promised to no running sequence, nor to a state that is restored."""
+        return self.slots.num_slots - self.num_restored - sum(self._running.values())
+
     def has_room(self, sequence: Sequence) -> bool:
         """Whether `sequence`, which waits, can be promised what it needs."""
         return self.can_promise(_num_needed(sequence))
 
     def can_promise(self, num_slots: int) -> bool:
         """Whether one more sequence or state can have `num_slots` slots and a window."""
-        promised = sum(self._running.values()) + self.num_restored + num_slots
-        has_slots = not self.slots.num_slots or promised <= self.slots.num_slots
+        has_slots = not self.slots.num_slots or num_slots <= self._num_unpromised
         return has_slots and self.windows.has_room(len(self._running) + self.num_restored + 1)
 
     def start(self, sequence: Sequence, known: TreePosition, resumed: TreePosition) -> None:
@@ -87,8 +91,8 @@ class StateManager:
         self._running[sequence] = _num_needed(sequence)
         start, end = resumed.num_blocks * BLOCK_SIZE, len(sequence.tokens) - 1
         marks = [*sequence.request.checkpoints, known.num_blocks * BLOCK_SIZE, end]
-        places, has_slots = checkpoint_places(marks, start, end), self.slots.num_slots > 0
-        sequence.states = SequenceStates(places=places, last_checkpoint=start, ends_slices=has_slots)
+        places, num_within = checkpoint_places(marks, start, end), 0 if self.slots.num_slots else None
+        sequence.states = SequenceStates(places=places, last_checkpoint=start, num_within=num_within)
         checkpoint = resumed.node.checkpoint
         if checkpoint is not None:
             slot, window = checkpoint.state
@@ -125,6 +129,13 @@ class StateManager:
             if windows:
                 windows.release_passed(sequence)
 
+    def divide_slots(self, prefilling: list[Sequence]) -> None:
+        """Decide how many places each sequence's next slice may pass: slots that are promised to nobody."""
+        num_left = self._num_unpromised
+        for sequence in prefilling if self.slots.num_slots else ():
+            num_within = sequence.states.num_within = min(num_left, len(sequence.states.places))
+            num_left -= num_within
+
     def may_decode(self, sequence: Sequence) -> bool:
         """Whether the promised slots allow one more row of `sequence` before the next result."""
         return sequence.num_pending_tokens <= MAX_PENDING
@@ -137,34 +148,30 @@ class StateManager:
         """
         if not self.is_used:
             return None
-        states, chain = sequence.states, sequence.states.chain
-        before = after = None
-        if self.slots.num_slots:
-            assert (chain[-1].num_tokens if chain else 0) == sequence.num_computed_tokens
-            before = chain[-1].slot if chain else None
-            if not self.slots.num_free:
-                self.free_slot()
-            after = self.slots.allocate()
+        states, chain, start = sequence.states, sequence.states.chain, sequence.num_computed_tokens
+        assert not self.slots.num_slots or (chain[-1].num_tokens if chain else 0) == start
+        before = chain[-1].slot if chain else None
         if self.windows.is_used:
-            missing = sequence.window_table.num_missing(num_tokens)
-            if missing > 0:
-                while self.windows.allocator.num_free < missing:
-                    self.free_blocks()
-                self.windows.extend(sequence, missing)
+            while self.windows.lacks_blocks(sequence, num_tokens):
+                self.drop_least(for_blocks=True)
+            self.windows.extend(sequence, num_tokens)
         purpose: Purpose = "row"
+        within: list[tuple[int, int]] = []
         while states.places and states.places[0] < num_tokens:
-            place = states.places.pop(0)
-            chain.append(HeldState(place, None, "checkpoint", self.windows.hold(sequence, place)))
+            place, slot = states.places.pop(0), self.take_slot()
+            if slot is not None:
+                within.append((place - start, slot))
+            chain.append(HeldState(place, slot, "checkpoint", self.windows.hold(sequence, place)))
+        after = self.take_slot()
         if states.places and states.places[0] == num_tokens:
             del states.places[0]
             purpose = "checkpoint"
         elif num_tokens % BLOCK_SIZE == 0 and num_tokens >= len(sequence.tokens):
             purpose = "reply"
-        if purpose != "row":
-            chain.append(HeldState(num_tokens, after, purpose, self.windows.hold(sequence, num_tokens)))
-        elif after is not None:
-            chain.append(HeldState(num_tokens, after, "row"))
-        return None if after is None else StateSlots(before, after)
+        if purpose != "row" or after is not None:
+            window = () if purpose == "row" else self.windows.hold(sequence, num_tokens)
+            chain.append(HeldState(num_tokens, after, purpose, window))
+        return None if after is None else StateSlots(before, after, tuple(within))
 
     def go_back(self, sequence: Sequence) -> None:
         """Release the states after more tokens than now count as computed: a sample was refused."""
@@ -239,24 +246,24 @@ class StateManager:
                     self._drop_spare(sequence, older)
             states.spare.append(state)
 
-    def free_slot(self) -> None:
-        """Free a slot at least: drop what is worth least of checkpoints and states kept for the tree."""
-        evictable = self.checkpoints.first_to_evict(self._num_at_once)
-        if self._drop_least_spare(evictable[0] if evictable else None):
-            return
-        assert evictable, "more slots are promised than there are"
-        self._evict(evictable)
+    def take_slot(self) -> int | None:
+        """Take a slot, for which one must be promised; return None for a model without recurrent states."""
+        if not self.slots.num_slots:
+            return None
+        if not self.slots.num_free:
+            self.drop_least()
+        return self.slots.allocate()
 
-    def free_blocks(self) -> None:
-        """Free blocks of windows, where anything can be dropped that has blocks of its own."""
-        evictable = self.checkpoints.first_to_evict(self._num_at_once, for_blocks=True)
+    def drop_least(self, for_blocks: bool = False) -> None:
+        """Drop what is worth least of checkpoints and of states kept for the tree, which frees a slot.
+
+        for_blocks: drop what has blocks of windows, where anything has blocks of its own.
+        """
+        num_at_once = 1 + len(self.checkpoints) // EVICTED_SHARE
+        evictable = self.checkpoints.first_to_evict(num_at_once, for_blocks)
         if not self._drop_least_spare(evictable[0] if evictable else None):
-            assert evictable, "more blocks of windows are promised than there are"
+            assert evictable, "more is promised than there is"
             self._evict(evictable)
-
-    @property
-    def _num_at_once(self) -> int:
-        return 1 + len(self.checkpoints) // EVICTED_SHARE
 
     def _drop_least_spare(self, other: Checkpoint | None) -> bool:
         """Drop the state kept for the tree that saves least, if less than the checkpoint `other`."""

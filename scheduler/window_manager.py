@@ -37,11 +37,17 @@ class WindowManager:
         self.allocator.share(blocks)
         sequence.window_table.begin(num_tokens // BLOCK_SIZE - len(blocks), blocks)
 
-    def extend(self, sequence: Sequence, count: int) -> None:
-        """Give `sequence` so many blocks more; they are free."""
+    def lacks_blocks(self, sequence: Sequence, num_tokens: int) -> bool:
+        """Whether too few blocks are free for the window of `sequence` up to `num_tokens`."""
+        return sequence.window_table.num_missing(num_tokens) > self.allocator.num_free
+
+    def extend(self, sequence: Sequence, num_tokens: int) -> None:
+        """Give `sequence` the blocks that it lacks for its window up to `num_tokens`; they are free."""
         table = sequence.window_table
-        last = table.blocks[-1] if table.blocks else None
-        table.extend(self.allocator.allocate(count, last, self._pool.sequence_blocks))
+        missing = table.num_missing(num_tokens)
+        if missing > 0:
+            last = table.blocks[-1] if table.blocks else None
+            table.extend(self.allocator.allocate(missing, last, self._pool.sequence_blocks))
 
     def hold(self, sequence: Sequence, num_tokens: int) -> tuple[int, ...]:
         """Hold the blocks that a token after the first `num_tokens`, full blocks, sees; return them."""

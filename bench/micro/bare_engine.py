@@ -11,6 +11,7 @@ from ...engine.attention.paged_model import PagedModel
 from ...engine.find_functions import find_functions
 from ...engine.fused_model import fuse
 from ...engine.mixed_check import choose_mixed_tokens
+from ...engine.recurrent.parted_layers import with_parts
 from ...engine.runner import Capacity, Runner
 from ...engine.selfcheck import usable_kernels
 from ...engine.served_model import ServedModel
@@ -46,7 +47,7 @@ class TimedRunner(Runner):
 def in_served_form(paged: PagedModel, on_host: bool) -> PagedModel:
     """Return the model as the server runs it: with fused layers on a GPU, and with faster functions."""
     paged = paged if on_host else fuse(paged)
-    return replace(paged, functions=find_functions(paged.model, on_host))
+    return with_parts(replace(paged, functions=find_functions(paged.model, on_host)))
 
 
 def timed_runner(paged: PagedModel, num_tokens: int) -> TimedRunner:

@@ -1,9 +1,12 @@
 """What stands for a model's caches in the pass that finds out what its layers keep and how they attend."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 from mlx_lm.models.cache import ArraysCache, ChunkedKVCache, RotatingKVCache
 
 from ...cache.kv import LayerShape
@@ -118,3 +121,38 @@ class StateProbe(ArraysCache):
         """Return what the layer keeps of a sequence, after the pass."""
         arrays = [None if array is None else StateArray(array.shape[1:], array.dtype) for array in self.cache]
         return StateSpec(tuple(arrays))
+
+
+@contextmanager
+def reading_layers(model: nn.Module) -> Iterator[dict[type[nn.Module], None]]:
+    """Find, while `model` runs on StateProbes, the classes of its layers that take states themselves.
+
+    Yields a dictionary that has them when the run has ended: of all layers that are given a state's cache,
+    those that do not give it to another layer.
+    """
+    found: dict[type[nn.Module], None] = {}
+    open_calls: list[set[int]] = []  # of each layer that runs, outermost first, the caches that it was given
+
+    def watched(theirs: Callable[..., Any]) -> Callable[..., Any]:
+        def call(layer: nn.Module, *args: Any, **more: Any) -> Any:
+            given = {id(each) for each in (*args, *more.values()) if isinstance(each, StateProbe)}
+            for outer in open_calls:
+                outer -= given
+            open_calls.append(given)
+            try:
+                return theirs(layer, *args, **more)
+            finally:
+                if open_calls.pop():
+                    found[type(layer)] = None
+
+        return call
+
+    kinds = {type(module) for module in model.modules()}
+    calls = {kind: kind.__call__ for kind in kinds if "__call__" in vars(kind)}
+    try:
+        for kind, theirs in calls.items():
+            kind.__call__ = watched(theirs)
+        yield found
+    finally:
+        for kind, theirs in calls.items():
+            kind.__call__ = theirs

@@ -23,7 +23,7 @@ from .array_attention import AttentionParams
 from .cache_structure import CacheStructure, leaves
 from .fetching_layer import FetchingProbe
 from .latent_layer import LatentLayer
-from .layer_probe import KeepOrder, LayerProbe, StateProbe
+from .layer_probe import KeepOrder, LayerProbe, StateProbe, reading_layers
 from .paged_layers import AttentionSpec, PagedLayer
 from .rotation import Deferral
 from .shared_layer import OwnedKeys, SharedLayer
@@ -56,6 +56,8 @@ class PagedModel:
     is_fetched: bool = False  # whether the layers are FetchingLayers, and rows are computed one at a time
     functions: PassFunctions = field(default_factory=PassFunctions)  # that `run` puts in place of mlx-lm's
     forgets_windows: bool = False  # whether layers with a window keep no more than it of a sequence
+    readers: tuple[type[nn.Module], ...] = ()  # classes of recurrent layers, see `reading_layers`
+    leaves_states: bool = False  # whether a pass can leave states within its slice, see `parted_layers.py`
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -93,9 +95,7 @@ class PagedModel:
         if not isinstance(states, list | None):
             return logits, []
         new = [array for cache in caches for array in cache.cache if array is not None]
-        return logits, [
-            _filled(array, kept.shape) for array, kept in zip(new, self.state_arrays, strict=True)
-        ]
+        return logits, [kept.filled(array) for array, kept in zip(new, self.state_arrays, strict=True)]
 
 
 def _stand_in(spec: AttentionSpec, layer: PagedLayer) -> PagedLayer:
@@ -109,25 +109,20 @@ def _caches(specs: list[StateSpec], states: StateRows | KeptStates | None) -> li
     """Make the caches of the recurrent layers."""
     if not isinstance(states, list | None):
         return list(states.caches(specs))
-    rows = None if states is None else iter(states)
-    return [_state_cache(spec, rows) for spec in specs]
+    return [_state_cache(arrays) for arrays in layer_states(specs, states)]
 
 
-def _state_cache(spec: StateSpec, rows: Iterator[mx.array] | None) -> Any:
-    """Make the cache of a recurrent layer, with its arrays from `rows`; None where there are none yet."""
-    cache: Any = ArraysCache(len(spec.arrays))
-    if rows is not None:
-        cache.cache = [None if array is None else next(rows) for array in spec.arrays]
+def layer_states(specs: list[StateSpec], states: StateRows | None) -> Iterator[list[mx.array | None]]:
+    """Yield the arrays of each recurrent layer's state; None where there are none, or none yet."""
+    rows = iter(states or [])
+    for spec in specs:
+        yield [None if array is None or states is None else next(rows) for array in spec.arrays]
+
+
+def _state_cache(arrays: list[mx.array | None]) -> Any:
+    cache: Any = ArraysCache(len(arrays))
+    cache.cache = arrays
     return cache
-
-
-def _filled(rows: mx.array, shape: tuple[int, ...]) -> mx.array:
-    """Return an array of a state in its full size, (rows, *shape).
-
-    A list of a sequence's last tokens is shorter while the sequence is; zeros stand for what was before.
-    """
-    missing = [(full - size, 0) for full, size in zip(shape, rows.shape[1:], strict=True)]
-    return mx.pad(rows, [(0, 0), *missing]) if any(count for count, _ in missing) else rows
 
 
 def probe(model: nn.Module, kv_bits: int) -> PagedModel:
@@ -162,12 +157,13 @@ def _probe(model: nn.Module, kind: type[LayerProbe] | type[FetchingProbe], kv_bi
         return [kind(layer, cache, kv_bits, order) for layer, cache in enumerate(ordinary)]
 
     own = probes()
-    logits = model(mx.zeros((1, 2), mx.int32), cache=structure.build(own, states))
+    with reading_layers(model) as readers:
+        logits = model(mx.zeros((1, 2), mx.int32), cache=structure.build(own, states))
     layers = [probe.spec() for probe in own]
     kept = _full_states(
         states, lambda: model(mx.zeros((1, 1), mx.int32), cache=structure.build(probes(), states))
     )
-    return PagedModel(model, structure, layers, kept, logits.shape[-1])
+    return PagedModel(model, structure, layers, kept, logits.shape[-1], readers=tuple(readers))
 
 
 def _full_states(probes: list[StateProbe], run: Callable[[], object]) -> list[StateSpec]:

@@ -18,6 +18,7 @@ from ..find_functions import find_functions
 from ..fused_model import fuse, unfuse, without_rotations
 from ..mixed_check import choose_mixed_tokens
 from ..pass_functions import PassFunctions
+from ..recurrent.parted_layers import with_parts
 from ..rehearsal import compile_kernels
 from ..runner import Capacity, Runner
 from ..selfcheck import logits_error, usable_kernels
@@ -86,10 +87,14 @@ def _build_runner(paged: PagedModel, name: str, memory: MemoryPlan) -> Runner:
 def find_form(paged: PagedModel) -> tuple[PagedModel, PagedKernels | None]:
     """Return the model in the first form in which a GPU's kernels work, and the kernels.
 
-    The forms: as it is; with the states of decode batches gathered, not left in their slots; with norms and
-    rotations left to the model as well. In the last one, kernels are None if they do not work there either.
+    The forms: as it is; without states within slices; with the states of decode batches gathered, not left in
+    their slots; with norms and rotations left to the model as well. In the last one, kernels are None if they
+    do not work there either.
     """
     forms = [paged]
+    if paged.leaves_states:
+        paged = replace(paged, leaves_states=False)
+        forms.append(paged)
     if paged.functions.num_slot_layers:
         gathered = PassFunctions(paged.functions.replacements)
         forms.append(replace(paged, functions=gathered))
@@ -107,9 +112,10 @@ def checked(paged: PagedModel, name: str, on_host: bool) -> PagedModel:
     Raises ModelError.
     """
     faster = replace(paged, functions=find_functions(paged.model, on_host))
-    with suppress(Exception):
-        if logits_error(faster, on_host) <= 1:
-            return faster
+    for form in [with_parts(faster), faster] if paged.readers else [faster]:
+        with suppress(Exception):
+            if logits_error(form, on_host) <= 1:
+                return form
     try:
         error = logits_error(paged, on_host)
     except Exception as exception:  # all that a model's own Python and MLX raise

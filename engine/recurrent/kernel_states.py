@@ -11,9 +11,11 @@ from collections.abc import Callable
 import mlx.core as mx
 
 from ...cache.kv import MIN_KERNEL_ELEMENTS
-from ...cache.states import ArrayStates, StateArray, StateRows
+from ...cache.states import ArrayStates, HostStates, StateArray, StateRows
 from ..attention.kernels.layer_kernels import Launch
+from ..attention.kernels.paged_kernels import PagedKernels
 from ..attention.kernels.source import Kernel
+from ..attention.paged_model import PagedModel
 from .slot_states import SlotStates
 from .state_mover import StateMover, slot_index
 
@@ -68,6 +70,17 @@ class KernelStates(ArrayStates):
     def arrays(self) -> list[mx.array]:
         """Return the fences: evaluating them carries out the writes."""
         return self._fences
+
+
+def make_states(
+    paged: PagedModel, num_slots: int, on_host: bool, kernels: PagedKernels | None
+) -> ArrayStates | HostStates:
+    """Make the pools of a model's states: in NumPy on the host, else where `kernels`, if any, move them."""
+    arrays = paged.state_arrays
+    if kernels is not None and kernels.moves_states and are_moved(arrays):
+        are_in_slots = 0 < paged.functions.num_slot_layers == len(paged.states)
+        return KernelStates(arrays, num_slots, kernels.launcher, are_in_slots)
+    return (HostStates if on_host else ArrayStates)(arrays, num_slots)
 
 
 def are_moved(arrays: list[StateArray]) -> bool:

@@ -132,7 +132,8 @@ class OracleRunner:
         before = [] if state.before is None else self._states[state.before]
         is_right = before == tokens[:start]
         self.num_wrong_states += not is_right
-        self._states[state.after] = before + tokens[start:]
+        for num_tokens, slot in state.kept(len(tokens) - start).items():
+            self._states[slot] = before + tokens[start : start + num_tokens]
         return is_right
 
 
@@ -140,7 +141,7 @@ def _check_states(plan: StepPlan) -> None:
     """No slot is written that the same pass reads, or writes twice."""
     states = [row.state for row in plan.decode] + [chunk.state for chunk in plan.prefill]
     pairs = [state for state in states if state is not None]
-    written = [pair.after for pair in pairs]
+    written = [slot for pair in pairs for slot in (pair.after, *(slot for _, slot in pair.within))]
     assert len(set(written)) == len(written)
     assert not {pair.before for pair in pairs}.intersection(written)
 

@@ -1,7 +1,8 @@
 import pytest
 
 from pensieve.cache.blocks import BLOCK_SIZE
-from pensieve.scheduler.sequence import SequenceStatus
+from pensieve.engine.step import SamplingParams
+from pensieve.scheduler.sequence import Request, SequenceStatus
 
 from .driver import Driver, prompt_of, request
 from .oracle import spell
@@ -86,3 +87,21 @@ def test_a_slice_of_a_sequence_that_is_preempted_later_in_the_step_is_taken_out(
     driver.scheduler.update(result)
     driver.finish()
     assert [oldest.tokens, long.tokens, short.tokens] == [spell(prompt, 4) for prompt in prompts]
+
+
+@pytest.mark.parametrize(("num_slots", "within"), [(20, [[64, 160]]), (3, [[64], []])])
+def test_a_slice_leaves_states_within_itself_while_slots_are_promised_to_nobody(
+    num_slots: int, within: list[list[int]]
+) -> None:
+    """Two slots are promised to the sequence; where another one is missing, the slice ends at the state."""
+    driver = Driver(lag=1, step_tokens=2048, num_state_slots=num_slots)
+    driver.scheduler.add(request(prompt_of(2, 60)))  # the time of longer slices is known then
+    driver.finish()
+    driver.runner.plans.clear()
+    prompt = prompt_of(1, 190)
+    sequence = driver.scheduler.add(Request(prompt, SamplingParams(), 4, checkpoints=(64, 170)))
+    driver.finish()
+    states = [chunk.state for plan in driver.runner.plans for chunk in plan.prefill]
+    assert [[tokens for tokens, _ in state.within] for state in states if state is not None] == within
+    assert sequence.tokens == spell(prompt, 4)
+    assert driver.runner.num_wrong_states == 0
