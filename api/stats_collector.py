@@ -7,6 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from .. import __version__
+from ..cache.disk.disk_stats import DiskStats
 from ..engine.served_model import ServedModel
 from ..scheduler.counters import Counters
 from ..scheduler.stats import Stats
@@ -29,6 +30,8 @@ class StatsCollector(Collector):
         stats = self._stats()
         yield from self._gauges(stats)
         yield from self._counters(stats.counters)
+        if stats.disk is not None:
+            yield from self._disk(stats.disk)
         yield from self._facts(stats)
 
     def _gauges(self, stats: Stats) -> Iterator[Metric]:
@@ -70,7 +73,9 @@ class StatsCollector(Collector):
             labels=("model", "source"),
         )
         source.add_metric((self._model.name, "computed"), counters.computed_tokens)
-        source.add_metric((self._model.name, "hot"), counters.prefix_cache_hits)
+        in_memory = counters.prefix_cache_hits - counters.disk_cache_hits
+        source.add_metric((self._model.name, "hot"), in_memory)
+        source.add_metric((self._model.name, "disk"), counters.disk_cache_hits)
         yield source
         evictions = CounterMetricFamily(
             "pensieve_prefix_cache_evictions", "Blocks taken from the prefix cache", labels=("reason",)
@@ -88,6 +93,27 @@ class StatsCollector(Collector):
         yield dropped
         text = "Requests that waited for another to compute their shared prefix"
         yield CounterMetricFamily("pensieve_prefill_coalesced", text, value=counters.prefix_waits)
+
+    def _disk(self, disk: DiskStats) -> Iterator[Metric]:
+        yield self._gauge("disk_used_bytes", "All that lies in the folder for KV", disk.used_bytes)
+        yield self._gauge("disk_limit_bytes", "Most that may lie there", disk.limit_bytes)
+        yield self._gauge("disk_files", "Files of this model's KV and states", disk.num_files)
+        yield self._gauge("disk_blocks", "KV blocks that these files hold", disk.num_blocks)
+        yield self._gauge("disk_off", "1 once the disk has failed for good", disk.is_off)
+        yield self._counter("disk_written_bytes", "Written, with what was removed since", disk.written_bytes)
+        yield self._counter("disk_read_bytes", "Read and verified", disk.read_bytes)
+        yield self._counter("disk_writes_skipped", "Files not written: no room, budget", disk.num_skipped)
+        yield self._counter("disk_evictions", "Files removed for others", disk.num_evicted)
+        failures = CounterMetricFamily(
+            "pensieve_disk_failures", "Files not written, not read, or damaged", labels=("model", "reason")
+        )
+        for reason, count in (
+            ("write", disk.num_write_failures),
+            ("read", disk.num_read_failures),
+            ("damaged", disk.num_damaged),
+        ):
+            failures.add_metric((self._model.name, reason), count)
+        yield failures
 
     def _facts(self, stats: Stats) -> Iterator[Metric]:
         model = self._model

@@ -8,6 +8,8 @@ import asyncio
 import logging
 import time
 
+from ..cache.disk.index import DiskIndex
+from ..engine.served_model import PoolLayout
 from ..engine.step import Engine, EngineLost, StepFailed, StepPlan
 from .exceptions import EngineDown, PromptTooLong, QueueFull, Stopping
 from .scheduler import Scheduler
@@ -30,6 +32,7 @@ class SchedulerLoop:
         self._scheduler = scheduler
         self._token_streams: dict[Sequence, TokenStream] = {}
         self._arrived = asyncio.Event()
+        self._stepped = asyncio.Event()  # a step has ended, or the loop
         self._step_started_s: float | None = None
         self._num_failures = 0
         self._down: EngineDown | None = None  # why no request is taken any more
@@ -64,6 +67,16 @@ class SchedulerLoop:
             engine_error=None if self._down is None else str(self._down),
         )
 
+    def use_disk(self, index: DiskIndex, layout: PoolLayout) -> None:
+        """Save prefixes to disk from now on, and look them up there."""
+        self._scheduler.disk.open(index, layout)
+
+    async def saved(self) -> None:
+        """Wait until all that is to be saved to disk is there, or the loop has ended."""
+        while self._scheduler.disk.is_saving and self._down is None:
+            self._stepped.clear()
+            await self._stepped.wait()
+
     async def run(self) -> None:
         """Step until cancelled or until the engine is given up; every request left then gets an error."""
         try:
@@ -77,6 +90,7 @@ class SchedulerLoop:
             raise
         finally:
             self._down = self._down or Stopping("the server is stopping")
+            self._stepped.set()
             for token_stream in self._token_streams.values():
                 token_stream.fail(self._down)
             self._token_streams.clear()
@@ -108,6 +122,7 @@ class SchedulerLoop:
         if result is not None:
             self._num_failures = 0
             self._publish(self._scheduler.update(result))
+        self._stepped.set()
         self._forget_ended()
 
     def _recover(self, error: StepFailed, plan: StepPlan | None) -> None:

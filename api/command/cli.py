@@ -233,7 +233,7 @@ def _check_machine() -> None:
 def _serve(_: argparse.Namespace, settings: Settings) -> None:
     from .serve import serve
 
-    serve(settings.engine, settings.server, settings.scheduler)
+    serve(settings)
 
 
 def _pull(namespace: argparse.Namespace, settings: Settings) -> None:

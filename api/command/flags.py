@@ -8,13 +8,14 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from ... import PensieveError
+from ...cache.disk.config import DiskConfig
 from ...engine.config import EngineConfig
 from ...scheduler.config import SchedulerConfig
 from ..config import ServerConfig
 
 T = TypeVar("T")
 
-CONFIGS = (EngineConfig, ServerConfig, SchedulerConfig)
+CONFIGS = (EngineConfig, ServerConfig, SchedulerConfig, DiskConfig)
 
 
 class UsageError(PensieveError):
@@ -28,6 +29,7 @@ class Settings:
     engine: EngineConfig
     server: ServerConfig
     scheduler: SchedulerConfig
+    disk: DiskConfig
 
 
 def add_flags(parser: argparse.ArgumentParser, config: type[Any]) -> None:
@@ -72,6 +74,7 @@ def read_settings(namespace: argparse.Namespace) -> Settings:
             read_config(EngineConfig, namespace),
             read_config(ServerConfig, namespace),
             read_config(SchedulerConfig, namespace),
+            read_config(DiskConfig, namespace),
         )
     except ValueError as error:
         raise UsageError(str(error)) from error

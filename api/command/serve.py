@@ -16,19 +16,19 @@ from typing import Any
 import uvicorn
 
 from ... import PensieveError, __version__
-from ...engine.config import EngineConfig
 from ...engine.loading.build import build
 from ...engine.loading.tokenizer import load_tokenizer
 from ...engine.logs import set_up_logging
 from ...engine.process import EngineProcess
 from ...engine.served_model import ServedModel
-from ...scheduler.config import SchedulerConfig
 from ...scheduler.loop import SchedulerLoop
 from ...scheduler.scheduler import Scheduler
 from ..app import create_app
 from ..config import ServerConfig
 from .bounded_protocol import BoundedProtocol
 from .console import say
+from .disk_start import DiskStart, describe_disk
+from .flags import Settings
 from .local_models import find_model
 from .start_report import describe_calls, describe_client
 
@@ -36,6 +36,9 @@ from .start_report import describe_calls, describe_client
 # CUT_S are closed.
 GRACE_S = 3
 CUT_S = GRACE_S + 2
+
+DISK_S = 2
+"""Seconds that the start waits for the disk tier to be opened."""
 
 SWITCH_S = 0.001
 """Time after which a thread that runs Python gives way to the event loop; Python's default is 5 ms."""
@@ -72,30 +75,51 @@ class Server(uvicorn.Server):
         self.scheduler = scheduler
         self.greeting = greeting
         self.engine_failed = False
+        self.disk: DiskStart | None = None
+        self._disk_task: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._collector: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start the scheduler, then uvicorn; then print the greeting."""
+        """Start the scheduler, open the disk tier, then start uvicorn; then print the greeting.
+
+        A tier that takes longer, because it hashes weights for the first time, is used from later on.
+        """
         asyncio.get_running_loop().set_default_executor(HelperThreads(thread_name_prefix="help"))
         self._task = asyncio.create_task(self.scheduler.run())
         self._task.add_done_callback(self._scheduler_ended)
         self._collector = asyncio.create_task(collect_when_idle(self.scheduler))
+        if self.disk is not None:
+            self._disk_task = asyncio.create_task(self._use_disk(self.disk))
+            await asyncio.wait([self._disk_task], timeout=DISK_S)
         await super().startup(sockets)
         if self.started:
             say(self.greeting)
 
+    async def _use_disk(self, disk: DiskStart) -> None:
+        """Give the scheduler the disk tier, if there is one."""
+        index = await asyncio.to_thread(disk.open)
+        if index is not None:
+            self.scheduler.use_disk(index, disk.model.pool_layout)
+            say(describe_disk(index))
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let answers end within GRACE_S, then cancel the scheduler, which fails the other answers."""
+        """Let answers end within GRACE_S, then cancel the scheduler, which fails the other answers.
+
+        What is being saved to disk has the rest of that time.
+        """
         assert self._task is not None
         stats = self.scheduler.stats()
         if num_answers := stats.num_running + stats.num_waiting:
             say(f"stopping; answers under way: {num_answers}, a second Ctrl-C ends them now")
         self._task.get_loop().call_later(GRACE_S, self._task.cancel)
         await super().shutdown(sockets)
+        if self.disk is not None:
+            await self.scheduler.saved()
         self._task.cancel()
-        if self._collector is not None:
-            self._collector.cancel()
+        for task in (self._collector, self._disk_task):
+            if task is not None:
+                task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -149,26 +173,27 @@ async def collect_when_idle(scheduler: SchedulerLoop) -> None:
             gc.collect()
 
 
-def serve(
-    engine_config: EngineConfig, server_config: ServerConfig, scheduler_config: SchedulerConfig
-) -> None:
+def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises PensieveError when the start fails or the engine is lost."""
-    set_up_logging(server_config.log_level)
-    with bind(server_config) as listener, EngineProcess(server_config.log_level) as engine:
+    config = settings.server
+    set_up_logging(config.log_level)
+    with bind(config) as listener, EngineProcess(config.log_level) as engine:
         say(f"pensieve {__version__}")
-        planned = find_model(engine, engine_config, scheduler_config.max_batch)
+        planned = find_model(engine, settings.engine, settings.scheduler.max_batch)
         tokenizer = load_tokenizer(planned.info)
         model = engine.start(build, planned)
         say(f"attends  with {model.attention}")
         scheduler = Scheduler(
-            scheduler_config.with_step_tokens(model.step_tokens),
+            settings.scheduler.with_step_tokens(model.step_tokens),
             model.num_blocks,
             model.max_context,
             model.num_state_slots,
             model.window,
         )
         loop = SchedulerLoop(engine, scheduler)
-        run_server(build_server(server_config, loop, model, tokenizer, listener), listener)
+        server = build_server(config, loop, model, tokenizer, listener)
+        server.disk = DiskStart(settings.disk, planned, model)
+        run_server(server, listener)
 
 
 def bind(config: ServerConfig) -> socket.socket:

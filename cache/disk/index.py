@@ -8,6 +8,7 @@ import os
 import time
 from collections import abc
 from contextlib import suppress
+from pathlib import Path
 
 from .chains import Chain
 from .disk_room import DiskLimits, DiskRoom
@@ -55,6 +56,11 @@ class DiskIndex:
         self.stats.num_damaged += scan_folder(folder, self._model_folder, self._room)
         self._room.make(0)  # the limit may be lower than it was
         self._count()
+
+    @property
+    def place(self) -> Path:
+        """The folder."""
+        return self._folder.path
 
     def find(self, chain: Chain, first_block: int = 0, end_block: int | None = None) -> list[ReadOrder]:
         """Return orders for the blocks of `chain` from `first_block` on, as far as they are on disk."""

@@ -35,6 +35,7 @@ def test_health_tells_the_model_and_what_is_going_on(server: Server) -> None:
         "refused_tokens": 0,
         "prefix_cache_queries": 0,
         "prefix_cache_hits": 0,
+        "disk_cache_hits": 0,
         "prefix_waits": 0,
         "evictions": 0,
         "checkpoints_taken": 0,

@@ -108,6 +108,7 @@ def test_the_schedulers_snapshot_is_exported(server: Server) -> None:
         assert get(f"{name}_total") == 0
     assert get("prompt_tokens_by_source_total", source="computed") == 0
     assert get("prompt_tokens_by_source_total", source="hot") == 0
+    assert get("prompt_tokens_by_source_total", source="disk") == 0
     assert get("prefix_cache_evictions_total", reason="lru") == 0
     assert get("checkpoints_total") == 0
     assert get("checkpoints_dropped_total", reason="evicted") == 0

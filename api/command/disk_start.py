@@ -1,0 +1,45 @@
+"""The disk tier at the server's start: where it is, and what it found there."""
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from ...cache.disk.config import DiskConfig
+from ...cache.disk.index import DiskIndex
+from ...cache.disk.open_tier import KeptModel, open_tier
+from ...engine.compiling.user_folder import make_user_folder
+from ...engine.loading.build import PlannedModel
+from ...engine.loading.memory_plan import gigabytes
+from ...engine.served_model import ServedModel
+
+
+@dataclass(frozen=True, slots=True)
+class DiskStart:
+    """What the disk tier of a server needs."""
+
+    config: DiskConfig
+    planned: PlannedModel
+    model: ServedModel
+
+    def open(self) -> DiskIndex | None:
+        """Open the disk tier, or return None where there is none; open_tier() logs why.
+
+        Takes a second for each gigabyte of weights that have not been hashed before.
+        """
+        if self.config.disk_cache_gb == 0:
+            return None
+        given = self.config.cache_dir
+        place = make_user_folder("kv") if given is None else Path(given).expanduser()
+        if place is None:
+            return None
+        info, layout = self.planned.info, self.model.pool_layout
+        facts = {"kv": info.kv_type, "layout": layout.text}
+        facts |= {name: version(name) for name in ("mlx", "mlx-lm")}
+        return open_tier(place, self.config, KeptModel(info.path, facts, layout.block_bytes))
+
+
+def describe_disk(index: DiskIndex) -> str:
+    """Describe the tier in a line, for the start."""
+    stats = index.stats
+    found = f"{stats.num_files:,} files of this model" if stats.num_files else "nothing of this model yet"
+    return f"disk     {index.place}: {gigabytes(stats.limit_bytes)} at most, {found}"
