@@ -81,12 +81,20 @@ class TokenSource(Protocol):
         """Prompt tokens whose KV the prefix tree had then, with a state to go on from or without."""
 
     @property
+    def num_disk_tokens(self) -> int:
+        """How many of the cached tokens were read from disk for this request, or for one that shared them."""
+
+    @property
     def finish_reason(self) -> FinishReason | None:
         """Why the request ended, None while it runs."""
 
     @property
     def arrival_s(self) -> float:
         """time.monotonic() when the request was queued."""
+
+    @property
+    def restore_s(self) -> float | None:
+        """time.monotonic() when reading from disk began for the request, None where it has not."""
 
     @property
     def admitted_s(self) -> float | None:

@@ -110,7 +110,7 @@ class SchedulerLoop:
     async def _step(self) -> None:
         """Schedule, compute, take the result, publish."""
         plan = self._scheduler.schedule()
-        self._mark_admitted()
+        self._mark_times()
         self._step_started_s = time.monotonic()
         try:
             result = await (self._engine.drain() if plan is None else self._engine.step(plan))
@@ -133,11 +133,16 @@ class SchedulerLoop:
         if self._num_failures >= MAX_FAILURES:
             self._down = EngineDown(f"{self._num_failures} steps failed one after another: {error}")
 
-    def _mark_admitted(self) -> None:
+    def _mark_times(self) -> None:
+        """Note when sequences begin to run, or to wait for the disk."""
         for sequence in self._scheduler.running:
             token_stream = self._token_streams[sequence]
             if token_stream.admitted_s is None:
                 token_stream.admitted_s = time.monotonic()
+        for sequence in self._scheduler.restoring:
+            token_stream = self._token_streams[sequence]
+            if token_stream.restore_s is None and token_stream.admitted_s is None:
+                token_stream.restore_s = time.monotonic()
 
     def _publish(self, progress: list[Progress]) -> None:
         for item in progress:

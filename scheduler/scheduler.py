@@ -86,6 +86,12 @@ class Scheduler:
         """The running sequences, in order of admission."""
         return self.queues.running
 
+    @property
+    def restoring(self) -> abc.Sequence[Sequence]:
+        """The waiting sequences whose prefixes are being read from disk."""
+        restores = self.disk.restores
+        return [s for s in self.queues.waiting if s.prefix_wait in restores] if restores else []
+
     def num_cached_tokens(self, sequence: Sequence) -> int:
         """Return how many of the first tokens of `sequence`, which waits, need not be computed now."""
         return self.kv_cache.num_cached_tokens(sequence)

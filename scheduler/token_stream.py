@@ -17,6 +17,7 @@ class TokenStream:
     def __init__(self, scheduler: Scheduler, sequence: Sequence) -> None:
         """sequence: has just been queued; the stream looks it up in the prefix tree."""
         self.arrival_s = time.monotonic()
+        self.restore_s: float | None = None  # when reading from disk began, for which the sequence waits
         self.admitted_s: float | None = None  # when the sequence was first admitted
         self.first_token_s: float | None = None
         self.num_prompt_tokens = sequence.num_prompt_tokens

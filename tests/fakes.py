@@ -158,6 +158,7 @@ class Script:
     hangs: bool = False  # waits for its cancellation after the chunks
     num_cached: int = 0
     num_at_arrival: int | None = None  # of these, if not all
+    num_from_disk: int = 0
 
 
 def made_up_logprobs(token: int, num_likeliest: int) -> TokenLogprobs:
@@ -176,6 +177,8 @@ class ScriptedTokenStream:
             script.num_cached if script.num_at_arrival is None else script.num_at_arrival
         )
         self.num_matched_at_arrival = self.num_cached_at_arrival
+        self.num_disk_tokens = script.num_from_disk
+        self.restore_s: float | None = None
         self.finish_reason: FinishReason | None = None
         self.arrival_s = time.monotonic()
         self.admitted_s: float | None = None

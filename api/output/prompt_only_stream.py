@@ -32,6 +32,11 @@ class PromptOnlyStream:
         return self._stream.num_matched_at_arrival
 
     @property
+    def num_disk_tokens(self) -> int:
+        """How many of the cached tokens were read from disk."""
+        return self._stream.num_disk_tokens
+
+    @property
     def finish_reason(self) -> FinishReason | None:
         """Always "length": the answer has as many tokens as it may have."""
         return "length"
@@ -40,6 +45,11 @@ class PromptOnlyStream:
     def arrival_s(self) -> float:
         """time.monotonic() when the request was queued."""
         return self._stream.arrival_s
+
+    @property
+    def restore_s(self) -> float | None:
+        """time.monotonic() when reading from disk began for the request, None where it has not."""
+        return self._stream.restore_s
 
     @property
     def admitted_s(self) -> float | None:

@@ -43,6 +43,11 @@ class ResumableTokenStream:
         return self._first.num_matched_at_arrival
 
     @property
+    def num_disk_tokens(self) -> int:
+        """How many of the cached tokens were read from disk."""
+        return self._first.num_disk_tokens
+
+    @property
     def finish_reason(self) -> FinishReason | None:
         """Why the scheduler's latest stream ended, None while it runs; "length" once the answer is full."""
         return "length" if self._is_full else self._current.finish_reason
@@ -51,6 +56,11 @@ class ResumableTokenStream:
     def arrival_s(self) -> float:
         """time.monotonic() when the request was first queued."""
         return self._first.arrival_s
+
+    @property
+    def restore_s(self) -> float | None:
+        """time.monotonic() when reading from disk began for the request, None where it has not."""
+        return self._first.restore_s
 
     @property
     def admitted_s(self) -> float | None:

@@ -57,50 +57,71 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CacheVerdict:
-    """What became of a prompt at its arrival.
+    """Why no more of a prompt was found.
 
-    num_awaited: tokens beyond those found that a running request is computing. place: tokens before the
-    difference, None where there is none. part: in which the difference lies, None where that is unknown.
+    place: tokens before the difference, None where there is none. part: in which the difference lies, None
+    where that is unknown. until: where so many tokens are found after all, read from disk or computed by
+    another request, the verdict does not hold; None for one that holds whatever is found.
     """
 
     cause: Cause
-    num_awaited: int = 0
     place: int | None = None
     part: str | None = None
     difference: Difference | None = None
+    until: int | None = None
 
 
-def judge(new: NewPrompt, relatives: abc.Sequence[Relative]) -> CacheVerdict:
+NOTHING_LOST = CacheVerdict("none")
+
+
+class Judgement(NamedTuple):
+    """The verdicts on a prompt, of which the first one holds that can, and then `NOTHING_LOST`.
+
+    num_awaited: tokens, beyond those found at its arrival, that a running request is computing.
+    """
+
+    num_awaited: int = 0
+    verdicts: tuple[CacheVerdict, ...] = ()
+
+    def verdict(self, num_found: int) -> CacheVerdict:
+        """Return the verdict on the prompt, of which `num_found` tokens were found."""
+        holding = (one for one in self.verdicts if one.until is None or num_found < one.until)
+        return next(holding, NOTHING_LOST)
+
+
+def judge(new: NewPrompt, relatives: abc.Sequence[Relative]) -> Judgement:
     """Judge a prompt. relatives: the prompts most like it, the most like it first."""
     running = [relative.num_shared for relative in relatives if relative.prompt.is_running]
     num_awaited = max(0, min(_full_blocks(max(running, default=0)), new.num_usable) - new.num_cached)
     if new.num_cached >= new.num_usable:
-        return CacheVerdict("none")
+        return Judgement()
+    verdicts = []
     known = max((min(shared, earlier.num_computed) for earlier, shared in relatives), default=0)
-    if min(_full_blocks(known), new.num_usable) > max(new.num_matched, new.num_cached + num_awaited):
-        return CacheVerdict("evicted", num_awaited, place=new.num_matched)
-    cause, place, part, compared = _compared(new, relatives)
-    if cause == "none" and new.num_matched > new.num_cached:
-        return CacheVerdict("state", num_awaited, place=new.num_cached)
-    difference = _difference(new, compared) if cause != "none" and compared else None
-    return CacheVerdict(cause, num_awaited, place, part, difference)
+    known = min(_full_blocks(known), new.num_usable)
+    if known > max(new.num_matched, new.num_cached + num_awaited):
+        verdicts.append(CacheVerdict("evicted", new.num_matched, until=known))
+    verdicts.append(_compared(new, relatives))
+    if new.num_matched > new.num_cached:
+        verdicts.append(CacheVerdict("state", new.num_cached, until=new.num_matched))
+    return Judgement(num_awaited, tuple(one for one in verdicts if one is not NOTHING_LOST))
 
 
-def _compared(
-    new: NewPrompt, relatives: abc.Sequence[Relative]
-) -> tuple[Cause, int | None, str | None, Relative | None]:
-    """Return cause, place and part of the difference, and the prompt that it was found in."""
+def _compared(new: NewPrompt, relatives: abc.Sequence[Relative]) -> CacheVerdict:
+    """Return the verdict that comes of comparing a prompt with the one of them that it should continue."""
     own = next((one for one in relatives if one.prompt.is_of_conversation(new.sender, new.outline)), None)
     if own is not None:
         cause, part = _cause_within(new.outline, own)
-        return cause, None if cause == "none" else own.num_shared, part, own
+        if cause == "none":
+            return NOTHING_LOST
+        return CacheVerdict(cause, own.num_shared, part, _difference(new, own))
     if not relatives:
-        return "cold", 0, None, None
+        return CacheVerdict("cold", 0, until=BLOCK_SIZE)
     nearest = relatives[0]
     if not new.outline.messages and nearest.prompt.is_continued(nearest.num_shared):
-        return "none", None, None, nearest
+        return NOTHING_LOST
     part = new.outline.part(new.outline.num_alike(nearest.prompt.outline))
-    return "cold", nearest.num_shared, part, nearest
+    until = _full_blocks(nearest.num_shared) + BLOCK_SIZE
+    return CacheVerdict("cold", nearest.num_shared, part, _difference(new, nearest), until)
 
 
 def _cause_within(outline: PromptOutline, own: Relative) -> tuple[Cause, str | None]:

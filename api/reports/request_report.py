@@ -10,7 +10,7 @@ from ..formats.output_events import OutputEvent
 from ..formats.reply_contents import reply_contents
 from ..metrics import Outcome
 from ..protocols import TokenSource
-from .cache_verdict import CacheVerdict, NewPrompt, judge
+from .cache_verdict import CacheVerdict, Judgement, NewPrompt, judge
 from .prompt_outline import reply_hash
 from .recent_prompts import TOKEN_BYTES, PromptTrace, RecentPrompt, RecentPrompts, Sender, unpack
 
@@ -45,12 +45,14 @@ class Ending(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ReportedProgress:
-    """How far a request has come. queue_ms, prefill_ms and decode_ms: None for what has not begun."""
+    """How far a request has come. restore_ms to decode_ms: None for what has not begun."""
 
     num_cached: int
-    num_at_arrival: int  # found when the request was queued
+    num_at_arrival: int  # found in memory when the request was queued
+    num_from_disk: int
     num_generated: int | None  # None while the request runs
     queue_ms: float | None
+    restore_ms: float | None
     prefill_ms: float | None
     decode_ms: float | None
     total_ms: float
@@ -64,7 +66,7 @@ class RequestReport:
         self.created_at = time.time()
         self.outcome: Outcome | None = None  # None while the request runs
         self.num_prompt_tokens = len(trace.tokens) // TOKEN_BYTES
-        self.verdict = CacheVerdict("none")
+        self._judgement = Judgement()
         self._prompt: RecentPrompt | None = RecentPrompt(facts.sender, *trace, self.num_prompt_tokens)
         self._token_stream: TokenSource | None = None
         self._recent: RecentPrompts | None = None
@@ -83,7 +85,7 @@ class RequestReport:
             token_stream.num_matched_at_arrival,
         )
         relatives = recent.relatives(new.sender, new.outline, new.tokens)
-        self.verdict = judge(new, relatives)
+        self._judgement = judge(new, relatives)
         recent.add(prompt, relatives)
         self._token_stream, self._recent = token_stream, recent
 
@@ -109,17 +111,25 @@ class RequestReport:
         now, stream = time.monotonic(), self._token_stream
         total_ms = _milliseconds(self.facts.started_s, now) or 0.0
         if stream is None:
-            return ReportedProgress(0, 0, None, None, None, None, total_ms)
-        admitted_s, first_s = stream.admitted_s, stream.first_token_s
+            return ReportedProgress(0, 0, 0, None, None, None, None, None, total_ms)
+        admitted_s, first_s, restore_s = stream.admitted_s, stream.first_token_s, stream.restore_s
+        ended_queue_s = now if admitted_s is None else admitted_s
         return ReportedProgress(
             stream.num_cached_tokens,
             stream.num_cached_at_arrival,
+            stream.num_disk_tokens,
             self._num_generated,
-            _milliseconds(stream.arrival_s, now if admitted_s is None else admitted_s),
+            _milliseconds(stream.arrival_s, ended_queue_s if restore_s is None else restore_s),
+            _milliseconds(restore_s, ended_queue_s),
             _milliseconds(admitted_s, now if first_s is None else first_s),
             _milliseconds(first_s, now),
             total_ms,
         )
+
+    @property
+    def verdict(self) -> CacheVerdict:
+        """Why no more of the prompt was found, as far as is known by now."""
+        return self._judgement.verdict(self.progress.num_cached)
 
     @property
     def headers(self) -> dict[str, str]:
@@ -127,8 +137,8 @@ class RequestReport:
         fields = [f"{self.progress.num_cached}/{self.num_prompt_tokens}"]
         fields += [f"{name}={count}" for name, count in self._sources().items()]
         verdict = self.verdict
-        if verdict.num_awaited and not self._was_admitted:
-            fields.append(f"awaited={verdict.num_awaited}")
+        if self._judgement.num_awaited and not self._was_admitted:
+            fields.append(f"awaited={self._judgement.num_awaited}")
         fields.append(f"why={verdict.cause}")
         fields += [f"at={verdict.place}"] if verdict.place is not None else []
         fields += [f"in={verdict.part}"] if verdict.part is not None else []
@@ -154,6 +164,7 @@ class RequestReport:
                 "render": round(facts.template_s * 1000, 3),
                 "tokenise": round(facts.tokenize_s * 1000, 3),
                 "queue": progress.queue_ms,
+                "restore": progress.restore_ms,
                 "prefill": progress.prefill_ms,
                 "decode": progress.decode_ms,
                 "total": progress.total_ms,
@@ -163,7 +174,7 @@ class RequestReport:
                 "at": verdict.place,
                 "in": verdict.part,
                 "found_at_arrival": progress.num_at_arrival,
-                "awaited_at_arrival": verdict.num_awaited,
+                "awaited_at_arrival": self._judgement.num_awaited,
             },
         }
 
@@ -186,8 +197,9 @@ class RequestReport:
     def _sources(self) -> dict[str, int]:
         """Return how many of the tokens found came from where."""
         progress = self.progress
-        twin = max(0, progress.num_cached - progress.num_at_arrival)
-        return {"memory": progress.num_cached - twin, "disk": 0, "twin": twin}
+        later = max(0, progress.num_cached - progress.num_at_arrival)
+        disk = min(later, progress.num_from_disk)
+        return {"memory": progress.num_cached - later, "disk": disk, "twin": later - disk}
 
 
 def _milliseconds(begin_s: float | None, end_s: float) -> float | None:

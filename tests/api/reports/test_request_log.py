@@ -73,7 +73,8 @@ def test_what_was_found_is_the_sum_of_where_it_came_from(
     at_arrival = data.draw(st.integers(0, num_tokens))
     found = data.draw(st.integers(0, num_tokens))
     log, own = RequestLog(), report(1, num_tokens=num_tokens)
-    script = Script(num_cached=found, num_at_arrival=at_arrival)
+    from_disk = data.draw(st.integers(0, num_tokens))
+    script = Script(num_cached=found, num_at_arrival=at_arrival, num_from_disk=from_disk)
     token_stream = ScriptedTokenStream(Request([1] * num_tokens, SamplingParams(), 9), script)
     token_stream.admitted_s = 1.0 if admitted else None
     log.begin(own, token_stream)
@@ -84,6 +85,22 @@ def test_what_was_found_is_the_sum_of_where_it_came_from(
         assert sum(map(int, sources.values())) == found
         assert list(sources) == ["memory", "disk", "twin"]
         own.end(Ending("stop", 1, [], []))
+
+
+@pytest.mark.parametrize("at_arrival", [0, 96])
+def test_what_is_read_from_disk_after_all_was_neither_evicted_nor_cold(at_arrival: int) -> None:
+    """A stream's headers cannot know of it yet: they go out before the disk is read."""
+    log, first, again = RequestLog(), report(1, num_tokens=200), report(1, num_tokens=200)
+    log.begin(first, stream(200))
+    first.end(Ending("stop", 1, [], []))
+    found = stream(200)
+    found.num_cached_tokens = found.num_cached_at_arrival = found.num_matched_at_arrival = at_arrival
+    log.begin(again, found)
+    assert (again.verdict.cause, again.verdict.place) == ("evicted", at_arrival)
+    found.num_cached_tokens, found.num_disk_tokens, found.admitted_s = 192, 192 - at_arrival, 1.0
+    assert again.headers[CACHE_HEADER] == (
+        f"192/200; memory={at_arrival}; disk={192 - at_arrival}; twin=0; why=none"
+    )
 
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions", "/v1/responses"])
@@ -118,8 +135,10 @@ def test_a_report_tells_times_tokens_and_the_difference(scheduled: Scheduled) ->
     found: dict[str, Any] = http.get(f"/v1/requests/{request_id}").json()
     assert (found["id"], found["session"], found["outcome"]) == (request_id, "one", "stop")
     assert found["tokens"]["generated"] == len("Yes.") + 1
-    assert set(found["times_ms"]) == {"render", "tokenise", "queue", "prefill", "decode", "total"}
-    assert all(value >= 0 for value in found["times_ms"].values())
+    times = found["times_ms"]
+    assert list(times) == ["render", "tokenise", "queue", "restore", "prefill", "decode", "total"]
+    assert times["restore"] is None
+    assert all(value >= 0 for name, value in times.items() if name != "restore")
     assert (found["cache"]["why"], found["cache"]["in"]) == ("history-rewritten", "messages[1]")
     assert found["diff"]["before"].endswith("<|im_start|>assistant\n")
     assert found["diff"]["old"].startswith("Yes.<|im_end|>")
