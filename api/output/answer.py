@@ -123,10 +123,11 @@ class Answer:
 
     def _finish(self) -> list[OutputEvent]:
         self._ended = True
-        is_cut_off = not self._parser.done and self._token_stream.finish_reason == "length"
-        is_in_text = self._token_stream.finish_reason == "length" and self._parser.in_text
+        is_length = self._token_stream.finish_reason == "length"
+        is_cut_off = not self._parser.done and is_length
+        is_in_text = is_length and self._parser.in_text
         is_whole = not self._parser.done and (is_in_text or self._token_stream.finish_reason == "stop")
-        events = self._parser.finish()  # which ends an open call, and may so be done
+        events = self._parser.finish(cut_off=is_length)  # which ends an open call, and may so be done
         self._outcome = self._find_outcome(is_cut_off)
         if self._token_stream.finish_reason == "stop":
             self._record.num_generated += 1  # the stop token, which is sampled but not in the token stream

@@ -9,9 +9,8 @@ class HeldThoughts:
     """The thoughts of one answer that are held back. If more thoughts end after them, they are thoughts."""
 
     def __init__(self, starts: abc.Iterable[str], end: str) -> None:
-        """starts: the tags at which calls start; empty where none may. end: the tag that ends a call."""
+        """starts: the tags at which calls start. end: the tag that ends a call; empty where none does."""
         self._starts = TagSet(starts if end else ())
-        self._end = end
         self._parts: list[str] = []
         self._holds_start = False  # a whole tag, not only what may become one
 
@@ -31,13 +30,9 @@ class HeldThoughts:
         text, self._parts, self._holds_start = "".join(self._parts), [], False
         return text
 
-    def has_call(self) -> bool:
-        """Whether what is held is a whole call."""
-        return self._holds_start and self._end in "".join(self._parts)
-
     def copy(self) -> "HeldThoughts":
         """Return an independent copy."""
-        twin = HeldThoughts((), self._end)
+        twin = HeldThoughts((), "")
         twin._starts = self._starts
         twin._parts, twin._holds_start = list(self._parts), self._holds_start
         return twin

@@ -36,6 +36,7 @@ class OutputParser:
         self._block: type[OutputEvent] | None = None  # kind of the block that is open
         self._events: list[OutputEvent] = []
         self._is_new = mode is Mode.TEXT and self._tags.thinking is not None  # nothing but space has come
+        self._num_space = 0  # characters of space at the beginning of a new answer
         self._held = HeldThoughts(self._tags.calls, self._tags.call_end or "")
 
     @property
@@ -62,11 +63,14 @@ class OutputParser:
         self._scan()
         return self._take()
 
-    def finish(self) -> list[OutputEvent]:
-        """Return the events that were held back; nothing may be fed afterwards."""
+    def finish(self, cut_off: bool = False) -> list[OutputEvent]:
+        """Return the events that were held back; nothing may be fed afterwards.
+
+        cut_off: the model has not ended the answer itself, so that open thoughts might have gone on.
+        """
         if not self.done:
             self._follower.unread += self._detokenizer.flush()
-            self._end_answer()
+            self._end_answer(cut_off)
         return self._take()
 
     def _take(self) -> list[OutputEvent]:
@@ -92,8 +96,9 @@ class OutputParser:
     def _skip_stray_end(self) -> bool:
         """Skip an end of thoughts at the answer's beginning. Returns False while more text must tell."""
         assert self._tags.thinking is not None, "there are thoughts"
-        text, end = self._follower.unread.lstrip(SPACE), self._tags.thinking[1]
+        text, end = self._follower.unread[self._num_space :].lstrip(SPACE), self._tags.thinking[1]
         if len(text) < len(end) and end.startswith(text):
+            self._num_space = len(self._follower.unread) - len(text)
             return False
         self._is_new = False
         if text.startswith(end):
@@ -143,12 +148,12 @@ class OutputParser:
         """Add text to a block. Space at a border between blocks is the template's, and is dropped."""
         if self._block is not kind and (self._block is not None or kind is ThinkingDelta):
             text = text.lstrip(SPACE)
-        text = self._space + text
         sent = text if self._format.is_plain else text.rstrip(SPACE)
-        self._space = text[len(sent) :]
         if sent:
             self._block = kind
-            self._events.append(kind(sent))
+            self._events.append(kind(self._space + sent))
+            self._space = ""
+        self._space += text[len(sent) :]
 
     def _emit_calls(self, events: list[OutputEvent]) -> None:
         """Emit events of calls; in an answer of one call, the end of the first call ends the answer."""
@@ -185,12 +190,12 @@ class OutputParser:
             rest = rest[place:] + tool_format.end if place >= 0 else ""
         self._follower.end_call(rest + body.remainder)
 
-    def _end_answer(self) -> None:
+    def _end_answer(self, cut_off: bool) -> None:
         """Emit the unread text and end the open call, at the end of the answer."""
         self._end_text()
         if self.in_thoughts and not self.done:
-            is_call, text = self._held.has_call(), self._held.take()
-            if is_call:
+            text = self._held.take()
+            if not cut_off and self._is_call(text):
                 self._follower.mode, self._follower.unread = Mode.TEXT, text
                 self._space, self._block = "", ThinkingDelta
                 self._end_text()
@@ -198,6 +203,14 @@ class OutputParser:
                 self._emit_in_block(ThinkingDelta, text)
         if self.in_text and not self.done:
             self._flush_space()
+
+    def _is_call(self, text: str) -> bool:
+        """Whether a text at the answer's end is a call, perhaps without its end tag."""
+        trial = copy.copy(self)
+        trial._follower = TagFollower(self._tags, Mode.TEXT, text)
+        trial._events, trial.results, trial.has_calls = [], [], False
+        trial._end_text()
+        return trial.has_calls and "failed" not in trial.results
 
     def _end_text(self) -> None:
         """Emit the unread text and end the open call."""

@@ -97,7 +97,7 @@ class Judge:
             return Verdict(case, f"refused: {error}", None)
         answer = ENDS.sub("", case.answer)
         tokens = self._tokenizer.encode(answer, add_special_tokens=False)
-        fault = compare(case, read(prepared, tokens))
+        fault = compare(case, read(prepared, tokens, case.is_partial))
         constraint = prepared.request.constraint
         if constraint is None or not case.calls or case.is_partial:
             return Verdict(case, fault, None)
@@ -156,13 +156,13 @@ def wire(message: dict[str, Any]) -> dict[str, Any]:
     return {"role": message["role"], "content": [*words, *calls]}
 
 
-def read(prepared: PreparedRequest, tokens: list[int]) -> list[Any]:
+def read(prepared: PreparedRequest, tokens: list[int], cut_off: bool) -> list[Any]:
     """Feed an answer to the server's reader, token by token."""
     parser = OutputParser(prepared.new_detokenizer(), prepared.answer_format)
     events: list[Any] = []
     for token in tokens:
         events += parser.feed([token])
-    return events + parser.finish()
+    return events + parser.finish(cut_off)
 
 
 def compare(case: Case, events: list[Any]) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from .callable_tool import CallableTool
 from .free_text import text_until
 from .json_schema import Schema, dump_schema
-from .lark import Lark, literal
+from .lark import Lark, literal, pattern
 from .properties import any_order, listed_properties
 from .schema_kinds import branches, listed_values, possible_kinds, resolve, text_schemas
 from .without_tags import without_tags
@@ -21,6 +21,7 @@ NAME = re.compile(r"[\w.$-]+")  # of a parameter; a tag with other characters ma
 WORDS = {"boolean": '"True" | "False"', "null": '"None"'}
 TEXT = frozenset({"string"})
 BOUNDS = frozenset({"minLength", "maxLength"})
+CDATA, CDATA_END = "<![CDATA[", "]]>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +29,12 @@ class ParameterSyntax:
     """How a format writes a call. NAME stands for the tool's name, KEY for a parameter's.
 
     head: begins a call. key: begins a parameter; KIND in it stands for "true" before a text and for "false"
-    before JSON. close: ends a value. end: ends a call. The line breaks in them may be left out, but that of
-    the head where `breaks_after_head`.
+    before JSON. close: ends a value; KEY may stand in it too. end: ends a call. The line breaks in them may
+    be left out, but that of the head where `breaks_after_head`.
     bare: a call without parameters, where the format has another form for it.
     repeats: one body may hold several calls.
     body_end: the end tag of the body, which ends the body even within a value.
+    cdata: a text that nothing bounds may stand as XML's `<![CDATA[` … `]]>`, in which it may hold `close`.
     """
 
     head: str
@@ -43,6 +45,7 @@ class ParameterSyntax:
     repeats: bool = False
     body_end: str = ""
     breaks_after_head: bool = False
+    cdata: bool = False
 
     @property
     def _not_in_values(self) -> list[str]:
@@ -70,27 +73,35 @@ class ParameterSyntax:
         return f"{head} {some} | {bare}"
 
     def _parameter(self, lark: Lark, name: str, schema: Schema) -> str:
-        key = self.key.replace("KEY", name).rstrip()
-        texts, others = self._texts(lark, schema), self._others(lark, schema)
+        key, close = self.key.replace("KEY", name).rstrip(), self.close.replace("KEY", name)
+        texts, others = self._texts(lark, close, schema), self._others(lark, close, schema)
         if "KIND" in key:
             forms = {key.replace("KIND", "true"): texts, key.replace("KIND", "false"): others}
         else:
             forms = {key: texts + others}
         return _any(f"{_loose(lark, tag)} {_any(values)} SPACE" for tag, values in forms.items() if values)
 
-    def _texts(self, lark: Lark, schema: Schema) -> list[str]:
+    def _texts(self, lark: Lark, close: str, schema: Schema) -> list[str]:
         """Write the forms of a value that is a text, each up to its end tag."""
-        parts, tag, never = text_schemas(schema), self.close.strip(), self._not_in_values
+        parts, tag, never = text_schemas(schema), close.strip(), self._not_in_values
         if any(map(_is_free, parts)):
-            return [text_until(lark, {}, tag, never)]
+            return self._free_texts(lark, tag)
         line = "LINE " if self.key.endswith("\n") else ""
         listed = [
             f"LINE {_any(texts)} LINE {lark.tag(tag)}" for part in parts if (texts := _listed(part, never))
         ]
         bounded = [part for part in parts if listed_values(part) is None]
-        return listed + [line + text_until(lark, part, self.close.rstrip(), never) for part in bounded]
+        return listed + [line + text_until(lark, part, close.rstrip(), never) for part in bounded]
 
-    def _others(self, lark: Lark, schema: Schema) -> list[str]:
+    def _free_texts(self, lark: Lark, tag: str) -> list[str]:
+        never = self._not_in_values
+        if not self.cdata:
+            return [text_until(lark, {}, tag, never)]
+        wrapped = text_until(lark, {}, f"{CDATA_END}{tag}", [CDATA_END, self.body_end])
+        bare = text_until(lark, {}, tag, never, without=[rf"/\s*{pattern(CDATA)}(?s:.*)/"])
+        return [bare, f"SPACE {literal(CDATA)} {wrapped}"]
+
+    def _others(self, lark: Lark, close: str, schema: Schema) -> list[str]:
         """Write the forms of a value that is no text, up to its end tag; none where any text may be."""
         kinds, texts = possible_kinds(schema), text_schemas(schema)
         is_covered = any(map(_is_free, texts)) and "KIND" not in self.key
@@ -100,7 +111,7 @@ class ParameterSyntax:
         values = [lark.json(dump_schema(without_tags(schema, self._not_in_values)))]
         if listed_values(schema) is None:
             values += [WORDS[kind] for kind in sorted(kinds & WORDS.keys())]
-        return [f"SPACE {_any(values)} SPACE {lark.tag(self.close.strip())}"]
+        return [f"SPACE {_any(values)} SPACE {lark.tag(close.strip())}"]
 
 
 def _any(forms: abc.Iterable[str]) -> str:

@@ -16,7 +16,8 @@ from .parameter_values import TEXT, parameter_kinds, read_value
 from .whole_calls import WholeCalls
 
 MAX_TAG = 300  # characters
-CDATA = r"\s*<!\[CDATA\["
+CDATA, CDATA_END = r"\s*<!\[CDATA\[", "]]>"
+CDATA_BEGIN = re.compile(CDATA)
 CDATA_TEXT = re.compile(rf"{CDATA}(.*)\]\]>\s*", re.DOTALL)
 
 
@@ -51,6 +52,10 @@ class ParameterPatterns:
         value = rf"(?P<value>{value}){self.space}(?P<close>{self.close}|\Z)"
         return re.compile(f"{self.head}|{self.key}{value}", re.DOTALL)
 
+    def begins_cdata(self, part: re.Match[str]) -> bool:
+        """Whether a parameter's value stands as CDATA."""
+        return self.cdata and CDATA_BEGIN.match(part["value"]) is not None
+
     def text(self, part: re.Match[str]) -> str:
         """Return a parameter's value."""
         match = CDATA_TEXT.fullmatch(part["value"]) if self.cdata else None
@@ -77,6 +82,7 @@ class ParameterCalls(WholeCalls):
         self._unread: list[str] = []  # the body from the last character that was read on
         self._num_read = 0  # characters of that: 0 or 1. It tells later heads from the body's beginning.
         self._in_value = False  # a parameter has begun that had not ended when the body was last read
+        self._in_cdata = False  # its value stands as CDATA
 
     def add(self, text: str) -> list[OutputEvent]:
         """Take text and return the events of the parameters that have ended in it."""
@@ -84,8 +90,10 @@ class ParameterCalls(WholeCalls):
         self._unread.append(text)
         self._tail += text
         while match := self._patterns.ends.search(self._tail):
+            before = self._tail[max(match.start() - MAX_TAG, 0) : match.start()]
             self._tail = self._tail[match.end() :]
-            if match["close"] or not self._in_value:
+            in_cdata = self._in_cdata and not before.rstrip().endswith(CDATA_END)
+            if not in_cdata and (match["close"] or not self._in_value):
                 self._send_new()
         self._tail = self._tail[-MAX_TAG:]
         return self._writer.take()
@@ -107,10 +115,11 @@ class ParameterCalls(WholeCalls):
         """Write what has ended before the tail, and drop what is read, so that no part is read twice."""
         unread = "".join(self._unread)
         place, end = self._num_read, len(unread) - len(self._tail)
-        self._in_value = False
+        self._in_value = self._in_cdata = False
         for part in self._patterns.parts.finditer(unread[:end], place):
             if part["key"] is not None and not part["close"]:
                 self._in_value, place = True, part.start()
+                self._in_cdata = self._patterns.begins_cdata(part)
                 break
             self._send_part(part)
             place = part.end()

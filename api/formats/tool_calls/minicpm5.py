@@ -21,6 +21,7 @@ SYNTAX = ParameterSyntax(
     close="</param>\n",
     end="",
     body_end="</function>",
+    cdata=True,
 )
 
 MINICPM5 = CallSyntax("minicpm5", partial(ParameterCalls, PATTERNS), SYNTAX.define_rule)

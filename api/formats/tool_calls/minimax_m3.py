@@ -1,7 +1,7 @@
 """MiniMax M3's calls: an element for each argument, in which lists and objects are elements again.
 
 `<invoke name="read">`, `<path>a.py</path>`, `<lines><item>1</item></lines>`, each tag behind a mark. A schema
-decides what an element stands for. There is no grammar for such calls.
+decides what an element stands for.
 """
 
 import re
@@ -9,6 +9,7 @@ from collections import abc
 from typing import Any
 
 from ...protocols import ToolParser
+from ..grammars.element_syntax import ElementSyntax
 from ..grammars.schema_kinds import KINDS, flat_branches, with_definitions
 from ..readers.call_reader import CallReader
 from ..readers.parameter_values import kinds_of, read_value, with_any_of
@@ -18,6 +19,14 @@ from .call_syntax import CallSyntax
 MARK = "]<]minimax[>["
 CALL = re.compile(rf'{re.escape(MARK)}<invoke name="([^"<>]+)">(.*?){re.escape(MARK)}</invoke>', re.DOTALL)
 TAG = re.compile(rf"{re.escape(MARK)}<(/?)([^<>/]+)>")
+SYNTAX = ElementSyntax(
+    head=f'{MARK}<invoke name="NAME">',
+    key=f"{MARK}<KEY>",
+    close=f"{MARK}</KEY>\n",
+    end=f"{MARK}</invoke>",
+    repeats=True,
+    mark=MARK[1:],
+)
 
 
 def _make_reader(_parser: ToolParser, tools: abc.Sequence[dict[str, Any]], has_end: bool) -> CallReader:
@@ -58,6 +67,8 @@ def _value(text: str, schema: Any) -> Any:
     """Return what an element stands for: a text, if its schema allows one, even if it holds elements."""
     kinds = kinds_of(schema)
     elements = _elements(text)
+    if not text.strip() and "string" not in kinds and kinds & {"array", "object"}:
+        return [] if "array" in kinds else {}
     if not elements or ("string" in kinds and kinds != KINDS):
         return read_value(text, kinds)
     if "array" in kinds and all(name == "item" for name, _ in elements):
@@ -75,4 +86,4 @@ def _part(schema: Any, key: str, name: str | None) -> Any:
     return {}
 
 
-MINIMAX_M3 = CallSyntax("minimax_m3", _make_reader)
+MINIMAX_M3 = CallSyntax("minimax_m3", _make_reader, SYNTAX.define_rule)

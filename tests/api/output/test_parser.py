@@ -257,6 +257,20 @@ def test_a_call_in_thoughts_that_never_end_is_a_call(opened: bool) -> None:
     assert shape(parse(text, answer)[1]) == [ThinkingDelta("I look."), ("Bash", {"command": "ls"})]
 
 
+def test_a_call_in_thoughts_that_the_token_limit_cut_off_stays_a_thought() -> None:
+    tokenizer = ByteTokenizer()
+    parser = OutputParser(WindowDetokenizer(tokenizer.decode), replace(EVERYTHING, starts_thinking=True))
+    events = parser.feed(tokenizer.encode(f"I look. {CALL}"))
+    assert merge(events + parser.finish(cut_off=True)) == [ThinkingDelta(f"I look. {CALL}")]
+
+
+def test_space_without_end_is_taken_once() -> None:
+    """Each token had all the space before it looked through again: 4 s for 64 KB."""
+    text = " \n" * 50_000
+    for answer in (THINKS, replace(THINKS, thinking=None)):
+        assert parse(text, answer, size=16)[1] == [TextDelta(text)]
+
+
 def test_thoughts_that_speak_of_calls_stay_thoughts() -> None:
     answer = replace(EVERYTHING, starts_thinking=True)
     for thought in (f"I could write {CALL} now", "a <tool_call> tag", "<tool"):

@@ -2,6 +2,8 @@
 
 import importlib
 
+from pensieve.api.formats.tool_calls.declared_formats import DECLARED
+from pensieve.api.formats.tool_calls.minimax_m3 import MINIMAX_M3
 from pensieve.api.formats.tool_calls.tool_format import ToolFormat
 
 SPECIAL = (
@@ -29,6 +31,8 @@ SPECIAL = (
 
 
 def tool_format(name: str) -> ToolFormat:
-    """The format of one of mlx-lm's modules, with the module's tags."""
+    """The format of one of mlx-lm's modules, with the module's tags; else a declared one."""
+    if name == MINIMAX_M3.module:
+        return next(form for form in DECLARED if form.syntax is MINIMAX_M3)
     module = importlib.import_module(f"mlx_lm.tool_parsers.{name}")
     return ToolFormat.of_parser(module.tool_call_start, module.tool_call_end, module.parse_tool_call)

@@ -21,11 +21,12 @@ from ....budget import trials
 from ....schemas import SCHEMAS
 from .known_formats import tool_format
 
-FORMATS = [name for name, syntax in SYNTAXES.items() if syntax.define_rule] + ["laguna"]
+FORMATS = [name for name, syntax in SYNTAXES.items() if syntax.define_rule] + ["laguna", "minimax_m3"]
 
 # What each format cannot say: patterns and formats of strings, of those that are parameters or of all.
 PATTERNS = {"slack", "jira", "mail", "fetch", "time", "formats", "lengths"}
 TEXT_FORMATS = {"qwen3_coder", "glm47", "laguna", "longcat", "minimax_m2", "minicpm5", "muse_spark"}
+TEXT_FORMATS |= {"minimax_m3"}
 UNSAYABLE: dict[str, set[str]] = dict.fromkeys(TEXT_FORMATS, PATTERNS | {"all_of", "any_of", "unicode"})
 # Lists and objects, names with spaces, and types that its parser does not look for behind `anyOf` or `$ref`.
 HOLDERS = {"todo", "ask", "fs_multi", "fs_edit", "graph", "definitions"}

@@ -276,6 +276,14 @@ def test_a_long_argument_is_read_in_time_that_grows_with_its_length() -> None:
     assert shape(events) == [("Write", {"text": text.replace("\\n", "\n")})]
 
 
+def test_ends_of_parameters_in_cdata_are_passed_over() -> None:
+    """Each had the text so far read again: 7 s for 64 KB."""
+    text = "<b></param>" * 20_000
+    call = f'<function name="Write"><param name="text"><![CDATA[{text}]]></param></function>'
+    _, events = parse(call, answer_format("minicpm5"), size=64)
+    assert shape(events) == [("Write", {"text": text})]
+
+
 @pytest.mark.parametrize("parser", BODIES)
 @settings(deadline=None)
 @given(seed=st.integers(0, 2**32))
