@@ -93,6 +93,7 @@ class Pipeline:
             tools=[template_tool(tool) for tool in options.tools],
             thinking=model_format.thinking,
             silent=model_format.silent,
+            wrap=model_format.wrap,
             begun=prompt.begun,
             starts_thinking=prompt.starts_thinking,
             one_call=options.one_call,

@@ -17,6 +17,7 @@ class AnswerFormat:
     tool_format: None for an answer that may call no tool. tools: all of the request's.
     thinking: None for a model that has no tags for its thoughts.
     silent: marks around the model's text, which are no part of it.
+    wrap: tags that are no part of the text where the first begins it and the second ends it.
     starts_thinking: the prompt has opened the model's thoughts.
     begun: a mark's beginning at the prompt's end, with which the answer goes on.
     one_call: the answer ends after its first tool call.
@@ -31,12 +32,13 @@ class AnswerFormat:
     one_call: bool = False
     is_value: bool = False
     silent: abc.Sequence[str] = ()
+    wrap: tuple[str, str] | None = None
     begun: str = ""
 
     @property
     def is_plain(self) -> bool:
         """Whether the answer holds only text, so that no space need be held back."""
-        return self.tool_format is None and self.thinking is None and not self.silent
+        return self.tool_format is None and self.thinking is None and not self.silent and not self.wrap
 
     @property
     def tags(self) -> AnswerTags[str]:
@@ -47,5 +49,5 @@ class AnswerFormat:
             call_end=call.end if call else None,
             thinking=(thinking.start, thinking.end) if thinking else None,
             stop_sequences=self.stop_sequences,
-            silent=self.silent,
+            silent=(*self.silent, *(self.wrap or ())),
         )

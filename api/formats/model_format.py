@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from ..protocols import Tokenizer
 from . import harmony
 from .detokenizer import Detokenizer, detokenizer_factory
-from .thinking_tags import RECIPIENT, TO_ALL, ThinkingTags, find_silent_marks, find_thinking_tags
+from .thinking_tags import (
+    MESSAGE_START,
+    RECIPIENT,
+    TO_ALL,
+    TO_USER,
+    ThinkingTags,
+    find_silent_marks,
+    find_thinking_tags,
+    find_wrap,
+)
 from .token_bytes import TokenBytes
 from .tool_calls.plain_format import plain_format
 from .tool_calls.tool_format import ToolFormat
@@ -18,6 +27,7 @@ class ModelFormat:
 
     thinking: None for a model that has no tags for its thoughts.
     silent: marks around the model's text, which are no part of it.
+    wrap: tags around the whole of an answer's text; None for a model that has none.
     special_tokens: ids of the tokens that are no text, by their content: special tokens, and tokens of tags.
     new_detokenizer: makes the detokenizer of a completion's answer, without any tags.
     is_harmony: answers are messages with headers, as gpt-oss writes them.
@@ -26,6 +36,7 @@ class ModelFormat:
     tool_calls: ToolFormat
     thinking: ThinkingTags | None
     silent: tuple[str, ...]
+    wrap: tuple[str, str] | None
     special_tokens: dict[str, int]
     token_bytes: TokenBytes
     new_detokenizer: Callable[[], Detokenizer]
@@ -42,6 +53,8 @@ class ModelFormat:
 
     def rest_of_mark(self, prompt: str) -> str:
         """Return what must stand between a rendered prompt and text of the model."""
+        if TO_USER in self.silent and prompt.endswith(MESSAGE_START):
+            return TO_USER
         return TO_ALL.removeprefix(RECIPIENT) if self.begun(prompt) else ""
 
     def starts_thinking(self, prompt: str) -> bool:
@@ -63,6 +76,7 @@ def build_model_format(tokenizer: Tokenizer, native: ToolFormat | None) -> Model
         tool_calls=tool_calls,
         thinking=thinking,
         silent=silent,
+        wrap=find_wrap(tokenizer),
         special_tokens=find_special_tokens(tokenizer, tags),
         token_bytes=token_bytes,
         new_detokenizer=detokenizer_factory(tokenizer, token_bytes),

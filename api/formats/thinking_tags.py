@@ -22,6 +22,10 @@ APRIEL_START, APRIEL_END = "Here are my reasoning steps:", "[BEGIN FINAL RESPONS
 TO_ALL = ">>>all\n"
 RECIPIENT = ">>>"  # with which Functionary's prompts end
 
+# Muse Glimmer's messages name their recipient: the model itself, the user or a tool.
+TO_SELF, TO_USER = " to=self<|message|>", " to=user<|message|>"
+MESSAGE_END, MESSAGE_START = "<|eom|>", "<|start|>assistant"
+
 # Marks around a model's text that are no part of it: those of one entry are found together.
 SILENT_MARKS = (
     ("<|START_RESPONSE|>", "<|END_RESPONSE|>"),  # Command R7B and later
@@ -33,6 +37,12 @@ SILENT_MARKS = (
     ("<|begin|>assistant", "<|content|>", "<|end|>"),  # Solar Open
     ("<|open|>response<|sep|>", "<|close|>response<|sep|>", "<|close|>message<|sep|>"),  # Kimi K3
     ("<channel|>",),  # Gemma 4, which ends thoughts that it has not begun
+)
+
+# Tags around the whole of an answer's text, and what a template that speaks of them holds.
+WRAPS = (
+    ("<response>", "</response>", "<response></response>"),  # Granite 3.3
+    ("<answer>", "</answer>", "<answer>"),  # Hunyuan
 )
 
 
@@ -55,6 +65,8 @@ def find_thinking_tags(tokenizer: Tokenizer) -> ThinkingTags | None:
         return _tags(tokenizer, harmony.THOUGHT, harmony.END, harmony.CLOSING)
     if tokenizer.think_start and tokenizer.think_end:
         return _tags(tokenizer, tokenizer.think_start, tokenizer.think_end)
+    if has_marks(tokenizer, (TO_SELF,)):
+        return _tags(tokenizer, TO_SELF, MESSAGE_END, MESSAGE_END + MESSAGE_START)
     if has_marks(tokenizer, (APRIEL_END,)):
         return _tags(tokenizer, APRIEL_START, APRIEL_END)
     return next((_tags(tokenizer, *pair) for pair in OTHER_TAGS if has_marks(tokenizer, pair)), None)
@@ -62,7 +74,15 @@ def find_thinking_tags(tokenizer: Tokenizer) -> ThinkingTags | None:
 
 def find_silent_marks(tokenizer: Tokenizer) -> tuple[str, ...]:
     """List the marks that a model writes around its text."""
-    return tuple(mark for marks in SILENT_MARKS if has_marks(tokenizer, marks) for mark in marks)
+    marks = tuple(mark for marks in SILENT_MARKS if has_marks(tokenizer, marks) for mark in marks)
+    return marks + ((TO_USER, MESSAGE_END, MESSAGE_START) if has_marks(tokenizer, (TO_SELF,)) else ())
+
+
+def find_wrap(tokenizer: Tokenizer) -> tuple[str, str] | None:
+    """Find the tags that a model with thoughts may write around the text after them; None for none."""
+    if find_thinking_tags(tokenizer) is None:
+        return None
+    return next(((start, end) for start, end, mark in WRAPS if has_marks(tokenizer, (mark,))), None)
 
 
 def has_marks(tokenizer: Tokenizer, marks: Collection[str]) -> bool:

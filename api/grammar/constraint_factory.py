@@ -37,7 +37,7 @@ class ConstraintFactory:
     def __init__(self, vocabulary: Vocabulary, model_format: ModelFormat) -> None:
         tool_format, thinking = model_format.tool_calls, model_format.thinking
         self._vocabulary = vocabulary
-        self._marks = model_format.silent
+        self._marks = (*model_format.silent, *(model_format.wrap or ()))
         self._tool_format: ToolFormat | None = tool_format if tool_format.is_constrained else None
         pair = (thinking.start.encode(), thinking.end.encode()) if thinking else None
         self._tags = AnswerTags(thinking=pair)

@@ -32,6 +32,7 @@ class OutputParser:
         self._follower = TagFollower(self._tags, mode, answer_format.begun)
         self._space = ""  # trailing space of the open block, sent only if more of the block follows
         self._body: ToolCallBody | None = None  # of the call that is open
+        self._is_wrapped = False  # the text began with the first of the tags around it
         self._start = ""  # its start tag, empty where it began without one
         self._block: type[OutputEvent] | None = None  # kind of the block that is open
         self._events: list[OutputEvent] = []
@@ -110,8 +111,13 @@ class OutputParser:
         """Whether the value has begun, or begins in the unread text, which then begins with no start tag."""
         if not self._format.is_value or not self.in_text:
             return False
-        text = self._follower.unread.lstrip(SPACE)
-        may_be_tag = any(tag.startswith(text) or text.startswith(tag) for tag in self._tags.starts)
+        unread = self._follower.unread
+        text = unread.lstrip(SPACE)  # a tag may begin with space of its own
+        may_be_tag = any(
+            tag.startswith(part) or part.startswith(tag)
+            for tag in self._tags.starts
+            for part in (text, unread)
+        )
         return self._block is TextDelta or (bool(text) and not may_be_tag)
 
     def _cross(self, mode: Mode, tag: str) -> None:
@@ -132,9 +138,22 @@ class OutputParser:
             self._advance_body(self._body, head)
         elif self._follower.mode is Mode.THINKING:
             self._space = ""
+        elif tag in (self._format.wrap or ()):
+            self._cross_wrap(tag)
         elif tag in self._format.stop_sequences:
             self._flush_space()
             self.stop_sequence, self.done = tag, True
+
+    def _cross_wrap(self, tag: str) -> None:
+        """Handle a tag that may stand around the text; the last one is held back as the space there is."""
+        assert self._format.wrap is not None, "there are such tags"
+        is_first = tag == self._format.wrap[0]
+        if is_first and self._block is not TextDelta:
+            self._is_wrapped = True
+        elif self._is_wrapped and not is_first:
+            self._space += tag
+        else:
+            self._emit_in_block(TextDelta, tag)
 
     def _emit(self, text: str) -> None:
         if self._body is not None:
@@ -225,6 +244,8 @@ class OutputParser:
 
     def _flush_space(self) -> None:
         """Emit the trailing space of the text that ends the answer; other trailing space is dropped."""
+        if self._is_wrapped and self._format.wrap is not None:
+            self._space = self._space.partition(self._format.wrap[1])[0].rstrip(SPACE)
         if self._space and self._block in (None, TextDelta):
             self._events.append(TextDelta(self._space))
             self._block = TextDelta

@@ -13,6 +13,7 @@ from .header_syntax import header_syntax
 from .hy3 import hy3_syntax
 from .json_tools import JSON_TOOLS, JsonForm
 from .minimax_m3 import MINIMAX_M3
+from .muse_spark import HEAD, MUSE_GLIMMER
 from .seed_oss import SEED_OSS
 from .tool_format import ToolFormat
 
@@ -46,8 +47,12 @@ DEEPSEEK = "<｜tool▁call▁begin｜>NAME<｜tool▁sep｜>ARGS<｜tool▁call
 DEEPSEEK_R1 = "<｜tool▁call▁begin｜>function<｜tool▁sep｜>NAME\n```json\nARGS```<｜tool▁call▁end｜>"  # noqa: RUF001
 DEEPSEEK_TAGS = ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>")  # noqa: RUF001
 
+BEFORE_MLX_LM = (declared(MUSE_GLIMMER, " to=", "</atem:function_calls>", (HEAD,)),)
+"""Formats that tell more of a call than those of mlx-lm's parsers, which would read it too."""
+
 DECLARED = (
     declared(COHERE.syntax("cohere"), "<|START_ACTION|>", "<|END_ACTION|>"),
+    declared(COHERE.syntax("command_r"), "Action:\n```json\n", "```"),  # Command R+
     declared(KEYED.syntax("apertus"), "<|tools_prefix|>", "<|tools_suffix|>"),
     declared(LINES.syntax("tool_calls"), "<tool_calls>", "</tool_calls>"),  # Apriel, Hunyuan, MiniMax M1
     declared(LIST.syntax("phi4"), "<|tool_call|>", "<|/tool_call|>"),

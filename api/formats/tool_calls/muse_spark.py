@@ -1,5 +1,9 @@
-"""Muse Spark's calls: `<atem:invoke name="read"><atem:parameter name="path">a.py</atem:parameter>` …."""
+"""Muse Spark's calls: `<atem:invoke name="read"><atem:parameter name="path">a.py</atem:parameter>` ….
 
+Muse Glimmer's stand in messages of their own, whose heads name the tool: ` to=read<|message|>`.
+"""
+
+from dataclasses import replace
 from functools import partial
 
 from ..grammars.parameter_syntax import ParameterSyntax
@@ -20,4 +24,9 @@ SYNTAX = ParameterSyntax(
     body_end="</atem:function_calls>",
 )
 
+START = "<atem:function_calls>"
+HEAD = f"NAME<|message|>{START}"
+HEADED = replace(SYNTAX, head=f"{HEAD}\n{SYNTAX.head}", repeats=False)
+
+MUSE_GLIMMER = CallSyntax("muse_glimmer", partial(ParameterCalls, PATTERNS), HEADED.define_rule)
 MUSE_SPARK = CallSyntax("muse_spark", partial(ParameterCalls, PATTERNS), SYNTAX.define_rule)

@@ -286,6 +286,18 @@ def test_an_end_of_thoughts_that_begins_an_answer_is_no_text(size: int) -> None:
     assert parse("Hello</think>", THINKS, size)[1] == [TextDelta("Hello</think>")]
 
 
+@pytest.mark.parametrize("size", [1, 5, 1000])
+def test_tags_around_the_whole_text_are_no_part_of_it(size: int) -> None:
+    answer = replace(THINKS, wrap=("<answer>", "</answer>"))
+    for text, shown in (
+        ("<think>a</think>\n<answer>\nYes.\n</answer>\n", "Yes."),
+        ("<answer>Yes <answer></answer> it is</answer>", "Yes <answer></answer> it is"),
+        ("No <answer>tag</answer>", "No <answer>tag</answer>"),
+        ("<answer>cut", "cut"),
+    ):
+        assert parse(text, answer, size)[1][-1] == TextDelta(shown)
+
+
 def test_an_end_tag_in_an_argument_is_a_part_of_it() -> None:
     """A file that speaks of tags, such as this one, must be writable."""
     call = '{"name": "Bash", "arguments": {"command": "x </tool_call> \\" </tool_call>"}}'

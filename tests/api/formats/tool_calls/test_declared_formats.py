@@ -10,7 +10,7 @@ from pensieve.api.formats.answer_format import AnswerFormat
 from pensieve.api.formats.output_events import TextDelta
 from pensieve.api.formats.tag_follower import AnswerTags
 from pensieve.api.formats.thinking_tags import RECIPIENT, TO_ALL
-from pensieve.api.formats.tool_calls.declared_formats import DECLARED
+from pensieve.api.formats.tool_calls.declared_formats import BEFORE_MLX_LM, DECLARED
 from pensieve.api.formats.tool_calls.declared_formats import DEEPSEEK_TAGS as TAGS
 from pensieve.api.formats.tool_calls.dsml import MARK
 from pensieve.api.formats.tool_calls.minimax_m3 import MARK as M3_MARK
@@ -26,7 +26,8 @@ from ...output.test_parser import parse, shape
 from .known_formats import tool_format
 from .test_grammars import draw
 
-FORMATS = {(tool_format.syntax.module, tool_format.start): tool_format for tool_format in DECLARED}
+ALL = (*BEFORE_MLX_LM, *DECLARED)
+FORMATS = {(tool_format.syntax.module, tool_format.start): tool_format for tool_format in ALL}
 PROPERTIES = {"city": {"type": "string"}, "days": {"type": "integer"}}
 TOOLS = (
     Tool(name="weather", input_schema={"type": "object", "properties": PROPERTIES, "required": ["city"]}),
@@ -74,6 +75,12 @@ def minimax_m3() -> str:
     return f'\n{M3_MARK}<invoke name="weather">' + "".join(f"{M3_MARK}{tag}" for tag in tags)
 
 
+def muse() -> str:
+    """Write a call in Muse Glimmer's way: a message to the tool."""
+    call = '<atem:invoke name="weather">\n<atem:parameter name="city">Rome</atem:parameter>\n</atem:invoke>\n'
+    return f"weather<|message|><atem:function_calls>\n{call}"
+
+
 GIGA_CHAT = "<|message_sep|>\n\nfunction call<|role_sep|>\n"
 SEED = "<parameter=city>Rome</parameter>\n"
 ROME, BOTH = '{"city": "Rome"}', '{"city": "Rome", "days": 2}'
@@ -89,6 +96,8 @@ WRITTEN = [  # a format's name and start, the text between its tags, and the cal
         f'\n[{{{COHERE}{BOTH}}}, {{"parameters": {{}}, "tool_name":"clock"}}]\n',
         TWO,
     ),
+    ("command_r", "Action:\n```json\n", f"[\n    {{\n        {COHERE}{ROME}\n    }}\n]", ONE),
+    ("muse_glimmer", " to=", muse(), ONE),
     ("apertus", "<|tools_prefix|>", f'[{{"weather": {ROME}}}]', ONE),
     ("apertus", "<|tools_prefix|>", '[{"weather": {"days": 2, "city": "Rome"}}, {"clock": {}}]', TWO),
     ("tool_calls", "<tool_calls>", f'[{{"name": "weather", "arguments": {ROME}, "id": "toolu_01"}}]', ONE),
@@ -179,7 +188,7 @@ def tokens(vocabulary: Vocabulary, text: str) -> list[int]:
 @pytest.fixture(scope="module")
 def tagged() -> Vocabulary:
     """Bytes, and the tags of all declared formats as tokens of their own."""
-    tags = {tag for form in DECLARED for tag in (form.start, form.end) if tag.strip("<>|[]") != tag}
+    tags = {tag for form in ALL for tag in (form.start, form.end) if tag.strip("<>|[]") != tag}
     special = ["<end>", *sorted(tags, key=len, reverse=True)]
     bytes_of = [bytes([byte]) for byte in range(256)] + [text.encode() for text in special]
     vocabulary = make_vocabulary(bytes_of, {text: 256 + i for i, text in enumerate(special)}, {256})
@@ -187,7 +196,7 @@ def tagged() -> Vocabulary:
     return vocabulary
 
 
-@pytest.mark.parametrize("form", [form for form in DECLARED if form.heads != ("",)])
+@pytest.mark.parametrize("form", [form for form in ALL if form.heads != ("",)])
 def test_a_call_that_is_forced_begins_as_the_reader_finds_it(tagged: Vocabulary, form: ToolFormat) -> None:
     """Else a call with its arguments first, or with space before it, was text."""
     grammar, rng = GrammarCache(tagged).compile(GrammarKey(TOOLS, form, None)), random.Random(1)
