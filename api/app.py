@@ -1,6 +1,7 @@
 """The application's factory: middleware, routes and error handlers around one model and its scheduler."""
 
 import logging
+import shlex
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
@@ -26,6 +27,7 @@ from .reports.request_log import RequestLog
 from .request_routes import RequestsApi
 from .schema import Tool
 from .services import Services
+from .web_search import SearchCommand
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ def create_app(
         constraint_factory=constraint_factory,
         abilities=template.abilities,
         metrics=Metrics(model, scheduler.stats),
+        search=SearchCommand(shlex.split(config.search_command)) if config.search_command else None,
         thinking=config.thinking,
         keep_alive=keep_alive,
         requests=RequestLog(),

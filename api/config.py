@@ -1,6 +1,8 @@
 """Settings of the HTTP server; `pensieve serve` makes a flag of each field of ServerConfig."""
 
 import re
+import shlex
+import shutil
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -58,6 +60,15 @@ class ServerConfig:
             "choices": get_args(MediaPolicy),
         },
     )
+    search_command: str | None = field(
+        default=None,
+        metadata={
+            "help": "program with arguments, run without a shell, which searches the web where a request has "
+            "the tool web_search, as Claude Code's WebSearch does; it gets the query in place of {query}, "
+            "or on its standard input, and prints JSON objects with title, url and text, or a text "
+            "(default: such searches fail, and the model is told so)",
+        },
+    )
     history_mb: int = field(
         default=64,
         metadata={
@@ -87,8 +98,20 @@ class ServerConfig:
         for origin in self.allow_origin:
             if not ORIGIN_PATTERN.fullmatch(origin):
                 raise ValueError(f"--allow-origin {origin}: give SCHEME://HOST, with its port if any, or *")
+        if self.search_command is not None:
+            _check_command(self.search_command)
         if not self.is_loopback and self.api_key is None:
             raise ValueError(f"--host {self.host} can be reached from other machines: give --api-key as well")
+
+
+def _check_command(command: str) -> None:
+    """Raise ValueError for a command without a program that can be run."""
+    try:
+        program = next(iter(shlex.split(command)), "")
+    except ValueError as error:
+        raise ValueError(f"--search-command: {error}".lower()) from error
+    if shutil.which(program) is None:
+        raise ValueError(f"--search-command: there is no program {program!r}")
 
 
 @dataclass(frozen=True, slots=True)

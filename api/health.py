@@ -51,6 +51,7 @@ class HealthApi:
             "kv": self._services.model.kv_type,
             "state_bytes": self._services.model.state_bytes,
             "window": None if self._services.model.window is None else self._services.model.window.size,
+            "web_search": self._services.search is not None,
             "template": asdict(self._services.abilities),
             "stats": stats.as_dict(),
         }

@@ -42,6 +42,7 @@ class MessagesApi:
         body = await read_body(request, MessagesRequest)
         check_model(body.model, self._services.model.name)
         prepared = await self._pipeline.conversation(request, body, started_s)
+        prepared = self._pipeline.with_server_tools(request, body, prepared)
         shape = body.model, body.omits_thoughts, prepared.edits
         if body.stream:
             return self._pipeline.stream(prepared, MessageStreamWriter(*shape))

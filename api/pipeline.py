@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from collections import abc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,13 +21,14 @@ from .formats.detokenizer import Detokenizer
 from .formats.tool_calls.template_tools import template_tool
 from .generation import GenerationRequest, sampling_params
 from .grammar.answer_constraint import AnswerConstraint
-from .output.answer import Answer, KeepReply, Usage
+from .output.answer import Answer, KeepReply, SampledAnswer, Usage
 from .output.answer_reader import AnswerReader
 from .output.choices import ChoicesStream, ChoiceWriter, total_usage
 from .output.parser import OutputParser
 from .output.prompt_only_stream import PromptOnlyStream
 from .output.request_record import RequestRecord
 from .output.resumable_stream import ResumableTokenStream
+from .output.server_tool_answer import rounds_of
 from .output.stream import AnswerStream, BodyBuilder, StreamWriter, while_connected, whole_message
 from .output.thinking_budget import BudgetedReader, ThinkingBudget
 from .prompt.kept_replies import owner_of
@@ -52,6 +54,7 @@ class PreparedRequest:
     is_prompt_only: bool = False  # the client wants no tokens, only the prompt in the cache
     is_cut: bool = False  # the context leaves room for fewer tokens than the client's max_tokens
     keep: KeepReply | None = None  # keeps the answer for later prompts
+    in_rounds: Callable[[Answer], Answer] | None = None  # lets the answer go on after the server's tools
     edits: EditReport | None = None  # what the prompt leaves out; None where the client asks for no edits
     report: RequestReport | None = None  # None for the further choices of one request
 
@@ -113,6 +116,17 @@ class Pipeline:
             edits=prompt.edits,
             report=_report(http, request, started_s, prompt, trace),
         )
+
+    def with_server_tools(
+        self, http: HttpRequest, body: MessagesRequest, prepared: PreparedRequest
+    ) -> PreparedRequest:
+        """Return a conversation's request that runs the server tools of the body, if it has any."""
+
+        async def go_on(grown: MessagesRequest) -> Answer:
+            later = await self.conversation(http, grown, time.monotonic())
+            return self._start(replace(later, report=None))
+
+        return replace(prepared, in_rounds=rounds_of(body, self._services.search, go_on))
 
     async def raw(
         self,
@@ -233,7 +247,8 @@ class Pipeline:
         record = RequestRecord(prepared.request, reader.token_stream, metrics, prepared.started_s)
         if prepared.report is not None:
             self._services.requests.begin(prepared.report, reader.token_stream)
-        return Answer(reader, record, prepared.is_cut, prepared.keep, prepared.report)
+        answer = SampledAnswer(reader, record, prepared.is_cut, prepared.keep, prepared.report)
+        return prepared.in_rounds(answer) if prepared.in_rounds else answer
 
     def _check_length(self, tokens: list[int]) -> int:
         """Return the number of tokens that an answer may have. Raises InvalidRequest where it is none."""
@@ -276,12 +291,6 @@ class Pipeline:
 def _report(
     http: HttpRequest, request: Request, started_s: float, prompt: Prompt, trace: PromptTrace
 ) -> RequestReport:
-    facts = RequestFacts(
-        request.request_id,
-        http.scope["path"],
-        Sender.of(http.scope["state"]["key"], http.headers),
-        started_s,
-        prompt.template_s,
-        prompt.tokenize_s,
-    )
-    return RequestReport(facts, trace)
+    sender = Sender.of(http.scope["state"]["key"], http.headers)
+    times = started_s, prompt.template_s, prompt.tokenize_s
+    return RequestReport(RequestFacts(request.request_id, http.scope["path"], sender, *times), trace)

@@ -21,6 +21,7 @@ from .context_edits import ContextEdits, read_edits
 from .generation import GenerationRequest
 from .guided_fields import GuidedFields, OutputFormat
 from .lenient import call_input, tool_choice_form, tool_form
+from .server_tools import server_tool_form
 from .tidy_schema import tidy_schema
 from .unknown_blocks import text_block
 from .wire_base import Wire, false_for_null, no_blocks
@@ -179,16 +180,27 @@ class AssistantMessage(Wire):
 Message = Annotated[UserMessage | SystemMessage | AssistantMessage, Field(discriminator="role")]
 
 
-class Tool(Wire):
-    """A tool that the client runs.
+class ServerTool(Wire):
+    """What a request says of a tool that the server runs. max_uses: in one answer."""
 
-    defer_loading: its schema is shown where a tool_reference names it, not in the head.
+    kind: Literal["web_search", "web_fetch", "code_execution"]
+    max_uses: int | None = Field(default=None, ge=1)
+    allowed_domains: tuple[str, ...] = ()
+    blocked_domains: tuple[str, ...] = ()
+
+
+class Tool(Wire):
+    """A tool that the client runs, or the server.
+
+    defer_loading: its schema is shown where a tool_reference names it, not in the head. server: None for a
+    tool that the client runs.
     """
 
     name: ToolName
     description: str | None = None
     input_schema: Annotated[dict[str, Any], BeforeValidator(tidy_schema)]
     defer_loading: Annotated[bool, BeforeValidator(false_for_null)] = False
+    server: ServerTool | None = None
 
     @property
     def is_placeholder(self) -> bool:
@@ -225,13 +237,17 @@ class OutputConfig(Wire):
     effort: str | None = Field(default=None, max_length=20)  # of thinking, where the template knows efforts
 
 
+def _any_tool_form(tool: object) -> object:
+    return server_tool_form(tool) or tool_form(tool)
+
+
 class CountTokensRequest(GuidedFields):
     """The fields that a request's prompt is made of: the body of `/v1/messages/count_tokens`."""
 
     model: str = Field(min_length=1, max_length=500)
     messages: Annotated[list[Message], FailFast()] = Field(min_length=1, max_length=MAX_MESSAGES)
     system: Annotated[list[TextBlock], FailFast(), BeforeValidator(no_blocks)] = Field(default=[])
-    tools: list[Annotated[Tool, BeforeValidator(tool_form)]] | None = Field(default=None, fail_fast=True)
+    tools: list[Annotated[Tool, BeforeValidator(_any_tool_form)]] | None = Field(default=None, fail_fast=True)
     tool_choice: Annotated[ToolChoice | None, BeforeValidator(tool_choice_form)] = None
     thinking: ThinkingConfig | None = None
     enable_thinking: bool | None = None  # beyond Anthropic's API, as is the next field

@@ -11,6 +11,7 @@ from .prompt.abilities import Abilities
 from .prompt.prompt import PromptBuilder
 from .protocols import SchedulerInterface
 from .reports.request_log import RequestLog
+from .web_search import SearchCommand
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class Services:
     constraint_factory: ConstraintFactory | None  # None where no grammar can be compiled for the model
     abilities: Abilities  # of the model's chat template
     metrics: Metrics
+    search: SearchCommand | None  # searches the web; None where the user has named no command
     thinking: ThinkingDefault  # whether the model thinks where a request does not say
     keep_alive: KeepAlive
     requests: RequestLog

@@ -18,10 +18,10 @@ API_FLOORS = [
     {"prompt", "grammar", "output"},
     {"reports"},
     {"formats", "answer_options", "metrics", "body"},
-    {"errors", "schema", "protocols", "config", "origins", "stats_collector"},
+    {"errors", "schema", "protocols", "config", "origins", "stats_collector", "web_search"},
     {"generation", "guided_fields"},
     {"lenient", "refused_fields", "tidy_schema", "unknown_blocks", "context_edits"},
-    {"public_tools", "wire_base"},
+    {"public_tools", "server_tools", "wire_base"},
 ]
 WEB = {"fastapi", "pydantic", "starlette", "uvicorn", "prometheus_client"}
 MLX = {"mlx", "mlx_lm"}

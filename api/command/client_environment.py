@@ -26,7 +26,7 @@ has 12,000 to 18,000 tokens, by the tokenizer; with few tools it has a third of 
 FEW_TOOLS = "--tools=Bash,Read,Edit,Write"
 BARE = "--bare"
 NO_SEARCH = "--disallowedTools=WebSearch"
-"""Claude Code leaves its web searches to Anthropic's servers: on a local one each would fail."""
+"""Claude Code leaves its web searches to the server: without a command for them each would fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class RunningServer:
     url: str
     model: str
     max_context: int
+    searches: bool = False  # the web, for its clients
 
 
 def client_environment(
@@ -64,6 +65,11 @@ def client_environment(
     }
     kept = {name: value for name, value in inherited.items() if name != API_KEY}
     return preferred | kept | needed
+
+
+def search_flags(server: RunningServer) -> list[str]:
+    """Return the flags that keep searches from the model, unless the server can make them."""
+    return [] if server.searches else [NO_SEARCH]
 
 
 def fitting_flags(max_context: int, arguments: abc.Sequence[str] = ()) -> list[str]:

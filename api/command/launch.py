@@ -19,11 +19,11 @@ from ... import PensieveError
 from ..config import ServerConfig
 from .client_environment import (
     API_KEY,
-    NO_SEARCH,
     RunningServer,
     base_url,
     client_environment,
     fitting_flags,
+    search_flags,
 )
 
 CLIENT = "claude"
@@ -90,7 +90,8 @@ def find_server(config: ServerConfig) -> RunningServer | None:
     try:
         with opener.open(f"{url}/health", timeout=PROBE_S) as response:
             health = json.load(response)
-        return RunningServer(url, str(health["model"]), int(health["max_context"]))
+        model, searches = str(health["model"]), bool(health.get("web_search"))
+        return RunningServer(url, model, int(health["max_context"]), searches)
     except urllib.error.HTTPError as error:
         raise LaunchError(f"the server at {url} cannot answer requests (status {error.code})") from error
     except urllib.error.URLError as error:
@@ -164,7 +165,7 @@ def _run_client(
     # The client gets Ctrl-C as well, and handles it. Unlike SIG_IGN, a handler is not inherited.
     signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        return subprocess.call([client, NO_SEARCH, *flags, *arguments], env=settings)
+        return subprocess.call([client, *search_flags(server), *flags, *arguments], env=settings)
     except OSError as error:
         raise LaunchError(f"{client} cannot be started: {error.strerror}") from error
 

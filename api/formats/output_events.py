@@ -48,6 +48,23 @@ class ToolCallEnd:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerToolStart:
+    """A call begins of a tool that the server runs; its arguments follow, then its end."""
+
+    name: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerToolResult:
+    """What a call has given that the server has run. kind: of the block. content: in Anthropic's form."""
+
+    call_id: str
+    kind: str
+    content: Any
+
+
+@dataclass(frozen=True, slots=True)
 class ScoredToken:
     """Log-probabilities of a token of the text and of the likeliest tokens in its place; only on request."""
 
@@ -56,7 +73,16 @@ class ScoredToken:
     top: list[tuple[int, float]]
 
 
-OutputEvent = TextDelta | ThinkingDelta | ToolCallStart | ArgumentsDelta | ToolCallEnd | ScoredToken
+OutputEvent = (
+    TextDelta
+    | ThinkingDelta
+    | ToolCallStart
+    | ArgumentsDelta
+    | ToolCallEnd
+    | ServerToolStart
+    | ServerToolResult
+    | ScoredToken
+)
 
 
 def join_deltas(events: abc.Sequence[OutputEvent]) -> list[OutputEvent]:

@@ -12,6 +12,8 @@ from ..formats.output_events import (
     ArgumentsDelta,
     OutputEvent,
     ScoredToken,
+    ServerToolResult,
+    ServerToolStart,
     TextDelta,
     ThinkingDelta,
     ToolCallEnd,
@@ -169,7 +171,7 @@ class ChatStreamWriter(ChunkWriter):
                 return self._call(call_body(event))
             case ArgumentsDelta():
                 return self._call({"function": {"arguments": event.json}})
-            case ToolCallEnd() | ScoredToken():
+            case ToolCallEnd() | ScoredToken() | ServerToolStart() | ServerToolResult():
                 return ""
 
     def _call(self, fields: dict[str, Any]) -> str:
@@ -204,8 +206,8 @@ class ChatBodyBuilder:
                     self._calls[-1]["function"]["arguments"] += event.json
                 case ScoredToken():
                     self._scores.append(event)
-                case ToolCallEnd():
-                    pass
+                case ToolCallEnd() | ServerToolStart() | ServerToolResult():
+                    pass  # this API's requests name no tools that the server runs
 
     def message(self, answer: Answer) -> dict[str, Any]:
         """Return the completion of the ended answer."""

@@ -2,8 +2,8 @@
 
 from collections import abc
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import astuple, dataclass
+from typing import Literal, Protocol
 
 from ..formats.output_events import OutputEvent
 from ..metrics import Outcome
@@ -23,19 +23,52 @@ class Usage:
     output_tokens: int  # all sampled tokens, those of tags and the stop token included
     cache_creation_input_tokens: int = 0  # every computed token is cached, so they are counted as input
     num_thinking_tokens: int = 0  # of the output: sampled in steps that began while thoughts were open
+    num_searches: int = 0  # that the server has made of the web
 
     @property
     def num_prompt_tokens(self) -> int:
         """All tokens of the prompt."""
         return self.input_tokens + self.cache_read_input_tokens + self.cache_creation_input_tokens
 
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
 
 KeepReply = Callable[[abc.Sequence[int], abc.Sequence[OutputEvent]], None]
 """Takes the tokens and the output events of an answer, for later prompts."""
 
 
-class Answer:
+class Answer(Protocol):
     """An async iterator over lists of output events. Call `close()` in a `finally`."""
+
+    @property
+    def usage(self) -> Usage:
+        """The usage so far; its cached part is a forecast until the request is admitted."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers of the response that say what was cached of the prompt, as far as is known by now."""
+
+    @property
+    def stop_reason(self) -> StopReason:
+        """Why the answer ended; valid only after its end."""
+
+    @property
+    def stop_sequence(self) -> str | None:
+        """The stop sequence that ended the answer, if one did."""
+
+    def __aiter__(self) -> AsyncIterator[list[OutputEvent]]:
+        """Return the answer."""
+
+    async def __anext__(self) -> list[OutputEvent]:
+        """Return the next output events, perhaps none. Raises EngineFailed or EngineDown."""
+
+    def close(self) -> None:
+        """End the answer, in any state. Further calls do nothing."""
+
+
+class SampledAnswer:
+    """An answer to one request of the scheduler."""
 
     def __init__(
         self,

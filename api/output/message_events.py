@@ -11,6 +11,8 @@ from ..formats.output_events import (
     ArgumentsDelta,
     OutputEvent,
     ScoredToken,
+    ServerToolResult,
+    ServerToolStart,
     TextDelta,
     ThinkingDelta,
     ToolCallEnd,
@@ -19,6 +21,9 @@ from ..formats.output_events import (
 )
 from ..formats.thinking_signature import UNSIGNED, seal
 from .answer import Answer, Usage
+
+BlockStart = TextDelta | ThinkingDelta | ToolCallStart | ServerToolStart | ServerToolResult
+"""Events that open a content block."""
 
 compact_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -33,9 +38,10 @@ def sse(data: Mapping[str, object]) -> str:
     return f"event: {data['type']}\ndata: {compact_json(data)}\n\n"
 
 
-def usage_body(usage: Usage) -> dict[str, int]:
+def usage_body(usage: Usage) -> dict[str, Any]:
     """Return the usage in Anthropic's form."""
-    return {
+    searches = {"server_tool_use": {"web_search_requests": usage.num_searches}} if usage.num_searches else {}
+    return searches | {
         "input_tokens": usage.input_tokens,
         "cache_read_input_tokens": usage.cache_read_input_tokens,
         "output_tokens": usage.output_tokens,
@@ -104,7 +110,7 @@ class MessageStreamWriter:
         match event:
             case TextDelta() | ThinkingDelta():
                 return self._in_block(event)
-            case ToolCallStart():
+            case ToolCallStart() | ServerToolStart() | ServerToolResult():
                 return self._close_block() + self._open_block(event)
             case ArgumentsDelta():
                 return self._delta("input_json_delta", "partial_json", event.json)
@@ -122,7 +128,7 @@ class MessageStreamWriter:
         key = "thinking" if isinstance(event, ThinkingDelta) else "text"
         return start + self._delta(f"{key}_delta", key, event.text)
 
-    def _open_block(self, event: TextDelta | ThinkingDelta | ToolCallStart) -> str:
+    def _open_block(self, event: BlockStart) -> str:
         self._index += 1
         self._open = type(event)
         empty = empty_block(event)
@@ -147,8 +153,8 @@ class MessageStreamWriter:
         return self._delta("signature_delta", "signature", signature)
 
 
-def empty_block(event: TextDelta | ThinkingDelta | ToolCallStart) -> dict[str, Any]:
-    """Return the content block that an output event opens, still empty."""
+def empty_block(event: BlockStart) -> dict[str, Any]:
+    """Return the content block that an output event opens, still empty unless it comes whole."""
     match event:
         case TextDelta():
             return {"type": "text", "text": ""}
@@ -156,6 +162,10 @@ def empty_block(event: TextDelta | ThinkingDelta | ToolCallStart) -> dict[str, A
             return {"type": "thinking", "thinking": "", "signature": ""}
         case ToolCallStart():
             return {"type": "tool_use", "id": event.id, "name": event.name, "input": {}}
+        case ServerToolStart():
+            return {"type": "server_tool_use", "id": event.id, "name": event.name, "input": {}}
+        case ServerToolResult():
+            return {"type": event.kind, "tool_use_id": event.call_id, "content": event.content}
 
 
 class MessageBodyBuilder:
@@ -174,7 +184,7 @@ class MessageBodyBuilder:
         """Take the answer's next output events."""
         for event in events:
             match event:
-                case ToolCallStart():
+                case ToolCallStart() | ServerToolStart() | ServerToolResult():
                     self._open_block(event)
                 case ArgumentsDelta():
                     self._arguments.append(event.json)
@@ -197,7 +207,7 @@ class MessageBodyBuilder:
         ending = {"stop_reason": answer.stop_reason, "stop_sequence": answer.stop_sequence}
         return body | ending | self._edits
 
-    def _open_block(self, event: TextDelta | ThinkingDelta | ToolCallStart) -> None:
+    def _open_block(self, event: BlockStart) -> None:
         self._blocks.append(empty_block(event))
         self._open = type(event)
 

@@ -73,7 +73,7 @@ def deep(levels: int) -> dict[str, Any]:
         ({"top_k": -2}, "top_k: "),
         ({"seed": 2**70}, "seed: "),
         ({"stop_sequences": [123]}, "stop_sequences.0: "),
-        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "tools.0: server tool"),
+        ({"tools": [{"type": "advisor_20260301", "name": "advisor"}]}, "tools.0: server tool"),
         ({"tools": [{"name": "a b", "input_schema": {}}]}, "tools.0.name: "),
         ({"tools": [{"name": "a", "input_schema": {}}] * 2}, "tools: tool names must be unique"),
         (

@@ -83,6 +83,7 @@ class Judge:
             constraint_factory=open_constraint_factory(model_format, model.eos_token_ids),
             abilities=chat.abilities,
             metrics=Metrics(model, scheduler.stats),
+            search=None,
             thinking="auto",
             keep_alive=KeepAlive(),
             requests=RequestLog(),

@@ -21,7 +21,7 @@ from pensieve.api.formats.tool_calls.plain_format import plain_format
 from pensieve.api.formats.tool_calls.tool_format import ToolFormat
 from pensieve.api.metrics import Metrics
 from pensieve.api.openai.chunks import ChatBodyBuilder, ChatStreamWriter
-from pensieve.api.output.answer import Answer
+from pensieve.api.output.answer import Answer, SampledAnswer
 from pensieve.api.output.answer_reader import AnswerReader
 from pensieve.api.output.message_events import MessageBodyBuilder, MessageStreamWriter
 from pensieve.api.output.parser import OutputParser
@@ -233,7 +233,7 @@ class Lab:
         token_stream = ScriptedTokenStream(request, Script(chunks, finish=finish))
         record = RequestRecord(request, token_stream, self._metrics, 0.0)
         parser = OutputParser(make_detokenizer(name)(), answer_format)
-        return Answer(AnswerReader(token_stream, parser), record)
+        return SampledAnswer(AnswerReader(token_stream, parser), record)
 
 
 @pytest.mark.parametrize("name", ["qwen", "llama_3", "phi_3", "llama_2", "demo", "bytes"])

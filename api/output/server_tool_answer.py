@@ -1,0 +1,226 @@
+"""An answer whose tools the server runs itself: the model's calls, what they gave, and how it goes on.
+
+For the client this is one answer, as in Anthropic's API. For the model each of its rounds is an answer of
+its own, to a conversation that ends with the results of the round before.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..formats.output_events import OutputEvent, ServerToolResult, ServerToolStart, ToolCallStart
+from ..schema import AssistantMessage, Message, MessagesRequest, ServerTool, ToolChoice, UserMessage
+from ..web_search import Hit, SearchCommand, SearchFailed, in_domains
+from .answer import Answer, StopReason, Usage
+from .message_events import MessageBodyBuilder
+
+MAX_USES = 10  # of one tool in one answer, where the client sets no bound
+
+NOT_THERE = "The tool {} is not available on this server. Say so in your answer, and make up no results."
+ALL_USED = "The tool {} may not be called again. Answer with what you have."
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOutcome:
+    """What a call has given. content: in the API's form. text: for the model.
+
+    is_last: the tool may not be called again.
+    """
+
+    content: Any
+    text: str
+    is_last: bool = False
+
+
+class ServerTools:
+    """Runs the server tools of one request."""
+
+    def __init__(self, body: MessagesRequest, search: SearchCommand | None) -> None:
+        self._tools = {tool.name: tool.server for tool in body.tools or () if tool.server is not None}
+        self._search = search
+        self._num_uses: dict[str, int] = {}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the request has no server tools."""
+        return not self._tools
+
+    def find(self, name: str) -> ServerTool | None:
+        """Return a server tool by its name; None for a tool that the client runs."""
+        return self._tools.get(name)
+
+    async def run(self, name: str, arguments: dict[str, Any]) -> ToolOutcome:
+        """Run a call of a server tool."""
+        tool = self._tools[name]
+        used = self._num_uses.get(name, 0)
+        limit = MAX_USES if tool.max_uses is None else min(tool.max_uses, MAX_USES)
+        if used >= limit:
+            return _failed(tool, "max_uses_exceeded", ALL_USED.format(name))
+        self._num_uses[name] = used + 1
+        if self._search is None or tool.kind != "web_search":
+            return _failed(tool, "unavailable", NOT_THERE.format(name))
+        try:
+            hits = await self._search.search(str(arguments.get("query", "")))
+        except SearchFailed as error:
+            return replace(_failed(tool, "unavailable", str(error)), is_last=used + 1 >= limit)
+        hits = [hit for hit in hits if _is_wanted(hit, tool)]
+        return ToolOutcome([_result(hit) for hit in hits], _listed(hits), used + 1 >= limit)
+
+
+def _failed(tool: ServerTool, code: str, text: str) -> ToolOutcome:
+    content = {"type": f"{tool.kind}_tool_result_error", "error_code": code}
+    return ToolOutcome(content, f"Error: {text}", is_last=True)
+
+
+def _is_wanted(hit: Hit, tool: ServerTool) -> bool:
+    if tool.allowed_domains and not in_domains(hit.url, tool.allowed_domains):
+        return False
+    return not in_domains(hit.url, tool.blocked_domains)
+
+
+def _result(hit: Hit) -> dict[str, Any]:
+    """Return a hit in the API's form. Its text, which Anthropic encrypts, comes back with later requests."""
+    return {
+        "type": "web_search_result",
+        "title": hit.title,
+        "url": hit.url,
+        "text": hit.text,
+        "encrypted_content": "",
+        "page_age": None,
+    }
+
+
+def _listed(hits: list[Hit]) -> str:
+    texts = [
+        "\n".join(filter(None, (f"{place}. {hit.title}", hit.url, hit.text)))
+        for place, hit in enumerate(hits, 1)
+    ]
+    return "\n\n".join(texts) or "The search has found nothing."
+
+
+GoOn = Callable[[MessagesRequest], Awaitable[Answer]]
+"""Begins the answer to a conversation that has grown."""
+
+
+class ServerToolAnswer:
+    """One answer of several rounds; see Answer."""
+
+    def __init__(self, first: Answer, body: MessagesRequest, tools: ServerTools, go_on: GoOn) -> None:
+        self._first = self._answer = first
+        self._body = body
+        self._tools = tools
+        self._go_on = go_on
+        self._round = MessageBodyBuilder(body.model)
+        self._before: list[Usage] = []  # of the rounds that have ended
+        self._spent: set[str] = set()  # tools that may not be called again
+        self._num_searches = 0
+        self._is_over = False
+        self._is_cut = False
+
+    @property
+    def usage(self) -> Usage:
+        """The usage of all rounds so far."""
+        now = self._answer.usage
+        for usage in self._before:
+            now += usage
+        return replace(now, num_searches=self._num_searches)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers that say what was cached of the first round's prompt."""
+        return self._first.headers
+
+    @property
+    def stop_reason(self) -> StopReason:
+        """Why the last round ended; valid only after its end."""
+        return "max_tokens" if self._is_cut else self._answer.stop_reason
+
+    @property
+    def stop_sequence(self) -> str | None:
+        """The stop sequence that ended the answer, if one did."""
+        return self._answer.stop_sequence
+
+    def __aiter__(self) -> AsyncIterator[list[OutputEvent]]:
+        return self
+
+    async def __anext__(self) -> list[OutputEvent]:
+        """Return the next output events, perhaps none. Raises what an answer raises."""
+        if self._is_over:
+            raise StopAsyncIteration
+        try:
+            events = await self._answer.__anext__()
+        except StopAsyncIteration:
+            return await self._end_round()
+        self._round.add(events)
+        return [self._shown(event) for event in events]
+
+    def close(self) -> None:
+        """End the round under way, in any state."""
+        self._answer.close()
+
+    def _shown(self, event: OutputEvent) -> OutputEvent:
+        if isinstance(event, ToolCallStart) and self._tools.find(event.name) is not None:
+            return ServerToolStart(event.name, _server_id(event.id))
+        return event
+
+    async def _end_round(self) -> list[OutputEvent]:
+        """Run the round's calls, and begin the next round unless the client's own tools are called."""
+        content = self._round.message(self._answer)["content"]
+        calls = [block for block in content if block["type"] == "tool_use"]
+        own = [call for call in calls if self._tools.find(call["name"]) is not None]
+        if not own or self._answer.stop_reason != "tool_use":
+            raise StopAsyncIteration
+        outcomes = [await self._run(call) for call in own]
+        num_left = self._body.max_tokens - self.usage.output_tokens
+        self._is_cut = len(own) == len(calls) and num_left < 1
+        self._is_over = len(own) < len(calls) or self._is_cut
+        if not self._is_over:
+            results = [
+                {"type": "tool_result", "tool_use_id": call["id"], "content": outcome.text}
+                for call, outcome in zip(own, outcomes, strict=True)
+            ]
+            await self._begin_round(content, results, num_left)
+        return [
+            ServerToolResult(_server_id(call["id"]), f"{self._kind(call)}_tool_result", outcome.content)
+            for call, outcome in zip(own, outcomes, strict=True)
+        ]
+
+    async def _run(self, call: dict[str, Any]) -> ToolOutcome:
+        outcome = await self._tools.run(call["name"], call["input"])
+        self._num_searches += self._kind(call) == "web_search" and isinstance(outcome.content, list)
+        if outcome.is_last:
+            self._spent.add(call["name"])
+        return outcome
+
+    def _kind(self, call: dict[str, Any]) -> str:
+        tool = self._tools.find(call["name"])
+        return tool.kind if tool is not None else ""
+
+    async def _begin_round(self, content: list[Any], results: list[Any], num_left: int) -> None:
+        said: list[Message] = [
+            AssistantMessage.model_validate({"role": "assistant", "content": content}),
+            UserMessage.model_validate({"role": "user", "content": results}),
+        ]
+        names = [tool.name for tool in self._body.tools or () if tool.name not in self._spent]
+        one_call = self._body.tool_choice is not None and self._body.tool_choice.disable_parallel_tool_use
+        choice = ToolChoice(type="auto", names=names, disable_parallel_tool_use=one_call)
+        self._body = self._body.model_copy(
+            update={"messages": [*self._body.messages, *said], "tool_choice": choice}
+        )
+        usage, ended = self._answer.usage, self._answer
+        self._answer = await self._go_on(self._body.model_copy(update={"max_tokens": num_left}))
+        ended.close()
+        self._before.append(usage)
+        self._round = MessageBodyBuilder(self._body.model)
+
+
+def rounds_of(
+    body: MessagesRequest, search: SearchCommand | None, go_on: GoOn
+) -> Callable[[Answer], Answer] | None:
+    """Return what lets the first round of an answer go on; None for a request without server tools."""
+    tools = ServerTools(body, search)
+    return None if tools.is_empty else lambda first: ServerToolAnswer(first, body, tools, go_on)
+
+
+def _server_id(call_id: str) -> str:
+    return f"srv{call_id}"

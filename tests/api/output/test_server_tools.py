@@ -1,0 +1,140 @@
+"""Tools that the server runs: what the client and the model see of a search, and of what is not there."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pensieve.api.config import ServerConfig
+
+from ..conftest import Server, StartServer
+from ..exchange import BASH, CALL
+
+SEARCH: Any = {"type": "web_search_20250305", "name": "web_search", "max_uses": 2}
+HELLO: Any = [{"role": "user", "content": "Perform a web search for the query: cats"}]
+SEARCH_CALL = '<tool_call>\n{"name": "web_search", "arguments": {"query": "cats\\n; $(a)"}}\n</tool_call>'
+
+FOUND = """
+import json, sys
+query = sys.argv[1] if len(sys.argv) > 1 else sys.stdin.read()
+for host in ("a.org", "sub.b.org"):
+    print(json.dumps({"title": f"About {query}", "url": f"https://{host}/x", "snippet": f"Words of {host}"}))
+"""
+
+
+def command(tmp_path: Path, program: str, *arguments: str) -> ServerConfig:
+    path = tmp_path / "search.py"
+    path.write_text(program)
+    return ServerConfig(search_command=shlex.join([sys.executable, str(path), *arguments]))
+
+
+def ask(server: Server, tools: list[Any], **fields: Any) -> Any:
+    """Ask twice, for a whole answer and for a stream, which must be the same, and return it."""
+    arguments: Any = {"model": "default", "max_tokens": 500, "messages": HELLO, "tools": tools, **fields}
+    scripts = tuple(server.scheduler.scripts)
+    whole = server.sdk().messages.create(**arguments)
+    server.scheduler.play(*scripts)
+    with server.sdk().messages.stream(**arguments) as stream:
+        streamed = stream.get_final_message()
+    assert without_ids(streamed) == without_ids(whole)
+    return whole
+
+
+def without_ids(message: Any) -> Any:
+    body = message.to_dict()
+    for block in body["content"]:
+        block.pop("id", None)
+        block.pop("tool_use_id", None)
+    return {key: body[key] for key in ("content", "stop_reason")} | {"out": body["usage"]["output_tokens"]}
+
+
+@pytest.mark.parametrize("arguments", [(), ("{query}",)], ids=["on its standard input", "as an argument"])
+def test_a_search_is_run_and_its_results_reach_model_and_client(
+    start_server: StartServer, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    server = start_server(config=command(tmp_path, FOUND, *arguments))
+    server.scheduler.play(server.script(f"I look.{SEARCH_CALL}"), server.script("Cats are known."))
+    message = ask(server, [SEARCH], tool_choice={"type": "auto"})
+    said, call, result, answer = message.content
+    assert (said.text, answer.text, message.stop_reason) == ("I look.", "Cats are known.", "end_turn")
+    assert (call.type, call.name, call.input) == (
+        "server_tool_use",
+        "web_search",
+        {"query": "cats\n; $(a)"},
+    )
+    assert (result.type, result.tool_use_id) == ("web_search_tool_result", call.id)
+    assert call.id.startswith("srvtoolu_")
+    hits = [(hit.type, hit.title, hit.url) for hit in result.content]
+    assert hits == [
+        ("web_search_result", "About cats ; $(a)", f"https://{host}/x") for host in ("a.org", "sub.b.org")
+    ]
+    assert message.usage.server_tool_use.web_search_requests == 1
+    assert "2. About cats ; $(a)\nhttps://sub.b.org/x\nWords of sub.b.org" in server.prompt_text()
+    first, second = server.scheduler.requests[:2]
+    assert second.prompt[: len(first.prompt)] == first.prompt
+    rounds = [len(request.prompt) for request in (first, second)]
+    assert message.usage.input_tokens == sum(rounds)
+    assert second.max_tokens < first.max_tokens
+
+
+def test_domains_are_left_out_and_the_clients_own_tools_end_the_answer(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    server = start_server(config=command(tmp_path, FOUND))
+    server.scheduler.play(server.script(f"{SEARCH_CALL}{CALL}"))
+    message = ask(server, [SEARCH | {"allowed_domains": ["b.org"]}, BASH])
+    assert message.stop_reason == "tool_use"
+    assert [block.type for block in message.content] == [
+        "server_tool_use",
+        "tool_use",
+        "web_search_tool_result",
+    ]
+    assert [hit.url for hit in message.content[-1].content] == ["https://sub.b.org/x"]
+    message = ask(server, [SEARCH | {"blocked_domains": ["b.org"]}, BASH])
+    assert [hit.url for hit in message.content[-1].content] == ["https://a.org/x"]
+
+
+@pytest.mark.parametrize("kind", ["web_search_20250305", "web_fetch_20250910", "code_execution_20250825"])
+def test_what_is_not_there_is_told_the_model_and_the_client(server: Server, kind: str) -> None:
+    """A refusal of the request would end the session, and make Claude Code send all its tools in full."""
+    name = kind.rpartition("_")[0]
+    wrote = f'<tool_call>\n{{"name": "{name}", "arguments": {{}}}}\n</tool_call>'
+    server.scheduler.play(server.script(wrote), server.script("I cannot."))
+    message = ask(server, [{"type": kind, "name": name}])
+    result, answer = message.content[1:]
+    assert result.content.to_dict()["error_code"] == "unavailable"
+    assert (answer.text, message.usage.server_tool_use) == ("I cannot.", None)
+    assert f"The tool {name} is not available on this server." in server.prompt_text()
+    assert len(server.scheduler.requests) == 4
+
+
+@pytest.mark.parametrize(
+    "program", ["raise SystemExit(3)", "import time; print('{}', flush=True); time.sleep(60)"]
+)
+def test_a_search_that_fails_is_told(
+    start_server: StartServer, tmp_path: Path, program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pensieve.api.web_search.LIMIT_S", 0.3 if "sleep" in program else 20)
+    server = start_server(config=command(tmp_path, program))
+    server.scheduler.play(server.script(SEARCH_CALL), server.script("It failed."))
+    message = ask(server, [SEARCH])
+    assert message.content[1].content.error_code == "unavailable"
+    assert "Error: The search" in server.prompt_text()
+
+
+def test_searches_and_tokens_have_an_end(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(config=command(tmp_path, "print('Just words')"))
+    server.scheduler.play(server.script(SEARCH_CALL))  # again and again
+    message = ask(server, [SEARCH], max_tokens=4 * len(SEARCH_CALL))
+    results = [block.content for block in message.content if block.type == "web_search_tool_result"]
+    assert [hit.to_dict()["text"] for hits in results[:2] for hit in hits] == ["Just words"] * 2
+    assert message.stop_reason in ("max_tokens", "end_turn")
+    assert message.usage.server_tool_use.web_search_requests == 2
+
+
+@pytest.mark.parametrize("wrong", ["no-such-program-anywhere x", "'open", ""])
+def test_a_command_that_cannot_be_run_is_refused_at_the_start(wrong: str) -> None:
+    with pytest.raises(ValueError, match="search-command"):
+        ServerConfig(search_command=wrong)
