@@ -1,6 +1,6 @@
 """The fields of a request that say how to sample its answer, the same in all APIs."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
@@ -58,6 +58,13 @@ class GenerationRequest(SamplingFields):
     max_tokens: int = Field(ge=0)  # cut to what fits the context; 0 only computes and caches the prompt
     stream: Annotated[bool, BeforeValidator(false_for_null)] = False
     stop_sequences: StopSequences = None
+    metadata: Any = None  # of which the user's id is read, where it makes sense
+
+    @property
+    def user_id(self) -> str:
+        """The user's id that `metadata` has; empty for none."""
+        user_id = self.metadata.get("user_id") if isinstance(self.metadata, dict) else None
+        return user_id if isinstance(user_id, str) else ""
 
 
 def sampling_params(

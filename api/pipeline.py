@@ -33,8 +33,9 @@ from .output.stream import AnswerStream, BodyBuilder, StreamWriter, while_connec
 from .output.thinking_budget import BudgetedReader, ThinkingBudget
 from .prompt.kept_replies import owner_of
 from .prompt.prompt import Prompt
-from .reports.recent_prompts import PromptTrace, Sender, session_of
+from .reports.recent_prompts import PromptTrace, Sender
 from .reports.request_report import RequestFacts, RequestReport
+from .request_origin import origin_of
 from .schema import MessagesRequest, RawRequest
 from .services import Services
 
@@ -282,7 +283,7 @@ class Pipeline:
             sampling=sampling_params(body, model.default_sampling, model.vocab_size, seed, logprobs),
             max_tokens=min(max(body.max_tokens, 1), room),
             stop_token_ids=stop_ids | set(body.stop_token_ids or ()),
-            session=session_of(http.headers),
+            origin=origin_of(http.headers, body.user_id, owner_of(http.headers), str(http.client or "")),
             constraint=constraint,
             request_id=http.scope["state"]["request_id"],
         )

@@ -114,6 +114,9 @@ class TokenSource(Protocol):
     def cancel(self) -> None:
         """End the request within one step; does nothing when it has ended."""
 
+    def answered(self, calls: abc.Iterable[str]) -> None:
+        """Say that the answer, whose request has ended, has called the tools `calls`."""
+
 
 class SchedulerInterface(Protocol):
     """The part of the scheduler's SchedulerLoop that the API uses."""

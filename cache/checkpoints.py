@@ -11,7 +11,8 @@ KV of some hundred or thousand tokens, so few are kept, in two ways:
   there. What stays grows sparser geometrically.
 * When slots or blocks run short, the checkpoint of least worth goes: the tokens that it saves, which count
   less where conversations have passed it, for each share of its memory that becomes free, plus the worth of
-  what was evicted before its last use, so that unused ones age.
+  what was evicted before its last use, so that unused ones age. The tokens of a conversation that is expected
+  back later than others count less (`Owner.nearness`), as with the leaves of `radix.py`.
   Source: GreedyDual (Young 1994; Cao & Irani 1997), which is LRU weighted by cost and size.
 """
 
@@ -21,7 +22,7 @@ from collections import abc
 
 from .blocks import BLOCK_SIZE
 from .state_store import KeptState, StateStore
-from .tree_nodes import Checkpoint, Node, TreePosition
+from .tree_nodes import Checkpoint, Node, Owner, TreePosition
 
 MAX_ON_PATH = 8
 """Most checkpoints of one path from the root."""
@@ -131,6 +132,16 @@ class Checkpoints:
         if node.checkpoint is not None:
             self._drop(node.checkpoint)
 
+    def forsake(self, position: TreePosition, owner: Owner, num_tokens: int) -> None:
+        """Drop the checkpoints of `owner` alone up to `position`: nobody returns behind `num_tokens`."""
+        if position.node.parent is None:
+            return  # void
+        one = position.checkpointed.node.checkpoint
+        while one is not None and one.num_tokens > num_tokens and one.node.owner is owner:
+            above = one.above
+            self._drop(one)
+            one = above
+
     def _link(self, checkpoint: Checkpoint, position: TreePosition) -> None:
         """Insert `checkpoint` between its neighbours of the same paths."""
         above = position.checkpointed.node.checkpoint  # before the position's own node has one
@@ -158,6 +169,8 @@ class Checkpoints:
 def _worth(checkpoint: Checkpoint, share_freed: float = 1.0) -> float:
     is_passed = checkpoint.is_passed and checkpoint.num_uses < 2
     saved = checkpoint.num_tokens_saved * (PASSED_SHARE if is_passed else 1)
+    if checkpoint.node.owner is not None:
+        saved *= checkpoint.node.owner.nearness
     return checkpoint.used_at_worth + saved / share_freed
 
 

@@ -3,14 +3,27 @@
 It is a radix tree whose every edge is one full block of tokens, so that no node is ever split. Its keys are
 the tokens themselves, never a hash of them: two prompts cannot be mistaken for one another.
 Source of the idea: RadixAttention (SGLang, Zheng et al. 2023), at block grain as in vLLM's prefix caching.
+
+Of the leaves that nobody holds, the one goes first whose next use is expected last. A conversation comes back
+after a gap, typically of `gap_s` seconds: short while its tools run, longer while its user reads, never if it
+was a side request. Such gaps have long tails: who has stayed away for long will stay away for longer. With
+the simplest such law (Lomax's, by which half of the gaps are longer than `gap_s`) the chance of a return in
+the next second, once `age` seconds have passed, is 1 / (age + gap_s). As all blocks take the same memory, the
+leaf with the greatest `age + gap_s` goes first, which is the least `last_used - gap_s`. This rank does not
+change as time passes, so that a heap finds it; with equal gaps it is LRU. No rank keeps a block for ever,
+since each falls behind those of later uses, and whatever the ranks are, all leaves can be evicted.
 """
 
 import heapq
+import math
 from collections import abc
 
 from .blocks import BLOCK_SIZE, BlockAllocator
 from .checkpoints import Checkpoints
-from .tree_nodes import Edge, Node, TreePosition
+from .tree_nodes import Edge, Node, Owner, TreePosition
+
+SPARE_ENTRIES = 1024
+"""Void entries that the heap may have beside as many as there are blocks."""
 
 
 class RadixTree:
@@ -23,21 +36,27 @@ class RadixTree:
         self.num_blocks = 0
         self._checkpoints = checkpoints
         self._allocator = allocator
-        self._root = Node(None, (), -1, 0)
-        self._clock = 0
-        # Every leaf is in the heap, perhaps with an outdated time; evict() corrects the leaves it pops.
-        self._heap: list[tuple[int, int, Node]] = []
+        self._root = Node(None, (), -1, 0.0, None)
+        self._clock = 0.0  # seconds; every use of a node has a time of its own
+        # Every leaf is in the heap, with its rank or a lower one; evict() corrects the leaves it pops.
+        self._heap: list[tuple[float, int, Node]] = []
         self._num_pushed = 0
 
-    def match(self, tokens: abc.Sequence[int], position: TreePosition | None = None) -> TreePosition:
+    def tell_time(self, now_s: float) -> None:
+        """Say that it is `now_s`, in seconds of some clock. A time before the last one is ignored."""
+        self._clock = max(self._clock, now_s)
+
+    def match(
+        self, tokens: abc.Sequence[int], position: TreePosition | None = None, owner: Owner | None = None
+    ) -> TreePosition:
         """Find the longest cached prefix of `tokens`, and mark its last block as used now.
 
         position: of a prefix of `tokens`, found earlier; the walk then begins there. The blocks before the
         last one count as used with it, as they are evicted after it.
+        owner: the conversation that asks; a block of another one is shared from then on.
         The caller must share() the position's blocks before the next eviction. At least one token is left
         uncached, so that a step has logits to sample from.
         """
-        self._clock += 1
         node, num_blocks = self._start(position)
         first = num_blocks * BLOCK_SIZE
         rest = tuple(tokens[first:])  # of which each block is a slice that can be a key
@@ -47,19 +66,28 @@ class RadixTree:
                 break
             node = child
             num_blocks += 1
-        node.last_used = self._clock
+        if node.owner is not owner and owner is not None:
+            if owner.is_passing and node.owner is not None:
+                return TreePosition(node, num_blocks)  # what its owner will do there is not changed by this
+            node.owner = None
+        node.last_used, node.gap_s = self._tick(), 0.0
         return TreePosition(node, num_blocks)
 
     def insert(
-        self, tokens: abc.Sequence[int], blocks: abc.Sequence[int], position: TreePosition | None = None
+        self,
+        tokens: abc.Sequence[int],
+        blocks: abc.Sequence[int],
+        position: TreePosition | None = None,
+        owner: Owner | None = None,
     ) -> TreePosition:
         """Cache `blocks`, which hold the KV of the first `len(blocks)` full blocks of `tokens`.
 
         A prefix that is cached already keeps its block; the tree becomes a holder of each new prefix's block.
         position: of a prefix of `tokens`, returned by an earlier match or insert; the walk then begins there.
+        owner: the conversation whose tokens they are.
         Returns the position of the whole prefix.
         """
-        self._clock += 1
+        now = self._tick()
         node, num_blocks = self._start(position)
         is_new = False
         for i in range(num_blocks, len(blocks)):
@@ -67,26 +95,48 @@ class RadixTree:
             child = node.children.get(edge)
             if child is None:
                 assert len(edge) == BLOCK_SIZE, "only full blocks are cached"
-                child = self._add(node, edge, blocks[i])
+                child = self._add(node, edge, blocks[i], owner)
                 is_new = True
-            child.last_used = self._clock
+            if child.owner is owner or child.owner is None:
+                child.last_used, child.gap_s = now, 0.0
             node = child
         if is_new:
             self._push(node)  # the only leaf among the new nodes
         return TreePosition(node, len(blocks))
 
+    def settle(self, position: TreePosition, owner: Owner, gap_s: float) -> None:
+        """Note that `owner` has just stopped at `position`, and is expected back there after `gap_s` seconds.
+
+        Its path upwards inherits this, as far as it is the owner's alone, when it is its turn to be a leaf.
+        """
+        node = position.node
+        if node.parent is None:
+            return  # the root, or evicted
+        now = self._tick()
+        if node.owner is owner or now - gap_s > node.rank:
+            node.last_used, node.gap_s = now, gap_s
+        if not node.children:
+            self._push(node)  # its entry may be of a higher rank
+
+    def share(self, position: TreePosition) -> None:
+        """Note that other conversations are expected to go on at `position`, whatever becomes of this one."""
+        position.node.owner = None
+
     def evict(self, count: int) -> int:
-        """Free up to `count` blocks without other holders, least recently used leaves first.
+        """Free up to `count` blocks without other holders, leaves of the least rank first.
 
         Returns how many were freed.
         """
         held: list[Node] = []
         freed = 0
         while freed < count and self._heap:
-            last_used, _, node = heapq.heappop(self._heap)
+            rank, entry, node = heapq.heappop(self._heap)
+            if node.entry != entry:
+                continue
+            node.entry = 0
             if node.children or node.parent is None:
                 continue  # no longer a leaf, or gone
-            if node.last_used != last_used:
+            if node.rank > rank:
                 self._push(node)
             elif self._allocator.ref_count(node.block) > 1:
                 held.append(node)
@@ -107,7 +157,7 @@ class RadixTree:
                 node.parent = None
                 self._checkpoints.forget(node)
                 self._allocator.leave_tree(node.block)
-        self._root = Node(None, (), -1, self._clock)
+        self._root = Node(None, (), -1, self._clock, None)
         self._heap = []
         self.num_blocks = 0
 
@@ -115,25 +165,41 @@ class RadixTree:
         """Return `position`, or the root's if it is None or void."""
         return TreePosition(self._root, 0) if position is None or position.node.parent is None else position
 
-    def _add(self, parent: Node, edge: Edge, block: int) -> Node:
+    def _tick(self) -> float:
+        """Return the time of a use: now, and later than all uses before it."""
+        self._clock = math.nextafter(self._clock, math.inf)
+        return self._clock
+
+    def _add(self, parent: Node, edge: Edge, block: int, owner: Owner | None) -> Node:
         self._allocator.enter_tree(block)
-        child = Node(parent, edge, block, self._clock)
+        child = Node(parent, edge, block, self._clock, owner)
         parent.children[edge] = child
         self.num_blocks += 1
         return child
 
     def _remove(self, node: Node) -> None:
+        """Remove a leaf. Its parent inherits its use, unless the parent has one that counts more.
+
+        Within one conversation the newest use counts, else the one that is expected to recur first.
+        """
         assert node.parent is not None
         self._checkpoints.forget(node)
         parent = node.parent
         del parent.children[node.edge]
         node.parent = None
-        parent.last_used = max(parent.last_used, node.last_used)  # a use of the node was a use of its prefix
+        is_newer = node.owner is not None and node.owner is parent.owner and node.last_used > parent.last_used
+        if is_newer or node.rank > parent.rank:
+            parent.last_used, parent.gap_s = node.last_used, node.gap_s
         self.num_blocks -= 1
         self._allocator.leave_tree(node.block)
         if not parent.children and parent is not self._root:
             self._push(parent)
 
     def _push(self, node: Node) -> None:
-        self._num_pushed += 1  # a tie-break: nodes cannot be compared
-        heapq.heappush(self._heap, (node.last_used, self._num_pushed, node))
+        """Put a leaf into the heap. Any entry that it had becomes void."""
+        if len(self._heap) > 2 * self.num_blocks + SPARE_ENTRIES:
+            self._heap = [item for item in self._heap if item[2].entry == item[1] and not item[2].children]
+            heapq.heapify(self._heap)
+        self._num_pushed += 1  # numbers entries, and breaks ties: nodes cannot be compared
+        node.entry = self._num_pushed
+        heapq.heappush(self._heap, (node.rank, node.entry, node))

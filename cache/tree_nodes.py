@@ -1,5 +1,6 @@
-"""The parts of the prefix tree: its nodes, the checkpoints that nodes hold, and positions in the tree."""
+"""The parts of the prefix tree: its nodes and their owners, the nodes' checkpoints, positions in the tree."""
 
+import math
 from typing import NamedTuple
 
 from .blocks import BLOCK_SIZE
@@ -8,18 +9,53 @@ from .state_store import KeptState
 Edge = tuple[int, ...]
 
 
+class Owner:
+    """A conversation: it goes on where its newest cached prefix ends.
+
+    gap_s: seconds that it is expected to stay away once its answer has ended; infinite if it does not return.
+    nearness: 1 where that is soon, 0 if it does not return: the share of their worth that states for it have.
+    is_passing: whether it is one request, to whose prefix nobody returns; what it finds cached is others'.
+    """
+
+    __slots__ = ("gap_s", "is_passing", "nearness")
+
+    def __init__(self, is_passing: bool = False) -> None:
+        self.gap_s, self.nearness = (math.inf, 0.0) if is_passing else (0.0, 1.0)
+        self.is_passing = is_passing
+
+
 class Node:
     """One cached block. The edges from the root to the node spell the prefix that the block ends."""
 
-    __slots__ = ("block", "checkpoint", "children", "edge", "last_used", "parent")
+    __slots__ = (
+        "block",
+        "checkpoint",
+        "children",
+        "edge",
+        "entry",
+        "gap_s",
+        "last_used",
+        "owner",
+        "parent",
+    )
 
-    def __init__(self, parent: "Node | None", edge: Edge, block: int, now: int) -> None:
+    def __init__(
+        self, parent: "Node | None", edge: Edge, block: int, now: float, owner: Owner | None
+    ) -> None:
         self.parent = parent  # None for the root and for an evicted node
         self.edge = edge
         self.block = block
         self.children: dict[Edge, Node] = {}
+        self.owner = owner  # None once another conversation has gone on from here
         self.last_used = now
+        self.gap_s = 0.0  # expected from the last use to the next one
+        self.entry = 0  # the number of its valid entry in the tree's heap; 0 for none
         self.checkpoint: Checkpoint | None = None
+
+    @property
+    def rank(self) -> float:
+        """The later, the sooner the node is expected to be used. See `radix.py`."""
+        return self.last_used - self.gap_s
 
 
 class Checkpoint:

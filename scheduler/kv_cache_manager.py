@@ -40,7 +40,8 @@ class KVCacheManager:
 
         `sequence` holds no blocks. The next lookup begins where this one has ended.
         """
-        sequence.tree_position = self.tree.match(sequence.tokens, sequence.tree_position)
+        position, owner = sequence.tree_position, sequence.conversation
+        sequence.tree_position = self.tree.match(sequence.tokens, position, owner)
         return self.states.resumable(sequence.tree_position).num_blocks * BLOCK_SIZE
 
     def allocate(self, sequence: Sequence, watermark: int) -> bool:
@@ -52,7 +53,8 @@ class KVCacheManager:
         if not self.states.has_room(sequence) or self.is_refused(sequence, watermark):
             return False
         num_available = self._num_available(watermark)
-        known = sequence.tree_position = self.tree.match(sequence.tokens, sequence.tree_position)
+        known = self.tree.match(sequence.tokens, sequence.tree_position, sequence.conversation)
+        sequence.tree_position = known
         resumed = self.states.resumable(known)
         cached = resumed.blocks
         # Evictable blocks of the prefix itself cannot be evicted to make room for the rest.
@@ -114,7 +116,8 @@ class KVCacheManager:
         num_full = num_tokens // BLOCK_SIZE
         if num_full > sequence.num_committed_tokens // BLOCK_SIZE:
             blocks = sequence.block_table.blocks[:num_full]
-            sequence.tree_position = self.tree.insert(sequence.tokens, blocks, sequence.tree_position)
+            position, owner = sequence.tree_position, sequence.conversation
+            sequence.tree_position = self.tree.insert(sequence.tokens, blocks, position, owner)
         sequence.num_committed_tokens = num_tokens
         if self.states.is_used:
             self.states.commit(sequence)

@@ -53,6 +53,7 @@ class SchedulerLoop:
             raise PromptTooLong(len(request.prompt), self.max_context - 1)
         if self._scheduler.is_full:
             raise QueueFull(retry_after_s=10)
+        self._scheduler.sessions.tell_time(time.monotonic())
         sequence = self._scheduler.add(request)
         token_stream = TokenStream(self._scheduler, sequence)
         self._token_streams[sequence] = token_stream
@@ -121,6 +122,7 @@ class SchedulerLoop:
             self._step_started_s = None
         if result is not None:
             self._num_failures = 0
+            self._scheduler.sessions.tell_time(time.monotonic())
             self._publish(self._scheduler.update(result))
         self._stepped.set()
         self._forget_ended()

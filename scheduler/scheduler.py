@@ -11,6 +11,7 @@ run in the order of their plans: the old owner's last write to a block comes bef
     ├── Recovery         requeues all sequences after a failed step
     ├── DiskTier         saves and restores prefixes
     ├── RequestQueues    state: the waiting and the running sequences
+    ├── Sessions         state: who asks, and when each conversation is expected back
     └── KVCacheManager   state: blocks and the prefix tree
         └── StateManager       slots of recurrent states, and the tree's checkpoints
             └── WindowManager  blocks of layers that see a window only
@@ -33,6 +34,7 @@ from .planner import Planner
 from .queues import RequestQueues
 from .recovery import Recovery
 from .sequence import FinishReason, Progress, Request, Sequence, SequenceStatus
+from .sessions import Sessions
 from .stats import Stats
 from .step_budget import StepBudget
 from .step_cost import StepCost
@@ -64,6 +66,7 @@ class Scheduler:
             logger.warning("windows have room for %d tokens of a step, not for more", self._most_tokens)
         self.queues = RequestQueues(self.kv_cache)
         self.config = config
+        self.sessions = Sessions(self.kv_cache)
         self._cost = StepCost()
         self._recovery = Recovery(self.queues, self.kv_cache)
         self.disk = DiskTier(self.kv_cache, self.counters, self._cost)
@@ -131,6 +134,7 @@ class Scheduler:
         max_length = min(len(request.prompt) + request.max_tokens, self.max_context)
         sequence = self.queues.add(request, max_length)
         sequence.arrival_step = self.counters.steps + 1
+        self.sessions.begin(sequence)
         return sequence
 
     def end(self, sequence: Sequence, reason: FinishReason) -> None:
@@ -141,6 +145,7 @@ class Scheduler:
             self.queues.end(sequence, reason)
             if reason in ("stop", "length"):
                 self.disk.save(sequence, position)  # after the tree has got the answer's checkpoint
+            self.sessions.end(sequence, position)
 
     def reset_prefix_cache(self) -> None:
         """Forget every cached prefix; running sequences keep their blocks."""

@@ -8,8 +8,10 @@ from ..cache.blocks import BLOCK_SIZE, BlockTable, WindowTable
 from ..cache.tree_nodes import TreePosition
 from ..engine.step import SamplingParams, TokenLogprobs
 from .constraint import Constraint
+from .origin import Origin
 from .seen_tokens import SeenTokens
 from .sequence_states import SequenceStates
+from .session_tree import KnownThread
 
 FinishReason = Literal["stop", "length", "abort", "error"]
 
@@ -27,7 +29,7 @@ class Request:
     """A caller's request: continue `prompt` until a stop token or `max_tokens`.
 
     prompt: token ids, at least one, each below the vocabulary's size.
-    session: groups the requests of one client session; None for a lone request.
+    origin: who sends it and why, as far as the client says so.
     constraint: decides which tokens may be sampled; None allows every token. A constraint holds the state of
     one answer, so no two requests share it.
     request_id: the API's id of the request, for log lines.
@@ -40,7 +42,7 @@ class Request:
     sampling: SamplingParams
     max_tokens: int
     stop_token_ids: frozenset[int] = frozenset()
-    session: str | None = None
+    origin: Origin = field(default_factory=Origin)
     constraint: Constraint | None = None
     request_id: str = ""
     checkpoints: tuple[int, ...] = ()
@@ -78,6 +80,7 @@ class Sequence:
     prefix_wait: "Wait | None" = None
     num_available_at_refusal: int | None = None  # available blocks, when they last were too few
     seen: SeenTokens | None = None  # None where the request adjusts no logits
+    conversation: KnownThread | None = None  # whose prompt it is
     tree_position: TreePosition | None = None  # where its cached or committed prefix ends in the prefix tree
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Iterable
 from copy import copy
 
 from .. import PensieveError
@@ -72,6 +73,11 @@ class TokenStream:
         """End the sequence now, unless it has ended. Rows of it in steps already planned are ignored."""
         self._scheduler.end(self._sequence, "abort")
         self._wake()
+
+    def answered(self, calls: Iterable[str]) -> None:
+        """Say that the answer, whose sequence has ended, has called the tools `calls`."""
+        self._scheduler.sessions.tell_time(time.monotonic())
+        self._scheduler.sessions.answered(self._sequence, calls)
 
     def fail(self, failure: PensieveError) -> None:
         """End the sequence and raise `failure` to its reader. For the loop only."""

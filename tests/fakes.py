@@ -5,7 +5,7 @@ import json
 import re
 import time
 from collections import abc, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, NoReturn
@@ -184,6 +184,7 @@ class ScriptedTokenStream:
         self.admitted_s: float | None = None
         self.first_token_s: float | None = None
         self.num_cancels = 0
+        self.calls: set[str] | None = None  # that the answer has made, once it has ended
         self._script = script
         self._chunks = deque(script.chunks)
         self._room = request.max_tokens
@@ -222,6 +223,9 @@ class ScriptedTokenStream:
         self.num_cancels += 1
         self.finish_reason = self.finish_reason or "abort"
         self._cancelled.set()
+
+    def answered(self, calls: Iterable[str]) -> None:
+        self.calls = set(calls)
 
 
 EMPTY_STATS = Stats(

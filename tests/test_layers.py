@@ -18,7 +18,7 @@ API_FLOORS = [
     {"prompt", "grammar", "output"},
     {"reports"},
     {"formats", "answer_options", "metrics", "body"},
-    {"errors", "schema", "protocols", "config", "origins", "stats_collector", "web_search"},
+    {"errors", "schema", "protocols", "config", "origins", "request_origin", "stats_collector", "web_search"},
     {"generation", "guided_fields"},
     {"lenient", "refused_fields", "tidy_schema", "unknown_blocks", "context_edits"},
     {"public_tools", "server_tools", "wire_base"},

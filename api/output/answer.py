@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import astuple, dataclass
 from typing import Literal, Protocol
 
-from ..formats.output_events import OutputEvent
+from ..formats.output_events import OutputEvent, ToolCallStart
 from ..metrics import Outcome
 from ..reports.request_report import Ending, RequestReport
 from .answer_reader import AnswerReader
@@ -90,6 +90,7 @@ class SampledAnswer:
         self._keep = keep
         self._report = report
         self._events: list[OutputEvent] = []  # all so far, where somebody asks for them
+        self._calls: set[str] = set()  # names of the tools called so far
         self._outcome: Outcome = "abort"  # until the answer ends or fails
         self._ended = False
         self._num_thinking_tokens = 0
@@ -141,6 +142,7 @@ class SampledAnswer:
             self._outcome = "error"
             raise
         self._record.generated(num_tokens)
+        self._note_calls(events)
         self._num_thinking_tokens += num_tokens if in_thoughts else 0
         if self._keep is not None or self._report is not None:
             self._events += events
@@ -149,6 +151,7 @@ class SampledAnswer:
     def close(self) -> None:
         """End the request, in any state, and close its record. Further calls do nothing."""
         self._token_stream.cancel()
+        self._token_stream.answered(self._calls if self._outcome == "tool_use" else ())
         self._record.close(self._outcome, self._parser.results)
         if self._report is not None:
             generated = self._record.num_generated
@@ -161,6 +164,7 @@ class SampledAnswer:
         is_in_text = is_length and self._parser.in_text
         is_whole = not self._parser.done and (is_in_text or self._token_stream.finish_reason == "stop")
         events = self._parser.finish(cut_off=is_length)  # which ends an open call, and may so be done
+        self._note_calls(events)
         self._outcome = self._find_outcome(is_cut_off)
         if self._token_stream.finish_reason == "stop":
             self._record.num_generated += 1  # the stop token, which is sampled but not in the token stream
@@ -168,6 +172,9 @@ class SampledAnswer:
         if is_whole and self._keep is not None:
             self._keep(self._reader.tokens, self._events)
         return events
+
+    def _note_calls(self, events: abc.Sequence[OutputEvent]) -> None:
+        self._calls |= {event.name for event in events if isinstance(event, ToolCallStart)}
 
     def _find_outcome(self, is_cut_off: bool) -> Outcome:
         if self._parser.stop_sequence is not None:

@@ -1,5 +1,7 @@
 """The token stream of a request for no tokens, which only computes and caches its prompt."""
 
+from collections.abc import Iterable
+
 from ...engine.step import TokenLogprobs
 from ...scheduler.sequence import FinishReason
 from ..protocols import TokenSource
@@ -75,3 +77,7 @@ class PromptOnlyStream:
     def cancel(self) -> None:
         """End the request within one step; does nothing when it has ended."""
         self._stream.cancel()
+
+    def answered(self, calls: Iterable[str]) -> None:
+        """Say that the answer, which is empty, has ended."""
+        self._stream.answered(calls)

@@ -72,7 +72,7 @@ class RequestRecord:
         decode_s = 0.0 if first_s is None else now - first_s
         has_rate = self.num_generated > 1 and decode_s > 0
         fields = {
-            "session": escaped(self._request.session) if self._request.session else "-",
+            "session": escaped(self._request.origin.session) or "-",
             "prompt": token_stream.num_prompt_tokens,
             "cached": "-" if admitted_s is None else token_stream.num_cached_tokens,
             "generated": self.num_generated,

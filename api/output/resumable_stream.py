@@ -4,7 +4,7 @@ The sequence is cancelled, and a new one is queued whose prompt ends with the ch
 in the prefix cache, so that continuing costs a step or two.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from ...engine.step import TokenLogprobs
@@ -86,6 +86,10 @@ class ResumableTokenStream:
     def cancel(self) -> None:
         """End the request within one step; does nothing when it has ended."""
         self._current.cancel()
+
+    def answered(self, calls: Iterable[str]) -> None:
+        """Say that the answer, whose request has ended, has called the tools `calls`."""
+        self._current.answered(calls)
 
     def resume(self, tokens: list[int]) -> bool:
         """Continue after `tokens`, as the answer so far. Returns False when the scheduler refuses to."""

@@ -223,7 +223,7 @@ def test_penalties_and_bounds_reach_the_scheduler_from_both_apis(server: Server)
 def test_the_session_header_reaches_the_scheduler(server: Server) -> None:
     client = server.sdk(default_headers={"x-claude-code-session-id": "abc"})
     client.messages.create(model="default", max_tokens=9, messages=HELLO)
-    assert server.scheduler.requests[0].session == "abc"
+    assert server.scheduler.requests[0].origin.session == "abc"
     assert server.scheduler.requests[0].stop_token_ids == frozenset({257})
 
 

@@ -20,6 +20,7 @@ def test_a_tool_call_becomes_a_tool_use_block(server: Server) -> None:
     assert (call.name, call.input) == ("Bash", {"command": "ls"})
     assert call.id.startswith("toolu_")
     assert message.stop_reason == "tool_use"
+    assert server.scheduler.token_streams[0].calls == {"Bash"}
 
 
 def test_several_tool_calls_stream_as_blocks_of_their_own(server: Server) -> None:
@@ -55,6 +56,7 @@ def test_a_call_that_max_tokens_cuts_off_is_whole_nowhere(server: Server) -> Non
     message = stream_events(server)[-1].message
     whole = server.sdk().messages.create(model="default", max_tokens=500, messages=HELLO, tools=[BASH])
     assert message.stop_reason == whole.stop_reason == "max_tokens"
+    assert server.scheduler.token_streams[0].calls == set()
     raw = '{"command": "ls'
     assert contents(whole)[0]["input"] == {"__unparsedToolInput": {"raw": raw, "len": len(raw)}}
     assert (message.content[0].name, message.content[0].input) == ("Bash", {})

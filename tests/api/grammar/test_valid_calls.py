@@ -98,7 +98,7 @@ class Calls:
         events = parser.feed(self.ids(begun))
         sampling = SamplingParams(temperature=1.0, seed=seed)
         token_stream = self.loop.submit(
-            Request(self.ids(prompt), sampling, 1500, frozenset({EOS}), None, constraint)
+            Request(self.ids(prompt), sampling, 1500, frozenset({EOS}), constraint=constraint)
         )
         async for tokens in token_stream:
             self.num_tokens += len(tokens)

@@ -44,7 +44,7 @@ def test_thoughts_are_closed_and_the_model_goes_on_from_there(thinker: Server, s
     first, second = thinker.scheduler.requests
     assert second.prompt == [*first.prompt, THINK, *b"abcd", *CLOSING]
     assert second.max_tokens == first.max_tokens - 9
-    assert (second.sampling, second.session) == (first.sampling, first.session)
+    assert (second.sampling, second.origin) == (first.sampling, first.origin)
     assert thinker.scheduler.token_streams[0].was_aborted
     assert message["usage"]["input_tokens"] == len(first.prompt)
     assert message["usage"]["output_tokens"] == 9 + 4 + 1

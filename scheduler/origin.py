@@ -1,0 +1,29 @@
+"""Who sends a request and why, as far as the client says so."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+RequestClass = Literal["main", "subagent", "workflow", "compaction", "auxiliary"]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a request says of its sender. It decides how long KV is kept, and nothing else.
+
+    owner: a digest of the API key, or of the connection where there is none: sessions of others are others.
+    session: the client's name of its session; empty for none.
+    agent, parent: names of the subagent that asks and of the agent that started it; empty for the main one.
+    request_class: what the request is for; None where the client does not say.
+    tool_times_s: the tools that have run since the agent's last answer, with the seconds that each took.
+    is_compacted: whether the agent's earlier context has been replaced by a summary.
+    """
+
+    owner: bytes = b""
+    session: str = ""
+    agent: str = ""
+    parent: str = ""
+    request_class: RequestClass | None = None
+    agent_type: str = ""
+    prompt_id: str = ""
+    tool_times_s: tuple[tuple[str, float], ...] = ()
+    is_compacted: bool = False
