@@ -52,6 +52,7 @@ SERVERS = (
         lambda model, port: [
             *(Path(sys.executable).name, "-m", "pensieve"),
             *("serve", "--model", model, "--port", str(port)),
+            *("--disk-cache-gb", "0"),  # a second run would find its prompts there
         ],
     ),
     ServerSpec(

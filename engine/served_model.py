@@ -46,10 +46,10 @@ class PoolLayout:
     text: all that files must agree in with the pools that read them.
     """
 
-    text: str = ""
-    block_bytes: int = 0  # of one KV block, over all layers that keep all tokens
-    state_bytes: int = 0  # of one recurrent state
-    window_block_bytes: int = 0  # of one block of a window, over all layers that have such blocks
+    text: str
+    block_bytes: int  # of one KV block, over all layers that keep all tokens
+    state_bytes: int  # of one recurrent state
+    window_block_bytes: int  # of one block of a window, over all layers that have such blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,4 +71,4 @@ class ServedModel:
     num_state_slots: int = 0  # recurrent states that are kept at once; 0 for models without such states
     state_bytes: int = 0  # of one recurrent state, over all layers
     window: WindowPool | None = None  # None where all layers keep all tokens
-    pool_layout: PoolLayout = PoolLayout()
+    pool_layout: PoolLayout | None = None  # None where nothing can be kept in files

@@ -26,13 +26,14 @@ class DiskStart:
 
         Takes a second for each gigabyte of weights that have not been hashed before.
         """
-        if self.config.disk_cache_gb == 0:
+        layout = self.model.pool_layout
+        if self.config.disk_cache_gb == 0 or layout is None:
             return None
         given = self.config.cache_dir
         place = make_user_folder("kv") if given is None else Path(given).expanduser()
         if place is None:
             return None
-        info, layout = self.planned.info, self.model.pool_layout
+        info = self.planned.info
         facts = {"kv": info.kv_type, "layout": layout.text}
         facts |= {name: version(name) for name in ("mlx", "mlx-lm")}
         return open_tier(place, self.config, KeptModel(info.path, facts, layout.block_bytes))

@@ -98,9 +98,9 @@ class Server(uvicorn.Server):
 
     async def _use_disk(self, disk: DiskStart) -> None:
         """Give the scheduler the disk tier, if there is one."""
-        index = await asyncio.to_thread(disk.open)
-        if index is not None:
-            self.scheduler.use_disk(index, disk.model.pool_layout)
+        index, layout = await asyncio.to_thread(disk.open), disk.model.pool_layout
+        if index is not None and layout is not None:
+            self.scheduler.use_disk(index, layout)
             say(describe_disk(index))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -18,8 +18,11 @@ class DiskConfig:
         },
     )
     disk_cache_gb: float | None = field(
-        default=0.0,
-        metadata={"help": "most disk for KV, in GB of 10^9 bytes; 0 keeps none there"},
+        default=None,
+        metadata={
+            "help": "most disk for KV, in GB of 10^9 bytes; 0 keeps none there (default: a tenth of what is "
+            "free, at most 16)"
+        },
     )
 
     def limit_bytes(self, free_bytes: int, used_bytes: int) -> int:

@@ -23,6 +23,7 @@ from ..rehearsal import compile_kernels
 from ..runner import Capacity, Runner
 from ..selfcheck import logits_error, usable_kernels
 from ..served_model import ServedModel
+from ..transfers.copy_check import comes_back
 from ..warm_up import warm_up
 from .device import bound_buffer_cache, find_device
 from .loader import compute_dtype, load
@@ -65,6 +66,9 @@ def build(planned: PlannedModel) -> tuple[Runner, ServedModel]:
     if memory.device.kind != "cpu":
         warm_up(runner, info.vocab_size, _capacity(memory))
     described = _describe(info, memory, runner.attention_backend)
+    if not comes_back(runner.pool_bytes):
+        logger.warning("%s: KV does not come back as it was saved; none is kept on disk", info.name)
+        return runner, described
     return runner, replace(described, pool_layout=runner.pool_bytes.layout)
 
 

@@ -61,11 +61,12 @@ class PoolBytes:
     def copy(self, order: Order) -> list[Any]:
         """Return copies of what `order` names, as arrays of NumPy or lazy ones of MLX, in the file's order.
 
+        Those of MLX are flat and of bytes: to make them so later would wait for the step after this one.
         Kernels that write to the pools in place later do so after the copies are made.
         """
         copies = self._copy_blocks(self._layers, order.blocks)
         if order.state_slot is not None:
-            copies += self._states.read([order.state_slot])
+            copies += [_flat_bytes(row) for row in self._states.read([order.state_slot])]
         return copies + self._copy_blocks(self._windowed, order.window)
 
     def paste(self, order: Order, contents: memoryview) -> None:
@@ -98,7 +99,7 @@ class PoolBytes:
             return [_by_block(pool)[:, list(blocks)] for layer in layers for pool in self._kept(layer)]
         index, copies, fences = mx.array(blocks), [], self._pools.write_fences
         for layer in layers:
-            copied = [_by_block(pool)[:, index] for pool in self._kept(layer)]
+            copied = [_flat_bytes(_by_block(pool)[:, index]) for pool in self._kept(layer)]
             fences[layer] = _after(fences[layer], copied[-1])
             copies += copied
         return copies
@@ -116,10 +117,10 @@ class PoolBytes:
                 if isinstance(self._pools, HostPools):
                     _by_block(pool)[:, wanted] = np.ascontiguousarray(rows).view(pool.rows.dtype)
                     continue
-                slots = np.add.outer(np.array(wanted) * BLOCK_SIZE, np.arange(BLOCK_SIZE)).ravel()
+                slots = np.add.outer(np.multiply(wanted, BLOCK_SIZE), np.arange(BLOCK_SIZE)).ravel()
                 new = mx.array(np.ascontiguousarray(rows)).view(pool.rows.dtype)
                 # The pool's only holder is `pool`: MLX writes into its memory, without a copy of it.
-                pool.rows[:, mx.array(slots)] = new.reshape(heads, len(slots), width)
+                pool.rows[:, mx.array(slots.astype(np.int32))] = new.reshape(heads, len(slots), width)
                 mx.eval(pool.rows)
 
 
@@ -135,11 +136,13 @@ class _FileContents:
 
 
 def as_bytes(array: Any) -> memoryview:
-    """Return the bytes of an array of NumPy, or of an evaluated one of MLX."""
-    if isinstance(array, mx.array):
-        array = np.asarray(mx.contiguous(array).reshape(-1).view(mx.uint8))
-    flat: npt.NDArray[Any] = np.ascontiguousarray(array).reshape(-1)
+    """Return the bytes of what `copy` has returned, evaluated."""
+    flat: npt.NDArray[Any] = np.ascontiguousarray(np.asarray(array)).reshape(-1)
     return flat.view(np.uint8).data
+
+
+def _flat_bytes(array: mx.array) -> mx.array:
+    return mx.contiguous(array).reshape(-1).view(mx.uint8)
 
 
 def _by_block(pool: Pool) -> Any:
@@ -155,4 +158,4 @@ def _block_bytes(pool: Pool) -> int:
 
 def _after(write_fence: mx.array, copied: mx.array) -> mx.array:
     """Return a fence that is computed after `copied`: MLX does not know that kernels write to the pools."""
-    return write_fence + 0 * copied.reshape(-1)[:1].view(mx.uint8)[:1].astype(write_fence.dtype)
+    return write_fence + 0 * copied[:1].astype(write_fence.dtype)

@@ -45,7 +45,9 @@ def running_server(model: str = "demo") -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "pensieve", "serve", "--model", model, "--port", str(port)]
+    # No disk tier: its folder would be the user's, and what one test asks another would find there.
+    flags = ["--model", model, "--port", str(port), "--disk-cache-gb", "0"]
+    command = [sys.executable, "-m", "pensieve", "serve", *flags]
     # Into a file: a pipe that nobody reads is full after some hundred requests' lines.
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)

@@ -82,7 +82,7 @@ def fail_again(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
 @contextmanager
 def serving(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     """A server that has said it is ready, and the lines that it said."""
-    with start("serve", "--port", "0", *arguments, **environment) as child:
+    with start("serve", "--port", "0", "--disk-cache-gb", "0", *arguments, **environment) as child:
         assert child.stdout is not None
         lines: list[str] = []
         try:

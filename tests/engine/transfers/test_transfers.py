@@ -21,6 +21,7 @@ from pensieve.engine.step import (
     StepPlan,
     StepResult,
 )
+from pensieve.engine.transfers.copy_check import comes_back
 from pensieve.engine.transfers.pool_bytes import PoolBytes, as_bytes
 
 from ...families.random_model import random_model
@@ -96,7 +97,9 @@ def contents(runner: Runner, blocks: tuple[int, ...], slot: int, window: tuple[i
     save = saved(runner, WriteOrder("", FileKey("kv", b"", b"", 0, b""), 0))._replace(blocks=blocks)
     save = save._replace(state_slot=None if save.state_slot is None else slot)
     save = save._replace(window=window if save.window else ())
-    return [bytes(as_bytes(each)) for each in runner.pool_bytes.copy(save)]
+    copies = runner.pool_bytes.copy(save)
+    mx.eval([each for each in copies if isinstance(each, mx.array)])
+    return [bytes(as_bytes(each)) for each in copies]
 
 
 @pytest.mark.parametrize("on_host", [True, False])
@@ -146,3 +149,16 @@ def test_a_failed_step_drops_the_orders_and_the_next_ones_are_carried_out(tmp_pa
     result = finish(runner, StepPlan(2, saves=[saved(runner, write)]))
     assert [outcome.errno for outcome in result.written] == [None]
     assert not result.restored
+
+
+@pytest.mark.parametrize("on_host", [True, False])
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_device_that_brings_back_other_bytes_is_noticed(
+    tmp_path: Path, kind: str, on_host: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, capacity = MODELS[kind]
+    pools = Runner(make(tmp_path / "model"), capacity, on_host).pool_bytes
+    assert comes_back(pools)
+    honest = PoolBytes.copy
+    monkeypatch.setattr(PoolBytes, "copy", lambda self, order: [each * 0 for each in honest(self, order)])
+    assert not comes_back(pools)
