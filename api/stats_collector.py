@@ -3,7 +3,13 @@
 import time
 from collections.abc import Callable, Iterator
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    InfoMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 from prometheus_client.registry import Collector
 
 from .. import __version__
@@ -66,6 +72,16 @@ class StatsCollector(Collector):
         yield self._counter("prefix_cache_queries", "Tokens looked up", counters.prefix_cache_queries)
         yield self._counter("prefix_cache_hits", "Tokens found", counters.prefix_cache_hits)
         yield self._counter("preemptions", "Sequences sent back to the queue", counters.preemptions)
+        steps = SummaryMetricFamily(
+            "pensieve_step_seconds", "Steps and the device's time in them", labels=("model", "kind")
+        )
+        for kind, count, total_s in (
+            ("decode", counters.decode_steps, counters.decode_steps_s),
+            ("prefill", counters.prefill_steps, counters.prefill_steps_s),
+            ("mixed", counters.mixed_steps, counters.mixed_steps_s),
+        ):
+            steps.add_metric((self._model.name, kind), count, total_s)
+        yield steps
         yield self._counter("failed_steps", "Steps after which all was computed again", counters.failed_steps)
         source = CounterMetricFamily(
             "pensieve_prompt_tokens_by_source",

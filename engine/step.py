@@ -6,12 +6,15 @@ interface by which the scheduler's loop drives the engine, and the only border b
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from ..cache.disk.orders import ReadOrder, ReadOutcome, WriteOrder, WriteOutcome
 
 SlotRange = tuple[int, int]
 """A contiguous range of KV slots, `(first, end)`. A sequence's slots are a few of them, in token order."""
+
+StepKind = Literal["decode", "prefill", "mixed", "transfer"]
+"""What a step feeds to the model: decode rows, slices of prompts, both; nothing beside saves and restores."""
 
 MAX_LOGPROBS = 20
 """Likeliest tokens that a request may ask for at each position."""
@@ -195,6 +198,13 @@ class StepPlan(FastPickle):
     def num_tokens(self) -> int:
         """Tokens that the step feeds to the model."""
         return len(self.decode) + sum(len(chunk.tokens) for chunk in self.prefill)
+
+    @property
+    def kind(self) -> StepKind:
+        """What the step feeds to the model."""
+        if self.decode:
+            return "mixed" if self.prefill else "decode"
+        return "prefill" if self.prefill else "transfer"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+from ..engine.step import StepKind
+
 
 @dataclass(slots=True)
 class Counters:
-    """Totals since the scheduler was made; every field only grows. /health shows them under these names."""
+    """Totals since the scheduler was made; every number only grows. /health shows them under these names."""
 
     prompt_tokens: int = 0  # of admitted sequences
     computed_tokens: int = 0  # prefilled by steps; tokens computed again after a preemption count again
@@ -22,3 +24,24 @@ class Counters:
     preemptions: int = 0
     failed_steps: int = 0  # including steps in which the engine died
     steps: int = 0
+    decode_steps: int = 0  # of the steps whose results came, those with decode rows alone
+    decode_steps_s: float = 0.0  # the device's time in them
+    prefill_steps: int = 0  # with slices of prompts alone
+    prefill_steps_s: float = 0.0
+    mixed_steps: int = 0  # with both
+    mixed_steps_s: float = 0.0
+
+    def count_step(self, kind: StepKind, elapsed_s: float) -> None:
+        """Count a step by its kind, and the device's time."""
+        match kind:
+            case "decode":
+                self.decode_steps += 1
+                self.decode_steps_s += elapsed_s
+            case "prefill":
+                self.prefill_steps += 1
+                self.prefill_steps_s += elapsed_s
+            case "mixed":
+                self.mixed_steps += 1
+                self.mixed_steps_s += elapsed_s
+            case "transfer":
+                pass  # a thread copies beside the device's work

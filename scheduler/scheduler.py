@@ -179,6 +179,7 @@ class Scheduler:
         """Take the result of the oldest planned step. Returns the decoded sequences' progress."""
         plan = self._in_flight.popleft()
         assert plan.step_id == result.step_id, "results come in the order of their plans"
+        self.counters.count_step(plan.kind, result.elapsed_s)
         if plan.num_tokens:
             self._cost.record(StepLoad.of(plan), result.elapsed_s)
         self.disk.update(result)

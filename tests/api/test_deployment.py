@@ -5,10 +5,15 @@ import re
 import runpy
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pensieve.api.metrics import Metrics
+from pensieve.cache.disk.disk_stats import DiskStats
+
+from ..fakes import EMPTY_STATS, FakeModel
 from .conftest import Server
 
 ROOT = Path(__file__).parents[2]
@@ -22,11 +27,13 @@ def test_the_dashboard_is_the_one_that_its_panels_make() -> None:
     assert script["render"]() == script["DASHBOARD"].read_text(encoding="utf-8")
 
 
-def test_every_query_asks_for_metrics_that_a_server_exports(server: Server) -> None:
-    types = re.findall(r"^# TYPE (\w+) (\w+)$", server.http().get("/metrics").text, flags=re.MULTILINE)
+def test_every_query_asks_for_metrics_that_a_server_exports() -> None:
+    stats = replace(EMPTY_STATS, disk=DiskStats(limit_bytes=1))
+    text, _ = Metrics(FakeModel(), lambda: stats).render()
+    types = re.findall(r"^# TYPE (\w+) (\w+)$", text.decode(), flags=re.MULTILINE)
     exported = set()
     for name, kind in types:
-        exported |= {f"{name}_{part}" for part in PARTS} if kind == "histogram" else {name}
+        exported |= {f"{name}_{part}" for part in PARTS} if kind in ("histogram", "summary") else {name}
     asked = set()
     for path in (PROMETHEUS / "rules.yml", ROOT / "deploy" / "grafana" / "pensieve.json"):
         asked |= set(re.findall(r"\bpensieve_\w+", path.read_text(encoding="utf-8")))

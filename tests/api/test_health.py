@@ -44,6 +44,12 @@ def test_health_tells_the_model_and_what_is_going_on(server: Server) -> None:
         "preemptions": 0,
         "failed_steps": 0,
         "steps": 0,
+        "decode_steps": 0,
+        "decode_steps_s": 0.0,
+        "prefill_steps": 0,
+        "prefill_steps_s": 0.0,
+        "mixed_steps": 0,
+        "mixed_steps_s": 0.0,
         "current_step_s": 0.0,
         "engine_error": None,
     }

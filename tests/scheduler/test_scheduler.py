@@ -31,6 +31,21 @@ def test_a_stop_token_ends_a_sequence_and_is_left_out(lag: int) -> None:
     assert sequence.finish_reason == "stop"
 
 
+def test_steps_are_counted_by_what_they_compute() -> None:
+    driver = Driver(lag=1)
+    driver.scheduler.add(request(prompt_of(1, 100), max_tokens=60))
+    for _ in range(5):
+        driver.step()
+    driver.scheduler.add(request(prompt_of(2, 100), max_tokens=3))
+    driver.finish()
+    plans, counters = driver.runner.plans, driver.scheduler.counters
+    kinds = [(bool(plan.decode), bool(plan.prefill)) for plan in plans]
+    assert counters.decode_steps == kinds.count((True, False)) > 30
+    assert counters.prefill_steps == kinds.count((False, True)) > 0
+    assert counters.mixed_steps == kinds.count((True, True)) > 0
+    assert counters.decode_steps + counters.prefill_steps + counters.mixed_steps == counters.steps
+
+
 @pytest.mark.parametrize("lag", [0, 1])
 def test_a_second_turn_computes_only_what_is_new(lag: int) -> None:
     driver = Driver(lag=lag)
