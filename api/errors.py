@@ -17,6 +17,7 @@ The body of an error has the shape of Anthropic's API: `{"type": "error", "error
 """
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
@@ -28,6 +29,7 @@ from starlette.responses import JSONResponse
 
 from .. import PensieveError
 from ..scheduler.exceptions import EngineDown, EngineFailed, PromptTooLong, QueueFull, Stopping
+from ..scheduler.queue_forecast import MAX_RETRY_AFTER_S
 
 UNAVAILABLE = 503  # also the answer of /health while the engine is down
 
@@ -43,8 +45,6 @@ OPENAI_CODES = {
     "queue_full": "server_overloaded",
     "previous_response": "previous_response_not_found",
 }
-
-MAX_RETRY_AFTER_S = 60.0  # Claude Code gives up at once when it is told to wait longer
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ def api_error(error: Exception) -> ApiError:
         case PromptTooLong():
             return prompt_too_long(error.num_tokens, error.max_tokens)
         case QueueFull():
-            wait_s = max(1, round(min(error.retry_after_s, MAX_RETRY_AFTER_S)))
+            wait_s = max(1, math.ceil(min(error.retry_after_s, MAX_RETRY_AFTER_S)))
             message = "the server's queue is full, try again later"
             return Overloaded(message, reason="queue_full", headers={"retry-after": str(wait_s)})
         case Stopping():

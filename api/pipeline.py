@@ -85,11 +85,12 @@ class Pipeline:
         """Prepare a conversation: compile its constraint and build its prompt.
 
         logprobs: likeliest tokens to score beside each sampled token; None asks for no log-probabilities.
-        Raises InvalidRequest, or ClientGone.
+        Raises InvalidRequest, ClientGone, QueueFull or EngineDown.
         """
         options, model_format = answer_options(body, self._services.thinking), self._services.model_format
-        built = self._prompt_of(body, options, owner_of(http.headers))
-        prompt, trace, constraint = await while_connected(http.receive, built)
+        with self._services.scheduler.place():
+            built = self._prompt_of(body, options, owner_of(http.headers))
+            prompt, trace, constraint = await while_connected(http.receive, built)
         self._services.metrics.prompt_built(prompt.template_s, prompt.tokenize_s)
         answer_format = AnswerFormat(
             stop_sequences=options.stop_sequences,
@@ -139,11 +140,12 @@ class Pipeline:
     ) -> PreparedRequest:
         """Prepare a prompt that goes to the model as it is, without a chat template.
 
-        logprobs: as in `conversation`. Raises InvalidRequest, or ClientGone.
+        logprobs: as in `conversation`. Raises what that raises.
         """
         options = raw_options(body.output_format)
-        built, trace = await while_connected(http.receive, self._services.prompts.raw(prompt))
-        constraint = await self._constraint(options, built.tokens)
+        with self._services.scheduler.place():
+            built, trace = await while_connected(http.receive, self._services.prompts.raw(prompt))
+            constraint = await self._constraint(options, built.tokens)
         answer_format = AnswerFormat(stop_sequences=body.stop_sequences or ())
         request = self._request(http, body, built.tokens, logprobs, constraint)
         return PreparedRequest(

@@ -2,11 +2,13 @@
 
 from collections import abc
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from tokenizers import AddedToken
 
 from ..engine.step import TokenLogprobs
+from ..scheduler.queue_forecast import Outlook
 from ..scheduler.sequence import FinishReason, Request
 from ..scheduler.stats import Stats
 
@@ -105,6 +107,10 @@ class TokenSource(Protocol):
         """time.monotonic() when the first token arrived, None before."""
 
     @property
+    def outlook(self) -> Outlook | None:
+        """How far the request is from its first token; None once it has it, or has ended."""
+
+    @property
     def logprobs(self) -> list[TokenLogprobs]:
         """Log-probabilities of the tokens returned last; empty unless the request asks for them."""
 
@@ -123,6 +129,9 @@ class SchedulerInterface(Protocol):
 
     def submit(self, request: Request) -> TokenSource:
         """Queue a request. Raises PromptTooLong, QueueFull or EngineDown."""
+
+    def place(self) -> AbstractContextManager[None]:
+        """Hold a place in the queue for a request that is being prepared. Raises QueueFull or EngineDown."""
 
     def stats(self) -> Stats:
         """Return a snapshot of the scheduler's state and counters."""

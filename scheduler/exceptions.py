@@ -23,7 +23,7 @@ class PromptTooLong(PensieveError):
 class QueueFull(PensieveError):
     """As many requests wait as are allowed to (`SchedulerConfig.max_waiting`)."""
 
-    def __init__(self, retry_after_s: int) -> None:
+    def __init__(self, retry_after_s: float) -> None:
         super().__init__("too many requests are waiting")
         self.retry_after_s = retry_after_s
 

@@ -7,11 +7,14 @@ process, and meanwhile the event loop takes requests and writes tokens out.
 import asyncio
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ..cache.disk.index import DiskIndex
 from ..engine.served_model import PoolLayout
 from ..engine.step import Engine, EngineLost, StepFailed, StepPlan
 from .exceptions import EngineDown, PromptTooLong, QueueFull, Stopping
+from .queue_forecast import QueueForecast
 from .scheduler import Scheduler
 from .sequence import Progress, Request, Sequence, SequenceStatus
 from .stats import Stats
@@ -31,6 +34,8 @@ class SchedulerLoop:
         self._engine = engine
         self._scheduler = scheduler
         self._token_streams: dict[Sequence, TokenStream] = {}
+        self._forecast = QueueForecast()
+        self._num_places = 0  # in the queue, held for requests that are being prepared
         self._arrived = asyncio.Event()
         self._stepped = asyncio.Event()  # a step has ended, or the loop
         self._step_started_s: float | None = None
@@ -51,14 +56,32 @@ class SchedulerLoop:
             raise self._down
         if len(request.prompt) >= self.max_context:
             raise PromptTooLong(len(request.prompt), self.max_context - 1)
-        if self._scheduler.is_full:
-            raise QueueFull(retry_after_s=10)
+        self._check_room(0)
         self._scheduler.sessions.tell_time(time.monotonic())
         sequence = self._scheduler.add(request)
-        token_stream = TokenStream(self._scheduler, sequence)
+        token_stream = TokenStream(self._scheduler, sequence, self._forecast)
         self._token_streams[sequence] = token_stream
         self._arrived.set()
         return token_stream
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold a place in the queue for a request that is being prepared. Raises QueueFull or EngineDown.
+
+        So that a request for which there will be no room is refused before its prompt is built.
+        """
+        if self._down is not None:
+            raise self._down
+        self._check_room(self._num_places)
+        self._num_places += 1
+        try:
+            yield
+        finally:
+            self._num_places -= 1
+
+    def _check_room(self, num_taken: int) -> None:
+        if self._scheduler.room <= num_taken:
+            raise QueueFull(self._forecast.refuse(time.monotonic()))
 
     def stats(self) -> Stats:
         """Take a snapshot of the scheduler, its counters, and the step under way."""
@@ -137,14 +160,16 @@ class SchedulerLoop:
 
     def _mark_times(self) -> None:
         """Note when sequences begin to run, or to wait for the disk."""
-        for sequence in self._scheduler.running:
-            token_stream = self._token_streams[sequence]
-            if token_stream.admitted_s is None:
-                token_stream.admitted_s = time.monotonic()
+        now_s = time.monotonic()
+        streams = [self._token_streams[sequence] for sequence in self._scheduler.running]
+        started = [token_stream for token_stream in streams if token_stream.admitted_s is None]
+        for token_stream in started:
+            token_stream.admitted_s = now_s
+        self._forecast.observe(now_s, len(started), self._scheduler.num_waiting > 0)
         for sequence in self._scheduler.restoring:
             token_stream = self._token_streams[sequence]
             if token_stream.restore_s is None and token_stream.admitted_s is None:
-                token_stream.restore_s = time.monotonic()
+                token_stream.restore_s = now_s
 
     def _publish(self, progress: list[Progress]) -> None:
         for item in progress:

@@ -80,9 +80,27 @@ class Scheduler:
         return bool(self.queues.by_id or self._in_flight or self.disk.is_busy)
 
     @property
-    def is_full(self) -> bool:
-        """Whether as many sequences wait as are allowed to."""
-        return len(self.queues.waiting) >= self.config.max_waiting
+    def num_waiting(self) -> int:
+        """Sequences that wait for their start, or to go on after they had to make room."""
+        return len(self.queues.waiting)
+
+    @property
+    def room(self) -> int:
+        """Requests that may be added. Those for which the batch has room leave with the next step."""
+        num_starting = max(0, self.config.max_batch - len(self.queues.running))
+        return self.config.max_waiting + num_starting - self.num_waiting
+
+    def num_ahead(self, sequence: Sequence) -> int | None:
+        """Return how many sequences wait before `sequence`; None where it does not wait."""
+        if sequence.status is not SequenceStatus.WAITING:
+            return None
+        return self.queues.waiting.index(sequence)
+
+    def seconds_to_compute(self, sequence: Sequence, num_computed: int) -> float | None:
+        """Return how long the rest of a prompt takes if nothing else is computed; None before any step."""
+        num_left = max(1, sequence.num_prompt_tokens - num_computed)
+        rate = self._cost.prefill_rate(num_computed, num_left)
+        return None if rate is None else num_left / rate
 
     @property
     def running(self) -> abc.Sequence[Sequence]:

@@ -8,6 +8,7 @@ from copy import copy
 from .. import PensieveError
 from ..engine.step import TokenLogprobs
 from .exceptions import EngineFailed
+from .queue_forecast import Outlook, QueueForecast
 from .scheduler import Scheduler
 from .sequence import FinishReason, Sequence
 
@@ -15,7 +16,7 @@ from .sequence import FinishReason, Sequence
 class TokenStream:
     """One request's tokens as they are computed: iterate over it, and `cancel()` it in a `finally`."""
 
-    def __init__(self, scheduler: Scheduler, sequence: Sequence) -> None:
+    def __init__(self, scheduler: Scheduler, sequence: Sequence, forecast: QueueForecast) -> None:
         """sequence: has just been queued; the stream looks it up in the prefix tree."""
         self.arrival_s = time.monotonic()
         self.restore_s: float | None = None  # when reading from disk began, for which the sequence waits
@@ -27,6 +28,7 @@ class TokenStream:
         self.num_matched_at_arrival = scheduler.num_matched_tokens(sequence)
         self._scheduler = scheduler
         self._sequence = sequence
+        self._forecast = forecast
         self._failure: PensieveError = EngineFailed("a step failed while it computed this request")
         self.logprobs: list[TokenLogprobs] = []  # of the tokens read last, if the request asks for them
         self._unread: list[int] = []
@@ -43,6 +45,23 @@ class TokenStream:
     def num_disk_tokens(self) -> int:
         """How many of the cached tokens were read from disk for this request, or for one that shared them."""
         return self._sequence.num_disk_tokens
+
+    @property
+    def outlook(self) -> Outlook | None:
+        """How far the request is from its first token; None once it has it, or has ended."""
+        if self.first_token_s is not None or self.finish_reason is not None:
+            return None
+        sequence, now_s = self._sequence, time.monotonic()
+        num_ahead = self._scheduler.num_ahead(sequence)
+        num_computed = self.num_cached_tokens if num_ahead is not None else sequence.num_committed_tokens
+        seconds = self._scheduler.seconds_to_compute(sequence, num_computed)
+        if num_ahead is not None and seconds is not None:
+            seconds += (num_ahead + 1) * self._forecast.interval_s(now_s)
+        elif self.admitted_s is not None and num_computed > self.num_cached_tokens:
+            # As fast as so far, beside whatever else is computed.
+            token_s = (now_s - self.admitted_s) / (num_computed - self.num_cached_tokens)
+            seconds = (self.num_prompt_tokens - num_computed) * token_s
+        return Outlook(num_ahead, min(num_computed, self.num_prompt_tokens), self.num_prompt_tokens, seconds)
 
     @property
     def finish_reason(self) -> FinishReason | None:

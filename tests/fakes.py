@@ -6,6 +6,7 @@ import re
 import time
 from collections import abc, deque
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, NoReturn
@@ -19,6 +20,7 @@ from pensieve.engine.served_model import ServedModel
 from pensieve.engine.step import SamplingParams, TokenLogprobs
 from pensieve.scheduler.counters import Counters
 from pensieve.scheduler.exceptions import EngineFailed
+from pensieve.scheduler.queue_forecast import Outlook
 from pensieve.scheduler.sequence import FinishReason, Request
 from pensieve.scheduler.stats import Stats
 
@@ -159,6 +161,7 @@ class Script:
     num_cached: int = 0
     num_at_arrival: int | None = None  # of these, if not all
     num_from_disk: int = 0
+    outlook: Outlook | None = None
 
 
 def made_up_logprobs(token: int, num_likeliest: int) -> TokenLogprobs:
@@ -179,6 +182,7 @@ class ScriptedTokenStream:
         self.num_matched_at_arrival = self.num_cached_at_arrival
         self.num_disk_tokens = script.num_from_disk
         self.restore_s: float | None = None
+        self.outlook = script.outlook
         self.finish_reason: FinishReason | None = None
         self.arrival_s = time.monotonic()
         self.admitted_s: float | None = None
@@ -268,6 +272,11 @@ class ScriptedScheduler:
         self.play(Script())
         self.refusal = self.engine_error = None
         self.requests, self.token_streams = [], []
+
+    def place(self) -> AbstractContextManager[None]:
+        if self.refusal is not None:
+            raise self.refusal
+        return nullcontext()
 
     def submit(self, request: Request) -> ScriptedTokenStream:
         if self.refusal is not None:

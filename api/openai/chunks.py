@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Self
 
+from ...scheduler.queue_forecast import Outlook
 from ..errors import ApiError, openai_error_body
 from ..formats.output_events import (
     ArgumentsDelta,
@@ -102,7 +103,7 @@ class ChunkWriter:
             other._index, other._scores = index, []
         return [self, *others]
 
-    def ping(self) -> str:
+    def ping(self, _outlook: Outlook | None) -> str:
         """Return a comment."""
         return PING
 

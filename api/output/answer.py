@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import astuple, dataclass
 from typing import Literal, Protocol
 
+from ...scheduler.queue_forecast import Outlook
 from ..formats.output_events import OutputEvent, ToolCallStart
 from ..metrics import Outcome
 from ..reports.request_report import Ending, RequestReport
@@ -44,6 +45,10 @@ class Answer(Protocol):
     @property
     def usage(self) -> Usage:
         """The usage so far; its cached part is a forecast until the request is admitted."""
+
+    @property
+    def outlook(self) -> Outlook | None:
+        """How far the request is from its first token; None once it has it, or has ended."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -105,6 +110,11 @@ class SampledAnswer:
             self._record.num_generated,
             num_thinking_tokens=self._num_thinking_tokens,
         )
+
+    @property
+    def outlook(self) -> Outlook | None:
+        """How far the request is from its first token; None once it has it, or has ended."""
+        return self._token_stream.outlook
 
     @property
     def headers(self) -> dict[str, str]:

@@ -1,10 +1,12 @@
 """An answer's output events in Anthropic's form: the events of a stream, or one message. No I/O."""
 
 import json
+import math
 import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ...scheduler.queue_forecast import Outlook
 from ..context_edits import EditReport
 from ..errors import ApiError, error_body
 from ..formats.output_events import (
@@ -98,9 +100,21 @@ class MessageStreamWriter:
         ending = {"type": "message_delta", "delta": delta, "usage": usage_body(answer.usage)}
         return self._close_block() + sse(ending | self._edits) + sse({"type": "message_stop"})
 
-    def ping(self) -> str:
-        """Return a ping."""
-        return sse({"type": "ping"})
+    def ping(self, outlook: Outlook | None) -> str:
+        """Return a ping; before the first token it has fields that say how far the request is from it.
+
+        queue_position: 1 for the request that starts next, null for one that runs. estimate_s: whole seconds
+        until the first token, null where nothing tells.
+        """
+        if outlook is None:
+            return sse({"type": "ping"})
+        fields = {
+            "queue_position": None if outlook.num_ahead is None else outlook.num_ahead + 1,
+            "computed_tokens": outlook.num_computed,
+            "prompt_tokens": outlook.num_prompt_tokens,
+            "estimate_s": None if outlook.seconds is None else math.ceil(outlook.seconds),
+        }
+        return sse({"type": "ping", **fields})
 
     def error(self, problem: ApiError, request_id: str) -> str:
         """Return an error event."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from ...engine.step import TokenLogprobs
+from ...scheduler.queue_forecast import Outlook
 from ...scheduler.sequence import FinishReason
 from ..protocols import TokenSource
 
@@ -62,6 +63,11 @@ class PromptOnlyStream:
     def first_token_s(self) -> float | None:
         """None: no token is returned."""
         return None
+
+    @property
+    def outlook(self) -> Outlook | None:
+        """How far the request is from its first token; None once it has it, or has ended."""
+        return self._stream.outlook
 
     @property
     def logprobs(self) -> list[TokenLogprobs]:

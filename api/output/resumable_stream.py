@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from ...engine.step import TokenLogprobs
 from ...scheduler.exceptions import PromptTooLong, QueueFull
+from ...scheduler.queue_forecast import Outlook
 from ...scheduler.sequence import FinishReason, Request
 from ..protocols import TokenSource
 
@@ -71,6 +72,11 @@ class ResumableTokenStream:
     def first_token_s(self) -> float | None:
         """time.monotonic() when the request's first token arrived, None before."""
         return self._first.first_token_s
+
+    @property
+    def outlook(self) -> Outlook | None:
+        """How far the request is from its first token; None once it has it, or has ended."""
+        return self._first.outlook
 
     @property
     def logprobs(self) -> list[TokenLogprobs]:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ...scheduler.queue_forecast import Outlook
 from ..formats.output_events import OutputEvent, ServerToolResult, ServerToolStart, ToolCallStart
 from ..schema import AssistantMessage, Message, MessagesRequest, ServerTool, ToolChoice, UserMessage
 from ..web_search import Hit, SearchCommand, SearchFailed, in_domains
@@ -124,6 +125,11 @@ class ServerToolAnswer:
         for usage in self._before:
             now += usage
         return replace(now, num_searches=self._num_searches)
+
+    @property
+    def outlook(self) -> Outlook | None:
+        """How far the round under way is from its first token; None once it has it, or has ended."""
+        return self._answer.outlook
 
     @property
     def headers(self) -> dict[str, str]:

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ... import PensieveError
+from ...scheduler.queue_forecast import Outlook
 from ..config import KeepAlive
 from ..errors import ApiError, ClientGone, EngineError, api_error
 from ..formats.output_events import OutputEvent
@@ -35,8 +36,11 @@ class StreamWriter(Protocol):
     def end(self, answer: Answer) -> str:
         """Return the events that end the stream of an ended answer."""
 
-    def ping(self) -> str:
-        """Return an event without content, which shows that the server is alive."""
+    def ping(self, outlook: Outlook | None) -> str:
+        """Return an event without content, which shows that the server is alive.
+
+        outlook: how far the request is from its first token; None once it has it.
+        """
 
     def error(self, problem: ApiError, request_id: str) -> str:
         """Return the event that reports an answer's failure."""
@@ -82,7 +86,7 @@ class AnswerStream(Response):
 
     async def _stream(self, answers: list[Answer], send: Send, request_id: str) -> None:
         writer = self._writer
-        output = EventSender(send, writer.ping, self._keep_alive)
+        output = EventSender(send, lambda: writer.ping(answers[0].outlook), self._keep_alive)
         self.headers.update(answers[0].headers)
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await output.send(self._beginning(answers))

@@ -2,7 +2,7 @@ import asyncio
 import gc
 import weakref
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 import pytest
 
@@ -120,10 +120,45 @@ def test_a_prompt_that_can_never_fit_is_refused_at_once() -> None:
     asyncio.run(main())
 
 
+def test_a_token_stream_says_how_far_it_is_from_its_first_token() -> None:
+    async def main() -> None:
+        async with running() as loop:
+            streams = [loop.submit(request([i] * 200)) for i in range(6)]
+            for ahead, token_stream in enumerate(streams):
+                assert token_stream.outlook == (ahead, 0, 200, None)
+            while streams[0].first_token_s is None:
+                last, first = streams[5].outlook, streams[0].outlook
+                await asyncio.sleep(0)
+            assert first is not None
+            assert last is not None
+            assert (first.num_ahead, last.num_ahead) == (None, 1)
+            assert 0 < first.num_computed < 200 == first.num_prompt_tokens
+            assert first.seconds is not None
+            assert last.seconds is not None
+            await asyncio.gather(*map(collect, streams))
+            assert {token_stream.outlook for token_stream in streams} == {None}
+
+    asyncio.run(main())
+
+
+def test_a_request_that_is_being_prepared_holds_its_place() -> None:
+    async def main() -> None:
+        async with running(max_waiting=1) as loop:
+            with ExitStack() as places:
+                for _ in range(1 + 4):
+                    places.enter_context(loop.place())
+                with pytest.raises(QueueFull), loop.place():
+                    pass
+            with loop.place():
+                assert len(await collect(loop.submit(request([1])))) == 10
+
+    asyncio.run(main())
+
+
 def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     async def main() -> None:
         async with running(max_waiting=3) as loop:
-            accepted = [loop.submit(request([i])) for i in range(3)]
+            accepted = [loop.submit(request([i])) for i in range(3 + 4)]  # four of them run at once
             with pytest.raises(QueueFull) as refused:
                 loop.submit(request([9]))
             assert refused.value.retry_after_s > 0

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from ....scheduler.queue_forecast import Outlook
 from ...errors import ApiError, openai_error_body
 from ...formats.output_events import OutputEvent
 from ...output.answer import Answer, Usage
@@ -106,7 +107,7 @@ class ResponseStreamWriter:
     def start(self, _usage: Usage) -> str:
         """Return the events before the first token."""
         body = self._head.body("in_progress", [])
-        return self._write({"type": "response.created", "response": body}) + self.ping()
+        return self._write({"type": "response.created", "response": body}) + self.ping(None)
 
     def events(self, events: Iterable[OutputEvent]) -> str:
         """Return the stream's events for the answer's next output events."""
@@ -122,7 +123,7 @@ class ResponseStreamWriter:
         self._keep(body)
         return ending + self._write({"type": f"response.{body['status']}", "response": body})
 
-    def ping(self) -> str:
+    def ping(self, _outlook: Outlook | None) -> str:
         """Return an event that says nothing new: Codex's time limit counts events, not comments."""
         return self._write({"type": "response.in_progress", "response": self._head.body("in_progress", [])})
 

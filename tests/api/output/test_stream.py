@@ -1,5 +1,6 @@
 """Waiting and leaving: pings while nothing else is sent, and cancellation whenever the client goes."""
 
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ import httpx
 import pytest
 
 from pensieve.api.config import KeepAlive
+from pensieve.scheduler.queue_forecast import Outlook
 
 from ...fakes import Script
 from ..conftest import Server, StartServer, running, wait_until
@@ -40,6 +42,22 @@ def test_message_start_does_not_wait_for_the_first_token_and_a_ping_follows_soon
     with server.http().stream("POST", "/v1/messages", json=BODY | {"stream": True}) as response:
         names = events(response)
         assert [next(names), next(names)] == ["message_start", "ping"]
+
+
+def test_a_ping_before_the_first_token_says_how_far_the_request_is(start_server: StartServer) -> None:
+    server = start_server(keep_alive=KeepAlive(first_s=0.0, interval_s=1000.0))
+    server.scheduler.play(Script([[65]], delay_s=0.2, outlook=Outlook(2, 10, 40, 3.2)))
+    response = server.http().post("/v1/messages", json=BODY | {"stream": True})
+    pings = [line for line in response.text.splitlines() if line.startswith('data: {"type":"ping"')]
+    assert json.loads(pings[0].removeprefix("data: ")) == {
+        "type": "ping",
+        "queue_position": 3,
+        "computed_tokens": 10,
+        "prompt_tokens": 40,
+        "estimate_s": 4,
+    }
+    with server.sdk().messages.stream(**BODY) as stream:
+        assert stream.get_final_text() == "A"
 
 
 def test_pings_come_at_the_interval_while_nothing_else_does(start_server: StartServer) -> None:
