@@ -92,7 +92,11 @@ class DiskSaves:
             checkpoints = self._worthwhile(position, chain)
             if not checkpoints:
                 return
-        self._jobs.append(SaveJob(position, chain, position.blocks, checkpoints, is_reused))
+        job = SaveJob(position, chain, position.blocks, checkpoints, is_reused)
+        # The index is asked once at least, for the whole prefix, which then counts as used.
+        num_saved = sum(order.num_blocks for order in self._index.find(chain))
+        job.num_planned = min(num_saved, len(job.blocks) - 1)
+        self._jobs.append(job)
 
     def plan(self, plan: StepPlan) -> None:
         """Add to `plan` what its step saves."""

@@ -61,8 +61,12 @@ class DiskTier:
         return self._restores is not None and self._restores.waits(sequence, watermark)
 
     def save(self, sequence: Sequence, position: TreePosition | None) -> None:
-        """Save the prefix of `sequence` that ends at `position`: its prompt is computed, or it has ended."""
-        if self._saves is not None and position is not None:
+        """Save the prefix of `sequence` that ends at `position`: its prompt is computed, or it has ended.
+
+        Side requests and compactions are not saved: no later request goes on from them.
+        """
+        is_passing = sequence.conversation is not None and sequence.conversation.is_passing
+        if self._saves is not None and position is not None and not is_passing:
             is_reused = (sequence.num_cached_tokens or 0) >= REUSED_SHARE * sequence.num_prompt_tokens
             self._saves.add(sequence.tokens, position, is_reused)
 

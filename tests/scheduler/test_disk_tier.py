@@ -1,19 +1,23 @@
 """Prefixes through the disk: every sequence gets its own tokens, and every block is accounted for."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pensieve.cache.blocks import BLOCK_SIZE
+from pensieve.cache.disk.chains import Chain
 from pensieve.cache.disk.index import DiskIndex
+from pensieve.cache.disk.orders import WriteOrder
 from pensieve.engine.served_model import WindowPool
 from pensieve.engine.step import StepPlan
 from pensieve.scheduler import disk_saves
+from pensieve.scheduler.origin import Origin
 from pensieve.scheduler.sequence import Request, Sequence
 
 from ..budget import trials
-from .disk_oracle import DiskDriver
+from .disk_oracle import BLOCK_BYTES, DiskDriver
 from .driver import prompt_of, request
 from .oracle import spell
 
@@ -108,6 +112,34 @@ def test_kv_that_led_to_no_numbers_is_removed_from_disk(tmp_path: Path) -> None:
         sequence = ask(driver, prompt)
         driver.scheduler.disk.distrust(sequence)
         assert not list(tmp_path.rglob("*.kv"))
+
+
+def test_each_block_is_written_once_and_the_rest_of_a_conversation_is_not_looked_through_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk_saves, "BESIDE_ROWS_BYTES", 2 * BLOCK_BYTES)
+    monkeypatch.setattr(disk_saves, "ALONE_BYTES", 2 * BLOCK_BYTES)
+    planned: list[int] = []
+    honest = DiskIndex.plan_writes
+
+    def plan_writes(self: DiskIndex, chain: Chain, num_blocks: int, is_reused: bool) -> list[WriteOrder]:
+        planned.append(num_blocks)
+        return honest(self, chain, num_blocks, is_reused)
+
+    monkeypatch.setattr(DiskIndex, "plan_writes", plan_writes)
+    with DiskDriver(tmp_path, random.Random(1)) as driver:
+        first = ask(driver, prompt_of(1, 300), 40)
+        assert planned == [2, 4, 6, 8, 9, 10]
+        ask(driver, first.tokens + prompt_of(2, 30), 40)
+        assert planned[6:] == [11, 12]
+        assert driver.index.stats.num_blocks == 12
+
+
+def test_side_requests_are_not_written(tmp_path: Path) -> None:
+    with DiskDriver(tmp_path, random.Random(1)) as driver:
+        driver.scheduler.add(replace(request(prompt_of(1, 300)), origin=Origin(request_class="auxiliary")))
+        driver.finish()
+        assert driver.index.stats.num_writes == 0
 
 
 def test_short_prompts_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
