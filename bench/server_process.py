@@ -68,6 +68,11 @@ class ServerProcess:
         """Return the end of the server's output."""
         return self.log.read_text(encoding="utf-8", errors="replace")[-1000:].strip()
 
+    def kill(self) -> None:
+        """End the process and its children as a crash would, and wait for it."""
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
