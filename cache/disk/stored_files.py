@@ -53,6 +53,7 @@ class StoredFiles:
     """All files of one model's KV, with the order in which they go."""
 
     def __init__(self) -> None:
+        self.num_blocks = 0  # of KV, in files that are written
         self._by_path: dict[str, StoredFile] = {}
         self._blocks: dict[bytes, tuple[StoredFile, int]] = {}  # digest after a block -> its file, its place
         self._states: dict[bytes, StoredFile] = {}  # digest after the prefix
@@ -68,11 +69,6 @@ class StoredFiles:
 
     def __iter__(self) -> abc.Iterator[StoredFile]:
         return iter(self._by_path.values())
-
-    @property
-    def num_blocks(self) -> int:
-        """Blocks of KV that have a file."""
-        return len(self._blocks)
 
     def get(self, path: str) -> StoredFile | None:
         """Return the file with a path, if there is one."""
@@ -113,6 +109,7 @@ class StoredFiles:
         if file.kind == "state":
             del self._states[file.digests[-1]]
         else:
+            self.num_blocks -= len(file.digests) * file.is_written
             for digest in file.digests:
                 del self._blocks[digest]
         followers = self._next[_follows(file)]
@@ -131,6 +128,7 @@ class StoredFiles:
     def written(self, file: StoredFile) -> None:
         """Note that a file is there, whole."""
         file.is_written = True
+        self.num_blocks += len(file.digests) * (file.kind == "kv")
         self._push(file)
 
     def hold(self, file: StoredFile) -> None:
