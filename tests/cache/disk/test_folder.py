@@ -129,8 +129,8 @@ def test_a_model_that_cannot_be_read_gives_the_folder_back(tmp_path: Path, model
 
 
 def test_the_limit_is_a_tenth_of_what_is_free() -> None:
-    assert DiskConfig().limit_bytes(9_000_000_000, 1_000_000_000) == 1_000_000_000
-    assert DiskConfig().limit_bytes(10**12, 0) == 16_000_000_000
+    assert DiskConfig(disk_cache_gb=None).limit_bytes(9_000_000_000, 1_000_000_000) == 1_000_000_000
+    assert DiskConfig(disk_cache_gb=None).limit_bytes(10**12, 0) == 16_000_000_000
     assert DiskConfig(disk_cache_gb=0).limit_bytes(10**12, 0) == 0
 
 
