@@ -42,7 +42,9 @@ def report(verdict: Verdict) -> None:
     """Print what is wrong with a case, if anything is."""
     answer = verdict.case.answer
     if verdict.fault:
-        print(f"{verdict.case.template}: wrong: {answer[:WIDTH]!r}\n    {verdict.fault}")
+        print(
+            f"{verdict.case.template} ({verdict.case.source}): wrong: {answer[:WIDTH]!r}\n    {verdict.fault}"
+        )
     if verdict.allowed is False:
         print(f"{verdict.case.template}: refused at the end of {verdict.refused_at[-WIDTH:]!r}")
 

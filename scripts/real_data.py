@@ -68,6 +68,14 @@ PACKAGES = [
         plain=True,
     ),
     Package(
+        "smg",  # SGLang's gateway
+        "1.9.0",
+        "a075234d6d21a2aea0494ad599bfce2a81d11e8a1a1d9bb4e4f0f12f5a2031b6",
+        ("crates/tool_parser/tests/tool_parser_",),
+        "gateway",
+        plain=True,
+    ),
+    Package(
         "llama-cpp-python",
         "0.3.36",
         "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e",

@@ -5,6 +5,7 @@ import json
 import re
 import time
 from dataclasses import dataclass
+from itertools import zip_longest
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -100,7 +101,7 @@ class Judge:
         tokens = self._tokenizer.encode(answer, add_special_tokens=False)
         fault = compare(case, read(prepared, tokens, case.is_partial))
         constraint = prepared.request.constraint
-        if constraint is None or not case.calls or case.is_partial:
+        if constraint is None or not case.calls or case.is_partial or case.is_open:
             return Verdict(case, fault, None)
         refused_at = self._follow(constraint, tokens)
         is_read = not fault.startswith(NO_CALL)  # else no grammar of calls has begun
@@ -180,22 +181,37 @@ def compare(case: Case, events: list[Any]) -> str:
         elif isinstance(event, ArgumentsDelta):
             calls[-1][1].append(event.json)
     prefilled = case.messages[-1] if case.messages and case.messages[-1]["role"] == "assistant" else {}
-    wanted_text = case.text.removeprefix(prefilled.get("content", "")).strip()
+    wanted_text = text if case.text is None else case.text.removeprefix(prefilled.get("content", "")).strip()
     wanted_thoughts = "" if prefilled else case.thoughts.strip()
-    if [name for name, _ in calls] != [name for name, _ in case.calls]:
+    wanted_names = [
+        name or called for (name, _), (called, _) in zip_longest(case.calls, calls, fillvalue=("", []))
+    ]
+    if len(calls) != len(case.calls) or [name for name, _ in calls] != wanted_names:
         names = str([name for name, _ in calls]) if calls else NO_CALL
         return f"{names}, text {text[:60]!r}, thoughts {thoughts[:60]!r}"
     for (_, parts), (_, wanted) in zip(calls, case.calls, strict=True):
-        if not same_arguments(parts, wanted, case.is_partial):
+        if not same_arguments(parts, wanted, case):
             return f"arguments {''.join(parts)[:100]} for {wanted[:100]}"
-    if text != wanted_text:
+    is_right = text.startswith(wanted_text) if case.is_open and case.calls else text == wanted_text
+    if not is_right:
         return f"text {text[:100]!r} for {wanted_text[:100]!r}"
     return "" if thoughts == wanted_thoughts else f"thoughts {thoughts[:100]!r} for {wanted_thoughts[:100]!r}"
 
 
-def same_arguments(parts: list[str], wanted: str, is_partial: bool) -> bool:
+def holds(value: Any, wanted: Any) -> bool:
+    """Whether a value has what is wanted of its parts; a list's items may be wanted by their places."""
+    if isinstance(wanted, dict) and isinstance(value, list):
+        value = {str(i): part for i, part in enumerate(value)}
+    if isinstance(wanted, dict) and isinstance(value, dict):
+        return all(key in value and holds(value[key], part) for key, part in wanted.items())
+    return bool(value == wanted)
+
+
+def same_arguments(parts: list[str], wanted: str, case: Case) -> bool:
     """Whether arguments mean the same; of an answer that was cut off, whether they begin the same."""
-    if not is_partial:
+    if case.is_open:
+        return holds(call_input(parts), json.loads(wanted))
+    if not case.is_partial:
         return bool(call_input(parts) == cast(object, json.loads(wanted or "{}")))
     read_so_far, wanted = ("".join(text.split()) for text in ("".join(parts), wanted))
     return UNREAD in read_so_far or read_so_far.startswith(wanted) or wanted.startswith(read_so_far)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .reference_cases import BAD_NAME, TOOL_NAME, Case
+from .reference_cases import Case, case_of
 from .templates_on_disk import data_folder
 
 # The test modules, and the templates of the models whose format they are about.
@@ -51,7 +51,6 @@ FOREIGN = (
     "xgrammar",
 )
 ROW_NAMES = ("argnames", "argvalues")
-JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
 
 
 def vllm_cases() -> list[Case]:
@@ -223,14 +222,6 @@ def _calls(given: dict[str, Any]) -> list[tuple[str, Any]] | None:
 def _case(
     template: str, answer: str, text: str, calls: list[tuple[str, Any]], tools: list[dict[str, Any]]
 ) -> Case:
-    """Make a case; a tool of which the test names no schema gets one of the expected values' types."""
-    known = {tool["function"]["name"]: tool for tool in tools}
-    for name, arguments in calls:
-        properties = {key: {"type": JSON_TYPES.get(type(value), "null")} for key, value in arguments.items()}
-        schema = {"type": "object", "properties": properties}
-        known.setdefault(name, {"type": "function", "function": {"name": name, "parameters": schema}})
-    written = tuple((name, json.dumps(arguments)) for name, arguments in calls)
     if "<|function_call|>" in answer:
         template = template.replace("GigaChat3-", "GigaChat3.1-")
-    aside = "" if all(map(TOOL_NAME.fullmatch, known)) else BAD_NAME
-    return Case("vLLM", template, answer, text, "", written, tuple(known.values()), set_aside=aside)
+    return case_of("vLLM", template, answer, text, calls, tools)

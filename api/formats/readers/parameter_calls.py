@@ -1,5 +1,6 @@
 """Reads calls in formats that write each parameter between tags, and sends them a parameter at a time."""
 
+import json
 import re
 from collections import abc
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from ..output_events import OutputEvent
 from .call_reader import BodyResult
 from .call_writer import CallWriter
 from .parameter_values import TEXT, parameter_kinds, read_value
+from .parsed_calls import clean
 from .whole_calls import WholeCalls
 
 MAX_TAG = 300  # characters
@@ -78,6 +80,8 @@ class ParameterCalls(WholeCalls):
         self._writer = CallWriter(self._names)
         self._sent: list[dict[str, str]] = []  # for each call, the JSON of the parameters sent, by name
         self._called = ""  # the tool of the last call
+        self._head_end = 0  # index in the body at which the last call's head ends
+        self._num_chars = 0  # of the body
         self._tail = ""  # end of the body, in which the next tag may begin
         self._unread: list[str] = []  # the body from the last character that was read on
         self._num_read = 0  # characters of that: 0 or 1. It tells later heads from the body's beginning.
@@ -88,6 +92,7 @@ class ParameterCalls(WholeCalls):
         """Take text and return the events of the parameters that have ended in it."""
         self._texts.append(text)
         self._unread.append(text)
+        self._num_chars += len(text)
         self._tail += text
         while match := self._patterns.ends.search(self._tail):
             before = self._tail[max(match.start() - MAX_TAG, 0) : match.start()]
@@ -121,19 +126,28 @@ class ParameterCalls(WholeCalls):
                 self._in_value, place = True, part.start()
                 self._in_cdata = self._patterns.begins_cdata(part)
                 break
-            self._send_part(part)
+            self._send_part(part, self._num_chars - len(unread))
             place = part.end()
         else:
             place = max(place, end - MAX_TAG)
         self._num_read = min(place, 1)
         self._unread = [unread[place - self._num_read :]]
 
-    def _send_part(self, part: re.Match[str]) -> None:
-        """Write the head of a call, or a parameter."""
+    def _send_part(self, part: re.Match[str], offset: int) -> None:
+        """Write the head of a call, or a parameter. offset: of the part's text in the body."""
         if part["key"] is None:
+            if self._sent and not self._sent[-1]:
+                self._send_parameters(self._sent[-1], json_parameters(self._since_head(part, offset)))
             self._start_call(part["name"])
+            self._head_end = offset + part.end()
         elif self._sent:
             self._send_parameters(self._sent[-1], dict([self._read_parameter(self._called, part)]))
+
+    def _since_head(self, part: re.Match[str], offset: int) -> str:
+        """Return the text between the last head and a part."""
+        if self._head_end >= offset:
+            return part.string[self._head_end - offset : part.start()]
+        return "".join(self._texts)[self._head_end : offset + part.start()]
 
     def _send(self, body: str) -> bool:
         """Write the new parameters of a body. Returns False when the body lacks a call or parameter sent."""
@@ -150,12 +164,18 @@ class ParameterCalls(WholeCalls):
     def _read(self, body: str) -> list[tuple[str, dict[str, Any]]]:
         """Read the names of a body's calls, and their parameters as far as they are closed."""
         calls: list[tuple[str, dict[str, Any]]] = []
+        head_end = 0
         for part in self._patterns.parts.finditer(body):
             if part["key"] is None:
+                if calls and not calls[-1][1]:
+                    calls[-1][1].update(json_parameters(body[head_end : part.start()]))
                 calls.append((part["name"], {}))
+                head_end = part.end()
             elif calls and part["close"]:
                 name, arguments = calls[-1]
                 arguments.update([self._read_parameter(name, part)])
+        if calls and not calls[-1][1]:
+            calls[-1][1].update(json_parameters(body[head_end:]))
         return calls
 
     def _read_parameter(self, name: str, part: re.Match[str]) -> tuple[str, Any]:
@@ -190,3 +210,15 @@ class ParameterCalls(WholeCalls):
             if sent.get(key) != text:  # of two parameters of one name, the last counts
                 self._writer.write(f"{', ' if sent else '{'}{dump(key)}: {text}")
                 sent[key] = text
+
+
+def json_parameters(text: str) -> dict[str, Any]:
+    """Return the JSON object that stands in the place of a call's parameters; an empty one for other text."""
+    start = text.find("{")
+    if start < 0 or text[:start].strip():
+        return {}
+    try:
+        value, _ = json.JSONDecoder().raw_decode(text, start)
+        return dict(clean(value))
+    except (ValueError, TypeError, RecursionError):
+        return {}

@@ -1,6 +1,7 @@
 """Reads calls in a format that only mlx-lm's parser can read, and only when they are whole."""
 
 import ast
+import json
 from collections import abc
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,7 @@ from ..output_events import OutputEvent
 from .call_reader import BodyResult, ParseResult, tool_names
 from .json_calls import JsonCalls
 from .json_reader import JsonReader
-from .parsed_calls import call_events
+from .parsed_calls import call_entries, call_events
 
 
 class WholeCalls:
@@ -37,6 +38,11 @@ class WholeCalls:
     def end(self, complete: bool) -> BodyResult:
         """Parse the body, with mlx-lm's parser or else as JSON."""
         text = "".join(self._texts)
+        length = 0 if complete or self._has_end else _list_length(text)
+        if length:
+            return BodyResult(
+                "ok", call_events(self._parser(text[:length], self._tools)), unread=text[length:]
+            )
         if not complete and (self._has_end or _is_broken_list(text)):
             # mlx-lm's parsers would make a call of the part that has come.
             return BodyResult("failed", text=text)
@@ -53,6 +59,16 @@ class WholeCalls:
         end = reader.end(complete=True)
         result: ParseResult = "failed" if end.result == "failed" else "repaired"
         return replace(end, events=[*events, *end.events], result=result)
+
+
+def _list_length(text: str) -> int:
+    """Return the length of a list of JSON calls with which a text begins; 0 where other text does."""
+    start = len(text) - len(text.lstrip())
+    try:
+        listed, end = json.JSONDecoder().raw_decode(text, start)
+        return end if isinstance(listed, list) and call_entries(listed) else 0
+    except (ValueError, TypeError, RecursionError):
+        return 0
 
 
 def _is_broken_list(text: str) -> bool:

@@ -38,6 +38,7 @@ LLAMA_HEADS = (
     '{ "name": "NAME"',
     '{\n  "name": "NAME"',
     '{\n    "name": "NAME"',
+    '{\n        "name": "NAME"',
     '{"type": "function", "name": "NAME"',
     '{"type":"function","name":"NAME"',
 )

@@ -166,6 +166,8 @@ def test_without_an_end_mark_a_list_counts_if_it_is_whole() -> None:
     assert parse_calls(form.start + call, AnswerFormat(tool_format=form)) == [
         ("Write", {"path": "${a[f(1)]}"})
     ]
+    events = parse('[TOOL_CALLS] [{"name": "Write", "arguments": {}}]\n\nDone.', answer_format("mistral"))[1]
+    assert shape(events) == [("Write", {}), TextDelta("Done.")]
     mistral = '[TOOL_CALLS][{"name": "Write", "arguments": {"a": null}}]'
     assert parse_calls(mistral, answer_format("mistral")) == [("Write", {"a": None})]
 
@@ -274,6 +276,16 @@ def test_a_long_argument_is_read_in_time_that_grows_with_its_length() -> None:
     call = f'<tool_call>{{"name": "Write", "arguments": {{"text": "{text}"}}}}</tool_call>'
     _, events = parse(call, answer_format("json_tools"), size=64)
     assert shape(events) == [("Write", {"text": text.replace("\\n", "\n")})]
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_json_may_stand_in_the_place_of_parameters(size: int) -> None:
+    """Such a call had no arguments at all."""
+    long = INPUT | {"text": "x" * 500}
+    calls = "".join(f'<invoke name="Write">\n{json.dumps(values)}\n</invoke>\n' for values in (INPUT, long))
+    text = f'<minimax:tool_call>\n{calls}<invoke name="Read">\n</invoke>\n</minimax:tool_call>'
+    _, events = parse(text, answer_format("minimax_m2"), size)
+    assert shape(events) == [("Write", INPUT), ("Write", long), ("Read", {})]
 
 
 def test_ends_of_parameters_in_cdata_are_passed_over() -> None:
