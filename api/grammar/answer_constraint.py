@@ -28,6 +28,7 @@ class ConstraintSpec:
     constrained, and then `tags` has no tags of calls.
     answer: the grammar that holds from the answer's beginning, after the thoughts; None where text is free.
     may_think: the model may open thoughts itself, before the answer.
+    text_before: bytes of free text that may stand before an answer that must be a call.
     """
 
     vocabulary: Vocabulary
@@ -35,6 +36,7 @@ class ConstraintSpec:
     answer: Grammar | None = None
     tags: AnswerTags[bytes] = field(default_factory=AnswerTags)
     may_think: bool = False
+    text_before: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,8 @@ class AnswerState:
     mode: thoughts or text, while there is no matcher.
     partial_tag: the last bytes of the answer, as far as they may begin a tag.
     at_start: the answer has not begun, so that thoughts may still come before it.
-    awaits_answer: the answer that the spec requires follows the present thoughts.
+    awaits_answer: the answer that the spec requires follows the present thoughts or text.
+    text_left: bytes of text that may stand before it.
     matcher: follows the grammar that holds now; None while every token may come.
     continues_as_text: free text follows where the matcher's grammar ends.
     """
@@ -53,6 +56,7 @@ class AnswerState:
     partial_tag: bytes = b""
     at_start: bool = False
     awaits_answer: bool = False
+    text_left: int = 0
     matcher: LLMatcher | None = None
     continues_as_text: bool = False
 
@@ -67,8 +71,9 @@ class AnswerConstraint:
         self._begun = begun
         self._refused: set[int] = set()  # at the present position
         self._mask: bytes | None = None  # of the present position, once computed
-        if starts_thinking:
-            self._state = AnswerState(Mode.THINKING, awaits_answer=spec.answer is not None)
+        if starts_thinking or spec.text_before:
+            mode = Mode.THINKING if starts_thinking else Mode.TEXT
+            self._state = AnswerState(mode, begun, False, spec.answer is not None, spec.text_before)
         elif spec.answer is not None:
             state = self._begin(spec.answer, begun) or _state_in(spec.answer, spec.answer.begin())
             self._state = replace(state, at_start=True)
@@ -153,7 +158,7 @@ class AnswerConstraint:
         """Return the state after a token of free text or thoughts, None when the token may not come."""
         spec, vocabulary = self._spec, self._spec.vocabulary
         if state.awaits_answer and token in vocabulary.eos_ids:
-            return None  # the required answer must follow the thoughts
+            return None  # the required answer must follow
         text = vocabulary.text(token)
         if state.mode is Mode.TEXT and vocabulary.is_special(token) and text in spec.tags.calls:
             return self._begin(spec.call, text)
@@ -179,7 +184,11 @@ class AnswerConstraint:
         """
         spec, follower = self._spec, TagFollower(self._spec.tags, state.mode, state.partial_tag + text)
         while True:
-            _, tag = follower.take()
+            free, tag = follower.take()
+            if spec.text_before and state.awaits_answer and follower.mode is Mode.TEXT:
+                state = replace(state, text_left=state.text_left - len(free))
+                if tag is None and state.text_left <= 0:
+                    return self._begin(spec.answer, follower.unread) or self._begin(spec.answer, b"")
             if tag is None:
                 if (follower.mode, follower.unread) == (state.mode, state.partial_tag):
                     return state
@@ -192,7 +201,7 @@ class AnswerConstraint:
                 if self._begin(spec.call, tag + first_byte) is not None:
                     return self._begin(spec.call, tag + follower.unread)
                 follower.end_call(b"")
-            elif follower.mode is Mode.TEXT and state.awaits_answer:
+            elif follower.mode is Mode.TEXT and state.awaits_answer and not spec.text_before:
                 return self._begin(spec.answer, follower.unread)
 
     def _begin(self, grammar: Grammar | None, text: bytes) -> AnswerState | None:

@@ -16,6 +16,10 @@ from .deep_stack import on_deep_stack
 from .grammar_cache import GrammarCache, GrammarKey
 from .vocabulary import Vocabulary, make_vocabulary
 
+# Models write some text before a call, also before one that is required. A tool that is named is called at
+# once: it stands for the form of an answer, and clients take the first block for it.
+MAX_TEXT_BEFORE = 400  # bytes
+
 
 def open_constraint_factory(
     model_format: ModelFormat, eos_ids: Collection[int]
@@ -94,6 +98,7 @@ class ConstraintFactory:
             answer=answer,
             tags=self._tags_of(tools),
             may_think=not options.thinking.forbidden,
+            text_before=MAX_TEXT_BEFORE if options.must_call and options.called_tool is None else 0,
         )
 
     def _tags_of(self, tools: abc.Sequence[Tool]) -> AnswerTags[bytes]:

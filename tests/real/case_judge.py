@@ -99,9 +99,10 @@ class Judge:
             return Verdict(case, f"refused: {error}", None)
         answer = ENDS.sub("", case.answer)
         tokens = self._tokenizer.encode(answer, add_special_tokens=False)
-        fault = compare(case, read(prepared, tokens, case.is_partial))
+        events = read(prepared, tokens, case.is_partial)
+        fault = compare(case, events)
         constraint = prepared.request.constraint
-        if constraint is None or not case.calls or case.is_partial or case.is_open:
+        if constraint is None or not case.calls or case.is_partial or not knows_all(case, events):
             return Verdict(case, fault, None)
         refused_at = self._follow(constraint, tokens)
         is_read = not fault.startswith(NO_CALL)  # else no grammar of calls has begun
@@ -167,6 +168,23 @@ def read(prepared: PreparedRequest, tokens: list[int], cut_off: bool) -> list[An
     return events + parser.finish(cut_off)
 
 
+def calls_in(events: list[Any]) -> list[tuple[str, list[str]]]:
+    """List the names of calls, and the fragments of their arguments."""
+    calls: list[tuple[str, list[str]]] = []
+    for event in events:
+        if isinstance(event, ToolCallStart):
+            calls.append((event.name, []))
+        elif isinstance(event, ArgumentsDelta):
+            calls[-1][1].append(event.json)
+    return calls
+
+
+def knows_all(case: Case, events: list[Any]) -> bool:
+    """Whether a case says all of its calls, so that their schemas can be made of it."""
+    found = [(name, call_input(parts)) for name, parts in calls_in(events)]
+    return not case.is_open or found == [(name, json.loads(arguments)) for name, arguments in case.calls]
+
+
 def compare(case: Case, events: list[Any]) -> str:
     """Say how an answer was read otherwise than it should be; nothing where it was read right.
 
@@ -174,12 +192,7 @@ def compare(case: Case, events: list[Any]) -> str:
     """
     text = "".join(event.text for event in events if isinstance(event, TextDelta)).strip()
     thoughts = "".join(event.text for event in events if isinstance(event, ThinkingDelta)).strip()
-    calls: list[tuple[str, list[str]]] = []
-    for event in events:
-        if isinstance(event, ToolCallStart):
-            calls.append((event.name, []))
-        elif isinstance(event, ArgumentsDelta):
-            calls[-1][1].append(event.json)
+    calls = calls_in(events)
     prefilled = case.messages[-1] if case.messages and case.messages[-1]["role"] == "assistant" else {}
     wanted_text = text if case.text is None else case.text.removeprefix(prefilled.get("content", "")).strip()
     wanted_thoughts = "" if prefilled else case.thoughts.strip()

@@ -28,7 +28,7 @@ def declared(syntax: CallSyntax, start: str, end: str = "", heads: tuple[str, ..
     return ToolFormat(start, end, read_json, syntax, heads)
 
 
-COHERE = JsonForm(name_key="tool_name", arguments_key="parameters", is_list=True)
+COHERE = JsonForm(name_key="tool_name", arguments_key="parameters", is_list=True, separator="SPACE")
 KEYED = JsonForm(is_keyed=True, is_list=True)
 LIST = JsonForm(is_list=True)
 LINES = JsonForm(is_list=True, separator="SPACE")

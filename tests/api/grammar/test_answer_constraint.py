@@ -135,6 +135,19 @@ def test_a_call_that_must_be_made_comes_first(model: Model) -> None:
     assert constraint.mask() is None
 
 
+@pytest.mark.parametrize("starts_thinking", [False, True])
+def test_some_text_may_stand_before_a_call_that_must_be_made(model: Model, starts_thinking: bool) -> None:
+    for text in ("I look <cal.\n", "<think>I could <call></think>Now: "):
+        constraint = AnswerConstraint(model.spec(forced=True, text_before=20), starts_thinking)
+        write(constraint, f"Hm.</think>{text}" if starts_thinking else text)
+        assert constraint.mask() is None
+        assert not constraint.accept(model.token("<|end|>"))
+        write(constraint, f"<call>{CALL}</call>")
+        assert constraint.accept(model.token("<|end|>"))
+    write(constraint := AnswerConstraint(model.spec(forced=True, text_before=20)), "x" * 20)
+    assert allowed(constraint) == {"<call>", "<", " ", "\n", "<call>{"}
+
+
 def test_thoughts_are_free_and_may_speak_of_tags(model: Model) -> None:
     constraint = AnswerConstraint(model.spec(forced=True), starts_thinking=True)
     write(constraint, "Shall I <call> it? <think> No.")
