@@ -52,11 +52,8 @@ EXCEPTIONS = {
 pytestmark = pytest.mark.slow
 
 
-THOUGHTS_ONCE = {
-    *("CohereForAI-c4ai-command-r7b-12-2024-tool_use", "google-gemma-4-31B-it"),
-    *("google-gemma-4-31B-it-interleaved", "openai-gpt-oss-120b"),
-}
-"""Templates whose thoughts are dropped at the user's next question, or at the model's next text."""
+THOUGHTS_ONCE = {"CohereForAI-c4ai-command-r7b-12-2024-tool_use"}
+"""Templates whose thoughts are dropped at the user's next question."""
 
 KEEPS_THOUGHTS = {
     "thinking": {"type": "enabled", "budget_tokens": 1024},
