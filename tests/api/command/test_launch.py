@@ -125,7 +125,7 @@ def test_print_env_without_a_server_is_one_line(told: Path) -> None:
 
 def test_a_server_is_started_where_none_is_and_stopped_afterwards(told: Path, tiny_model: Path) -> None:
     port = free_port()
-    done = run(told, "--port", str(port), "--model", str(tiny_model), "-p", "hi")
+    done = run(told, "--port", str(port), "--model", str(tiny_model), "--disk-cache-gb", "0", "-p", "hi")
     assert done.returncode == 7, done.stderr
     assert read(told)["arguments"] == ["--disallowedTools=WebSearch", "--bare", "-p", "hi"]
     assert read(told)["health"]["max_context"] == 8192
@@ -137,7 +137,7 @@ def test_a_server_is_started_where_none_is_and_stopped_afterwards(told: Path, ti
 @pytest.mark.slow
 def test_a_server_of_ours_ends_with_us(told: Path, tiny_model: Path) -> None:
     port = free_port()
-    flags = ("--port", str(port), "--model", str(tiny_model))
+    flags = ("--port", str(port), "--model", str(tiny_model), "--disk-cache-gb", "0")
     with start(told, *flags, CLIENT_SLEEPS="60") as process:
         while not told.exists():
             assert process.poll() is None
