@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from types import SimpleNamespace
 from typing import Any, cast
@@ -31,7 +31,7 @@ from pensieve.scheduler.constraint import Constraint
 
 from ..api.builders import make_format
 from ..fakes import FakeModel, ScriptedScheduler
-from .reference_cases import Case
+from .reference_cases import Call, Case
 from .templates_on_disk import EOS, read_template, small_tokenizer
 
 ENDS = re.compile(r"(?:</s>|<\|(?:role_end|eot|im_end|eot_id|eom_id)\|>)+$")  # of some models' answers
@@ -100,13 +100,23 @@ class Judge:
         answer = ENDS.sub("", case.answer)
         tokens = self._tokenizer.encode(answer, add_special_tokens=False)
         events = read(prepared, tokens, case.is_partial)
-        fault = compare(case, events)
+        if case.check is not None:
+            fault = case.check(lambda text: self._read_again(prepared, text))
+            case = replace(case, calls=tuple(as_calls(events)))
+        else:
+            fault = compare(case, events)
         constraint = prepared.request.constraint
         if constraint is None or not case.calls or case.is_partial or not knows_all(case, events):
             return Verdict(case, fault, None)
         refused_at = self._follow(constraint, tokens)
         is_read = not fault.startswith(NO_CALL)  # else no grammar of calls has begun
         return Verdict(case, fault, refused_at is None and is_read, refused_at or "")
+
+    def _read_again(self, prepared: PreparedRequest, answer: str) -> tuple[str, list[Call]]:
+        """Read an answer for a test that is code."""
+        tokens = self._tokenizer.encode(ENDS.sub("", answer), add_special_tokens=False)
+        events = read(prepared, tokens, cut_off=False)
+        return "".join(event.text for event in events if isinstance(event, TextDelta)), as_calls(events)
 
     def _follow(self, constraint: Constraint, tokens: list[int]) -> str | None:
         """Return the answer up to the token that the constraint refuses; None where it allows them all."""
@@ -179,9 +189,17 @@ def calls_in(events: list[Any]) -> list[tuple[str, list[str]]]:
     return calls
 
 
+def as_calls(events: list[Any]) -> list[Call]:
+    """List the calls in an answer's events."""
+    return [(name, "".join(parts)) for name, parts in calls_in(events)]
+
+
 def knows_all(case: Case, events: list[Any]) -> bool:
     """Whether a case says all of its calls, so that their schemas can be made of it."""
     found = [(name, call_input(parts)) for name, parts in calls_in(events)]
+    if case.check is not None:
+        known = {tool["function"]["name"] for tool in case.tools}
+        return not case.is_open and known.issuperset(name for name, _ in found)
     return not case.is_open or found == [(name, json.loads(arguments)) for name, arguments in case.calls]
 
 

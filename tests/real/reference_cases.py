@@ -3,6 +3,7 @@
 import json
 import re
 from collections import abc
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,9 @@ NO_TOOL = "unnamed"  # of a request whose answer calls no tool that its test nam
 Call = tuple[str, str]
 """A call's name, and its arguments as JSON text."""
 
+Read = Callable[[str], tuple[str, list[Call]]]
+"""Reads an answer; returns its text and its calls."""
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -23,6 +27,7 @@ class Case:
     thinks: the request asks for thoughts. is_partial: the answer is cut off.
     schema: of the answer, as JSON text; empty for none. messages: of the request; empty for any.
     is_open: the calls may have other arguments too, and a name that is empty may be any. text: None for any.
+    check: says what is wrong with a reader, where the case is code; text and calls are then not known.
     set_aside: why the case cannot be judged here; empty where it can.
     """
 
@@ -40,6 +45,7 @@ class Case:
     is_open: bool = False
     set_aside: str = ""
     messages: tuple[dict[str, Any], ...] = ()
+    check: Callable[[Read], str] | None = None
 
 
 JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}

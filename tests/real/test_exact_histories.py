@@ -44,6 +44,7 @@ EXCEPTIONS = {
     "what it writes behind a result before a new answer, it leaves out in the middle": {
         "Apertus-8B-Instruct",
         "Bielik-11B-v3.0-Instruct",
+        "CohereForAI-c4ai-command-r-plus-tool_use",
     },
     "no token of the small tokenizer ends its answers": {"llama-cpp-rwkv-world"},
 }

@@ -31,6 +31,7 @@ class ParameterPatterns:
     key: of the tags before a value, with a group `key`, and perhaps one `is_text`, which is "true" or "false"
         whatever the schema says. close: of the tag behind a value.
     space: stands before `close` and is no part of the value.
+    end: ends a call; behind it, a body is whole even without its end tag.
     cdata: a text may stand as XML's `<![CDATA[` … `]]>`, in which it may hold the format's own tags.
     """
 
@@ -38,6 +39,7 @@ class ParameterPatterns:
     key: str
     close: str
     space: str = ""
+    end: str = ""
     head_end: str = ""
     cdata: bool = False
 
@@ -106,6 +108,8 @@ class ParameterCalls(WholeCalls):
     def end(self, complete: bool) -> BodyResult:
         """End the last call; a call that was cut off within a parameter is not complete."""
         body = "".join(self._texts)
+        end = self._patterns.end
+        complete = complete or bool(self._sent and end and body.rstrip().endswith(end))
         if complete and not self._sent and not self._read(body):
             return super().end(complete)
         if complete and not self._is_unclosed(body) and self._send(body):

@@ -57,11 +57,14 @@ def with_any_of(schema: Any) -> Any:
 
 
 def _loose_value(text: str) -> Any:
-    """Return a value in Python's syntax, or JSON with line breaks in its strings; else the text itself."""
+    """Return a value in Python's syntax, JSON with line breaks in its strings, a number after zeros.
+
+    Other text is returned as it is.
+    """
     word = text.strip().lower()
     if word in WORDS:
         return WORDS[word]
-    parsers: tuple[Callable[[str], Any], ...] = (LENIENT.decode, ast.literal_eval)
+    parsers: tuple[Callable[[str], Any], ...] = (LENIENT.decode, ast.literal_eval, int)
     for parse in parsers:
         try:
             return clean(parse(text.strip()))

@@ -11,6 +11,7 @@ PATTERNS = ParameterPatterns(
     head=rf'<{MARK}invoke\s+name="(?P<name>[^"<>]+)"\s*>',
     key=rf'<{MARK}parameter\s+name="(?P<key>[^"<>]+)"(?:\s+string="(?P<is_text>true|false)")?\s*>',
     close=f"</{MARK}parameter>",
+    end=f"</{MARK}invoke>",
 )
 
 

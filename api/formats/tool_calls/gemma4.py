@@ -11,6 +11,7 @@ from collections import abc
 from collections.abc import Callable
 from typing import Any
 
+from ...protocols import ToolParser
 from ..grammars.callable_tool import CallableTool
 from ..grammars.free_text import text_until
 from ..grammars.json_schema import BOUNDS, NAMING, NUMBER, Schema, dump_schema
@@ -25,10 +26,12 @@ from ..grammars.schema_kinds import (
     scalar_schema,
     with_definitions,
 )
+from ..readers.call_reader import CallReader
 from ..readers.whole_calls import WholeCalls
 from .call_syntax import CallSyntax
 
 BARE = re.compile(r"\w+")
+LOST_WORD = re.compile(r"\A\s*:")
 NAME = re.compile(r'[^"\\{},:<\x00-\x1f]+')
 QUOTE = '<|"|>'
 NEVER = ("\x00", "<tool_call|>")  # mlx-lm's parser replaces strings by the first; the second ends the body
@@ -142,4 +145,9 @@ def _can_write(value: Any) -> bool:
     return all(map(_can_write, value)) if isinstance(value, list) else True
 
 
-GEMMA4 = CallSyntax("gemma4", WholeCalls, _define_rule)
+def _make_reader(parser: ToolParser, tools: abc.Sequence[dict[str, Any]], has_end: bool) -> CallReader:
+    """Make a reader by mlx-lm's parser; models sometimes lose the word before the first colon."""
+    return WholeCalls(lambda text, known: parser(LOST_WORD.sub("call:", text), known), tools, has_end)
+
+
+GEMMA4 = CallSyntax("gemma4", _make_reader, _define_rule)

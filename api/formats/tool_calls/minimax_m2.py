@@ -10,6 +10,7 @@ PATTERNS = ParameterPatterns(
     head=r"<invoke name=[\"']?(?P<name>[^<>\"']*)[\"']?>",
     key=r"<parameter name=[\"']?(?P<key>[^<>\"']*)[\"']?>",
     close="</parameter>",
+    end="</invoke>",
 )
 SYNTAX = ParameterSyntax(
     head='<invoke name="NAME">\n',

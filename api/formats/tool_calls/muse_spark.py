@@ -14,6 +14,7 @@ PATTERNS = ParameterPatterns(
     head=r'<atem:invoke\b[^<>]*?\bname="(?P<name>[^"<>]+)"\s*>',
     key=r'<atem:parameter\b[^>]*?\bname="(?P<key>[^"]+)"[^>]*?>',
     close="</atem:parameter>",
+    end="</atem:invoke>",
 )
 SYNTAX = ParameterSyntax(
     head='<atem:invoke name="NAME">\n',

@@ -11,6 +11,7 @@ PATTERNS = ParameterPatterns(
     key=r"<parameter=(?P<key>[^<>]*)>\n?",
     close="</parameter>",
     space=r"\n?",
+    end="</function>",
 )
 SYNTAX = ParameterSyntax(
     head="<function=NAME>\n",

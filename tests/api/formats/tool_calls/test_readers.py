@@ -288,6 +288,18 @@ def test_json_may_stand_in_the_place_of_parameters(size: int) -> None:
     assert shape(events) == [("Write", INPUT), ("Write", long), ("Read", {})]
 
 
+def test_a_call_that_has_ended_is_whole_without_the_end_of_its_body() -> None:
+    call = call_text("qwen3_coder").removesuffix("</tool_call>").rstrip()
+    assert call.endswith("</function>")
+    for text in (call, call.removeprefix("<tool_call>").lstrip()):
+        assert parse_calls(text, answer_format("qwen3_coder")) == [("Write", INPUT)]
+
+
+def test_gemmas_calls_are_read_without_the_word_before_them() -> None:
+    lost = call_text("gemma4").replace("call:", ":", 1)
+    assert parse_calls(lost, answer_format("gemma4")) == [("Write", INPUT)]
+
+
 def test_ends_of_parameters_in_cdata_are_passed_over() -> None:
     """Each had the text so far read again: 7 s for 64 KB."""
     text = "<b></param>" * 20_000
