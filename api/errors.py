@@ -28,7 +28,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
 from .. import PensieveError
-from ..scheduler.exceptions import EngineDown, EngineFailed, PromptTooLong, QueueFull, Stopping
+from ..scheduler.exceptions import EngineDown, EngineFailed, PromptTooLong, QueueFull, Stopping, WaitedTooLong
 from ..scheduler.queue_forecast import MAX_RETRY_AFTER_S
 
 UNAVAILABLE = 503  # also the answer of /health while the engine is down
@@ -43,6 +43,7 @@ OPENAI_CODES = {
     "model": "model_not_found",
     "key": "invalid_api_key",
     "queue_full": "server_overloaded",
+    "wait": "server_overloaded",
     "previous_response": "previous_response_not_found",
 }
 
@@ -155,6 +156,8 @@ def api_error(error: Exception) -> ApiError:
             wait_s = max(1, math.ceil(min(error.retry_after_s, MAX_RETRY_AFTER_S)))
             message = "the server's queue is full, try again later"
             return Overloaded(message, reason="queue_full", headers={"retry-after": str(wait_s)})
+        case WaitedTooLong():
+            return Overloaded(f"{error}, try again later", reason="wait", headers={"retry-after": "10"})
         case Stopping():
             message = "the server is stopping, try again when it is back"
             return Overloaded(message, reason="stopping", headers={"retry-after": "10"})

@@ -9,9 +9,6 @@ from .. import __version__
 from .errors import UNAVAILABLE
 from .services import Services
 
-STALLED_S = 30
-"""Seconds after which a step under way is no good sign; later the engine is taken for hung, and replaced."""
-
 PROBED = ("/", "/api/hello")
 """Paths that Claude Code's versions ask for at their start."""
 
@@ -36,13 +33,14 @@ class HealthApi:
         return JSONResponse({"name": "pensieve", "version": __version__})
 
     async def health(self) -> Response:
-        """Return the server's state, with status 503 when the engine is down or does not come to an end."""
+        """Return the server's state, with status 503 unless it takes requests and its engine goes on.
+
+        status: "ok", "stalled" (the engine does not move, or a step does not end), "restarting", "stopping",
+        or "error" (the engine is given up).
+        """
         stats = self._services.scheduler.stats()
-        status = "ok" if stats.current_step_s < STALLED_S else "stalled"
-        if stats.engine_error is not None:
-            status = "error"
         body = {
-            "status": status,
+            "status": stats.state,
             "version": __version__,
             "model": self._services.model.name,
             "max_context": self._services.model.max_context,
@@ -55,7 +53,7 @@ class HealthApi:
             "template": asdict(self._services.abilities),
             "stats": stats.as_dict(),
         }
-        return JSONResponse(body, status_code=200 if status == "ok" else UNAVAILABLE)
+        return JSONResponse(body, status_code=200 if stats.state == "ok" else UNAVAILABLE)
 
     async def metrics(self) -> Response:
         """Return the metrics in Prometheus's text format."""

@@ -60,6 +60,7 @@ class StatsCollector(Collector):
         }
         yield self._by_state("window_blocks", "KV blocks of layers that keep their window only", windows)
         yield self._gauge("engine_up", "0 once the engine is given up", stats.engine_error is None)
+        yield self._gauge("engine_ready", "0 while /health is not ok", stats.state == "ok")
         yield self._gauge("engine_step_age_seconds", "Of the step under way", stats.current_step_s)
         uptime = time.monotonic() - self._started_s
         yield GaugeMetricFamily("pensieve_uptime_seconds", "Since the server was made", value=uptime)

@@ -7,10 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from .channel import Channel, ChannelClosed
+from .hang_watch import LOOK_S, EngineState, HangWatch
+from .heartbeat import DUMP_SIGNAL, Heartbeat
 from .loading.model_error import ModelError
 from .step import EngineLost, StepFailed, StepPlan, StepResult
 
@@ -21,11 +24,8 @@ T = TypeVar("T")
 END_S = 5
 """Seconds that a process has to end once it has closed its socket."""
 
-HUNG_S = 120
-"""Seconds without a step's result after which a process is taken for hung, and replaced.
-
-A step has half a second's work, and what it compiles for the first time takes some seconds more.
-"""
+DUMP_S = 1
+"""Seconds that a hung process has to write where it stands, before it is killed."""
 
 MAX_PAUSE_S = 15
 """Longest pause after a start that has failed: what a moment lacks, such as memory, may come back."""
@@ -45,8 +45,10 @@ class EngineProcess:
     """The scheduler's `Engine`: its Runner is in another process. A context manager."""
 
     def __init__(self, log_level: str = "warning") -> None:
-        """Start the process; it imports MLX while the caller goes on."""
+        """Start the process; it imports MLX when the first message needs it."""
         self._log_level = log_level
+        self._watch = HangWatch()
+        self._looks: tuple[asyncio.AbstractEventLoop, asyncio.TimerHandle] | None = None
         self._pause_s = 0.0  # after the last failed start of a process in a row
         self._start_message: tuple[Any, ...] | None = None
         self._spawn()
@@ -56,22 +58,30 @@ class EngineProcess:
         for end in (ours, theirs):
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                 end.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
+        self._heartbeat = Heartbeat()
+        ends = (theirs.fileno(), self._heartbeat.sender)
         python_path = os.pathsep.join(path or os.getcwd() for path in sys.path)
         with theirs:
             self._process = subprocess.Popen(
                 # -P: imports come from this process's sys.path, not from the working folder.
-                [sys.executable, "-P", "-m", "pensieve.engine.worker", str(theirs.fileno()), self._log_level],
+                [sys.executable, "-P", "-m", "pensieve.engine.worker", *map(str, ends), self._log_level],
                 env=MLX_SETTINGS | os.environ | {"PYTHONPATH": python_path},
                 stdin=subprocess.PIPE,  # closed when this process ends; the engine's process then ends
-                pass_fds=[theirs.fileno()],
+                pass_fds=ends,
                 start_new_session=True,  # Ctrl-C in the terminal is for this process alone
             )
+        os.close(self._heartbeat.sender)
         self._channel = Channel(ours)
 
     @property
     def pid(self) -> int:
         """The process's id, which changes when the process is replaced."""
         return self._process.pid
+
+    @property
+    def state(self) -> EngineState:
+        """See Engine.state."""
+        return self._watch.state
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run a module's function in the process; return its result, or raise its exception."""
@@ -97,31 +107,40 @@ class EngineProcess:
 
     async def step(self, plan: StepPlan) -> StepResult | None:
         """See Engine.step."""
-        return await self._request_step("step", plan)
+        return await self._request_step(plan.expected_s, "step", plan)
 
     async def drain(self) -> StepResult | None:
         """See Engine.drain."""
-        return await self._request_step("drain")
+        return await self._request_step(0.0, "drain")
 
     async def lost(self) -> None:
         """See Engine.lost."""
+        self._keep_looking()
         await self._channel.closed()
 
-    async def _request_step(self, *message: Any) -> StepResult | None:
-        """Ask for a result. Replace a process that has died (KV is lost) before StepFailed is raised."""
+    async def _request_step(self, expected_s: float | None, *message: Any) -> StepResult | None:
+        """Ask for a result. Replace a process that has died (KV is lost) before StepFailed is raised.
+
+        expected_s: see StepPlan.expected_s.
+        """
         was_gone = self._process.poll() is not None
-        watch = asyncio.get_running_loop().call_later(HUNG_S, self._kill_hung)
+        self._keep_looking()
+        self._watch.begin(expected_s)
+        is_computed = False
         try:
             result: StepResult | None = _result(await self._channel.ask(message))
+            is_computed = True
             return result
         except ChannelClosed:
+            self._watch.restart()
             why = await asyncio.to_thread(self._end)
         finally:
-            watch.cancel()
+            self._watch.end(is_computed)
         logger.error("%s; it is started anew", why)
         replaced = False
         try:
             await self._restart()
+            self._watch.restarted()
             replaced = True
             logger.warning("the engine is back; everything is computed again")
             self._pause_s = 0.0
@@ -133,9 +152,29 @@ class EngineProcess:
             logger.error("%s", why)
         raise EngineLost(why, replaced) if was_gone else StepFailed(why)
 
-    def _kill_hung(self) -> None:
-        logger.error("the engine has computed one step for %d s: it is killed", HUNG_S)
-        self._process.kill()  # the end of its socket ends the wait for the step
+    def _keep_looking(self) -> None:
+        """Look at the process again and again on this event loop, until it is closed."""
+        loop = asyncio.get_running_loop()
+        if self._looks is None or self._looks[0] is not loop:
+            self._looked_s = time.monotonic()
+            self._looks = loop, loop.call_later(LOOK_S, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = time.monotonic()
+        self._watch.look(now - self._looked_s, self._heartbeat.has_beaten())
+        self._looked_s = now
+        if self._watch.hang is not None:
+            self._end_hung(loop, self._watch.hang)
+        self._looks = loop, loop.call_later(LOOK_S, self._look, loop)
+
+    def _end_hung(self, loop: asyncio.AbstractEventLoop, why: str) -> None:
+        """Have a hung process write where it stands, then kill it: its closed socket leads to a new one."""
+        logger.error("the engine hangs: %s; it is killed. Where it stood:", why)
+        self._watch.restart(is_hung=True)
+        # A process that is stopped takes the signal when it continues.
+        for number in (DUMP_SIGNAL, signal.SIGCONT):
+            self._process.send_signal(number)
+        loop.call_later(DUMP_S, self._process.kill)
 
     async def _restart(self) -> None:
         """Replace a process that has ended. No thread waits for the load, so that this can be cancelled."""
@@ -159,7 +198,11 @@ class EngineProcess:
 
     def close(self) -> None:
         """End the process at once."""
+        if self._looks is not None:
+            self._looks[1].cancel()
+            self._looks = None
         self._channel.close()
+        self._heartbeat.close()
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.kill()  # it holds nothing that must be saved

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 from ..cache.disk.orders import ReadOrder, ReadOutcome, WriteOrder, WriteOutcome
+from .hang_watch import EngineState
 
 SlotRange = tuple[int, int]
 """A contiguous range of KV slots, `(first, end)`. A sequence's slots are a few of them, in token order."""
@@ -181,6 +182,7 @@ class StepPlan(FastPickle):
 
     saves: their blocks and states are copied before anything of the step is computed, and written later.
     restores: their files are read; the pools have the contents once a step's result says so.
+    expected_s: the step's predicted time in seconds; None where no step like it has been computed yet.
     """
 
     step_id: int
@@ -188,6 +190,7 @@ class StepPlan(FastPickle):
     prefill: list[PrefillChunk] = field(default_factory=list)
     saves: list[SaveOrder] = field(default_factory=list)
     restores: list[RestoreOrder] = field(default_factory=list)
+    expected_s: float | None = None
 
     @property
     def seq_ids(self) -> list[int]:
@@ -247,6 +250,10 @@ class EngineLost(StepFailed):
 
 class Engine(Protocol):
     """The engine, as the scheduler's loop uses it. Tests have an OracleEngine, which needs no model."""
+
+    @property
+    def state(self) -> EngineState:
+        """Whether the engine goes on as it should."""
 
     async def step(self, plan: StepPlan) -> StepResult | None:
         """Queue `plan`; return the oldest result not yet returned, or None while the pipeline fills.

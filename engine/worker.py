@@ -1,6 +1,6 @@
 """The engine's process, the only one that runs a model. It answers messages from a socket, in their order.
 
-    python -m pensieve.engine.worker SOCKET LOG_LEVEL
+    python -m pensieve.engine.worker SOCKET HEARTBEAT LOG_LEVEL
 
 MLX wants one owner: a lazy array of one thread cannot be evaluated on another, and two threads that evaluate
 one graph crash the process. MLX's owner is the main thread of this process: the server's Python does not keep
@@ -15,18 +15,21 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .. import PensieveError
 from .channel import Channel, ChannelClosed
 from .compiling.user_folder import use_private_temporary_folder
+from .heartbeat import show_life
 from .logs import set_up_logging
-from .runner import Runner
 from .step import StepPlan, StepResult
+
+if TYPE_CHECKING:  # MLX and mlx-lm are imported by the first message that needs them
+    from .runner import Runner
 
 logger = logging.getLogger(__name__)
 
-Build = Callable[..., tuple[Runner, Any]]
+Build = Callable[..., tuple["Runner", Any]]
 """Makes a runner, and a description of it for the other process."""
 
 
@@ -104,8 +107,12 @@ def leave() -> NoReturn:
 
 
 def main() -> NoReturn:
-    """Serve the socket whose file descriptor is the first argument; log at the level of the second."""
-    set_up_logging(sys.argv[2])
+    """Serve a socket, whose file descriptor is the first argument.
+
+    The second is that of a pipe for heartbeats, the third the level of the log.
+    """
+    set_up_logging(sys.argv[3])
+    show_life(int(sys.argv[2]))
     # Signals go to both processes (systemd's stop, say). The parent handles them; this process ends with it.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)

@@ -25,6 +25,13 @@ class SchedulerConfig:
     max_waiting: int = field(
         default=1024, metadata={"help": "requests that may wait; beyond it, 529 with a retry-after"}
     )
+    max_wait_s: float = field(
+        default=600.0,
+        metadata={
+            "help": "seconds that a request may wait for its first step; then it gets an overloaded_error, "
+            "as a 529 or in its stream"
+        },
+    )
 
     def with_step_tokens(self, num_tokens: int) -> "SchedulerConfig":
         """Return the settings with `num_tokens` for a step, unless the user has set them."""
@@ -39,5 +46,7 @@ class SchedulerConfig:
             raise ValueError("--step-tokens must be greater than --max-batch")
         if not 1 <= self.itl_target_ms <= 60_000:
             raise ValueError("--itl-target-ms must lie between 1 and 60000")
+        if not 1 <= self.max_wait_s <= 86_400:
+            raise ValueError("--max-wait-s must lie between 1 and 86400")
         if self.max_waiting < 1:
             raise ValueError("--max-waiting must be at least 1")

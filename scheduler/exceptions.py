@@ -3,6 +3,7 @@
 PensieveError
 ├── PromptTooLong    the prompt can never fit
 ├── QueueFull        as many requests wait as are allowed to
+├── WaitedTooLong    the request has waited for its first step as long as requests may
 ├── EngineDown       the engine has been given up; no request is taken any more
 │   └── Stopping     the server is being stopped in good order
 └── EngineFailed     the engine failed while it computed the request
@@ -26,6 +27,10 @@ class QueueFull(PensieveError):
     def __init__(self, retry_after_s: float) -> None:
         super().__init__("too many requests are waiting")
         self.retry_after_s = retry_after_s
+
+
+class WaitedTooLong(PensieveError):
+    """The request has waited for its first step as long as requests may (`SchedulerConfig.max_wait_s`)."""
 
 
 class EngineDown(PensieveError):

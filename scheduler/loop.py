@@ -17,7 +17,7 @@ from .exceptions import EngineDown, PromptTooLong, QueueFull, Stopping
 from .queue_forecast import QueueForecast
 from .scheduler import Scheduler
 from .sequence import Progress, Request, Sequence, SequenceStatus
-from .stats import Stats
+from .stats import ServerState, Stats
 from .token_stream import TokenStream
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,8 @@ class SchedulerLoop:
         self._stepped = asyncio.Event()  # a step has ended, or the loop
         self._step_started_s: float | None = None
         self._num_failures = 0
-        self._down: EngineDown | None = None  # why no request is taken any more
+        self._down: EngineDown | None = None  # why no step is made any more
+        self._refusal: EngineDown | None = None  # why no request is taken any more
 
     @property
     def max_context(self) -> int:
@@ -52,14 +53,15 @@ class SchedulerLoop:
 
         Raises PromptTooLong, QueueFull or EngineDown; nothing is queued then.
         """
-        if self._down is not None:
-            raise self._down
+        if self._refusal is not None:
+            raise self._refusal
         if len(request.prompt) >= self.max_context:
             raise PromptTooLong(len(request.prompt), self.max_context - 1)
         self._check_room(0)
         self._scheduler.sessions.tell_time(time.monotonic())
         sequence = self._scheduler.add(request)
         token_stream = TokenStream(self._scheduler, sequence, self._forecast)
+        token_stream.limit_wait(self._scheduler.config.max_wait_s)
         self._token_streams[sequence] = token_stream
         self._arrived.set()
         return token_stream
@@ -87,6 +89,7 @@ class SchedulerLoop:
         """Take a snapshot of the scheduler, its counters, and the step under way."""
         started = self._step_started_s
         return self._scheduler.stats(
+            state=self._state(),
             current_step_s=0.0 if started is None else time.monotonic() - started,
             engine_error=None if self._down is None else str(self._down),
         )
@@ -101,6 +104,15 @@ class SchedulerLoop:
             self._stepped.clear()
             await self._stepped.wait()
 
+    def _state(self) -> ServerState:
+        if self._down is not None and not isinstance(self._down, Stopping):
+            return "error"
+        return self._engine.state if self._refusal is None else "stopping"
+
+    def refuse_new(self) -> None:
+        """Take no request any more: `submit` raises Stopping. Those that were taken go on."""
+        self._refusal = self._refusal or Stopping("the server is stopping")
+
     async def run(self) -> None:
         """Step until cancelled or until the engine is given up; every request left then gets an error."""
         try:
@@ -110,13 +122,14 @@ class SchedulerLoop:
                 await self._step()
         except Exception as error:
             logger.exception("the scheduler failed")
-            self._down = EngineDown(f"the scheduler failed: {error}")
+            self._give_up(EngineDown(f"the scheduler failed: {error}"))
             raise
         finally:
-            self._down = self._down or Stopping("the server is stopping")
+            down = self._down or Stopping("the server is stopping")
+            self._give_up(down)
             self._stepped.set()
             for token_stream in self._token_streams.values():
-                token_stream.fail(self._down)
+                token_stream.fail(down)
             self._token_streams.clear()
 
     async def _idle(self) -> None:
@@ -156,7 +169,10 @@ class SchedulerLoop:
             self._num_failures += 1
         self._publish(self._scheduler.fail(not_started=plan if isinstance(error, EngineLost) else None))
         if self._num_failures >= MAX_FAILURES:
-            self._down = EngineDown(f"{self._num_failures} steps failed one after another: {error}")
+            self._give_up(EngineDown(f"{self._num_failures} steps failed one after another: {error}"))
+
+    def _give_up(self, why: EngineDown) -> None:
+        self._down = self._refusal = why
 
     def _mark_times(self) -> None:
         """Note when sequences begin to run, or to wait for the disk."""
@@ -164,7 +180,7 @@ class SchedulerLoop:
         streams = [self._token_streams[sequence] for sequence in self._scheduler.running]
         started = [token_stream for token_stream in streams if token_stream.admitted_s is None]
         for token_stream in started:
-            token_stream.admitted_s = now_s
+            token_stream.admit(now_s)
         self._forecast.observe(now_s, len(started), self._scheduler.num_waiting > 0)
         for sequence in self._scheduler.restoring:
             token_stream = self._token_streams[sequence]

@@ -35,7 +35,7 @@ from .queues import RequestQueues
 from .recovery import Recovery
 from .sequence import FinishReason, Progress, Request, Sequence, SequenceStatus
 from .sessions import Sessions
-from .stats import Stats
+from .stats import ServerState, Stats
 from .step_budget import StepBudget
 from .step_cost import StepCost
 from .step_load import StepLoad
@@ -121,8 +121,8 @@ class Scheduler:
         """Return how many of the first tokens of `sequence` had cached KV at its last lookup."""
         return sequence.tree_position.num_blocks * BLOCK_SIZE if sequence.tree_position else 0
 
-    def stats(self, current_step_s: float, engine_error: str | None) -> Stats:
-        """Return a snapshot. Its last two fields come from the caller, which has a clock and the engine."""
+    def stats(self, state: ServerState, current_step_s: float, engine_error: str | None) -> Stats:
+        """Return a snapshot. The arguments come from the caller, which has a clock and the engine."""
         allocator, states = self.kv_cache.allocator, self.kv_cache.states.slots
         windows = self.kv_cache.states.windows.allocator
         return Stats(
@@ -141,6 +141,7 @@ class Scheduler:
             window_blocks_cached=windows.num_cached,
             window_blocks_held=windows.num_held,
             counters=replace(self.counters),
+            state=state,
             current_step_s=current_step_s,
             engine_error=engine_error,
             disk=None if self.disk.stats is None else replace(self.disk.stats),
@@ -184,6 +185,8 @@ class Scheduler:
         is_asking = self.disk.is_busy and not self._in_flight
         if not (plan.num_tokens or plan.saves or plan.restores or is_asking):
             return None
+        if plan.num_tokens and not (plan.saves or plan.restores):  # nobody predicts the disk's time
+            plan = replace(plan, expected_s=self._cost.expected_s(StepLoad.of(plan)))
         self.counters.steps += 1
         self._in_flight.append(plan)
         if logger.isEnabledFor(logging.DEBUG):

@@ -1,9 +1,14 @@
 """A snapshot of the scheduler's state and counters, for /health and /metrics."""
 
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from ..cache.disk.disk_stats import DiskStats
+from ..engine.hang_watch import EngineState
 from .counters import Counters
+
+ServerState = EngineState | Literal["stopping", "error"]
+"""Stopping: no new request is taken. Error: the engine is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +30,7 @@ class Stats:
     window_blocks_cached: int  # those of checkpoints alone; may be evicted
     window_blocks_held: int  # in use by sequences
     counters: Counters  # a copy: later steps do not change it
+    state: ServerState
     current_step_s: float  # how long the step under way has taken, 0 when idle
     engine_error: str | None  # why the engine is down, None while it is well
     disk: DiskStats | None = None  # None where nothing is kept on disk

@@ -70,6 +70,7 @@ class StepCost:
     """Predicts the time of steps from the time of past ones. Its memory is bounded."""
 
     def __init__(self) -> None:
+        self._sizes: set[tuple[int, ...]] = set()  # of measured steps
         self._forget()
 
     def _forget(self) -> None:
@@ -100,6 +101,7 @@ class StepCost:
         """Learn that a step of `load` took `elapsed_s`."""
         parts, elapsed_s = _parts(load), max(elapsed_s, 1e-7)
         self._num_steps += 1
+        self._sizes.add(_size(load))
         change = math.log(elapsed_s / max(1e-12, _sum([1.0] * SAVING + [0.0], parts)))
         self._log_scale += (change - self._log_scale) / min(self._num_steps, MEMORY)
         kind = self._kinds[_kind(load)]
@@ -111,6 +113,15 @@ class StepCost:
         self._is_stale = True
         if self._num_steps % UNASKED == 0:
             self._refresh()
+
+    def expected_s(self, load: StepLoad) -> float | None:
+        """Return the seconds that a step of `load` should take; None where none of its size was measured.
+
+        The time is that of the last fit. Each number of the load counts as its power of two.
+        """
+        if _size(load) not in self._sizes:
+            return None
+        return self._correction(load) * _sum(self._weights, _parts(load))
 
     def predict(self, load: StepLoad) -> float:
         """Return the seconds that a step of `load` will take."""
@@ -255,6 +266,10 @@ def _is_usual(change: float) -> bool:
 
 def _median(ratios: list[float]) -> float:
     return sorted(ratios)[(len(ratios) - 1) // 2] if ratios else 1.0
+
+
+def _size(load: StepLoad) -> tuple[int, ...]:
+    return tuple(map(int.bit_length, load))
 
 
 def _kind(load: StepLoad) -> tuple[bool, bool]:

@@ -7,7 +7,7 @@ from copy import copy
 
 from .. import PensieveError
 from ..engine.step import TokenLogprobs
-from .exceptions import EngineFailed
+from .exceptions import EngineFailed, WaitedTooLong
 from .queue_forecast import Outlook, QueueForecast
 from .scheduler import Scheduler
 from .sequence import FinishReason, Sequence
@@ -34,6 +34,7 @@ class TokenStream:
         self._unread: list[int] = []
         self._unread_logprobs: list[TokenLogprobs] = []
         self._wakeup: asyncio.Future[None] | None = None  # that the reader awaits, or awaited last
+        self._deadline: asyncio.TimerHandle | None = None  # of the wait for the first step
 
     @property
     def num_cached_tokens(self) -> int:
@@ -88,8 +89,20 @@ class TokenStream:
             raise copy(self._failure)  # whose traceback leads to this stream: a cycle, if it were kept here
         raise StopAsyncIteration
 
+    def limit_wait(self, max_wait_s: float) -> None:
+        """Fail with WaitedTooLong unless the sequence is admitted in time. For the loop only."""
+        late = WaitedTooLong(f"the request has waited for {max_wait_s:g} s (--max-wait-s) without its turn")
+        self._end_wait()
+        self._deadline = asyncio.get_running_loop().call_later(max_wait_s, self.fail, late)
+
+    def admit(self, now_s: float) -> None:
+        """Note the sequence's first admission. For the loop only."""
+        self.admitted_s = now_s
+        self._end_wait()
+
     def cancel(self) -> None:
         """End the sequence now, unless it has ended. Rows of it in steps already planned are ignored."""
+        self._end_wait()
         self._scheduler.end(self._sequence, "abort")
         self._wake()
 
@@ -100,6 +113,7 @@ class TokenStream:
 
     def fail(self, failure: PensieveError) -> None:
         """End the sequence and raise `failure` to its reader. For the loop only."""
+        self._end_wait()
         self._failure = failure
         self._scheduler.end(self._sequence, "error")
         self._wake()
@@ -111,6 +125,11 @@ class TokenStream:
         self._unread += tokens
         self._unread_logprobs += logprobs
         self._wake()
+
+    def _end_wait(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
     def _wake(self) -> None:
         if self._wakeup is not None and not self._wakeup.done():

@@ -22,7 +22,7 @@ from pensieve.scheduler.counters import Counters
 from pensieve.scheduler.exceptions import EngineFailed
 from pensieve.scheduler.queue_forecast import Outlook
 from pensieve.scheduler.sequence import FinishReason, Request
-from pensieve.scheduler.stats import Stats
+from pensieve.scheduler.stats import ServerState, Stats
 
 SPECIAL_TOKENS = (
     "<|im_start|>",
@@ -248,6 +248,7 @@ EMPTY_STATS = Stats(
     window_blocks_cached=15,
     window_blocks_held=5,
     counters=Counters(),
+    state="ok",
     current_step_s=0.0,
     engine_error=None,
 )
@@ -259,6 +260,7 @@ class ScriptedScheduler:
 
     scripts: deque[Script] = field(default_factory=lambda: deque([Script()]))
     refusal: Exception | None = None  # what submit() raises
+    state: ServerState = "ok"
     engine_error: str | None = None
     requests: list[Request] = field(default_factory=list)
     token_streams: list[ScriptedTokenStream] = field(default_factory=list)
@@ -271,6 +273,7 @@ class ScriptedScheduler:
         """Forget everything."""
         self.play(Script())
         self.refusal = self.engine_error = None
+        self.state = "ok"
         self.requests, self.token_streams = [], []
 
     def place(self) -> AbstractContextManager[None]:
@@ -289,4 +292,5 @@ class ScriptedScheduler:
 
     def stats(self) -> Stats:
         running = sum(token_stream.finish_reason is None for token_stream in self.token_streams)
-        return replace(EMPTY_STATS, num_running=running, engine_error=self.engine_error)
+        state: ServerState = "error" if self.engine_error else self.state
+        return replace(EMPTY_STATS, num_running=running, state=state, engine_error=self.engine_error)

@@ -1,7 +1,7 @@
-"""uvicorn's HTTP protocol with time limits for requests to arrive, and JSON for what is no HTTP.
+"""uvicorn's HTTP protocol with time limits for requests and answers, and JSON for what is no HTTP.
 
 Without limits, connections that send nothing, or half a request, are kept for ever: some hundred of them take
-all files that the process may open.
+all files that the process may open. For a client that no longer reads, an answer was computed to its end.
 """
 
 import asyncio
@@ -18,17 +18,21 @@ HEAD_S = 30
 REQUEST_S = 180
 """Seconds from the end of a head to that of the body: 32 MB at 1.5 Mbit/s."""
 
+READ_S = 60
+"""Seconds in which a client must read on, once the system's buffers and the server's are full."""
+
 MIN_CHUNK_BYTES, CHECKED_BYTES = 64, 4096
 """Chunks of a body that are so much smaller, in so many bytes, are an attack: h11 takes 10 us for each."""
 
 
 class BoundedProtocol(H11Protocol):
-    """One connection. It is closed when a request does not arrive in time."""
+    """One connection. It is closed when a request does not arrive, or an answer is not read, in time."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._awaited: object = None  # what must arrive before the timer ends
         self._timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None  # runs while the client does not read
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
@@ -52,7 +56,18 @@ class BoundedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
         self._await(None, 0)
+        self._await_reader(False)
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Hold the answer back: the buffers are full. What is sent waits, and so does the answer's reader."""
+        super().pause_writing()
+        self._await_reader(True)
+
+    def resume_writing(self) -> None:
+        """Go on: the client has read."""
+        super().resume_writing()
+        self._await_reader(False)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, and close the connection."""
@@ -72,6 +87,12 @@ class BoundedProtocol(H11Protocol):
         if not is_body or (b"transfer-encoding", b"chunked") not in self.headers:
             return False
         return data.count(b"\r\n") * MIN_CHUNK_BYTES > 2 * len(data)
+
+    def _await_reader(self, is_awaited: bool) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+        # Aborted, not closed: what is buffered would keep the connection open.
+        self._unread_timer = self.loop.call_later(READ_S, self.transport.abort) if is_awaited else None
 
     def _await(self, state: object, limit_s: float) -> None:
         """Give a state of the request its time; more bytes of the same do not renew it."""

@@ -6,6 +6,7 @@ import gc
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -39,6 +40,9 @@ CUT_S = GRACE_S + 2
 
 DISK_S = 2
 """Seconds that the start waits for the disk tier to be opened."""
+
+LOOK_S = 0.05
+"""Seconds between two looks, at the stop, whether answers are under way."""
 
 SWITCH_S = 0.001
 """Time after which a thread that runs Python gives way to the event loop; Python's default is 5 ms."""
@@ -106,13 +110,18 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let answers end within GRACE_S, then cancel the scheduler, which fails the other answers.
 
-        What is being saved to disk has the rest of that time.
+        Until then requests that come get a 529, which clients take for a reason to try again. What is being
+        saved to disk has the rest of that time.
         """
         assert self._task is not None
-        stats = self.scheduler.stats()
+        stats, started_s = self.scheduler.stats(), time.monotonic()
+        self.scheduler.refuse_new()
         if num_answers := stats.num_running + stats.num_waiting:
             say(f"stopping; answers under way: {num_answers}, a second Ctrl-C ends them now")
         self._task.get_loop().call_later(GRACE_S, self._task.cancel)
+        while self._has_answers() and not self._task.done():  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_S)
+        self.config.timeout_graceful_shutdown = max(1, round(CUT_S - (time.monotonic() - started_s)))
         await super().shutdown(sockets)
         if self.disk is not None:
             await self.scheduler.saved()
@@ -121,6 +130,10 @@ class Server(uvicorn.Server):
             if task is not None:
                 task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+
+    def _has_answers(self) -> bool:
+        stats = self.scheduler.stats()
+        return stats.num_running + stats.num_waiting > 0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop at the first signal; at the second, fail all answers at once.

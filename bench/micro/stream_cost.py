@@ -27,6 +27,7 @@ import uvloop
 
 from ...api.app import create_app
 from ...api.config import ServerConfig
+from ...engine.hang_watch import EngineState
 from ...engine.served_model import ServedModel
 from ...engine.step import SamplingParams, StepPlan, StepResult
 from ...scheduler.config import SchedulerConfig
@@ -68,6 +69,11 @@ class SleepingEngine:
         self.marks: list[StepStart] = []
         self._step_s = step_s
         self._rng = random.Random(0)
+
+    @property
+    def state(self) -> EngineState:
+        """All is well."""
+        return "ok"
 
     async def step(self, plan: StepPlan) -> StepResult:
         """Sleep on another thread, as a device computes; return random tokens."""

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from pensieve.api.schema import MessagesRequest
-from pensieve.scheduler.exceptions import EngineDown, PromptTooLong, QueueFull
+from pensieve.scheduler.exceptions import EngineDown, PromptTooLong, QueueFull, WaitedTooLong
 
 from ..fakes import ByteTokenizer, Script
 from .conftest import Server, StartServer
@@ -162,6 +162,7 @@ def test_a_body_below_the_limit_is_read(server: Server) -> None:
     [
         (PromptTooLong(70_000, 65_535), 400, "invalid_request_error"),
         (QueueFull(retry_after_s=10), 529, "overloaded_error"),
+        (WaitedTooLong("for 600 s"), 529, "overloaded_error"),
         (EngineDown("three steps failed"), 500, "api_error"),
         (RuntimeError("a secret of ours"), 500, "api_error"),
     ],

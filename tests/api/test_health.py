@@ -1,8 +1,10 @@
 """The routes for those who watch."""
 
+import re
+
 import pytest
 
-from pensieve.api import health
+from pensieve.scheduler.stats import ServerState
 
 from .conftest import Server
 
@@ -50,6 +52,7 @@ def test_health_tells_the_model_and_what_is_going_on(server: Server) -> None:
         "prefill_steps_s": 0.0,
         "mixed_steps": 0,
         "mixed_steps_s": 0.0,
+        "state": "ok",
         "current_step_s": 0.0,
         "engine_error": None,
     }
@@ -62,13 +65,14 @@ def test_health_fails_with_the_engine(server: Server) -> None:
     assert response.json()["stats"]["engine_error"] == "three steps failed"
 
 
-def test_health_fails_while_a_step_does_not_come_to_an_end(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(health, "STALLED_S", 0)
+@pytest.mark.parametrize("state", ["stalled", "restarting", "stopping"])
+def test_health_fails_while_the_engine_does_not_go_on(server: Server, state: ServerState) -> None:
+    server.scheduler.state = state
     response = server.http().get("/health")
-    assert (response.status_code, response.json()["status"]) == (503, "stalled")
-    assert 'pensieve_engine_step_age_seconds{model="' in server.http().get("/metrics").text
+    assert (response.status_code, response.json()["status"]) == (503, state)
+    metrics = server.http().get("/metrics").text
+    assert 'pensieve_engine_step_age_seconds{model="' in metrics
+    assert re.search(r"pensieve_engine_ready\{.*\} 0.0", metrics)
 
 
 def test_the_root_answers_clients_that_ask_who_is_there(server: Server) -> None:

@@ -1,10 +1,14 @@
 """Connections on which no request arrives are closed; what is no HTTP gets JSON."""
 
+import asyncio
 import json
 import socket
 from collections.abc import Iterator
+from unittest.mock import MagicMock
 
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
 from pensieve.api.command import bounded_protocol
 from pensieve.api.command.bounded_protocol import BoundedProtocol
@@ -37,6 +41,29 @@ def test_half_a_request_is_not_waited_for(
     for name in ("HEAD_S", "REQUEST_S"):
         monkeypatch.setattr(bounded_protocol, name, 0.1)
     assert answer_to(server, sent) == b""
+
+
+@pytest.mark.parametrize("reads_on", [True, False])
+def test_who_does_not_read_on_is_cut_off(reads_on: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers were computed to their ends for clients that had stopped to read, and kept."""
+    monkeypatch.setattr(bounded_protocol, "READ_S", 0 if not reads_on else 3600)
+    transport = MagicMock()
+    transport.get_extra_info.return_value = None
+
+    async def main() -> None:
+        protocol = BoundedProtocol(uvicorn.Config(MagicMock()), ServerState(), {})
+        protocol.connection_made(transport)
+        protocol.pause_writing()
+        if reads_on:
+            protocol.resume_writing()
+            assert protocol._unread_timer is None
+        else:
+            while not transport.abort.called:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        protocol.connection_lost(None)
+
+    asyncio.run(main())
+    assert transport.abort.called == (not reads_on)
 
 
 def test_chunks_of_a_byte_are_not_read(server: Server) -> None:

@@ -38,6 +38,9 @@ class DyingScheduler:
     def stats(self) -> "DyingScheduler":
         return self
 
+    def refuse_new(self) -> None:
+        """No request comes."""
+
 
 async def no_app(scope: object, receive: object, send: object) -> None:
     raise AssertionError("nothing was asked")

@@ -14,6 +14,7 @@ import uvicorn
 from pensieve.api.app import create_app
 from pensieve.api.command.serve import Server
 from pensieve.api.config import ServerConfig
+from pensieve.engine.hang_watch import EngineState
 from pensieve.engine.step import StepPlan, StepResult
 from pensieve.scheduler.config import SchedulerConfig
 from pensieve.scheduler.loop import SchedulerLoop
@@ -25,6 +26,8 @@ from ..conftest import wait_until
 
 class WritingEngine:
     """Gives each sequence the next of `replies`, a token a step; the last one is repeated."""
+
+    state: EngineState = "ok"
 
     def __init__(self, tokenizer: ByteTokenizer) -> None:
         self.replies = ["Yes."]
