@@ -72,8 +72,8 @@ class SchedulerLoop:
 
         So that a request for which there will be no room is refused before its prompt is built.
         """
-        if self._down is not None:
-            raise self._down
+        if self._refusal is not None:
+            raise self._refusal
         self._check_room(self._num_places)
         self._num_places += 1
         try:

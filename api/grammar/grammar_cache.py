@@ -28,6 +28,7 @@ from ..formats.grammars.lark import Lark
 from ..formats.tool_calls.tool_format import ToolFormat
 from ..schema import Tool
 from .answer_grammar import call_grammar, rule_grammar, value_grammar
+from .compile_turns import TURN_S, CompileTurns
 from .deep_stack import on_deep_stack
 from .vocabulary import Vocabulary
 
@@ -35,7 +36,8 @@ MAX_GRAMMAR_CHARS = 512 * 1024
 MAX_TOOLS = 300  # whose schemas are compiled one by one first, in some 10 ms each
 MAX_KEPT_CHARS = 1024 * 1024  # of all cached grammars; a character takes about 200 bytes once compiled
 MAX_IDLE_S = 3600.0
-MAX_COMPILING = 2  # at once, in threads that also parse large bodies
+WAIT_S = 2 * TURN_S  # that a request waits for a grammar
+MAX_AWAITED = 64  # grammars that are compiled or wait for it
 
 NO_VALUE = "no value conforms to it"
 
@@ -99,24 +101,48 @@ class GrammarCache:
         self._kept: OrderedDict[bytes, Grammar] = OrderedDict()
         self._used_s: dict[bytes, float] = {}
         self._compiling: dict[bytes, asyncio.Task[Grammar]] = {}
-        self._turns = asyncio.Semaphore(MAX_COMPILING)
+        self._turns = CompileTurns()
 
     async def get(self, key: GrammarKey) -> Grammar:
-        """Return the grammar, compiled now or before. Raises InvalidRequest where it cannot be compiled."""
+        """Return the grammar, compiled now or before. Raises InvalidRequest where it cannot be compiled.
+
+        One that takes longer than WAIT_S goes on to be compiled, for later requests; until then calls are
+        kept to their tools' names, and answers with a schema are refused.
+        """
         digest = await asyncio.to_thread(lambda: key.digest)
         if digest in self._kept:
             self._kept.move_to_end(digest)
             self._used_s[digest] = time.monotonic()
             return self._kept[digest]
         if digest not in self._compiling:
-            self._compiling[digest] = asyncio.create_task(self._compile(digest, key))
+            if len(self._compiling) >= MAX_AWAITED:
+                return await self._in_place_of(key)
+            task = self._compiling[digest] = asyncio.create_task(self._compile(digest, key))
+            task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # nobody may wait
         # Other clients may wait for the grammar when this one has gone.
-        return await asyncio.shield(self._compiling[digest])
+        compiling = self._compiling[digest]
+        await asyncio.wait({compiling}, timeout=WAIT_S)
+        return compiling.result() if compiling.done() else await self._in_place_of(key)
+
+    async def _in_place_of(self, key: GrammarKey) -> Grammar:
+        """Return the grammar that stands for one that takes too long. Raises InvalidRequest."""
+        if key.schema is not None or key.rule is not None or key.tool_format is None:
+            raise InvalidRequest("the answer's schema takes too long to compile", reason="schema")
+        logger.info(
+            "the schemas of %d tools take too long to compile: calls are kept to names", len(key.tools)
+        )
+        return await asyncio.to_thread(on_deep_stack, lambda: self._names_only(key))
+
+    def _names_only(self, key: GrammarKey) -> Grammar:
+        """Compile the grammar of calls of the key's tools with any arguments."""
+        assert key.tool_format is not None
+        tools = [any_call(tool) for tool in key.tools if not tool.is_placeholder]
+        text = self._text(key, key.tool_format, tools, None)
+        return self._compiled(text, continues_as_text=bool(key.tool_format.end))
 
     async def _compile(self, digest: bytes, key: GrammarKey) -> Grammar:
         try:
-            async with self._turns:
-                grammar = await asyncio.to_thread(on_deep_stack, lambda: self.compile(key))
+            grammar = await self._turns.run(lambda: self.compile(key))
         except SchemaError as error:
             raise InvalidRequest(str(error), reason="schema") from error
         finally:

@@ -1,13 +1,16 @@
 """Which grammars are compiled, how long they are kept, and what becomes of schemas that are too much."""
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
 
 from pensieve.api.command.start_report import describe_calls
+from pensieve.api.errors import InvalidRequest
 from pensieve.api.formats.model_format import build_model_format
 from pensieve.api.formats.tool_calls.tool_format import ToolFormat
+from pensieve.api.grammar import compile_turns, grammar_cache
 from pensieve.api.grammar.answer_constraint import AnswerConstraint, ConstraintSpec
 from pensieve.api.grammar.constraint_factory import ConstraintFactory, open_constraint_factory
 from pensieve.api.grammar.grammar_cache import Grammar, GrammarCache, GrammarKey
@@ -94,6 +97,40 @@ def test_many_tools_are_rather_called_loosely_than_refused(model: Model) -> None
     tools = [Tool(name=f"tool_{i}", input_schema=schema) for i in range(250)]
     constraint = AnswerConstraint(ConstraintSpec(model.vocabulary, model.grammar(tools=tools), tags=TAGS))
     write(constraint, '<call>{"name": "tool_249", "arguments": {"x": [1]}}</call>')
+
+
+def test_slow_grammars_hold_no_other_up(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two schemas that took minutes kept all others from being compiled."""
+    grammars, ended = GrammarCache(model.vocabulary), threading.Event()
+    tools = [Tool(name=f"slow_{i}", input_schema=record(a={"type": "string"})) for i in range(3)]
+    slow = [GrammarKey((tool,), model.format, None) for tool in tools]
+    value = GrammarKey((), None, {"enum": ["slow"]})
+    quick = GrammarKey((READ,), model.format, None)
+    compile_now = grammars.compile
+
+    def compile_slowly(key: GrammarKey) -> Grammar:
+        if key != quick:
+            ended.wait()
+        return compile_now(key)
+
+    async def run() -> None:
+        monkeypatch.setattr(grammar_cache, "WAIT_S", 0)
+        loose = await asyncio.gather(*map(grammars.get, slow))
+        assert all(grammar.text != compile_now(key).text for key, grammar in zip(slow, loose, strict=True))
+        with pytest.raises(InvalidRequest, match="too long to compile"):
+            await grammars.get(value)
+        monkeypatch.setattr(grammar_cache, "WAIT_S", 3600)
+        assert (await grammars.get(quick)).text == compile_now(quick).text
+        ended.set()
+        for key in [*slow, value]:
+            assert (await grammars.get(key)).text == compile_now(key).text
+
+    monkeypatch.setattr(grammars, "compile", compile_slowly)
+    monkeypatch.setattr(compile_turns, "TURN_S", 0)
+    try:
+        asyncio.run(run())
+    finally:
+        ended.set()
 
 
 def test_so_many_tools_that_compiling_each_would_take_long_keep_their_names(model: Model) -> None:
