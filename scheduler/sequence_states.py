@@ -8,6 +8,12 @@ from ..cache.state_store import KeptState
 Purpose = Literal["row", "checkpoint", "reply"]
 """What a state is held for, see HeldState."""
 
+MAX_PENDING = 1
+"""Most steps by which a sequence with states is planned ahead of its last known token."""
+
+MAX_PROMISED = 2 + MAX_PENDING
+"""Most slots that a sequence is promised."""
+
 
 class HeldState(NamedTuple):
     """The state after the first `num_tokens` tokens of a sequence, which the sequence holds.
@@ -50,3 +56,11 @@ class SequenceStates:
     def all(self) -> list[HeldState]:
         """Every held state, oldest first."""
         return [*self.spare, *self.chain]
+
+
+def slots_needed(is_constrained: bool) -> int:
+    """Return the slots without which a sequence cannot go on: the state that a row reads, and the next one.
+
+    is_constrained: whether samples may be refused; the state before the one planned ahead is needed then.
+    """
+    return MAX_PROMISED if is_constrained else MAX_PROMISED - MAX_PENDING

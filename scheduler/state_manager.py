@@ -23,16 +23,20 @@ from ..engine.step import StateSlots
 from .checkpoint_places import SPACING, checkpoint_places
 from .counters import Counters
 from .sequence import Sequence
-from .sequence_states import HeldState, Purpose, SequenceStates
+from .sequence_states import (
+    MAX_PENDING,
+    MAX_PROMISED,
+    HeldState,
+    Purpose,
+    SequenceStates,
+    slots_needed,
+)
 from .window_manager import WindowManager
 
 logger = logging.getLogger(__name__)
 
-MAX_PENDING = 1
-"""Most steps by which a sequence with states is planned ahead of its last known token."""
-
-MAX_PROMISED = 2 + MAX_PENDING
-"""Most slots that a sequence is promised."""
+KEPT_BESIDE = 2
+"""Checkpoints that stay for each running sequence, if there are so many, when one starts beside others."""
 
 EVICTED_SHARE = 256
 """One checkpoint more is evicted at once for each so many: it takes a look at all of them."""
@@ -73,8 +77,12 @@ class StateManager:
         return self.slots.num_slots - self.num_restored - sum(self._running.values())
 
     def has_room(self, sequence: Sequence) -> bool:
-        """Whether `sequence`, which waits, can be promised what it needs."""
-        return self.can_promise(_num_needed(sequence))
+        """Whether `sequence`, which waits, can be promised what it needs.
+
+        Beside running sequences some checkpoints stay, so that not every turn is computed from its beginning.
+        """
+        num_kept = min(len(self.checkpoints), KEPT_BESIDE * (len(self._running) + 1)) if self._running else 0
+        return self.can_promise(slots_needed(sequence.request.constraint is not None) + num_kept)
 
     def can_promise(self, num_slots: int) -> bool:
         """Whether one more sequence or state can have `num_slots` slots and a window."""
@@ -88,7 +96,7 @@ class StateManager:
         """
         if not self.is_used:
             return
-        self._running[sequence] = _num_needed(sequence)
+        self._running[sequence] = slots_needed(sequence.request.constraint is not None)
         start, end = resumed.num_blocks * BLOCK_SIZE, len(sequence.tokens) - 1
         marks = [*sequence.request.checkpoints, known.num_blocks * BLOCK_SIZE, end]
         places, num_within = checkpoint_places(marks, start, end), 0 if self.slots.num_slots else None
@@ -289,11 +297,3 @@ class StateManager:
             self.checkpoints.evict(checkpoint)
         self._counters.checkpoints_evicted += len(checkpoints)
         logger.debug("%d checkpoints are evicted", len(checkpoints))
-
-
-def _num_needed(sequence: Sequence) -> int:
-    """Return the slots without which `sequence` cannot go on: the state that a row reads, and the next one.
-
-    Where samples may be refused, the state before the one that was planned ahead is needed too.
-    """
-    return 2 + (MAX_PENDING if sequence.request.constraint is not None else 0)

@@ -64,8 +64,8 @@ class Fleet:
     """Sessions that all take turns at once."""
 
     def __init__(self, plan: MemoryPlan, num_sessions: int) -> None:
-        config = SchedulerConfig().with_step_tokens(plan.step_tokens)
-        self._scheduler = Scheduler(config, plan.num_blocks, plan.max_context, 0, plan.window)
+        config, slots = SchedulerConfig().with_step_tokens(plan.step_tokens), plan.num_state_slots
+        self._scheduler = Scheduler(config, plan.num_blocks, plan.max_context, slots, plan.window)
         self._rng = random.Random(1)
         head = self._tokens(HEAD)
         self._histories = [head + self._tokens(PROJECT) for _ in range(num_sessions)]
