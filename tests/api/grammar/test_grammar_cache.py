@@ -100,7 +100,7 @@ def test_many_tools_are_rather_called_loosely_than_refused(model: Model) -> None
 
 
 def test_slow_grammars_hold_no_other_up(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two schemas that took minutes kept all others from being compiled."""
+    """No thread can be ended: two that compile for long would keep all other grammars waiting."""
     grammars, ended = GrammarCache(model.vocabulary), threading.Event()
     tools = [Tool(name=f"slow_{i}", input_schema=record(a={"type": "string"})) for i in range(3)]
     slow = [GrammarKey((tool,), model.format, None) for tool in tools]
