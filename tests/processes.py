@@ -7,7 +7,7 @@ from pathlib import Path
 
 def wait_for_end(pid: int) -> None:
     """Wait until a process has ended, or is one that nobody has asked how it ended."""
-    for _ in range(100):
+    for _ in range(1200):  # a minute: on a busy machine ends take time
         if _has_ended(pid):
             return
         time.sleep(0.05)

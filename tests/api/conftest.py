@@ -107,7 +107,7 @@ def server(shared_server: Server) -> Iterator[Server]:
         yield shared_server
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+def wait_until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     """Wait for another thread to bring something about."""
     deadline = time.monotonic() + timeout_s
     while not condition():
