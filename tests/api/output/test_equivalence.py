@@ -34,8 +34,8 @@ from ...budget import trials
 from ...fakes import ByteTokenizer, FakeModel, Script, ScriptedScheduler, ScriptedTokenStream
 from .. import tokenizers
 from ..builders import make_detokenizer_factory
+from ..formats.tool_calls.call_texts import BODIES, READ, WRITE
 from ..formats.tool_calls.known_formats import tool_format
-from ..formats.tool_calls.test_readers import BODIES, READ, WRITE
 
 NUM_ANSWERS = trials(120, 600, "PENSIEVE_RANDOM_ANSWERS")
 STOPS = ("STOP", "ST", "\n\n.", "</tool", "ß")

@@ -22,7 +22,7 @@ from pensieve.api.grammar.vocabulary import Vocabulary, make_vocabulary
 from pensieve.api.prompt.round_trip import read_calls
 from pensieve.api.schema import Tool
 
-from ...output.test_parser import parse, shape
+from ...output.parsing import parse, shape
 from .known_formats import tool_format
 from .test_grammars import draw
 

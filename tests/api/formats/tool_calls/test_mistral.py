@@ -11,7 +11,7 @@ from pensieve.api.grammar.grammar_cache import GrammarCache, GrammarKey
 from pensieve.api.grammar.vocabulary import make_vocabulary
 from pensieve.api.schema import Tool
 
-from ...output.test_parser import parse, shape
+from ...output.parsing import parse, shape
 from .known_formats import tool_format
 
 FORMAT = tool_format("mistral")

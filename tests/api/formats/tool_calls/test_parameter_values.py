@@ -11,8 +11,8 @@ from pensieve.api.formats.output_events import OutputEvent
 from pensieve.api.formats.readers import parameter_calls
 from pensieve.api.formats.readers.parameter_values import read_value
 
-from ...output.test_parser import parse, shape
-from .test_readers import answer_format, fragments
+from ...output.parsing import parse, shape
+from .call_texts import answer_format, fragments
 
 
 def xml(key: str, value: str) -> str:
