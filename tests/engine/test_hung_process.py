@@ -15,7 +15,7 @@ from pensieve.scheduler.loop import SchedulerLoop
 from pensieve.scheduler.sequence import Request
 
 from .process_driver import NUM_BLOCKS, idle_until_replaced, is_spelt, serve
-from .process_jobs import build_hanging, build_oracle
+from .process_jobs import build_hanging
 
 
 def let_time_pass(engine: EngineProcess, seconds: float, has_beaten: bool) -> None:
@@ -58,13 +58,13 @@ def test_a_step_without_end_is_told_of_dumped_and_computed_again(
 
 @pytest.mark.parametrize("is_idle", [True, False])
 def test_a_stopped_process_is_replaced(
-    is_idle: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    is_idle: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A stopped one was waited for for ever, while /health said that all was well."""
     monkeypatch.setattr(process, "LOOK_S", 0.01)
     monkeypatch.setattr(process, "DUMP_S", 0)
     with EngineProcess() as engine:
-        engine.start(build_oracle, NUM_BLOCKS)
+        engine.start(build_hanging, tmp_path / "mark", NUM_BLOCKS)
         first = engine.pid
 
         def stop() -> None:
@@ -75,7 +75,7 @@ def test_a_stopped_process_is_replaced(
             let_time_pass(engine, SILENCE.hung_s, has_beaten=False)
 
         async def step() -> None:
-            answer = asyncio.ensure_future(engine.step(StepPlan(1)))
+            answer = asyncio.ensure_future(engine.step(StepPlan(3)))  # which it does not answer in any case
             await asyncio.sleep(0)
             stop()
             with pytest.raises(StepFailed, match="has ended: SIGKILL"):
@@ -83,5 +83,6 @@ def test_a_stopped_process_is_replaced(
 
         asyncio.run(idle_until_replaced(engine, stop) if is_idle else step())
         assert engine.pid != first
+        (tmp_path / "mark").touch()
         assert is_spelt(serve(engine, [Request([1, 2, 3], SamplingParams(), 10)]))
     assert "it has not moved for" in caplog.text
