@@ -294,6 +294,6 @@ class Pipeline:
 def _report(
     http: HttpRequest, request: Request, started_s: float, prompt: Prompt, trace: PromptTrace
 ) -> RequestReport:
-    sender = Sender.of(http.scope["state"]["key"], http.headers)
+    sender = Sender(http.scope["state"]["key"], request.origin.session, request.origin.agent)
     times = started_s, prompt.template_s, prompt.tokenize_s
     return RequestReport(RequestFacts(request.request_id, http.scope["path"], sender, *times), trace)

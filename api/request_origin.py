@@ -68,7 +68,7 @@ def _session_of(user_id: str) -> str:
         return ""
     try:
         fields = json.loads(user_id)
-    except ValueError:
+    except (ValueError, RecursionError):
         fields = None
     named = fields.get("session_id") if isinstance(fields, dict) else None
     session = named if isinstance(named, str) else user_id

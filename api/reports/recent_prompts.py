@@ -5,7 +5,7 @@ A prompt that a later one of its conversation continues is forgotten, so that a 
 
 from array import array
 from collections import OrderedDict, abc
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import nlargest
 from itertools import islice
@@ -31,8 +31,6 @@ HEADER_TOKENS = 16
 MAX_STEP = 4096
 """Tokens that are compared at once: larger pieces of memory cost a system call each."""
 
-MAX_NAME_CHARS = 200  # of a session or an agent
-
 
 def pack(tokens: abc.Sequence[int]) -> bytes:
     """Return tokens as bytes, which are compared in microseconds. 60,000 tokens take 0.7 ms to pack."""
@@ -55,17 +53,12 @@ class PromptTrace(NamedTuple):
 class Sender:
     """Who sends a request. key: digest of the API key that let it in, empty where none is asked for.
 
-    session, agent: as the client names them, None where it does not.
+    session, agent: as the client names them, empty where it does not.
     """
 
     key: bytes
-    session: str | None = None
-    agent: str | None = None
-
-    @classmethod
-    def of(cls, key: bytes, headers: Mapping[str, str]) -> "Sender":
-        """Return the sender that a request's headers name."""
-        return cls(key, session_of(headers), _bounded(headers.get("x-claude-code-agent-id")))
+    session: str = ""
+    agent: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -160,15 +153,6 @@ class RecentPrompts:
         if prompt in self._prompts:
             del self._prompts[prompt]
             self.num_bytes -= prompt.num_bytes
-
-
-def session_of(headers: Mapping[str, str]) -> str | None:
-    """Return the session that a request's headers name; None where they name none."""
-    return _bounded(headers.get("x-claude-code-session-id") or headers.get("session-id"))  # Codex's
-
-
-def _bounded(name: str | None) -> str | None:
-    return name[:MAX_NAME_CHARS] if name else None
 
 
 def _likeness(prompt: RecentPrompt, sender: Sender, outline: PromptOutline) -> tuple[bool, int]:

@@ -152,7 +152,7 @@ class RequestReport:
             "id": facts.request_id,
             "created_at": round(self.created_at, 3),
             "path": facts.path,
-            "session": facts.sender.session,
+            "session": facts.sender.session or None,
             "outcome": self.outcome,
             "tokens": {
                 "prompt": self.num_prompt_tokens,
