@@ -58,6 +58,7 @@ class QueueForecast:
 
     def refuse(self, now_s: float) -> float:
         """Return after how many seconds a client should come back that is refused now."""
-        latest_s = now_s + MAX_RETRY_AFTER_S
-        self._promised_s = min(max(self._promised_s, now_s) + self.interval_s(now_s), latest_s)
-        return self._promised_s - now_s
+        queued_s = max(0.0, self._promised_s - now_s)
+        retry_after_s = min(queued_s + self.interval_s(now_s), MAX_RETRY_AFTER_S)
+        self._promised_s = now_s + retry_after_s
+        return retry_after_s

@@ -45,6 +45,7 @@ async def stay_connected() -> Any:
 
 
 HTTP: Any = SimpleNamespace(
+    client=None,
     headers={},
     scope={"path": "/v1/messages", "state": {"request_id": "case", "key": b""}},
     receive=stay_connected,
