@@ -1,5 +1,6 @@
 """A model hub on loopback: the few endpoints that the real hub client asks, with faults to order."""
 
+import contextlib
 import hashlib
 import json
 import threading
@@ -34,6 +35,7 @@ class FakeHub:
     requests: list[str] = field(default_factory=list)
     ranges: list[str] = field(default_factory=list)  # that were to go on to a file's end
     sent: Counter[str] = field(default_factory=Counter)  # bytes of each file
+    never_ends: bool = False  # the model's description
     commit: str = COMMIT
     lies: dict[str, str] = field(default_factory=dict)  # sha256 or blobId of all files that have one
     url: str = ""
@@ -139,6 +141,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.refuse(401, "GatedRepo", "Access to this model is restricted")
         elif path.startswith(f"/api/models/{REPO}/tree/"):
             self.send(json.dumps(self.state.tree()).encode(), {}, head)
+        elif path.startswith("/api/") and self.state.never_ends:
+            self.send_without_end()
         elif path.rstrip("/") == f"/api/models/{REPO}" or path.startswith(f"/api/models/{REPO}/revision/"):
             info = {"id": REPO, "sha": self.state.commit, "siblings": self.state.siblings()}
             self.send(json.dumps(info).encode(), {}, head)
@@ -155,6 +159,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("X-Error-Message", message)
         self.send_header("Content-Length", "0")
         self.end_headers()
+
+    def send_without_end(self) -> None:
+        self.send_response(200)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        with contextlib.suppress(ConnectionError):
+            while True:
+                self.wfile.write(b" " * 2**16)
+        self.close_connection = True
 
     def send_file(self, name: str, head: bool) -> None:
         data = self.state.files[name] if head else self.state.body(name)

@@ -8,14 +8,15 @@ import sys
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from huggingface_hub import HfApi, constants, get_token
+from huggingface_hub import constants, get_token
 
 from ... import PensieveError, __version__
 from ...engine import SYSTEM_BLAS
 from ...engine.blas import INSTALL_HINT
 from ...engine.config import EngineConfig
 from ...engine.loading.device import Device, computes, find_device
-from ...engine.loading.hub import API_TIMEOUT_S, explain, find_local_folder
+from ...engine.loading.hub import explain, find_local_folder
+from ...engine.loading.listing import fetch_listing
 from ...engine.loading.memory_plan import gigabytes
 from ...engine.process import EngineProcess
 from ..config import ServerConfig
@@ -150,7 +151,9 @@ def describe_hub() -> Finding:
 def check_hub(model: str) -> Finding:
     """Ask the hub for the model's description."""
     try:
-        HfApi().model_info(model, timeout=API_TIMEOUT_S)
+        fetch_listing(model)
+    except PensieveError as error:
+        return Finding("note", "hub", str(error))
     except Exception as error:  # the hub's client raises errors of several HTTP libraries
         return Finding("note", "hub", str(explain(model, error)))
     return Finding("ok", "hub", f"{constants.ENDPOINT} knows {model}")

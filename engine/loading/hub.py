@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants
+from huggingface_hub import constants
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -22,12 +22,11 @@ from huggingface_hub.errors import (
 from huggingface_hub.file_download import repo_folder_name
 
 from .download import Say, check_space, download, find_cached_folder, is_wanted, remove_orphans
+from .listing import fetch_listing
 from .model_error import ModelError, first_line
 from .outline import outline
 from .snapshot import RemoteFile, Snapshot, find_checked_folder
 from .weights import describe_others
-
-API_TIMEOUT_S = 20.0
 
 DEMO = "demo"
 """The name of the bundled toy model."""
@@ -147,7 +146,7 @@ def _judge_outline(snapshot: Snapshot, judge: Judge) -> None:
 
 
 def _list_files(repo: str, storage: Path) -> Snapshot:
-    info = HfApi().model_info(repo, timeout=API_TIMEOUT_S, files_metadata=True)
+    info = fetch_listing(repo)
     siblings = info.siblings or []
     files = tuple(
         RemoteFile(file.rfilename, file.size or 0, file.blob_id or "", file.lfs.sha256 if file.lfs else None)
