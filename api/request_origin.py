@@ -72,7 +72,7 @@ def _session_of(user_id: str) -> str:
         fields = None
     named = fields.get("session_id") if isinstance(fields, dict) else None
     session = named if isinstance(named, str) else user_id
-    return session if len(session) <= MAX_CHARS else ""
+    return session.encode("utf-8", "replace").decode() if len(session) <= MAX_CHARS else ""
 
 
 def _tool_times(text: str) -> tuple[tuple[str, float], ...]:

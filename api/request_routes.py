@@ -31,7 +31,7 @@ class RequestsApi:
     async def list_requests(self, request: HttpRequest) -> dict[str, Any]:
         """Return the latest requests, the newest first, without their texts. Raises InvalidRequest."""
         limit = request.query_params.get("limit", str(DEFAULT_LIMIT))
-        if not (limit.isdecimal() and limit.isascii() and 1 <= int(limit[:9]) <= MAX_REPORTS):
+        if not (limit.isdecimal() and limit.isascii() and len(limit) < 9 and 1 <= int(limit) <= MAX_REPORTS):
             raise InvalidRequest(f"limit: must lie between 1 and {MAX_REPORTS}")
         reports = self._services.requests.latest(request.state.key, int(limit))
         return {"data": [report.summary() for report in reports]}

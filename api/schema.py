@@ -238,7 +238,12 @@ class OutputConfig(Wire):
 
 
 def _any_tool_form(tool: object) -> object:
-    return server_tool_form(tool) or tool_form(tool)
+    form = server_tool_form(tool)
+    if form is None:
+        form = tool_form(tool)
+        if isinstance(form, dict):
+            form = {key: value for key, value in form.items() if key != "server"}  # of the client's own
+    return form
 
 
 class CountTokensRequest(GuidedFields):

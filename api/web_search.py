@@ -23,6 +23,7 @@ MAX_HITS, MAX_TITLE_CHARS, MAX_TEXT_CHARS = 10, 300, 1500  # some 4,000 tokens i
 MAX_SEARCHES = 4  # at a time
 
 QUERY = "{query}"
+OPTION_STARTS = "-@/ "
 SECRETS = ("PENSIEVE_API_KEY",)
 
 TITLE_KEYS, URL_KEYS = ("title", "name"), ("url", "link", "href")
@@ -64,6 +65,10 @@ class SearchCommand:
 
     async def _run(self, query: str) -> str:
         is_argument = any(QUERY in argument for argument in self._arguments)
+        if is_argument:
+            query = query.lstrip(OPTION_STARTS)  # the model's words must not become an option of the program
+            if not query:
+                raise SearchFailed("The query has no words.")
         arguments = [argument.replace(QUERY, query) for argument in self._arguments]
         environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
         try:
@@ -74,7 +79,7 @@ class SearchCommand:
                 env=environment,
                 start_new_session=True,
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: words that the system's encoding does not have
             logger.error("the search command cannot be started: %s", error)
             raise SearchFailed("The search command cannot be started.") from error
         try:
@@ -85,7 +90,7 @@ class SearchCommand:
             logger.error("the search command took more than %.0f s", LIMIT_S)
             raise SearchFailed("The search took too long.") from error
         finally:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: it has ended
                 os.killpg(process.pid, signal.SIGKILL)
         if status:
             logger.error("the search command ended with status %d", status)

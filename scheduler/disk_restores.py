@@ -89,7 +89,7 @@ class DiskRestores:
         """
         if sequence.is_searched or sequence.tree_position is None:
             return False
-        if self._kv_cache.is_refused(sequence, watermark):
+        if self._kv_cache.is_refused(sequence, watermark) or not self._kv_cache.states.has_room(sequence):
             return False  # without a look-up: there is no room
         chain = Chain(self._index.root)
         chain.extend(sequence.tokens[: len(sequence.tokens) - 1])  # a token is left to compute

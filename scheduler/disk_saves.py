@@ -33,6 +33,9 @@ ALONE_BYTES = 2**25
 IN_FLIGHT_BYTES = 2**26
 """Most bytes that the engine's process holds for the disk; no more are copied then."""
 
+MAX_LOOKS = 16
+"""Most times that a step asks the index: each time it walks along a prefix."""
+
 MAX_JOBS = 256
 """Prefixes that may wait to be saved; the oldest one is forgotten first."""
 
@@ -53,6 +56,7 @@ class SaveJob:
     checkpoints: list[Checkpoint]  # to write after the blocks
     is_reused: bool
     num_planned: int = 0  # of the blocks
+    is_refused: bool = False  # the disk may not be written now
 
     @property
     def is_void(self) -> bool:
@@ -80,8 +84,8 @@ class DiskSaves:
         is_reused: whether a request has found a good part of it in memory or on disk before.
         """
         checkpoints: list[Checkpoint] = []
-        if position.node.parent is None:
-            return  # it is void
+        if position.node.parent is None or self._index.is_paused:
+            return
         if self._has_states:
             position = position.checkpointed
         if position.num_blocks * BLOCK_SIZE < MIN_TOKENS:
@@ -100,11 +104,14 @@ class DiskSaves:
 
     def plan(self, plan: StepPlan) -> None:
         """Add to `plan` what its step saves."""
-        left = BESIDE_ROWS_BYTES if plan.decode else ALONE_BYTES
+        left, num_looks = BESIDE_ROWS_BYTES if plan.decode else ALONE_BYTES, 0
         while self._jobs and left > 0 and sum(self._writing.values()) < IN_FLIGHT_BYTES:
+            num_looks += 1
+            if num_looks > MAX_LOOKS:
+                return
             job = self._jobs[0]
             orders = [] if job.is_void else self._next(job, left)
-            if job.is_void or (job.num_planned == len(job.blocks) and not job.checkpoints):
+            if job.is_void or job.is_refused or (job.num_planned == len(job.blocks) and not job.checkpoints):
                 self._jobs.popleft()
             for order in orders:
                 self._writing[order.write.path] = order.write.payload_bytes
@@ -127,7 +134,9 @@ class DiskSaves:
         if job.num_planned < len(job.blocks):
             count = max(1, most_bytes // max(1, self._layout.block_bytes))
             job.num_planned = min(len(job.blocks), job.num_planned + count)
+            num_skipped = self._index.stats.num_skipped
             orders = self._index.plan_writes(job.chain, job.num_planned, job.is_reused)
+            job.is_refused = self._index.stats.num_skipped > num_skipped
             return [
                 SaveOrder(order, tuple(job.blocks[order.key.first_block :][: order.key.num_blocks]))
                 for order in orders

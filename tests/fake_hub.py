@@ -141,7 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.refuse(401, "GatedRepo", "Access to this model is restricted")
         elif path.startswith(f"/api/models/{REPO}/tree/"):
             self.send(json.dumps(self.state.tree()).encode(), {}, head)
-        elif path.startswith("/api/") and self.state.never_ends:
+        elif path.startswith("/api/models/") and self.state.never_ends:
             self.send_without_end()
         elif path.rstrip("/") == f"/api/models/{REPO}" or path.startswith(f"/api/models/{REPO}/revision/"):
             info = {"id": REPO, "sha": self.state.commit, "siblings": self.state.siblings()}

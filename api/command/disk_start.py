@@ -30,7 +30,7 @@ class DiskStart:
         if self.config.disk_cache_gb == 0 or layout is None:
             return None
         given = self.config.cache_dir
-        place = make_user_folder("kv") if given is None else Path(given).expanduser()
+        place = make_user_folder("kv", is_lasting=True) if given is None else Path(given).expanduser()
         if place is None:
             return None
         info = self.planned.info

@@ -60,7 +60,7 @@ def examine(
         versions(),
         *check_device(engine),
         check_model(engine, config, max_batch),
-        check_disk(Path(constants.HF_HUB_CACHE)),
+        check_disk(Path(constants.HF_HUB_CACHE), config.model),
         check_port(server),
         check_hub(config.model) if online else describe_hub(),
         check_client(),
@@ -104,7 +104,7 @@ def check_memory(device: Device) -> Finding:
 
 def wired_limit() -> str:
     """Describe the share of the memory that macOS lets the GPU use, if somebody has set it."""
-    if sys.platform != "darwin":
+    if sys.platform != "darwin" or shutil.which("sysctl") is None:
         return ""
     name = "iogpu.wired_limit_mb"
     said = subprocess.run(["sysctl", "-n", name], capture_output=True, text=True, check=False).stdout.strip()
@@ -120,13 +120,18 @@ def check_model(engine: EngineProcess, config: EngineConfig, max_batch: int) -> 
     return Finding("ok" if model.is_served else "bad", "model", f"{name}: {model.size}, {model.verdict}")
 
 
-def check_disk(cache: Path) -> Finding:
-    """Look at the folder in which models are kept."""
-    folder = next(path for path in (cache, *cache.parents) if path.exists())
-    free = shutil.disk_usage(folder).free
+def check_disk(cache: Path, model: str) -> Finding:
+    """Look at the folder in which models are kept. A model that is here needs no room in it."""
+    try:
+        folder = next(path for path in (cache, *cache.parents) if path.exists())
+        free = shutil.disk_usage(folder).free
+        is_writable = os.access(folder, os.W_OK)
+    except OSError as error:
+        return Finding("bad", "disk", f"{cache} cannot be read ({error.strerror}): set HF_HOME")
     text = f"{gigabytes(free)} free for models in {cache}"
-    if not os.access(folder, os.W_OK):
-        return Finding("bad", "disk", f"{folder} cannot be written: set HF_HOME to a folder that can")
+    if not is_writable:
+        text = f"{folder} cannot be written: set HF_HOME to a folder that can"
+        return Finding("bad" if find_local_folder(model) is None else "note", "disk", text)
     return Finding("note" if free < LITTLE_DISK_BYTES else "ok", "disk", text)
 
 

@@ -1,5 +1,6 @@
 """`pensieve claude`: starts Claude Code on a running server, or on one that it starts first."""
 
+import http.client
 import json
 import os
 import shlex
@@ -98,7 +99,7 @@ def find_server(config: ServerConfig) -> RunningServer | None:
         if isinstance(error.reason, ConnectionRefusedError):
             return None
         raise LaunchError(f"the server at {url} cannot be reached: {error.reason}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
         raise LaunchError(f"what answers at {url} is not Pensieve: give another --port") from error
 
 

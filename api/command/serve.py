@@ -102,7 +102,12 @@ class Server(uvicorn.Server):
 
     async def _use_disk(self, disk: DiskStart) -> None:
         """Give the scheduler the disk tier, if there is one."""
-        index, layout = await asyncio.to_thread(disk.open), disk.model.pool_layout
+        layout = disk.model.pool_layout
+        try:
+            index = await asyncio.to_thread(disk.open)
+        except (OSError, RuntimeError, ValueError) as error:  # a path that is none, or has no home
+            say(f"disk     no KV is kept there: {error}")
+            return
         if index is not None and layout is not None:
             self.scheduler.use_disk(index, layout)
             say(describe_disk(index))

@@ -4,10 +4,12 @@ For the client this is one answer, as in Anthropic's API. For the model each of 
 its own, to a conversation that ends with the results of the round before.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ...scheduler.exceptions import QueueFull
 from ...scheduler.queue_forecast import Outlook
 from ..formats.output_events import OutputEvent, ServerToolResult, ServerToolStart, ToolCallStart
 from ..schema import AssistantMessage, Message, MessagesRequest, ServerTool, ToolChoice, UserMessage
@@ -15,6 +17,7 @@ from ..web_search import Hit, SearchCommand, SearchFailed, in_domains
 from .answer import Answer, StopReason, Usage
 from .message_events import MessageBodyBuilder
 
+MAX_TRIES = 5  # to queue a round
 MAX_USES = 10  # of one tool in one answer, where the client sets no bound
 
 NOT_THERE = "The tool {} is not available on this server. Say so in your answer, and make up no results."
@@ -214,10 +217,19 @@ class ServerToolAnswer:
             update={"messages": [*self._body.messages, *said], "tool_choice": choice}
         )
         usage, ended = self._answer.usage, self._answer
-        self._answer = await self._go_on(self._body.model_copy(update={"max_tokens": num_left}))
+        self._answer = await self._queued(self._body.model_copy(update={"max_tokens": num_left}))
         ended.close()
         self._before.append(usage)
         self._round = MessageBodyBuilder(self._body.model)
+
+    async def _queued(self, body: MessagesRequest) -> Answer:
+        """Begin a round. Where the queue is full, what was found so far is not given up at once."""
+        for _ in range(MAX_TRIES - 1):
+            try:
+                return await self._go_on(body)
+            except QueueFull as full:
+                await asyncio.sleep(full.retry_after_s)
+        return await self._go_on(body)
 
 
 def rounds_of(

@@ -55,7 +55,7 @@ class EditedRequest:
             return None
         counts = [*(edit.num_before for edit in self.edits), num_tokens]
         applied = [
-            {"type": edit.kind, edit.unit: edit.num_cleared, "cleared_input_tokens": before - after}
+            {"type": edit.kind, edit.unit: edit.num_cleared, "cleared_input_tokens": max(0, before - after)}
             for edit, (before, after) in zip(self.edits, pairwise(counts), strict=True)
         ]
         return EditReport(tuple(applied), counts[0])
@@ -90,7 +90,7 @@ def _without_old_thoughts(messages: list[Message], num_kept: int) -> tuple[list[
     """
     turns = list(accumulate(map(_is_words, messages)))
     thinking = sorted({turn for turn, message in zip(turns, messages, strict=True) if _has_thoughts(message)})
-    dropped = thinking[:-num_kept]
+    dropped = set(thinking[:-num_kept])
     return [
         _without_thoughts(message) if turn in dropped else message
         for turn, message in zip(turns, messages, strict=True)
@@ -123,7 +123,8 @@ def _clearable(messages: list[Message], rule: ToolClearing) -> set[str]:
     the cached prompt changes no sooner than for that.
     """
     results = dict(_results(messages))
-    uses = [use for use in _uses(messages) if use.name not in rule.exclude_tools and use.id in results]
+    excluded = frozenset(rule.exclude_tools)
+    uses = [use for use in _uses(messages) if use.name not in excluded and use.id in results]
     least = rule.clear_at_least.value if rule.clear_at_least else 0
     cleared: list[str] = []
     group: list[str] = []

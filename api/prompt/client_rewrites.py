@@ -26,7 +26,8 @@ FOLDER = re.compile(r"cd ((?:/|[A-Za-z]:[\\/])[^\s\"'`$;&|<>*?(){}\[\]!#]{0,1023
 OWN_FOLDER = re.compile(r"(?:\bworking directory|\bCWD): (\S[^\n]*)", re.IGNORECASE)
 """What the client says of the session's folder."""
 
-LINE_END = re.compile(r"[^\S\r\n]+(?=[\r\n]|\Z)")
+LINE_END = re.compile(r"(?<![^\S\r\n])[^\S\r\n]++(?=[\r\n]|\Z)")
+"""Blanks at a line's end. Each run of blanks is looked at once: its length may be a megabyte."""
 
 NOTHING = object()
 

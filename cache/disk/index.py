@@ -97,12 +97,10 @@ class DiskIndex:
     ) -> bool:
         """Whether reading these files takes less time than computing `num_tokens` tokens.
 
-        tokens_per_s: how fast they would be computed; None where nothing is known, which counts as slow.
+        tokens_per_s: how fast they would be computed; None where nothing is known yet.
         """
-        if tokens_per_s is None:
-            return True
         sizes = [file_size(order.file_blocks, order.payload_bytes) for order in orders]
-        return self._rate.seconds(sizes) < num_tokens / tokens_per_s
+        return self._rate.is_worth(sizes, num_tokens / tokens_per_s if tokens_per_s else None)
 
     def begin_restore(self, orders: abc.Iterable[ReadOrder]) -> None:
         """Keep the files of `orders` until end_restore()."""
@@ -124,7 +122,7 @@ class DiskIndex:
                     self._folder.files.mark_used(file.path)
 
     def note_read(self, outcome: ReadOutcome) -> None:
-        """Take note of a read. A file that could not be read, or was not what it should be, is removed."""
+        """Take note of a read. A file that is unreadable or damaged is removed; one that was late stays."""
         order, stats = outcome.order, self.stats
         if outcome.problem is None:
             num_bytes = file_size(order.file_blocks, order.payload_bytes)
@@ -132,22 +130,28 @@ class DiskIndex:
             stats.num_reads += 1
             stats.read_bytes += num_bytes
             return
-        if outcome.problem == "damaged":
-            stats.num_damaged += 1
-        else:
-            stats.num_read_failures += 1
+        stats.num_damaged += outcome.problem == "damaged"
+        stats.num_read_failures += outcome.problem != "damaged"
+        if outcome.problem == "late":
+            return
         if outcome.problem == "failed":
             self._note_failure("a file cannot be read")
         if file := self._room.files.get(order.path):
             self._room.drop(file)
         self._count()
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing may be written now: the disk has just failed, or for good."""
+        return self._pauses.is_paused
+
     def plan_writes(self, chain: Chain, num_blocks: int, is_reused: bool) -> list[WriteOrder]:
         """Return orders for those of the first `num_blocks` blocks of `chain` that no file has.
 
         Room is made and kept for each. Each order must come back by note_written() or cancel().
         is_reused: whether two requests have had use of the prefix, or are likely to: see WriteBudget.
-        The list ends where the disk has no room, the hour no budget, or the disk has just failed.
+        The list ends where the disk has no room, the hour no budget, or the disk has just failed:
+        `stats.num_skipped` counts that.
         """
         if not self._block_bytes or num_blocks <= 0:
             return []

@@ -8,7 +8,8 @@ from .chains import BLOCK_TOKEN_BYTES, digests_after
 FileKind = Literal["kv", "state"]
 """A file has the KV of some blocks, or what a sequence needs beside KV to go on after its last block."""
 
-ReadProblem = Literal["damaged", "gone", "failed"]
+ReadProblem = Literal["damaged", "gone", "failed", "late"]
+"""late: nothing is known of the file but that reading it, or what came before, took too long."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,9 @@ class ReadRate:
     GUESS = 500e6
     """Bytes per second before the first measurement: a slow disk or a slow sha256."""
 
+    MOST_UNKNOWN_S = 30.0
+    """Seconds that are read at most before it is known how long computing takes."""
+
     FIXED_S = 0.01
     """Seconds a file beside its bytes: messages between the processes, opening, placing its KV."""
 
@@ -94,6 +97,13 @@ class ReadRate:
         """Note that reading `num_bytes` has taken `seconds`."""
         if num_bytes >= 2**16 and seconds > 0:  # the time of a smaller file says nothing of the rate
             self.bytes_per_s += self.NEWEST * (num_bytes / seconds - self.bytes_per_s)
+
+    def is_worth(self, sizes: abc.Sequence[int], computed_s: float | None) -> bool:
+        """Return whether files of these sizes are read in less time than computing takes.
+
+        computed_s: None where that is not known yet.
+        """
+        return self.seconds(sizes) < (self.MOST_UNKNOWN_S if computed_s is None else computed_s)
 
     def seconds(self, sizes: abc.Sequence[int]) -> float:
         """Return how long files of these sizes take to read."""

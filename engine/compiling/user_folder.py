@@ -29,13 +29,14 @@ def use_private_temporary_folder() -> None:
     os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="pensieve-") if folder is None else str(folder)
 
 
-def make_user_folder(*parts: str) -> Path | None:
+def make_user_folder(*parts: str, is_lasting: bool = False) -> Path | None:
     """Return a private folder in the user's cache, made if there is none.
 
     It is in the folder for temporary files if the user has no home that can be written to. Returns None, and
     logs why, where neither can be made. parts: the folder's name and its parents' below the user's folder.
+    is_lasting: it must outlive a restart of the machine; temporary files may lie in memory.
     """
-    for find_place in (_user_cache, _temporary_place):
+    for find_place in (_user_cache,) if is_lasting else (_user_cache, _temporary_place):
         try:
             folder = find_place()
             for part in parts:

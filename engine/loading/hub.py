@@ -42,7 +42,7 @@ def resolve(name: str, say: Say, judge: Judge | None = None) -> Path:
     """
     if name == DEMO:
         return _existing_folder(_demo_folder())
-    path = Path(name).expanduser()
+    path = _as_path(name)
     if path.is_dir():
         return path
     if not _is_hub_name(name):
@@ -59,7 +59,7 @@ def find_local_folder(name: str) -> Path | None:
     """Return the folder of the model called `name` if it is on this machine; ask no hub."""
     if name == DEMO:
         return _demo_folder()
-    path = Path(name).expanduser()
+    path = _as_path(name)
     if path.is_dir():
         return path
     if not _is_hub_name(name):
@@ -73,6 +73,13 @@ def cached_repos() -> list[str]:
     folders = Path(constants.HF_HUB_CACHE).glob(f"{prefix}*")
     names = (folder.name.removeprefix(prefix).replace("--", "/", 1) for folder in folders)
     return sorted(filter(_is_hub_name, names))
+
+
+def _as_path(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # a user whom the system does not know, or who has no home
+        return Path(name)
 
 
 def _demo_folder() -> Path:

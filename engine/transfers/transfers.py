@@ -23,7 +23,7 @@ PASTED_BYTES = 2**24
 """Most bytes that are pasted before a step with decode rows: their readers wait meanwhile. One file is."""
 
 READ_S = 10.0
-"""Seconds after which a file that is not read yet counts as unreadable: its tokens are computed instead."""
+"""Seconds after which a file that is not read yet is waited for no more: its tokens are computed instead."""
 
 PAUSE_S = 0.005
 """Most seconds that a step without anything to compute waits for the disk."""
@@ -89,7 +89,7 @@ class Transfers:
         for path, (order, last_s) in list(self._reading.items()):
             if now > last_s:
                 del self._reading[path]
-                self._restored.append(ReadOutcome(order.read, "failed", READ_S))
+                self._restored.append(ReadOutcome(order.read, "late", READ_S))
 
     def _paste(self, pools: PoolBytes, most_bytes: int | None) -> None:
         num_bytes = 0

@@ -53,6 +53,7 @@ def test_odd_values_are_ignored(headers: dict[str, str], name: str, value: objec
         ("9" * 5000, ""),
         (json.dumps({"session_id": 5}), '{"session_id": 5}'),
         ("[" * 700, ""),
+        ('{"session_id":"\\ud800x"}', "?x"),
     ],
 )
 def test_without_a_header_metadata_name_the_session(user_id: str, session: str) -> None:

@@ -135,6 +135,19 @@ def test_each_block_is_written_once_and_the_rest_of_a_conversation_is_not_looked
         assert driver.index.stats.num_blocks == 12
 
 
+def test_where_nothing_may_be_written_a_prompt_is_looked_through_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole prompt was asked for block by block in one step, which took a second."""
+    monkeypatch.setattr(disk_saves, "BESIDE_ROWS_BYTES", BLOCK_BYTES)
+    monkeypatch.setattr(disk_saves, "ALONE_BYTES", BLOCK_BYTES)
+    with DiskDriver(tmp_path, random.Random(1)) as driver:
+        monkeypatch.setattr(driver.index._room, "make", lambda _: False)
+        ask(driver, prompt_of(1, 600), 40)
+        assert driver.index.stats.num_skipped <= 3
+        assert driver.index.stats.num_blocks == 0
+
+
 def test_side_requests_are_not_written(tmp_path: Path) -> None:
     with DiskDriver(tmp_path, random.Random(1)) as driver:
         driver.scheduler.add(replace(request(prompt_of(1, 300)), origin=Origin(request_class="auxiliary")))

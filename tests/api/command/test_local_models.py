@@ -173,5 +173,6 @@ def test_the_doctor_says_so_where_the_hub_has_no_such_model(hub: FakeHub) -> Non
 
 def test_a_folder_that_cannot_be_written_is_bad(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
-    found = doctor.check_disk(tmp_path / "cache")
-    assert found == Finding("bad", "disk", f"{tmp_path} cannot be written: set HF_HOME to a folder that can")
+    text = f"{tmp_path} cannot be written: set HF_HOME to a folder that can"
+    assert doctor.check_disk(tmp_path / "cache", "someone/else") == Finding("bad", "disk", text)
+    assert doctor.check_disk(tmp_path / "cache", "demo") == Finding("note", "disk", text)

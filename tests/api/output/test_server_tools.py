@@ -124,6 +124,21 @@ def test_a_search_that_fails_is_told(
     assert "Error: The search" in server.prompt_text()
 
 
+def test_no_word_of_the_models_becomes_an_option(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server(config=command(tmp_path, FOUND, "{query}"))
+    wrote = SEARCH_CALL.replace("cats\\n; $(a)", " --url-handler=evil")
+    server.scheduler.play(server.script(wrote), server.script("Found."))
+    message = ask(server, [SEARCH])
+    assert message.content[1].content[0].title == "About url-handler=evil"
+
+
+def test_a_tool_may_have_a_field_of_the_clients_own(server: Server) -> None:
+    """Its field `server` was once read as the server's own."""
+    server.scheduler.play(server.script("Hi."))
+    own = [BASH | {"server": "github"}, BASH | {"name": "b", "server": {"kind": "web_search"}}]
+    assert ask(server, own).content[0].text == "Hi."
+
+
 def test_searches_and_tokens_have_an_end(start_server: StartServer, tmp_path: Path) -> None:
     server = start_server(config=command(tmp_path, "print('Just words')"))
     server.scheduler.play(server.script(SEARCH_CALL))  # again and again

@@ -32,6 +32,13 @@ def test_another_tool_s_call_is_not_rewritten(name: str) -> None:
     assert not same_arguments("mcp__own__tool", made, sent, SCHEMAS[tool], FOLDERS)
 
 
+def test_a_long_run_of_blanks_is_looked_at_once() -> None:
+    """It took hours for a megabyte, and nothing else ran meanwhile."""
+    made = {"file_path": "/a", "content": f"{' ' * 1_000_000}x \n"}
+    sent = {"file_path": "/a", "content": f"{' ' * 1_000_000}x\n"}
+    assert same_arguments("Write", made, sent, SCHEMAS["Write"], FOLDERS)
+
+
 def test_without_the_tool_nothing_may_be_added_or_dropped() -> None:
     assert same_arguments("T", {"a": "1", "b": [{"c": 1.0}]}, {"b": [{"c": 1}], "a": 1}, {})
     assert not same_arguments("T", {"a": 1}, {"a": 1, "b": False}, {})

@@ -5,6 +5,7 @@ import pytest
 
 from pensieve.cache.blocks import BLOCK_SIZE
 from pensieve.cache.disk.index import MAX_BLOCKS
+from pensieve.cache.disk.orders import ReadOutcome
 
 from ...budget import trials
 from .disk import BLOCK_BYTES, Disk, prompt
@@ -130,6 +131,17 @@ def test_files_that_are_being_read_stay(tmp_path: Path, numbers: random.Random) 
     for _ in range(20):
         disk.save(prompt(numbers, 10))
     assert disk.load(tokens) == 0
+
+
+def test_a_file_that_is_read_too_late_stays(tmp_path: Path, numbers: random.Random) -> None:
+    """A slow disk once lost its files by this."""
+    disk = Disk(tmp_path)
+    tokens = prompt(numbers, 4)
+    disk.save(tokens)
+    (order,) = disk.index.find(disk.chain(tokens))
+    disk.index.note_read(ReadOutcome(order, "late", 10.0))
+    assert disk.load(tokens) == 4
+    disk.check_accounts()
 
 
 def test_poisoned_kv_and_all_that_was_computed_from_it_is_removed(

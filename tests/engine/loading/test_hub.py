@@ -14,7 +14,6 @@ import pytest
 from huggingface_hub import constants
 
 from pensieve import PensieveError
-from pensieve.engine.loading import listing
 from pensieve.engine.loading.download import PARTIAL
 from pensieve.engine.loading.hub import explain, resolve
 from pensieve.engine.loading.snapshot import RemoteFile
@@ -278,24 +277,6 @@ def test_a_hostile_hub_names_no_file_of_the_users(client: Client, hub: FakeHub, 
         said = client.run()
         assert said.startswith("error: the hub describes a file as none can be: "), said
     assert not list(client.home.rglob("*"))
-
-
-@pytest.mark.parametrize("limit", ["MOST_BYTES", "MOST_S"])
-def test_a_description_without_end_is_given_up(
-    client: Client, hub: FakeHub, monkeypatch: pytest.MonkeyPatch, limit: str
-) -> None:
-    """It took 8 GB of memory within a minute."""
-    monkeypatch.setattr(listing, limit, 0)
-    hub.never_ends = True
-    assert client.run() == f"error: the hub's description of {REPO} does not end"
-
-
-def test_a_model_of_too_many_files_is_none(
-    client: Client, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(listing, "MOST_FILES", len(hub.files) - 1)
-    assert "files: not a model" in client.run()
-    assert hub.sent == {}
 
 
 def test_a_local_folder_is_taken_as_it_is(client: Client, tmp_path: Path) -> None:
