@@ -97,21 +97,21 @@ def test_work_that_raises_fails_and_the_thread_goes_on() -> None:
     assert [outcome.errno for outcome in outcomes if isinstance(outcome, WriteOutcome)] == [errno.EIO, None]
 
 
-def test_a_file_that_is_read_too_late_counts_as_unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_read_too_late_is_waited_for_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """What it brings later is not pasted: its blocks may be another sequence's by then."""
     monkeypatch.setattr(transfers, "READ_S", -1.0)
     gate = Gate()
     under_way = transfers.Transfers(DiskThread(gate.write, gate.read))
     under_way.begin(StepPlan(1, restores=[RestoreOrder(read_order("a"), (NO_BLOCK,))]), NO_POOLS)
     _, (outcome,) = under_way.outcomes()
-    assert outcome.problem == "failed"
+    assert outcome.problem == "late"
     gate.opened.set()
     under_way.begin(StepPlan(2, restores=[RestoreOrder(read_order("b"), (NO_BLOCK,))]), NO_POOLS)
     restored = under_way.outcomes()[1]
     while not restored:
         under_way.begin(StepPlan(3), NO_POOLS)
         restored = under_way.outcomes()[1]
-    assert [(outcome.order.path, outcome.problem) for outcome in restored] == [("b", "failed")]
+    assert [outcome.order.path for outcome in restored] == ["b"]
 
 
 def test_contents_of_another_size_are_damaged() -> None:
