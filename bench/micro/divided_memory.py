@@ -10,7 +10,6 @@ between the plan's column and the best one is what a division that follows use c
 runs, and no time is measured.
 """
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -21,7 +20,7 @@ from ...engine.loading.memory_plan import STATES_A_SEQUENCE, MemoryPlan, make_pl
 from ...engine.loading.model_info import ModelInfo
 from ...scheduler.config import SchedulerConfig
 from ..report import table
-from .forgotten_windows import Fleet, model
+from .forgotten_windows import Fleet, model, parse_options
 
 FACTORS = (0.25, 0.5, 1, 2, 4)
 """Numbers of states, as multiples of the plan's."""
@@ -55,14 +54,7 @@ def divisions(plan: MemoryPlan) -> Iterator[MemoryPlan | None]:
 
 def main() -> None:
     """Print a line for each model and number of sessions."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", choices=[info.name for info in MODELS], default=None)
-    parser.add_argument("--sessions", type=int, nargs="+", default=[1, 3, 6, 12, 24])
-    parser.add_argument("--turns", type=int, default=8)
-    parser.add_argument("--gb", type=float, default=22.9, help="memory that the GPU may use")
-    options = parser.parse_args()
+    options = parse_options(__doc__, MODELS)
     device, lines = Device("metal", "a Mac", int(options.gb * 1e9)), []
     for info in [info for info in MODELS if options.model in (None, info.name)]:
         plan = make_plan(info, EngineConfig(), device, SchedulerConfig().max_batch)

@@ -101,16 +101,19 @@ class Fleet:
         return self._scheduler.counters.computed_tokens / num_new
 
 
-def main() -> None:
-    """Print a line for each model and number of sessions."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", choices=[info.name for info in MODELS], default=None)
+def parse_options(text: str | None, models: list[ModelInfo]) -> argparse.Namespace:
+    """Read the command line of a bench of fleets on a Mac. text: its help. models: those to choose from."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=[info.name for info in models], default=None)
     parser.add_argument("--sessions", type=int, nargs="+", default=[1, 3, 6, 12, 24])
     parser.add_argument("--turns", type=int, default=8)
     parser.add_argument("--gb", type=float, default=22.9, help="memory that the GPU may use")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Print a line for each model and number of sessions."""
+    options = parse_options(__doc__, MODELS)
     device, lines = Device("metal", "a Mac", int(options.gb * 1e9)), []
     for info in [info for info in MODELS if options.model in (None, info.name)]:
         kinds = replace(info, window=None, window_bytes_per_token=0), info

@@ -71,16 +71,20 @@ def running(server: Server, http: Any = "h11") -> Iterator[Server]:
     config = uvicorn.Config(
         app, port=0, http=http, log_level="critical", timeout_graceful_shutdown=1, lifespan="off"
     )
-    uvicorn_server = uvicorn.Server(config)
-    thread = threading.Thread(target=uvicorn_server.run)
+    with in_thread(uvicorn.Server(config)) as server.port, server.clients:
+        yield server
+
+
+@contextmanager
+def in_thread(server: uvicorn.Server) -> Iterator[int]:
+    """Run uvicorn's server in a thread, and say on which port."""
+    thread = threading.Thread(target=server.run)
     thread.start()
-    wait_until(lambda: uvicorn_server.started)
-    server.port = uvicorn_server.servers[0].sockets[0].getsockname()[1]
+    wait_until(lambda: server.started)
     try:
-        with server.clients:
-            yield server
+        yield server.servers[0].sockets[0].getsockname()[1]
     finally:
-        uvicorn_server.should_exit = True
+        server.should_exit = True
         thread.join()
 
 

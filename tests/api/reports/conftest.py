@@ -21,7 +21,7 @@ from pensieve.scheduler.loop import SchedulerLoop
 from pensieve.scheduler.scheduler import Scheduler
 
 from ...fakes import IM_END, ByteTokenizer, FakeModel
-from ..conftest import wait_until
+from ..conftest import in_thread
 
 
 class WritingEngine:
@@ -99,18 +99,11 @@ def serving(server: Scheduled) -> Iterator[Scheduled]:
     model = FakeModel(num_blocks=server.num_blocks)
     app = create_app(server.config, model, server.tokenizer, server.loop)
     config = uvicorn.Config(app, port=0, http="h11", log_level="critical", timeout_graceful_shutdown=1)
-    running = Server(config, server.loop, "")
-    thread = threading.Thread(target=running.run)
-    thread.start()
-    wait_until(lambda: running.started)
-    server.port = running.servers[0].sockets[0].getsockname()[1]
-    try:
-        with server.clients:
+    with in_thread(Server(config, server.loop, "")) as server.port, server.clients:
+        try:
             yield server
-    finally:
-        server.engine.gate.set()
-        running.should_exit = True
-        thread.join()
+        finally:
+            server.engine.gate.set()
 
 
 @pytest.fixture
