@@ -6,18 +6,16 @@ blocks are freed behind the sequence (`window_manager.py`), but for those that a
 
 Each running sequence is promised the slots and blocks without which it cannot go on. A sequence starts only
 when its promise can be kept beside all others. Whatever else lies there can be dropped: checkpoints of the
-prefix tree, and states that sequences keep for the tree.
+prefix tree, and states that sequences keep for the tree (`spare_states.py`).
 """
 
-import logging
 from bisect import insort
-from operator import itemgetter
 
 from ..cache.blocks import BLOCK_SIZE
 from ..cache.checkpoints import Checkpoints
 from ..cache.state_slots import StateAllocator
 from ..cache.state_store import StateStore
-from ..cache.tree_nodes import Checkpoint, TreePosition
+from ..cache.tree_nodes import TreePosition
 from ..engine.served_model import WindowPool
 from ..engine.step import StateSlots
 from .checkpoint_places import SPACING, checkpoint_places
@@ -31,15 +29,11 @@ from .sequence_states import (
     SequenceStates,
     slots_needed,
 )
+from .spare_states import SpareStates
 from .window_manager import WindowManager
-
-logger = logging.getLogger(__name__)
 
 KEPT_BESIDE = 2
 """Checkpoints that stay for each running sequence, if there are so many, when one starts beside others."""
-
-EVICTED_SHARE = 256
-"""One checkpoint more is evicted at once for each so many: it takes a look at all of them."""
 
 
 class StateManager:
@@ -54,6 +48,7 @@ class StateManager:
         self.windows = WindowManager(window)
         self.store = StateStore(self.slots, self.windows.allocator)
         self.checkpoints = Checkpoints(self.store)
+        self._spare = SpareStates(self.store, self.checkpoints, counters)
         self._counters = counters
         self.is_used = num_slots > 0 or self.windows.is_used
         self._running: dict[Sequence, int] = {}  # with the slots that each is promised
@@ -133,7 +128,7 @@ class StateManager:
         windows = self.windows if self.windows.is_used else None
         for sequence in self._running:
             if sequence.states.chain:
-                self._release_passed(sequence)
+                self._spare.release_passed(sequence)
             if windows:
                 windows.release_passed(sequence)
 
@@ -189,12 +184,7 @@ class StateManager:
 
     def commit(self, sequence: Sequence) -> None:
         """Give the tree the checkpoints of `sequence` whose KV is committed."""
-        states = sequence.states
-        for state in states.all:
-            if state.purpose == "checkpoint" and self._is_due(sequence, state, 1):
-                self._put(sequence, state)
-                if state in states.spare:
-                    self._drop_spare(sequence, state)
+        self._spare.commit(sequence)
 
     def free(self, sequence: Sequence) -> None:
         """Release all states of `sequence`, after the tree has got that of the answer's last full block.
@@ -203,56 +193,11 @@ class StateManager:
         """
         if self._running.pop(sequence, None) is None:
             return
-        states = sequence.states
-        replies = [state for state in states.all if state.purpose == "reply"]
-        due = [state for state in replies if self._is_due(sequence, state, SPACING)]
-        if due:
-            self._put(sequence, due[-1])
-        for state in states.all:
+        self._spare.give_reply(sequence)
+        for state in sequence.states.all:
             self.store.release(state.state)
         sequence.states = SequenceStates()
         self.windows.free(sequence)
-
-    def _is_due(self, sequence: Sequence, state: HeldState, spacing: int) -> bool:
-        """Whether the state's tokens are committed, at least `spacing` of them after the last checkpoint."""
-        is_new = state.num_tokens - sequence.states.last_checkpoint >= spacing
-        return is_new and state.num_tokens <= sequence.num_committed_tokens
-
-    def _put(self, sequence: Sequence, state: HeldState) -> None:
-        """Give `state` to the tree as a checkpoint, unless its node has one or has left the tree."""
-        position = sequence.position_at(state.num_tokens)
-        if position is None:
-            return
-        is_reply = state.purpose == "reply"
-        self._counters.checkpoints_taken += self.checkpoints.put(position, state.state, is_reply)
-        assert position.node.checkpoint is not None
-        self._counters.checkpoints_thinned += self.checkpoints.thin(
-            position.node.checkpoint, sequence.request.checkpoints
-        )
-        sequence.states.last_checkpoint = state.num_tokens
-
-    def _release_passed(self, sequence: Sequence) -> None:
-        """Release the states that no row of `sequence` will read again, but for those that the tree wants.
-
-        After a refused sample the last known token is fed again, so the state before it is kept.
-        """
-        states, num_known = sequence.states, len(sequence.tokens)
-        first = num_known - 1 if sequence.request.constraint is not None else num_known
-        first = min(first, sequence.num_computed_tokens)
-        while states.chain and states.chain[0].num_tokens < first:
-            state = states.chain.pop(0)
-            if state.purpose == "row":
-                assert state.slot is not None, "a row is kept for its slot alone"
-                self.slots.release(state.slot)
-                continue
-            spacing = SPACING if state.purpose == "reply" else 1
-            if state.num_tokens - states.last_checkpoint < spacing:
-                self.store.release(state.state)
-                continue
-            if state.purpose == "reply":
-                for older in [one for one in states.spare if one.purpose == "reply"]:
-                    self._drop_spare(sequence, older)
-            states.spare.append(state)
 
     def take_slot(self) -> int | None:
         """Take a slot, for which one must be promised; return None for a model without recurrent states."""
@@ -263,37 +208,5 @@ class StateManager:
         return self.slots.allocate()
 
     def drop_least(self, for_blocks: bool = False) -> None:
-        """Drop what is worth least of checkpoints and of states kept for the tree, which frees a slot.
-
-        for_blocks: drop what has blocks of windows, where anything has blocks of its own.
-        """
-        num_at_once = 1 + len(self.checkpoints) // EVICTED_SHARE
-        evictable = self.checkpoints.first_to_evict(num_at_once, for_blocks)
-        if not self._drop_least_spare(evictable[0] if evictable else None):
-            assert evictable, "more is promised than there is"
-            self._evict(evictable)
-
-    def _drop_least_spare(self, other: Checkpoint | None) -> bool:
-        """Drop the state kept for the tree that saves least, if less than the checkpoint `other`."""
-        spare = [
-            (state.num_tokens - sequence.states.last_checkpoint, sequence, state)
-            for sequence in self._running
-            for state in sequence.states.spare
-        ]
-        if not spare:
-            return False
-        num_saved, sequence, state = min(spare, key=itemgetter(0))
-        if other is not None and not self.checkpoints.is_worth_more(other, num_saved):
-            return False
-        self._drop_spare(sequence, state)
-        return True
-
-    def _drop_spare(self, sequence: Sequence, state: HeldState) -> None:
-        sequence.states.spare.remove(state)
-        self.store.release(state.state)
-
-    def _evict(self, checkpoints: list[Checkpoint]) -> None:
-        for checkpoint in checkpoints:
-            self.checkpoints.evict(checkpoint)
-        self._counters.checkpoints_evicted += len(checkpoints)
-        logger.debug("%d checkpoints are evicted", len(checkpoints))
+        """Free a slot, or blocks of windows, see `SpareStates.drop_least`."""
+        self._spare.drop_least(self._running, for_blocks)
