@@ -41,7 +41,7 @@ class MessagesApi:
         started_s = time.monotonic()
         body = await read_body(request, MessagesRequest)
         check_model(body.model, self._services.model.name)
-        prepared = await self._pipeline.conversation(request, body, started_s)
+        prepared = await self._pipeline.prepare.conversation(request, body, started_s)
         prepared = self._pipeline.with_server_tools(request, body, prepared)
         shape = body.model, body.omits_thoughts, prepared.edits
         if body.stream:

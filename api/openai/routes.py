@@ -42,7 +42,7 @@ class OpenAIApi:
         started_s = time.monotonic()
         body = await read_body(request, ChatRequest)
         check_model(body.model, self._services.model.name)
-        prepared = await self._pipeline.conversation(
+        prepared = await self._pipeline.prepare.conversation(
             request, messages_request(body), started_s, body.num_likeliest
         )
         logprobs = ChatLogprobs(self._services.model_format) if body.logprobs else None
@@ -59,7 +59,7 @@ class OpenAIApi:
         started_s = time.monotonic()
         body = await read_body(request, CompletionRequest)
         check_model(body.model, self._services.model.name)
-        prepared = await self._pipeline.raw(
+        prepared = await self._pipeline.prepare.raw(
             request, body.generation_request(), body.prompt, started_s, body.logprobs
         )
         logprobs = CompletionLogprobs(self._services.model_format) if body.logprobs is not None else None

@@ -8,6 +8,7 @@ import anthropic
 import pytest
 from pydantic import ValidationError
 
+from pensieve.api.reports.request_log import RequestLog
 from pensieve.api.schema import MessagesRequest
 from pensieve.scheduler.exceptions import EngineDown, PromptTooLong, QueueFull, WaitedTooLong
 
@@ -221,3 +222,16 @@ def test_a_body_with_a_million_faults_is_refused_at_the_first() -> None:
     with pytest.raises(ValidationError) as caught:
         MessagesRequest.model_validate({"model": "claude-x", "max_tokens": 1, "messages": [{}] * 300_000})
     assert caught.value.error_count() < 5
+
+
+def test_a_request_whose_report_fails_after_it_was_queued_is_ended(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would have read its tokens, and it computed to its end."""
+
+    def fail(*_: object) -> None:
+        raise ValueError("a report that cannot be written")
+
+    monkeypatch.setattr(RequestLog, "begin", fail)
+    check(server.http().post("/v1/messages", json=BODY), 500, "api_error")
+    assert server.scheduler.token_streams[0].was_aborted

@@ -21,7 +21,7 @@ from pensieve.api.formats.output_events import (
 from pensieve.api.grammar.constraint_factory import open_constraint_factory
 from pensieve.api.metrics import Metrics
 from pensieve.api.output.parser import OutputParser
-from pensieve.api.pipeline import Pipeline, PreparedRequest
+from pensieve.api.preparation import Preparation, PreparedRequest
 from pensieve.api.prompt.prompt import PromptBuilder
 from pensieve.api.prompt.template import ChatTemplate
 from pensieve.api.reports.request_log import RequestLog
@@ -95,7 +95,7 @@ class Judge:
         """Read a case's answer and compare it with what the answer means."""
         body = MessagesRequest.model_validate(request_body(case))
         try:
-            prepared = asyncio.run(Pipeline(self._services).conversation(HTTP, body, time.monotonic()))
+            prepared = asyncio.run(Preparation(self._services).conversation(HTTP, body, time.monotonic()))
         except InvalidRequest as error:
             return Verdict(case, f"refused: {error}", None)
         answer = ENDS.sub("", case.answer)

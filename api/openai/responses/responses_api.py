@@ -15,7 +15,8 @@ from ...answer_options import answer_options
 from ...body import read_body
 from ...errors import RESPONSES_PATH, InvalidRequest, NotFound
 from ...models import check_model
-from ...pipeline import Pipeline, PreparedRequest
+from ...pipeline import Pipeline
+from ...preparation import PreparedRequest
 from ...prompt.kept_replies import owner_of
 from ...schema import MessagesRequest
 from ...services import Services
@@ -112,7 +113,9 @@ class ResponsesApi:
         while True:
             kept = asked.request.model_copy(update={"messages": messages})
             try:
-                return await self._pipeline.conversation(request, kept, started_s, asked.num_likeliest)
+                return await self._pipeline.prepare.conversation(
+                    request, kept, started_s, asked.num_likeliest
+                )
             except InvalidRequest as error:
                 may_drop = asked.body.truncation == "auto" and len(messages) > 1
                 if error.reason != "prompt_too_long" or not may_drop:
