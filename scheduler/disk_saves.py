@@ -84,7 +84,7 @@ class DiskSaves:
         is_reused: whether a request has found a good part of it in memory or on disk before.
         """
         checkpoints: list[Checkpoint] = []
-        if position.node.parent is None or self._index.is_paused:
+        if position.node.parent is None or self._index.writes.is_paused:
             return
         if self._has_states:
             position = position.checkpointed
@@ -122,7 +122,7 @@ class DiskSaves:
         """Take note of writes that have ended."""
         for outcome in outcomes:
             self._writing.pop(outcome.order.path, None)
-            self._index.note_written(outcome)
+            self._index.writes.note_written(outcome)
 
     def forget(self) -> None:
         """Drop all jobs: no KV can be trusted, and nothing that is being written will be finished."""
@@ -135,7 +135,7 @@ class DiskSaves:
             count = max(1, most_bytes // max(1, self._layout.block_bytes))
             job.num_planned = min(len(job.blocks), job.num_planned + count)
             num_skipped = self._index.stats.num_skipped
-            orders = self._index.plan_writes(job.chain, job.num_planned, job.is_reused)
+            orders = self._index.writes.plan(job.chain, job.num_planned, job.is_reused)
             job.is_refused = self._index.stats.num_skipped > num_skipped
             return [
                 SaveOrder(order, tuple(job.blocks[order.key.first_block :][: order.key.num_blocks]))
@@ -147,7 +147,7 @@ class DiskSaves:
         if checkpoint.node.checkpoint is not checkpoint:
             return []  # it was dropped meanwhile
         num_blocks, state = checkpoint.num_tokens // BLOCK_SIZE, checkpoint.state
-        write = self._index.plan_state(job.chain, num_blocks, self._state_bytes(state), job.is_reused)
+        write = self._index.writes.plan_state(job.chain, num_blocks, self._state_bytes(state), job.is_reused)
         return [] if write is None else [SaveOrder(write, (), state.slot, state.window)]
 
     def _worthwhile(self, position: TreePosition, chain: Chain) -> list[Checkpoint]:

@@ -106,7 +106,7 @@ class DiskTier:
                 sequence.is_searched = False
         self._saves.forget()
         self._restores.forget()
-        self._index.engine_lost()
+        self._index.writes.engine_lost()
 
 
 def disk_tokens(sequence: Sequence) -> int:

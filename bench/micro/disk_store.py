@@ -54,9 +54,9 @@ def measure_files(folder: Path, total_bytes: int, file_bytes: int) -> None:
         content = os.urandom(file_bytes)
         for seed in range(max(3, total_bytes // file_bytes)):
             chain = chain_of(prompt(random.Random(seed), BLOCK_SIZE))
-            (order,) = index.plan_writes(chain, 1, True)
+            (order,) = index.writes.plan(chain, 1, True)
             written = try_write(order, [content])
-            index.note_written(written)
+            index.writes.note_written(written)
             (wanted,) = index.find(chain)
             outcome, payload = try_read(wanted)
             assert written.errno is None
@@ -84,14 +84,14 @@ def measure_index(folder: Path, num_tokens: int) -> None:
         chain = chain_of(tokens)
         timed("digests", lambda: chain_of(tokens))
         timed("nothing found", lambda: index.find(chain))
-        orders = index.plan_writes(chain, chain.num_blocks, True)
+        orders = index.writes.plan(chain, chain.num_blocks, True)
         for order in orders:
-            index.note_written(try_write(order, [bytes(order.payload_bytes)]))
+            index.writes.note_written(try_write(order, [bytes(order.payload_bytes)]))
         timed("all found", lambda: index.find(chain))
-        timed("nothing to write", lambda: index.plan_writes(chain, chain.num_blocks, True))
+        timed("nothing to write", lambda: index.writes.plan(chain, chain.num_blocks, True))
         for seed in range(1, 500):
-            (order,) = index.plan_writes(chain_of(prompt(random.Random(seed), BLOCK_SIZE)), 1, True)
-            index.note_written(try_write(order, [bytes(64)]))
+            (order,) = index.writes.plan(chain_of(prompt(random.Random(seed), BLOCK_SIZE)), 1, True)
+            index.writes.note_written(try_write(order, [bytes(64)]))
         timed("a start", lambda: DiskIndex(opened, ROOT, 64, NO_LIMIT))
         words = ", ".join(f"{name} {1000 * seconds:.2f} ms" for name, seconds in times.items())
         print(f"{num_tokens:,} tokens: {words} ({index.stats.num_files} files)")
@@ -113,8 +113,8 @@ def play_hour(folder: Path, block_bytes: int, limit_bytes: int) -> None:
 
         def save(tokens: list[int], is_reused: bool) -> None:
             chain = chain_of(tokens)
-            for order in index.plan_writes(chain, chain.num_blocks, is_reused):
-                index.note_written(WriteOutcome(order, None))
+            for order in index.writes.plan(chain, chain.num_blocks, is_reused):
+                index.writes.note_written(WriteOutcome(order, None))
 
         for turn in range(30):
             for session in sessions:

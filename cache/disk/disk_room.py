@@ -30,11 +30,11 @@ class DiskLimits:
 class DiskRoom:
     """The bytes of the folder: files of this model, of others, and what is being written."""
 
-    def __init__(self, folder: DiskFolder, limits: DiskLimits, stats: DiskStats) -> None:
+    def __init__(self, folder: DiskFolder, limits: DiskLimits) -> None:
         self.files = StoredFiles()
         self._folder = folder
         self._limits = limits
-        self._stats = stats
+        self.stats = DiskStats(limits.limit_bytes)
         self._others: list[FoundFile] = []  # other models' files, the one that goes first at the end
         self._leftovers: dict[str, int] = {}  # files that could not be removed -> their bytes
 
@@ -44,12 +44,12 @@ class DiskRoom:
         fixed_bytes: of what may not be removed. others: files that may.
         """
         self._others = sorted(others, key=lambda one: one.changed_at, reverse=True)
-        self._stats.used_bytes += fixed_bytes + sum(one.disk_bytes for one in self._others)
+        self.stats.used_bytes += fixed_bytes + sum(one.disk_bytes for one in self._others)
 
     def add(self, file: StoredFile) -> None:
         """Count a file, which is there or for which room was made."""
         self.files.add(file)
-        self._stats.used_bytes += file.disk_bytes
+        self.stats.used_bytes += file.disk_bytes
 
     def make(self, num_bytes: int) -> bool:
         """Remove files until a file of `num_bytes` bytes of the disk fits; return whether it does."""
@@ -62,7 +62,7 @@ class DiskRoom:
             return False
         wanted = self._limits.keep_free_bytes + num_bytes - free
         removed = 0
-        while self._stats.used_bytes + num_bytes > self._limits.limit_bytes or removed < wanted:
+        while self.stats.used_bytes + num_bytes > self._limits.limit_bytes or removed < wanted:
             freed = self._remove_least()
             if not freed:
                 return False
@@ -73,7 +73,7 @@ class DiskRoom:
         """Forget a file, remove whatever there is of it, and return the bytes that became free."""
         if self.files.get(file.path) is file:
             self.files.remove(file)
-        self._stats.used_bytes -= file.disk_bytes
+        self.stats.used_bytes -= file.disk_bytes
         return file.disk_bytes - self.discard(file.path) - self.discard(temporary_path(file.path))
 
     def discard(self, path: str) -> int:
@@ -85,7 +85,7 @@ class DiskRoom:
                 return 0
             with suppress(OSError):
                 num_bytes = disk_bytes(self._folder.files.status(path).st_size)
-                self._stats.used_bytes += num_bytes - self._leftovers.get(path, 0)
+                self.stats.used_bytes += num_bytes - self._leftovers.get(path, 0)
                 self._leftovers[path] = num_bytes
                 return num_bytes
         return 0
@@ -94,17 +94,17 @@ class DiskRoom:
         """Remove the file that goes first; return the bytes that became free, 0 where none may go."""
         if self._others:
             other = self._others.pop()
-            self._stats.used_bytes -= other.disk_bytes
-            self._stats.num_evicted += 1
+            self.stats.used_bytes -= other.disk_bytes
+            self.stats.num_evicted += 1
             return other.disk_bytes - self.discard(other.path)
         file = self.files.pop_least()
         if file is None:
             return 0
-        self._stats.num_evicted += 1
+        self.stats.num_evicted += 1
         return self.drop(file)
 
     def _retry_leftovers(self) -> None:
         leftovers, self._leftovers = self._leftovers, {}
         for path, num_bytes in leftovers.items():
-            self._stats.used_bytes -= num_bytes
+            self.stats.used_bytes -= num_bytes
             self.discard(path)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from .chains import BLOCK_TOKEN_BYTES, digests_after
+from .chains import BLOCK_TOKEN_BYTES, Chain, digests_after
 
 FileKind = Literal["kv", "state"]
 """A file has the KV of some blocks, or what a sequence needs beside KV to go on after its last block."""
@@ -31,6 +31,12 @@ class FileKey:
     def digests(self) -> list[bytes]:
         """The digest after each of the blocks."""
         return digests_after(self.parent, self.tokens)
+
+
+def key_of(chain: Chain, kind: FileKind, first_block: int, end_block: int) -> FileKey:
+    """Return what a file is for that has some of the blocks of `chain`, or the state after them."""
+    digests = chain.digests
+    return FileKey(kind, digests[0], digests[first_block], first_block, chain.tokens(first_block, end_block))
 
 
 @dataclass(frozen=True, slots=True)

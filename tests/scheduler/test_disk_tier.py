@@ -10,6 +10,7 @@ from pensieve.cache.blocks import BLOCK_SIZE
 from pensieve.cache.disk.chains import Chain
 from pensieve.cache.disk.index import DiskIndex
 from pensieve.cache.disk.orders import WriteOrder
+from pensieve.cache.disk.planned_writes import PlannedWrites
 from pensieve.engine.served_model import WindowPool
 from pensieve.engine.step import StepPlan
 from pensieve.scheduler import disk_saves
@@ -120,13 +121,13 @@ def test_each_block_is_written_once_and_the_rest_of_a_conversation_is_not_looked
     monkeypatch.setattr(disk_saves, "BESIDE_ROWS_BYTES", 2 * BLOCK_BYTES)
     monkeypatch.setattr(disk_saves, "ALONE_BYTES", 2 * BLOCK_BYTES)
     planned: list[int] = []
-    honest = DiskIndex.plan_writes
+    honest = PlannedWrites.plan
 
-    def plan_writes(self: DiskIndex, chain: Chain, num_blocks: int, is_reused: bool) -> list[WriteOrder]:
+    def plan(self: PlannedWrites, chain: Chain, num_blocks: int, is_reused: bool) -> list[WriteOrder]:
         planned.append(num_blocks)
         return honest(self, chain, num_blocks, is_reused)
 
-    monkeypatch.setattr(DiskIndex, "plan_writes", plan_writes)
+    monkeypatch.setattr(PlannedWrites, "plan", plan)
     with DiskDriver(tmp_path, random.Random(1)) as driver:
         first = ask(driver, prompt_of(1, 300), 40)
         assert planned == [2, 4, 6, 8, 9, 10]

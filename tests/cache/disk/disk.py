@@ -79,18 +79,18 @@ class Disk:
     def save(self, tokens: list[int], is_reused: bool = True) -> int:
         """Write what is missing of a prompt's full blocks; return how many files were written."""
         chain = self.chain(tokens)
-        orders = self.index.plan_writes(chain, chain.num_blocks, is_reused)
+        orders = self.index.writes.plan(chain, chain.num_blocks, is_reused)
         return sum([self.write(order).errno is None for order in orders])
 
     def save_state(self, tokens: list[int]) -> bool:
         chain = self.chain(tokens)
-        order = self.index.plan_state(chain, chain.num_blocks, STATE_BYTES, True)
+        order = self.index.writes.plan_state(chain, chain.num_blocks, STATE_BYTES, True)
         return order is not None and self.write(order).errno is None
 
     def write(self, order: WriteOrder) -> WriteOutcome:
         self.check_limit()
         outcome = try_write(order, self.watched(payload(order.key, order.payload_bytes)), self.files)
-        self.index.note_written(outcome)
+        self.index.writes.note_written(outcome)
         self.check_limit()
         return outcome
 

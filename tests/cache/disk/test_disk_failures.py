@@ -87,7 +87,7 @@ def test_a_full_disk_is_tried_again_later(tmp_path: Path, numbers: random.Random
 
 def test_failures_of_what_was_asked_for_together_count_once(tmp_path: Path, numbers: random.Random) -> None:
     disk, tokens = Disk(tmp_path), prompt(numbers, 64 * 10)
-    orders = disk.index.plan_writes(disk.chain(tokens), 640, True)
+    orders = disk.index.writes.plan(disk.chain(tokens), 640, True)
     disk.files.fail = lambda name: errno.ENOSPC if name == "write" else None
     for order in orders:
         disk.write(order)

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from pensieve.cache.blocks import BLOCK_SIZE
-from pensieve.cache.disk.index import MAX_BLOCKS
 from pensieve.cache.disk.orders import ReadOutcome
+from pensieve.cache.disk.planned_writes import MAX_BLOCKS
 
 from ...budget import trials
 from .disk import BLOCK_BYTES, Disk, prompt
@@ -152,7 +152,7 @@ def test_poisoned_kv_and_all_that_was_computed_from_it_is_removed(
     for one in (tokens[: 4 * BLOCK_SIZE], tokens, longer, branch):
         disk.save(one)
         disk.save_state(one)
-    later = disk.index.plan_writes(disk.chain(prompt(numbers, 2, longer)), 17, True)
+    later = disk.index.writes.plan(disk.chain(prompt(numbers, 2, longer)), 17, True)
     disk.index.forget(disk.chain(tokens), 4)
     disk.write(later[0])
     disk.save(tokens)
@@ -192,8 +192,8 @@ def test_index_and_folder_agree_whatever_happens(tmp_path: Path, seed: int) -> N
                 disk.load(before)
                 continue  # what is not looked for is not missed
             case "stop":
-                orders = disk.index.plan_writes(disk.chain(before), numbers.randrange(20), True)
-                disk.index.engine_lost()
+                orders = disk.index.writes.plan(disk.chain(before), numbers.randrange(20), True)
+                disk.index.writes.engine_lost()
                 for order in orders:  # a report that comes late
-                    disk.index.cancel(order)
+                    disk.index.writes.cancel(order)
         disk.check_accounts(may_miss=not has_room)
