@@ -11,7 +11,8 @@ import mlx.core as mx
 
 from .attention.kernels.paged_kernels import PagedKernels
 from .attention.paged_model import PagedModel
-from .runner import Capacity, Runner
+from .paged_caches import Capacity
+from .runner import Runner
 from .selfcheck import largest_distance, tolerance, with_trial_window
 from .trial_sequence import TrialSequence
 

@@ -17,10 +17,11 @@ from .attention.paged_model import PagedModel
 from .compiling.kept_kernels import LaunchRecorder, open_store
 from .compiling.kernel_text import Declaration
 from .find_functions import assumed_functions
+from .paged_caches import Capacity
 from .recurrent.kernel_states import KernelStates, are_moved
 from .recurrent.layer_check import layer_trial
 from .recurrent.layer_step import LayerStep, find_layers
-from .runner import Capacity, Runner
+from .runner import Runner
 from .selfcheck import attention_trial, kinds
 from .trial_sequence import TrialSequence, state_slots
 

@@ -5,36 +5,21 @@ so that the device does not wait for Python. On MLX's CPU device, where NumPy co
 returns when its step is computed.
 """
 
-import os
 import time
-from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from ..cache.kv import ArrayPools, HostPools
+from ..cache.kv import ArrayPools
 from ..cache.states import ArrayStates
-from .attention.fetching_layer import FetchingLayer
-from .attention.host_attention import HostAttention
-from .attention.kernel_layers import KernelDecode, KernelPrefill, SliceSlots
-from .attention.kernels.batch_tables import BatchTables
 from .attention.kernels.paged_kernels import PagedKernels
 from .attention.mixed_layers import divide_last_layer, mixed_layers
-from .attention.paged_layers import (
-    ArrayLayer,
-    AttentionSpec,
-    ForwardContext,
-    HostLayer,
-    PagedLayer,
-    served_layers,
-)
 from .attention.paged_model import PagedModel
 from .decode_graphs import DecodeGraphs
 from .forward_contexts import decode_context, slice_context
 from .logprobs import compute_logprobs
-from .recurrent.kernel_states import make_states
+from .paged_caches import Capacity, PagedCaches
 from .recurrent.parted_layers import PartedStates
 from .row_selection import take_rows
 from .sampler import sample
@@ -43,16 +28,7 @@ from .slice_parts import slice_parts
 from .step import DecodeRow, PrefillChunk, StateSlots, StepFailed, StepPlan, StepResult
 from .step_in_flight import Sampled, StepInFlight
 from .transfers.disk_thread import DiskThread
-from .transfers.pool_bytes import PoolBytes
 from .transfers.transfers import Transfers
-
-
-class Capacity(NamedTuple):
-    """How much the pools of a runner hold."""
-
-    num_blocks: int  # of KV, in each layer's pools
-    num_state_slots: int = 0  # recurrent states; 0 for models without such states
-    num_window_blocks: int | None = None  # of layers that forget what their windows passed; None without
 
 
 class Runner:
@@ -74,12 +50,10 @@ class Runner:
             model; 0 for a pass each. See `choose_mixed_tokens` for the models that allow it.
         """
         self._paged = paged
-        self._capacity = capacity
-        self._host = HostAttention(num_threads=os.cpu_count() or 1) if on_host else None
-        self._are_served = served_layers(paged.layers, None if on_host else kernels)
-        self._kernels = kernels if any(self._are_served) else None
+        self._is_on_host = on_host
+        self.caches = PagedCaches(paged, capacity, on_host, kernels)
         # A graph cannot hold what plain MLX does, which depends on the rows' slots.
-        in_graphs = kernels if all(self._are_served) else None
+        in_graphs = kernels if self.caches.all_by_kernels else None
         self._graphs = DecodeGraphs(paged, in_graphs) if in_graphs else None
         self._slice_graphs = SliceGraphs(paged, in_graphs) if in_graphs else None
         self._mixed_tokens = mixed_tokens
@@ -88,46 +62,6 @@ class Runner:
         self._in_flight: StepInFlight | None = None
         self._last_read_s = 0.0
         self._transfers = Transfers(DiskThread())
-        self._allocate()
-
-    @property
-    def attention_backend(self) -> str:
-        """The implementation that computes attention, for people to read."""
-        if self._paged.is_fetched:
-            return "the model's own, row by row"
-        if self._kernels is None:
-            return "plain MLX" if self._host is None else "NumPy"
-        num_layers, num_unserved = len(self._are_served), self._are_served.count(False)
-        unserved = f", plain MLX in {num_unserved} of {num_layers} layers" if num_unserved else ""
-        return self._kernels.name + unserved
-
-    def _allocate(self) -> None:
-        (num_blocks, num_slots, of_windows), specs = self._capacity, self._paged.layers
-        are_windowed = [bool(spec.window and of_windows) for spec in specs]
-        sizes = [of_windows if spec.window and of_windows else num_blocks for spec in specs]
-        self._pools = (HostPools if self._host else ArrayPools)([spec.shape for spec in specs], sizes)
-        self._states = make_states(self._paged, num_slots, self._host is not None, self._kernels)
-        self.pool_bytes = PoolBytes(self._pools, self._states, are_windowed)
-
-    def _layers(self, context: ForwardContext) -> list[Any]:
-        """Make what stands for the model's caches in a forward pass, or in a part of one."""
-        pools, specs, kernels = self._pools, self._paged.layers, self._kernels
-        if self._paged.is_fetched:
-            return [FetchingLayer(spec, context, pools) for spec in specs]
-        if isinstance(pools, HostPools):
-            assert self._host is not None
-            return [HostLayer(spec, context, pools, self._host) for spec in specs]
-        if kernels is None:
-            return [ArrayLayer(spec, context, pools) for spec in specs]
-        make: Callable[[AttentionSpec], PagedLayer]
-        if context.samples:
-            tables = BatchTables(context.slot_ranges, context.prefixes, None, context.window_ranges)
-            make = partial(KernelDecode, offsets=context.offsets, pools=pools, kernels=kernels, tables=tables)
-        else:
-            slots = SliceSlots.of(context)
-            make = partial(KernelPrefill, offsets=context.offsets, slots=slots, pools=pools, kernels=kernels)
-        pairs = zip(specs, self._are_served, strict=True)
-        return [make(spec) if is_served else ArrayLayer(spec, context, pools) for spec, is_served in pairs]
 
     def step(self, plan: StepPlan) -> StepResult | None:
         """Queue `plan` and return the previous result, if any; on the host, compute it and return its own.
@@ -136,13 +70,13 @@ class Runner:
         """
         started_s = time.monotonic()
         try:
-            saved = self._transfers.begin(plan, self.pool_bytes)
+            saved = self._transfers.begin(plan, self.caches.pool_bytes)
             sampled = self._forward(plan)
             previous, self._in_flight = self._in_flight, StepInFlight(plan, sampled, started_s, saved)
-            if self._host is not None:
+            if self._is_on_host:
                 return self.drain()
             copies = [copied for each in saved for copied in each.copies]
-            mx.async_eval(*sampled.arrays(), *copies, *self._written_arrays())
+            mx.async_eval(*sampled.arrays(), *copies, *self.caches.written_arrays())
             return None if previous is None else self._read(previous)
         except Exception as error:
             self._reset()
@@ -174,15 +108,7 @@ class Runner:
         """Drop the step in flight, all KV and states: arrays of a failed evaluation cannot be trusted."""
         self._in_flight = None
         self._transfers.forget()
-        self._allocate()
-
-    def _written_arrays(self) -> list[mx.array]:
-        """Return the arrays whose evaluation carries out this step's writes to the pools."""
-        if isinstance(self._pools, HostPools):
-            return []
-        fences = [] if self._kernels is None else self._pools.write_fences
-        arrays = [] if all(self._are_served) else self._pools.arrays()
-        return [*fences, *arrays, *self._states.arrays()]
+        self.caches.reset()
 
     def _forward(self, plan: StepPlan) -> Sampled:
         rows, chunks = plan.decode, plan.prefill
@@ -228,17 +154,17 @@ class Runner:
         tokens = self._input_tokens(rows)
         if self._graphs is None:
             slots = [row.state for row in rows if row.state is not None]
-            return self._run(tokens[:, None], self._layers(decode_context(rows)), slots)[:, -1]
-        assert isinstance(self._pools, ArrayPools)
-        assert isinstance(self._states, ArrayStates)
-        return self._graphs.logits(tokens, rows, self._pools, self._states)
+            return self._run(tokens[:, None], self.caches.layers(decode_context(rows)), slots)[:, -1]
+        assert isinstance(self.caches.pools, ArrayPools)
+        assert isinstance(self.caches.states, ArrayStates)
+        return self._graphs.logits(tokens, rows, self.caches.pools, self.caches.states)
 
     def _run(self, inputs: mx.array, layers: list[Any], slots: list[StateSlots]) -> mx.array:
         """Run the model from the states of `slots` to new ones; return its logits, see PagedModel.run."""
         before = [slot.before for slot in slots if slot.before is not None]
-        logits, states = self._paged.run(inputs, layers, self._states.read(before) if before else None)
+        logits, states = self._paged.run(inputs, layers, self.caches.states.read(before) if before else None)
         if states:
-            self._states.write([slot.after for slot in slots], states)
+            self.caches.states.write([slot.after for slot in slots], states)
         return logits
 
     def mixed_logits(self, rows: list[DecodeRow], chunks: list[PrefillChunk]) -> mx.array | None:
@@ -248,12 +174,12 @@ class Runner:
         """
         tokens = [mx.array([token for chunk in chunks for token in chunk.tokens])]
         offsets = [at for chunk in chunks for at in range(chunk.start, chunk.start + len(chunk.tokens))]
-        slices = [(self._layers(slice_context(chunk)), len(chunk.tokens)) for chunk in chunks]
+        slices = [(self.caches.layers(slice_context(chunk)), len(chunk.tokens)) for chunk in chunks]
         decode = None
         if rows:
             tokens.append(self._input_tokens(rows))
             offsets += [row.position for row in rows]
-            decode = self._layers(decode_context(rows))
+            decode = self.caches.layers(decode_context(rows))
         layers = mixed_layers(self._paged.layers, mx.array(offsets), slices, decode)
         logits, _ = self._paged.run(mx.concatenate(tokens)[:, None], layers)
         return logits[:, -1] if rows else None
@@ -283,18 +209,18 @@ class Runner:
                 self._prefill_whole(part)
             return
         before, kept = chunk.state.before, chunk.state.kept(len(chunk.tokens))
-        states = PartedStates(None if before is None else self._states.read([before]), list(kept))
-        self._paged.run(mx.array([chunk.tokens]), self._layers(slice_context(chunk)), states)
+        states = PartedStates(None if before is None else self.caches.states.read([before]), list(kept))
+        self._paged.run(mx.array([chunk.tokens]), self.caches.layers(slice_context(chunk)), states)
         for slot, rows in zip(kept.values(), states.left(self._paged.state_arrays), strict=True):
-            self._states.write([slot], rows)
+            self.caches.states.write([slot], rows)
 
     def _prefill_whole(self, chunk: PrefillChunk) -> None:
         """Do what `prefill` does for a slice without states within it."""
         if self._slice_graphs is not None:
-            assert isinstance(self._pools, ArrayPools)
-            assert isinstance(self._states, ArrayStates)
-            if self._slice_graphs.prefill(chunk, self._pools, self._states):
+            assert isinstance(self.caches.pools, ArrayPools)
+            assert isinstance(self.caches.states, ArrayStates)
+            if self._slice_graphs.prefill(chunk, self.caches.pools, self.caches.states):
                 return
         slots = [] if chunk.state is None else [chunk.state]
         # The logits are not read, and MLX is lazy: the projection to the vocabulary is never computed.
-        self._run(mx.array([chunk.tokens]), self._layers(slice_context(chunk)), slots)
+        self._run(mx.array([chunk.tokens]), self.caches.layers(slice_context(chunk)), slots)

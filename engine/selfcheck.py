@@ -19,9 +19,10 @@ from .attention.kernels.paged_kernels import PagedKernels, find_kernels
 from .attention.paged_layers import AttentionSpec, served_layers
 from .attention.paged_model import PagedModel
 from .attention.shared_prefixes import shared_prefixes
+from .paged_caches import Capacity
 from .recurrent.kernel_states import are_moved, states_agree
 from .reference_caches import reference_caches
-from .runner import Capacity, Runner
+from .runner import Runner
 from .step import SlotRange
 from .trial_sequence import TrialSequence, state_slots
 

@@ -7,7 +7,8 @@ on a new machine waited for them. MLX keeps what it has compiled as files. Log-p
 from itertools import repeat
 
 from ..cache.blocks import BLOCK_SIZE
-from .runner import Capacity, Runner
+from .paged_caches import Capacity
+from .runner import Runner
 from .step import DecodeRow, PrefillChunk, SamplingParams, StateSlots, StepPlan
 
 SAMPLINGS = (

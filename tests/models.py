@@ -17,7 +17,8 @@ from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from pensieve.engine.attention.paged_model import probe
-from pensieve.engine.runner import Capacity, Runner
+from pensieve.engine.paged_caches import Capacity
+from pensieve.engine.runner import Runner
 
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 

@@ -11,8 +11,9 @@ from ...engine.attention.paged_model import PagedModel
 from ...engine.find_functions import find_functions
 from ...engine.fused_model import fuse
 from ...engine.mixed_check import choose_mixed_tokens
+from ...engine.paged_caches import Capacity
 from ...engine.recurrent.parted_layers import with_parts
-from ...engine.runner import Capacity, Runner
+from ...engine.runner import Runner
 from ...engine.selfcheck import usable_kernels
 from ...engine.served_model import ServedModel
 from ...engine.step import StepPlan, StepResult

@@ -21,7 +21,7 @@ from ...engine.attention.kernels.tables import LayerKind
 from ...engine.attention.paged_model import probe
 from ...engine.decode_graphs import DecodeGraphs
 from ...engine.fused_model import unfuse
-from ...engine.runner import Capacity
+from ...engine.paged_caches import Capacity
 from ...engine.step import PrefillChunk, SamplingParams
 from ...scheduler.config import SchedulerConfig
 from ...scheduler.scheduler import Scheduler
@@ -77,8 +77,8 @@ class FilledRunner(TimedRunner):
 
     def fill(self) -> None:
         """Fill every slot with random keys and values."""
-        assert isinstance(self._pools, ArrayPools)
-        for rows in self._pools.arrays():
+        assert isinstance(self.caches.pools, ArrayPools)
+        for rows in self.caches.pools.arrays():
             rows[:] = mx.random.normal(rows.shape, mx.bfloat16)
             mx.eval(rows)
 

@@ -18,7 +18,8 @@ from ...cache.blocks import BLOCK_SIZE
 from ...cache.packing import UNQUANTISED
 from ...engine.attention.paged_model import probe
 from ...engine.fused_model import fuse
-from ...engine.runner import Capacity, Runner
+from ...engine.paged_caches import Capacity
+from ...engine.runner import Runner
 from ...engine.selfcheck import usable_kernels
 from ...engine.step import DecodeRow, PrefillChunk, SamplingParams, StepPlan
 from .shapes import SHAPES, random_model

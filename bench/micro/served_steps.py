@@ -223,7 +223,7 @@ def main(arguments: abc.Sequence[str] | None = None) -> None:
             measurement.sweep(rows)
     except OutOfTime:
         print(f"stopped after {options.seconds:g} s: kinds of steps may be missing, or have few steps")
-    print(f"attention: {runner.attention_backend}, {paged.kv_bytes_per_token} bytes of KV a token\n")
+    print(f"attention: {runner.caches.attention_backend}, {paged.kv_bytes_per_token} bytes of KV a token\n")
     print("fleet: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
     print(describe_kinds([record for record in recorder.records if record.part == "fleet"]) + "\n")
     swept = [record for record in recorder.records if record.part == "sweep"]

@@ -20,8 +20,10 @@ import mlx.core as mx
 
 from ...cache.blocks import BLOCK_SIZE
 from ...cache.packing import UNQUANTISED
+from ...engine.attention.paged_layers import ForwardContext
 from ...engine.attention.paged_model import PagedModel, probe
-from ...engine.runner import Capacity, Runner
+from ...engine.paged_caches import Capacity, PagedCaches
+from ...engine.runner import Runner
 from ...engine.step import SamplingParams
 from ...scheduler.config import SchedulerConfig
 from ...scheduler.scheduler import Scheduler
@@ -44,14 +46,28 @@ class TurnFigures(NamedTuple):
     processor_s: float
 
 
-class CountingRunner(Runner):
-    """Counts its passes over the model: each makes what stands for the model's caches once."""
+class CountingCaches(PagedCaches):
+    """Counts the passes over the model: each makes what stands for the model's caches once."""
 
     num_passes = 0
 
-    def _layers(self, *args: Any) -> list[Any]:
+    def layers(self, context: ForwardContext) -> list[Any]:
+        """Count a pass, and return its layers."""
         self.num_passes += 1
-        return super()._layers(*args)
+        return super().layers(context)
+
+
+class CountingRunner(Runner):
+    """Counts its passes over the model."""
+
+    def __init__(self, paged: PagedModel, capacity: Capacity, on_host: bool) -> None:
+        super().__init__(paged, capacity, on_host)
+        self.caches: CountingCaches = CountingCaches(paged, capacity, on_host, None)
+
+    @property
+    def num_passes(self) -> int:
+        """The passes so far."""
+        return self.caches.num_passes
 
 
 class RecurrentSession:

@@ -17,10 +17,11 @@ from ..config import EngineConfig
 from ..find_functions import find_functions
 from ..fused_model import fuse, unfuse, without_rotations
 from ..mixed_check import choose_mixed_tokens
+from ..paged_caches import Capacity
 from ..pass_functions import PassFunctions
 from ..recurrent.parted_layers import with_parts
 from ..rehearsal import compile_kernels
-from ..runner import Capacity, Runner
+from ..runner import Runner
 from ..selfcheck import logits_error, usable_kernels
 from ..served_model import ServedModel
 from ..transfers.copy_check import comes_back
@@ -65,11 +66,11 @@ def build(planned: PlannedModel) -> tuple[Runner, ServedModel]:
     runner = _build_runner(load(info), info.name, memory)
     if memory.device.kind != "cpu":
         warm_up(runner, info.vocab_size, _capacity(memory))
-    described = _describe(info, memory, runner.attention_backend)
-    if not comes_back(runner.pool_bytes):
+    described = _describe(info, memory, runner.caches.attention_backend)
+    if not comes_back(runner.caches.pool_bytes):
         logger.warning("%s: KV does not come back as it was saved; none is kept on disk", info.name)
         return runner, described
-    return runner, replace(described, pool_layout=runner.pool_bytes.layout)
+    return runner, replace(described, pool_layout=runner.caches.pool_bytes.layout)
 
 
 def _build_runner(paged: PagedModel, name: str, memory: MemoryPlan) -> Runner:

@@ -8,7 +8,8 @@ import mlx.core as mx
 import numpy as np
 
 from pensieve.engine.attention.paged_model import PagedModel
-from pensieve.engine.runner import Capacity, Runner
+from pensieve.engine.paged_caches import Capacity
+from pensieve.engine.runner import Runner
 from pensieve.engine.served_model import WindowPool
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.config import SchedulerConfig

@@ -8,7 +8,8 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from pensieve.engine.attention.paged_model import probe
-from pensieve.engine.runner import Capacity, Runner
+from pensieve.engine.paged_caches import Capacity
+from pensieve.engine.runner import Runner
 
 VOCAB = 512
 

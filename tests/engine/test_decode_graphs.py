@@ -6,7 +6,7 @@ import pytest
 from pensieve.engine.attention.kernels.batch_tables import BatchLayout
 from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.decode_graphs import MAX_FAILURES, DecodeGraphs, Graph
-from pensieve.engine.runner import Capacity
+from pensieve.engine.paged_caches import Capacity
 
 from .attention.compiled import needs_compiler
 from .attention.plain_kernels import PlainKernels, PlainRunner

@@ -15,7 +15,8 @@ import pytest
 from pensieve.engine.attention.paged_model import probe, probe_fetching
 from pensieve.engine.config import EngineConfig
 from pensieve.engine.loading.build import build, plan_model
-from pensieve.engine.runner import Capacity, Runner
+from pensieve.engine.paged_caches import Capacity
+from pensieve.engine.runner import Runner
 from pensieve.engine.selfcheck import logits_error
 from pensieve.engine.served_model import WindowPool
 from pensieve.engine.step import SlotRange, StepPlan

@@ -10,7 +10,8 @@ import pytest
 
 from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.logprobs import compute_logprobs
-from pensieve.engine.runner import Capacity, Runner
+from pensieve.engine.paged_caches import Capacity
+from pensieve.engine.runner import Runner
 from pensieve.engine.step import DecodeRow, SamplingParams, StepPlan, StepResult
 from pensieve.scheduler.sequence import Sequence
 

@@ -20,11 +20,12 @@ from pensieve.cache.kv import MIN_KERNEL_ELEMENTS, ArrayPools
 from pensieve.engine import sampler
 from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.fused_model import fuse
+from pensieve.engine.paged_caches import Capacity
 from pensieve.engine.pass_functions import PassFunctions, Replacement
 from pensieve.engine.recurrent.kernel_states import KernelStates
 from pensieve.engine.recurrent.layer_prompt import LayerPrompt
 from pensieve.engine.recurrent.layer_step import LayerStep, find_layers, layer_form
-from pensieve.engine.runner import Capacity, Runner
+from pensieve.engine.runner import Runner
 from pensieve.engine.step import DecodeRow, SamplingParams, StateSlots
 
 from ..models import write_model
@@ -67,7 +68,7 @@ def step_graph(folder: Path, model_type: str, layers: int, sampling: SamplingPar
     path = write_model(folder / f"{model_type}{layers}", model_type, layers=layers)
     paged = fuse(probe(mlx_lm.utils.load_model(path)[0], 16))
     runner, batch = Runner(paged, Capacity(16), False, NotedKernels("cpp")), rows(3, sampling)
-    pools = runner._pools
+    pools = runner.caches.pools
     assert isinstance(pools, ArrayPools)
     with pytest.MonkeyPatch.context() as monkeypatch:
         as_on_a_gpu(monkeypatch)
@@ -91,7 +92,7 @@ def step_of_recurrent_layers(folder: Path, has_kernel: bool) -> Graph:
         )
         paged = replace(paged, functions=PassFunctions(found, num_slot_layers=2))
     runner = Runner(paged, Capacity(16, 6), False, kernels)
-    pools, states = runner._pools, runner._states
+    pools, states = runner.caches.pools, runner.caches.states
     assert isinstance(pools, ArrayPools)
     assert isinstance(states, KernelStates)
     with pytest.MonkeyPatch.context() as monkeypatch:

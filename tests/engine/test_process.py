@@ -15,8 +15,9 @@ import pytest
 from pensieve.engine import process
 from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.loading.model_error import ModelError
+from pensieve.engine.paged_caches import Capacity
 from pensieve.engine.process import EngineProcess
-from pensieve.engine.runner import Capacity, Runner
+from pensieve.engine.runner import Runner
 from pensieve.engine.step import DecodeRow, PrefillChunk, SamplingParams, StepFailed, StepPlan
 from pensieve.scheduler.sequence import Request
 from pensieve.scheduler.token_stream import TokenStream

@@ -14,9 +14,10 @@ import pytest
 from mlx_lm.models.cache import make_prompt_cache
 
 from pensieve.engine.attention.paged_model import probe
+from pensieve.engine.paged_caches import Capacity
 from pensieve.engine.recurrent.parted_layers import with_parts
 from pensieve.engine.reference_caches import reference_caches
-from pensieve.engine.runner import Capacity, Runner
+from pensieve.engine.runner import Runner
 from pensieve.engine.step import StepPlan
 from pensieve.engine.step_in_flight import Sampled
 from pensieve.scheduler.sequence import Sequence

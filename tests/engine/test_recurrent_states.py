@@ -20,7 +20,8 @@ from pensieve.engine import find_functions as find_functions_file
 from pensieve.engine.attention.paged_model import PagedModel, probe
 from pensieve.engine.find_functions import find_functions
 from pensieve.engine.fused_model import fuse
-from pensieve.engine.runner import Capacity, Runner
+from pensieve.engine.paged_caches import Capacity
+from pensieve.engine.runner import Runner
 from pensieve.engine.step import DecodeRow, PrefillChunk, SamplingParams, SlotRange, StateSlots
 
 from ..budget import sampled, trials

@@ -8,7 +8,8 @@ import mlx.core as mx
 import pytest
 
 from pensieve.engine.attention.paged_model import probe
-from pensieve.engine.runner import Capacity, Runner
+from pensieve.engine.paged_caches import Capacity
+from pensieve.engine.runner import Runner
 from pensieve.engine.step import StepFailed, StepPlan
 from pensieve.engine.step_in_flight import Sampled
 from pensieve.scheduler.sequence import Sequence

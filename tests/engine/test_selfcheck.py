@@ -18,7 +18,8 @@ from pensieve.engine.attention.kernels.batch_tables import TableSource
 from pensieve.engine.attention.kernels.layer_pools import LayerPools
 from pensieve.engine.attention.kernels.paged_kernels import PagedKernels
 from pensieve.engine.attention.paged_model import probe
-from pensieve.engine.runner import Capacity, Runner
+from pensieve.engine.paged_caches import Capacity
+from pensieve.engine.runner import Runner
 from pensieve.engine.selfcheck import logits_error
 
 from ..models import WINDOWED, write_model
@@ -201,7 +202,9 @@ def test_a_kind_of_layers_that_fails_is_left_to_plain_mlx(
     paged = probe(model, 16)
     assert selfcheck.usable_kernels(paged) is kernels[True]
     assert "leave 1 layers to plain MLX" in caplog.text
-    assert Runner(paged, Capacity(8), False, kernels[True]).attention_backend.endswith("in 1 of 3 layers")
+    assert Runner(paged, Capacity(8), False, kernels[True]).caches.attention_backend.endswith(
+        "in 1 of 3 layers"
+    )
 
 
 def test_without_a_gpu_there_are_no_kernels_to_check(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:

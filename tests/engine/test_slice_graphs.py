@@ -12,7 +12,8 @@ from pensieve.engine.attention.kernels.tiles import make_slice_tables
 from pensieve.engine.attention.paged_model import PagedModel, probe
 from pensieve.engine.decode_graphs import MAX_FAILURES
 from pensieve.engine.fused_model import fuse
-from pensieve.engine.runner import Capacity, Runner
+from pensieve.engine.paged_caches import Capacity
+from pensieve.engine.runner import Runner
 from pensieve.engine.selfcheck import logits_error
 from pensieve.engine.slice_graphs import Graph, SliceGraphs, padded_size
 from pensieve.engine.trial_sequence import TrialSequence
@@ -81,7 +82,7 @@ def test_a_layout_is_traced_once(model: Any, monkeypatch: pytest.MonkeyPatch) ->
     assert runner._slice_graphs is not None
     assert runner._slice_graphs._num_failures == 0
     assert [layout[0].layout.num_queries for layout in traced] == [64, 128]
-    assert isinstance(runner._pools, ArrayPools)
+    assert isinstance(runner.caches.pools, ArrayPools)
 
 
 @needs_compiler

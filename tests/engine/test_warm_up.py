@@ -4,7 +4,8 @@ import mlx_lm.utils
 import pytest
 
 from pensieve.engine.attention.paged_model import probe
-from pensieve.engine.runner import Capacity, Runner
+from pensieve.engine.paged_caches import Capacity
+from pensieve.engine.runner import Runner
 from pensieve.engine.warm_up import SAMPLINGS, warm_up
 
 from ..models import write_model

@@ -12,7 +12,8 @@ from pensieve.engine.config import EngineConfig
 from pensieve.engine.loading.build import build, checked, plan_model
 from pensieve.engine.loading.loader import load
 from pensieve.engine.loading.model_error import ModelError
-from pensieve.engine.runner import Capacity, Runner
+from pensieve.engine.paged_caches import Capacity
+from pensieve.engine.runner import Runner
 from pensieve.engine.served_model import WindowPool
 
 from ..budget import sampled

@@ -11,7 +11,7 @@ from pensieve.bench.micro.bare_engine import TimedRunner
 from pensieve.bench.micro.served_steps import REPEATS, main
 from pensieve.cache.blocks import BLOCK_SIZE
 from pensieve.engine.attention.paged_model import PagedModel
-from pensieve.engine.runner import Capacity
+from pensieve.engine.paged_caches import Capacity
 
 SESSIONS, SHARED, NEW, ANSWER = 2, 64, 32, 4
 SIZES = [

@@ -112,9 +112,9 @@ class PlainRunner(Runner):
         return logits
 
     def _write(self, rows: list[DecodeRow]) -> None:
-        pools = self._pools
+        pools = self.caches.pools
         assert isinstance(pools, ArrayPools)
-        if self._kernels is None or not rows:
+        if self.caches.kernels is None or not rows:
             return
         context = decode_context(rows)
         for layer, written in enumerate(pools.write_fences):

@@ -15,8 +15,9 @@ from pensieve.engine.attention.fetching_layer import FetchingLayer, FetchingProb
 from pensieve.engine.attention.layer_probe import KeepOrder
 from pensieve.engine.attention.paged_layers import ForwardContext
 from pensieve.engine.attention.paged_model import probe_fetching
+from pensieve.engine.paged_caches import Capacity
 from pensieve.engine.reference_caches import reference_caches
-from pensieve.engine.runner import Capacity, Runner
+from pensieve.engine.runner import Runner
 from pensieve.engine.selfcheck import logits_error
 from pensieve.engine.step import SlotRange
 

@@ -8,7 +8,8 @@ import mlx.nn as nn
 import pytest
 
 from pensieve.engine.attention.paged_model import probe
-from pensieve.engine.runner import Capacity, Runner
+from pensieve.engine.paged_caches import Capacity
+from pensieve.engine.runner import Runner
 from pensieve.engine.step import DecodeRow, PrefillChunk, SamplingParams, StepPlan
 
 from ..harness import Machine, Verdict, judge_trees

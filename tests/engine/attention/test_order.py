@@ -15,7 +15,8 @@ from pensieve.cache.kv import ArrayPools
 from pensieve.engine.attention.kernels import decode_tables
 from pensieve.engine.attention.kernels.source import Language
 from pensieve.engine.attention.paged_model import probe
-from pensieve.engine.runner import Capacity, Runner
+from pensieve.engine.paged_caches import Capacity
+from pensieve.engine.runner import Runner
 from pensieve.engine.step import DecodeRow, PrefillChunk, SamplingParams
 
 from ...families.random_model import random_model
@@ -46,7 +47,7 @@ def test_whatever_reads_a_pool_waits_for_its_last_write(
         model = mlx_lm.utils.load_model(write_model(tmp_path / model_type, model_type))[0]
     kernels = NotedKernels(language)
     runner = Runner(probe(model, 16), Capacity(16), on_host=False, kernels=kernels)
-    pools, rows = runner._pools, []
+    pools, rows = runner.caches.pools, []
     assert isinstance(pools, ArrayPools)
     mx.eval(pools.arrays())
     for seq_id, (blocks, length) in enumerate([([3, 4, 1], 90), ([3, 4, 2], 70), ([5], 2)]):

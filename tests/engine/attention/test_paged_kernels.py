@@ -14,7 +14,8 @@ from pensieve.engine.attention.kernels.paged_kernels import find_kernels
 from pensieve.engine.attention.kernels.source import TILES, Kernel
 from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.fused_model import fuse
-from pensieve.engine.runner import Capacity, Runner
+from pensieve.engine.paged_caches import Capacity
+from pensieve.engine.runner import Runner
 from pensieve.engine.step import DecodeRow, PrefillChunk, SamplingParams
 
 from ...budget import sampled, trials
@@ -48,7 +49,7 @@ def test_kernels_and_plain_mlx_share_a_pass(tmp_path: Path, wide: bool) -> None:
         if (spec.shape.key_dim == 64) == wide:
             kernels.leave_out(spec.shape, spec.num_heads)
     runner = PlainRunner(paged, Capacity(400), False, kernels)
-    assert "plain MLX in" in runner.attention_backend
+    assert "plain MLX in" in runner.caches.attention_backend
     assert judge_trees(paged.model, runner, trials(1, 4)).wrong == 0
 
 

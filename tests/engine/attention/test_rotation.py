@@ -20,7 +20,8 @@ from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.attention.rotation import ROTATE, Deferrable, Deferral, Rotation
 from pensieve.engine.fused_model import fuse, unfuse, without_rotations
 from pensieve.engine.joint_projections import JointPart
-from pensieve.engine.runner import Capacity, Runner
+from pensieve.engine.paged_caches import Capacity
+from pensieve.engine.runner import Runner
 from pensieve.engine.step import DecodeRow, SamplingParams
 
 from ...models import write_model

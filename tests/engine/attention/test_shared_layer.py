@@ -11,7 +11,8 @@ from mlx_lm.models.cache import make_prompt_cache
 from pensieve.engine.attention.host_attention import HostAttention
 from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.fused_model import fuse
-from pensieve.engine.runner import Capacity, Runner
+from pensieve.engine.paged_caches import Capacity
+from pensieve.engine.runner import Runner
 from pensieve.engine.trial_sequence import TrialSequence
 
 from ...budget import sampled, trials

@@ -13,7 +13,8 @@ from pensieve.engine.attention.kernels.layer_pools import LayerPools
 from pensieve.engine.attention.kernels.source import Language
 from pensieve.engine.attention.paged_layers import AttentionSpec
 from pensieve.engine.attention.paged_model import probe
-from pensieve.engine.runner import Capacity, Runner
+from pensieve.engine.paged_caches import Capacity
+from pensieve.engine.runner import Runner
 
 from ...budget import sampled, trials
 from ...families.random_model import random_model
@@ -140,7 +141,7 @@ def test_a_latent_model_is_exact_through_the_kernels_text(monkeypatch: pytest.Mo
     share_early(monkeypatch)
     model = random_model("deepseek_v3")
     runner = Runner(probe(model, 16), Capacity(400), False, CppKernels())
-    assert runner.attention_backend == "C++ kernels"
+    assert runner.caches.attention_backend == "C++ kernels"
     try:
         assert judge_stems(model, runner, max_tokens=trials(3, 12)).wrong == 0
     finally:

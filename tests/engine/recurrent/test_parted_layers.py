@@ -14,8 +14,8 @@ from pensieve.cache.states import StateArray, StateRows, StateSpec
 from pensieve.engine.attention.paged_model import PagedModel, probe
 from pensieve.engine.find_functions import find_functions
 from pensieve.engine.loading.build import checked
+from pensieve.engine.paged_caches import Capacity
 from pensieve.engine.recurrent.parted_layers import PartedCache, PartedStates, parted_form, with_parts
-from pensieve.engine.runner import Capacity
 from pensieve.engine.step import PrefillChunk, StateSlots
 
 from ..recurrent_models import CONFIGS, VOCAB, recurrent_model
@@ -36,7 +36,7 @@ def states_after(paged: PagedModel, on_host: bool) -> tuple[list[list[mx.array]]
     begun, rest = StateSlots(None, 0), StateSlots(0, 4, ((10, 1), (11, 2), (109, 3)))
     runner.prefill(PrefillChunk(0, TOKENS[:30], 0, ((32, 62),), begun))
     runner.prefill(PrefillChunk(0, TOKENS[30:], 30, ((32, 96), (0, 32), (96, 150)), rest))
-    return [runner._states.read([slot]) for slot in range(1, 5)], runner.num_passes
+    return [runner.caches.states.read([slot]) for slot in range(1, 5)], runner.num_passes
 
 
 @pytest.mark.parametrize("on_host", [True, False])

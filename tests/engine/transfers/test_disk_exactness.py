@@ -15,8 +15,9 @@ from pensieve.cache.disk.disk_room import DiskLimits
 from pensieve.cache.disk.folder import open_folder
 from pensieve.cache.disk.index import DiskIndex
 from pensieve.engine.attention.paged_model import probe
+from pensieve.engine.paged_caches import Capacity
 from pensieve.engine.reference_caches import reference_caches
-from pensieve.engine.runner import Capacity, Runner
+from pensieve.engine.runner import Runner
 from pensieve.engine.served_model import WindowPool
 from pensieve.scheduler import disk_saves
 
@@ -74,7 +75,7 @@ def test_tokens_of_restored_prefixes_are_exact(tmp_path: Path, kind: str, on_hos
     for _ in range(trials(3, 3, "PENSIEVE_DISK_TREES")):
         runner = Runner(paged, capacity, on_host)
         machine = Machine(runner, 200, num_state_slots=num_slots, window=window)
-        layout = runner.pool_bytes.layout
+        layout = runner.caches.pool_bytes.layout
         with open_folder(tmp_path / "kv") as folder:
             limits = DiskLimits(10**9, 10**12, keep_free_bytes=0)
             machine.scheduler.disk.open(DiskIndex(folder, bytes(32), layout.block_bytes, limits), layout)

@@ -11,7 +11,8 @@ import pytest
 from pensieve.cache.disk.chains import Chain
 from pensieve.cache.disk.orders import FileKey, ReadOrder, WriteOrder
 from pensieve.engine.attention.paged_model import PagedModel, probe
-from pensieve.engine.runner import Capacity, Runner
+from pensieve.engine.paged_caches import Capacity
+from pensieve.engine.runner import Runner
 from pensieve.engine.step import (
     NO_BLOCK,
     PrefillChunk,
@@ -50,18 +51,18 @@ def orders_for(path: Path, runner: Runner) -> tuple[WriteOrder, ReadOrder]:
     chain = Chain(bytes(32))
     chain.extend(list(range(32 * len(BLOCKS))))
     key = FileKey("kv", bytes(32), chain.digests[0], 0, chain.tokens(0, len(BLOCKS)))
-    size = runner.pool_bytes.num_bytes(saved(runner, WriteOrder(str(path), key, 0)))
+    size = runner.caches.pool_bytes.num_bytes(saved(runner, WriteOrder(str(path), key, 0)))
     return WriteOrder(str(path), key, size), ReadOrder(str(path), key, size, len(BLOCKS), 0)
 
 
 def saved(runner: Runner, write: WriteOrder) -> SaveOrder:
-    layout = runner.pool_bytes.layout
+    layout = runner.caches.pool_bytes.layout
     slot = SLOT if layout.state_bytes else None
     return SaveOrder(write, BLOCKS, slot, WINDOW if layout.window_block_bytes else ())
 
 
 def restored(runner: Runner, read: ReadOrder) -> RestoreOrder:
-    layout = runner.pool_bytes.layout
+    layout = runner.caches.pool_bytes.layout
     slot = NEW_SLOT if layout.state_bytes else None
     return RestoreOrder(read, NEW_BLOCKS, slot, NEW_WINDOW if layout.window_block_bytes else ())
 
@@ -97,7 +98,7 @@ def contents(runner: Runner, blocks: tuple[int, ...], slot: int, window: tuple[i
     save = saved(runner, WriteOrder("", FileKey("kv", b"", b"", 0, b""), 0))._replace(blocks=blocks)
     save = save._replace(state_slot=None if save.state_slot is None else slot)
     save = save._replace(window=window if save.window else ())
-    copies = runner.pool_bytes.copy(save)
+    copies = runner.caches.pool_bytes.copy(save)
     mx.eval([each for each in copies if isinstance(each, mx.array)])
     return [bytes(as_bytes(each)) for each in copies]
 
@@ -108,8 +109,8 @@ def test_restored_rows_are_those_that_were_saved(tmp_path: Path, kind: str, on_h
     make, capacity = MODELS[kind]
     paged = make(tmp_path / "model")
     first, second = (Runner(paged, capacity, on_host) for _ in range(2))
-    fill(first.pool_bytes, 1)
-    fill(second.pool_bytes, 2)
+    fill(first.caches.pool_bytes, 1)
+    fill(second.caches.pool_bytes, 2)
     write, read = orders_for(tmp_path / "file", first)
     (written,) = finish(first, StepPlan(1, saves=[saved(first, write)])).written
     assert written.errno is None
@@ -119,13 +120,13 @@ def test_restored_rows_are_those_that_were_saved(tmp_path: Path, kind: str, on_h
     kept = (BLOCKS[0], BLOCKS[2])
     assert contents(second, (5, 0), NEW_SLOT, NEW_WINDOW) == contents(first, kept, SLOT, WINDOW)
     assert contents(second, (1, 2, 3, 4, 6, 7), 0, (1, 2, 4, 5)) == untouched
-    assert first.pool_bytes.layout == second.pool_bytes.layout
+    assert first.caches.pool_bytes.layout == second.caches.pool_bytes.layout
 
 
 def test_a_damaged_file_leaves_the_pools_as_they_are(tmp_path: Path) -> None:
     make, capacity = MODELS["floats"]
     runner = Runner(make(tmp_path / "model"), capacity, on_host=True)
-    fill(runner.pool_bytes, 1)
+    fill(runner.caches.pool_bytes, 1)
     write, read = orders_for(tmp_path / "file", runner)
     finish(runner, StepPlan(1, saves=[saved(runner, write)]))
     content = bytearray((tmp_path / "file").read_bytes())
@@ -157,7 +158,7 @@ def test_a_device_that_brings_back_other_bytes_is_noticed(
     tmp_path: Path, kind: str, on_host: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make, capacity = MODELS[kind]
-    pools = Runner(make(tmp_path / "model"), capacity, on_host).pool_bytes
+    pools = Runner(make(tmp_path / "model"), capacity, on_host).caches.pool_bytes
     assert comes_back(pools)
     honest = PoolBytes.copy
     monkeypatch.setattr(PoolBytes, "copy", lambda self, order: [each * 0 for each in honest(self, order)])
