@@ -36,6 +36,8 @@ UNAVAILABLE = 503  # also the answer of /health while the engine is down
 ANTHROPIC_PATH = "/v1/messages"
 OPENAI_PATHS = ("/v1/chat/completions", "/v1/completions")
 RESPONSES_PATH = "/v1/responses"
+CONVERSATIONS_PATH = "/v1/conversations"
+OPENAI_FOLDERS = (f"{RESPONSES_PATH}/", f"{CONVERSATIONS_PATH}/")
 
 # From an error's reason to the code that OpenAI's clients look for.
 OPENAI_CODES = {
@@ -188,7 +190,7 @@ def openai_error_body(error: ApiError) -> dict[str, dict[str, object]]:
 
 def error_response(error: ApiError, path: str, request_id: str) -> JSONResponse:
     """Return an error's response, in the form of the API that `path` belongs to."""
-    if path not in OPENAI_PATHS and path != RESPONSES_PATH and not path.startswith(f"{RESPONSES_PATH}/"):
+    if path not in OPENAI_PATHS and not f"{path}/".startswith(OPENAI_FOLDERS):
         body = error_body(error, request_id)
         if not path.startswith(ANTHROPIC_PATH):  # the clients of both APIs may ask here, and both read this
             body["error"] = openai_error_body(error)["error"] | {"type": error.type}

@@ -42,13 +42,13 @@ class Pipeline:
 
         async def go_on(grown: MessagesRequest) -> Answer:
             later = await self.prepare.conversation(http, grown, time.monotonic())
-            return self._start(replace(later, report=None))
+            return self.start(replace(later, report=None))
 
         return replace(prepared, in_rounds=rounds_of(body, self._services.search, go_on))
 
     def stream(self, prepared: PreparedRequest, writer: StreamWriter) -> Response:
         """Return a response that queues the request and streams its answer."""
-        return AnswerStream(lambda: [self._start(prepared)], writer, self._services.keep_alive)
+        return AnswerStream(lambda: [self.start(prepared)], writer, self._services.keep_alive)
 
     def stream_choices(self, prepared: PreparedRequest, writers: abc.Sequence[ChoiceWriter]) -> Response:
         """Return a response that queues the request once for each writer and streams all answers."""
@@ -90,14 +90,14 @@ class Pipeline:
         answers: list[Answer] = []
         try:
             for prepared in choices:
-                answers.append(self._start(prepared))
+                answers.append(self.start(prepared))
         except Exception:
             for answer in answers:
                 answer.close()
             raise
         return answers
 
-    def _start(self, prepared: PreparedRequest) -> Answer:
+    def start(self, prepared: PreparedRequest) -> Answer:
         """Queue a request. What goes wrong after that ends it, since nobody would read its tokens."""
         submit = self._services.scheduler.submit
         parser = OutputParser(prepared.new_detokenizer(), prepared.answer_format)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import threading
 import time
 from collections import abc, deque
 from collections.abc import Iterable, Mapping
@@ -162,6 +163,7 @@ class Script:
     num_at_arrival: int | None = None  # of these, if not all
     num_from_disk: int = 0
     outlook: Outlook | None = None
+    gate: threading.Event | None = None  # all chunks but the first wait for it
 
 
 def made_up_logprobs(token: int, num_likeliest: int) -> TokenLogprobs:
@@ -205,6 +207,8 @@ class ScriptedTokenStream:
         self.admitted_s = self.admitted_s or time.monotonic()
         if self._script.delay_s:
             await asyncio.sleep(self._script.delay_s)
+        if self.first_token_s and self._script.gate:
+            await asyncio.to_thread(self._script.gate.wait, 60)
         if self._chunks and self._room:
             tokens = list(self._chunks.popleft())[: self._room]
             self._room -= len(tokens)

@@ -1,37 +1,47 @@
 """The conversations behind requests: what `previous_response_id` and references name, and what is kept."""
 
 import logging
+from dataclasses import dataclass, field
 from typing import Any
 
 from ...errors import InvalidRequest
 from ...lenient import Json
-from ...output.message_events import compact_json
+from .conversation_store import ConversationStore, StoredConversation
 from .input_items import InputItem, ReferenceItem, read_items
-from .open_items import new_id
 from .response_store import ResponseStore, StoredItem, StoredResponse
 from .responses_request import ResponsesRequest
+from .stored_form import as_json, stored_item
 
 LOST = b"""{"type":"message","role":"assistant","id":"msg_lost",
 "content":"[an earlier item left out: this server has kept it no longer]"}"""
 
 MAX_REFERRED_BYTES = 32 * 1024 * 1024  # as of a body
 
-ID_PREFIXES = {"message": "msg", "function_call": "fc", "reasoning": "rs"}
-
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What the server keeps for the Responses API."""
+
+    responses: ResponseStore = field(default_factory=ResponseStore)
+    conversations: ConversationStore = field(default_factory=ConversationStore)
 
 
 class Conversation:
     """The items that one request shows to the model."""
 
-    def __init__(self, store: ResponseStore, owner: str, body: ResponsesRequest) -> None:
-        """Read the conversation. Raises InvalidRequest where the previous response is not kept.
+    def __init__(self, stores: Stores, owner: str, body: ResponsesRequest) -> None:
+        """Read the conversation. Raises InvalidRequest where what the request goes on from is not kept.
 
         owner: the key of the client that asks.
         """
-        self._store = store
-        self._owner = owner
-        self._context = self._previous(body.previous_response_id)
+        self.owner = owner
+        self._store = store = stores.responses
+        self._conversations = stores.conversations
+        self._named = self._named_conversation(body.conversation_id)
+        self._is_stored = body.is_stored
+        self._context = self._named.items if self._named else self._previous(body.previous_response_id)
         self._own = list(zip(body.items, body.input, strict=True))  # each item with its JSON
         found = {
             item.id: store.item(owner, item.id) for item in body.items if isinstance(item, ReferenceItem)
@@ -55,22 +65,47 @@ class Conversation:
         return [*read_items(item.text for item in self._context), *own]
 
     def own_input(self) -> tuple[StoredItem, ...]:
-        """Return the request's own items as the store keeps them, each with an id."""
+        """Return the request's own items as the stores keep them, each with an id; none if nobody keeps them.
+
+        Takes a while where they are many.
+        """
+        if not self._is_stored and self._named is None:
+            return ()
         return tuple(self._stored(item, raw) for item, raw in self._own)
 
+    def stored_items(self) -> tuple[StoredItem, ...]:
+        """Return all items, earlier ones and the request's own, as they would be kept. Takes a while."""
+        return self._context + tuple(self._stored(item, raw) for item, raw in self._own)
+
+    def entry(self, own_input: tuple[StoredItem, ...], body: dict[str, Any]) -> StoredResponse:
+        """Return the response with its conversation. body: of the response, as it is now."""
+        output = tuple(StoredItem(item["id"], as_json(item)) for item in body["output"])
+        return StoredResponse(self.owner, as_json(body), self._context, own_input, output)
+
     def keep(self, own_input: tuple[StoredItem, ...], body: dict[str, Any]) -> None:
-        """Put the response into the store. body: of the response that has ended."""
-        output = tuple(StoredItem(item["id"], _json(item)) for item in body["output"])
-        entry = StoredResponse(self._owner, _json(body), self._context, own_input, output)
-        self._store.put(body["id"], entry)
+        """Put the response into the stores. body: of the response, which has ended."""
+        entry = self.entry(own_input, body)
+        if self._is_stored:
+            self._store.put(body["id"], entry)
+        if self._named is not None and body["status"] in ("completed", "incomplete"):
+            self._conversations.add(self._named, entry.own_input + entry.output)
+
+    def _named_conversation(self, conversation_id: str | None) -> StoredConversation | None:
+        if conversation_id is None:
+            return None
+        entry = self._conversations.get(self.owner, conversation_id)
+        if entry is None:
+            raise InvalidRequest(f"conversation: {conversation_id!r} is not kept here", reason="conversation")
+        return entry
 
     def _previous(self, response_id: str | None) -> tuple[StoredItem, ...]:
         if response_id is None:
             return ()
-        entry = self._store.get(self._owner, response_id)
+        entry = self._store.get(self.owner, response_id)
         if entry is None:
             raise InvalidRequest(
-                f"previous_response_id: {response_id!r} is not kept here: send the whole conversation",
+                f"previous_response_id: {response_id!r} is not kept here, or has not ended: wait for it, "
+                "or send the whole conversation",
                 reason="previous_response",
             )
         return entry.conversation
@@ -83,9 +118,4 @@ class Conversation:
     def _stored(self, item: InputItem, raw: Json) -> StoredItem:
         if isinstance(item, ReferenceItem):
             return self._found.get(item.id) or StoredItem(item.id, LOST)
-        item_id = item.id or new_id(ID_PREFIXES.get(item.type, "item"))
-        return StoredItem(item_id, _json(raw | {"type": item.type, "id": item_id}))
-
-
-def _json(value: dict[str, Any]) -> bytes:
-    return compact_json(value).encode()
+        return stored_item(item, raw)

@@ -118,6 +118,13 @@ class ToolsItem(Item):
     tools: list[Any] = Field(default=[])
 
 
+class CompactionItem(Item):
+    """A summary of an earlier conversation, in whose place it stands."""
+
+    type: Literal["compaction", "compaction_summary"]
+    encrypted_content: str | None = None  # sealed by this server, or another's
+
+
 class OtherItem(Item):
     """An item of a kind that a local model has no use for."""
 
@@ -145,6 +152,8 @@ _TAGS = {
     "reasoning": "reasoning",
     "item_reference": "reference",
     "additional_tools": "tools",
+    "compaction": "compaction",
+    "compaction_summary": "compaction",
 }
 _KINDS: dict[type[Item], str] = {
     MessageItem: "message",
@@ -154,6 +163,7 @@ _KINDS: dict[type[Item], str] = {
     ReasoningItem: "reasoning",
     ReferenceItem: "reference",
     ToolsItem: "tools",
+    CompactionItem: "compaction",
     OtherItem: "other",
 }
 
@@ -165,6 +175,7 @@ InputItem = Annotated[
     | Annotated[ReasoningItem, Tag("reasoning")]
     | Annotated[ReferenceItem, Tag("reference")]
     | Annotated[ToolsItem, Tag("tools")]
+    | Annotated[CompactionItem, Tag("compaction")]
     | Annotated[OtherItem, Tag("other")],
     Discriminator(
         _kind,

@@ -63,7 +63,8 @@ class ResponseHead:
                 "object": "response",
                 "created_at": int(time.time()),
                 "model": request.model,
-                "background": False,
+                "background": request.background,
+                "conversation": request.conversation and {"id": request.conversation.id},
                 "parallel_tool_calls": request.parallel_tool_calls is not False,
                 "tools": given.get("tools", []),
                 "tool_choice": given.get("tool_choice", "auto"),
@@ -129,16 +130,66 @@ class ResponseStreamWriter:
 
     def error(self, problem: ApiError, request_id: str) -> str:
         """Return the event that reports a failure."""
+        return self._write({"type": "response.failed", "response": self._failed(problem)})
+
+    def _failed(self, problem: ApiError) -> Body:
         error: Any = openai_error_body(problem)["error"]
         code = error["code"] or ("server_error" if problem.status >= 500 else error["type"])
         failure = {"code": code, "message": problem.message}
-        body = self._head.body("failed", self._output.items, error=failure)
-        return self._write({"type": "response.failed", "response": body})
+        return self._head.body("failed", self._output.items, error=failure)
 
     def _write(self, event: Event) -> str:
         numbered = event | {"sequence_number": self._num_events}
         self._num_events += 1
         return sse(numbered)
+
+
+class BackgroundWriter(ResponseStreamWriter):
+    """Writes the events of a response in the background, of which all that happens is kept."""
+
+    def __init__(self, head: ResponseHead, shape: OutputShape, keep: Keep) -> None:
+        super().__init__(head, shape, self._keep_last)
+        self._keep_response = keep
+        self._last: Body | None = None  # the body, once the response has ended
+        self._has_begun = False
+
+    @property
+    def response_id(self) -> str:
+        """The id of the response."""
+        return str(self._head.fields["id"])
+
+    def body_now(self, is_waiting: bool) -> Body:
+        """Return the body as it is now. is_waiting: the request has not begun to run."""
+        status = "queued" if is_waiting and not self._has_begun else "in_progress"
+        return self._last or self._head.body(status, self._output.items)
+
+    def start(self, _usage: Usage) -> str:
+        """Return the events of a response that is queued."""
+        body = self._head.body("queued", [])
+        kinds = ("response.created", "response.queued")
+        return "".join(self._write({"type": kind, "response": body}) for kind in kinds)
+
+    def events(self, events: Iterable[OutputEvent]) -> str:
+        """Return the stream's events for the answer's next output events, the first ones after its begin."""
+        begin = "" if self._has_begun else self.ping(None)
+        self._has_begun = True
+        return begin + super().events(events)
+
+    def error(self, problem: ApiError, request_id: str) -> str:
+        """Keep the failed response; return the event that reports its failure."""
+        self._keep_last(self._failed(problem))
+        return super().error(problem, request_id)
+
+    def cancelled(self, answer: Answer) -> str:
+        """Keep the response as far as it has come; return its last events."""
+        ending = "".join(self._write(event) for event in self._output.close("incomplete"))
+        body = self._head.body("cancelled", self._output.items, usage=usage_body(answer))
+        self._keep_last(body)
+        return ending + self._write({"type": "response.cancelled", "response": body})
+
+    def _keep_last(self, body: Body) -> None:
+        self._last = body
+        self._keep_response(body)
 
 
 class ResponseBuilder:

@@ -1,55 +1,23 @@
 """The body of `POST /v1/responses`, and its translation to a chat."""
 
-from collections import abc
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, FailFast, Field, model_validator
 
 from ...errors import InvalidRequest
-from ...formats.thinking_signature import unseal
-from ...formats.tool_calls.plain_format import describe_loaded
 from ...lenient import call_input
 from ...schema import ToolChoice
-from ...wire_base import Wire
-from ..chat_turns import (
-    AssistantTurn,
-    Function,
-    FunctionCall,
-    SystemTurn,
-    TextPart,
-    ThinkingPart,
-    ToolTurn,
-    Turn,
-    UserPart,
-    UserTurn,
-)
+from ...wire_base import Wire, false_for_null
+from ..chat_turns import SystemTurn
 from ..reasoning import Reasoning, ReasoningFields
 from ..requests import ChatRequest, OpenAIRequest
-from .client_tools import (
-    AnyTool,
-    ChosenTools,
-    ClientTool,
-    added_tools,
-    chosen_names,
-    function_name,
-    read_tools,
-)
-from .input_items import (
-    CALL_ACTIONS,
-    ActionCallItem,
-    CallOutputItem,
-    FunctionCallItem,
-    InputItem,
-    MessageItem,
-    ReasoningItem,
-    ToolsItem,
-)
+from .client_tools import AnyTool, ChosenTools, ClientTool, added_tools, chosen_names, read_tools
+from .input_items import CallOutputItem, InputItem, ToolsItem
+from .item_turns import chat_turns, text_part
 
 REFUSED: dict[str, tuple[object, ...]] = {
     # Fields that would change the answer, each with the values that do not.
-    "background": (False,),
-    "conversation": (),
     "prompt": (),
     "context_management": ([],),
     "n": (1,),
@@ -58,6 +26,13 @@ REFUSED: dict[str, tuple[object, ...]] = {
 
 MetadataKey = Annotated[str, Field(max_length=64)]
 MetadataValue = Annotated[str, Field(max_length=512)]
+Metadata = Annotated[dict[MetadataKey, MetadataValue] | None, Field(default=None, max_length=16)]
+
+
+class NamedConversation(Wire):
+    """A conversation that the server keeps, by its id."""
+
+    id: str = Field(max_length=200)
 
 
 class TextFormat(Wire):
@@ -83,6 +58,10 @@ class SummarisedReasoning(Reasoning):
 
 def _one_message(content: object) -> object:
     return [{"role": "user", "content": content}] if isinstance(content, str) else content or []
+
+
+def _by_id(conversation: object) -> object:
+    return {"id": conversation} if isinstance(conversation, str) else conversation
 
 
 def _known_choice(choice: object) -> object:
@@ -112,7 +91,9 @@ class ResponsesRequest(OpenAIRequest, ReasoningFields):
     prompt_cache_key: str | None = Field(default=None, max_length=500)
     client_metadata: dict[str, Any] | None = None
     truncation: Literal["auto", "disabled"] | None = None
-    metadata: dict[MetadataKey, MetadataValue] | None = Field(default=None, max_length=16)
+    metadata: Metadata
+    background: Annotated[bool, BeforeValidator(false_for_null)] = False
+    conversation: Annotated[NamedConversation | None, BeforeValidator(_by_id)] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -123,6 +104,20 @@ class ResponsesRequest(OpenAIRequest, ReasoningFields):
             if value is not None and value not in harmless:
                 raise ValueError(f"{name}: not supported by this server")
         return body
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        """Refuse fields that exclude one another."""
+        if self.background and not self.is_stored:
+            raise ValueError("background: the response must be stored, since it is asked for by its id")
+        if self.conversation is not None and self.previous_response_id is not None:
+            raise ValueError("conversation: excludes previous_response_id")
+        return self
+
+    @property
+    def conversation_id(self) -> str | None:
+        """The conversation that the request goes on with, of those that the server keeps."""
+        return self.conversation.id if self.conversation else None
 
     @property
     def codex_request_kind(self) -> str | None:
@@ -163,7 +158,7 @@ def chat_request(
     """
     turns = chat_turns(items)
     if body.instructions:
-        turns.insert(0, SystemTurn(role="system", content=[_text(body.instructions)]))
+        turns.insert(0, SystemTurn(role="system", content=[text_part(body.instructions)]))
     if not turns:
         raise InvalidRequest("input: the conversation is empty")
     shared = [*OpenAIRequest.model_fields, *ReasoningFields.model_fields]
@@ -190,87 +185,6 @@ def tools_of(body: ResponsesRequest, items: Iterable[InputItem]) -> tuple[dict[s
         if isinstance(item, CallOutputItem | ToolsItem):
             tools = added_tools(item.tools or ()) | tools
     return tools, left_out
-
-
-def chat_turns(items: Iterable[InputItem]) -> list[Turn]:
-    """Translate a conversation. The items of one answer, which follow one another, become one turn."""
-    turns: list[Turn] = []
-    answer: list[InputItem] = []
-    for item in items:
-        turn = _turn(item)
-        if turn is None:
-            answer.append(item)
-            continue
-        turns += _answer(answer)
-        answer = []
-        turns.append(turn)
-    return [*turns, *_answer(answer)]
-
-
-def _turn(item: InputItem) -> Turn | None:
-    """Return the turn of an item that is not the model's; None for the model's items."""
-    match item:
-        case MessageItem(role="user"):
-            return UserTurn(role="user", content=item.content)
-        case MessageItem(role="system" | "developer"):
-            return SystemTurn(role="system", content=item.content)
-        case CallOutputItem():
-            content = [*item.output, *_descriptions(item.tools or ())]
-            return ToolTurn(role="tool", tool_call_id=item.call_id, content=content)
-        case ToolsItem():
-            return SystemTurn(role="developer", content=_descriptions(item.tools))
-        case _:
-            return None
-
-
-def _descriptions(tools: Iterable[Any]) -> list[UserPart]:
-    return [_text(describe_loaded(tool.function)) for tool in added_tools(tools).values()]
-
-
-def _answer(items: abc.Sequence[InputItem]) -> list[Turn]:
-    """Return the turn of the items of one answer, none where there are no items."""
-    if not items:
-        return []
-    parts: list[UserPart] = []
-    calls: list[FunctionCall] = []
-    for item in items:
-        match item:
-            case MessageItem():
-                parts += item.content
-            case FunctionCallItem() | ActionCallItem():
-                calls.append(_call(item))
-            case ReasoningItem():
-                parts.append(ThinkingPart(type="thinking", thinking=_thoughts(item)))
-            case _:
-                parts.append(_text(f"[an item of the type {item.type!r}, which this server cannot show]"))
-    return [AssistantTurn(role="assistant", content=parts, tool_calls=calls or None)]
-
-
-def _call(item: FunctionCallItem | ActionCallItem) -> FunctionCall:
-    if isinstance(item, ActionCallItem):
-        name = item.type.removesuffix("_call")
-        fields = getattr(item, CALL_ACTIONS[item.type]) or {}
-        # What the item adds to the call's arguments: an action's type is always "exec", its env empty.
-        arguments = {key: value for key, value in fields.items() if value is not None}
-        if name == "local_shell":
-            arguments = {key: value for key, value in arguments.items() if key not in ("type", "env")}
-    else:
-        name = function_name(item.name, item.namespace)
-        arguments = {"input": item.input} if item.type == "custom_tool_call" else item.arguments
-    return FunctionCall(id=item.call_id, function=Function(name=name, arguments=arguments))
-
-
-def _thoughts(item: ReasoningItem) -> str:
-    """Return an item's thoughts: as they are, unsealed, or the summary."""
-    return _join(item.content) or unseal(item.encrypted_content) or _join(item.summary)
-
-
-def _join(parts: Iterable[UserPart]) -> str:
-    return "\n".join(part.text for part in parts if isinstance(part, TextPart))
-
-
-def _text(text: str) -> TextPart:
-    return TextPart(type="text", text=text)
 
 
 def _tool_choice(choice: str | ChosenTools | None, tools: dict[str, ClientTool]) -> Any:

@@ -45,16 +45,6 @@ def test_a_kept_response_can_be_read_and_deleted(server: Server) -> None:
     assert caught.value.code == "previous_response_not_found"
 
 
-def test_what_is_kept_can_be_neither_cancelled_nor_compacted(server: Server) -> None:
-    client, kept = server.openai().responses, respond(server)
-    with pytest.raises(openai.BadRequestError, match="cancel: the response has ended"):
-        client.cancel(kept.id)
-    with pytest.raises(openai.NotFoundError):
-        client.cancel("resp_0")
-    with pytest.raises(openai.BadRequestError, match="compact: not supported"):
-        client.compact(model="demo", previous_response_id=kept.id)
-
-
 def test_a_response_is_found_with_the_key_that_asked_for_it_alone(server: Server) -> None:
     kept = respond(server)
     with pytest.raises(openai.NotFoundError):

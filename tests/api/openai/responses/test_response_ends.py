@@ -58,8 +58,10 @@ def test_pings_are_events(start_server: StartServer) -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"background": True}, "background: not supported"),
-        ({"conversation": "conv_1"}, "conversation: not supported"),
+        ({"background": True, "store": False}, "background: the response must be stored"),
+        ({"conversation": "conv_1"}, "conversation: 'conv_1' is not kept here"),
+        ({"conversation": "conv_1", "previous_response_id": "resp_1"}, "excludes previous_response_id"),
+        ({"context_management": [{"type": "compaction"}]}, "context_management: not supported"),
         ({"prompt": {"id": "p"}}, "prompt: not supported"),
         ({"best_of": 2}, "best_of: "),
         ({"tools": [{"type": "file_search"}]}, "type 'file_search' is not supported"),
