@@ -54,8 +54,8 @@ class PagedCaches:
     def reset(self) -> None:
         """Drop all KV and states, and allocate the pools anew."""
         (num_blocks, num_slots, of_windows), specs = self._capacity, self._paged.layers
-        are_windowed = [bool(spec.window and of_windows) for spec in specs]
-        sizes = [of_windows if spec.window and of_windows else num_blocks for spec in specs]
+        are_windowed = [bool(spec.kept_window and of_windows) for spec in specs]
+        sizes = [of_windows if spec.kept_window and of_windows else num_blocks for spec in specs]
         self.pools = (HostPools if self._host else ArrayPools)([spec.shape for spec in specs], sizes)
         self.states = make_states(self._paged, num_slots, self._host is not None, self.kernels)
         self.pool_bytes = PoolBytes(self.pools, self.states, are_windowed)

@@ -19,8 +19,7 @@ class TrialSequence:
         self._seq_id = seq_id
         self._table = BlockTable()
         self._table.extend(blocks)
-        windows = [spec.window or 0 for spec in paged.windowed] if paged.forgets_windows else []
-        self._window, self._window_table = max(windows, default=None), WindowTable()
+        self._window, self._window_table = paged.kept_window if paged.forgets_windows else None, WindowTable()
         self._window_table.begin(0, blocks)
         self._state_slot: int | None = None
 

@@ -4,8 +4,9 @@ import shlex
 
 from ... import DEFAULT_PORT, LOCAL_KEY
 from ...engine.loading.build import PlannedModel
-from ...engine.loading.memory_plan import STATES_A_SEQUENCE, MemoryPlan, gigabytes
+from ...engine.loading.memory_plan import MemoryPlan, gigabytes
 from ...engine.loading.model_info import ModelInfo
+from ...engine.loading.state_plan import STATES_A_SEQUENCE
 from ...engine.served_model import ServedModel
 from ..config import ServerConfig
 from ..grammar.constraint_factory import ConstraintFactory

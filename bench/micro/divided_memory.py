@@ -16,8 +16,9 @@ from dataclasses import replace
 from ...cache.blocks import BLOCK_SIZE
 from ...engine.config import EngineConfig
 from ...engine.loading.device import Device
-from ...engine.loading.memory_plan import STATES_A_SEQUENCE, MemoryPlan, make_plan
+from ...engine.loading.memory_plan import MemoryPlan, make_plan
 from ...engine.loading.model_info import ModelInfo
+from ...engine.loading.state_plan import STATES_A_SEQUENCE
 from ...scheduler.config import SchedulerConfig
 from ..report import table
 from .forgotten_windows import Fleet, model, parse_options

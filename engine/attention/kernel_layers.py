@@ -120,7 +120,7 @@ class SliceSlots:
 
     def for_layer(self, spec: AttentionSpec) -> "SliceSlots":
         """Return the slots in the pools of a layer."""
-        return self if spec.window is None or self.windowed is None else self.windowed
+        return self if spec.kept_window is None or self.windowed is None else self.windowed
 
 
 def written_slots(slots: Slots, length: int) -> mx.array:

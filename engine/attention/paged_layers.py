@@ -36,6 +36,11 @@ class AttentionSpec:
     latent_row: Any = field(default=None, compare=False)  # a LatentRow where the attention is latent
     rotation: Rotation | None = field(default=None, compare=False)  # what decode passes leave to the kernel
 
+    @property
+    def kept_window(self) -> int | None:
+        """The newest tokens of a sequence, the next one included, that a pass may need; None for all."""
+        return self.window if self.chunk is None else self.chunk + 1
+
 
 @dataclass(frozen=True)
 class ForwardContext:
@@ -53,7 +58,7 @@ class ForwardContext:
 
     def of(self, spec: AttentionSpec) -> "ForwardContext":
         """Return the context for the pools of a layer."""
-        return self if spec.window is None or self.windowed is None else self.windowed
+        return self if spec.kept_window is None or self.windowed is None else self.windowed
 
     @property
     def window_ranges(self) -> list[tuple[SlotRange, ...]] | None:

@@ -66,8 +66,13 @@ class PagedModel:
 
     @property
     def windowed(self) -> list[AttentionSpec]:
-        """The layers that see a window of tokens only."""
-        return [spec for spec in self.layers if spec.window is not None]
+        """The layers that need a sequence's newest tokens only, those of a window or of a chunk."""
+        return [spec for spec in self.layers if spec.kept_window is not None]
+
+    @property
+    def kept_window(self) -> int | None:
+        """The tokens that `windowed` layers need, the most where they differ; None without such layers."""
+        return max((spec.kept_window or 0 for spec in self.windowed), default=None)
 
     @property
     def state_bytes(self) -> int:

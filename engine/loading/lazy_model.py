@@ -77,7 +77,7 @@ def find_facts(model: Any, dtype: str | None, kv_bits: int, context_keys: Iterab
         dtype=_type_name(paged.layers[0].shape.dtype if paged.layers else _main_type(arrays)),
         kv_bytes_per_token=kv_bytes_per_token,
         state_bytes=paged.state_bytes,
-        window=max((spec.window or 0 for spec in paged.windowed), default=None),
+        window=paged.kept_window,
         window_bytes_per_token=sum(spec.shape.bytes_per_token for spec in paged.windowed),
         context_length=_context_length(model, context_keys),
     )

@@ -13,6 +13,13 @@ from ..served_model import WindowPool
 from .device import Device, DeviceKind
 from .model_error import ModelError
 from .model_info import ModelInfo
+from .state_plan import (
+    STATES_A_SEQUENCE,
+    WORKING_STATES,
+    LeastBytes,
+    choose_state_slots,
+    running_states,
+)
 from .window_plan import Demand, divide_windows, least_bytes
 
 # Activations, logits, MLX's buffer cache and the Python process itself.
@@ -33,20 +40,6 @@ MIN_STEP_TOKENS = 512
 
 # Tokens: a shorter context is of no use.
 MIN_CONTEXT = 1024
-
-# State slots that a running sequence may need at once, as the scheduler promises them.
-STATES_A_SEQUENCE = 3
-
-# States that a decode pass holds of each row beside the slots: what it has read, and what it is to write.
-WORKING_STATES = 2
-
-# A conversation of 60,000 tokens keeps at most 8 checkpoints of its recurrent state (`cache/checkpoints.py`),
-# and while it runs five states more. States get the share of memory that leaves as much KV as TOKENS_A_STATE
-# tokens take beside each of them, and MIN_STATE_SHARE where they are small; never more than one for
-# MIN_TOKENS_A_STATE tokens, beside those of running sequences: they would not be used.
-TOKENS_A_STATE = 4096
-MIN_TOKENS_A_STATE = 512
-MIN_STATE_SHARE = 0.02
 
 # Layers with a window keep no more than it where that lets so many times as many tokens fit, and where not
 # all tokens that are of use fit anyway: a prompt can then branch off only where a checkpoint is.
@@ -92,18 +85,28 @@ def make_plan(info: ModelInfo, config: EngineConfig, device: Device, max_batch: 
     Raises ModelError that says how much is missing and what would help.
     """
     budget = _budget(info, config, device)
-    plan = _plan_windows(info, config, device, budget, max_batch)
-    if plan is not None:
-        return plan
+    whole = _plan_whole(info, config, device, budget, max_batch)
+    windows = None if info.window is None else _plan_windows(info, config, device, budget, max_batch)
+    if whole is None or windows is None:
+        possible = whole or windows
+        if possible is None:
+            raise ModelError(_shortage(info, config, device, budget))
+        return possible
+    has_all = whole.num_blocks >= _useful_blocks(_context_limit(info, config), device)
+    return whole if has_all or windows.num_blocks < MIN_GAIN * whole.num_blocks else windows
+
+
+def _plan_whole(
+    info: ModelInfo, config: EngineConfig, device: Device, budget: int, max_batch: int
+) -> MemoryPlan | None:
+    """Return the plan in which all layers that attend keep all tokens; None where memory is too short."""
     limit = _context_limit(info, config)
-    wanted = _wanted_tokens(limit, config)
     block_bytes = BLOCK_SIZE * info.kv_bytes_per_token
     useful_blocks = _useful_blocks(limit, device)
-    kv_wanted = -(-wanted // BLOCK_SIZE) * block_bytes
-    if budget < kv_wanted + _least_states_bytes(info):
-        missing = _least_kv_bytes(info, wanted) + _least_states_bytes(info) - budget
-        raise ModelError(_shortage(info, config, device, wanted, missing))
-    slots = _state_slots(info, budget, budget - kv_wanted, max_batch, useful_blocks * BLOCK_SIZE)
+    kv_wanted = -(-_wanted_tokens(limit, config) // BLOCK_SIZE) * block_bytes
+    if budget < kv_wanted + running_states(info):
+        return None
+    slots = choose_state_slots(info, budget, budget - kv_wanted, max_batch, useful_blocks * BLOCK_SIZE)
     states_bytes = (slots + WORKING_STATES * min(max_batch, slots // STATES_A_SEQUENCE)) * info.state_bytes
     num_blocks = (budget - states_bytes) // block_bytes if block_bytes else useful_blocks
     if config.kv_cache_gb is None:
@@ -124,35 +127,28 @@ def make_plan(info: ModelInfo, config: EngineConfig, device: Device, max_batch: 
 def _plan_windows(
     info: ModelInfo, config: EngineConfig, device: Device, budget: int, max_batch: int
 ) -> MemoryPlan | None:
-    """Return the plan in which layers with a window keep no more than it; None where that gains nothing.
-
-    Recurrent models, of which few have windows, keep all tokens in all layers that attend.
-    """
+    """Return the plan in which layers with a window keep no more than it; None where memory is too short."""
     limit = _context_limit(info, config)
-    useful_blocks = _useful_blocks(limit, device)
-    whole_blocks = budget // (BLOCK_SIZE * info.kv_bytes_per_token) if info.kv_bytes_per_token else 0
-    if info.window is None or info.state_bytes or whole_blocks >= useful_blocks:
-        return None
-    wanted = _wanted_tokens(limit, config)
-    demand = Demand(wanted, max_batch, MAX_STEP_TOKENS[device.kind], useful_blocks)
+    demand = Demand(
+        _wanted_tokens(limit, config), max_batch, MAX_STEP_TOKENS[device.kind], _useful_blocks(limit, device)
+    )
     division = divide_windows(info, budget, demand)
     if division is None:
         return None
-    if whole_blocks * BLOCK_SIZE >= wanted and division.num_blocks < MIN_GAIN * whole_blocks:
-        return None
     kept_bytes = info.kv_bytes_per_token - info.window_bytes_per_token
-    num_blocks, window = division
+    num_blocks, window, slots = division
     window_bytes = window.num_blocks * BLOCK_SIZE * info.window_bytes_per_token
     kv_bytes = num_blocks * BLOCK_SIZE * kept_bytes + window_bytes
+    used_bytes = kv_bytes + (slots + WORKING_STATES * window.max_running) * info.state_bytes
     return MemoryPlan(
         device=device,
         kv_bytes_per_token=kept_bytes,
         kv_bytes=kv_bytes,
         num_blocks=num_blocks,
-        state_bytes=0,
-        num_state_slots=0,
+        state_bytes=info.state_bytes,
+        num_state_slots=slots,
         max_context=min(limit, num_blocks * BLOCK_SIZE),
-        step_tokens=min(window.slice_tokens, _step_tokens(info, device, kv_bytes)),
+        step_tokens=min(window.slice_tokens, _step_tokens(info, device, used_bytes)),
         window=window,
         window_bytes=window_bytes,
     )
@@ -168,35 +164,11 @@ def _useful_blocks(limit: int, device: Device) -> int:
     return MAX_CONTEXTS[device.kind] * (limit // BLOCK_SIZE + 1)
 
 
-def _least_kv_bytes(info: ModelInfo, tokens: int) -> int:
-    """Return the bytes that `tokens` of KV take at least."""
-    whole = -(-tokens // BLOCK_SIZE) * BLOCK_SIZE * info.kv_bytes_per_token
-    return whole if info.window is None or info.state_bytes else min(whole, least_bytes(info, tokens))
-
-
-def _least_states_bytes(info: ModelInfo) -> int:
-    """Return the bytes of the recurrent states without which nothing runs."""
-    return (STATES_A_SEQUENCE + WORKING_STATES) * info.state_bytes
-
-
-def _state_slots(info: ModelInfo, budget: int, room: int, max_batch: int, useful_tokens: int) -> int:
-    """Return how many recurrent states are kept.
-
-    budget: bytes for KV and states. room: bytes of it that states may take at most.
-    useful_tokens: tokens of KV beyond which more are of no use.
-    """
-    if not info.state_bytes:
-        return 0
-    kv_beside = TOKENS_A_STATE * info.kv_bytes_per_token
-    share = max(MIN_STATE_SHARE, info.state_bytes / (info.state_bytes + kv_beside))
-    tokens = min(useful_tokens, budget // info.kv_bytes_per_token if kv_beside else useful_tokens)
-    useful = STATES_A_SEQUENCE * max_batch + tokens // MIN_TOKENS_A_STATE
-    fitting = min(int(budget * share), room) // info.state_bytes
-    running = min(max_batch, fitting // (STATES_A_SEQUENCE + WORKING_STATES))
-    slots = fitting - WORKING_STATES * running
-    if running < max_batch:  # a slot more would let another sequence run
-        slots = min(slots, STATES_A_SEQUENCE * (running + 1) - 1)
-    return max(STATES_A_SEQUENCE, min(useful, slots))
+def _least_bytes(info: ModelInfo, tokens: int) -> LeastBytes:
+    """Return the bytes of KV and of states with which a context of `tokens` fits."""
+    kv_bytes = -(-tokens // BLOCK_SIZE) * BLOCK_SIZE * info.kv_bytes_per_token
+    whole = LeastBytes(kv_bytes, running_states(info))
+    return whole if info.window is None else min(whole, least_bytes(info, tokens), key=sum)
 
 
 def _context_limit(info: ModelInfo, config: EngineConfig) -> int:
@@ -234,8 +206,10 @@ def _step_tokens(info: ModelInfo, device: Device, used_bytes: int) -> int:
     return min(MAX_STEP_TOKENS[device.kind], max(MIN_STEP_TOKENS, fitting))
 
 
-def _shortage(info: ModelInfo, config: EngineConfig, device: Device, wanted: int, missing: int) -> str:
-    kv_bytes = _least_kv_bytes(info, wanted)
+def _shortage(info: ModelInfo, config: EngineConfig, device: Device, budget: int) -> str:
+    wanted = _wanted_tokens(_context_limit(info, config), config)
+    kv_bytes, states_bytes = _least_bytes(info, wanted)
+    missing = kv_bytes + states_bytes - budget
     share = 1.0 if config.kv_cache_gb is not None else KV_SHARE[device.kind]
     # Where not even the weights fit, `_budget` has cut the budget off at zero.
     below_zero = max(0, info.weight_bytes + RESERVE_BYTES - device.available_bytes)
@@ -244,8 +218,8 @@ def _shortage(info: ModelInfo, config: EngineConfig, device: Device, wanted: int
     # 8 bits take 9/16 of half precision, scales included.
     helps += ["--kv-bits 8"] if info.kv_bits == UNQUANTISED and missing < kv_bytes * 7 / 16 else []
     helps += ["a smaller model"] if info.quantization else ["a 4-bit model"]
-    states = f"{gigabytes(_least_states_bytes(info))} go to recurrent states, "
-    needs = f"{wanted} tokens of KV take {gigabytes(kv_bytes)}, {states if info.state_bytes else ''}"
+    states = f"{gigabytes(states_bytes)} go to recurrent states, " if states_bytes else ""
+    needs = f"{wanted} tokens of KV take {gigabytes(kv_bytes)}, {states}"
     return (
         f"not enough memory: {gigabytes(int(missing / share) + below_zero)} missing. {info.name} takes "
         f"{gigabytes(info.weight_bytes)}, {needs}and {device.name} has "

@@ -11,6 +11,7 @@ from typing import Any
 import mlx.core as mx
 import mlx_lm.utils
 import pytest
+from mlx_lm.models.cache import make_prompt_cache
 
 from pensieve.engine.attention.paged_model import probe, probe_fetching
 from pensieve.engine.config import EngineConfig
@@ -25,6 +26,7 @@ from pensieve.engine.trial_sequence import TrialSequence
 from pensieve.scheduler.config import SchedulerConfig
 
 from ..budget import sampled, trials
+from ..families.random_model import random_model
 from ..models import WINDOW, write_model
 from .attention.compiled import needs_compiler
 from .attention.cpp_kernels import CppKernels
@@ -85,12 +87,13 @@ def test_kernels_and_passes_over_padded_slices_find_the_windows_too(tmp_path: Pa
     assert verdict.tokens > 10
 
 
-@pytest.mark.parametrize("on_host", [True, False])
-def test_a_model_that_gets_its_kv_itself_finds_the_windows_too(tmp_path: Path, on_host: bool) -> None:
-    model, rng, verdict = load(tmp_path, "gemma3_text"), random.Random(4), Verdict()
+@pytest.mark.parametrize(("family", "on_host"), [("gemma3_text", True), ("llama4", True), ("llama4", False)])
+def test_a_model_that_gets_its_kv_itself_finds_windows_and_chunks_too(family: str, on_host: bool) -> None:
+    """Llama 4 attends within chunks of the context: the tokens before a chunk are needed no more."""
+    model, rng, verdict = random_model(family), random.Random(4), Verdict()
     machine = Machine(Runner(probe_fetching(model, 16), CAPACITY, on_host), num_blocks=400, window=POOL)
     for sequence in grow_tree(machine, rng, VOCAB, num_requests=6):
-        verdict.judge(model, sequence)
+        verdict.judge(model, sequence, make_prompt_cache(model))
     assert verdict.wrong == 0
     assert verdict.tokens > 10
 
@@ -143,18 +146,23 @@ class Failing(Runner):
         return result
 
 
-@pytest.mark.parametrize("on_host", [True, False])
-def test_tokens_stay_exact_when_memory_is_short_and_steps_fail(tmp_path: Path, on_host: bool) -> None:
-    model, rng, verdict = load(tmp_path, "gpt_oss"), random.Random(7), Verdict()
+@pytest.mark.parametrize(
+    ("family", "on_host"), [("gpt_oss", True), ("gpt_oss", False), ("gear", True), ("llama4", True)]
+)
+def test_tokens_stay_exact_when_memory_is_short_and_steps_fail(family: str, on_host: bool) -> None:
+    """Gear is recurrent too, and keeps its states beside the windows."""
+    model, rng, verdict = random_model(family), random.Random(7), Verdict()
+    paged = probe(model, 16)
+    num_slots = 16 if paged.states else 0
     short = replace(POOL, num_blocks=2 + 4 * POOL.sequence_blocks, max_running=4)
-    runner = Failing(probe(model, 16), Capacity(13, 0, short.num_blocks), on_host)
-    machine = Machine(runner, num_blocks=13, max_context=300, window=short)
+    runner = Failing(paged, Capacity(13, num_slots, short.num_blocks), on_host)
+    machine = Machine(runner, 13, max_context=300, num_state_slots=num_slots, window=short)
     head = [rng.randrange(VOCAB) for _ in range(70)]
     for _ in range(trials(6, 12)):
         machine.add(head + [rng.randrange(VOCAB) for _ in range(rng.randint(1, 90))], rng.randint(1, 60))
     machine.finish(recovers=True)
     for sequence in machine.sequences:
-        verdict.judge(model, sequence)
+        verdict.judge(model, sequence, make_prompt_cache(model))
     counters = machine.scheduler.counters
     assert verdict.wrong == 0
     assert min(counters.preemptions, counters.evictions, counters.failed_steps) > 0

@@ -30,8 +30,9 @@ GROUPS = [
         "Windows",
         "KVCache RotatingKVCache",
         WINDOWED,
-        "Some layers see the last tokens only. Their keys and values of all tokens are kept nevertheless, "
-        "so that a later prompt may branch off anywhere.",
+        "Some layers see the last tokens only. Where memory is short, they keep no more, and of earlier "
+        "tokens what checkpoints need, at which later prompts may branch off; recurrent models with windows "
+        "and Llama 4's chunks do the same.",
     ),
     _keeps(
         "Layers that share keys and values",

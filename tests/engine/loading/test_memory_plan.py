@@ -8,7 +8,7 @@ import pytest
 from pensieve.cache.blocks import BLOCK_SIZE
 from pensieve.cache.packing import row_bytes
 from pensieve.engine.config import EngineConfig
-from pensieve.engine.loading import memory_plan
+from pensieve.engine.loading import memory_plan, state_plan
 from pensieve.engine.loading.device import Device
 from pensieve.engine.loading.memory_plan import MemoryPlan, make_plan
 from pensieve.engine.loading.model_error import ModelError
@@ -186,7 +186,7 @@ MACS = [32 * 2**30 * 2 / 3 / 1e9, 64 * 2**30 * 3 / 4 / 1e9, 128 * 2**30 * 3 / 4 
 
 def states_with_working_ones(made: MemoryPlan) -> int:
     """The bytes of all slots, and of what a pass over all rows that may run holds beside them."""
-    working = memory_plan.WORKING_STATES * made.num_running(32)
+    working = state_plan.WORKING_STATES * made.num_running(32)
     return (made.num_state_slots + working) * made.state_bytes
 
 
@@ -201,9 +201,9 @@ def test_states_and_kv_share_what_weights_leave(info: ModelInfo, size: float) ->
     assert made.num_running(32) >= 3
     # A conversation of 60,000 tokens with eight checkpoints fits beside a running one.
     assert made.num_kv_tokens >= 60_000
-    assert made.num_state_slots >= 8 + memory_plan.STATES_A_SEQUENCE - 1
-    checkpoints = made.num_state_slots - memory_plan.STATES_A_SEQUENCE * made.num_running(32)
-    assert made.num_kv_tokens >= 0.99 * checkpoints * memory_plan.MIN_TOKENS_A_STATE
+    assert made.num_state_slots >= 8 + state_plan.STATES_A_SEQUENCE - 1
+    checkpoints = made.num_state_slots - state_plan.STATES_A_SEQUENCE * made.num_running(32)
+    assert made.num_kv_tokens >= 0.99 * checkpoints * state_plan.MIN_TOKENS_A_STATE
 
 
 def test_a_mac_of_32_gb_holds_qwens_mixture_and_three_sessions() -> None:
@@ -214,7 +214,7 @@ def test_a_mac_of_32_gb_holds_qwens_mixture_and_three_sessions() -> None:
 def test_small_states_have_a_slot_for_every_checkpoint_that_is_of_use() -> None:
     """LFM2 keeps 0.15 MB a state: 12 tokens of KV."""
     made = plan(HYBRIDS["LFM2-8B-A1B"], mac(MACS[2]))
-    assert made.num_state_slots > made.num_kv_tokens // memory_plan.MIN_TOKENS_A_STATE
+    assert made.num_state_slots > made.num_kv_tokens // state_plan.MIN_TOKENS_A_STATE
     assert made.states_bytes < 0.03 * made.kv_bytes
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from pensieve.cache.blocks import BLOCK_SIZE
-from pensieve.engine.loading import memory_plan
+from pensieve.engine.loading import memory_plan, state_plan
 from pensieve.engine.loading.memory_plan import MemoryPlan
 from pensieve.engine.loading.model_error import ModelError
 from pensieve.engine.loading.model_info import ModelInfo
@@ -63,8 +63,28 @@ def test_a_window_as_long_as_half_the_context_is_no_gain() -> None:
     assert plan(gemma_2, mac(11.4)).window is None
 
 
-def test_recurrent_models_keep_all_tokens() -> None:
-    assert plan(replace(WINDOWED["gpt-oss-20b"], state_bytes=10**6), mac(MACS[0])).window is None
+@pytest.mark.parametrize("size", MACS)
+@pytest.mark.parametrize("state_bytes", [100_000, 50_000_000])
+@pytest.mark.parametrize("name", ["Gemma-3-27B", "all layers"])
+def test_a_recurrent_model_has_a_state_beside_each_window(name: str, state_bytes: int, size: float) -> None:
+    info = replace(WINDOWED[name], state_bytes=state_bytes)
+    made = plan(info, mac(size))
+    assert made.window is not None
+    running = made.window.max_running
+    used = made.kv_bytes + made.states_bytes + state_plan.WORKING_STATES * running * state_bytes
+    assert used <= 0.9 * (size * 1e9 - info.weight_bytes - memory_plan.RESERVE_BYTES)
+    windows = (made.window.num_blocks - made.window.promised_blocks) // made.window.state_blocks
+    assert made.num_state_slots == state_plan.STATES_A_SEQUENCE * running + windows
+    assert (made.num_running(32), windows) >= (2, 2)
+    assert made.num_kv_tokens > 1.8 * whole(info, size).num_kv_tokens
+
+
+def test_what_is_missing_is_enough_for_windows_and_states() -> None:
+    hybrid = replace(WINDOWED["Gemma-3-27B"], state_bytes=50_000_000)
+    with pytest.raises(ModelError, match=r"4\.8 GB, 350 MB go to recurrent states") as caught:
+        plan(hybrid, mac(17), max_context=40_000)
+    missing = float(str(caught.value).split(": ")[1].split(" ")[0])
+    assert plan(hybrid, mac(17 + missing + 0.1), max_context=40_000).num_running(32) == 1
 
 
 def test_a_context_that_was_asked_for_comes_before_windows() -> None:

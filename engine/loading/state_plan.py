@@ -1,0 +1,59 @@
+"""How many recurrent states the memory holds: those of running sequences, and those that the tree keeps."""
+
+from typing import NamedTuple
+
+from .model_info import ModelInfo
+
+STATES_A_SEQUENCE = 3
+"""State slots that a running sequence may need at once, as the scheduler promises them."""
+
+WORKING_STATES = 2
+"""States that a decode pass holds of each row beside the slots: what it has read, and what it is to write."""
+
+TOKENS_A_STATE = 4096
+"""Tokens of KV for which the memory has room beside each state.
+
+A conversation of 60,000 tokens keeps at most 8 checkpoints of its recurrent state (`cache/checkpoints.py`),
+and while it runs five states more.
+"""
+
+MIN_TOKENS_A_STATE = 512
+"""Tokens of KV for each of which one state at most is kept, beside those of running sequences.
+
+More states would not be used.
+"""
+
+MIN_STATE_SHARE = 0.02
+"""The share of the memory that states get at least, where they are small."""
+
+
+class LeastBytes(NamedTuple):
+    """The least memory with which a sequence runs."""
+
+    kv: int  # bytes of KV, of windows among it
+    states: int  # bytes of recurrent states
+
+
+def running_states(info: ModelInfo) -> int:
+    """Return the bytes of the recurrent states without which a sequence cannot run."""
+    return (STATES_A_SEQUENCE + WORKING_STATES) * info.state_bytes
+
+
+def choose_state_slots(info: ModelInfo, budget: int, room: int, max_batch: int, useful_tokens: int) -> int:
+    """Return how many recurrent states are kept, beside KV of all tokens.
+
+    budget: bytes for KV and states. room: bytes of it that states may take at most.
+    useful_tokens: tokens of KV beyond which more are of no use.
+    """
+    if not info.state_bytes:
+        return 0
+    kv_beside = TOKENS_A_STATE * info.kv_bytes_per_token
+    share = max(MIN_STATE_SHARE, info.state_bytes / (info.state_bytes + kv_beside))
+    tokens = min(useful_tokens, budget // info.kv_bytes_per_token if kv_beside else useful_tokens)
+    useful = STATES_A_SEQUENCE * max_batch + tokens // MIN_TOKENS_A_STATE
+    fitting = min(int(budget * share), room) // info.state_bytes
+    running = min(max_batch, fitting // (STATES_A_SEQUENCE + WORKING_STATES))
+    slots = fitting - WORKING_STATES * running
+    if running < max_batch:  # a slot more would let another sequence run
+        slots = min(slots, STATES_A_SEQUENCE * (running + 1) - 1)
+    return max(STATES_A_SEQUENCE, min(useful, slots))
