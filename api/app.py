@@ -27,6 +27,7 @@ from .reports.request_log import RequestLog
 from .request_routes import RequestsApi
 from .schema import Tool
 from .services import Services
+from .session_routes import SessionsApi
 from .web_search import SearchCommand
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ def create_app(
     app.state.constraint_factory = services.constraint_factory
     app.state.abilities = template.abilities
     add_error_handlers(app, services.metrics.rejected)
-    kinds = (MessagesApi, OpenAIApi, ResponsesApi, RequestsApi, ModelsApi, HealthApi)
+    kinds = (MessagesApi, OpenAIApi, ResponsesApi, RequestsApi, SessionsApi, ModelsApi, HealthApi)
     for api in (kind(services) for kind in kinds):
         app.include_router(api.router())
     return app

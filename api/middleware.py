@@ -14,6 +14,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..scheduler.exceptions import Stopping
+from ..scheduler.origin import Account
 from .config import ServerConfig
 from .errors import (
     ApiError,
@@ -102,7 +103,8 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on. Raises InvalidRequest, Forbidden, Unauthenticated or WrongMediaType.
 
-        The digest of the key that let it in is `scope["state"]["key"]`; empty where none is asked for.
+        The digest of the key that let it in is `scope["state"]["key"]`; empty where none is asked for. The
+        key's account is `scope["state"]["account"]`.
         """
         if scope["type"] == "http":
             headers = Headers(scope=scope)
@@ -111,6 +113,7 @@ class Guard:
             self._check_key(headers, scope["path"])
             _check_media_type(headers, scope["method"])
             scope["state"]["key"] = self._key_digest
+            scope["state"]["account"] = Account()
         await self._app(scope, receive, send)
 
     def _check_host(self, headers: Headers) -> None:

@@ -90,7 +90,8 @@ class Preparation:
             is_value=constraint is not None and options.is_value and not options.must_call,
         )
         request = self._request(http, body, prompt.tokens, logprobs, constraint)
-        request = replace(request, checkpoints=prompt.branch_points)
+        origin = replace(request.origin, folder=prompt.folder)
+        request = replace(request, checkpoints=prompt.branch_points, origin=origin)
         return PreparedRequest(
             request,
             answer_format,
@@ -183,7 +184,8 @@ class Preparation:
         named = [*(body.logit_bias or ()), *(body.stop_token_ids or ())]
         if max(named, default=0) >= model.vocab_size:
             raise InvalidRequest("logit_bias, stop_token_ids: the model has no such token")
-        seed = secrets.randbits(63)
+        seed, state = secrets.randbits(63), http.scope["state"]
+        origin = origin_of(http.headers, body.user_id, owner_of(http.headers), str(http.client or ""))
         # An answer with a constraint ends where its grammar is complete.
         stop_ids = frozenset() if body.ignore_eos and constraint is None else model.eos_token_ids
         return Request(
@@ -191,9 +193,9 @@ class Preparation:
             sampling=sampling_params(body, model.default_sampling, model.vocab_size, seed, logprobs),
             max_tokens=min(max(body.max_tokens, 1), room),
             stop_token_ids=stop_ids | set(body.stop_token_ids or ()),
-            origin=origin_of(http.headers, body.user_id, owner_of(http.headers), str(http.client or "")),
+            origin=replace(origin, account=state["account"]),
             constraint=constraint,
-            request_id=http.scope["state"]["request_id"],
+            request_id=state["request_id"],
         )
 
 

@@ -1,7 +1,7 @@
 """Protocols of the tokenizer, the scheduler and a request's token stream, as far as the API uses them."""
 
 from collections import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -10,6 +10,7 @@ from tokenizers import AddedToken
 from ..engine.step import TokenLogprobs
 from ..scheduler.queue_forecast import Outlook
 from ..scheduler.sequence import FinishReason, Request
+from ..scheduler.session_report import SessionReport
 from ..scheduler.stats import Stats
 
 TemplateMessage = dict[str, Any]
@@ -132,6 +133,9 @@ class SchedulerInterface(Protocol):
 
     def place(self) -> AbstractContextManager[None]:
         """Hold a place in the queue for a request that is being prepared. Raises QueueFull or EngineDown."""
+
+    def sessions(self, account: str | None = None) -> Iterator[SessionReport]:
+        """Yield what the sessions of one account do, or those of all, those that were used last first."""
 
     def stats(self) -> Stats:
         """Return a snapshot of the scheduler's state and counters."""

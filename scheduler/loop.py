@@ -17,6 +17,7 @@ from .exceptions import EngineDown, PromptTooLong, QueueFull, Stopping
 from .queue_forecast import QueueForecast
 from .scheduler import Scheduler
 from .sequence import Progress, Request, Sequence, SequenceStatus
+from .session_report import SessionReport, report_sessions
 from .stats import ServerState, Stats
 from .token_stream import TokenStream
 
@@ -93,6 +94,10 @@ class SchedulerLoop:
             current_step_s=0.0 if started is None else time.monotonic() - started,
             engine_error=None if self._down is None else str(self._down),
         )
+
+    def sessions(self, account: str | None = None) -> Iterator[SessionReport]:
+        """Yield what the sessions of one account do, or those of all, those that were used last first."""
+        return report_sessions(self._scheduler, self._token_streams, time.monotonic(), account)
 
     def use_disk(self, index: DiskIndex, layout: PoolLayout) -> None:
         """Save prefixes to disk from now on, and look them up there."""

@@ -1,21 +1,35 @@
 """Who sends a request and why, as far as the client says so."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 RequestClass = Literal["main", "subagent", "workflow", "compaction", "auxiliary"]
 
 
 @dataclass(frozen=True, slots=True)
+class Account:
+    """The API key that let a request in, where several keys exist; else all requests have one account.
+
+    name: of the key; empty without named keys. share: what its requests get of the device, as a multiple of
+    what those of another account get.
+    """
+
+    name: str = ""
+    share: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Origin:
-    """What a request says of its sender. It decides how long KV is kept, and nothing else.
+    """What a request says of its sender. It decides how long KV is kept, and is shown to people.
 
     owner: a digest of the API key, or of the connection where there is none: sessions of others are others.
+    account: of the API key. It is the server's own knowledge, not the client's word.
     session: the client's name of its session; empty for none.
     agent, parent: names of the subagent that asks and of the agent that started it; empty for the main one.
     request_class: what the request is for; None where the client does not say.
     tool_times_s: the tools that have run since the agent's last answer, with the seconds that each took.
     is_compacted: whether the agent's earlier context has been replaced by a summary.
+    folder: the last name of the path of the folder in which the client works; empty where none is named.
     """
 
     owner: bytes = b""
@@ -27,3 +41,5 @@ class Origin:
     prompt_id: str = ""
     tool_times_s: tuple[tuple[str, float], ...] = ()
     is_compacted: bool = False
+    folder: str = ""
+    account: Account = field(default_factory=Account)

@@ -4,6 +4,8 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
 from ..cache.tree_nodes import Owner, TreePosition
+from .origin import Account
+from .session_usage import SessionUsage
 
 MAX_AGENTS = 64
 """Agents of a session that are remembered."""
@@ -38,12 +40,15 @@ class KnownThread(Owner):
 class KnownAgent:
     """The main agent of a session, whose name is empty, or a subagent.
 
-    parent: name of the agent that has started it, if the client says so.
+    parent: name of the agent that has started it, if the client says so. kind: as the client names it.
+    num_tokens: of its last prompt and answer. tools: that its last answer has called; none while it runs.
     """
 
     name: str
     parent: str = ""
     kind: str = ""
+    num_tokens: int = 0
+    tools: frozenset[str] = frozenset()
     own: KnownThread | None = None  # the one that is certain
     guessed: deque[KnownThread] = field(default_factory=lambda: deque(maxlen=MAX_TIPS))
 
@@ -63,11 +68,17 @@ class KnownAgent:
 
 @dataclass(slots=True)
 class KnownSession:
-    """A client's session: its agents, the one that was used longest ago first."""
+    """A client's session: its agents, the one that was used longest ago first.
+
+    number: that no other session has, before or later. folder: see Origin.
+    """
 
     key: tuple[bytes, str]
     number: int
+    account: Account
+    usage: SessionUsage
     last_s: float = 0.0
+    folder: str = ""
     agents: OrderedDict[str, KnownAgent] = field(default_factory=OrderedDict)
 
     def agent(self, name: str) -> KnownAgent:

@@ -13,7 +13,7 @@ and evict as much as is needed. Sessions are forgotten when they have been idle 
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from ..cache.blocks import BLOCK_SIZE
 from ..cache.radix import RadixTree
@@ -23,6 +23,7 @@ from .learned_gaps import Kind, LearnedGaps
 from .origin import Origin
 from .sequence import Sequence
 from .session_tree import KnownSession, KnownThread
+from .session_usage import SessionUsage
 
 MAX_SESSIONS = 1024
 
@@ -52,6 +53,15 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
+    def __iter__(self) -> Iterator[KnownSession]:
+        """Return the sessions, the one that was used last first."""
+        return reversed(self._sessions.values())
+
+    @property
+    def now_s(self) -> float:
+        """The time that was told last."""
+        return self._now_s
+
     def tell_time(self, now_s: float) -> None:
         """Say that it is `now_s`, in seconds of some clock."""
         self._now_s = now_s
@@ -61,11 +71,12 @@ class Sessions:
         """Find the conversation of `sequence`, which has arrived."""
         origin = sequence.request.origin
         session = self._session(origin)
+        session.folder = origin.folder or session.folder
         if origin.request_class in PASSING:
             sequence.conversation = KnownThread(session, is_passing=True)
             return
         agent = session.agent(origin.agent)
-        agent.parent, agent.kind = origin.parent, origin.agent_type
+        agent.parent, agent.kind, agent.tools = origin.parent, origin.agent_type, frozenset()
         if origin.agent or origin.request_class is not None:
             found = agent.own = agent.own or KnownThread(session, is_certain=True)
             if origin.is_compacted and found.tip is not None:
@@ -86,8 +97,11 @@ class Sessions:
         Call it after the sequence's blocks and states are freed. How its answer ended is told later.
         """
         conversation = sequence.conversation
-        if conversation is None or position is None or sequence.num_cached_tokens is None:
+        if conversation is None or sequence.num_cached_tokens is None:
             return  # it was never admitted
+        self._count(sequence, conversation)
+        if position is None:
+            return  # it has ended while it waited to go on
         if conversation.tip is None:
             self._share_heads(sequence, position)
         if conversation.is_passing:
@@ -108,6 +122,7 @@ class Sessions:
             return
         conversation.unanswered = None
         conversation.answered_s, conversation.calls = self._now_s, frozenset(calls)
+        conversation.session.agent(origin.agent).tools = conversation.calls
         if conversation.calls:
             gap_s = self._tool_gap(conversation, conversation.calls)
         elif origin.agent or origin.request_class not in (None, "main"):
@@ -125,13 +140,25 @@ class Sessions:
         session = self._sessions.get(key)
         if session is None:
             self._num_sessions += 1
-            session = self._sessions[key] = KnownSession(key, self._num_sessions)
+            usage = SessionUsage(self._now_s)
+            session = KnownSession(key, self._num_sessions, origin.account, usage)
+            self._sessions[key] = session
         session.last_s = self._now_s
         self._sessions.move_to_end(key)
         oldest = next(iter(self._sessions.values()))
         if len(self._sessions) > MAX_SESSIONS or self._now_s - oldest.last_s > IDLE_S:
             self._sessions.popitem(last=False)
         return session
+
+    def _count(self, sequence: Sequence, conversation: KnownThread) -> None:
+        """Add a sequence that was admitted and has ended to what its session has used."""
+        num_prompt, num_cached = sequence.num_prompt_tokens, sequence.num_cached_tokens or 0
+        if sequence.request.num_answered:
+            num_prompt = num_cached = 0  # it goes on with an answer whose prompt was counted
+        num_generated = len(sequence.tokens) - sequence.num_prompt_tokens
+        conversation.session.usage.count(num_prompt, num_cached, num_generated)
+        if not conversation.is_passing:
+            conversation.session.agent(sequence.request.origin.agent).num_tokens = len(sequence.tokens)
 
     def _learn(self, conversation: KnownThread, origin: Origin) -> None:
         """Note how long `conversation` has stayed away."""

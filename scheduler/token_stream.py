@@ -98,6 +98,8 @@ class TokenStream:
     def admit(self, now_s: float) -> None:
         """Note the sequence's first admission. For the loop only."""
         self.admitted_s = now_s
+        if self._sequence.conversation is not None:
+            self._sequence.conversation.session.usage.waited_s += now_s - self.arrival_s
         self._end_wait()
 
     def cancel(self) -> None:

@@ -6,7 +6,7 @@ import re
 import threading
 import time
 from collections import abc, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -19,11 +19,13 @@ from tokenizers import AddedToken
 from pensieve.api.protocols import ToolParser
 from pensieve.engine.served_model import ServedModel
 from pensieve.engine.step import SamplingParams, TokenLogprobs
-from pensieve.scheduler.counters import Counters
 from pensieve.scheduler.exceptions import EngineFailed
 from pensieve.scheduler.queue_forecast import Outlook
 from pensieve.scheduler.sequence import FinishReason, Request
+from pensieve.scheduler.session_report import SessionReport
 from pensieve.scheduler.stats import ServerState, Stats
+
+from .empty_stats import EMPTY_STATS
 
 SPECIAL_TOKENS = (
     "<|im_start|>",
@@ -236,28 +238,6 @@ class ScriptedTokenStream:
         self.calls = set(calls)
 
 
-EMPTY_STATS = Stats(
-    num_running=0,
-    num_waiting=0,
-    blocks_total=100,
-    blocks_free=60,
-    blocks_cached=30,
-    blocks_held=10,
-    states_total=40,
-    states_free=30,
-    states_cached=8,
-    states_held=2,
-    window_blocks_total=60,
-    window_blocks_free=40,
-    window_blocks_cached=15,
-    window_blocks_held=5,
-    counters=Counters(),
-    state="ok",
-    current_step_s=0.0,
-    engine_error=None,
-)
-
-
 @dataclass
 class ScriptedScheduler:
     """Takes requests like `SchedulerLoop` and answers each with the next script; the last one is repeated."""
@@ -293,6 +273,9 @@ class ScriptedScheduler:
         self.requests.append(request)
         self.token_streams.append(token_stream)
         return token_stream
+
+    def sessions(self, account: str | None = None) -> Iterator[SessionReport]:
+        return iter(())
 
     def stats(self) -> Stats:
         running = sum(token_stream.finish_reason is None for token_stream in self.token_streams)

@@ -26,6 +26,9 @@ FOLDER = re.compile(r"cd ((?:/|[A-Za-z]:[\\/])[^\s\"'`$;&|<>*?(){}\[\]!#]{0,1023
 OWN_FOLDER = re.compile(r"(?:\bworking directory|\bCWD): (\S[^\n]*)", re.IGNORECASE)
 """What the client says of the session's folder."""
 
+MAX_NAME_CHARS = 64
+"""Of a folder's name."""
+
 LINE_END = re.compile(r"(?<![^\S\r\n])[^\S\r\n]++(?=[\r\n]|\Z)")
 """Blanks at a line's end. Each run of blanks is looked at once: its length may be a megabyte."""
 
@@ -35,6 +38,16 @@ NOTHING = object()
 def own_folders(texts: abc.Iterable[str]) -> frozenset[str]:
     """Return the folders that a session's texts name as its own."""
     return frozenset(found.rstrip(" .") for text in texts for found in OWN_FOLDER.findall(text))
+
+
+def folder_name(texts: abc.Iterable[str]) -> str:
+    """Return the last name of the path of a session's folder, of which texts tell; empty where none does.
+
+    The rest of the path says more of the user than anybody who looks at a list of sessions needs to know.
+    """
+    found = next((match for text in texts if (match := OWN_FOLDER.search(text))), None)
+    names = re.split(r"[/\\]", found[1].rstrip(" ./\\")) if found else [""]
+    return "".join(char for char in names[-1] if char.isprintable())[:MAX_NAME_CHARS]
 
 
 def same_arguments(

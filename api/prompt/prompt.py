@@ -22,6 +22,7 @@ from ..reports.recent_prompts import PromptTrace, pack
 from ..schema import CountTokensRequest
 from .branch_points import find_branch_points
 from .cleared_context import EditedRequest, edit_context
+from .client_rewrites import folder_name
 from .conversation import closing_instruction, template_messages
 from .exact_history import ExactHistory, FoundReply, KnownConversation, PromptPart
 from .kept_replies import ReplyKeeper
@@ -47,6 +48,7 @@ class Prompt:
     edits: EditReport | None  # what the request has asked to be left out; None where it has not
     template_s: float
     tokenize_s: float
+    folder: str = ""  # the name of the client's folder, if the request tells it
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +202,7 @@ class PromptBuilder:
 
     def _tokenize(self, rendered: RenderedPrompt) -> Prompt:
         started = time.perf_counter()
+        _, system, messages = rendered.source
         tokens: list[int] = []
         positions: list[int] = []
         for part in rendered.parts:
@@ -218,6 +221,7 @@ class PromptBuilder:
             edits=rendered.edited.report(len(tokens)) if rendered.edited else None,
             template_s=rendered.seconds,
             tokenize_s=time.perf_counter() - started,
+            folder=folder_name([*system, *(message["content"] for message in messages[:1])]),
         )
 
     async def raw(self, prompt: str | list[int]) -> tuple[Prompt, PromptTrace]:

@@ -13,7 +13,8 @@ import pytest
 from pensieve.api.metrics import Metrics
 from pensieve.cache.disk.disk_stats import DiskStats
 
-from ..fakes import EMPTY_STATS, FakeModel
+from ..empty_stats import EMPTY_STATS
+from ..fakes import FakeModel
 from .conftest import Server
 
 ROOT = Path(__file__).parents[2]

@@ -28,6 +28,7 @@ from pensieve.api.reports.request_log import RequestLog
 from pensieve.api.schema import MessagesRequest
 from pensieve.api.services import Services
 from pensieve.scheduler.constraint import Constraint
+from pensieve.scheduler.origin import Account
 
 from ..api.builders import make_format
 from ..fakes import FakeModel, ScriptedScheduler
@@ -47,7 +48,7 @@ async def stay_connected() -> Any:
 HTTP: Any = SimpleNamespace(
     client=None,
     headers={},
-    scope={"path": "/v1/messages", "state": {"request_id": "case", "key": b""}},
+    scope={"path": "/v1/messages", "state": {"request_id": "case", "key": b"", "account": Account()}},
     receive=stay_connected,
 )
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pensieve.api.prompt.client_rewrites import own_folders, same_arguments
+from pensieve.api.prompt.client_rewrites import MAX_NAME_CHARS, folder_name, own_folders, same_arguments
 
 from .rewriting_client import EDITS, ENVIRONMENT, REWRITES, TOOLS
 
@@ -72,3 +72,18 @@ def quote_some(value: Any, rng: random.Random) -> Any:
     if isinstance(value, dict):
         return {key: quote_some(entry, rng) for key, entry in value.items()}
     return value
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (ENVIRONMENT, "p"),
+        ("CWD: /home/u/a project/", "a project"),
+        ("Working directory: C:\\Users\\u\\p.", "p"),
+        ("CWD: /", ""),
+        (f"CWD: /a/\x1b[2J{'b' * 100}", "[2J" + "b" * (MAX_NAME_CHARS - 3)),
+        ("nothing of the kind", ""),
+    ],
+)
+def test_of_a_folder_s_path_the_last_name_is_shown(text: str, name: str) -> None:
+    assert folder_name(["Be brief.", text]) == name
