@@ -28,6 +28,13 @@ class TraceConfig:
         default=0.0, metadata={"help": "share of turns that start a subagent, from 0 to 1"}
     )
     subagent_turns: int = field(default=2, metadata={"help": "requests of a subagent"})
+    crowd: int = field(
+        default=0,
+        metadata={
+            "help": "subagents that session 1 starts at once; the fleet is played without them first, and "
+            "the report says what they cost the others"
+        },
+    )
     cancels: float = field(
         default=0.0, metadata={"help": "share of requests that the user drops, from 0 to 1"}
     )
@@ -46,6 +53,7 @@ class TraceConfig:
             "tool_gap_s",
             "tool_gap_sigma",
             "cancel_s",
+            "crowd",
             "ramp_s",
         ):
             if getattr(self, name) < 0:
@@ -53,6 +61,25 @@ class TraceConfig:
         for name in ("subagents", "cancels"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"--{name} must lie between 0 and 1")
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayConfig:
+    """A file of recorded sessions in place of a drawn fleet."""
+
+    trace: str | None = field(
+        default=None, metadata={"help": "file of recorded agent sessions to replay in place of a drawn fleet"}
+    )
+    trace_scale: float = field(default=1.0, metadata={"help": "factor of all lengths in this file"})
+    gap_cap_s: float = field(default=10.0, metadata={"help": "longer idle times in this file last so long"})
+
+    def __post_init__(self) -> None:
+        if self.trace_scale <= 0:
+            raise ValueError("--trace-scale must be above 0")
+        if self.gap_cap_s < 0:
+            raise ValueError("--gap-cap-s must not be negative")
+        if self.trace is None and (self.trace_scale, self.gap_cap_s) != (1.0, 10.0):
+            raise ValueError("--trace-scale and --gap-cap-s need --trace")
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,14 +76,14 @@ class Anthropic:
             {"name": tool.name, "description": tool.description, "input_schema": tool.schema}
             for tool in trace.tools
         ]
+        system = [{"type": "text", "text": trace.system, "cache_control": {"type": "ephemeral"}}]
         return {
             "model": model,
             "messages": [{"role": message.role, "content": message.text} for message in history],
-            "system": [{"type": "text", "text": trace.system, "cache_control": {"type": "ephemeral"}}],
             "max_tokens": trace.output_tokens,
             "temperature": 0,
             "stream": True,
-        } | ({"tools": tools} if tools else {})
+        } | _present(system=system if trace.system else None, tools=tools)
 
     def read(self, event: Event) -> Delta:
         """See Api."""
@@ -122,14 +122,15 @@ class OpenAI:
     def body(self, trace: Trace, model: str, history: abc.Sequence[ChatMessage]) -> dict[str, Any]:
         """See Api."""
         messages = [{"role": message.role, "content": message.text} for message in history]
+        head = [{"role": "system", "content": trace.system}] if trace.system else []
         return {
             "model": model,
-            "messages": [{"role": "system", "content": trace.system}, *messages],
+            "messages": [*head, *messages],
             "max_tokens": trace.output_tokens,
             "temperature": 0,
             "stream": True,
             "stream_options": {"include_usage": True},
-        } | ({"tools": [_function(tool) for tool in trace.tools]} if trace.tools else {})
+        } | _present(tools=[_function(tool) for tool in trace.tools])
 
     def read(self, event: Event) -> Delta:
         """See Api."""
@@ -147,6 +148,10 @@ class OpenAI:
 def make_api(name: ProtocolName) -> Api:
     """Return the API called `name`."""
     return Anthropic() if name == "anthropic" else OpenAI()
+
+
+def _present(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value}
 
 
 def _function(tool: ToolSpec) -> dict[str, Any]:

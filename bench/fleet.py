@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from .trace import SessionPlan, Trace, Turn
 from .wire import HttpRequest, RequestFailed, stream_events
 
 Outcome = Literal["done", "cancelled", "error"]
+
+AGENT_HEADER, CLASS_HEADER = "x-claude-code-agent-id", "x-claude-code-request-class"
 
 INTERRUPTED = "(interrupted)"  # stands in the history for an answer that never began
 
@@ -54,6 +57,7 @@ class PlayedTrace:
 
     records: list[Record]
     wall_s: float
+    session_ids: tuple[str, ...] = ()  # as the server was told them, in the order of the sessions
 
 
 @dataclass(slots=True)
@@ -62,6 +66,7 @@ class _Conversation:
 
     session: int
     agent: Literal["main", "subagent"]
+    headers: dict[str, str]  # who asks, as Claude Code tells a server
     history: list[ChatMessage] = field(default_factory=list)
     num_turns: int = 0
     num_prompt_tokens: int | None = None
@@ -74,7 +79,8 @@ async def play(trace: Trace, config: BenchConfig, progress: Callable[[Record], N
         for index, plan in enumerate(trace.sessions):
             group.create_task(fleet.session(index, plan))
     records = sorted(fleet.records, key=lambda record: record.start_s)
-    return PlayedTrace(records, max(record.start_s + record.end_s for record in records))
+    wall_s = max(record.start_s + record.end_s for record in records)
+    return PlayedTrace(records, wall_s, fleet.session_ids)
 
 
 class _Fleet:
@@ -82,6 +88,7 @@ class _Fleet:
 
     def __init__(self, trace: Trace, config: BenchConfig, progress: Callable[[Record], None]) -> None:
         self.records: list[Record] = []
+        self.session_ids = tuple(str(uuid.uuid4()) for _ in trace.sessions)
         self._trace = trace
         self._config = config
         self._progress = progress
@@ -89,22 +96,32 @@ class _Fleet:
         self._start_s = time.perf_counter()
 
     async def session(self, index: int, plan: SessionPlan) -> None:
-        """Play one session: its turns one after the other, its subagents beside them."""
+        """Play one session: its turns one after the other, its subagents beside or between them."""
         await asyncio.sleep(plan.start_s)
-        main = _Conversation(index, "main")
-        async with asyncio.TaskGroup() as group:
-            for turn in plan.turns:
-                if turn.subagent:
-                    group.create_task(self._subagent(index, turn.subagent))
-                await self._turn(main, turn)
+        headers = {"x-claude-code-session-id": self.session_ids[index], CLASS_HEADER: "main"}
+        await self._agent(_Conversation(index, "main", headers), plan.turns)
 
-    async def _subagent(self, index: int, turns: tuple[Turn, ...]) -> None:
-        conversation = _Conversation(index, "subagent")
-        for turn in turns:
-            await self._turn(conversation, turn)
+    async def _agent(self, conversation: _Conversation, turns: tuple[Turn, ...]) -> None:
+        async with asyncio.TaskGroup() as beside:
+            for turn in turns:
+                async with asyncio.TaskGroup() as awaited:
+                    for agent in turn.awaited:
+                        awaited.create_task(self._subagent(conversation, agent))
+                await asyncio.sleep(turn.gap_s)
+                for agent in turn.subagents:
+                    beside.create_task(self._subagent(conversation, agent))
+                await self._turn(conversation, turn)
+
+    async def _subagent(self, parent: _Conversation, turns: tuple[Turn, ...]) -> None:
+        headers = parent.headers | {AGENT_HEADER: uuid.uuid4().hex, CLASS_HEADER: "subagent"}
+        if AGENT_HEADER in parent.headers:
+            headers["x-claude-code-parent-agent-id"] = parent.headers[AGENT_HEADER]
+        await self._agent(_Conversation(parent.session, "subagent", headers), turns)
 
     async def _turn(self, conversation: _Conversation, turn: Turn) -> None:
-        await asyncio.sleep(turn.gap_s)
+        if turn.restarts:
+            conversation.history.clear()
+            conversation.num_prompt_tokens = None
         conversation.history.append(ChatMessage("user", turn.text))
         conversation.num_turns += 1
         record = Record(
@@ -114,23 +131,26 @@ class _Fleet:
             time.perf_counter() - self._start_s,
             conversation.num_prompt_tokens,
         )
-        answer = await self._request(record, conversation.history, turn.cancel_after_s)
+        answer = await self._request(record, self._call(conversation, turn), turn.cancel_after_s)
         # A template may refuse an empty answer, and a real client sends none.
         conversation.history.append(ChatMessage("assistant", answer or INTERRUPTED))
         conversation.num_prompt_tokens = record.usage.prompt or conversation.num_prompt_tokens
         self.records.append(record)
         self._progress(record)
 
-    async def _request(self, record: Record, history: list[ChatMessage], cancel_after_s: float | None) -> str:
+    def _call(self, conversation: _Conversation, turn: Turn) -> HttpRequest:
+        config = self._config
+        body = self._api.body(self._trace, config.model, conversation.history)
+        if turn.output_tokens is not None:
+            body |= {"max_tokens": turn.output_tokens, "ignore_eos": True}
+        headers = self._api.headers(config.api_key) | conversation.headers
+        return HttpRequest(config.url.rstrip("/") + self._api.path, headers, body)
+
+    async def _request(self, record: Record, call: HttpRequest, cancel_after_s: float | None) -> str:
         """Make one request and fill in its record, also when the request fails; return the text that came."""
-        config, pieces = self._config, list[str]()
-        call = HttpRequest(
-            config.url.rstrip("/") + self._api.path,
-            self._api.headers(config.api_key),
-            self._api.body(self._trace, config.model, history),
-        )
+        pieces = list[str]()
         sent_s = time.perf_counter()
-        limit_s = config.timeout_s if cancel_after_s is None else cancel_after_s
+        limit_s = self._config.timeout_s if cancel_after_s is None else cancel_after_s
         try:
             async with asyncio.timeout(limit_s):
                 await self._read(call, record, pieces)

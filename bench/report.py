@@ -13,6 +13,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from .fairness import CrowdCost
 from .fleet import PlayedTrace, Record
 from .summary import Percentiles, Summary, cache_state, summarise
 
@@ -104,11 +105,32 @@ def describe(summary: Summary) -> str:
         f"{summary.prompt_tokens} prompt tokens, {summary.cached_tokens} of them from the cache",
         f"fairness between sessions (Jain) {summary.fairness:.3f} of tokens/s, "
         f"{summary.turn_fairness:.3f} of mean turn times",
+        *_describe_waits(summary),
         "",
         table(["seconds", "count", "mean", "p50", "p95", "p99", "max"], [_row(*row) for row in rows]),
     ]
     lines += [f"{count} x {text}" for text, count in summary.error_texts.items()]
     return "\n".join(lines)
+
+
+def _describe_waits(summary: Summary) -> list[str]:
+    found = summary.waits
+    if found is None:
+        return []
+    return [
+        f"longest time without a token {seconds(found.longest_s)} s (session {found.session}), "
+        f"{found.starvation:.1f} times the median of {seconds(found.median_s)} s"
+    ]
+
+
+def describe_crowd(cost: CrowdCost) -> str:
+    """Return what one session's subagents cost the other sessions, as a line."""
+    return (
+        f"{cost.subagents} subagents of session 1: the others' turns take {seconds(cost.mean_with_s)} s in "
+        f"place of {seconds(cost.mean_without_s)} s ({cost.ratio:.2f} times as long), their longest time "
+        f"without a token {seconds(cost.longest_wait_with_s)} s in place of "
+        f"{seconds(cost.longest_wait_without_s)} s"
+    )
 
 
 def describe_settings(*configs: Any) -> str:

@@ -1,4 +1,4 @@
-"""Figures of a played trace: percentiles, groups, fairness. Pure arithmetic."""
+"""Figures of a played trace: percentiles and groups. Pure arithmetic."""
 
 import math
 from collections import abc
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from .fairness import Waits, jain, waits
 from .fleet import PlayedTrace, Record
 
 CacheState = Literal["cold", "partial", "hit", "unknown"]
@@ -43,6 +44,7 @@ class Summary:
     cached_tokens: int
     fairness: float  # Jain's index over sessions' tokens/s: 1 is even, 1/sessions is one session alone
     turn_fairness: float  # Jain's index over sessions' mean turn times: 1 where all sessions wait as long
+    waits: Waits | None
     ttft_s: Percentiles
     ttft_by_turn_s: dict[str, Percentiles]  # of the sessions' own turns, without subagents
     ttft_by_cache_s: dict[str, Percentiles]
@@ -69,12 +71,6 @@ def percentiles(values: Iterable[float | None]) -> Percentiles:
     p50, p95, p99, largest = (percentile(known, share) for share in (0.5, 0.95, 0.99, 1.0))
     mean = sum(known) / len(known) if known else None
     return Percentiles(len(known), mean, p50, p95, p99, largest)
-
-
-def jain(shares: abc.Sequence[float]) -> float:
-    """Return Jain's fairness index, from 1/n to 1; 1 for no shares. Source: Jain, Chiu and Hawe 1984."""
-    squares = sum(share * share for share in shares)
-    return sum(shares) ** 2 / (len(shares) * squares) if squares else 1.0
 
 
 def cache_state(record: Record) -> CacheState:
@@ -110,6 +106,7 @@ def summarise(run: PlayedTrace) -> Summary:
         cached_tokens=sum(record.usage.cached or 0 for record in records),
         fairness=jain(session_rates(records)),
         turn_fairness=jain(session_turn_times(main)),
+        waits=waits(records),
         ttft_s=percentiles(record.first_s for record in records),
         ttft_by_turn_s=first_token_by(main, turn_number),
         ttft_by_cache_s=first_token_by(records, cache_state),

@@ -7,7 +7,8 @@ briefing that all subagents of its session share; it runs beside its session. Th
 
 import json
 import random
-from dataclasses import dataclass
+from collections import abc
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .config import TraceConfig
@@ -16,12 +17,15 @@ from .filler_words import word, words
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One request: the text that it appends to the history, its time, and the subagent that it starts."""
+    """One request: the text that it appends to the history, its time, and the subagents around it."""
 
     text: str
     gap_s: float  # from the answer before, while tools run
-    cancel_after_s: float | None  # seconds after sending; None: the answer is read to its end
-    subagent: "tuple[Turn, ...]"  # turns of the subagent that starts with this request, often none
+    cancel_after_s: float | None = None  # seconds after sending; None: the answer is read to its end
+    subagents: "tuple[tuple[Turn, ...], ...]" = ()  # turns of each subagent that starts with this request
+    awaited: "tuple[tuple[Turn, ...], ...]" = ()  # turns of each subagent that this request waits for
+    output_tokens: int | None = None  # exactly so many, whatever the model would say; None: the trace's
+    restarts: bool = False  # whether the history begins anew, as after a compaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,19 @@ class Trace:
     @property
     def num_requests(self) -> int:
         """Requests of all sessions and subagents."""
-        return sum(1 + len(turn.subagent) for session in self.sessions for turn in session.turns)
+        return sum(count_requests(session.turns) for session in self.sessions)
+
+
+def count_requests(turns: abc.Sequence[Turn]) -> int:
+    """Return the number of requests of an agent's turns and of its subagents."""
+    agents = [agent for turn in turns for agent in (*turn.subagents, *turn.awaited)]
+    return len(turns) + sum(map(count_requests, agents))
+
+
+def marked(trace: Trace, marker: str) -> Trace:
+    """Return the trace with a marker before everything that it sends, so that no server has it cached."""
+    tools = tuple(replace(tool, description=f"{marker} {tool.description}") for tool in trace.tools)
+    return replace(trace, tools=tools, system=f"{marker} {trace.system}")
 
 
 def make_trace(config: TraceConfig) -> Trace:
@@ -87,14 +103,17 @@ class _Drawer:
     def session(self) -> SessionPlan:
         config = self._config
         briefing = words(self._rng, config.turn_chars // 2)
-        turns = tuple(self._turn(briefing, is_first=number == 0) for number in range(config.turns))
-        return SessionPlan(config.ramp_s * self._index / config.sessions, turns)
+        turns = [self._turn(briefing, is_first=number == 0) for number in range(config.turns)]
+        if self._index == 0:
+            crowd = tuple(self._subagent(briefing) for _ in range(config.crowd))
+            turns[0] = replace(turns[0], subagents=turns[0].subagents + crowd)
+        return SessionPlan(config.ramp_s * self._index / config.sessions, tuple(turns))
 
     def _turn(self, briefing: str, is_first: bool) -> Turn:
         text = words(self._rng, self._config.turn_chars)
         starts_subagent = self._rng.random() < self._config.subagents
-        subagent = self._subagent(briefing) if starts_subagent else ()
-        return Turn(text, 0.0 if is_first else self._gap_s(), self._cancel_after_s(), subagent)
+        subagents = (self._subagent(briefing),) if starts_subagent else ()
+        return Turn(text, 0.0 if is_first else self._gap_s(), self._cancel_after_s(), subagents)
 
     def _subagent(self, briefing: str) -> tuple[Turn, ...]:
         size = self._config.turn_chars
@@ -102,7 +121,7 @@ class _Drawer:
         texts += [words(self._rng, size) for _ in range(self._config.subagent_turns - 1)]
         gaps = [0.0] + [self._gap_s() for _ in texts[1:]]
         return tuple(
-            Turn(text, gap_s, self._cancel_after_s(), ()) for text, gap_s in zip(texts, gaps, strict=True)
+            Turn(text, gap_s, self._cancel_after_s()) for text, gap_s in zip(texts, gaps, strict=True)
         )
 
     def _gap_s(self) -> float:

@@ -14,7 +14,7 @@ from typing import NoReturn
 import shtab
 
 from ... import PensieveError, __version__
-from ...bench.config import BenchConfig, TraceConfig
+from ...bench.config import BenchConfig, ReplayConfig, TraceConfig
 from .flags import CONFIGS, Settings, UsageError, add_flags, flag_name, read_config, read_settings
 from .platforms import NUM_FILES, few_files, installed, unsupported
 
@@ -22,7 +22,7 @@ EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130  # as shells count it: 128 + SIGINT
 
 PRINT_ENV = "--print-env"
-BENCH_CONFIGS = (TraceConfig, BenchConfig)
+BENCH_CONFIGS = (TraceConfig, ReplayConfig, BenchConfig)
 
 
 MLX_HINT = (
@@ -193,12 +193,15 @@ def _run(arguments: list[str]) -> None:
 def _bench(namespace: argparse.Namespace) -> None:
     try:
         trace, config = read_config(TraceConfig, namespace), read_config(BenchConfig, namespace)
+        replay = read_config(ReplayConfig, namespace)
+        if replay.trace is not None and trace != TraceConfig():
+            raise ValueError("--trace has sessions of its own: it goes with no flag of the drawn fleet")
     except ValueError as error:
         raise UsageError(str(error)) from error
     # Imported here: a server never needs it.
     from ...bench.main import bench
 
-    bench(trace, config)
+    bench(trace, replay, config)
 
 
 def _claude(arguments: list[str]) -> None:

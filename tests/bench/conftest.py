@@ -16,11 +16,13 @@ class ScriptedServer:
     delay_s: float = 0.0  # before each chunk but the first
     url: str = ""
     bodies: list[dict[str, Any]] = field(default_factory=list)
+    heads: list[str] = field(default_factory=list)  # request lines and headers, in lower case
     num_dropped: int = 0  # connections that the client gave up
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request and close."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        self.heads.append(head)
         length = int(head.split("content-length: ")[1].split("\r\n")[0])
         self.bodies.append(json.loads(await reader.readexactly(length)))
         try:

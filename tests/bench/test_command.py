@@ -57,3 +57,28 @@ def test_an_unknown_flag_points_at_the_commands_own_help(capsys: pytest.CaptureF
 def test_a_flag_without_sense_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--sessions", "0"]) == 1
     assert capsys.readouterr().err == "pensieve: --sessions must be at least 1\n"
+
+
+def test_a_trace_is_replayed_and_goes_with_no_flag_of_the_drawn_fleet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = tmp_path / "trace.jsonl"
+    row = {"input_length": 30, "output_length": 5}
+    trace.write_text("\n".join(json.dumps(row | {"session_id": name}) for name in ("a", "b", "a")))
+    scheduler = ScriptedScheduler()
+    scheduler.play(Script(chunks=[b"hello"], finish="length"))
+    with running(Server(scheduler=scheduler)) as server:
+        assert main(["bench", "--url", server.url, "--trace", str(trace)]) == 0
+    assert "3 requests in" in capsys.readouterr().out
+    assert main(["bench", "--trace", str(trace), "--sessions", "3"]) == 1
+    assert "--trace has sessions of its own" in capsys.readouterr().err
+
+
+def test_a_crowd_is_measured_against_the_same_fleet_without_it(capsys: pytest.CaptureFixture[str]) -> None:
+    scheduler = ScriptedScheduler()
+    scheduler.play(Script(chunks=[b"hello", b" world"], finish="length"))
+    with running(Server(scheduler=scheduler)) as server:
+        assert main(["bench", "--url", server.url, *SMALL, "--crowd", "3", "--subagent-turns", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "7 requests in" in shown
+    assert "3 subagents of session 1: the others' turns take" in shown

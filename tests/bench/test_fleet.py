@@ -1,10 +1,11 @@
 """A fleet against a scripted server."""
 
 import asyncio
+import re
 
 from pensieve.bench.config import BenchConfig, TraceConfig
 from pensieve.bench.fleet import INTERRUPTED, PlayedTrace, Record, play
-from pensieve.bench.trace import make_trace
+from pensieve.bench.trace import SessionPlan, Trace, Turn, make_trace
 
 from .conftest import ScriptedServer, chunked, messages_answer, scripted, sse
 
@@ -88,6 +89,42 @@ def test_subagents_have_histories_of_their_own() -> None:
         *[("subagent", turn) for turn in (1, 1, 2, 2)],
     ]
     assert sorted(len(body["messages"]) for body in server.bodies) == [1, 1, 1, 3, 3, 3]
+
+
+def test_a_server_is_told_who_asks_as_claude_code_tells_it() -> None:
+    server = ScriptedServer(lambda _: messages_answer(["x"]))
+    run = fleet(server, turns=1, subagents=1.0, subagent_turns=1)
+    named = [re.findall(r"x-claude-code-(\S+): (\S+)", head) for head in server.heads]
+    assert len(named) == 4
+    assert {dict(fields)["session-id"] for fields in named} == set(run.session_ids)
+    assert (
+        sorted(fields[1][1] for fields in map(sorted, named) if "agent-id" in dict(fields))
+        == ["subagent"] * 2
+    )
+
+
+def test_a_request_waits_for_subagents_that_it_needs_and_a_new_history_begins() -> None:
+    server = ScriptedServer(lambda body: messages_answer([body["messages"][0]["content"]]))
+    agents = ((Turn("one", 0.0),), (Turn("two", 0.0),))
+    turns = (Turn("first", 0.0), Turn("last", 0.0, awaited=agents, output_tokens=7, restarts=True))
+
+    async def run() -> PlayedTrace:
+        async with scripted(server):
+            trace = Trace((), "", (SessionPlan(0.0, turns),), 2)
+            assert trace.num_requests == 4
+            return await play(trace, BenchConfig(url=server.url), lambda _: None)
+
+    records = asyncio.run(run()).records
+    assert [(record.agent, record.turn) for record in records] == [
+        ("main", 1),
+        ("subagent", 1),
+        ("subagent", 1),
+        ("main", 2),
+    ]
+    assert records[3].start_s >= max(record.start_s + record.end_s for record in records[:3])
+    last = server.bodies[3]
+    assert ([message["content"] for message in last["messages"]], last["max_tokens"]) == (["last"], 7)
+    assert (last["ignore_eos"], "system" in last, "ignore_eos" in server.bodies[0]) == (True, False, False)
 
 
 def test_a_stream_without_its_end_is_an_error() -> None:

@@ -53,6 +53,7 @@ def test_people_get_a_table() -> None:
     assert "3 requests in 8.00 s: 2 done, 0 cancelled, 1 errors" in text
     assert ["turn", "2", "1", *["1.00"] * 5] in [line.split() for line in text.splitlines()]
     assert "1 x <lost> & gone" in text
+    assert "longest time without a token 1.50 s (session 1), 1.0 times the median of 1.50 s" in text
 
 
 def test_flags_that_differ_from_the_defaults_are_told_but_no_key() -> None:

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from pensieve.bench.dialects import TokenUsage
+from pensieve.bench.fairness import jain
 from pensieve.bench.fleet import PlayedTrace, Record
-from pensieve.bench.summary import Percentiles, cache_state, jain, percentile, percentiles, summarise
+from pensieve.bench.summary import Percentiles, cache_state, percentile, percentiles, summarise
 
 
 def record(session: int = 0, turn: int = 1, **fields: Any) -> Record:

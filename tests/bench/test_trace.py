@@ -43,12 +43,12 @@ def test_turns_have_the_length_asked_for() -> None:
     trace = make_trace(TraceConfig(turn_chars=321, subagents=1.0))
     turns = [turn for session in trace.sessions for turn in session.turns]
     assert {len(turn.text) for turn in turns} == {321}
-    assert {len(turn.text) for main in turns for turn in main.subagent} == {321}
+    assert {len(turn.text) for main in turns for turn in main.subagents[0]} == {321}
 
 
 def test_subagents_of_a_session_share_their_briefing() -> None:
     trace = make_trace(TraceConfig(sessions=2, subagents=1.0, turn_chars=400))
-    briefings = [{turn.subagent[0].text[:200] for turn in session.turns} for session in trace.sessions]
+    briefings = [{turn.subagents[0][0].text[:200] for turn in session.turns} for session in trace.sessions]
     assert [len(briefing) for briefing in briefings] == [1, 1]
     assert briefings[0] != briefings[1]
 
@@ -67,8 +67,16 @@ def test_a_busy_fleet_arrives_slowly_and_drops_some_requests() -> None:
     assert starts == sorted(starts)
     assert (starts[0], starts[-1]) == (0.0, 9.5)
     assert 0 < sum(cancel is not None for cancel in cancels) < len(cancels) / 2
-    subagent_requests = sum(len(turn.subagent) for session in trace.sessions for turn in session.turns)
-    assert trace.num_requests == 80 + subagent_requests > 80
+    agents = [agent for session in trace.sessions for turn in session.turns for agent in turn.subagents]
+    assert trace.num_requests == 80 + sum(map(len, agents)) > 80
+
+
+def test_a_crowd_begins_with_the_first_request_of_the_first_session_alone() -> None:
+    plain, crowded = make_trace(TraceConfig(sessions=3)), make_trace(TraceConfig(sessions=3, crowd=10))
+    assert [len(plan.turns[0].subagents) for plan in crowded.sessions] == [10, 0, 0]
+    assert crowded.sessions[1:] == plain.sessions[1:]
+    texts = [[turn.text for turn in trace.sessions[0].turns] for trace in (plain, crowded)]
+    assert texts[0] == texts[1]
 
 
 @pytest.mark.parametrize(
