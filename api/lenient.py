@@ -84,13 +84,22 @@ def tool_form(tool: Json) -> Json:
     if public := public_tool(str(kind)):
         return public | {name: value for name, value in tool.items() if name not in ("type", "input_schema")}
     if kind not in (None, "custom", "function") or (kind == "custom" and "custom" in tool):
-        raise ValueError(f"server tool {str(kind)[:80]!r} is not supported: this server runs no tools itself")
+        raise ValueError(f"tool {str(kind)[:80]!r} is not supported: {_reason(str(kind))}")
     function = tool.get("function")
     found = {**tool, **function} if isinstance(function, dict) else dict(tool)
     for name in ("input_schema", "parameters", "inputSchema"):
         if found.get(name) not in (None, True):
             return found | {"input_schema": found[name]}
     return found | {"input_schema": NO_ARGUMENTS}
+
+
+def _reason(kind: str) -> str:
+    """Return why a tool of a kind is refused."""
+    if kind.startswith("mcp"):
+        return "this server calls no MCP servers; a client that calls them itself can offer their tools"
+    if kind.startswith("computer"):
+        return "the models that this server runs read no pictures"
+    return "this server does not run it"
 
 
 def tool_choice_form(choice: Json) -> Json:

@@ -41,8 +41,7 @@ class Pipeline:
         """Return a conversation's request that runs the server tools of the body, if it has any."""
 
         async def go_on(grown: MessagesRequest) -> Answer:
-            later = await self.prepare.conversation(http, grown, time.monotonic())
-            return self.start(replace(later, report=None))
+            return self.start(await self.prepare.conversation(http, grown, time.monotonic()))
 
         return replace(prepared, in_rounds=rounds_of(body, self._services.search, go_on))
 

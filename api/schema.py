@@ -21,6 +21,7 @@ from .context_edits import ContextEdits, read_edits
 from .generation import GenerationRequest
 from .guided_fields import GuidedFields, OutputFormat
 from .lenient import call_input, tool_choice_form, tool_form
+from .server_rounds import in_rounds
 from .server_tools import server_tool_form
 from .tidy_schema import tidy_schema
 from .unknown_blocks import text_block
@@ -183,7 +184,14 @@ Message = Annotated[UserMessage | SystemMessage | AssistantMessage, Field(discri
 class ServerTool(Wire):
     """What a request says of a tool that the server runs. max_uses: in one answer."""
 
-    kind: Literal["web_search", "web_fetch", "code_execution"]
+    kind: Literal[
+        "web_search",
+        "web_fetch",
+        "code_execution",
+        "advisor",
+        "tool_search_tool_regex",
+        "tool_search_tool_bm25",
+    ]
     max_uses: int | None = Field(default=None, ge=1)
     allowed_domains: tuple[str, ...] = ()
     blocked_domains: tuple[str, ...] = ()
@@ -250,7 +258,9 @@ class CountTokensRequest(GuidedFields):
     """The fields that a request's prompt is made of: the body of `/v1/messages/count_tokens`."""
 
     model: str = Field(min_length=1, max_length=500)
-    messages: Annotated[list[Message], FailFast()] = Field(min_length=1, max_length=MAX_MESSAGES)
+    messages: Annotated[list[Message], FailFast(), BeforeValidator(in_rounds)] = Field(
+        min_length=1, max_length=MAX_MESSAGES
+    )
     system: Annotated[list[TextBlock], FailFast(), BeforeValidator(no_blocks)] = Field(default=[])
     tools: list[Annotated[Tool, BeforeValidator(_any_tool_form)]] | None = Field(default=None, fail_fast=True)
     tool_choice: Annotated[ToolChoice | None, BeforeValidator(tool_choice_form)] = None

@@ -18,11 +18,11 @@ API_FLOORS = [
     {"services", "middleware"},
     {"prompt", "grammar", "output"},
     {"reports"},
-    {"formats", "answer_options", "metrics", "body"},
+    {"formats", "answer_options", "metrics", "body", "tool_search"},
     {"errors", "schema", "protocols", "config", "origins", "request_origin", "stats_collector", "web_search"},
     {"generation", "guided_fields"},
     {"lenient", "refused_fields", "tidy_schema", "unknown_blocks", "context_edits"},
-    {"public_tools", "server_tools", "wire_base"},
+    {"public_tools", "server_tools", "server_rounds", "wire_base"},
 ]
 WEB = {"fastapi", "pydantic", "starlette", "uvicorn", "prometheus_client"}
 MLX = {"mlx", "mlx_lm"}

@@ -6,102 +6,20 @@ its own, to a conversation that ends with the results of the round before.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ...scheduler.exceptions import QueueFull
 from ...scheduler.queue_forecast import Outlook
 from ..formats.output_events import OutputEvent, ServerToolResult, ServerToolStart, ToolCallStart
-from ..schema import AssistantMessage, Message, MessagesRequest, ServerTool, ToolChoice, UserMessage
-from ..web_search import Hit, SearchCommand, SearchFailed, in_domains
+from ..schema import AssistantMessage, Message, MessagesRequest, ToolChoice, UserMessage
+from ..server_rounds import SERVER_PREFIX
+from ..web_search import SearchCommand
 from .answer import Answer, StopReason, Usage
 from .message_events import MessageBodyBuilder
+from .server_tool_calls import ServerTools, ToolOutcome
 
 MAX_TRIES = 5  # to queue a round
-MAX_USES = 10  # of one tool in one answer, where the client sets no bound
-
-NOT_THERE = "The tool {} is not available on this server. Say so in your answer, and make up no results."
-ALL_USED = "The tool {} may not be called again. Answer with what you have."
-
-
-@dataclass(frozen=True, slots=True)
-class ToolOutcome:
-    """What a call has given. content: in the API's form. text: for the model.
-
-    is_last: the tool may not be called again.
-    """
-
-    content: Any
-    text: str
-    is_last: bool = False
-
-
-class ServerTools:
-    """Runs the server tools of one request."""
-
-    def __init__(self, body: MessagesRequest, search: SearchCommand | None) -> None:
-        self._tools = {tool.name: tool.server for tool in body.tools or () if tool.server is not None}
-        self._search = search
-        self._num_uses: dict[str, int] = {}
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether the request has no server tools."""
-        return not self._tools
-
-    def find(self, name: str) -> ServerTool | None:
-        """Return a server tool by its name; None for a tool that the client runs."""
-        return self._tools.get(name)
-
-    async def run(self, name: str, arguments: dict[str, Any]) -> ToolOutcome:
-        """Run a call of a server tool."""
-        tool = self._tools[name]
-        used = self._num_uses.get(name, 0)
-        limit = MAX_USES if tool.max_uses is None else min(tool.max_uses, MAX_USES)
-        if used >= limit:
-            return _failed(tool, "max_uses_exceeded", ALL_USED.format(name))
-        self._num_uses[name] = used + 1
-        if self._search is None or tool.kind != "web_search":
-            return _failed(tool, "unavailable", NOT_THERE.format(name))
-        try:
-            hits = await self._search.search(str(arguments.get("query", "")))
-        except SearchFailed as error:
-            return replace(_failed(tool, "unavailable", str(error)), is_last=used + 1 >= limit)
-        hits = [hit for hit in hits if _is_wanted(hit, tool)]
-        return ToolOutcome([_result(hit) for hit in hits], _listed(hits), used + 1 >= limit)
-
-
-def _failed(tool: ServerTool, code: str, text: str) -> ToolOutcome:
-    content = {"type": f"{tool.kind}_tool_result_error", "error_code": code}
-    return ToolOutcome(content, f"Error: {text}", is_last=True)
-
-
-def _is_wanted(hit: Hit, tool: ServerTool) -> bool:
-    if tool.allowed_domains and not in_domains(hit.url, tool.allowed_domains):
-        return False
-    return not in_domains(hit.url, tool.blocked_domains)
-
-
-def _result(hit: Hit) -> dict[str, Any]:
-    """Return a hit in the API's form. Its text, which Anthropic encrypts, comes back with later requests."""
-    return {
-        "type": "web_search_result",
-        "title": hit.title,
-        "url": hit.url,
-        "text": hit.text,
-        "encrypted_content": "",
-        "page_age": None,
-    }
-
-
-def _listed(hits: list[Hit]) -> str:
-    texts = [
-        "\n".join(filter(None, (f"{place}. {hit.title}", hit.url, hit.text)))
-        for place, hit in enumerate(hits, 1)
-    ]
-    return "\n\n".join(texts) or "The search has found nothing."
-
-
 GoOn = Callable[[MessagesRequest], Awaitable[Answer]]
 """Begins the answer to a conversation that has grown."""
 
@@ -179,31 +97,28 @@ class ServerToolAnswer:
         own = [call for call in calls if self._tools.find(call["name"]) is not None]
         if not own or self._answer.stop_reason != "tool_use":
             raise StopAsyncIteration
+        self._answer.close()  # the round's time ends before that of the tools begins
         outcomes = [await self._run(call) for call in own]
         num_left = self._body.max_tokens - self.usage.output_tokens
         self._is_cut = len(own) == len(calls) and num_left < 1
         self._is_over = len(own) < len(calls) or self._is_cut
         if not self._is_over:
             results = [
-                {"type": "tool_result", "tool_use_id": call["id"], "content": outcome.text}
+                {"type": "tool_result", "tool_use_id": call["id"], "content": outcome.shown}
                 for call, outcome in zip(own, outcomes, strict=True)
             ]
             await self._begin_round(content, results, num_left)
         return [
-            ServerToolResult(_server_id(call["id"]), f"{self._kind(call)}_tool_result", outcome.content)
+            ServerToolResult(_server_id(call["id"]), self._tools.result_type(call["name"]), outcome.content)
             for call, outcome in zip(own, outcomes, strict=True)
         ]
 
     async def _run(self, call: dict[str, Any]) -> ToolOutcome:
         outcome = await self._tools.run(call["name"], call["input"])
-        self._num_searches += self._kind(call) == "web_search" and isinstance(outcome.content, list)
+        self._num_searches += outcome.is_search
         if outcome.is_last:
             self._spent.add(call["name"])
         return outcome
-
-    def _kind(self, call: dict[str, Any]) -> str:
-        tool = self._tools.find(call["name"])
-        return tool.kind if tool is not None else ""
 
     async def _begin_round(self, content: list[Any], results: list[Any], num_left: int) -> None:
         said: list[Message] = [
@@ -216,9 +131,8 @@ class ServerToolAnswer:
         self._body = self._body.model_copy(
             update={"messages": [*self._body.messages, *said], "tool_choice": choice}
         )
-        usage, ended = self._answer.usage, self._answer
+        usage = self._answer.usage
         self._answer = await self._queued(self._body.model_copy(update={"max_tokens": num_left}))
-        ended.close()
         self._before.append(usage)
         self._round = MessageBodyBuilder(self._body.model)
 
@@ -241,4 +155,4 @@ def rounds_of(
 
 
 def _server_id(call_id: str) -> str:
-    return f"srv{call_id}"
+    return f"{SERVER_PREFIX}{call_id}"

@@ -22,7 +22,9 @@ class RequestLog:
     def begin(self, report: RequestReport, token_stream: TokenSource) -> None:
         """Keep the report of a request that has just been queued."""
         report.begin(token_stream, self.recent)
-        self._reports.setdefault(report.facts.request_id, report)  # of an answer in rounds, the first one's
+        first = self._reports.setdefault(report.facts.request_id, report)
+        if first is not report:
+            first.add_round(report)
         while len(self._reports) > self._max_reports:
             self._reports.popitem(last=False)
 

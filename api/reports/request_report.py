@@ -13,6 +13,7 @@ from ..protocols import TokenSource
 from .cache_verdict import CacheVerdict, Judgement, NewPrompt, judge
 from .prompt_outline import reply_hash
 from .recent_prompts import TOKEN_BYTES, PromptTrace, RecentPrompt, RecentPrompts, Sender, unpack
+from .round_sums import MAX_ROUNDS, summary_of_rounds
 
 CACHE_HEADER = "x-pensieve-cache"
 
@@ -72,6 +73,7 @@ class RequestReport:
         self._recent: RecentPrompts | None = None
         self._num_generated: int | None = None
         self._last: ReportedProgress | None = None  # once it has ended
+        self._later: tuple[RequestReport, ...] = ()
 
     def begin(self, token_stream: TokenSource, recent: RecentPrompts) -> None:
         """Judge the request, which has just been queued, and remember its prompt."""
@@ -144,8 +146,21 @@ class RequestReport:
         fields += [f"in={verdict.part}"] if verdict.part is not None else []
         return {CACHE_HEADER: "; ".join(fields)}
 
+    def add_round(self, report: "RequestReport") -> None:
+        """Add the report of a later round of the same answer, which goes on after tools of the server."""
+        if len(self._later) < MAX_ROUNDS - 1:
+            self._later += (report,)
+
     def summary(self) -> dict[str, Any]:
-        """Return the report without any text of the request."""
+        """Return the report without any text of the request; of several rounds, their sums and each."""
+        if not self._later:
+            return self._own_summary()
+        last = self._later[-1]
+        started_ms = (last.facts.started_s - self.facts.started_s) * 1000
+        rounds = [report._own_summary() for report in (self, *self._later)]
+        return summary_of_rounds(rounds, round(started_ms + last.progress.total_ms, 3))
+
+    def _own_summary(self) -> dict[str, Any]:
         progress, verdict, facts = self.progress, self.verdict, self.facts
         return {
             "type": "request",

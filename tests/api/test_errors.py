@@ -74,7 +74,8 @@ def deep(levels: int) -> dict[str, Any]:
         ({"top_k": -2}, "top_k: "),
         ({"seed": 2**70}, "seed: "),
         ({"stop_sequences": [123]}, "stop_sequences.0: "),
-        ({"tools": [{"type": "advisor_20260301", "name": "advisor"}]}, "tools.0: server tool"),
+        ({"tools": [{"type": "mcp_toolset", "mcp_server_name": "x"}]}, "tools.0: tool 'mcp_toolset'"),
+        ({"tools": [{"type": "computer_20250124", "name": "computer"}]}, "tools.0: tool 'computer_"),
         ({"tools": [{"name": "a b", "input_schema": {}}]}, "tools.0.name: "),
         ({"tools": [{"name": "a", "input_schema": {}}] * 2}, "tools: tool names must be unique"),
         (

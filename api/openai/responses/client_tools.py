@@ -19,7 +19,10 @@ from ...wire_base import Wire
 Kind = Literal["function", "custom", "local_shell", "shell", "apply_patch", "tool_search"]
 
 LEFT_OUT = ("web_search", "web_search_preview")
-"""Kinds that Codex sends whatever the server can do. Their versions have a date as suffix."""
+"""Kinds that Codex sends whatever the server can do. Their versions have a date as suffix.
+
+A search for tools by the server is left out as well: all tools are shown, also those that it would find.
+"""
 
 _TEXT = {"type": "string"}
 _TIMEOUT = {"type": "integer", "description": "Limit in milliseconds"}
@@ -115,7 +118,8 @@ def read_tools(specs: Iterable[AnyTool]) -> tuple[dict[str, ClientTool], list[st
     tools: dict[str, ClientTool] = {}
     left_out: list[str] = []
     for spec, namespace in _flat(specs):
-        if spec.type.partition("_20")[0] in LEFT_OUT:
+        is_search = spec.type == "tool_search" and spec.execution != "client"
+        if is_search or spec.type.partition("_20")[0] in LEFT_OUT:
             left_out.append(spec.type)
             continue
         tool = _client_tool(spec, namespace)

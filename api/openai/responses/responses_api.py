@@ -162,7 +162,7 @@ class ResponsesApi:
         """Log each type of tools that is left out once: Codex sends some with every request."""
         for kind in set(left_out) - self._noted:
             self._noted.add(kind)
-            logger.info("tools of type %s are left out: this server cannot search the web", kind)
+            logger.info("tools of type %s are left out: this server does not run them", kind)
 
 
 def _translate(

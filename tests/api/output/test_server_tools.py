@@ -43,7 +43,7 @@ def ask(server: Server, tools: list[Any], **fields: Any) -> Any:
 
 
 def without_ids(message: Any) -> Any:
-    body = message.to_dict()
+    body = message.to_dict(warnings=False)  # of types that only the beta's have
     for block in body["content"]:
         block.pop("id", None)
         block.pop("tool_use_id", None)
@@ -96,7 +96,9 @@ def test_domains_are_left_out_and_the_clients_own_tools_end_the_answer(
     assert [hit.url for hit in message.content[-1].content] == ["https://a.org/x"]
 
 
-@pytest.mark.parametrize("kind", ["web_search_20250305", "web_fetch_20250910", "code_execution_20250825"])
+@pytest.mark.parametrize(
+    "kind", ["web_search_20250305", "web_fetch_20250910", "code_execution_20250825", "advisor_20260301"]
+)
 def test_what_is_not_there_is_told_the_model_and_the_client(server: Server, kind: str) -> None:
     """A refusal of the request would end the session, and make Claude Code send all its tools in full."""
     name = kind.rpartition("_")[0]
@@ -104,7 +106,7 @@ def test_what_is_not_there_is_told_the_model_and_the_client(server: Server, kind
     server.scheduler.play(server.script(wrote), server.script("I cannot."))
     message = ask(server, [{"type": kind, "name": name}])
     result, answer = message.content[1:]
-    assert result.content.to_dict()["error_code"] == "unavailable"
+    assert result.to_dict(warnings=False)["content"]["error_code"] == "unavailable"
     assert (answer.text, message.usage.server_tool_use) == ("I cannot.", None)
     assert f"The tool {name} is not available on this server." in server.prompt_text()
     assert len(server.scheduler.requests) == 4
@@ -153,3 +155,73 @@ def test_searches_and_tokens_have_an_end(start_server: StartServer, tmp_path: Pa
 def test_a_command_that_cannot_be_run_is_refused_at_the_start(wrong: str) -> None:
     with pytest.raises(ValueError, match="search-command"):
         ServerConfig(search_command=wrong)
+
+
+def deferred(name: str) -> Any:
+    return BASH | {"name": name, "description": f"Does {name}", "defer_loading": True}
+
+
+@pytest.mark.parametrize("kind", ["regex", "bm25"])
+def test_tools_are_searched_for_and_called_in_one_answer(server: Server, kind: str) -> None:
+    """The next request shows it all as the rounds were, so that its prompt begins with what is cached."""
+    name = f"tool_search_tool_{kind}"
+    tools = [{"type": f"{name}_20251119", "name": name}, deferred("Bash"), deferred("Mail")]
+    wrote = f'<tool_call>\n{{"name": "{name}", "arguments": {{"query": "bash"}}}}\n</tool_call>'
+    server.scheduler.play(server.script(f"I look.{wrote}"), server.script(f"There.{CALL}"))
+    message = ask(server, tools)
+    assert message.stop_reason == "tool_use"
+    said, search, found, there, call = message.content
+    assert (search.type, search.name, search.input) == ("server_tool_use", name, {"query": "bash"})
+    assert found.to_dict() == {
+        "type": "tool_search_tool_result",
+        "tool_use_id": search.id,
+        "content": {
+            "type": "tool_search_tool_search_result",
+            "tool_references": [{"type": "tool_reference", "tool_name": "Bash"}],
+        },
+    }
+    assert (said.text, there.text, call.name) == ("I look.", "There.", "Bash")
+    first, second = server.prompt_text(0), server.prompt_text(1)
+    assert second.startswith(first)
+    assert ("Does Bash" in first, "Does Bash" in second, "Does Mail" in second) == (False, True, False)
+    result = {"type": "tool_result", "tool_use_id": call.id, "content": "a.txt"}
+    history = [{"role": "assistant", "content": message.content}, {"role": "user", "content": [result]}]
+    last = server.scheduler.requests[-1].prompt
+    server.scheduler.play(server.script("Done."))
+    ask(server, tools, messages=HELLO + history)
+    assert server.scheduler.requests[-1].prompt[: len(last)] == last
+    assert "srvtoolu" not in server.prompt_text()
+
+
+def test_a_search_for_tools_that_fails_may_be_tried_again(server: Server) -> None:
+    name = "tool_search_tool_regex"
+    wrote = [
+        f'<tool_call>\n{{"name": "{name}", "arguments": {{"query": "{query}"}}}}\n</tool_call>'
+        for query in ("(", "rocket")
+    ]
+    server.scheduler.play(*map(server.script, wrote), server.script("None."))
+    message = ask(server, [{"type": name, "name": name}, deferred("Mail")])
+    failed, empty = message.content[1].content, message.content[3].content
+    assert (failed.error_code, "cannot be read" in failed.error_message) == ("invalid_tool_input", True)
+    assert (empty.tool_references, message.content[4].text) == ([], "None.")
+    assert "Error: The pattern cannot be read" in server.prompt_text()
+    assert "No tool was found." in server.prompt_text()
+
+
+def test_a_report_has_all_rounds_of_an_answer(server: Server) -> None:
+    name = "tool_search_tool_bm25"
+    wrote = f'<tool_call>\n{{"name": "{name}", "arguments": {{"query": "mail"}}}}\n</tool_call>'
+    server.scheduler.play(server.script(wrote, num_cached=5), server.script("Found.", num_cached=9))
+    body = {"model": "default", "max_tokens": 500, "messages": HELLO}
+    body["tools"] = [{"type": name, "name": name}, deferred("Mail")]
+    response = server.http().post("/v1/messages", json=body)
+    usage, url = response.json()["usage"], f"/v1/requests/{response.headers['request-id']}"
+    report = server.http().get(url).json()
+    rounds, tokens = report["rounds"], report["tokens"]
+    assert (report["outcome"], [found["outcome"] for found in rounds]) == ("stop", ["tool_use", "stop"])
+    assert [found["tokens"]["found"] for found in rounds] == [5, 9]
+    assert tokens["prompt"] == sum(len(request.prompt) for request in server.scheduler.requests)
+    assert (tokens["found"], tokens["generated"]) == (14, usage["output_tokens"])
+    assert tokens["prompt"] == usage["input_tokens"] + usage["cache_read_input_tokens"]
+    assert report["times_ms"]["total"] >= sum(found["times_ms"]["decode"] for found in rounds)
+    assert report["cache"] == rounds[0]["cache"]
