@@ -1,10 +1,13 @@
 """The disk tier at the server's start: where it is, and what it found there."""
 
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from ...cache.disk.config import DiskConfig
+from ...cache.disk.fingerprint import identities
 from ...cache.disk.index import DiskIndex
 from ...cache.disk.open_tier import KeptModel, open_tier
 from ...engine.compiling.user_folder import make_user_folder
@@ -20,6 +23,7 @@ class DiskStart:
     config: DiskConfig
     planned: PlannedModel
     model: ServedModel
+    loaded: Mapping[str, str]  # the model's files, as files_of() had them before they were loaded
 
     def open(self) -> DiskIndex | None:
         """Open the disk tier, or return None where there is none; open_tier() logs why.
@@ -36,7 +40,14 @@ class DiskStart:
         info = self.planned.info
         facts = {"kv": info.kv_type, "layout": layout.text}
         facts |= {name: version(name) for name in ("mlx", "mlx-lm")}
-        return open_tier(place, self.config, KeptModel(info.path, facts, layout.block_bytes))
+        return open_tier(place, self.config, KeptModel(info.path, facts, layout.block_bytes, self.loaded))
+
+
+def files_of(planned: PlannedModel) -> Mapping[str, str]:
+    """Return what identifies the model's files now; nothing where they cannot be looked at."""
+    with suppress(OSError):
+        return identities(planned.info.path)
+    return {}
 
 
 def describe_disk(index: DiskIndex) -> str:

@@ -28,7 +28,7 @@ from ..app import create_app
 from ..config import ServerConfig
 from .bounded_protocol import BoundedProtocol
 from .console import say
-from .disk_start import DiskStart, describe_disk
+from .disk_start import DiskStart, describe_disk, files_of
 from .flags import Settings
 from .local_models import find_model
 from .start_report import describe_calls, describe_client
@@ -198,6 +198,7 @@ def serve(settings: Settings) -> None:
     with bind(config) as listener, EngineProcess(config.log_level) as engine:
         say(f"pensieve {__version__}")
         planned = find_model(engine, settings.engine, settings.scheduler.max_batch)
+        files = files_of(planned)
         tokenizer = load_tokenizer(planned.info)
         model = engine.start(build, planned)
         say(f"attends  with {model.attention}")
@@ -210,7 +211,7 @@ def serve(settings: Settings) -> None:
         )
         loop = SchedulerLoop(engine, scheduler)
         server = build_server(config, loop, model, tokenizer, listener)
-        server.disk = DiskStart(settings.disk, planned, model)
+        server.disk = DiskStart(settings.disk, planned, model, files)
         run_server(server, listener)
 
 

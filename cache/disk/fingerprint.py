@@ -33,9 +33,7 @@ def fingerprint_of(model_folder: Path, facts: abc.Mapping[str, str], memo: Path)
     known = _read_memo(memo)
     found = {}
     lines = [f"forms {FORMS}", *(json.dumps([name, facts[name]]) for name in sorted(facts))]
-    for file in sorted(model_folder.iterdir()):
-        if file.name.startswith(".") or not file.is_file():
-            continue
+    for file in _files(model_folder):
         facts_of_file = _identity(file)
         digest = known.get(facts_of_file) or _hash_file(file)
         if _identity(file) == facts_of_file:  # unchanged while it was read
@@ -44,6 +42,18 @@ def fingerprint_of(model_folder: Path, facts: abc.Mapping[str, str], memo: Path)
     if not found.items() <= known.items():
         _write_memo(memo, known | found)
     return hashlib.sha256("\n".join(lines).encode()).digest()
+
+
+def identities(model_folder: Path) -> dict[str, str]:
+    """Return, by the names of a model's files, what changes when a file does. Raises OSError.
+
+    If it is the same before a model's load and after fingerprint_of(), what was hashed is what was loaded.
+    """
+    return {file.name: _identity(file) for file in _files(model_folder)}
+
+
+def _files(model_folder: Path) -> list[Path]:
+    return [one for one in sorted(model_folder.iterdir()) if not one.name.startswith(".") and one.is_file()]
 
 
 def _identity(file: Path) -> str:

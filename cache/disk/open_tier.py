@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .config import DiskConfig
 from .disk_room import DiskLimits
-from .fingerprint import fingerprint_of
+from .fingerprint import fingerprint_of, identities
 from .folder import FolderError, open_folder
 from .index import DiskIndex
 
@@ -21,12 +21,14 @@ class KeptModel:
     folder: Path
     facts: abc.Mapping[str, str]  # what its KV depends on beside the folder's files: see fingerprint_of()
     block_bytes: int  # KV of a block; 0 for a model without attention
+    loaded: abc.Mapping[str, str]  # the folder's files before they were loaded: see identities()
 
 
 def open_tier(place: Path, config: DiskConfig, model: KeptModel) -> DiskIndex | None:
     """Lock the folder `place`, and return the index of what it has of a model's KV.
 
-    Returns None where the folder cannot be used, as where another server uses it, and logs why. Takes a
+    Returns None where the folder cannot be used, as where another server uses it, or where the model is not
+    known to be the one that was loaded, and logs why. Takes a
     second for each gigabyte of a model that has not been seen before, in which other threads can run.
     """
     try:
@@ -36,6 +38,8 @@ def open_tier(place: Path, config: DiskConfig, model: KeptModel) -> DiskIndex | 
         return None
     try:
         fingerprint = fingerprint_of(model.folder, model.facts, folder.memo)
+        if identities(model.folder) != model.loaded:
+            raise OSError(f"{model.folder} has changed since the model was loaded")
         used = sum(found.disk_bytes for found in folder.scan())
         limit = config.limit_bytes(folder.files.free_bytes(folder.path), used)
         return DiskIndex(folder, fingerprint, model.block_bytes, DiskLimits(limit, hourly_bytes=limit))

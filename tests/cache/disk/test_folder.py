@@ -1,10 +1,12 @@
 import os
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pensieve.cache.disk.config import DiskConfig
+from pensieve.cache.disk.fingerprint import identities
 from pensieve.cache.disk.folder import FolderError, open_folder
 from pensieve.cache.disk.open_tier import KeptModel, open_tier
 from pensieve.cache.disk.segment_file import temporary_path
@@ -99,7 +101,7 @@ def model(tmp_path: Path) -> KeptModel:
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(bytes(1000))
-    return KeptModel(folder, {"bits": "16"}, 1000)
+    return KeptModel(folder, {"bits": "16"}, 1000, identities(folder))
 
 
 def test_a_second_server_runs_without_a_tier_and_says_so(
@@ -122,8 +124,23 @@ def test_a_second_server_runs_without_a_tier_and_says_so(
 
 def test_a_model_that_cannot_be_read_gives_the_folder_back(tmp_path: Path, model: KeptModel) -> None:
     config = DiskConfig()
-    assert open_tier(tmp_path / "kv", config, KeptModel(tmp_path / "nothing", {}, 1)) is None
+    assert open_tier(tmp_path / "kv", config, KeptModel(tmp_path / "nothing", {}, 1, {})) is None
     tier = open_tier(tmp_path / "kv", config, model)
+    assert tier is not None
+    tier.close()
+
+
+def test_a_model_that_was_replaced_while_it_was_loaded_has_no_tier(
+    tmp_path: Path, model: KeptModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was hashed would not be what was loaded, and its KV that of another model."""
+    weights = model.folder / "model.safetensors"
+    status = weights.stat()
+    weights.write_bytes(bytes(999) + b"1")
+    os.utime(weights, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert open_tier(tmp_path / "kv", DiskConfig(), model) is None
+    assert len(caplog.records) == 1
+    tier = open_tier(tmp_path / "kv", DiskConfig(), replace(model, loaded=identities(model.folder)))
     assert tier is not None
     tier.close()
 
