@@ -121,8 +121,8 @@ class TokenSource(Protocol):
     def cancel(self) -> None:
         """End the request within one step; does nothing when it has ended."""
 
-    def answered(self, calls: abc.Iterable[str]) -> None:
-        """Say that the answer, whose request has ended, has called the tools `calls`."""
+    def answered(self, calls: abc.Iterable[str] | None) -> None:
+        """Say which tools the answer, whose request has ended, has called; None if it was broken off."""
 
 
 class SchedulerInterface(Protocol):

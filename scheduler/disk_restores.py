@@ -14,7 +14,7 @@ from ..cache.disk.chains import Chain
 from ..cache.disk.index import DiskIndex
 from ..cache.disk.orders import ReadOrder, ReadOutcome
 from ..cache.state_store import KeptState
-from ..cache.tree_nodes import TreePosition
+from ..cache.tree_nodes import Owner, TreePosition
 from ..engine.step import NO_BLOCK, RestoreOrder, StepPlan
 from .kv_cache_manager import KVCacheManager
 from .restored_states import RestoredStates
@@ -43,6 +43,7 @@ class Restore:
     state: KeptState | None  # to be filled; it is that after the last block
     waiting: list[RestoreOrder]  # that the engine has not got
     reads: list[ReadOrder]
+    owner: Owner | None  # the conversation that goes on from there
     num_restored: int = 0  # of `held`, counting known ones, that can be used
     reading: dict[str, int] = field(default_factory=dict)  # bytes by path that the engine has got
     is_state_ready: bool = False
@@ -183,7 +184,9 @@ class DiskRestores:
         if state is not None and kept is not None:
             waiting.append(RestoreOrder(state, (), kept.slot, kept.window))
         tokens, num_known = sequence.tokens[: end * BLOCK_SIZE], known.num_blocks
-        restore = Restore(tokens, held, num_known, kept, waiting, reads, num_known)
+        asks = sequence.conversation
+        owner = None if asks is None or asks.is_passing else asks
+        restore = Restore(tokens, held, num_known, kept, waiting, reads, owner, num_known)
         self._index.begin_restore(reads)
         self.active.append(restore)
         sequence.is_searched = True
@@ -209,7 +212,7 @@ class DiskRestores:
             restore.num_restored, restore.is_state_ready = restore.num_known, False
         else:
             usable = restore.held[: restore.num_restored]
-            position = self._kv_cache.tree.insert(restore.tokens, usable)
+            position = self._kv_cache.tree.insert(restore.tokens, usable, owner=restore.owner)
         if restore.state is not None:
             is_whole = restore.is_state_ready and restore.num_restored == len(restore.held)
             self._states.give(restore.state, position if is_whole else None)

@@ -113,14 +113,21 @@ class Sessions:
         conversation.tip, conversation.unanswered = position, sequence
         self._settle(conversation, position, self._tool_gap(conversation, ()))
 
-    def answered(self, sequence: Sequence, calls: Iterable[str]) -> None:
-        """Note that the answer of `sequence`, which has ended, has called the tools `calls`."""
+    def answered(self, sequence: Sequence, calls: Iterable[str] | None) -> None:
+        """Note that the answer of `sequence`, which has ended, has called the tools `calls`.
+
+        None: it was broken off, by a failure, after which the client asks again, or by its user. Whoever
+        stops a subagent goes on with the agent that has started it.
+        """
         conversation, origin = sequence.conversation, sequence.request.origin
         if origin.request_class == "compaction" and sequence.finish_reason == "stop":
             self._compacted(origin)
         if conversation is None or conversation.unanswered is not sequence or conversation.tip is None:
             return
         conversation.unanswered = None
+        if calls is None:
+            self._broken_off(conversation, origin)
+            return
         conversation.answered_s, conversation.calls = self._now_s, frozenset(calls)
         conversation.session.agent(origin.agent).tools = conversation.calls
         if conversation.calls:
@@ -128,7 +135,7 @@ class Sessions:
         elif origin.agent or origin.request_class not in (None, "main"):
             gap_s = math.inf
         else:
-            gap_s = self._gaps.expected(_kinds(conversation.session, "turn"), TURN_GAP_S)
+            gap_s = self._turn_gap(conversation)
         self._settle(conversation, conversation.tip, gap_s)
 
     @property
@@ -173,6 +180,18 @@ class Sessions:
             times = dict.fromkeys(calls, gap_s)
         for name, seconds in times.items():
             self._gaps.add(_kinds(session, "tool", name), min(seconds, gap_s))
+
+    def _broken_off(self, conversation: KnownThread, origin: Origin) -> None:
+        """Expect a return as soon as a user's, and one to the agent above before one to a subagent."""
+        parent = conversation.session.agents.get(origin.parent) if origin.agent else None
+        above = None if parent is None or parent.name == origin.agent else parent.own
+        for one in (conversation, above):
+            if one is not None and one.tip is not None:
+                self._settle(one, one.tip, self._turn_gap(one))
+
+    def _turn_gap(self, conversation: KnownThread) -> float:
+        """Return how long the user will take to go on."""
+        return self._gaps.expected(_kinds(conversation.session, "turn"), TURN_GAP_S)
 
     def _tool_gap(self, conversation: KnownThread, calls: Iterable[str]) -> float:
         """Return how long the tools `calls` will take: as long as the slowest one."""

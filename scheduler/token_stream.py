@@ -108,8 +108,8 @@ class TokenStream:
         self._scheduler.end(self._sequence, "abort")
         self._wake()
 
-    def answered(self, calls: Iterable[str]) -> None:
-        """Say that the answer, whose sequence has ended, has called the tools `calls`."""
+    def answered(self, calls: Iterable[str] | None) -> None:
+        """Say which tools the answer, whose sequence has ended, has called; None if it was broken off."""
         self._scheduler.sessions.tell_time(time.monotonic())
         self._scheduler.sessions.answered(self._sequence, calls)
 

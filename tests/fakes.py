@@ -192,7 +192,7 @@ class ScriptedTokenStream:
         self.admitted_s: float | None = None
         self.first_token_s: float | None = None
         self.num_cancels = 0
-        self.calls: set[str] | None = None  # that the answer has made, once it has ended
+        self.calls: set[str] | None = None  # that the answer has made, once it has ended by itself
         self._script = script
         self._chunks = deque(script.chunks)
         self._room = request.max_tokens
@@ -234,8 +234,8 @@ class ScriptedTokenStream:
         self.finish_reason = self.finish_reason or "abort"
         self._cancelled.set()
 
-    def answered(self, calls: Iterable[str]) -> None:
-        self.calls = set(calls)
+    def answered(self, calls: Iterable[str] | None) -> None:
+        self.calls = None if calls is None else set(calls)
 
 
 @dataclass

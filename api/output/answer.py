@@ -161,7 +161,9 @@ class SampledAnswer:
     def close(self) -> None:
         """End the request, in any state, and close its record. Further calls do nothing."""
         self._token_stream.cancel()
-        self._token_stream.answered(self._calls if self._outcome == "tool_use" else ())
+        is_broken_off = self._outcome in ("abort", "error")
+        calls = self._calls if self._outcome == "tool_use" else ()
+        self._token_stream.answered(None if is_broken_off else calls)
         self._record.close(self._outcome, self._parser.results)
         if self._report is not None:
             generated = self._record.num_generated

@@ -84,6 +84,6 @@ class PromptOnlyStream:
         """End the request within one step; does nothing when it has ended."""
         self._stream.cancel()
 
-    def answered(self, calls: Iterable[str]) -> None:
+    def answered(self, calls: Iterable[str] | None) -> None:
         """Say that the answer, which is empty, has ended."""
         self._stream.answered(calls)

@@ -93,8 +93,8 @@ class ResumableTokenStream:
         """End the request within one step; does nothing when it has ended."""
         self._current.cancel()
 
-    def answered(self, calls: Iterable[str]) -> None:
-        """Say that the answer, whose request has ended, has called the tools `calls`."""
+    def answered(self, calls: Iterable[str] | None) -> None:
+        """Say which tools the answer, whose request has ended, has called; None if it was broken off."""
         self._current.answered(calls)
 
     def resume(self, tokens: list[int]) -> bool:

@@ -1,6 +1,7 @@
 """Who asks, and what of their KV goes first when memory runs short."""
 
 import random
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -37,7 +38,7 @@ class Clients:
         asked = Request(prompt, plain.sampling, max_tokens, origin=origin, checkpoints=marks)
         return self.scheduler.add(asked)
 
-    def ask(self, prompt: list[int], origin: Origin, calls: tuple[str, ...] = ()) -> list[int]:
+    def ask(self, prompt: list[int], origin: Origin, calls: tuple[str, ...] | None = ()) -> list[int]:
         """Ask and take the whole answer; return prompt and answer."""
         self.wait(1)
         sequence = self.add(prompt, origin)
@@ -82,6 +83,27 @@ def test_a_tool_gap_that_lasts_far_longer_than_tools_do_protects_no_more() -> No
     idle = clients.ask(own_prompt(3), origin("idle"))
     clients.evict(6)
     assert (clients.num_found(busy), clients.num_found(idle)) == (4, 10)
+
+
+def test_whoever_stops_a_subagent_goes_on_with_the_agent_above_and_may_go_on_with_it() -> None:
+    clients = Clients()
+    main = clients.ask(own_prompt(2), origin("one"), ("Task",))
+    other = clients.ask(own_prompt(3), origin("other"))
+    clients.wait(TURN_GAP_S / 2)
+    broken = clients.ask(own_prompt(4), replace(origin("one", "subagent", "helper"), parent=""), None)
+    ended = clients.ask(own_prompt(5), origin("one", "subagent", "second"))
+    found = []
+    for _ in range(4):
+        clients.evict(6)
+        found.append([clients.num_found(one) for one in (ended, other, broken, main)])
+    assert found == [[4, 10, 10, 10], [4, 4, 10, 10], [4, 4, 4, 10], [4, 4, 4, 4]]
+
+
+def test_the_time_until_a_broken_answer_is_asked_for_again_is_not_learned() -> None:
+    clients = Clients()
+    for _ in range(FEWEST + 1):
+        clients.ask(own_prompt(2), origin("one"), None)
+    assert clients.scheduler.sessions._gaps.expected([("turn",)], -1.0) == -1.0
 
 
 def test_how_long_tools_take_is_learned_by_their_names() -> None:
@@ -195,7 +217,7 @@ def test_whatever_sessions_do_nothing_is_pinned_and_the_shared_head_goes_last(nu
             if rng.random() < 0.2:
                 clients.scheduler.end(sequence, "abort")
             clients.driver.finish()
-            clients.scheduler.sessions.answered(sequence, rng.choice([[], ["Bash"], ["Read", "Bash"]]))
+            clients.scheduler.sessions.answered(sequence, rng.choice([None, [], ["Bash"], ["Read", "Bash"]]))
             expected = spell(sequence.request.prompt, 4)
             assert sequence.tokens == expected[: len(sequence.tokens)]
             histories[session, agent] = sequence.tokens
