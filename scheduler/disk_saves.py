@@ -16,6 +16,7 @@ from ..cache.blocks import BLOCK_SIZE
 from ..cache.disk.chains import Chain
 from ..cache.disk.index import DiskIndex
 from ..cache.disk.orders import WriteOutcome
+from ..cache.disk.planned_writes import Rest
 from ..cache.state_store import KeptState
 from ..cache.tree_nodes import Checkpoint, TreePosition
 from ..engine.served_model import PoolLayout
@@ -56,12 +57,16 @@ class SaveJob:
     checkpoints: list[Checkpoint]  # to write after the blocks
     is_reused: bool
     num_planned: int = 0  # of the blocks
-    is_refused: bool = False  # the disk may not be written now
 
     @property
     def is_void(self) -> bool:
         """Whether the tree has evicted the prefix."""
         return self.position.node.parent is None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to plan."""
+        return self.num_planned == len(self.blocks) and not self.checkpoints
 
 
 class DiskSaves:
@@ -110,13 +115,15 @@ class DiskSaves:
             if num_looks > MAX_LOOKS:
                 return
             job = self._jobs[0]
-            orders = [] if job.is_void else self._next(job, left)
-            if job.is_void or job.is_refused or (job.num_planned == len(job.blocks) and not job.checkpoints):
+            orders, rest = ([], "refused") if job.is_void else self._next(job, left)
+            if rest == "refused" or job.is_done:
                 self._jobs.popleft()
             for order in orders:
                 self._writing[order.write.path] = order.write.payload_bytes
                 left -= order.write.payload_bytes
             plan.saves.extend(orders)
+            if rest == "awaited":
+                return
 
     def note_written(self, outcomes: list[WriteOutcome]) -> None:
         """Take note of writes that have ended."""
@@ -129,26 +136,30 @@ class DiskSaves:
         self._jobs.clear()
         self._writing.clear()
 
-    def _next(self, job: SaveJob, most_bytes: int) -> list[SaveOrder]:
+    def _next(self, job: SaveJob, most_bytes: int) -> tuple[list[SaveOrder], Rest]:
         """Return orders for a part of `job` of about `most_bytes`: blocks, or a checkpoint after them."""
         if job.num_planned < len(job.blocks):
             count = max(1, most_bytes // max(1, self._layout.block_bytes))
-            job.num_planned = min(len(job.blocks), job.num_planned + count)
-            num_skipped = self._index.stats.num_skipped
-            orders = self._index.writes.plan(job.chain, job.num_planned, job.is_reused)
-            job.is_refused = self._index.stats.num_skipped > num_skipped
+            num_planned = min(len(job.blocks), job.num_planned + count)
+            orders, rest = self._index.writes.plan(job.chain, num_planned, job.is_reused)
+            if rest != "awaited":
+                job.num_planned = num_planned
             return [
                 SaveOrder(order, tuple(job.blocks[order.key.first_block :][: order.key.num_blocks]))
                 for order in orders
-            ]
+            ], rest
         if not job.checkpoints:
-            return []
-        checkpoint = job.checkpoints.pop(0)
-        if checkpoint.node.checkpoint is not checkpoint:
-            return []  # it was dropped meanwhile
+            return [], "none"
+        checkpoint = job.checkpoints[0]
         num_blocks, state = checkpoint.num_tokens // BLOCK_SIZE, checkpoint.state
-        write = self._index.writes.plan_state(job.chain, num_blocks, self._state_bytes(state), job.is_reused)
-        return [] if write is None else [SaveOrder(write, (), state.slot, state.window)]
+        if checkpoint.node.checkpoint is checkpoint:
+            num_bytes = self._state_bytes(state)
+            orders, rest = self._index.writes.plan_state(job.chain, num_blocks, num_bytes, job.is_reused)
+        else:  # it was dropped meanwhile
+            orders, rest = [], "none"
+        if rest != "awaited":
+            job.checkpoints.pop(0)
+        return [SaveOrder(order, (), state.slot, state.window) for order in orders], rest
 
     def _worthwhile(self, position: TreePosition, chain: Chain) -> list[Checkpoint]:
         """Return the path's checkpoints to write: those that others have used, and the last where it pays."""

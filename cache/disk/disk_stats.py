@@ -20,4 +20,4 @@ class DiskStats:
     num_read_failures: int = 0  # files that were gone or could not be read
     num_damaged: int = 0  # files that were removed because they are not what was once written
     num_evicted: int = 0
-    is_off: bool = False  # the disk failed for good
+    is_off: bool = False  # the disk failed for good, or does not answer

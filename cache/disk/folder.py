@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from ... import PensieveError
 from .file_layer import FileLayer
+from .folder_thread import FolderThread, Run
 from .orders import FileKind
 from .private_folder import is_private
 from .segment_file import TEMPORARY
@@ -50,9 +51,11 @@ class FoundFile(NamedTuple):
 class DiskFolder:
     """A folder that this process has locked. A context manager."""
 
-    def __init__(self, path: Path, lock: int, files: FileLayer) -> None:
+    def __init__(self, path: Path, lock: int, files: FileLayer, run: Run) -> None:
+        """run: runs what may wait for the disk once the folder is open."""
         self.path = path
         self.files = files
+        self.run = run
         self._lock = lock
 
     @property
@@ -95,9 +98,10 @@ class DiskFolder:
         self.close()
 
 
-def open_folder(path: Path, files: FileLayer | None = None) -> DiskFolder:
+def open_folder(path: Path, files: FileLayer | None = None, run: Run | None = None) -> DiskFolder:
     """Lock a folder, made if there is none, and return it.
 
+    run: runs what may wait for the disk; a thread of its own by default.
     Raises FolderError where another server has it, or where it is not this user's alone.
     """
     lock = -1
@@ -117,7 +121,7 @@ def open_folder(path: Path, files: FileLayer | None = None) -> DiskFolder:
         if lock >= 0:
             os.close(lock)
         raise FolderError(f"{path} cannot be used: {error.strerror or error}") from error
-    return DiskFolder(path, lock, files or FileLayer())
+    return DiskFolder(path, lock, files or FileLayer(), run or FolderThread())
 
 
 def is_our_name(name: str) -> bool:

@@ -30,11 +30,11 @@ def scan_folder(folder: DiskFolder, model_folder: Path, room: DiskRoom) -> int:
             others.append(found)
     room.begin(fixed_bytes, others)
     for found in unfinished:
-        room.discard(found.path)
+        room.discard(found.path, found.disk_bytes)
     num_damaged = 0
     for found in sorted(ours, key=lambda one: one.changed_at):
         if (file := _read_file(folder, model_folder, found)) is None or room.files.overlaps(file):
-            room.discard(found.path)
+            room.discard(found.path, found.disk_bytes)
             num_damaged += 1
         else:
             room.add(file)

@@ -1,18 +1,19 @@
 """The index of the disk tier: what is on disk, and what shall be read and removed.
 
 The server's process has it. The engine's process, which has the KV, writes and reads the files that it is
-told to (`segment_file.py`), and removes none. Nothing here waits for the disk but for removing files.
+told to (`segment_file.py`), and removes none. Nothing here waits for the disk, but for the start: what is
+removed is removed by a thread of its own (`folder_chores.py`).
 """
 
 import time
 from collections import abc
-from contextlib import suppress
 from pathlib import Path
 
 from .chains import Chain
 from .disk_room import DiskLimits, DiskRoom
 from .disk_stats import DiskStats
 from .folder import DiskFolder
+from .folder_chores import FolderChores
 from .folder_scan import scan_folder
 from .orders import ReadOrder, ReadOutcome, key_of
 from .planned_writes import PlannedWrites
@@ -38,14 +39,15 @@ class DiskIndex:
         """
         self.root = fingerprint  # of chains
         self._folder = folder
-        self._room = DiskRoom(folder, limits)
+        self._chores = FolderChores(folder, clock)
+        self._room = DiskRoom(self._chores, limits, clock)
         self._pauses = FailurePauses(clock)
         self._rate = ReadRate()
         model_folder = folder.model_folder(fingerprint)
         budget = WriteBudget(limits.hourly_bytes, clock)
         self.writes = PlannedWrites(model_folder, block_bytes, self._room, budget, self._pauses)
         self._room.stats.num_damaged += scan_folder(folder, model_folder, self._room)
-        self._room.make(0)  # the limit may be lower than it was
+        self._room.shrink()  # the limit may be lower than it was
 
     @property
     def place(self) -> Path:
@@ -55,15 +57,20 @@ class DiskIndex:
     @property
     def stats(self) -> DiskStats:
         """What the tier has done, and the folder's present size."""
+        self._room.settle()
         stats, files = self._room.stats, self._room.files
-        stats.num_files, stats.num_blocks, stats.is_off = len(files), files.num_blocks, self._pauses.is_off
+        stats.num_files, stats.num_blocks, stats.is_off = len(files), files.num_blocks, self._is_off
         return stats
+
+    @property
+    def _is_off(self) -> bool:
+        return self._pauses.is_off or self._room.is_stuck
 
     def find(self, chain: Chain, first_block: int = 0, end_block: int | None = None) -> list[ReadOrder]:
         """Return orders for the blocks of `chain` from `first_block` on, as far as they are on disk."""
         orders: list[ReadOrder] = []
         end = chain.num_blocks if end_block is None else min(end_block, chain.num_blocks)
-        while first_block < end and not self._pauses.is_off:
+        while first_block < end and not self._is_off:
             found = self._room.files.block(chain.digests[first_block + 1])
             if found is None or not found[0].is_written:
                 break
@@ -81,7 +88,7 @@ class DiskIndex:
 
         The state is one after `first_block + 1` blocks of the order.
         """
-        if self._pauses.is_off:
+        if self._is_off:
             return None
         for num_blocks in range(min(at_most_blocks, chain.num_blocks), 0, -1):
             file = self._room.files.state(chain.digests[num_blocks])
@@ -115,8 +122,7 @@ class DiskIndex:
             if was_used:
                 file.num_uses += 1
                 self._room.files.touch(file)
-                with suppress(OSError):
-                    self._folder.files.mark_used(file.path)
+                self._chores.mark_used(file.path)
 
     def note_read(self, outcome: ReadOutcome) -> None:
         """Take note of a read. A file that is unreadable or damaged is removed; one that was late stays."""

@@ -3,9 +3,10 @@
 import os
 from collections import abc
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from .chains import Chain
-from .disk_room import DiskRoom
+from .disk_room import DiskRoom, Room
 from .disk_stats import DiskStats
 from .folder import disk_bytes, file_path
 from .orders import FileKey, WriteOrder, WriteOutcome, key_of
@@ -18,6 +19,25 @@ MAX_PAYLOAD_BYTES = 64 * 2**20
 
 MAX_BLOCKS = 64
 """Most blocks of a file: a branch within a file reads it whole."""
+
+
+Rest = Literal["none", "refused", "awaited"]
+
+
+class WritePlan(NamedTuple):
+    """What is to be written of what was asked for, and why no more of it.
+
+    refused: the disk has no room, the hour no budget, or the disk has just failed; `DiskStats.num_skipped`
+    counts that. awaited: room is being made; ask again soon.
+    """
+
+    orders: list[WriteOrder]
+    rest: Rest
+
+
+RESTS: dict[Room, Rest] = {"made": "none", "none": "refused", "awaited": "awaited"}
+
+NOTHING = WritePlan([], "none")
 
 
 class PlannedWrites:
@@ -35,48 +55,34 @@ class PlannedWrites:
     @property
     def is_paused(self) -> bool:
         """Whether nothing may be written now: the disk has just failed, or for good."""
-        return self._pauses.is_paused
+        return self._pauses.is_paused or self._room.is_stuck
 
     @property
     def _stats(self) -> DiskStats:
         return self._room.stats
 
-    def plan(self, chain: Chain, num_blocks: int, is_reused: bool) -> list[WriteOrder]:
+    def plan(self, chain: Chain, num_blocks: int, is_reused: bool) -> WritePlan:
         """Return orders for those of the first `num_blocks` blocks of `chain` that no file has.
 
         Room is made and kept for each. Each order must come back by note_written() or cancel().
         is_reused: whether two requests have had use of the prefix, or are likely to: see WriteBudget.
-        The list ends where the disk has no room, the hour no budget, or the disk has just failed:
-        `DiskStats.num_skipped` counts that.
         """
         if not self._block_bytes or num_blocks <= 0:
-            return []
-        path = self._hold_path(chain, num_blocks)
-        orders = []
-        for first, end in self._missing(chain, num_blocks):
-            key = key_of(chain, "kv", first, end)
-            order = self._reserve(key, chain.digests[end], (end - first) * self._block_bytes, is_reused)
-            if order is None:
-                break
-            orders.append(order)
-        for file in path:
-            self._room.files.release(file)
-        return orders
+            return NOTHING
+        wanted = [
+            (key_of(chain, "kv", first, end), chain.digests[end], (end - first) * self._block_bytes)
+            for first, end in self._missing(chain, num_blocks)
+        ]
+        return self._reserve(self._hold_path(chain, num_blocks), wanted, is_reused)
 
-    def plan_state(
-        self, chain: Chain, num_blocks: int, payload_bytes: int, is_reused: bool
-    ) -> WriteOrder | None:
-        """Return an order for the state after `num_blocks` blocks; None where a file has it, or as above."""
+    def plan_state(self, chain: Chain, num_blocks: int, payload_bytes: int, is_reused: bool) -> WritePlan:
+        """Return an order for the state after `num_blocks` blocks, as above; none where a file has it."""
         digest = chain.digests[num_blocks]
         if file := self._room.files.state(digest):
             self._room.files.touch(file)
-            return None
-        path = self._hold_path(chain, num_blocks)
+            return NOTHING
         key = key_of(chain, "state", num_blocks - 1, num_blocks)
-        order = self._reserve(key, digest, payload_bytes, is_reused)
-        for file in path:
-            self._room.files.release(file)
-        return order
+        return self._reserve(self._hold_path(chain, num_blocks), [(key, digest, payload_bytes)], is_reused)
 
     def note_written(self, outcome: WriteOutcome) -> None:
         """Take note of a write. What is left of one that failed is removed."""
@@ -140,18 +146,35 @@ class PlannedWrites:
         if first is not None:
             yield first, min(num_blocks, chain.num_blocks)
 
-    def _reserve(self, key: FileKey, digest: bytes, payload_bytes: int, is_reused: bool) -> WriteOrder | None:
-        """Keep room for a file, and return the order to write it; None where it cannot be written now."""
-        num_bytes = disk_bytes(file_size(key.num_blocks, payload_bytes))
+    def _reserve(
+        self, path: list[StoredFile], wanted: abc.Iterable[tuple[FileKey, bytes, int]], is_reused: bool
+    ) -> WritePlan:
+        """Keep room for files, as far as it is there, and return the orders to write them; release `path`.
+
+        wanted: of each file what it is for, the digest after its last block, and the bytes of its payload.
+        """
+        orders: list[WriteOrder] = []
+        room: Room = "made"
+        for key, digest, payload_bytes in wanted:
+            name = file_path(self._model_folder, digest, key.kind)
+            num_bytes = disk_bytes(file_size(key.num_blocks, payload_bytes))
+            room = self._take(name, num_bytes, is_reused)
+            if room != "made":
+                self._stats.num_skipped += room == "none"
+                break
+            file = StoredFile(name, key, payload_bytes, num_bytes)
+            self._room.add(file)
+            self._writing[name] = file
+            orders.append(WriteOrder(name, key, payload_bytes))
+        for file in path:
+            self._room.files.release(file)
+        return WritePlan(orders, RESTS[room])
+
+    def _take(self, name: str, num_bytes: int, is_reused: bool) -> Room:
+        """Take room and budget for a file, if both are there."""
         if self._pauses.is_paused or not self._budget.take(num_bytes, is_reused):
-            self._stats.num_skipped += 1
-            return None
-        if not self._room.make(num_bytes):
+            return "none"
+        room = self._room.make(name, num_bytes)
+        if room != "made":
             self._budget.give_back(num_bytes)
-            self._stats.num_skipped += 1
-            return None
-        path = file_path(self._model_folder, digest, key.kind)
-        file = StoredFile(path, key, payload_bytes, num_bytes)
-        self._room.add(file)
-        self._writing[path] = file
-        return WriteOrder(path, key, payload_bytes)
+        return room

@@ -1,6 +1,7 @@
 """An oracle that saves tokens to real files and restores them, as the engine does with KV and states."""
 
 import random
+from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -10,7 +11,9 @@ import numpy as np
 
 from pensieve.cache.blocks import BLOCK_SIZE
 from pensieve.cache.disk.disk_room import DiskLimits
+from pensieve.cache.disk.file_layer import FileLayer
 from pensieve.cache.disk.folder import open_folder
+from pensieve.cache.disk.folder_thread import Job, Run
 from pensieve.cache.disk.index import DiskIndex
 from pensieve.cache.disk.orders import ReadOutcome, WriteOutcome
 from pensieve.cache.disk.segment_file import try_read, try_write
@@ -27,6 +30,25 @@ STATE_TOKENS = 400
 FINGERPRINT = bytes(range(32))
 
 
+class SomeTime:
+    """Runs what may wait for the disk, in order, but not before a later step."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._jobs: deque[Job] = deque()
+
+    def __call__(self, job: Job) -> None:
+        self._jobs.append(job)
+
+    def go_on(self) -> None:
+        while self._jobs and self._rng.random() < 0.6:
+            self._jobs.popleft()()
+
+    def finish(self) -> None:
+        while self._jobs:
+            self._jobs.popleft()()
+
+
 class DiskOracle(OracleRunner):
     """num_failed: files that could not be read. Files take some steps; `rng` says how many."""
 
@@ -41,6 +63,7 @@ class DiskOracle(OracleRunner):
     ) -> None:
         super().__init__(num_slots, lag, breaks, num_state_slots, window)
         self.num_failed = 0
+        self.jobs = SomeTime(rng)
         self._rng = rng
         self._reading: list[RestoreOrder] = []
         self._outcomes: list[WriteOutcome | ReadOutcome] = []
@@ -51,6 +74,7 @@ class DiskOracle(OracleRunner):
         return PoolLayout("oracle", BLOCK_BYTES, state_bytes, BLOCK_BYTES if self._window else 0)
 
     def step(self, plan: StepPlan) -> StepResult | None:
+        self.jobs.go_on()
         self._reading += plan.restores
         while self._reading and self._rng.random() < 0.7:
             self._restore(self._reading.pop(0))
@@ -117,12 +141,14 @@ class DiskDriver(Stepper):
         num_state_slots: int = 0,
         window: WindowPool | None = None,
         limit_bytes: int = 10**9,
+        files: FileLayer | None = None,
+        run: Run | None = None,
     ) -> None:
         runner = DiskOracle(rng, num_blocks * BLOCK_SIZE, lag, breaks, num_state_slots, window)
         config = SchedulerConfig(max_batch, 64)
         super().__init__(Scheduler(config, num_blocks, 100_000, num_state_slots, window), runner)
         self._files = ExitStack()
-        opened = open_folder(folder)
+        opened = open_folder(folder, files, run or runner.jobs)
         self._files.callback(opened.close)
         limits = DiskLimits(limit_bytes, 10**12, keep_free_bytes=0)
         self.index = DiskIndex(opened, FINGERPRINT, BLOCK_BYTES, limits)

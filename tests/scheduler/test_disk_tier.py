@@ -8,9 +8,9 @@ import pytest
 
 from pensieve.cache.blocks import BLOCK_SIZE
 from pensieve.cache.disk.chains import Chain
+from pensieve.cache.disk.folder import disk_bytes
 from pensieve.cache.disk.index import DiskIndex
-from pensieve.cache.disk.orders import WriteOrder
-from pensieve.cache.disk.planned_writes import PlannedWrites
+from pensieve.cache.disk.planned_writes import PlannedWrites, WritePlan
 from pensieve.engine.served_model import WindowPool
 from pensieve.engine.step import StepPlan
 from pensieve.scheduler import disk_saves
@@ -18,6 +18,7 @@ from pensieve.scheduler.origin import Origin
 from pensieve.scheduler.sequence import Request, Sequence
 
 from ..budget import trials
+from ..cache.disk.disk import at_once
 from .disk_oracle import BLOCK_BYTES, DiskDriver
 from .driver import prompt_of, request
 from .oracle import spell
@@ -112,6 +113,7 @@ def test_kv_that_led_to_no_numbers_is_removed_from_disk(tmp_path: Path) -> None:
     with DiskDriver(tmp_path, random.Random(1)) as driver:
         sequence = ask(driver, prompt)
         driver.scheduler.disk.distrust(sequence)
+        driver.runner.jobs.finish()
         assert not list(tmp_path.rglob("*.kv"))
 
 
@@ -123,12 +125,12 @@ def test_each_block_is_written_once_and_the_rest_of_a_conversation_is_not_looked
     planned: list[int] = []
     honest = PlannedWrites.plan
 
-    def plan(self: PlannedWrites, chain: Chain, num_blocks: int, is_reused: bool) -> list[WriteOrder]:
+    def plan(self: PlannedWrites, chain: Chain, num_blocks: int, is_reused: bool) -> WritePlan:
         planned.append(num_blocks)
         return honest(self, chain, num_blocks, is_reused)
 
     monkeypatch.setattr(PlannedWrites, "plan", plan)
-    with DiskDriver(tmp_path, random.Random(1)) as driver:
+    with DiskDriver(tmp_path, random.Random(1), run=at_once) as driver:
         first = ask(driver, prompt_of(1, 300), 40)
         assert planned == [2, 4, 6, 8, 9, 10]
         ask(driver, first.tokens + prompt_of(2, 30), 40)
@@ -143,7 +145,7 @@ def test_where_nothing_may_be_written_a_prompt_is_looked_through_once(
     monkeypatch.setattr(disk_saves, "BESIDE_ROWS_BYTES", BLOCK_BYTES)
     monkeypatch.setattr(disk_saves, "ALONE_BYTES", BLOCK_BYTES)
     with DiskDriver(tmp_path, random.Random(1)) as driver:
-        monkeypatch.setattr(driver.index._room, "make", lambda _: False)
+        monkeypatch.setattr(driver.index._room, "make", lambda *_: "none")
         ask(driver, prompt_of(1, 600), 40)
         assert driver.index.stats.num_skipped <= 3
         assert driver.index.stats.num_blocks == 0
@@ -201,7 +203,9 @@ def test_random_schedules_through_disk_give_every_sequence_its_own_tokens(
                 assert kv_cache.allocator.num_held == 0
                 assert kv_cache.allocator.num_cached == kv_cache.tree.num_blocks
                 assert driver.runner.num_wrong_states == 0
-                assert driver.index.stats.used_bytes <= driver.index.stats.limit_bytes
+                driver.runner.jobs.finish()
+                lying = sum(disk_bytes(one.stat().st_size) for one in folder.rglob("*"))
+                assert lying <= driver.index.stats.used_bytes <= driver.index.stats.limit_bytes
                 num_found += driver.scheduler.counters.disk_cache_hits
                 num_lost += driver.runner.num_failed
             damage(folder, rng)

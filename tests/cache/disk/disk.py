@@ -10,6 +10,7 @@ from pensieve.cache.disk.chains import BLOCK_TOKEN_BYTES, Chain
 from pensieve.cache.disk.disk_room import DiskLimits
 from pensieve.cache.disk.file_layer import Buffer, FileLayer
 from pensieve.cache.disk.folder import disk_bytes, open_folder
+from pensieve.cache.disk.folder_thread import Job
 from pensieve.cache.disk.index import DiskIndex
 from pensieve.cache.disk.orders import FileKey, ReadOrder, WriteOrder, WriteOutcome
 from pensieve.cache.disk.segment_file import try_read, try_write
@@ -62,6 +63,11 @@ class FailingLayer(FileLayer):
         return self.free
 
 
+def at_once(job: Job) -> None:
+    """Run what may wait for the disk now, rather than in a thread."""
+    job()
+
+
 class Disk:
     """A folder, its index and a clock that the test turns."""
 
@@ -69,7 +75,7 @@ class Disk:
         self.path = path
         self.now = 0.0
         self.files = FailingLayer()
-        self.folder = open_folder(path, self.files)
+        self.folder = open_folder(path, self.files, at_once)
         self.limit = limit
         limits = DiskLimits(limit, hourly, keep_free_bytes=10_000)
         self.folder.model_folder(root)
@@ -79,13 +85,13 @@ class Disk:
     def save(self, tokens: list[int], is_reused: bool = True) -> int:
         """Write what is missing of a prompt's full blocks; return how many files were written."""
         chain = self.chain(tokens)
-        orders = self.index.writes.plan(chain, chain.num_blocks, is_reused)
+        orders = self.index.writes.plan(chain, chain.num_blocks, is_reused).orders
         return sum([self.write(order).errno is None for order in orders])
 
     def save_state(self, tokens: list[int]) -> bool:
         chain = self.chain(tokens)
-        order = self.index.writes.plan_state(chain, chain.num_blocks, STATE_BYTES, True)
-        return order is not None and self.write(order).errno is None
+        orders = self.index.writes.plan_state(chain, chain.num_blocks, STATE_BYTES, True).orders
+        return sum([self.write(order).errno is None for order in orders]) > 0
 
     def write(self, order: WriteOrder) -> WriteOutcome:
         self.check_limit()

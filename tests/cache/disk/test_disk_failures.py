@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pensieve.cache.disk.disk_room import AGE_S
 from pensieve.cache.disk.write_rules import FailurePauses
 
 from .disk import Disk, prompt
@@ -87,7 +88,7 @@ def test_a_full_disk_is_tried_again_later(tmp_path: Path, numbers: random.Random
 
 def test_failures_of_what_was_asked_for_together_count_once(tmp_path: Path, numbers: random.Random) -> None:
     disk, tokens = Disk(tmp_path), prompt(numbers, 64 * 10)
-    orders = disk.index.writes.plan(disk.chain(tokens), 640, True)
+    orders = disk.index.writes.plan(disk.chain(tokens), 640, True).orders
     disk.files.fail = lambda name: errno.ENOSPC if name == "write" else None
     for order in orders:
         disk.write(order)
@@ -101,10 +102,17 @@ def test_the_last_of_the_disk_is_left_to_others(tmp_path: Path, numbers: random.
     for tokens in prompts:
         disk.save(tokens)
     disk.files.free = 10_000
+    disk.now += AGE_S + 1
     assert disk.save(prompt(numbers, 5)) == 1  # older KV makes room
     assert disk.index.stats.num_evicted > 0
-    disk.files.free = -(10**6)
-    assert disk.save(prompt(numbers, 5)) == 0
+    num_evicted = disk.index.stats.num_evicted
+    disk.files.free = 9_000
+    disk.now += AGE_S + 1
+    assert disk.save(prompt(numbers, 5)) == 0  # others fill the disk: that the tier's files go would not help
+    assert disk.index.stats.num_evicted == num_evicted
+    disk.files.free = 10**6
+    disk.now += AGE_S + 1
+    assert disk.save(prompt(numbers, 5)) == 1
     disk.check_accounts()
 
 
@@ -116,5 +124,6 @@ def test_a_file_that_cannot_be_removed_goes_on_counting(tmp_path: Path, numbers:
         disk.save(prompt(numbers, 10))
         disk.check_limit()
     disk.files.fail = lambda name: None
+    disk.now += AGE_S
     assert disk.save(prompt(numbers, 10)) == 1
     disk.check_accounts()

@@ -152,7 +152,7 @@ def test_poisoned_kv_and_all_that_was_computed_from_it_is_removed(
     for one in (tokens[: 4 * BLOCK_SIZE], tokens, longer, branch):
         disk.save(one)
         disk.save_state(one)
-    later = disk.index.writes.plan(disk.chain(prompt(numbers, 2, longer)), 17, True)
+    later = disk.index.writes.plan(disk.chain(prompt(numbers, 2, longer)), 17, True).orders
     disk.index.forget(disk.chain(tokens), 4)
     disk.write(later[0])
     disk.save(tokens)
@@ -192,7 +192,7 @@ def test_index_and_folder_agree_whatever_happens(tmp_path: Path, seed: int) -> N
                 disk.load(before)
                 continue  # what is not looked for is not missed
             case "stop":
-                orders = disk.index.writes.plan(disk.chain(before), numbers.randrange(20), True)
+                orders = disk.index.writes.plan(disk.chain(before), numbers.randrange(20), True).orders
                 disk.index.writes.engine_lost()
                 for order in orders:  # a report that comes late
                     disk.index.writes.cancel(order)

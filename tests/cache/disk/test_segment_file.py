@@ -157,7 +157,7 @@ def test_other_tokens_are_not_served_even_if_the_index_believes_so(
 def test_a_payload_of_another_size_leaves_nothing_behind(disk: Disk, numbers: random.Random) -> None:
     chain = disk.chain(prompt(numbers, 2))
     for size in (1999, 2001):
-        (order,) = disk.index.writes.plan(chain, 2, True)
+        (order,) = disk.index.writes.plan(chain, 2, True).orders
         with pytest.raises(AssertionError):
             try_write(order, [bytes(size)])
         disk.index.writes.cancel(order)
