@@ -55,6 +55,7 @@ class AnswerOptions:
     answer_schema: the JSON schema that the answer must conform to, None for free text.
     answer_rule: what the answer's text must be, where that is no JSON; None for free text.
     continues_answer: the last message is the model's, and the answer continues it.
+    is_raw: the prompt goes to the model as it is, and so does its answer to the client.
     """
 
     stop_sequences: tuple[str, ...] = ()
@@ -67,6 +68,7 @@ class AnswerOptions:
     answer_schema: dict[str, Any] | None = None
     answer_rule: TextRule | None = None
     continues_answer: bool = False
+    is_raw: bool = False
     thinking: ThinkingOptions = field(default_factory=ThinkingOptions)
 
     @property
@@ -140,6 +142,7 @@ def raw_options(wanted: OutputFormat | None) -> AnswerOptions:
     return AnswerOptions(
         answer_schema=wanted.json_schema if wanted and is_schema else None,
         answer_rule=text_rule(wanted),
+        is_raw=True,
         thinking=ThinkingOptions(forbidden=True),
     )
 

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from starlette.requests import Request as HttpRequest
 
@@ -15,7 +16,6 @@ from .formats.answer_format import AnswerFormat
 from .formats.detokenizer import Detokenizer
 from .formats.tool_calls.template_tools import template_tool
 from .generation import GenerationRequest, sampling_params
-from .grammar.answer_constraint import AnswerConstraint
 from .output.answer import Answer, KeepReply
 from .output.stream import while_connected
 from .output.thinking_budget import ThinkingBudget
@@ -95,7 +95,7 @@ class Preparation:
         return PreparedRequest(
             request,
             answer_format,
-            model_format.new_message_detokenizer,
+            partial(model_format.new_message_detokenizer, in_text=options.continues_answer),
             started_s,
             budget=self._thinking_budget(options),
             is_prompt_only=body.max_tokens == 0,
@@ -134,14 +134,14 @@ class Preparation:
 
     async def _prompt_of(
         self, body: MessagesRequest, options: AnswerOptions, owner: bytes
-    ) -> tuple[Prompt, PromptTrace, AnswerConstraint | None]:
+    ) -> tuple[Prompt, PromptTrace, Constraint | None]:
         prompt, trace = await self._services.prompts.build(body, options, owner)
         begun = prompt.starts_thinking, prompt.begun
         return prompt, trace, await self._constraint(options, prompt.tokens, *begun)
 
     async def _constraint(
         self, options: AnswerOptions, prompt: list[int], starts_thinking: bool = False, begun: str = ""
-    ) -> AnswerConstraint | None:
+    ) -> Constraint | None:
         """Compile the grammars of an answer; None where nothing constrains it. Raises InvalidRequest.
 
         The prompt's length is checked before, since compiling may take seconds.
@@ -151,7 +151,7 @@ class Preparation:
         if factory is None and options.answer_rule is not None:
             raise InvalidRequest(f"{options.answer_rule.kind}: this model's answers cannot be constrained")
         spec = await factory.spec(options) if factory else None
-        return AnswerConstraint(spec, starts_thinking, begun.encode()) if spec else None
+        return spec.constraint(starts_thinking, begun.encode()) if spec else None
 
     def _thinking_budget(self, options: AnswerOptions) -> ThinkingBudget | None:
         """Return the request's thinking budget; None without one, or where the model has no thinking tags."""

@@ -30,7 +30,7 @@ class ModelFormat:
     wrap: tags around the whole of an answer's text; None for a model that has none.
     special_tokens: ids of the tokens that are no text, by their content: special tokens, and tokens of tags.
     new_detokenizer: makes the detokenizer of a completion's answer, without any tags.
-    is_harmony: answers are messages with headers, as gpt-oss writes them.
+    harmony_marks: the special tokens that part messages with headers, as gpt-oss writes them; else none.
     """
 
     tool_calls: ToolFormat
@@ -40,12 +40,22 @@ class ModelFormat:
     special_tokens: dict[str, int]
     token_bytes: TokenBytes
     new_detokenizer: Callable[[], Detokenizer]
-    is_harmony: bool
+    harmony_marks: dict[int, str]
 
-    def new_message_detokenizer(self) -> Detokenizer:
-        """Make the detokenizer of a conversation's answer, which turns gpt-oss's headers into tags."""
+    @property
+    def is_harmony(self) -> bool:
+        """Whether answers are messages with headers."""
+        return bool(self.harmony_marks)
+
+    def new_message_detokenizer(self, in_text: bool = False) -> Detokenizer:
+        """Make the detokenizer of a conversation's answer, which turns gpt-oss's headers into tags.
+
+        in_text: the prompt ends within the text of a message.
+        """
         detokenizer = self.new_detokenizer()
-        return harmony.HarmonyText(detokenizer) if self.is_harmony else detokenizer
+        if not self.is_harmony:
+            return detokenizer
+        return harmony.HarmonyText(detokenizer, self.harmony_marks, in_text)
 
     def begun(self, prompt: str) -> str:
         """Return the mark's beginning at a rendered prompt's end, with which the answer goes on."""
@@ -53,6 +63,8 @@ class ModelFormat:
 
     def rest_of_mark(self, prompt: str) -> str:
         """Return what must stand between a rendered prompt and text of the model."""
+        if self.is_harmony and prompt.endswith(harmony.NEXT):
+            return harmony.FINAL
         if TO_USER in self.silent and prompt.endswith(MESSAGE_START):
             return TO_USER
         return TO_ALL.removeprefix(RECIPIENT) if self.begun(prompt) else ""
@@ -80,7 +92,7 @@ def build_model_format(tokenizer: Tokenizer, native: ToolFormat | None) -> Model
         special_tokens=find_special_tokens(tokenizer, tags),
         token_bytes=token_bytes,
         new_detokenizer=detokenizer_factory(tokenizer, token_bytes),
-        is_harmony=harmony.is_harmony(tokenizer),
+        harmony_marks=harmony.find_marks(tokenizer) if harmony.is_harmony(tokenizer) else {},
     )
 
 

@@ -1,21 +1,19 @@
-"""Constrains an answer to its grammar: a `scheduler.constraint.Constraint` over the sampled tokens.
+"""Constrains an answer to its grammar.
 
 Thoughts and text are free: the constraint only follows their tags, as `OutputParser` does. After a call's
 start tag a grammar says which tokens may come, up to the call's end. A grammar of the whole answer holds from
 the answer's beginning, or from the end of its thoughts.
 """
 
-import logging
-from collections import abc
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 
 from llguidance import LLMatcher
 
 from ..formats.tag_follower import AnswerTags, Mode, TagFollower
 from .grammar_cache import Grammar
+from .token_constraint import TokenConstraint
 from .vocabulary import Vocabulary
-
-logger = logging.getLogger(__name__)
 
 MAX_SPACE = 4  # bytes of space kept between a start tag and its call
 
@@ -37,6 +35,10 @@ class ConstraintSpec:
     tags: AnswerTags[bytes] = field(default_factory=AnswerTags)
     may_think: bool = False
     text_before: int = 0
+
+    def constraint(self, starts_thinking: bool, begun: bytes) -> "AnswerConstraint":
+        """Make the constraint of one answer."""
+        return AnswerConstraint(self, starts_thinking, begun)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,91 +63,47 @@ class AnswerState:
     continues_as_text: bool = False
 
 
-class AnswerConstraint:
+class AnswerConstraint(TokenConstraint[AnswerState]):
     """The constraint of one request."""
 
     def __init__(self, spec: ConstraintSpec, starts_thinking: bool = False, begun: bytes = b"") -> None:
         """starts_thinking: the prompt has opened the model's thoughts. begun: see AnswerFormat."""
+        super().__init__(spec.vocabulary, AnswerState(partial_tag=begun))
         self._spec = spec
         self._starts_thinking = starts_thinking
         self._begun = begun
-        self._refused: set[int] = set()  # at the present position
-        self._mask: bytes | None = None  # of the present position, once computed
         if starts_thinking or spec.text_before:
             mode = Mode.THINKING if starts_thinking else Mode.TEXT
             self._state = AnswerState(mode, begun, False, spec.answer is not None, spec.text_before)
         elif spec.answer is not None:
             state = self._begin(spec.answer, begun) or _state_in(spec.answer, spec.answer.begin())
             self._state = replace(state, at_start=True)
-        else:
-            self._state = AnswerState(partial_tag=begun)
 
-    def resumed(self, tokens: abc.Sequence[int]) -> "AnswerConstraint":
-        """Make the constraint of an answer that begins with `tokens`."""
-        constraint = AnswerConstraint(self._spec, self._starts_thinking, self._begun)
-        for token in tokens:
-            if not constraint.accept(token):
-                constraint._give_up("what was written for the model does not conform")
-        return constraint
+    def _fresh(self) -> "AnswerConstraint":
+        return AnswerConstraint(self._spec, self._starts_thinking, self._begun)
 
-    def mask(self) -> bytes | None:
-        """Return a bit for each token that may come next; None while every token may."""
-        if self._state.matcher is None and not self._refused:
-            return None
-        if self._mask is None:
-            self._mask = self._compute_mask()
-        return self._mask
+    def _matcher(self) -> LLMatcher | None:
+        return self._state.matcher
 
-    def accept(self, token: int) -> bool:
-        """Take the next token; False when it may not come."""
-        state = self._state_after(token)
-        self._mask = None
-        if state is None and self._spec.vocabulary.knows(token):
-            self._refused.add(token)
-            if self.mask() is None:  # nothing else may come either: the grammar has been given up
-                state = self._state_after(token)
-        if state is not None:
-            self._state = state
-            self._refused.clear()
-            self._mask = None
-        return state is not None
+    def _free_state(self) -> AnswerState:
+        return AnswerState()
 
-    def _compute_mask(self) -> bytes | None:
-        matcher, vocabulary = self._state.matcher, self._spec.vocabulary
-        mask = bytearray(vocabulary.all_tokens if matcher is None else matcher.compute_bitmask())
-        for token in self._refused:
-            mask[token // 8] &= ~(1 << token % 8)
-        opening = self._opening_thought()
-        if opening is not None:
-            mask[opening // 8] |= 1 << opening % 8
-        if matcher is not None and (matcher.is_error() or mask.count(0) == len(mask)):
-            self._give_up(matcher.get_error())
-            return None
-        return bytes(mask)
-
-    def _give_up(self, problem: str) -> None:
-        """Stop constraining the answer: an answer that may break its grammar is better than none."""
-        logger.warning("an answer is not constrained any more: %s", problem.partition("\n")[0])
-        self._state = AnswerState()
-        self._refused.clear()
-
-    def _opening_thought(self) -> int | None:
+    def _besides(self) -> Collection[int]:
         """Return the token that opens thoughts, where the answer may still begin with them."""
         spec = self._spec
         if not self._state.at_start or spec.tags.thinking is None or not spec.may_think:
-            return None
-        return spec.vocabulary.special_tokens.get(spec.tags.thinking[0].decode())
+            return ()
+        opening = spec.vocabulary.special_tokens.get(spec.tags.thinking[0].decode())
+        return () if opening is None else (opening,)
 
     def _state_after(self, token: int) -> AnswerState | None:
-        """Return the state after `token`, None when the token may not come."""
         state, vocabulary = self._state, self._spec.vocabulary
         if state.matcher is None:
             return self._after_free(state, token)
-        if token == self._opening_thought():
+        if token in self._besides():
             return AnswerState(Mode.THINKING, awaits_answer=True)
-        is_taken = vocabulary.knows(token) and state.matcher.try_consume_tokens([token])
-        if state.matcher.is_error():
-            self._give_up(state.matcher.get_error())
+        is_taken = self._take(state.matcher, token)
+        if is_taken is None:
             return self._follow(self._state, vocabulary.text(token))
         if not is_taken:
             # A grammar that is complete takes no token any more, not even one that ends the answer.

@@ -10,6 +10,7 @@ from ..formats.grammars.callable_tool import CallableTool
 from ..formats.grammars.json_schema import SchemaError
 from ..formats.grammars.lark import OPTIONS, Lark, literal
 from ..formats.grammars.properties import PUNCTUATION
+from ..formats.harmony import END, NEXT
 from ..formats.tool_calls.tool_format import ToolFormat
 
 TEXT = r"/(?s:.*)/"
@@ -25,7 +26,23 @@ def call_grammar(
     """
     call = tool_format.define_rule(lark, tools)
     lark.rules(PUNCTUATION | {"TEXT": TEXT})
-    lark.rule("start", f"{_any_of(lark, marks) * MAX_MARKS}SPACE {call}{' TEXT' if tool_format.end else ''}")
+    lark.rule(
+        "start", f"{_any_of(lark, marks) * MAX_MARKS}SPACE {call}{' TEXT' if tool_format.may_go_on else ''}"
+    )
+    return str(lark)
+
+
+def message_grammar(
+    lark: Lark, heads: abc.Sequence[str], tool_format: ToolFormat | None, tools: abc.Sequence[CallableTool]
+) -> str:
+    """Write the grammar of the next message of an answer in messages: of a header, or of a whole call.
+
+    heads: the headers of messages that are no calls.
+    """
+    choices = [lark.tag(head) for head in heads]
+    choices += [tool_format.define_rule(lark, tools)] if tool_format and tools else []
+    lark.rules(PUNCTUATION)
+    lark.rule("start", f"{lark.tag(END)}? ({lark.tag(NEXT)})? ({' | '.join(choices)})")
     return str(lark)
 
 

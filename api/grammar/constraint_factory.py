@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ..answer_options import AnswerOptions
 from ..errors import InvalidRequest
+from ..formats.harmony import FINAL, FINAL_VALUE, PREAMBLE, THOUGHT
 from ..formats.model_format import ModelFormat
 from ..formats.tag_follower import AnswerTags
 from ..formats.tool_calls.tool_format import ToolFormat
@@ -14,11 +15,14 @@ from ..schema import Tool
 from .answer_constraint import ConstraintSpec
 from .deep_stack import on_deep_stack
 from .grammar_cache import GrammarCache, GrammarKey
+from .message_constraint import MessageSpec
 from .vocabulary import Vocabulary, make_vocabulary
 
 # Models write some text before a call, also before one that is required. A tool that is named is called at
 # once: it stands for the form of an answer, and clients take the first block for it.
 MAX_TEXT_BEFORE = 400  # bytes
+
+HEADS: tuple[str, ...] = (THOUGHT, PREAMBLE, FINAL, FINAL_VALUE)  # of messages that are no calls
 
 
 def open_constraint_factory(
@@ -26,10 +30,10 @@ def open_constraint_factory(
 ) -> "ConstraintFactory | None":
     """Make a model's constraint factory.
 
-    None when no grammar can be compiled: for gpt-oss's messages, or for the model's vocabulary.
+    None when no grammar can be compiled for the model's vocabulary.
     """
     bytes_of = model_format.token_bytes.table
-    if model_format.is_harmony or bytes_of is None:
+    if bytes_of is None:
         return None
     vocabulary = make_vocabulary(bytes_of, model_format.special_tokens, eos_ids)
     return ConstraintFactory(vocabulary, model_format) if vocabulary else None
@@ -45,6 +49,7 @@ class ConstraintFactory:
         self._tool_format: ToolFormat | None = tool_format if tool_format.is_constrained else None
         pair = (thinking.start.encode(), thinking.end.encode()) if thinking else None
         self._tags = AnswerTags(thinking=pair)
+        self._heads = HEADS if model_format.is_harmony else ()
         self._grammars = GrammarCache(vocabulary)
 
     def allows(self, call: str, tool: Tool, tokenizer: Tokenizer) -> bool:
@@ -54,7 +59,7 @@ class ConstraintFactory:
         """
         if self._tool_format is None:
             return True
-        key = GrammarKey((tool,), self._tool_format, None)
+        key = GrammarKey((tool,), self._tool_format, None, heads=self._heads)
         tokens = tokenizer.encode(call, add_special_tokens=False)
         grammar = on_deep_stack(lambda: self._grammars.compile(key))
         matcher = grammar.begin()
@@ -72,7 +77,7 @@ class ConstraintFactory:
         """Whether calls are constrained to their tools' schemas: the model's format has a grammar."""
         return self._tool_format is not None
 
-    async def spec(self, options: AnswerOptions) -> ConstraintSpec | None:
+    async def spec(self, options: AnswerOptions) -> ConstraintSpec | MessageSpec | None:
         """Return the constraint spec of a request's answer; None where no grammar constrains it.
 
         Raises InvalidRequest for an answer schema that cannot be enforced, and for too large schemas.
@@ -81,6 +86,10 @@ class ConstraintFactory:
         tools = options.callable_tools if tool_format is not None else ()
         if not is_value and not tools:
             return None
+        if is_value and options.continues_answer and not options.must_call:
+            raise InvalidRequest("output_config.format: the last message must be the user's")
+        if self._heads and not options.is_raw:
+            return await self._message_spec(options, tools)
         call = (
             await self._grammars.get(GrammarKey(tools, tool_format, None, marks=self._marks))
             if tools
@@ -88,8 +97,6 @@ class ConstraintFactory:
         )
         answer = call if options.must_call else None
         if answer is None and is_value:
-            if options.continues_answer:
-                raise InvalidRequest("output_config.format: the last message must be the user's")
             key = GrammarKey(tools, tool_format, options.answer_schema, options.answer_rule, self._marks)
             answer = await self._grammars.get(key)
         return ConstraintSpec(
@@ -99,6 +106,24 @@ class ConstraintFactory:
             tags=self._tags_of(tools),
             may_think=not options.thinking.forbidden,
             text_before=MAX_TEXT_BEFORE if options.must_call and options.called_tool is None else 0,
+        )
+
+    async def _message_spec(self, options: AnswerOptions, tools: tuple[Tool, ...]) -> MessageSpec:
+        """Return the spec of an answer in messages; its thoughts cannot be switched off."""
+        value, heads = None, self._heads
+        if options.must_call and tools:
+            heads = (THOUGHT,)
+        elif options.is_value:
+            heads = (THOUGHT, FINAL, FINAL_VALUE)
+            key = GrammarKey((), None, options.answer_schema, options.answer_rule)
+            value = await self._grammars.get(key)
+        head = await self._grammars.get(GrammarKey(tools, self._tool_format, None, heads=heads))
+        return MessageSpec(
+            self._vocabulary,
+            head,
+            value,
+            must_end_so=heads is not self._heads,
+            in_words=options.continues_answer,
         )
 
     def _tags_of(self, tools: abc.Sequence[Tool]) -> AnswerTags[bytes]:

@@ -27,7 +27,7 @@ from ..formats.grammars.json_schema import (
 from ..formats.grammars.lark import Lark
 from ..formats.tool_calls.tool_format import ToolFormat
 from ..schema import Tool
-from .answer_grammar import call_grammar, rule_grammar, value_grammar
+from .answer_grammar import call_grammar, message_grammar, rule_grammar, value_grammar
 from .compile_turns import TURN_S, CompileTurns
 from .deep_stack import on_deep_stack
 from .vocabulary import Vocabulary
@@ -75,6 +75,7 @@ class GrammarKey:
     """The source of a grammar. schema, rule: of the whole answer; without both, a grammar of calls.
 
     marks: the model's silent ones.
+    heads: headers of messages that are no calls, of a model that answers in messages; else empty.
     """
 
     tools: tuple[Tool, ...]
@@ -82,6 +83,7 @@ class GrammarKey:
     schema: dict[str, Any] | None
     rule: TextRule | None = None
     marks: tuple[str, ...] = ()
+    heads: tuple[str, ...] = ()
 
     @property
     def digest(self) -> bytes:
@@ -89,7 +91,9 @@ class GrammarKey:
         tags = [self.tool_format.start, self.tool_format.end] if self.tool_format else []
         tools = [[tool.name, tool.input_schema] for tool in self.tools]
         rule = [self.rule.kind, self.rule.texts] if self.rule else None
-        return hashlib.sha256(json.dumps([tags, tools, self.schema, rule, self.marks]).encode()).digest()
+        return hashlib.sha256(
+            json.dumps([tags, tools, self.schema, rule, self.marks, self.heads]).encode()
+        ).digest()
 
 
 class GrammarCache:
@@ -138,7 +142,7 @@ class GrammarCache:
         assert key.tool_format is not None
         tools = [any_call(tool) for tool in key.tools if not tool.is_placeholder]
         text = self._text(key, key.tool_format, tools, None)
-        return self._compiled(text, continues_as_text=bool(key.tool_format.end))
+        return self._compiled(text, continues_as_text=key.tool_format.may_go_on)
 
     async def _compile(self, digest: bytes, key: GrammarKey) -> Grammar:
         try:
@@ -171,7 +175,7 @@ class GrammarCache:
         if len(text) > MAX_GRAMMAR_CHARS:  # keep the tools' names at least
             text = self._text(key, calls, [any_call(tool) for tool in tools], schema)
         return self._compiled(
-            text, continues_as_text=schema is None and calls is not None and bool(calls.end)
+            text, continues_as_text=schema is None and calls is not None and calls.may_go_on
         )
 
     def _answer_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
@@ -205,8 +209,10 @@ class GrammarCache:
         tools: list[CallableTool],
         schema: dict[str, Any] | None,
     ) -> str:
-        """Write the grammar of calls, or of a value that conforms to a schema."""
+        """Write the grammar of calls, of a message, or of a value that conforms to a schema."""
         lark = Lark(self._vocabulary.special_tokens)
+        if key.heads:
+            return message_grammar(lark, key.heads, tool_format, tools)
         if schema is not None:
             calls = tool_format if tools else None
             return value_grammar(lark, dump_schema(schema), calls, tools, key.marks)

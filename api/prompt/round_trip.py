@@ -4,7 +4,6 @@ from collections import abc
 from typing import Any
 
 from ..formats import harmony
-from ..formats.detokenizer import Detokenizer
 from ..formats.output_events import ArgumentsDelta, OutputEvent, ToolCallStart, call_input
 from ..formats.readers.call_reader import tool_names
 from ..formats.tag_follower import TagSet
@@ -17,7 +16,7 @@ ReadCall = tuple[str, dict[str, Any]]
 def read_calls(tool_format: ToolFormat, text: str, tools: abc.Sequence[dict[str, Any]]) -> list[ReadCall]:
     """Return the calls in a text. Text that holds no call is passed over."""
     calls: list[ReadCall] = []
-    rest = _in_tags(text) if tool_format.start == harmony.CALL_START else text
+    rest = harmony.rewritten(text) if tool_format.start == harmony.CALL_START else text
     starts = TagSet(tool_format.starts(tool_names(tools)))
     while (found := starts.find_first(rest)) is not None:
         place, start = found
@@ -54,27 +53,3 @@ def _calls_of(events: abc.Sequence[OutputEvent]) -> list[ReadCall]:
         elif isinstance(event, ArgumentsDelta):
             arguments[-1].append(event.json)
     return [(name, call_input(parts)) for name, parts in zip(names, arguments, strict=True)]
-
-
-class _WholeText(Detokenizer):
-    """Gives a text at its flush."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def add(self, tokens: list[int]) -> str:
-        """Return nothing."""
-        return ""
-
-    def flush(self) -> str:
-        """Return the text."""
-        return self._text
-
-    def copy(self) -> "_WholeText":
-        """Return a copy."""
-        return _WholeText(self._text)
-
-
-def _in_tags(text: str) -> str:
-    """Return gpt-oss's messages with tags in the place of their headers."""
-    return harmony.HarmonyText(_WholeText(text)).flush()

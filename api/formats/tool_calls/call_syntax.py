@@ -23,6 +23,7 @@ class CallSyntax:
     module: the name of the mlx-lm module whose parser reads the format, else a name of our own.
     define_rule: None where calls are not constrained.
     write: None where calls are written by chat templates alone.
+    has_own_tags: the grammar is of calls with their tags.
     bare_starts: beginnings of a call by which models begin it without a start tag; NAME stands for a tool's.
     """
 
@@ -31,3 +32,4 @@ class CallSyntax:
     define_rule: DefineRule | None = None
     write: WriteCalls | None = None
     bare_starts: tuple[str, ...] = ()
+    has_own_tags: bool = False

@@ -38,6 +38,11 @@ class ToolFormat:
         """Whether there is a grammar for the format's calls."""
         return self.syntax.define_rule is not None
 
+    @property
+    def may_go_on(self) -> bool:
+        """Whether text may follow a call in the same answer: the grammar ends a call with a tag."""
+        return bool(self.end) and not self.syntax.has_own_tags
+
     def starts(self, names: abc.Iterable[str]) -> list[str]:
         """List the texts at which a call of one of some tools starts."""
         known = sorted(names)
@@ -65,6 +70,8 @@ class ToolFormat:
         """Define the grammar's rule for a call with its tags, and return the rule's name."""
         assert self.syntax.define_rule is not None, "the format is constrained"
         body = self.syntax.define_rule(lark, tools)
+        if self.syntax.has_own_tags:
+            return body
         end = f" LINE {lark.tag(self.end)}" if self.end else ""  # LINE: some parsers accept no more space
         space = " SPACE" if self.heads == ("",) else ""  # else it would part the start tag from its head
         optional = "?" if self.syntax.bare_starts else ""

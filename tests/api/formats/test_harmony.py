@@ -92,7 +92,7 @@ def test_a_bare_completion_shows_everything(server: Server) -> None:
 def test_text_that_keeps_to_no_format_is_not_lost(size: int) -> None:
     tokenizer = ByteTokenizer(harmony=True)
     for text in ("no header at all", "x" * 600 + "<|end|>y"):
-        reader = HarmonyText(WindowDetokenizer(tokenizer.decode))
+        reader = HarmonyText(WindowDetokenizer(tokenizer.decode), harmony.find_marks(tokenizer))
         tokens = tokenizer.encode(text)
         parts = [reader.add(tokens[i : i + size]) for i in range(0, len(tokens), size)]
         assert "".join([*parts, reader.flush()]).replace("<|end|>", "") == text.replace("<|end|>", "")
@@ -123,7 +123,7 @@ def test_the_text_does_not_depend_on_how_the_tokens_come() -> None:
         tokens = tokenizer.encode(random_answer(rng))
         texts = set()
         for size in (1, 2, 7, 1000):
-            reader = HarmonyText(WindowDetokenizer(tokenizer.decode))
+            reader = HarmonyText(WindowDetokenizer(tokenizer.decode), harmony.find_marks(tokenizer))
             parts = [reader.add(tokens[i : i + size]) for i in range(0, len(tokens), size)]
             texts.add("".join([*parts, reader.flush()]))
         assert len(texts) == 1
