@@ -23,6 +23,7 @@ from .prompt.prompt import PromptBuilder
 from .prompt.template import ChatTemplate
 from .prompt.template_probes import PROBE_TOOL
 from .protocols import SchedulerInterface, Tokenizer
+from .queue_gate import PlaceHolder, QueueGate
 from .reports.request_log import RequestLog
 from .request_routes import RequestsApi
 from .schema import Tool
@@ -67,8 +68,10 @@ def create_app(
         Middleware(RequestContext, metrics=services.metrics),
         Middleware(Guard, config=config),
         Middleware(BodyLimit),
+        Middleware(PlaceHolder, scheduler=scheduler),
     ]
     app = FastAPI(openapi_url=None, redirect_slashes=False, middleware=guards)
+    app.state.queue_gate = QueueGate(scheduler, services.metrics)
     app.state.constraint_factory = services.constraint_factory
     app.state.abilities = template.abilities
     add_error_handlers(app, services.metrics.rejected)

@@ -29,6 +29,7 @@ from .errors import (
 )
 from .metrics import Metrics
 from .origins import AllowedOrigins
+from .queue_gate import GENERATING_PATHS
 
 MAX_BODY_BYTES = 32 * 1024 * 1024  # as Anthropic's API
 
@@ -83,8 +84,9 @@ class RequestContext:
             self._count(scope, ClientGone.status if status is None else status)
 
     def _count(self, scope: Scope, status: int) -> None:
-        route = scope.get("route")
-        self._metrics.response(scope["method"], getattr(route, "path", "other"), status)
+        # A request that is refused before it is routed has a path of a small set.
+        path: str = scope["path"] if scope["path"] in GENERATING_PATHS else "other"
+        self._metrics.response(scope["method"], getattr(scope.get("route"), "path", path), status)
 
 
 class Guard:

@@ -21,6 +21,7 @@ from .output.stream import while_connected
 from .output.thinking_budget import ThinkingBudget
 from .prompt.kept_replies import owner_of
 from .prompt.prompt import Prompt
+from .queue_gate import place_of
 from .reports.recent_prompts import PromptTrace, Sender
 from .reports.request_report import RequestFacts, RequestReport
 from .request_origin import origin_of
@@ -73,7 +74,7 @@ class Preparation:
         Raises InvalidRequest, ClientGone, QueueFull or EngineDown.
         """
         options, model_format = answer_options(body, self._services.thinking), self._services.model_format
-        with self._services.scheduler.place():
+        with place_of(http, self._services.scheduler):
             built = self._prompt_of(body, options, owner_of(http.headers))
             prompt, trace, constraint = await while_connected(http.receive, built)
         self._services.metrics.prompt_built(prompt.template_s, prompt.tokenize_s)
@@ -118,7 +119,7 @@ class Preparation:
         logprobs: as in `conversation`. Raises what that raises.
         """
         options = raw_options(body.output_format)
-        with self._services.scheduler.place():
+        with place_of(http, self._services.scheduler):
             built, trace = await while_connected(http.receive, self._services.prompts.raw(prompt))
             constraint = await self._constraint(options, built.tokens)
         answer_format = AnswerFormat(stop_sequences=body.stop_sequences or ())

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from tokenizers import AddedToken
 
 from ..engine.step import TokenLogprobs
+from ..scheduler.exceptions import QueueFull
 from ..scheduler.queue_forecast import Outlook
 from ..scheduler.sequence import FinishReason, Request
 from ..scheduler.session_report import SessionReport
@@ -136,6 +137,12 @@ class SchedulerInterface(Protocol):
 
     def sessions(self, account: str | None = None) -> Iterator[SessionReport]:
         """Yield what the sessions of one account do, or those of all, those that were used last first."""
+
+    def is_full(self, num_more: int) -> bool:
+        """Whether the queue has no room for one request after `num_more` others; False when none is taken."""
+
+    def refuse(self) -> QueueFull:
+        """Return the refusal of one request for which the queue has no room."""
 
     def stats(self) -> Stats:
         """Return a snapshot of the scheduler's state and counters."""

@@ -82,9 +82,20 @@ class SchedulerLoop:
         finally:
             self._num_places -= 1
 
+    def is_full(self, num_more: int) -> bool:
+        """Whether the queue has no room for one request after `num_more` others that have no place yet.
+
+        False while no request is taken: then another refusal than that of a full queue is due.
+        """
+        return self._refusal is None and self._scheduler.room <= self._num_places + num_more
+
+    def refuse(self) -> QueueFull:
+        """Return the refusal of one request for which the queue has no room."""
+        return QueueFull(self._forecast.refuse(time.monotonic()))
+
     def _check_room(self, num_taken: int) -> None:
         if self._scheduler.room <= num_taken:
-            raise QueueFull(self._forecast.refuse(time.monotonic()))
+            raise self.refuse()
 
     def stats(self) -> Stats:
         """Take a snapshot of the scheduler, its counters, and the step under way."""

@@ -19,7 +19,7 @@ from tokenizers import AddedToken
 from pensieve.api.protocols import ToolParser
 from pensieve.engine.served_model import ServedModel
 from pensieve.engine.step import SamplingParams, TokenLogprobs
-from pensieve.scheduler.exceptions import EngineFailed
+from pensieve.scheduler.exceptions import EngineFailed, QueueFull
 from pensieve.scheduler.queue_forecast import Outlook
 from pensieve.scheduler.sequence import FinishReason, Request
 from pensieve.scheduler.session_report import SessionReport
@@ -264,6 +264,13 @@ class ScriptedScheduler:
         if self.refusal is not None:
             raise self.refusal
         return nullcontext()
+
+    def is_full(self, num_more: int) -> bool:
+        return isinstance(self.refusal, QueueFull)
+
+    def refuse(self) -> QueueFull:
+        assert isinstance(self.refusal, QueueFull)
+        return self.refusal
 
     def submit(self, request: Request) -> ScriptedTokenStream:
         if self.refusal is not None:

@@ -16,7 +16,7 @@ API_FLOORS = [
     {"pipeline"},
     {"models", "health", "request_routes", "session_routes", "preparation"},
     {"services", "middleware"},
-    {"prompt", "grammar", "output"},
+    {"prompt", "grammar", "output", "queue_gate"},
     {"reports"},
     {"formats", "answer_options", "metrics", "body", "tool_search"},
     {"errors", "schema", "protocols", "config", "origins", "request_origin", "stats_collector", "web_search"},

@@ -2,6 +2,8 @@
 
 Without limits, connections that send nothing, or half a request, are kept for ever: some hundred of them take
 all files that the process may open. For a client that no longer reads, an answer was computed to its end.
+
+A request for which the queue has no room is answered here: of its body only the length counts.
 """
 
 import asyncio
@@ -11,6 +13,8 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import InvalidRequest, error_response
+from ..queue_gate import QueueGate
+from .plain_head import PlainHead, read_plain_head
 
 HEAD_S = 30
 """Seconds from the beginning of a connection, or the first byte of a later request, to the end of a head."""
@@ -30,6 +34,9 @@ class BoundedProtocol(H11Protocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        gate = getattr(getattr(self.config.app, "state", None), "queue_gate", None)
+        self._gate = gate if isinstance(gate, QueueGate) else None  # None for other applications
+        self._refused: PlainHead | None = None  # a request whose body is being read, for nothing
         self._awaited: object = None  # what must arrive before the timer ends
         self._timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None  # runs while the client does not read
@@ -41,10 +48,21 @@ class BoundedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take some bytes, and wait for the rest of the request that they belong to."""
+        if self._refused is not None:
+            self._pass_over(data, self._refused)
+            return
         if self._has_tiny_chunks(data):
             self.transport.close()
             return
+        head = read_plain_head(data) if self._gate is not None and self._is_idle else None
+        if self._gate is not None and head is not None and self._gate.is_full:
+            self._unset_keepalive_if_required()
+            self._await(head, REQUEST_S)
+            self._pass_over(b"", head)
+            return
         super().data_received(data)
+        if self._gate is not None and head is not None:
+            self._gate.arrive(self.loop)
         state = self.conn.their_state
         if state is h11.SEND_BODY:
             self._await(state, REQUEST_S)
@@ -80,6 +98,28 @@ class BoundedProtocol(H11Protocol):
         ):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether the next byte is the first one of a request."""
+        is_idle = self.conn.their_state is h11.IDLE and self.conn.our_state is h11.IDLE
+        return is_idle and not self.conn.trailing_data[0]
+
+    def _pass_over(self, data: bytes, head: PlainHead) -> None:
+        """Take bytes of a refused request's body; after the last one, answer, and take what follows."""
+        num_missing = max(0, head.num_missing - len(data))
+        self._refused = head._replace(num_missing=num_missing) if num_missing else None
+        if num_missing:
+            return
+        assert self._gate is not None, "only a gate refuses"
+        self.transport.write(self._gate.refusal(head.path))
+        if head.closes:
+            self.transport.close()
+            return
+        self._await(h11.IDLE, HEAD_S)
+        self.on_response_complete()
+        if len(data) > head.num_missing:
+            self.data_received(data[head.num_missing :])
 
     def _has_tiny_chunks(self, data: bytes) -> bool:
         """Return whether the data are chunks, each between two line breaks, of few bytes."""

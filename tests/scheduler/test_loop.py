@@ -158,6 +158,8 @@ def test_a_request_that_is_being_prepared_holds_its_place() -> None:
                     places.enter_context(loop.place())
                 with pytest.raises(QueueFull), loop.place():
                     pass
+                assert loop.is_full(0)
+            assert [loop.is_full(num_more) for num_more in (4, 5)] == [False, True]
             with loop.place():
                 assert len(await collect(loop.submit(request([1])))) == 10
 
