@@ -15,7 +15,7 @@ from .experts.expert_choice import ExpertChoice
 from .experts.expert_pairs import ExpertKernels
 from .experts.switch_forms import PROJECTIONS, switch_form, usable_experts
 from .pass_functions import PassFunctions, Replacement
-from .recurrent.array_forms import array_delta_form
+from .recurrent.array_forms import array_delta_form, array_space_form
 from .recurrent.delta_chunks import DeltaChunks, usable_chunks
 from .recurrent.delta_step import DeltaStep, usable_step
 from .recurrent.host_forms import gated_delta_form, lightning_form, state_space_form
@@ -32,6 +32,7 @@ from .recurrent.host_recurrence import HostRecurrence
 from .recurrent.layer_check import usable_layer_step
 from .recurrent.layer_prompt import LayerPrompt, usable_layer_prompt
 from .recurrent.layer_step import LayerStep, find_layers, layer_form
+from .recurrent.space_kernels import SpaceKernels, usable_space_kernels
 
 
 def find_functions(model: nn.Module, on_host: bool) -> PassFunctions:
@@ -61,6 +62,7 @@ def assumed_functions(model: nn.Module, kernels: PagedKernels) -> PassFunctions:
     blocks = BlockKernels(experts, ExpertChoice(launcher))
     forms = {
         "gated_delta_update": partial(array_delta_form, *delta),
+        "ssm_update": partial(array_space_form, SpaceKernels(launcher)),
         **{f"{each.__name__}.__call__": partial(switch_form, experts) for each in PROJECTIONS},
         **{f"{each.__name__}.__call__": partial(block_form, blocks) for each in PARTS},
     }
@@ -120,13 +122,20 @@ def _array_forms(
     kernels = None if mx.metal.is_available() else find_kernels()
     if kernels is None:
         return {"gated_delta_update": partial(array_delta_form, None, None)}
-    has_deltas = any(_find(sys.modules[name], "gated_delta_update") for name in _module_names(model))
+    has_deltas, has_spaces = (_has(model, name) for name in ("gated_delta_update", "ssm_update"))
     step = usable_step(kernels.launcher) if has_deltas and layer_step is None else None
     chunks = usable_chunks(kernels.launcher) if has_deltas and layer_prompt is None else None
+    spaces = usable_space_kernels(kernels.launcher) if has_spaces else None
     return {
         "gated_delta_update": partial(array_delta_form, step, chunks),
+        **({} if spaces is None else {"ssm_update": partial(array_space_form, spaces)}),
         **_expert_forms(model, kernels),
     }
+
+
+def _has(model: nn.Module, name: str) -> bool:
+    """Whether the modules that define the model's classes have a function of this name."""
+    return any(_find(sys.modules[module], name) for module in _module_names(model))
 
 
 def _expert_forms(model: nn.Module, kernels: PagedKernels) -> dict[str, Any]:

@@ -48,7 +48,7 @@ CASES: dict[str, list[DecodeCase]] = {
     "phi-3-mini": [DecodeCase("16 x 8k", [8192] * 16), DecodeCase("1 x 8k", [8192])],
 } | {
     shape: [DecodeCase(f"{rows} x 2k", [2048] * rows) for rows in (1, 8, 16, 32)]
-    for shape in ("qwen3.5-4b", "qwen3.6-35b-a3b", "glm-4.7-flash")
+    for shape in ("qwen3.5-4b", "qwen3.6-35b-a3b", "nemotron-3-nano", "glm-4.7-flash")
 }
 
 

@@ -7,6 +7,8 @@ from .delta_call import DeltaCall, delta_form
 from .delta_chunks import DeltaChunks
 from .delta_rule import run as run_delta
 from .delta_step import DeltaStep
+from .space_call import SpaceCall, space_form
+from .space_kernels import SpaceKernels
 
 MIN_TOKENS = 8
 """Tokens of a slice from which chunks are used: mlx-lm queues some ten operations for each token."""
@@ -29,3 +31,12 @@ def array_delta_form(step: DeltaStep | None, chunks: DeltaChunks | None, theirs:
         return run_delta(call.inputs(), call.state)
 
     return delta_form(run, theirs)
+
+
+def array_space_form(kernels: SpaceKernels, theirs: Function) -> Function:
+    """Return the form of `ssm_update` on CUDA, where mlx-lm has no kernel."""
+
+    def run(call: SpaceCall) -> tuple[mx.array, mx.array] | None:
+        return kernels.run(call) if kernels.serves(call) else None
+
+    return space_form(run, theirs)

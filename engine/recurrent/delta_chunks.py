@@ -107,11 +107,12 @@ class DeltaChunks:
 
     def _constants(self, call: DeltaCall) -> dict[str, int]:
         """Return the constants of both kernels."""
-        return {"CHUNK": CHUNK, "KEY_DIM": call.keys.shape[3], "KEY_PITCH": key_pitch(call)}
+        key_dim = call.keys.shape[3]
+        return {"CHUNK": CHUNK, "KEY_DIM": key_dim, "KEY_PITCH": key_pitch(key_dim, call.queries.dtype)}
 
     def _token_bytes(self, call: DeltaCall) -> int:
         """Bytes of a chunk's keys, or queries, in shared memory."""
-        return CHUNK * key_pitch(call) * call.queries.dtype.size
+        return CHUNK * key_pitch(call.keys.shape[3], call.queries.dtype) * call.queries.dtype.size
 
     def _scan_bytes(self, call: DeltaCall) -> int:
         """Bytes of shared memory of the second kernel: state, matrices, lines, factors; then tokens."""
@@ -120,10 +121,9 @@ class DeltaChunks:
         return 4 * floats + 3 * self._token_bytes(call)
 
 
-def key_pitch(call: DeltaCall) -> int:
+def key_pitch(key_dim: int, dtype: mx.Dtype) -> int:
     """Return a token's elements in shared memory; rows that are read together lie in other banks."""
-    size, dim = call.queries.dtype.size, call.keys.shape[3]
-    return next(n for n in range(dim, dim + 128) if n * size % 128 == 16 * size)
+    return next(n for n in range(key_dim, key_dim + 128) if n * dtype.size % 128 == 16 * dtype.size)
 
 
 def usable_chunks(launcher: Launcher) -> DeltaChunks | None:

@@ -16,6 +16,7 @@ from ..pass_functions import Function
 from .delta_call import DeltaCall, delta_form
 from .delta_rule import DeltaInputs, step
 from .host_recurrence import Floats, HostRecurrence, TokenInputs
+from .space_call import SpaceCall, space_form
 
 MIN_TOKENS = 4
 """Tokens of a slice from which NumPy computes it."""
@@ -74,44 +75,24 @@ def gated_delta_form(recurrence: HostRecurrence, theirs: Function) -> Function:
 def state_space_form(recurrence: HostRecurrence, theirs: Function) -> Function:
     """Return the form of `ssm_update`: Mamba 2."""
 
-    def ssm_update(  # noqa: PLR0913  (mlx-lm's own parameters)
-        hidden_states: mx.array,
-        A_log: mx.array,
-        B: mx.array,
-        C: mx.array,
-        D: mx.array,
-        dt: mx.array,
-        dt_bias: mx.array,
-        state: mx.array | None = None,
-        time_step_limit: tuple[float, float] = (0.001, 100.0),
-        mask: mx.array | None = None,
-        lengths: mx.array | None = None,
-    ) -> tuple[mx.array, mx.array]:
-        num_tokens = hidden_states.shape[1]
-        if mask is not None or lengths is not None or 1 < num_tokens < MIN_TOKENS:
-            result: tuple[mx.array, mx.array] = theirs(
-                hidden_states, A_log, B, C, D, dt, dt_bias, state, time_step_limit, mask, lengths
-            )
-            return result
-        if state is None:
-            state = mx.zeros((len(hidden_states), *hidden_states.shape[2:], B.shape[-1]), mx.float32)
-        if num_tokens == 1:
-            times = mx.clip(nn.softplus(dt.astype(mx.float32) + dt_bias), *time_step_limit)
-            log_decays = -mx.exp(A_log.astype(mx.float32)) * times
-            inputs = DeltaInputs(C, B, times[..., None] * hidden_states, log_decays, None)
-            out, state = step(inputs, state)
+    def run(call: SpaceCall) -> tuple[mx.array, mx.array] | None:
+        if 1 < call.num_tokens < MIN_TOKENS:
+            return None
+        if call.num_tokens == 1:
+            times = mx.clip(nn.softplus(call.times.astype(mx.float32) + call.bias), *call.limits)
+            log_decays = -mx.exp(call.log_rates.astype(mx.float32)) * times
+            inputs = DeltaInputs(call.reads, call.writes, times[..., None] * call.hidden, log_decays, None)
+            out, state = step(inputs, call.state)
         else:
-            hidden, into, read, steps = (to_numpy(each) for each in (hidden_states, B, C, dt))
-            steps = np.clip(softplus(steps + to_numpy(dt_bias)), *time_step_limit).astype(np.float32)
-            rates = -np.exp(to_numpy(A_log))
-            rows = [
-                TokenInputs(*row, None)
-                for row in zip(read, into, steps[..., None] * hidden, steps * rates, strict=True)
-            ]
-            out, state = run_rows(recurrence, rows, to_numpy(state))
-        return (out.astype(hidden_states.dtype) + hidden_states * D[:, None]), state
+            arrays = (call.hidden, call.writes, call.reads, call.times)
+            hidden, writes, reads, steps = (to_numpy(each) for each in arrays)
+            taken = np.clip(softplus(steps + to_numpy(call.bias)), *call.limits).astype(np.float32)
+            rates = -np.exp(to_numpy(call.log_rates))
+            rows = zip(reads, writes, taken[..., None] * hidden, taken * rates, strict=True)
+            out, state = run_rows(recurrence, [TokenInputs(*row, None) for row in rows], to_numpy(call.state))
+        return out.astype(call.hidden.dtype) + call.hidden * call.skips[:, None], state
 
-    return ssm_update
+    return space_form(run, theirs)
 
 
 def lightning_form(recurrence: HostRecurrence, theirs: Function) -> Function:

@@ -1,0 +1,217 @@
+// A state space of Mamba 2 in chunks of tokens, second part: the state goes from chunk to chunk. A thread group takes TILE
+// elements of a head's hidden vector, that is TILE lines of its state, through all chunks.
+//   writes, reads (rows, tokens, groups, KEY_DIM); hidden, ssm_out (rows, tokens, heads, VALUE_DIM); skips (heads)
+//   pairs, factors: from ssm_prepare.h; state, next_state (rows, heads, VALUE_DIM, KEY_DIM)
+// With S the state before a chunk, B and C its writes and reads as lines, X its hidden vectors as columns:
+//   updates = time * X; out = decay since the start * C S + pairs updates + skip * X
+//   next state = decay of the chunk * S + (decay until the end * updates) B
+// A thread keeps its part of the state in registers; shared memory has a copy for the products of the next chunk.
+// MATRICES lie as in delta_scan.h. COPIES: reads and writes of the next chunk arrive during the products with this chunk's
+// pairs, and those while the state is multiplied.
+constexpr int WRITES_EXACT = sizeof(T) == 2 ? 1 : 0;
+constexpr int ROW_TILES = TILE / 16;
+constexpr int COLUMN_WARPS = 4 / ROW_TILES;
+constexpr int COLUMN_TILES = 2 * ROW_TILES;  // of a warp's 8 tokens each
+constexpr int STATE_BLOCKS = (KEY_DIM / 32 + 3) / 4;  // of 32 columns of the state, for each warp
+constexpr int MATRIX_PITCH = CHUNK + 16;
+constexpr int VALUE_PITCH = CHUNK + 8;
+constexpr int STATE_PITCH = KEY_DIM + 8;
+const int num_tokens = writes_shape[1];
+const int num_groups = writes_shape[2];
+const int num_heads = hidden_shape[2];
+const int num_chunks = (num_tokens + CHUNK - 1) / CHUNK;
+const int row = GROUP_Y / num_heads;
+const int head = GROUP_Y % num_heads;
+const int group = head / (num_heads / num_groups);
+const int first_value = GROUP_X * TILE;
+const float skip = float(skips[head]);
+#define COLUMN_PLACE(j) ((j) / 16 * 16 + (j) % 4 * 4 + (j) % 16 / 4)
+#define VECTOR_SIZE (16 / int(sizeof(T)))
+#define TOKEN_AT(i) ((i) < num_tokens ? (i) : num_tokens - 1)
+#define VALUE_AT(i, v) (((INDEX(row) * num_tokens + (i)) * num_heads + head) * VALUE_DIM + (v))
+#define STATE_AT(v, d) ((INDEX(GROUP_Y) * VALUE_DIM + (v)) * KEY_DIM + (d))
+
+#define FLOATS (TILE * STATE_PITCH + CHUNK * MATRIX_PITCH + TILE * VALUE_PITCH + 6 * CHUNK)
+WORKSPACE(float, workspace, FLOATS + 3 * CHUNK * KEY_PITCH * int(sizeof(T)) / 4);
+#define PAIRS (workspace + TILE * STATE_PITCH)
+#define UPDATES (PAIRS + CHUNK * MATRIX_PITCH)
+#define FACTORS(chunk) (UPDATES + TILE * VALUE_PITCH + (chunk) % 2 * 3 * CHUNK)
+#define STAGED_READS ((T*)(workspace + FLOATS))
+#define STAGED_WRITES(chunk) (STAGED_READS + (1 + (chunk) % 2) * CHUNK * KEY_PITCH)
+
+PRIVATE(float, kept, STATE_BLOCKS * ROW_TILES * 16);
+PRIVATE(float, result, COLUMN_TILES * 4);
+PRIVATE(float, value, COLUMN_TILES * 4);
+PRIVATE(float, left, ROW_TILES * 8);
+PRIVATE(float, right, 16);
+
+#define WARP (TID / 32)
+#define FIRST_LINE (WARP % ROW_TILES * 16)  // of a warp's left operand
+#define TILE_TOKEN(n) (8 * ((n) * COLUMN_WARPS + WARP / ROW_TILES))
+#define FIRST_TILE(k) ((k) / (8 * COLUMN_WARPS))  // that sees tokens from k on
+
+#define STAGE_TOKENS(chunk)                                                                                           \
+  for (int piece = TID; piece < CHUNK * (KEY_DIM / VECTOR_SIZE); piece += THREADS) {                                  \
+    const int i = piece / (KEY_DIM / VECTOR_SIZE), element = piece % (KEY_DIM / VECTOR_SIZE) * VECTOR_SIZE;           \
+    const INDEX token = INDEX(row) * num_tokens + TOKEN_AT((chunk) * CHUNK + i);                                      \
+    const INDEX from = (token * num_groups + group) * KEY_DIM + element;                                              \
+    COPY_PIECE(STAGED_WRITES(chunk) + i * KEY_PITCH + element, writes + from, VECTOR_SIZE);                           \
+    COPY_PIECE(STAGED_READS + i * KEY_PITCH + element, reads + from, VECTOR_SIZE);                                    \
+  }                                                                                                                   \
+  if (TID < 3 * CHUNK / 4) {                                                                                          \
+    COPY_PIECE(FACTORS(chunk) + 4 * TID, factors + (INDEX(GROUP_Y) * num_chunks + (chunk)) * 3 * CHUNK + 4 * TID, 4); \
+  }
+#define STAGE_PAIRS(chunk)                                                                             \
+  for (int piece = TID; piece < CHUNK * CHUNK / 4; piece += THREADS) {                                 \
+    const INDEX from = (INDEX(GROUP_Y) * num_chunks + (chunk)) * CHUNK * CHUNK + 4 * piece;            \
+    COPY_PIECE(PAIRS + piece / (CHUNK / 4) * MATRIX_PITCH + piece % (CHUNK / 4) * 4, pairs + from, 4); \
+  }
+// A thread's four elements of two lines from `line` on, as the left operands of two products.
+#define LOAD_LINES(to, source, pitch, line, k)                                                                      \
+  UNROLL for (int h = 0; h < 2; ++h) {                                                                              \
+    const Pack<float, 4> piece = FOUR_AT((source) + ((line) + 2 * PAIR_ROW + h) * (pitch) + (k) + 2 * PAIR_COLUMN); \
+    UNROLL for (int e = 0; e < 4; ++e) MY(left)[(to) + e / 2 * 4 + e % 2 * 2 + h] = piece.at[e];                    \
+  }
+// A thread's part of the state: tiles j of 4, elements e of 4; rows and columns of the pieces of 4 that lie together.
+#define EACH_PIECE                                              \
+  UNROLL for (int b = 0; b < STATE_BLOCKS; ++b)                 \
+  UNROLL for (int m = 0; m < ROW_TILES; ++m)                    \
+  UNROLL for (int e = 0; e < 4; ++e)                            \
+  if (WARP + 4 * b < KEY_DIM / 32)
+#define PIECE_LINE (16 * m + 2 * PAIR_ROW + e / 2)
+#define PIECE_COLUMN (32 * (WARP + 4 * b) + 4 * PAIR_COLUMN + 4 * (e % 2))
+#define PIECE_AT(j) (((b * ROW_TILES + m) * 4 + (j)) * 4 + e)
+#define COPY_STATE                                                             \
+  EACH_PIECE {                                                                 \
+    Pack<float, 4> piece;                                                      \
+    UNROLL for (int j = 0; j < 4; ++j) piece.at[j] = MY(kept)[PIECE_AT(j)];    \
+    PUT_FOUR(workspace + PIECE_LINE * STATE_PITCH + PIECE_COLUMN, piece);      \
+  }
+
+EACH_THREAD {
+  EACH_PIECE {
+    Pack<float, 4> piece = {{0, 0, 0, 0}};
+    if (first_value + PIECE_LINE < VALUE_DIM) {
+      piece = *(const DEVICE Pack<float, 4>*)(state + STATE_AT(first_value + PIECE_LINE, PIECE_COLUMN));
+    }
+    UNROLL for (int j = 0; j < 4; ++j) MY(kept)[PIECE_AT(j)] = piece.at[j];
+  }
+  COPY_STATE
+  STAGE_TOKENS(0)
+}
+
+for (int chunk = 0; chunk < num_chunks; ++chunk) {
+  COPIES_DONE;
+  BARRIER;
+  EACH_THREAD {
+    STAGE_PAIRS(chunk)
+    UNROLL for (int n = 0; n < COLUMN_TILES; ++n) {
+      UNROLL for (int e = 0; e < 2; ++e) {
+        const int within = TILE_TOKEN(n) + PAIR_COLUMN + e, line = FIRST_LINE + 2 * PAIR_ROW;
+        Pack<T, 2> both = {{T(0.0f), T(0.0f)}};
+        if (first_value + line < VALUE_DIM) {
+          both = *(const DEVICE Pack<T, 2>*)(hidden + VALUE_AT(TOKEN_AT(chunk * CHUNK + within), first_value + line));
+        }
+        UNROLL for (int h = 0; h < 2; ++h) {
+          MY(value)[4 * n + 2 * h + e] = float(both.at[h]);
+          UPDATES[(line + h) * VALUE_PITCH + COLUMN_PLACE(within)] =
+              FACTORS(chunk)[2 * CHUNK + within] * float(both.at[h]);
+        }
+      }
+      UNROLL for (int e = 0; e < 4; ++e) MY(result)[4 * n + e] = 0;
+    }
+    const float decay = FACTORS(chunk)[CHUNK - 1];
+    UNROLL for (int i = 0; i < STATE_BLOCKS * ROW_TILES * 16; ++i) MY(kept)[i] *= decay;
+  }
+  UNROLL for (int k = 0; k < KEY_DIM; k += 16) {
+    EACH_THREAD { LOAD_LINES(0, workspace, STATE_PITCH, FIRST_LINE, k) }
+    UNROLL for (int n = 0; n < COLUMN_TILES; ++n) {
+      EACH_THREAD {
+        const int at = (TILE_TOKEN(n) + PAIR_ROW) * KEY_PITCH + k + 2 * PAIR_COLUMN;
+        const Pack<T, 4> four = *(const Pack<T, 4>*)(STAGED_READS + at);
+        UNROLL for (int e = 0; e < 4; ++e) MY(right)[e] = float(four.at[e]);
+      }
+      UNROLL for (int s = 0; s < 2; ++s) MULTIPLY_FLOATS(result, 4 * n, left, 4 * s, right, 2 * s, WRITES_EXACT);
+    }
+  }
+  EACH_THREAD {
+    UNROLL for (int n = 0; n < COLUMN_TILES; ++n) {
+      UNROLL for (int e = 0; e < 4; ++e) {
+        MY(result)[4 * n + e] *= FACTORS(chunk)[TILE_TOKEN(n) + PAIR_COLUMN + e % 2];
+      }
+    }
+  }
+  COPIES_DONE;
+  BARRIER;
+  EACH_THREAD {
+    if (chunk + 1 < num_chunks) {
+      STAGE_TOKENS(chunk + 1)
+    }
+  }
+  UNROLL for (int k = 0; k < CHUNK; k += 16) {
+    EACH_THREAD { LOAD_LINES(0, UPDATES, VALUE_PITCH, FIRST_LINE, k) }
+    UNROLL for (int n = FIRST_TILE(k); n < COLUMN_TILES; ++n) {
+      EACH_THREAD {
+        const Pack<float, 4> piece = FOUR_AT(PAIRS + (TILE_TOKEN(n) + PAIR_ROW) * MATRIX_PITCH + k + 2 * PAIR_COLUMN);
+        UNROLL for (int e = 0; e < 4; ++e) MY(right)[e] = piece.at[e];
+      }
+      UNROLL for (int s = 0; s < 2; ++s) MULTIPLY_FLOATS(result, 4 * n, left, 4 * s, right, 2 * s, 0);
+    }
+  }
+  EACH_THREAD {
+    UNROLL for (int n = 0; n < COLUMN_TILES; ++n) {
+      UNROLL for (int e = 0; e < 2; ++e) {
+        const int token = chunk * CHUNK + TILE_TOKEN(n) + PAIR_COLUMN + e;
+        const int v = first_value + FIRST_LINE + 2 * PAIR_ROW;
+        if (token < num_tokens && v < VALUE_DIM) {
+          Pack<T, 2> both;
+          UNROLL for (int h = 0; h < 2; ++h) {
+            both.at[h] = T(MY(result)[4 * n + 2 * h + e] + skip * MY(value)[4 * n + 2 * h + e]);
+          }
+          *(DEVICE Pack<T, 2>*)(ssm_out + VALUE_AT(token, v)) = both;
+        }
+      }
+    }
+  }
+  UNROLL for (int k = 0; k < CHUNK; k += 16) {
+    EACH_THREAD {
+      UNROLL for (int m = 0; m < ROW_TILES; ++m) {
+        LOAD_LINES(8 * m, UPDATES, VALUE_PITCH, 16 * m, k)
+      }
+      UNROLL for (int e = 0; e < 4; ++e) {
+        const float until = FACTORS(chunk)[CHUNK + k + PAIR_COLUMN / 2 + 4 * e];
+        UNROLL for (int m = 0; m < ROW_TILES; ++m) {
+          UNROLL for (int h = 0; h < 2; ++h) MY(left)[8 * m + e / 2 * 4 + e % 2 * 2 + h] *= until;
+        }
+      }
+    }
+    UNROLL for (int b = 0; b < STATE_BLOCKS; ++b) {
+      EACH_THREAD {
+        const int block = WARP + 4 * b < KEY_DIM / 32 ? WARP + 4 * b : 0;  // the result of the last ones is not used
+        UNROLL for (int e = 0; e < 4; ++e) {
+          const int token = k + PAIR_COLUMN / 2 + 4 * e;
+          const Pack<T, 4> four =
+              *(const Pack<T, 4>*)(STAGED_WRITES(chunk) + token * KEY_PITCH + 32 * block + 4 * PAIR_ROW);
+          UNROLL for (int j = 0; j < 4; ++j) MY(right)[4 * j + e] = float(four.at[j]);
+        }
+      }
+      UNROLL for (int m = 0; m < ROW_TILES; ++m) {
+        UNROLL for (int j = 0; j < 4; ++j) {
+          UNROLL for (int s = 0; s < 2; ++s) {
+            MULTIPLY_FLOATS(kept, ((b * ROW_TILES + m) * 4 + j) * 4, left, 8 * m + 4 * s, right, 4 * j + 2 * s, WRITES_EXACT);
+          }
+        }
+      }
+    }
+  }
+  EACH_THREAD { COPY_STATE }
+}
+EACH_THREAD {
+  EACH_PIECE {
+    Pack<float, 4> piece;
+    UNROLL for (int j = 0; j < 4; ++j) piece.at[j] = MY(kept)[PIECE_AT(j)];
+    if (first_value + PIECE_LINE < VALUE_DIM) {
+      *(DEVICE Pack<float, 4>*)(next_state + STATE_AT(first_value + PIECE_LINE, PIECE_COLUMN)) = piece;
+    }
+  }
+}
