@@ -28,7 +28,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
 from .. import PensieveError
-from ..scheduler.exceptions import EngineDown, EngineFailed, PromptTooLong, QueueFull, Stopping, WaitedTooLong
+from ..scheduler.exceptions import (
+    EngineDown,
+    EngineFailed,
+    PromptTooLong,
+    QueueFull,
+    Stopping,
+    UnclearSession,
+    WaitedTooLong,
+)
 from ..scheduler.queue_forecast import MAX_RETRY_AFTER_S
 
 UNAVAILABLE = 503  # also the answer of /health while the engine is down
@@ -152,6 +160,9 @@ def api_error(error: Exception) -> ApiError:
     match error:
         case ApiError():
             return error
+        case UnclearSession():
+            kind = InvalidRequest if error.num_found else NotFound
+            return kind(str(error), reason="session")
         case PromptTooLong():
             return prompt_too_long(error.num_tokens, error.max_tokens)
         case QueueFull():

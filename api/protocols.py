@@ -11,6 +11,7 @@ from ..engine.step import TokenLogprobs
 from ..scheduler.exceptions import QueueFull
 from ..scheduler.queue_forecast import Outlook
 from ..scheduler.sequence import FinishReason, Request
+from ..scheduler.session_drop import DroppedSession
 from ..scheduler.session_report import SessionReport
 from ..scheduler.stats import Stats
 
@@ -143,6 +144,9 @@ class SchedulerInterface(Protocol):
 
     def refuse(self) -> QueueFull:
         """Return the refusal of one request for which the queue has no room."""
+
+    def drop_session(self, name: str, account: str | None = None) -> DroppedSession:
+        """Free the KV of the session that a person means by `name`. Raises UnclearSession."""
 
     def stats(self) -> Stats:
         """Return a snapshot of the scheduler's state and counters."""

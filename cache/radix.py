@@ -147,6 +147,23 @@ class RadixTree:
             self._push(node)
         return freed
 
+    def drop(self, position: TreePosition, owners: abc.Container[Owner | None]) -> int:
+        """Free the blocks on the path to `position`, and on its branches, that belong to `owners` alone.
+
+        What somebody holds stays, with all before it. Returns how many blocks were freed.
+        """
+        num_shared = position.num_shared(owners)
+        if position.node.parent is None or num_shared == position.num_blocks:
+            return 0
+        nodes = [position.prefix(num_shared + 1).node]
+        for one in nodes:  # each before its children
+            nodes += [child for child in one.children.values() if child.owner in owners]
+        num_blocks = self.num_blocks
+        for one in reversed(nodes):
+            if not one.children and self._allocator.ref_count(one.block) == 1:
+                self._remove(one)
+        return num_blocks - self.num_blocks
+
     def clear(self) -> None:
         """Remove every node; blocks without other holders become free."""
         stack = [self._root]

@@ -1,6 +1,7 @@
 """The parts of the prefix tree: its nodes and their owners, the nodes' checkpoints, positions in the tree."""
 
 import math
+from collections.abc import Container
 from typing import NamedTuple
 
 from .blocks import BLOCK_SIZE
@@ -105,6 +106,23 @@ class TreePosition(NamedTuple):
             node = node.parent
         blocks.reverse()
         return blocks
+
+    @property
+    def tokens(self) -> list[int]:
+        """The prefix's tokens."""
+        edges, node = [], self.node
+        while node.parent is not None:
+            edges.append(node.edge)
+            node = node.parent
+        return [token for edge in reversed(edges) for token in edge]
+
+    def num_shared(self, owners: Container[Owner | None]) -> int:
+        """Return how many of the first blocks are not those of `owners` alone, up to the last such block."""
+        node, num_blocks = self.node, self.num_blocks
+        while node.parent is not None and node.owner in owners:
+            node = node.parent
+            num_blocks -= 1
+        return num_blocks
 
     def prefix(self, num_blocks: int) -> "TreePosition":
         """Return the position of the first `num_blocks` blocks."""

@@ -90,9 +90,25 @@ class DiskTier:
     def distrust(self, sequence: Sequence) -> None:
         """Remove from disk what `sequence` has in common with it: its KV may be broken."""
         if self._index is not None:
-            chain = Chain(self._index.root)
-            chain.extend(sequence.tokens)
-            self._index.forget(chain)
+            self._index.forget(self._chain(self._index, sequence.tokens))
+
+    def remove(self, tokens: list[int], first_block: int) -> None:
+        """Remove from disk the KV of `tokens` from a block on, and all that was computed after it.
+
+        A file that has blocks before that one as well stays: others may need them.
+        """
+        if self._index is None:
+            return
+        chain = self._chain(self._index, tokens)
+        starts = [order.first_block - order.offset for order in self._index.find(chain)]
+        own = [start for start in starts if start >= first_block]
+        if own:
+            self._index.forget(chain, own[0])
+
+    def _chain(self, index: DiskIndex, tokens: list[int]) -> Chain:
+        chain = Chain(index.root)
+        chain.extend(tokens)
+        return chain
 
     def fail(self, sequences: Iterable[Sequence]) -> None:
         """Drop all that is under way: the engine has, with all KV. `sequences`, which wait, look again.

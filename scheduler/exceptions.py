@@ -1,8 +1,9 @@
-"""The errors that a caller of the scheduler's loop may get instead of tokens.
+"""The errors that a caller of the scheduler's loop may get instead of what was asked for.
 
 PensieveError
 ├── PromptTooLong    the prompt can never fit
 ├── QueueFull        as many requests wait as are allowed to
+├── UnclearSession   a session's name names none, or several
 ├── WaitedTooLong    the request has waited for its first step as long as requests may
 ├── EngineDown       the engine has been given up; no request is taken any more
 │   └── Stopping     the server is being stopped in good order
@@ -31,6 +32,15 @@ class QueueFull(PensieveError):
 
 class WaitedTooLong(PensieveError):
     """The request has waited for its first step as long as requests may (`SchedulerConfig.max_wait_s`)."""
+
+
+class UnclearSession(PensieveError):
+    """A name names no session, or is the beginning of several sessions' names."""
+
+    def __init__(self, name: str, num_found: int) -> None:
+        problem = "no session has" if not num_found else f"{num_found} sessions have"
+        super().__init__(f"{problem} the name, or a name that begins with, {name[:100]!r}")
+        self.num_found = num_found
 
 
 class EngineDown(PensieveError):

@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from ..cache.disk.index import DiskIndex
 from ..engine.served_model import PoolLayout
 from ..engine.step import Engine, EngineLost, StepFailed, StepPlan
-from .exceptions import EngineDown, PromptTooLong, QueueFull, Stopping
+from .exceptions import EngineDown, PromptTooLong, QueueFull, Stopping, UnclearSession
 from .queue_forecast import QueueForecast
 from .scheduler import Scheduler
 from .sequence import Progress, Request, Sequence, SequenceStatus
+from .session_drop import DroppedSession, drop_session
 from .session_report import SessionReport, report_sessions
 from .stats import ServerState, Stats
 from .token_stream import TokenStream
@@ -109,6 +110,16 @@ class SchedulerLoop:
     def sessions(self, account: str | None = None) -> Iterator[SessionReport]:
         """Yield what the sessions of one account do, or those of all, those that were used last first."""
         return report_sessions(self._scheduler, self._token_streams, time.monotonic(), account)
+
+    def drop_session(self, name: str, account: str | None = None) -> DroppedSession:
+        """Free the KV of the session that a person means by `name`; see `drop_session`.
+
+        Raises UnclearSession, freeing nothing, where that is none, or not one alone.
+        """
+        found = self._scheduler.sessions.find(name, account)
+        if len(found) != 1:
+            raise UnclearSession(name, len(found))
+        return drop_session(self._scheduler, found[0])
 
     def use_disk(self, index: DiskIndex, layout: PoolLayout) -> None:
         """Save prefixes to disk from now on, and look them up there."""

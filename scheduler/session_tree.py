@@ -81,6 +81,12 @@ class KnownSession:
     folder: str = ""
     agents: OrderedDict[str, KnownAgent] = field(default_factory=OrderedDict)
 
+    @property
+    def threads(self) -> list[KnownThread]:
+        """The conversations of all agents that are known."""
+        own = [agent.own for agent in self.agents.values() if agent.own is not None]
+        return [*own, *(thread for agent in self.agents.values() for thread in agent.guessed)]
+
     def agent(self, name: str) -> KnownAgent:
         """Return the agent of that name, which is used now."""
         agent = self.agents.setdefault(name, KnownAgent(name))

@@ -57,6 +57,19 @@ class Sessions:
         """Return the sessions, the one that was used last first."""
         return reversed(self._sessions.values())
 
+    def find(self, name: str, account: str | None = None) -> list[KnownSession]:
+        """Return the sessions of one account, or of all, that a person may mean by `name`.
+
+        It is a session's name or number, or else the beginning of a name.
+        """
+        own = [one for one in self if account is None or one.account.name == account]
+        exact = [one for one in own if name in (one.key[1], str(one.number))]
+        return exact or [one for one in own if name and one.key[1].startswith(name)]
+
+    def forget(self, session: KnownSession) -> None:
+        """Know a session no longer; its next request is a new one's first."""
+        self._sessions.pop(session.key, None)
+
     @property
     def now_s(self) -> float:
         """The time that was told last."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import mlx_lm.utils
 
-from pensieve.api.command.cli import BENCH_CONFIGS
+from pensieve.api.command.command_line import BENCH_CONFIGS
 from pensieve.api.command.flags import CONFIGS, flag_name
 from pensieve.engine.config import EngineConfig
 from pensieve.engine.loading.device import Device

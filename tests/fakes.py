@@ -19,7 +19,7 @@ from tokenizers import AddedToken
 from pensieve.api.protocols import ToolParser
 from pensieve.engine.served_model import ServedModel
 from pensieve.engine.step import SamplingParams, TokenLogprobs
-from pensieve.scheduler.exceptions import EngineFailed, QueueFull
+from pensieve.scheduler.exceptions import EngineFailed, QueueFull, UnclearSession
 from pensieve.scheduler.queue_forecast import Outlook
 from pensieve.scheduler.sequence import FinishReason, Request
 from pensieve.scheduler.session_report import SessionReport
@@ -283,6 +283,9 @@ class ScriptedScheduler:
 
     def sessions(self, account: str | None = None) -> Iterator[SessionReport]:
         return iter(())
+
+    def drop_session(self, name: str, account: str | None = None) -> NoReturn:
+        raise UnclearSession(name, 0)
 
     def stats(self) -> Stats:
         running = sum(token_stream.finish_reason is None for token_stream in self.token_streams)

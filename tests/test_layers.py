@@ -74,7 +74,7 @@ def test_imports_point_one_way(path: Path) -> None:
     forbidden = set(LAYERS) if layer == "bench" else set(LAYERS[LAYERS.index(layer) + 1 :]) | {"bench"}
     if relative(path).startswith("bench/micro/"):
         forbidden = set()  # they measure parts of the server, in its own process
-    if relative(path) == "api/command/cli.py":
+    if relative(path) in ("api/command/cli.py", "api/command/command_line.py"):
         forbidden.remove("bench")  # `pensieve bench` is one of the command's two halves
     assert not {name for name in imports(path) if top(name) in forbidden | {"tests"}}
 

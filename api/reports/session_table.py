@@ -30,14 +30,14 @@ def encode(table: dict[str, Any]) -> bytes:
     return f'{{"sessions":[{",".join(rows)}]}}'.encode("utf-8", "replace")
 
 
-def session_id(report: SessionReport) -> str:
-    """Return the name by which a session is called: the client's, or the server's number of it."""
-    return report.name or f"#{report.number}"
+def session_id(name: str, number: int) -> str:
+    """Return what a session is called: the client's name, or the server's number of it."""
+    return name or f"#{number}"
 
 
 def _session(report: SessionReport) -> dict[str, Any]:
     return {
-        "id": session_id(report),
+        "id": session_id(report.name, report.number),
         "number": report.number,
         "key": report.account,
         "folder": report.folder or None,

@@ -6,7 +6,7 @@ from collections import abc
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...api.command.cli import make_parser
+from ...api.command.command_line import make_parser
 from ...api.command.flags import read_settings
 from ...engine.loading.build import build, plan_model
 from ...engine.step import SamplingParams, StepPlan

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pensieve.api.command.cli import main, make_parser
+from pensieve.api.command.cli import main
+from pensieve.api.command.command_line import make_parser
 from pensieve.api.command.flags import read_config
 from pensieve.bench.config import BenchConfig, TraceConfig
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from pensieve.api.command.cli import make_parser
 from pensieve.api.command.client_environment import base_url
+from pensieve.api.command.command_line import make_parser
 from pensieve.api.command.flags import UsageError, read_settings
 from pensieve.api.command.platforms import few_files, unsupported
 from pensieve.api.config import ServerConfig

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from pensieve.api.command.cli import split_client_arguments
 from pensieve.api.command.client_environment import RunningServer, client_environment, fitting_flags
+from pensieve.api.command.command_line import split_client_arguments
 from pensieve.api.command.launch import find_server
 from pensieve.api.config import ServerConfig
 
