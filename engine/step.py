@@ -182,6 +182,7 @@ class StepPlan(FastPickle):
 
     saves: their blocks and states are copied before anything of the step is computed, and written later.
     restores: their files are read; the pools have the contents once a step's result says so.
+    abandons: paths of files that an earlier plan restores, and that are waited for no more unless read.
     expected_s: the step's predicted time in seconds; None where no step like it has been computed yet.
     """
 
@@ -190,6 +191,7 @@ class StepPlan(FastPickle):
     prefill: list[PrefillChunk] = field(default_factory=list)
     saves: list[SaveOrder] = field(default_factory=list)
     restores: list[RestoreOrder] = field(default_factory=list)
+    abandons: list[str] = field(default_factory=list)
     expected_s: float | None = None
 
     @property

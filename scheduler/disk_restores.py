@@ -13,6 +13,7 @@ from ..cache.blocks import BLOCK_SIZE
 from ..cache.disk.chains import Chain
 from ..cache.disk.index import DiskIndex
 from ..cache.disk.orders import ReadOrder, ReadOutcome
+from ..cache.disk.read_rules import ReadPace
 from ..cache.state_store import KeptState
 from ..cache.tree_nodes import Owner, TreePosition
 from ..engine.step import NO_BLOCK, RestoreOrder, StepPlan
@@ -44,6 +45,7 @@ class Restore:
     waiting: list[RestoreOrder]  # that the engine has not got
     reads: list[ReadOrder]
     owner: Owner | None  # the conversation that goes on from there
+    pace: ReadPace
     num_restored: int = 0  # of `held`, counting known ones, that can be used
     reading: dict[str, int] = field(default_factory=dict)  # bytes by path that the engine has got
     is_state_ready: bool = False
@@ -107,7 +109,14 @@ class DiskRestores:
         return self._begin(sequence, orders, state, watermark)
 
     def plan(self, plan: StepPlan) -> None:
-        """Add to `plan` the files that the engine reads next."""
+        """Add to `plan` the files that the engine reads next, and those that it reads too slowly.
+
+        What is given up is computed instead, from the last block that is restored.
+        """
+        for restore in self.active:
+            if restore.pace.is_too_slow(self._seconds_to_compute(restore)):
+                restore.waiting.clear()
+                plan.abandons.extend(restore.reading)
         num_bytes = sum(sum(restore.reading.values()) for restore in self.active)
         for restore in self.active:
             while restore.waiting and num_bytes < IN_FLIGHT_BYTES:
@@ -137,6 +146,16 @@ class DiskRestores:
         for restore in list(self.active):
             restore.is_void = True
             self._end(restore)
+
+    def _seconds_to_compute(self, restore: Restore) -> float | None:
+        """Return how long computing would take what is not restored yet; None where nothing is known.
+
+        Without its state, nothing of a restore is of use.
+        """
+        start = restore.start if restore.state is not None else restore.end
+        num_tokens = len(restore.tokens) - start
+        rate = self._cost.prefill_rate(start, num_tokens)
+        return num_tokens / rate if rate else None
 
     def _find(self, chain: Chain, known: TreePosition) -> tuple[list[ReadOrder], ReadOrder | None]:
         """Return orders for blocks after those in memory at `known`, and for the state after the last one.
@@ -186,8 +205,8 @@ class DiskRestores:
         tokens, num_known = sequence.tokens[: end * BLOCK_SIZE], known.num_blocks
         asks = sequence.conversation
         owner = None if asks is None or asks.is_passing else asks
-        restore = Restore(tokens, held, num_known, kept, waiting, reads, owner, num_known)
-        self._index.begin_restore(reads)
+        pace = self._index.begin_restore(reads)
+        restore = Restore(tokens, held, num_known, kept, waiting, reads, owner, pace, num_known)
         self.active.append(restore)
         sequence.is_searched = True
         sequence.prefix_wait = restore
@@ -199,7 +218,9 @@ class DiskRestores:
         order = outcome.order
         if outcome.problem is not None:
             restore.waiting.clear()
-        elif order.wanted.kind == "state":
+            return
+        restore.pace.read(order.payload_bytes)
+        if order.wanted.kind == "state":
             restore.is_state_ready = True
         elif restore.num_restored == order.first_block:
             restore.num_restored += order.num_blocks

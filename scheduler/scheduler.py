@@ -183,7 +183,7 @@ class Scheduler:
         plan = self._planner.plan(step_id, budget)
         self.disk.plan(plan)
         is_asking = self.disk.is_busy and not self._in_flight
-        if not (plan.num_tokens or plan.saves or plan.restores or is_asking):
+        if not (plan.num_tokens or plan.saves or plan.restores or plan.abandons or is_asking):
             return None
         if plan.num_tokens and not (plan.saves or plan.restores):  # nobody predicts the disk's time
             plan = replace(plan, expected_s=self._cost.expected_s(StepLoad.of(plan)))

@@ -17,9 +17,10 @@ from .folder_chores import FolderChores
 from .folder_scan import scan_folder
 from .orders import ReadOrder, ReadOutcome, key_of
 from .planned_writes import PlannedWrites
+from .read_rules import ReadPace, ReadRate
 from .segment_file import file_size
 from .stored_files import StoredFile
-from .write_rules import Clock, FailurePauses, ReadRate, WriteBudget
+from .write_rules import Clock, FailurePauses, WriteBudget
 
 
 class DiskIndex:
@@ -42,7 +43,8 @@ class DiskIndex:
         self._chores = FolderChores(folder, clock)
         self._room = DiskRoom(self._chores, limits, clock)
         self._pauses = FailurePauses(clock)
-        self._rate = ReadRate()
+        self._rate = ReadRate(clock)
+        self._clock = clock
         model_folder = folder.model_folder(fingerprint)
         budget = WriteBudget(limits.hourly_bytes, clock)
         self.writes = PlannedWrites(model_folder, block_bytes, self._room, budget, self._pauses)
@@ -106,11 +108,12 @@ class DiskIndex:
         sizes = [file_size(order.file_blocks, order.payload_bytes) for order in orders]
         return self._rate.is_worth(sizes, num_tokens / tokens_per_s if tokens_per_s else None)
 
-    def begin_restore(self, orders: abc.Iterable[ReadOrder]) -> None:
-        """Keep the files of `orders` until end_restore()."""
+    def begin_restore(self, orders: abc.Sequence[ReadOrder]) -> ReadPace:
+        """Keep the files of `orders` until end_restore(); return the measure of their pace."""
         for order in orders:
             if file := self._room.files.get(order.path):
                 self._room.files.hold(file)
+        return ReadPace(sum(order.payload_bytes for order in orders), self._clock)
 
     def end_restore(self, orders: abc.Iterable[ReadOrder], was_used: bool) -> None:
         """Let the files go again that begin_restore() has kept. was_used: whether they were of use."""
@@ -136,6 +139,7 @@ class DiskIndex:
         stats.num_damaged += outcome.problem == "damaged"
         stats.num_read_failures += outcome.problem != "damaged"
         if outcome.problem == "late":
+            self._rate.unfinished(file_size(order.file_blocks, order.payload_bytes), outcome.seconds)
             return
         if outcome.problem == "failed":
             self._pauses.failed("a file cannot be read")

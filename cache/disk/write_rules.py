@@ -1,4 +1,4 @@
-"""When the disk is written and read: an hour's budget, pauses after failures, and the rate of reading."""
+"""When the disk is written: an hour's budget, and pauses after failures."""
 
 import logging
 from collections import abc
@@ -73,38 +73,3 @@ class FailurePauses:
             logger.warning("the disk tier is off: its disk has failed %d times: %s", self._num_in_row, why)
         else:
             logger.debug("the disk has failed: %s; it is tried again in %.0f s", why, pause)
-
-
-class ReadRate:
-    """How fast files are read and verified, as measured."""
-
-    NEWEST = 0.25
-    """Share of the newest measurement."""
-
-    GUESS = 500e6
-    """Bytes per second before the first measurement: a slow disk or a slow sha256."""
-
-    MOST_UNKNOWN_S = 30.0
-    """Seconds that are read at most before it is known how long computing takes."""
-
-    FIXED_S = 0.01
-    """Seconds a file beside its bytes: messages between the processes, opening, placing its KV."""
-
-    def __init__(self) -> None:
-        self.bytes_per_s = self.GUESS
-
-    def measured(self, num_bytes: int, seconds: float) -> None:
-        """Note that reading `num_bytes` has taken `seconds`."""
-        if num_bytes >= 2**16 and seconds > 0:  # the time of a smaller file says nothing of the rate
-            self.bytes_per_s += self.NEWEST * (num_bytes / seconds - self.bytes_per_s)
-
-    def is_worth(self, sizes: abc.Sequence[int], computed_s: float | None) -> bool:
-        """Return whether files of these sizes are read in less time than computing takes.
-
-        computed_s: None where that is not known yet.
-        """
-        return self.seconds(sizes) < (self.MOST_UNKNOWN_S if computed_s is None else computed_s)
-
-    def seconds(self, sizes: abc.Sequence[int]) -> float:
-        """Return how long files of these sizes take to read."""
-        return sum(sizes) / self.bytes_per_s + self.FIXED_S * len(sizes)

@@ -52,10 +52,11 @@ class DiskThread:
         failed = WriteOutcome(order, errno.EIO)
         self._put(WRITE_LATER, partial(self._do, partial(self._write, order, chunks), failed, self._written))
 
-    def read(self, order: ReadOrder) -> None:
-        """Read a file soon."""
+    def read(self, order: ReadOrder, is_wanted: Callable[[], bool] = lambda: True) -> None:
+        """Read a file soon. is_wanted: whether it still has to be begun when it is its turn."""
         failed: Loaded = (ReadOutcome(order, "failed"), None)
-        self._put(READ_FIRST, partial(self._do, partial(self._read, order), failed, self._loaded))
+        read = partial(self._do, partial(self._read, order), failed, self._loaded)
+        self._put(READ_FIRST, lambda turn: read(turn) if is_wanted() else None)
 
     def take(self) -> tuple[list[WriteOutcome], list[Loaded]]:
         """Return the outcomes that have come since the last call."""

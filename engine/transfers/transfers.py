@@ -8,6 +8,7 @@ itself they are ready then, and nothing has waited for them.
 import logging
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -36,12 +37,19 @@ class SavedCopy(NamedTuple):
     copies: list[Any]  # arrays of NumPy or MLX
 
 
+class _Reading(NamedTuple):
+    """A file that was asked for."""
+
+    order: RestoreOrder
+    asked_s: float
+
+
 class Transfers:
     """The orders under way."""
 
     def __init__(self, disk: DiskThread) -> None:
         self._disk = disk
-        self._reading: dict[str, tuple[RestoreOrder, float]] = {}  # by path, with the last moment to be read
+        self._reading: dict[str, _Reading] = {}  # by path, the one that was asked for first comes first
         self._ready: list[tuple[RestoreOrder, Loaded]] = []  # read, but not in the pools
         self._written: list[WriteOutcome] = []
         self._restored: list[ReadOutcome] = []
@@ -52,11 +60,12 @@ class Transfers:
         Give the copies to `write` once they are evaluated.
         """
         for order in plan.restores:
-            self._reading[order.read.path] = order, time.monotonic() + READ_S
-            self._disk.read(order.read)
+            self._reading[order.read.path] = _Reading(order, time.monotonic())
+            self._disk.read(order.read, partial(self._is_wanted, order))
         if not (plan.num_tokens or plan.saves or plan.restores):
             self._disk.wait(PAUSE_S)
         self._take()
+        self._give_up([path for path in plan.abandons if path in self._reading])
         self._paste(pools, PASTED_BYTES if plan.decode else None)
         return [SavedCopy(order, pools.copy(order)) for order in plan.saves]
 
@@ -78,18 +87,29 @@ class Transfers:
         self._reading, self._ready = {}, []
         self._written, self._restored = [], []
 
+    def _is_wanted(self, order: RestoreOrder) -> bool:
+        """Whether a file is still waited for. The disk's thread asks as well."""
+        reading = self._reading.get(order.read.path)
+        return reading is not None and reading.order is order
+
     def _take(self) -> None:
         written, loaded = self._disk.take()
         self._written += written
         for one in loaded:
-            order, _ = self._reading.pop(one[0].order.path, (None, 0.0))
-            if order is not None:  # it has not come too late
-                self._ready.append((order, one))
-        now = time.monotonic()
-        for path, (order, last_s) in list(self._reading.items()):
-            if now > last_s:
-                del self._reading[path]
-                self._restored.append(ReadOutcome(order.read, "late", READ_S))
+            reading = self._reading.get(one[0].order.path)
+            if reading is not None and reading.order.read is one[0].order:  # it has not come too late
+                del self._reading[one[0].order.path]
+                self._ready.append((reading.order, one))
+        last_s = time.monotonic() - READ_S
+        self._give_up([path for path, reading in self._reading.items() if reading.asked_s < last_s])
+
+    def _give_up(self, paths: list[str]) -> None:
+        """Wait no more for some files. Only of the first one is it known that the disk has had its time."""
+        now, first = time.monotonic(), next(iter(self._reading), None)
+        for path in paths:
+            order, asked_s = self._reading.pop(path)
+            seconds = now - asked_s if path == first else 0.0
+            self._restored.append(ReadOutcome(order.read, "late", seconds))
 
     def _paste(self, pools: PoolBytes, most_bytes: int | None) -> None:
         num_bytes = 0

@@ -76,6 +76,9 @@ class DiskOracle(OracleRunner):
     def step(self, plan: StepPlan) -> StepResult | None:
         self.jobs.go_on()
         self._reading += plan.restores
+        given_up = [one for one in self._reading if one.read.path in plan.abandons]
+        self._reading = [one for one in self._reading if one not in given_up]
+        self._outcomes += [ReadOutcome(one.read, "late") for one in given_up]
         while self._reading and self._rng.random() < 0.7:
             self._restore(self._reading.pop(0))
         for order in plan.saves:

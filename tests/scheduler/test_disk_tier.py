@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from pensieve.cache.blocks import BLOCK_SIZE
+from pensieve.cache.disk import planned_writes
 from pensieve.cache.disk.chains import Chain
 from pensieve.cache.disk.folder import disk_bytes
 from pensieve.cache.disk.index import DiskIndex
 from pensieve.cache.disk.planned_writes import PlannedWrites, WritePlan
+from pensieve.cache.disk.read_rules import ReadPace
 from pensieve.engine.served_model import WindowPool
 from pensieve.engine.step import StepPlan
 from pensieve.scheduler import disk_saves
@@ -28,10 +30,11 @@ WINDOW = WindowPool(41, num_blocks=60, slice_tokens=64, max_running=8)
 
 @pytest.fixture(autouse=True)
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short prompts are saved as well, and reading always pays."""
+    """Short prompts are saved as well, and reading always pays, however slow it is."""
     monkeypatch.setattr(disk_saves, "MIN_TOKENS", BLOCK_SIZE)
     monkeypatch.setattr(disk_saves, "STATE_SHARE", 1000)
     monkeypatch.setattr(DiskIndex, "is_worth_restoring", lambda *_: True)
+    monkeypatch.setattr(ReadPace, "is_too_slow", lambda *_: False)
 
 
 def judge(started: list[tuple[Sequence, list[int], int]]) -> None:
@@ -108,6 +111,30 @@ def test_nothing_of_a_restore_is_kept_where_the_cache_is_emptied_meanwhile(tmp_p
         assert sequence.tokens == spell(prompt, 4)
 
 
+@pytest.mark.parametrize("num_state_slots", [0, 30])
+def test_a_restore_that_turns_out_slow_is_given_up_and_the_rest_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_state_slots: int
+) -> None:
+    monkeypatch.setattr(planned_writes, "MAX_BLOCKS", 3)  # of a file
+    prompt = prompt_of(1, 380)
+    with DiskDriver(tmp_path, random.Random(1), num_state_slots=num_state_slots) as driver:
+        ask(driver, prompt)
+    with DiskDriver(tmp_path, random.Random(1), num_state_slots=num_state_slots) as driver:
+        sequence = driver.scheduler.add(request(prompt, 4))
+        while not driver.index.stats.num_reads:
+            driver.step()
+        assert driver.scheduler.restoring
+        monkeypatch.setattr(ReadPace, "is_too_slow", lambda *_: True)
+        driver.finish()
+        assert sequence.tokens == spell(prompt, 4)
+        assert driver.index.stats.num_damaged == 0
+        assert sequence.num_disk_tokens == sequence.num_cached_tokens
+        if num_state_slots:
+            assert sequence.num_disk_tokens == 0  # the state comes last
+        else:
+            assert 96 <= sequence.num_disk_tokens < 352
+
+
 def test_kv_that_led_to_no_numbers_is_removed_from_disk(tmp_path: Path) -> None:
     prompt = prompt_of(1, 300)
     with DiskDriver(tmp_path, random.Random(1)) as driver:
@@ -172,9 +199,11 @@ def test_short_prompts_are_not_written(tmp_path: Path, monkeypatch: pytest.Monke
     [(0, None, 0), (0, None, 1), (30, None, 0), (9, None, 1), (0, WINDOW, 1), (30, WINDOW, 0)],
 )
 def test_random_schedules_through_disk_give_every_sequence_its_own_tokens(
-    tmp_path: Path, num_state_slots: int, window: WindowPool | None, lag: int
+    tmp_path: Path, num_state_slots: int, window: WindowPool | None, lag: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Servers one after the other on one folder; arrivals, cancellations, failed steps, damage at random."""
+    """Servers one after the other on one folder; arrivals, cancellations, failures, damage, slow reads."""
+    moods = random.Random(7)
+    monkeypatch.setattr(ReadPace, "is_too_slow", lambda *_: moods.random() < 0.05)
     num_found = num_lost = 0
     for seed in range(trials(1, 4, "PENSIEVE_DISK_TREES")):
         rng = random.Random(seed)

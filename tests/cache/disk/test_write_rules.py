@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from pensieve.cache.disk.write_rules import FailurePauses, ReadRate, WriteBudget
+from pensieve.cache.disk.write_rules import FailurePauses, WriteBudget
 
 
 class Time:
@@ -66,11 +66,3 @@ def test_one_success_forgets_all_failures() -> None:
         time.now += FailurePauses.LONGEST_S
         pauses.succeeded()
     assert not pauses.is_off
-
-
-def test_the_rate_of_reading_is_the_one_measured() -> None:
-    rate = ReadRate()
-    for _ in range(30):
-        rate.measured(10**8, 1.0)
-        rate.measured(100, 1.0)  # says nothing
-    assert rate.seconds([10**8]) == pytest.approx(1.0 + ReadRate.FIXED_S, rel=0.01)

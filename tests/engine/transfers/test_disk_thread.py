@@ -2,6 +2,7 @@
 
 import errno
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -112,6 +113,30 @@ def test_a_file_that_is_read_too_late_is_waited_for_no_more(monkeypatch: pytest.
         under_way.begin(StepPlan(3), NO_POOLS)
         restored = under_way.outcomes()[1]
     assert [outcome.order.path for outcome in restored] == ["b"]
+
+
+def test_what_is_given_up_is_not_read_and_what_is_asked_for_again_is_the_newer_order() -> None:
+    """The one under way brings its file in the end: for an order that nobody waits for any more."""
+    gate = Gate()
+    under_way = transfers.Transfers(DiskThread(gate.write, gate.read))
+    orders = [RestoreOrder(read_order(name), (NO_BLOCK,)) for name in "abc"]
+    under_way.begin(StepPlan(1, restores=orders), NO_POOLS)
+    assert gate.started.wait(60)
+    under_way.begin(StepPlan(2, abandons=["a", "b", "x"]), NO_POOLS)
+    given_up = under_way.outcomes()[1]
+    assert [(one.order.path, one.problem, one.seconds > 0) for one in given_up] == [
+        ("a", "late", True),
+        ("b", "late", False),
+    ]
+    again = RestoreOrder(replace(read_order("a"), offset=1), (NO_BLOCK,))
+    under_way.begin(StepPlan(3, restores=[again]), NO_POOLS)
+    gate.opened.set()
+    restored: list[ReadOutcome] = []
+    while len(restored) < 2:
+        under_way.begin(StepPlan(4), NO_POOLS)
+        restored += under_way.outcomes()[1]
+    assert [one.order for one in restored] == [orders[2].read, again.read]
+    assert gate.begun == ["a", "c", "a"]
 
 
 def test_contents_of_another_size_are_damaged() -> None:
