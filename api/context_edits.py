@@ -82,7 +82,12 @@ class EditReport:
 
 
 def read_edits(management: Json) -> Json:
-    """Return the fields of ContextEdits; of an odd value none, as it must not end a session."""
+    """Return the fields of ContextEdits.
+
+    A field that is no list of edits asks for none, and thoughts stay where it is not clear how many go: both
+    leave more in the prompt than was asked for, which ends no session. A rule for tool uses that means
+    nothing is refused by ToolClearing: it would never be met.
+    """
     if not isinstance(management, dict):
         return None
     found = management.get("edits")

@@ -4,6 +4,7 @@ from collections import abc
 from dataclasses import dataclass
 from typing import Any
 
+from .json_text import dump
 from .output_events import (
     ArgumentsDelta,
     OutputEvent,
@@ -31,6 +32,11 @@ class ReplyContents:
     text: str
     thoughts: str
     calls: tuple[KeptCall, ...]
+
+    @property
+    def words(self) -> str:
+        """All that the model says: its thoughts, its text and the arguments of its calls."""
+        return "\n".join([self.thoughts, self.text, *(dump(call.arguments) for call in self.calls)])
 
 
 def reply_contents(events: abc.Sequence[OutputEvent]) -> ReplyContents | None:

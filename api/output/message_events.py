@@ -42,8 +42,12 @@ def sse(data: Mapping[str, object]) -> str:
 
 def usage_body(usage: Usage) -> dict[str, Any]:
     """Return the usage in Anthropic's form."""
-    searches = {"server_tool_use": {"web_search_requests": usage.num_searches}} if usage.num_searches else {}
-    return searches | {
+    more: dict[str, Any] = {}
+    if usage.num_searches:
+        more["server_tool_use"] = {"web_search_requests": usage.num_searches}
+    if usage.num_thinking_tokens:
+        more["output_tokens_details"] = {"thinking_tokens": usage.num_thinking_tokens}
+    return more | {
         "input_tokens": usage.input_tokens,
         "cache_read_input_tokens": usage.cache_read_input_tokens,
         "output_tokens": usage.output_tokens,

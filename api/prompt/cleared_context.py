@@ -119,8 +119,9 @@ def _without_thoughts(message: Message) -> Message:
 def _clearable(messages: list[Message], rule: ToolClearing) -> set[str]:
     """Return the ids of the calls whose results go once the rule's trigger is met.
 
-    Where the rule names what must be won at least, calls go in groups of no less, from the oldest on: so
-    the cached prompt changes no sooner than for that.
+    A result that is no longer than the note in its place stays. Where the rule names what must be won at
+    least, calls go in groups of no less, from the oldest on: so the cached prompt changes no sooner than
+    for that.
     """
     results = dict(_results(messages))
     excluded = frozenset(rule.exclude_tools)
@@ -130,14 +131,29 @@ def _clearable(messages: list[Message], rule: ToolClearing) -> set[str]:
     group: list[str] = []
     num_tokens = 0
     for use in uses[: max(len(uses) - rule.keep.value, 0)]:
+        num_bytes = max(_num_bytes(results[use.id]) - len(CLEARED), 0)
+        num_bytes += len(dump(use.input)) if rule.clears_input(use.name) else 0
+        if not num_bytes:
+            continue
         group.append(use.id)
-        text = dump(results[use.id].model_dump()["content"])
-        text += dump(use.input) if rule.clears_input(use.name) else ""
-        num_tokens += max(len(text.encode("utf-8", "replace")) - len(CLEARED), 0) // BYTES_PER_TOKEN
+        num_tokens += num_bytes // BYTES_PER_TOKEN
         if num_tokens >= least:
             cleared += group
             group, num_tokens = [], 0
     return set(cleared)
+
+
+def _num_bytes(result: ToolResultBlock) -> int:
+    """Return the size of a result's text, and of what else it has as JSON."""
+    parts = [
+        block.text if isinstance(block, TextBlock) else dump(block.model_dump()) for block in result.content
+    ]
+    return len("".join(parts).encode("utf-8", "replace"))
+
+
+def _is_longer(result: ToolResultBlock) -> bool:
+    """Return whether a result is longer than the note that may stand in its place."""
+    return _num_bytes(result) > len(CLEARED)
 
 
 def _uses(messages: list[Message]) -> Iterator[ToolUseBlock]:
@@ -162,7 +178,7 @@ def _cleared(message: Message, uses: set[str], rule: ToolClearing) -> Message:
     """Return a message with a note in the place of the results of some calls, and without their arguments."""
     content: list[Any] = []
     for block in message.content:
-        if isinstance(block, ToolResultBlock) and block.tool_use_id in uses:
+        if isinstance(block, ToolResultBlock) and block.tool_use_id in uses and _is_longer(block):
             block = ToolResultBlock(
                 type="tool_result",
                 tool_use_id=block.tool_use_id,

@@ -13,7 +13,6 @@ reply that the user has edited, or of which the template leaves anything out, is
 import secrets
 from bisect import bisect_left
 from collections import abc
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ..answer_options import AnswerOptions
@@ -30,6 +29,7 @@ from .kept_replies import (
     ReplyKeeper,
 )
 from .reply_places import Contexts, ReplyPlaces, ReplyWords
+from .special_tokens import SpecialTokens
 from .template_messages import with_ids
 
 
@@ -92,18 +92,13 @@ class ExactHistory:
         places: ReplyPlaces,
         max_bytes: int,
         id_form: str,
-        begins_token: Callable[[str, int], bool],
-        decode: Callable[[list[int]], str],
+        special_tokens: SpecialTokens,
     ) -> None:
-        """id_form: in which the template shows calls' ids. decode: returns the text of some tokens.
-
-        begins_token: whether a special token begins in a text at a place.
-        """
+        """id_form: in which the template shows calls' ids."""
         self.replies = ReplyHistory(max_bytes)
         self._places = places
         self._id_form = id_form
-        self._begins_token = begins_token
-        self._decode = decode
+        self._special_tokens = special_tokens
 
     def read(
         self,
@@ -149,7 +144,8 @@ class ExactHistory:
         if header is None:
             return None
         whole = Header(conversation.kind, header + ending)
-        return ReplyKeeper(self.replies, conversation.owner, conversation.place, whole)
+        is_plain = self._special_tokens.keep_out_of
+        return ReplyKeeper(self.replies, conversation.owner, conversation.place, whole, is_plain)
 
     def cut(
         self, text: str, conversation: KnownConversation, offsets: abc.Sequence[int]
@@ -182,10 +178,10 @@ class ExactHistory:
         Where the template shows the ids of calls, results name them too: the model must have written them.
         """
         start, end = span
-        if start < begin or not self._begins_token(text, end):
+        if start < begin or not self._special_tokens.begins(text, end):
             return False
         shown = [call_id for call_id in reply.ids if text.find(call_id, start, end) >= 0]
-        written = self._decode(list(reply.kept.tokens)) if shown else ""
+        written = self._special_tokens.decode(list(reply.kept.tokens)) if shown else ""
         return all(call_id in written for call_id in shown)
 
 

@@ -4,7 +4,7 @@ import hashlib
 import threading
 from array import array
 from collections import OrderedDict, abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from sys import getsizeof
 
@@ -79,23 +79,31 @@ class ReplyHistory:
 
 @dataclass(frozen=True, slots=True)
 class ReplyKeeper:
-    """Keeps the replies to one prompt. owner: digest of the API key. place: see ConversationKeys."""
+    """Keeps the replies to one prompt.
+
+    owner: digest of the API key. place: see ConversationKeys. is_plain: tells, of tokens and of the words
+    that the client was told of them, whether no special token stands in the words.
+    """
 
     history: ReplyHistory
     owner: bytes
     place: bytes
     header: Header
+    is_plain: Callable[[abc.Sequence[int], str], bool]
 
     def keep(self, tokens: abc.Sequence[int], events: abc.Sequence[OutputEvent]) -> None:
         """Keep a reply that has ended.
 
         A reply without words or calls is not kept, as nothing shows its place in a prompt; nor is one that
-        has a call that was cut off, or whose arguments are no JSON.
+        has a call that was cut off, or whose arguments are no JSON, or a special token in its words: sent
+        back by a client, the token's letters are text.
 
         tokens: all that were sampled, the stop token left out. events: all that were read in them.
         """
         reply = reply_contents(events)
         if not tokens or reply is None or not (reply.text or reply.thoughts or reply.calls):
+            return
+        if not self.is_plain(tokens, reply.words):
             return
         if reply.calls:
             key = call_key(self.owner, reply.calls[0].call_id)

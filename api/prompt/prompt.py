@@ -109,8 +109,7 @@ class PromptBuilder:
             ),
             config.history_mb * 2**20 * self._special_tokens.cuts,
             template.features.id_form,
-            self._special_tokens.begins,
-            tokenizer.decode,
+            self._special_tokens,
         )
         self._renderers = ThreadPoolExecutor(NUM_RENDERERS, "render")
         num_tokenizers = min(max(os.cpu_count() or 1, 2), MAX_TOKENIZERS)

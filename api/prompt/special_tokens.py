@@ -14,7 +14,7 @@ import logging
 import re
 import secrets
 from bisect import bisect_right
-from collections import abc
+from collections import Counter, abc
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate, chain, pairwise
 from typing import Any, NamedTuple, TypeVar
@@ -62,7 +62,8 @@ class SpecialTokens:
         self._tokenizer = tokenizer
         added = tokenizer.added_tokens_decoder
         used = _own_marks(tokenizer)
-        special = [token.content for token in added.values() if _is_special(token, used)]
+        self._contents = {i: token.content for i, token in added.items() if _is_special(token, used)}
+        special = list(self._contents.values())
         self._token_pattern = re.compile(_any_of(special))
         self._first_char_pattern = re.compile(f"(?={_any_of(special)})(.)", re.DOTALL)
         # Content is searched as JSON, which writes some characters in another way.
@@ -85,6 +86,19 @@ class SpecialTokens:
     def begins(self, text: str, place: int) -> bool:
         """Return whether a special token begins in a text at a place."""
         return self._token_pattern.match(text, place) is not None
+
+    def decode(self, tokens: list[int]) -> str:
+        """Return the text of some tokens."""
+        return self._tokenizer.decode(tokens)
+
+    def keep_out_of(self, tokens: abc.Sequence[int], words: str) -> bool:
+        """Return whether no special token among `tokens` stands in `words`, a part of their text."""
+        sampled = Counter(self._contents[token] for token in tokens if token in self._contents)
+        in_words = {content: words.count(content) for content in sampled if content in words}
+        if not in_words:
+            return True
+        text = self.decode(list(tokens))  # letters that look like one of them are counted here as well
+        return all(text.count(content) - sampled[content] >= count for content, count in in_words.items())
 
     def escape(self, content: T) -> tuple[T, str]:
         """Split the special tokens in all strings of a JSON value, keys included, by a random separator.

@@ -19,7 +19,7 @@ SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
     "fields",
     [
         {"top_p": 0},
-        {"top_k": -1},
+        {"top_k": -1, "temperature": 0.5},
         {"stop_sequences": [""]},
         {"stop_sequences": None, "stream": None, "system": None, "tools": None, "thinking": None},
         {"messages": [{"role": "user", "content": None}, {"role": "user", "content": "Hi"}]},

@@ -149,6 +149,9 @@ def test_thoughts_are_a_block_of_their_own(start_server: StartServer) -> None:
         streamed = stream.get_final_message()
     whole = server.sdk().messages.create(model="default", max_tokens=99, messages=HELLO)
     assert contents(streamed) == contents(whole)
+    for message in (streamed, whole):
+        details: Any = message.usage.to_dict()["output_tokens_details"]
+        assert 0 < details["thinking_tokens"] < message.usage.output_tokens
     assert contents(whole) == [
         {"type": "thinking", "thinking": "Hm.", "signature": "unsigned"},
         {"type": "text", "text": "Yes."},

@@ -5,6 +5,7 @@ Models write line breaks and NUL within strings, numbers that begin with zeros, 
 """
 
 import re
+import sys
 from typing import Any
 
 CALL = re.compile(r"[\s\[,;]*([^\W\d][\w.-]*)\s*\(\s*")
@@ -16,6 +17,7 @@ AFTER_ITEM = re.compile(r"\s*[,:\]})]")
 BARE_ARGUMENT, BARE_ITEM = re.compile(r"[^,()\[\]{}]+"), re.compile(r"[^,:()\[\]{}'\"]+")
 QUOTES = {mark: re.compile(rf"\\.|{mark}", re.DOTALL) for mark in ("'''", '"""', "'", '"')}
 ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[0-7]{1,3}|.)", re.DOTALL)
+SURROGATE = re.compile("[\ud800-\udfff]")
 LETTERS = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\n": ""}
 LETTERS |= {char: char for char in "\\'\""}
 WORDS = {"True": True, "true": True, "False": False, "false": False, "None": None, "null": None}
@@ -68,7 +70,7 @@ class _PythonText:
         for found in QUOTES[mark].finditer(self._text, start):
             if found[0] == mark and after.match(self._text, found.end()):
                 self._place = found.end()
-                return ESCAPE.sub(_unescape, self._text[start : found.start()])
+                return _joined(ESCAPE.sub(_unescape, self._text[start : found.start()]))
         raise ValueError("a string without end")
 
     def _container(self, closer: str) -> Any:
@@ -108,8 +110,16 @@ def _unescape(found: re.Match[str]) -> str:
     kind = found[1]
     if len(kind) > 1 or kind.isdigit():
         digits = kind if kind[0].isdigit() else kind[1:]
-        return chr(int(digits, 8 if kind[0].isdigit() else 16))
+        number = int(digits, 8 if kind[0].isdigit() else 16)
+        return chr(number) if number <= sys.maxunicode else found[0]
     return LETTERS.get(kind, found[0])
+
+
+def _joined(text: str) -> str:
+    """Return a text with the characters that pairs of surrogates stand for, as JSON writes them."""
+    if not SURROGATE.search(text):
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _scalar(text: str) -> Any:

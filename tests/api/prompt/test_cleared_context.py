@@ -73,6 +73,14 @@ def test_the_oldest_results_go_first(rule: dict[str, Any], left: list[int]) -> N
     assert all(f"run-{i}" in text for i in range(6))
 
 
+def test_a_result_that_is_no_longer_than_the_note_stays() -> None:
+    for size in (len(CLEARED), len(CLEARED) + 1):
+        text = edited(loop(6, size), clear(trigger=uses(0)))
+        assert text.count(CLEARED) == 3 * (size > len(CLEARED))
+    text = edited(loop(6, 1), clear(trigger=uses(0), clear_tool_inputs=True))
+    assert (text.count(CLEARED), text.count("run-"), len(results(text))) == (0, 3, 6)
+
+
 @pytest.mark.parametrize(("wish", "goes"), [(True, True), (["Bash"], True), (["Read"], False), (None, False)])
 def test_arguments_go_where_the_client_says_so(wish: Any, goes: bool) -> None:
     text = edited(loop(6), clear(trigger=uses(0), clear_tool_inputs=wish))

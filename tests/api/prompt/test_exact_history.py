@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pensieve.api.config import ServerConfig
+from pensieve.api.formats.output_events import TextDelta
 from pensieve.api.prompt.prompt import Prompt, PromptBuilder
 from pensieve.api.prompt.template import ChatTemplate
 from pensieve.scheduler.sequence import FinishReason
@@ -256,3 +257,21 @@ def test_answers_that_the_server_has_ended_or_that_were_anothers_are_rendered_an
 ) -> None:
     before, tokens, after = first_and_second_prompt(start_server, dict(first), "stop")
     assert after[: len(before) + len(tokens)] != before + tokens
+
+
+def test_a_special_token_in_a_replys_words_comes_back_as_text() -> None:
+    """Its letters, of a file that the model has read, may come back as they were sampled."""
+    tokenizer = tokenizers.qwen()
+    for reply, is_kept in (
+        (tokenizer.encode("See <|im_start|>system."), False),
+        ([*tokenizer.encode("See <|im_"), *tokenizer.encode("start|>system.")], True),
+    ):
+        conversation = Conversation(make_builder("qwen"), random.Random(1))
+        prompt = conversation.ask("Go on.")
+        assert prompt.keeper is not None
+        prompt.keeper.keep(reply, [TextDelta("See <|im_start|>system.")])
+        conversation.messages.append({"role": "assistant", "content": "See <|im_start|>system."})
+        following = conversation.ask("And?").tokens
+        assert (following[: len(prompt.tokens) + len(reply)] == prompt.tokens + reply) == is_kept
+        start = tokenizer.encode("<|im_start|>")[0]
+        assert following.count(start) == prompt.tokens.count(start) + 2

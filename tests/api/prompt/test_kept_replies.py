@@ -43,7 +43,7 @@ CALL = {"id": "toolu_1", "function": {"name": "Bash", "arguments": {}}}
 def keeper(history: ReplyHistory, owner: bytes = b"me") -> tuple[ReplyKeeper, ConversationKeys]:
     keys = ConversationKeys(owner, ["system"])
     keys.add(user_turn("question"))
-    return ReplyKeeper(history, owner, keys.place, HEADER), keys
+    return ReplyKeeper(history, owner, keys.place, HEADER, lambda *_: True), keys
 
 
 def test_a_reply_with_calls_is_found_by_its_first_calls_id() -> None:

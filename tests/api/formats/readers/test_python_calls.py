@@ -34,6 +34,8 @@ def test_what_python_writes_is_read_as_python_reads_it(arguments: dict[str, Any]
         ("'sed -n '1,5p' a'", "sed -n '1,5p' a"),
         (r"'\d\'\x41\u00e9\101\n'", "\\d'A\u00e9A\n"),
         ("'''it's \"so\"'''", 'it\'s "so"'),
+        (r"'\UFFFFFFFF\U0001F600'", "\\UFFFFFFFF\U0001f600"),
+        (r"'\ud83d\ude00 \ud83d'", "\U0001f600 \ufffd"),
         ("Rome, Italy", None),
         ("Rome 7", "Rome 7"),
         ("'a' b", None),
