@@ -16,7 +16,7 @@ MAX_LOOKUPS = 8
 
 
 class Admission:
-    """First come, first served.
+    """The most entitled first, see `fair_shares.py`; among equals, first come, first served.
 
     A sequence whose prefix another one is computing is skipped until that prefix is cached.
     """
@@ -38,12 +38,13 @@ class Admission:
 
     def admit(self, step_id: int, budget: StepBudget) -> None:
         """Let waiting sequences run from step `step_id` on, while batch, budget and memory have room."""
+        if len(self._queues.running) >= self._max_batch:
+            return
         num_lookups = 0
         for sequence in self._candidates():
             if len(self._queues.running) >= self._max_batch or not budget.has_room:
                 return
-            # Pending: tokens of steps that were planned before a preemption, and that have not ended.
-            if sequence.num_pending_tokens or (sequence.prefix_wait and not sequence.prefix_wait.is_over):
+            if _must_wait(sequence):
                 continue
             num_lookups += 1
             if num_lookups > MAX_LOOKUPS:
@@ -68,7 +69,14 @@ class Admission:
         """
         if self._recovery.isolated:
             return [] if self._queues.running else self._recovery.isolated[:1]
-        return list(self._queues.waiting)
+        return self._queues.shares.in_order(self._queues.waiting)
+
+    def displaced(self) -> Sequence | None:
+        """Return the running sequence that leaves the full batch to one whose session is owed a place."""
+        if len(self._queues.running) < self._max_batch or self._recovery.isolated:
+            return None
+        ready = (one for one in self._queues.waiting if not _must_wait(one))
+        return self._queues.shares.displaced(self._queues.running, ready)
 
     def _watermark(self) -> int:
         """Return how many blocks must stay available: the blocks that running prefills will still take."""
@@ -111,3 +119,8 @@ class Admission:
             len(sequence.tokens),
             sequence.num_computed_tokens,
         )
+
+
+def _must_wait(sequence: Sequence) -> bool:
+    """Whether `sequence` waits for a prefix, or for tokens of steps that were planned before a preemption."""
+    return bool(sequence.num_pending_tokens or (sequence.prefix_wait and not sequence.prefix_wait.is_over))

@@ -5,6 +5,9 @@ from typing import Literal
 
 RequestClass = Literal["main", "subagent", "workflow", "compaction", "auxiliary"]
 
+WorkClass = Literal["main", "subagent", "auxiliary", "background"]
+"""What a request is for, as far as its order among others goes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Account:
@@ -20,7 +23,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a request says of its sender. It decides how long KV is kept, and is shown to people.
+    """What a request says of its sender. It decides who goes first and how long KV is kept; people see it.
 
     owner: a digest of the API key, or of the connection where there is none: sessions of others are others.
     account: of the API key. It is the server's own knowledge, not the client's word.
@@ -43,3 +46,14 @@ class Origin:
     is_compacted: bool = False
     folder: str = ""
     account: Account = field(default_factory=Account)
+
+    @property
+    def work_class(self) -> WorkClass:
+        """What the request is for; a subagent's unless it says otherwise, where it names one."""
+        match self.request_class:
+            case "workflow" | "compaction":
+                return "background"
+            case None:
+                return "subagent" if self.agent else "main"
+            case "main" | "subagent" | "auxiliary":
+                return self.request_class

@@ -1,21 +1,30 @@
-"""Plans a step: a row for each sequence that decodes, then slices of prompts."""
+"""Plans a step: a row for each sequence that decodes, then slices of prompts, by their sessions' shares."""
 
 import logging
+from typing import NamedTuple
 
 from ..engine.step import DecodeRow, PrefillChunk, SlotRange, StateSlots, StepPlan
 from .admission import Admission
 from .constraint import allowed_tokens
 from .counters import Counters
+from .fair_shares import Beneficiaries
 from .kv_cache_manager import KVCacheManager
 from .queues import RequestQueues
-from .sequence import Sequence, SequenceStatus
+from .sequence import PrefixWait, Sequence, SequenceStatus
 from .step_budget import StepBudget
 
 logger = logging.getLogger(__name__)
 
 
+class PlannedStep(NamedTuple):
+    """A step, and for each of its rows, then of its slices, the sequences that it is computed for."""
+
+    plan: StepPlan
+    payers: list[tuple[Sequence, ...]]
+
+
 class Planner:
-    """Plans one step after another. Where memory runs short, the sequence admitted last is preempted."""
+    """Plans one step after another. Where memory runs short, the least entitled sequence is preempted."""
 
     def __init__(
         self, queues: RequestQueues, kv_cache: KVCacheManager, admission: Admission, counters: Counters
@@ -25,23 +34,29 @@ class Planner:
         self._admission = admission
         self._counters = counters
 
-    def plan(self, step_id: int, budget: StepBudget) -> StepPlan:
+    def plan(self, step_id: int, budget: StepBudget) -> PlannedStep:
         """Plan a step: every sequence that can decode, then prefill as far as the budget goes."""
         plan = StepPlan(step_id)
+        if (victim := self._admission.displaced()) is not None:
+            self._preempt(victim, plan)
+            logger.debug("%s leaves its place in step %d to another session", victim, step_id)
         if self._kv_cache.states.is_used:
             self._kv_cache.states.begin_step()
         self._plan_decode(plan)
         budget.take_rows(plan.decode)
         self._admission.admit(step_id, budget)
-        self._plan_prefill(plan, budget)
-        return plan
+        if beneficiaries := self._beneficiaries():
+            self._plan_prefill(plan, budget, beneficiaries)
+        by_id = self._queues.by_id
+        payers = [(by_id[row.seq_id],) for row in plan.decode]
+        return PlannedStep(plan, payers + [beneficiaries[by_id[chunk.seq_id]] for chunk in plan.prefill])
 
     def _plan_decode(self, plan: StepPlan) -> None:
         states = self._kv_cache.states if self._kv_cache.states.is_used else None
         has_windows = states is not None and states.windows.is_used
-        for sequence in self._queues.running:  # a preemption removes the last one, at most `sequence`
-            if sequence.is_prefilling:
-                continue
+        for sequence in list(self._queues.running):
+            if sequence.is_prefilling or sequence.status is not SequenceStatus.RUNNING:
+                continue  # not running: it was preempted for one before it
             num_tokens = len(sequence.tokens) + sequence.num_pending_tokens
             if num_tokens >= sequence.max_length or (states and not states.may_decode(sequence)):
                 continue
@@ -52,11 +67,13 @@ class Planner:
                 sequence.num_computed_tokens = num_tokens
                 sequence.num_pending_tokens += 1
 
-    def _plan_prefill(self, plan: StepPlan, budget: StepBudget) -> None:
+    def _plan_prefill(self, plan: StepPlan, budget: StepBudget, prefilling: Beneficiaries) -> None:
         has_windows = self._kv_cache.states.windows.is_used
-        prefilling = [sequence for sequence in self._queues.running if sequence.is_prefilling]
-        self._kv_cache.states.divide_slots(prefilling)
-        for sequence, num_tokens in budget.slice_prefills(prefilling).items():
+        decoding = {self._queues.by_id[row.seq_id].fair_share for row in plan.decode}
+        groups = self._queues.shares.slice_groups(prefilling, decoding)
+        self._kv_cache.states.divide_slots([sequence for group in groups for sequence in group])
+        slices = [item for group in groups for item in budget.slice_prefills(group).items()]
+        for sequence, num_tokens in slices:
             start, end = sequence.num_computed_tokens, sequence.num_computed_tokens + num_tokens
             is_running = sequence.status is SequenceStatus.RUNNING  # an earlier slice may have preempted it
             if is_running and self._reserve(sequence, end, plan):
@@ -67,13 +84,24 @@ class Planner:
                 plan.prefill.append(PrefillChunk(sequence.seq_id, tokens, start, slot_ranges, state, windows))
                 sequence.num_computed_tokens = end
 
-    def _reserve(self, sequence: Sequence, num_tokens: int, plan: StepPlan) -> bool:
-        """Make sure that `sequence` has blocks for `num_tokens`, preempting later admitted ones if need be.
+    def _beneficiaries(self) -> Beneficiaries:
+        """Return the sequences with tokens to prefill, each with itself and all that wait for its prefix."""
+        found: Beneficiaries = {one: (one,) for one in self._queues.running if one.is_prefilling}
+        for sequence in self._queues.waiting if found else ():
+            wait = sequence.prefix_wait
+            if not isinstance(wait, PrefixWait) or wait.producer not in found:
+                continue
+            if wait.num_tokens > wait.producer.num_computed_tokens:
+                found[wait.producer] += (sequence,)
+        return found
 
-        Returns False when `sequence` is the one admitted last, and is preempted itself.
+    def _reserve(self, sequence: Sequence, num_tokens: int, plan: StepPlan) -> bool:
+        """Make sure that `sequence` has blocks for `num_tokens`, preempting less entitled ones if need be.
+
+        Returns False when `sequence` is the least entitled one, and is preempted itself.
         """
         while not self._kv_cache.reserve(sequence, num_tokens):
-            victim = self._queues.running[-1]
+            victim = self._queues.shares.least_entitled(self._queues.running)
             num_held = self._kv_cache.allocator.num_held
             self._preempt(victim, plan)
             num_freed = num_held - self._kv_cache.allocator.num_held

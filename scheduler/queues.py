@@ -2,6 +2,7 @@
 
 from collections import deque
 
+from .fair_shares import FairShares
 from .kv_cache_manager import KVCacheManager
 from .sequence import FinishReason, Request, Sequence, SequenceStatus
 
@@ -14,6 +15,7 @@ class RequestQueues:
         self.running: list[Sequence] = []  # in order of admission
         self.by_id: dict[int, Sequence] = {}  # the waiting and the running ones
         self.kv_cache = kv_cache
+        self.shares = FairShares()
         self._num_added = 0
 
     def add(self, request: Request, max_length: int) -> Sequence:
@@ -43,4 +45,9 @@ class RequestQueues:
         sequence.status = SequenceStatus.FINISHED
         sequence.finish_reason = reason
         del self.by_id[sequence.seq_id]
+        self.shares.end(sequence)
         self.kv_cache.free(sequence)
+
+    def num_ahead(self, sequence: Sequence) -> int:
+        """Return how many waiting sequences go before `sequence`, which waits."""
+        return self.shares.in_order(self.waiting).index(sequence)

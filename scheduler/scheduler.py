@@ -11,6 +11,7 @@ run in the order of their plans: the old owner's last write to a block comes bef
     ├── Recovery         requeues all sequences after a failed step
     ├── DiskTier         saves and restores prefixes
     ├── RequestQueues    state: the waiting and the running sequences
+    │   └── FairShares   state: what each session has had of the device, and who goes first
     ├── Sessions         state: who asks, and when each conversation is expected back
     └── KVCacheManager   state: blocks and the prefix tree
         └── StateManager       slots of recurrent states, and the tree's checkpoints
@@ -30,7 +31,7 @@ from .constraint import ConstraintFailed, is_accepted
 from .counters import Counters
 from .disk_tier import DiskTier
 from .kv_cache_manager import KVCacheManager
-from .planner import Planner
+from .planner import PlannedStep, Planner
 from .queues import RequestQueues
 from .recovery import Recovery
 from .sequence import FinishReason, Progress, Request, Sequence, SequenceStatus
@@ -72,7 +73,7 @@ class Scheduler:
         self.disk = DiskTier(self.kv_cache, self.counters, self._cost)
         admission = Admission(config.max_batch, self.queues, self._recovery, self.disk, self.counters)
         self._planner = Planner(self.queues, self.kv_cache, admission, self.counters)
-        self._in_flight: deque[StepPlan] = deque()  # planned steps whose results have not come, oldest first
+        self._in_flight: deque[PlannedStep] = deque()  # whose results have not come, oldest first
 
     @property
     def has_work(self) -> bool:
@@ -94,7 +95,7 @@ class Scheduler:
         """Return how many sequences wait before `sequence`; None where it does not wait."""
         if sequence.status is not SequenceStatus.WAITING:
             return None
-        return self.queues.waiting.index(sequence)
+        return self.queues.num_ahead(sequence)
 
     def seconds_to_compute(self, sequence: Sequence, num_computed: int) -> float | None:
         """Return how long the rest of a prompt takes if nothing else is computed; None before any step."""
@@ -153,6 +154,7 @@ class Scheduler:
         max_length = min(len(request.prompt) + request.max_tokens, self.max_context)
         sequence = self.queues.add(request, max_length)
         sequence.arrival_step = self.counters.steps + 1
+        self.queues.shares.begin(sequence, self.sessions.fair_share(request.origin))
         self.sessions.begin(sequence)
         return sequence
 
@@ -180,7 +182,7 @@ class Scheduler:
         step_id = self.counters.steps + 1
         num_tokens = min(self.config.step_tokens or self._most_tokens, self._most_tokens)
         budget = StepBudget(step_id, num_tokens, self.config.itl_target_ms / 1000, self._cost)
-        plan = self._planner.plan(step_id, budget)
+        plan, payers = self._planner.plan(step_id, budget)
         self.disk.plan(plan)
         is_asking = self.disk.is_busy and not self._in_flight
         if not (plan.num_tokens or plan.saves or plan.restores or plan.abandons or is_asking):
@@ -188,7 +190,7 @@ class Scheduler:
         if plan.num_tokens and not (plan.saves or plan.restores):  # nobody predicts the disk's time
             plan = replace(plan, expected_s=self._cost.expected_s(StepLoad.of(plan)))
         self.counters.steps += 1
-        self._in_flight.append(plan)
+        self._in_flight.append(PlannedStep(plan, payers))
         if logger.isEnabledFor(logging.DEBUG):
             slices = {chunk.seq_id: len(chunk.tokens) for chunk in plan.prefill}
             logger.debug(
@@ -198,11 +200,13 @@ class Scheduler:
 
     def update(self, result: StepResult) -> list[Progress]:
         """Take the result of the oldest planned step. Returns the decoded sequences' progress."""
-        plan = self._in_flight.popleft()
+        plan, payers = self._in_flight.popleft()
         assert plan.step_id == result.step_id, "results come in the order of their plans"
         self.counters.count_step(plan.kind, result.elapsed_s)
         if plan.num_tokens:
             self._cost.record(StepLoad.of(plan), result.elapsed_s)
+            costs_ns = self._cost.divide(plan, result.elapsed_s)
+            self.queues.shares.charge(payers, costs_ns, self.sessions.now_s)
         self.disk.update(result)
         by_id = self.queues.by_id
         for chunk in plan.prefill:
@@ -231,7 +235,7 @@ class Scheduler:
         self.counters.failed_steps += 1
         self._recovery.requeue_all()
         self.disk.fail(self.queues.waiting)
-        culprit = self._recovery.isolate(plan for plan in self._in_flight if plan is not not_started)
+        culprit = self._recovery.isolate(plan for plan, _ in self._in_flight if plan is not not_started)
         self._in_flight.clear()
         if culprit is None:
             return []

@@ -8,7 +8,8 @@ from ..cache.blocks import BLOCK_SIZE, BlockTable, WindowTable
 from ..cache.tree_nodes import TreePosition
 from ..engine.step import SamplingParams, TokenLogprobs
 from .constraint import Constraint
-from .origin import Origin
+from .fair_share import FairShare
+from .origin import Origin, WorkClass
 from .seen_tokens import SeenTokens
 from .sequence_states import SequenceStates
 from .session_tree import KnownThread
@@ -63,6 +64,7 @@ class Sequence:
     request: Request
     max_length: int  # tokens at which it ends, the prompt included
     tokens: list[int] = field(init=False)
+    work_class: WorkClass = field(init=False)
     status: SequenceStatus = SequenceStatus.WAITING
     finish_reason: FinishReason | None = None
     block_table: BlockTable = field(default_factory=BlockTable)
@@ -71,6 +73,8 @@ class Sequence:
     num_computed_tokens: int = 0  # tokens whose KV is written, or will be by a queued step
     num_committed_tokens: int = 0  # tokens whose KV is written by a step that has ended well
     num_pending_tokens: int = 0  # tokens that queued steps sample, not yet known here
+    fair_share: FairShare = field(init=False)  # of its session
+    arrival_device_s: float = 0.0  # the device's time so far, when it arrived
     arrival_step: int = 0  # the first step that could have admitted it
     first_kv_step: int = 0  # the step that last admitted it; KV that earlier steps wrote is void
     first_sample_step: int = 0  # samples of earlier steps are void: they follow a refused token
@@ -87,6 +91,7 @@ class Sequence:
         assert self.request.prompt, "a prompt has at least one token"
         self.tokens = list(self.request.prompt)
         request = self.request
+        self.work_class = request.origin.work_class
         if request.sampling.adjusts:
             before = request.prompt[: len(request.prompt) - request.num_answered]
             self.seen = SeenTokens(request.sampling, before, request.stop_token_ids)

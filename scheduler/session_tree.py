@@ -4,6 +4,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
 from ..cache.tree_nodes import Owner, TreePosition
+from .fair_share import FairShare
 from .origin import Account
 from .session_usage import SessionUsage
 
@@ -77,6 +78,7 @@ class KnownSession:
     number: int
     account: Account
     usage: SessionUsage
+    fair_share: FairShare
     last_s: float = 0.0
     folder: str = ""
     agents: OrderedDict[str, KnownAgent] = field(default_factory=OrderedDict)

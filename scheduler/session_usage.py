@@ -20,7 +20,7 @@ class SessionUsage:
     num_cached_tokens: int = 0  # of these, found in the cache
     num_generated_tokens: int = 0
     waited_s: float = 0.0  # from the requests' arrivals to their first steps
-    device_ms: float = 0.0
+    device_ns: int = 0
     _recent_ms: float = 0.0
     _charged_s: float = 0.0
 
@@ -31,11 +31,16 @@ class SessionUsage:
         self.num_cached_tokens += num_cached
         self.num_generated_tokens += num_generated
 
-    def charge(self, device_ms: float, now_s: float) -> None:
-        """Count milliseconds in which the device has computed for the session."""
-        self._recent_ms = self.recent_ms(now_s) + device_ms
+    @property
+    def device_ms(self) -> float:
+        """Milliseconds in which the device has computed for the session."""
+        return self.device_ns / 1e6
+
+    def charge(self, device_ns: int, now_s: float) -> None:
+        """Count nanoseconds in which the device has computed for the session."""
+        self._recent_ms = self.recent_ms(now_s) + device_ns / 1e6
         self._charged_s = now_s
-        self.device_ms += device_ms
+        self.device_ns += device_ns
 
     def recent_ms(self, now_s: float) -> float:
         """Return the device's milliseconds of late: an earlier one counts the less, see MEMORY_S."""

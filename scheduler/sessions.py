@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from ..cache.blocks import BLOCK_SIZE
 from ..cache.radix import RadixTree
 from ..cache.tree_nodes import TreePosition
+from .fair_share import FairShare
 from .kv_cache_manager import KVCacheManager
 from .learned_gaps import Kind, LearnedGaps
 from .origin import Origin
@@ -79,6 +80,10 @@ class Sessions:
         """Say that it is `now_s`, in seconds of some clock."""
         self._now_s = now_s
         self._tree.tell_time(now_s)
+
+    def fair_share(self, origin: Origin) -> FairShare:
+        """Return the share of the session that sends a request."""
+        return self._session(origin).fair_share
 
     def begin(self, sequence: Sequence) -> None:
         """Find the conversation of `sequence`, which has arrived."""
@@ -161,7 +166,8 @@ class Sessions:
         if session is None:
             self._num_sessions += 1
             usage = SessionUsage(self._now_s)
-            session = KnownSession(key, self._num_sessions, origin.account, usage)
+            share = FairShare(origin.account, usage)
+            session = KnownSession(key, self._num_sessions, origin.account, usage, share)
             self._sessions[key] = session
         session.last_s = self._now_s
         self._sessions.move_to_end(key)

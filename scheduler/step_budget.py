@@ -20,9 +20,9 @@ class StepBudget:
 
     Beside decode rows a step may take the target time, or longer where prompts would get less than their
     share of it. One sequence after another takes as many tokens as it has to prefill and as fit, since every
-    slice costs a pass over the model, however short. In steps of even number the oldest sequence comes first,
-    so that it always advances. All others come in order of their length, so that a short prompt does not wait
-    for a long one.
+    slice costs a pass over the model, however short. Of equally urgent sequences the oldest one comes first
+    in steps of even number, so that it always advances. All others come in order of their length, so that a
+    short prompt does not wait for a long one.
     """
 
     def __init__(self, step_id: int, num_tokens: int, target_s: float, cost: StepCost) -> None:
@@ -31,7 +31,7 @@ class StepBudget:
         self._num_tokens = num_tokens
         self._target_s = target_s
         self._cost = cost
-        self._load = StepLoad()
+        self._load = self._rows = StepLoad()
 
     @property
     def has_room(self) -> bool:
@@ -41,12 +41,13 @@ class StepBudget:
     def take_rows(self, rows: list[DecodeRow]) -> None:
         """Take the tokens and the time of the step's decode rows, before any slice."""
         self._num_tokens -= len(rows)
-        self._load = StepLoad(len(rows), sum(row.position + 1 for row in rows))
+        self._load = self._rows = StepLoad(len(rows), sum(row.position + 1 for row in rows))
 
     def slice_prefills(self, prefilling: list[Sequence]) -> dict[Sequence, int]:
         """Divide what is left. Returns how many tokens each sequence gets; one that gets none is left out.
 
-        prefilling: the sequences with tokens to prefill, oldest first.
+        prefilling: equally urgent sequences with tokens to prefill, oldest first. More urgent ones have had
+        their slices.
         """
         if not prefilling or (self._load.rows and self._cost.needs_rows_alone):
             return {}
@@ -63,9 +64,9 @@ class StepBudget:
 
     def _limit_s(self) -> float:
         """Return the seconds that the step may take."""
-        if not self._load.rows:
+        if not self._rows.rows:
             return max(self._target_s, PROMPTS_ONLY_S)
-        return max(self._target_s, self._cost.predict(self._load) / (1 - PROMPT_SHARE))
+        return max(self._target_s, self._cost.predict(self._rows) / (1 - PROMPT_SHARE))
 
     def _slice(self, sequence: Sequence, limit_s: float) -> int:
         """Return how many tokens of `sequence` the step may compute beside what it has already."""

@@ -26,32 +26,24 @@ is computed.
 """
 
 import math
-from collections import deque
+from itertools import accumulate, pairwise
 from operator import mul
 
+from ..engine.step import StepPlan
 from .positive_solution import solve_positive
+from .step_kind import MEMORY, NUM_PARTS, KindOfStep, weighted_sum
 from .step_load import StepLoad
 
 TYPICAL = (10e-3, 1e-4, 2e-8, 10e-3, 10e-3, 2e-5, 2e-9, 10e-3)
 """Seconds of each part on one typical device, in the order of `_parts`. Only the proportions matter."""
 
-NUM_PARTS = len(TYPICAL)
 SLICE_PASS, FURTHER_SLICE, TOKENS, PAIRS, SAVING = range(3, NUM_PARTS)
-
-MEMORY = 100
-"""Steps of a kind after which an older step counts 1/e of a new one."""
 
 PULL = 1e-3
 """Weight of the pull towards a typical device's proportions, where a step that is predicted well has 1."""
 
-RECENT = 9
-"""Steps of a kind whose median corrects the fit."""
-
 MIXED_IN_A_ROW = 16
 """Steps with rows and slices in a row, after which a step without slices shows what rows alone cost."""
-
-JUMP = 1.5
-"""Where a kind's correction is so many times the usual one, or less, the machine has changed its speed."""
 
 LOST = 40.0
 """Logarithm of measured to typical time that no device has: times without order have led the fit astray."""
@@ -76,9 +68,9 @@ class StepCost:
     def _forget(self) -> None:
         """Begin as if no step had been measured."""
         self._kinds = {
-            (True, False): _KindOfStep(range(SLICE_PASS)),
-            (False, True): _KindOfStep(range(SLICE_PASS, SAVING)),
-            (True, True): _KindOfStep(range(NUM_PARTS)),
+            (True, False): KindOfStep(range(SLICE_PASS)),
+            (False, True): KindOfStep(range(SLICE_PASS, SAVING)),
+            (True, True): KindOfStep(range(NUM_PARTS)),
         }
         self._weights = [1.0] * NUM_PARTS  # of the parts, as multiples of TYPICAL
         self._log_scale = 0.0  # mean logarithm of measured time to TYPICAL's
@@ -102,10 +94,10 @@ class StepCost:
         parts, elapsed_s = _parts(load), max(elapsed_s, 1e-7)
         self._num_steps += 1
         self._sizes.add(_size(load))
-        change = math.log(elapsed_s / max(1e-12, _sum([1.0] * SAVING + [0.0], parts)))
+        change = math.log(elapsed_s / max(1e-12, weighted_sum([1.0] * SAVING + [0.0], parts)))
         self._log_scale += (change - self._log_scale) / min(self._num_steps, MEMORY)
         kind = self._kinds[_kind(load)]
-        expected_s = kind.correction * _sum(self._weights, parts) if self._num_steps > 1 else 0.0
+        expected_s = kind.correction * weighted_sum(self._weights, parts) if self._num_steps > 1 else 0.0
         kind.add(self._num_steps, parts, elapsed_s, max(elapsed_s, expected_s))
         self._most_tokens = max(self._most_tokens, load.tokens)
         if load.rows:
@@ -121,12 +113,32 @@ class StepCost:
         """
         if _size(load) not in self._sizes:
             return None
-        return self._correction(load) * _sum(self._weights, _parts(load))
+        return self._correction(load) * weighted_sum(self._weights, _parts(load))
 
     def predict(self, load: StepLoad) -> float:
         """Return the seconds that a step of `load` will take."""
         self._refresh()
-        return self._correction(load) * _sum(self._weights, _parts(load))
+        return self._correction(load) * weighted_sum(self._weights, _parts(load))
+
+    def divide(self, plan: StepPlan, elapsed_s: float) -> list[int]:
+        """Divide a measured step among its decode rows, then its slices, in nanoseconds that add up to it.
+
+        Rows share their pass equally. What rows and slices save by sharing the step all save, by their cost.
+        """
+        row_pass, row, context, first_pass, further_pass, token, pair = map(
+            mul, self._weights[:SAVING], TYPICAL[:SAVING]
+        )
+        row += row_pass / max(1, len(plan.decode))
+        costs = [row + context * (decode.position + 1) for decode in plan.decode]
+        slice_pass = first_pass
+        for chunk in plan.prefill:
+            slice_load = StepLoad().with_slice(chunk.start, len(chunk.tokens))
+            costs.append(slice_pass + token * slice_load.tokens + pair * slice_load.pairs)
+            slice_pass = further_pass
+        sums = list(accumulate(costs, initial=0.0))
+        scale = elapsed_s * 1e9 / max(sums[-1], 1e-12)
+        ends_ns = [int(scale * total + 0.5) for total in sums]
+        return [end - start for start, end in pairwise(ends_ns)]
 
     def prefill_rate(self, start: int, num_tokens: int) -> float | None:
         """Return how many tokens a second a prompt's slices compute from `start` on; None before any step.
@@ -154,7 +166,7 @@ class StepCost:
         """
         self._refresh()
         before, after = _parts(load), _parts(load.with_slice(start, 0))
-        fixed_s = _sum(self._weights, after) - _sum(self._weights, before)
+        fixed_s = weighted_sum(self._weights, after) - weighted_sum(self._weights, before)
         return 1 + self._tokens_of(fixed_s * (1 / fixed_share - 1), start)
 
     def _correction(self, load: StepLoad) -> float:
@@ -205,69 +217,6 @@ class StepCost:
             kind.scale(change, since)
 
 
-class _KindOfStep:
-    """The measured steps of one kind: sums for the fit, and the last few steps.
-
-    pairs: pairs of parts (i, j), i >= j, that steps of the kind have.
-    products, right: sums over steps of the products of two parts, in the order of `pairs`, and of a part and
-    the time, relative to each step's unit.
-    correction: the kind's measured time, relative to the fitted one, lately.
-    """
-
-    def __init__(self, parts: range) -> None:
-        """parts: the parts that steps of the kind have."""
-        self.pairs = [(i, j) for i in parts for j in parts if i >= j]
-        self.products = [0.0] * len(self.pairs)
-        self.right = [0.0] * NUM_PARTS
-        self.correction = 1.0
-        self._usual = 1.0  # correction
-        self._num_steps = 0
-        self._recent: deque[tuple[int, list[float], float]] = deque(maxlen=RECENT)
-
-    def add(self, number: int, parts: list[float], elapsed_s: float, unit_s: float) -> None:
-        """Add a step, whose number counts steps of all kinds. Its error counts relative to `unit_s`."""
-        self._num_steps += 1
-        decay = 1 - 1 / MEMORY
-        shares, time = [part / unit_s for part in parts], elapsed_s / unit_s
-        products = [shares[i] * shares[j] for i, j in self.pairs]
-        self.products = [decay * old + new for old, new in zip(self.products, products, strict=True)]
-        self.right = [decay * old + share * time for old, share in zip(self.right, shares, strict=True)]
-        self._recent.append((number, parts, elapsed_s))
-
-    def correct(self, weights: list[float]) -> tuple[float, int] | None:
-        """Set the correction for `weights`.
-
-        Returns by how much the machine has become slower, and the number of a step since then; None where it
-        has not. Of two middle steps, the faster one counts.
-        """
-        ratios = [elapsed_s / max(_sum(weights, parts), 1e-9) for _, parts, elapsed_s in self._recent]
-        self.correction = _median(ratios)
-        if self._num_steps <= 2 * RECENT:
-            self._usual = self.correction
-        elif _is_usual(self.correction / self._usual):
-            self._usual += (self.correction - self._usual) / RECENT
-        else:
-            self.correction = self._usual
-            change = _median(ratios[RECENT // 2 :]) / self._usual  # the newer half: the others may be old
-            return None if _is_usual(change) else (change, self._recent[RECENT // 2][0])
-        return None
-
-    def scale(self, factor: float, since: int) -> None:
-        """Multiply the times of steps before number `since` by `factor`; in the sums, the times of all."""
-        self.products = [product / factor**2 for product in self.products]
-        self.right = [value / factor for value in self.right]
-        for i, (number, parts, elapsed_s) in enumerate(self._recent):
-            self._recent[i] = number, parts, elapsed_s * (factor if number < since else 1)
-
-
-def _is_usual(change: float) -> bool:
-    return 1 / JUMP < change < JUMP
-
-
-def _median(ratios: list[float]) -> float:
-    return sorted(ratios)[(len(ratios) - 1) // 2] if ratios else 1.0
-
-
 def _size(load: StepLoad) -> tuple[int, ...]:
     return tuple(map(int.bit_length, load))
 
@@ -289,8 +238,3 @@ def _parts(load: StepLoad) -> list[float]:
         -(load.rows > 0 and load.slices > 0),
     )
     return [count * typical_s for count, typical_s in zip(counts, TYPICAL, strict=True)]
-
-
-def _sum(weights: list[float], parts: list[float]) -> float:
-    total: float = sum(map(mul, weights, parts))
-    return total

@@ -13,11 +13,12 @@ import argparse
 import random
 from collections import abc
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, product
 
 from ...cache.blocks import BLOCK_SIZE
 from ...engine.step import SamplingParams, StepPlan, StepResult
 from ...scheduler.config import SchedulerConfig
+from ...scheduler.origin import Origin
 from ...scheduler.scheduler import Scheduler
 from ...scheduler.sequence import Request, Sequence
 from ...scheduler.step_load import StepLoad
@@ -105,8 +106,12 @@ class TimedTurn:
 class SimulatedPlay:
     """One trace on one device with one setting."""
 
-    def __init__(self, trace: TokenTrace, device: SimulatedDevice, config: SchedulerConfig) -> None:
+    def __init__(
+        self, trace: TokenTrace, device: SimulatedDevice, config: SchedulerConfig, is_plain: bool = False
+    ) -> None:
+        """is_plain: all requests come from one session, so that nobody's share counts."""
         self._trace = trace
+        self._is_plain = is_plain
         self._engine = SimulatedEngine(device)
         self._scheduler = Scheduler(config, 2_000_000 // BLOCK_SIZE, MAX_CONTEXT)
         self._rng = random.Random(1)
@@ -138,7 +143,8 @@ class SimulatedPlay:
         self._add(session, history + self._draw(self._trace.new), self._trace.answer)
 
     def _add(self, session: int, prompt: list[int], max_tokens: int) -> None:
-        sequence = self._scheduler.add(Request(prompt, SamplingParams(), max_tokens))
+        origin = Origin() if self._is_plain else Origin(session=str(session), request_class="main")
+        sequence = self._scheduler.add(Request(prompt, SamplingParams(), max_tokens, origin=origin))
         self._turns[sequence.seq_id] = TimedTurn(session, self._engine.now_s)
 
     def _end(self, sequence: Sequence) -> None:
@@ -171,7 +177,7 @@ class SimulatedPlay:
 
 
 HEAD = (
-    *("setting", "wall", "TTFT p50", "TTFT p95", "long TTFT"),
+    *("setting", "order", "wall", "TTFT p50", "TTFT p95", "long TTFT"),
     *("ITL p50", "ITL p99", "ITL max", "mean turn", "Jain"),
 )
 
@@ -197,13 +203,12 @@ def main(arguments: abc.Sequence[str] | None = None) -> None:
             if options.device in device.name and options.trace in trace.name:
                 print(f"\n{device.name}, {trace.name}\n")
                 lines = []
-                for setting in options.settings:
+                for setting, is_plain in product(options.settings, (True, False)):
                     tokens, target_ms = read_setting(setting)
-                    play = SimulatedPlay(
-                        trace.scaled(options.scale), device, SchedulerConfig(32, tokens, target_ms)
-                    )
+                    config = SchedulerConfig(32, tokens, target_ms)
+                    play = SimulatedPlay(trace.scaled(options.scale), device, config, is_plain)
                     play.run()
-                    lines.append([setting, *play.figures()])
+                    lines.append([setting, "plain" if is_plain else "fair", *play.figures()])
                 print(table(HEAD, lines), flush=True)
 
 

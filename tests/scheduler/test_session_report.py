@@ -101,8 +101,8 @@ def test_the_share_of_the_device_is_that_of_late() -> None:
     for session in ("early", "late"):
         add(driver, 1, session)
     early, late = reversed(list(driver.scheduler.sessions))
-    early.usage.charge(1000, 0.0)
-    late.usage.charge(1000, 100 * MEMORY_S)
+    early.usage.charge(10**9, 0.0)
+    late.usage.charge(10**9, 100 * MEMORY_S)
     found = reports(driver, now_s=100 * MEMORY_S)
     assert found["early"].device_ms == found["late"].device_ms == 1000
     assert found["early"].device_share == pytest.approx(0)
@@ -111,8 +111,8 @@ def test_the_share_of_the_device_is_that_of_late() -> None:
 
 def test_recent_use_counts_a_third_after_a_while() -> None:
     usage = SessionUsage(0.0)
-    usage.charge(300, 0.0)
+    usage.charge(300_000_000, 0.0)
     assert usage.recent_ms(MEMORY_S) == pytest.approx(300 / 2.71828, rel=1e-3)
-    usage.charge(100, MEMORY_S)
+    usage.charge(100_000_000, MEMORY_S)
     assert usage.recent_ms(MEMORY_S) == pytest.approx(100 + 300 / 2.71828, rel=1e-3)
     assert usage.device_ms == 400

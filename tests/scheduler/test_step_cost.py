@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from pensieve.scheduler.step_cost import FIRST_TOKENS, GROWTH, RECENT, StepCost
+from pensieve.scheduler.step_cost import FIRST_TOKENS, GROWTH, StepCost
+from pensieve.scheduler.step_kind import RECENT
 from pensieve.scheduler.step_load import StepLoad
 
 from ..budget import trials

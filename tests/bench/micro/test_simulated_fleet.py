@@ -52,4 +52,4 @@ def test_every_trace_has_its_figures(capsys: pytest.CaptureFixture[str]) -> None
     main(["--scale", "0.02", "--settings", "auto:250", "64:100", "--device", "H200"])
     shown = capsys.readouterr().out
     assert all(f"H200, 4B bf16, {trace.name}\n" in shown for trace in TRACES)
-    assert shown.count("auto:250") == shown.count("64:100") == len(TRACES)
+    assert shown.count("auto:250") == shown.count("64:100") == 2 * len(TRACES)

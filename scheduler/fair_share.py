@@ -1,0 +1,22 @@
+"""What one session has had of the device, as far as its order among others goes."""
+
+from dataclasses import dataclass
+
+from .origin import Account
+from .session_usage import SessionUsage
+
+
+@dataclass(eq=False, slots=True)
+class FairShare:
+    """One session's share of the device, see `fair_shares.py`.
+
+    account: of the session's API key, which gives it its weight.
+    virtual_s: seconds that the device has computed for the session, divided by its weight, and kept within
+    bounds about the fair level.
+    num_active: the session's requests that have not ended.
+    """
+
+    account: Account
+    usage: SessionUsage
+    virtual_s: float = 0.0
+    num_active: int = 0
