@@ -3,6 +3,7 @@
 It is a radix tree whose every edge is one full block of tokens, so that no node is ever split. Its keys are
 the tokens themselves, never a hash of them: two prompts cannot be mistaken for one another.
 Source of the idea: RadixAttention (SGLang, Zheng et al. 2023), at block grain as in vLLM's prefix caching.
+Prefixes of different spaces have different roots, so that no one finds, or can time, what another has cached.
 
 Of the leaves that nobody holds, the one goes first whose next use is expected last. A conversation comes back
 after a gap, typically of `gap_s` seconds: short while its tools run, longer while its user reads, never if it
@@ -36,7 +37,7 @@ class RadixTree:
         self.num_blocks = 0
         self._checkpoints = checkpoints
         self._allocator = allocator
-        self._root = Node(None, (), -1, 0.0, None)
+        self._roots: dict[bytes, Node] = {}  # by space
         self._clock = 0.0  # seconds; every use of a node has a time of its own
         # Every leaf is in the heap, with its rank or a lower one; evict() corrects the leaves it pops.
         self._heap: list[tuple[float, int, Node]] = []
@@ -47,17 +48,22 @@ class RadixTree:
         self._clock = max(self._clock, now_s)
 
     def match(
-        self, tokens: abc.Sequence[int], position: TreePosition | None = None, owner: Owner | None = None
+        self,
+        tokens: abc.Sequence[int],
+        position: TreePosition | None = None,
+        owner: Owner | None = None,
+        space: bytes = b"",
     ) -> TreePosition:
         """Find the longest cached prefix of `tokens`, and mark its last block as used now.
 
         position: of a prefix of `tokens`, found earlier; the walk then begins there. The blocks before the
         last one count as used with it, as they are evicted after it.
-        owner: the conversation that asks; a block of another one is shared from then on.
+        owner: the conversation that asks; a block of another one is shared from then on. space: whose
+        prefixes are looked at.
         The caller must share() the position's blocks before the next eviction. At least one token is left
         uncached, so that a step has logits to sample from.
         """
-        node, num_blocks = self._start(position)
+        node, num_blocks = self._start(position, space)
         first = num_blocks * BLOCK_SIZE
         rest = tuple(tokens[first:])  # of which each block is a slice that can be a key
         for start in range(0, len(rest) - BLOCK_SIZE, BLOCK_SIZE):
@@ -79,16 +85,17 @@ class RadixTree:
         blocks: abc.Sequence[int],
         position: TreePosition | None = None,
         owner: Owner | None = None,
+        space: bytes = b"",
     ) -> TreePosition:
         """Cache `blocks`, which hold the KV of the first `len(blocks)` full blocks of `tokens`.
 
         A prefix that is cached already keeps its block; the tree becomes a holder of each new prefix's block.
         position: of a prefix of `tokens`, returned by an earlier match or insert; the walk then begins there.
-        owner: the conversation whose tokens they are.
+        owner: the conversation whose tokens they are. space: to whose prefixes they are added.
         Returns the position of the whole prefix.
         """
         now = self._tick()
-        node, num_blocks = self._start(position)
+        node, num_blocks = self._start(position, space)
         is_new = False
         for i in range(num_blocks, len(blocks)):
             edge = tuple(tokens[i * BLOCK_SIZE : (i + 1) * BLOCK_SIZE])
@@ -166,21 +173,24 @@ class RadixTree:
 
     def clear(self) -> None:
         """Remove every node; blocks without other holders become free."""
-        stack = [self._root]
+        stack = [child for root in self._roots.values() for child in root.children.values()]
         while stack:
             node = stack.pop()
             stack += node.children.values()
-            if node is not self._root:
-                node.parent = None
-                self._checkpoints.forget(node)
-                self._allocator.leave_tree(node.block)
-        self._root = Node(None, (), -1, self._clock, None)
+            node.parent = None
+            self._checkpoints.forget(node)
+            self._allocator.leave_tree(node.block)
+        self._roots = {}
         self._heap = []
         self.num_blocks = 0
 
-    def _start(self, position: TreePosition | None) -> TreePosition:
-        """Return `position`, or the root's if it is None or void."""
-        return TreePosition(self._root, 0) if position is None or position.node.parent is None else position
+    def _start(self, position: TreePosition | None, space: bytes) -> TreePosition:
+        """Return `position`, or that of the space's root if it is None or void."""
+        if position is not None and position.node.parent is not None:
+            return position
+        if space not in self._roots:
+            self._roots[space] = Node(None, (), -1, self._clock, None)
+        return TreePosition(self._roots[space], 0)
 
     def _tick(self) -> float:
         """Return the time of a use: now, and later than all uses before it."""
@@ -209,7 +219,7 @@ class RadixTree:
             parent.last_used, parent.gap_s = node.last_used, node.gap_s
         self.num_blocks -= 1
         self._allocator.leave_tree(node.block)
-        if not parent.children and parent is not self._root:
+        if not parent.children and parent.parent is not None:
             self._push(parent)
 
     def _push(self, node: Node) -> None:

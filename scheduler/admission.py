@@ -90,6 +90,8 @@ class Admission:
         for producer in self._queues.running:
             if not producer.is_prefilling and producer.num_committed_tokens >= producer.num_prompt_tokens - 1:
                 continue
+            if producer.space != sequence.space:
+                continue
             num_shared = shared_prefix_length(sequence.tokens, producer.tokens, num_cached)
             if num_shared:
                 num_shared = self._kv_cache.states.shared_checkpoint(producer, num_shared)

@@ -45,6 +45,7 @@ class Restore:
     waiting: list[RestoreOrder]  # that the engine has not got
     reads: list[ReadOrder]
     owner: Owner | None  # the conversation that goes on from there
+    space: bytes  # see Account
     pace: ReadPace
     num_restored: int = 0  # of `held`, counting known ones, that can be used
     reading: dict[str, int] = field(default_factory=dict)  # bytes by path that the engine has got
@@ -94,8 +95,8 @@ class DiskRestores:
             return False
         if self._kv_cache.is_refused(sequence, watermark) or not self._kv_cache.states.has_room(sequence):
             return False  # without a look-up: there is no room
-        chain = Chain(self._index.root)
-        chain.extend(sequence.tokens[: len(sequence.tokens) - 1])  # a token is left to compute
+        # A token is left to compute.
+        chain = self._index.chain(sequence.tokens[: len(sequence.tokens) - 1], sequence.space)
         orders, state = self._find(chain, sequence.tree_position)
         if not orders and state is None:
             sequence.is_searched = True
@@ -205,8 +206,8 @@ class DiskRestores:
         tokens, num_known = sequence.tokens[: end * BLOCK_SIZE], known.num_blocks
         asks = sequence.conversation
         owner = None if asks is None or asks.is_passing else asks
-        pace = self._index.begin_restore(reads)
-        restore = Restore(tokens, held, num_known, kept, waiting, reads, owner, pace, num_known)
+        pace, space = self._index.begin_restore(reads), sequence.space
+        restore = Restore(tokens, held, num_known, kept, waiting, reads, owner, space, pace, num_known)
         self.active.append(restore)
         sequence.is_searched = True
         sequence.prefix_wait = restore
@@ -233,7 +234,7 @@ class DiskRestores:
             restore.num_restored, restore.is_state_ready = restore.num_known, False
         else:
             usable = restore.held[: restore.num_restored]
-            position = self._kv_cache.tree.insert(restore.tokens, usable, owner=restore.owner)
+            position = self._kv_cache.tree.insert(restore.tokens, usable, None, restore.owner, restore.space)
         if restore.state is not None:
             is_whole = restore.is_state_ready and restore.num_restored == len(restore.held)
             self._states.give(restore.state, position if is_whole else None)

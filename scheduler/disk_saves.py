@@ -83,8 +83,8 @@ class DiskSaves:
         """Whether anything is to be saved or is being written."""
         return bool(self._jobs or self._writing)
 
-    def add(self, tokens: list[int], position: TreePosition, is_reused: bool) -> None:
-        """Save the prefix of `tokens` that ends at `position`, if it is long enough.
+    def add(self, tokens: list[int], position: TreePosition, space: bytes, is_reused: bool) -> None:
+        """Save the prefix of `tokens` that ends at `position`, if it is long enough, for requests of `space`.
 
         is_reused: whether a request has found a good part of it in memory or on disk before.
         """
@@ -95,8 +95,7 @@ class DiskSaves:
             position = position.checkpointed
         if position.num_blocks * BLOCK_SIZE < MIN_TOKENS:
             return
-        chain = Chain(self._index.root)
-        chain.extend(tokens[: position.num_blocks * BLOCK_SIZE])
+        chain = self._index.chain(tokens[: position.num_blocks * BLOCK_SIZE], space)
         if self._has_states:
             checkpoints = self._worthwhile(position, chain)
             if not checkpoints:

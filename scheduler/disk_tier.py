@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-from ..cache.disk.chains import Chain
 from ..cache.disk.disk_stats import DiskStats
 from ..cache.disk.index import DiskIndex
 from ..cache.tree_nodes import TreePosition
@@ -68,7 +67,7 @@ class DiskTier:
         is_passing = sequence.conversation is not None and sequence.conversation.is_passing
         if self._saves is not None and position is not None and not is_passing:
             is_reused = (sequence.num_cached_tokens or 0) >= REUSED_SHARE * sequence.num_prompt_tokens
-            self._saves.add(sequence.tokens, position, is_reused)
+            self._saves.add(sequence.tokens, position, sequence.space, is_reused)
 
     def plan(self, plan: StepPlan) -> None:
         """Add to `plan` what its step saves and restores."""
@@ -90,25 +89,20 @@ class DiskTier:
     def distrust(self, sequence: Sequence) -> None:
         """Remove from disk what `sequence` has in common with it: its KV may be broken."""
         if self._index is not None:
-            self._index.forget(self._chain(self._index, sequence.tokens))
+            self._index.forget(self._index.chain(sequence.tokens, sequence.space))
 
-    def remove(self, tokens: list[int], first_block: int) -> None:
-        """Remove from disk the KV of `tokens` from a block on, and all that was computed after it.
+    def remove(self, tokens: list[int], space: bytes, first_block: int) -> None:
+        """Remove from disk the KV of a space's `tokens` from a block on, and all that was computed after it.
 
         A file that has blocks before that one as well stays: others may need them.
         """
         if self._index is None:
             return
-        chain = self._chain(self._index, tokens)
+        chain = self._index.chain(tokens, space)
         starts = [order.first_block - order.offset for order in self._index.find(chain)]
         own = [start for start in starts if start >= first_block]
         if own:
             self._index.forget(chain, own[0])
-
-    def _chain(self, index: DiskIndex, tokens: list[int]) -> Chain:
-        chain = Chain(index.root)
-        chain.extend(tokens)
-        return chain
 
     def fail(self, sequences: Iterable[Sequence]) -> None:
         """Drop all that is under way: the engine has, with all KV. `sequences`, which wait, look again.

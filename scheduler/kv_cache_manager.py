@@ -40,8 +40,7 @@ class KVCacheManager:
 
         `sequence` holds no blocks. The next lookup begins where this one has ended.
         """
-        position, owner = sequence.tree_position, sequence.conversation
-        sequence.tree_position = self.tree.match(sequence.tokens, position, owner)
+        sequence.tree_position = self._match(sequence)
         return self.states.resumable(sequence.tree_position).num_blocks * BLOCK_SIZE
 
     def allocate(self, sequence: Sequence, watermark: int) -> bool:
@@ -53,8 +52,7 @@ class KVCacheManager:
         if not self.states.has_room(sequence) or self.is_refused(sequence, watermark):
             return False
         num_available = self._num_available(watermark)
-        known = self.tree.match(sequence.tokens, sequence.tree_position, sequence.conversation)
-        sequence.tree_position = known
+        sequence.tree_position = known = self._match(sequence)
         resumed = self.states.resumable(known)
         cached = resumed.blocks
         # Evictable blocks of the prefix itself cannot be evicted to make room for the rest.
@@ -116,8 +114,8 @@ class KVCacheManager:
         num_full = num_tokens // BLOCK_SIZE
         if num_full > sequence.num_committed_tokens // BLOCK_SIZE:
             blocks = sequence.block_table.blocks[:num_full]
-            position, owner = sequence.tree_position, sequence.conversation
-            sequence.tree_position = self.tree.insert(sequence.tokens, blocks, position, owner)
+            place = sequence.tree_position, sequence.conversation, sequence.space
+            sequence.tree_position = self.tree.insert(sequence.tokens, blocks, *place)
         sequence.num_committed_tokens = num_tokens
         if self.states.is_used:
             self.states.commit(sequence)
@@ -132,6 +130,10 @@ class KVCacheManager:
     def reset_prefix_cache(self) -> None:
         """Empty the prefix tree. Blocks that sequences hold stay theirs."""
         self.tree.clear()
+
+    def _match(self, sequence: Sequence) -> TreePosition:
+        place = sequence.tree_position, sequence.conversation, sequence.space
+        return self.tree.match(sequence.tokens, *place)
 
     def _num_available(self, watermark: int) -> int:
         return self.allocator.num_free + self.allocator.num_cached - watermark

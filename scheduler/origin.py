@@ -14,11 +14,13 @@ class Account:
     """The API key that let a request in, where several keys exist; else all requests have one account.
 
     name: of the key; empty without named keys. share: what its requests get of the device, as a multiple of
-    what those of another account get.
+    what those of another account get. space: requests of one space find one another's prefixes in the cache,
+    and nobody else's; empty for the one that most have in common.
     """
 
     name: str = ""
     share: float = 1.0
+    space: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

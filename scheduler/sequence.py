@@ -101,6 +101,11 @@ class Sequence:
         return f"sequence {self.seq_id} ({request_id})" if request_id else f"sequence {self.seq_id}"
 
     @property
+    def space(self) -> bytes:
+        """In which part of the cache its prefixes are, see Account."""
+        return self.request.origin.account.space
+
+    @property
     def num_prompt_tokens(self) -> int:
         """The prompt's length."""
         return len(self.request.prompt)

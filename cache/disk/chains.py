@@ -20,10 +20,13 @@ DIGEST_BYTES = 32
 class Chain:
     """The full blocks of one token sequence: their tokens, and the digest after each."""
 
-    __slots__ = ("_tokens", "digests")
+    __slots__ = ("_tokens", "digests", "fingerprint")
 
-    def __init__(self, root: bytes) -> None:
-        """root: the fingerprint, the digest of the empty prefix."""
+    def __init__(self, fingerprint: bytes, space: bytes = b"") -> None:
+        """space: chains of another one have other digests; not as long as the tokens of a block."""
+        assert len(space) != BLOCK_TOKEN_BYTES
+        self.fingerprint = fingerprint
+        root = hashlib.sha256(fingerprint + space).digest() if space else fingerprint
         self.digests = [root]  # digests[i]: after the first i blocks
         self._tokens = bytearray()
 

@@ -51,6 +51,12 @@ class DiskIndex:
         self._room.stats.num_damaged += scan_folder(folder, model_folder, self._room)
         self._room.shrink()  # the limit may be lower than it was
 
+    def chain(self, tokens: abc.Sequence[int], space: bytes) -> Chain:
+        """Return the chain of `tokens`, which only requests of the same space find."""
+        chain = Chain(self.root, space)
+        chain.extend(tokens)
+        return chain
+
     @property
     def place(self) -> Path:
         """The folder."""

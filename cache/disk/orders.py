@@ -35,8 +35,8 @@ class FileKey:
 
 def key_of(chain: Chain, kind: FileKind, first_block: int, end_block: int) -> FileKey:
     """Return what a file is for that has some of the blocks of `chain`, or the state after them."""
-    digests = chain.digests
-    return FileKey(kind, digests[0], digests[first_block], first_block, chain.tokens(first_block, end_block))
+    parent, tokens = chain.digests[first_block], chain.tokens(first_block, end_block)
+    return FileKey(kind, chain.fingerprint, parent, first_block, tokens)
 
 
 @dataclass(frozen=True, slots=True)
