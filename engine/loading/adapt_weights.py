@@ -17,6 +17,7 @@ from mlx.utils import tree_flatten
 
 from .json_files import as_dict, read_optional_json
 from .model_error import first_line
+from .nvfp4 import SETTINGS, formats, is_nvfp4, name_matrices, unpack_nvfp4
 from .packed_weights import EXPERTS, find_group_settings, stack_experts, unpack
 
 Weights = dict[str, mx.array]
@@ -31,15 +32,16 @@ OTHER_PARTS = re.compile(
 WRAPPED = "model.language_model."
 
 SCALES = ("_scale_inv", "_scale")  # behind the name of what they are for
-SCALES_OF_INPUTS = (".input_scale", ".activation_scale", ".k_scale", ".v_scale", ".output_scale")
-
-SCALES_OF_MATRICES = (".weight_scale_2", ".weight_global_scale")  # beside those of groups, in NVFP4
+SCALES_OF_INPUTS = (
+    *(".input_scale", ".activation_scale", ".k_scale", ".v_scale", ".output_scale"),
+    ".input_global_scale",
+)
 
 
 def find_overrides(folder: Path) -> dict[str, Any]:
     """Return keys of the config that mlx-lm must see otherwise, to take weights as they are adapted."""
     settings = read_quantization(folder)
-    if groups := find_group_settings(settings):
+    if groups := SETTINGS if is_nvfp4(settings) else find_group_settings(settings):
         return {"quantization_config": None, "quantization": groups}
     return {"quantization_config": None} if _is_fp8_of_others(settings) else {}
 
@@ -73,7 +75,8 @@ def _is_fp8(settings: dict[str, Any]) -> bool:
 
 def _is_fp8_of_others(settings: dict[str, Any]) -> bool:
     """Whether weights are fp8 by a method that mlx-lm knows for other kinds of weights only."""
-    return settings.get("format") == "float-quantized" or settings.get("quant_algo") == "FP8"
+    is_of_modelopt = settings.get("quant_algo") in ("FP8", "MIXED_PRECISION")
+    return is_of_modelopt or "float-quantized" in formats(settings)
 
 
 def find_classes(config: dict[str, Any], settings: dict[str, Any]) -> tuple[Any, Any]:
@@ -125,10 +128,11 @@ def sanitize_adapted(model: Any, weights: Weights, settings: dict[str, Any]) -> 
             return result
     except Exception:  # for other names or other parts than it expects
         weights = _without_others(model, weights)
-    if any(name.endswith(SCALES_OF_MATRICES) for name in weights):
-        raise ValueError("NVFP4 with a scale for each matrix, for which MLX has no place")
-    adapted = _rename(known, unpack(dequantise(weights, settings), settings))
-    return _without_others(model, stack_experts(own(adapted)), known)
+    if _is_fp8(settings) or is_nvfp4(settings):
+        weights = {name: array for name, array in weights.items() if not name.endswith(SCALES_OF_INPUTS)}
+    adapted = _rename(known, unpack(dequantise(unpack_nvfp4(weights), settings), settings))
+    named = name_matrices(model, lambda given: stack_experts(own(given)), adapted)
+    return _without_others(model, named, known)
 
 
 def _without_others(model: Any, weights: Weights, known: abc.Set[str] = frozenset()) -> Weights:
@@ -140,7 +144,7 @@ def dequantise(weights: Weights, settings: dict[str, Any]) -> Weights:
     """Multiply fp8 weights by their scales, one for a tensor, a row or a block; the result is bfloat16."""
     if not _is_fp8(settings):
         return weights
-    result = {name: array for name, array in weights.items() if not name.endswith(SCALES_OF_INPUTS)}
+    result = dict(weights)
     for suffix in SCALES:
         for name in [name for name in result if name.endswith(suffix)]:
             target = name.removesuffix(suffix)

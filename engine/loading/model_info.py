@@ -11,10 +11,12 @@ from typing import Any
 
 from ...cache.packing import UNQUANTISED
 from ..step import SamplingParams
+from .adapt_weights import read_quantization
 from .end_tokens import find_end_tokens
 from .json_files import as_dict, read_json, read_optional_json
 from .lazy_model import ModelFacts, find_facts, open_model
 from .model_error import ModelError, first_line
+from .nvfp4 import SETTINGS, is_nvfp4
 from .weights import read_weights
 
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -102,7 +104,7 @@ def read_model_info(path: Path, name: str, dtype: str | None, kv_bits: int) -> M
         context_length=_context_length(path, text_config, model_type, facts),
         weight_bytes=facts.weight_bytes,
         dtype=facts.dtype,
-        quantization=_quantization(config),
+        quantization=_quantization(path, config),
         num_layers=facts.num_layers,
         kv_bytes_per_token=facts.kv_bytes_per_token,
         activation_bytes_per_token=activation_bytes_per_token(text_config, DTYPE_BYTES[facts.dtype]),
@@ -171,11 +173,11 @@ def _context_length(path: Path, config: dict[str, Any], model_type: str, facts: 
     return next((length for length in lengths if type(length) is int and 0 < length < 10**8), DEFAULT_CONTEXT)
 
 
-def _quantization(config: dict[str, Any]) -> str | None:
-    settings = as_dict(config.get("quantization")) or as_dict(config.get("quantization_config"))
+def _quantization(path: Path, config: dict[str, Any]) -> str | None:
+    settings = as_dict(config.get("quantization")) or read_quantization(path)
     if not settings:
         return None
-    bits = settings.get("bits")
+    bits = SETTINGS["bits"] if is_nvfp4(settings) else settings.get("bits")
     return f"{bits}-bit" if isinstance(bits, int) else str(settings.get("quant_method", "quantized"))
 
 

@@ -53,7 +53,8 @@ def unpack(weights: Weights, settings: dict[str, Any]) -> Weights:
         else:
             continue
         result |= {f"{stem}.{part}": array for part, array in parts.items()}
-    types = {array.dtype for name, array in result.items() if name.endswith(".scales")}
+    scales = [array for name, array in result.items() if name.endswith(".scales")]
+    types = {array.dtype for array in scales if mx.issubdtype(array.dtype, mx.floating)}
     return _cast_halves(result, types.pop()) if len(types) == 1 else result
 
 

@@ -217,3 +217,33 @@ def _spread(scales: Array, shape: tuple[int, ...]) -> Array:
     if scales.ndim == 0 or scales.shape[1] == 1:
         return scales
     return scales.repeat(BLOCK, 0).repeat(BLOCK, 1)[: shape[0], : shape[1]]
+
+
+E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
+"""Sizes of the floats of four bits, of which the highest is the sign."""
+
+
+def nvfp4_parts(is_modelopt: bool) -> Callable[[Array], dict[str, Array]]:
+    """Quantise matrices to NVFP4, as ModelOpt or compressed-tensors does: 16 inputs a group."""
+
+    def parts(array: Array) -> dict[str, Array]:
+        of_matrix = np.float32(np.abs(array).max() / (6 * 448))
+        groups = array.reshape(len(array), -1, 16)
+        scales = mx.to_fp8(mx.array(np.abs(groups).max(2) / 6 / of_matrix))
+        spread = np.array(mx.from_fp8(scales, mx.float32))[:, :, None] * of_matrix
+        sizes = np.abs(groups / spread)[..., None] - E2M1
+        codes = np.abs(sizes).argmin(-1).astype(np.uint8) | (np.signbit(groups).astype(np.uint8) << 3)
+        values = E2M1[codes & 7] * np.where(codes & 8, -1, 1) * spread
+        flat = codes.reshape(len(array), -1, 2)
+        packed, scale = flat[:, :, 0] | flat[:, :, 1] << 4, np.array(scales)
+        result = {"weight_scale": scale, "values": np.asarray(values.reshape(array.shape), np.float32)}
+        if is_modelopt:
+            return result | {"weight": packed, "weight_scale_2": of_matrix, "input_scale": np.float32(0.5)}
+        inverse = np.array([1 / of_matrix], np.float32)
+        return result | {
+            "weight_packed": packed,
+            "weight_global_scale": inverse,
+            "input_global_scale": inverse,
+        }
+
+    return parts
