@@ -16,7 +16,7 @@ from .. import __version__
 from ..cache.disk.disk_stats import DiskStats
 from ..engine.served_model import ServedModel
 from ..scheduler.counters import Counters
-from ..scheduler.stats import Stats
+from ..scheduler.stats import SessionStats, Stats
 
 
 class StatsCollector(Collector):
@@ -36,6 +36,7 @@ class StatsCollector(Collector):
         stats = self._stats()
         yield from self._gauges(stats)
         yield from self._counters(stats.counters)
+        yield self._device_time(stats.sessions)
         if stats.disk is not None:
             yield from self._disk(stats.disk)
         yield from self._facts(stats)
@@ -59,6 +60,12 @@ class StatsCollector(Collector):
             "free": stats.window_blocks_free,
         }
         yield self._by_state("window_blocks", "KV blocks of layers that keep their window only", windows)
+        sessions = {
+            "running": stats.sessions.num_running,
+            "waiting": stats.sessions.num_waiting,
+            "idle": stats.sessions.num_idle,
+        }
+        yield self._by_state("num_sessions", "Sessions by what their requests do", sessions)
         yield self._gauge("engine_up", "0 once the engine is given up", stats.engine_error is None)
         yield self._gauge("engine_ready", "0 while /health is not ok", stats.state == "ok")
         yield self._gauge("engine_step_age_seconds", "Of the step under way", stats.current_step_s)
@@ -110,6 +117,13 @@ class StatsCollector(Collector):
         yield dropped
         text = "Requests that waited for another to compute their shared prefix"
         yield CounterMetricFamily("pensieve_prefill_coalesced", text, value=counters.prefix_waits)
+
+    def _device_time(self, sessions: SessionStats) -> Metric:
+        text = "The device's time by the class of the requests that it computed"
+        family = CounterMetricFamily("pensieve_device_seconds", text, labels=("model", "class"))
+        for work_class, seconds in sessions.device_s.items():
+            family.add_metric((self._model.name, work_class), seconds)
+        return family
 
     def _disk(self, disk: DiskStats) -> Iterator[Metric]:
         yield self._gauge("disk_used_bytes", "All that lies in the folder for KV", disk.used_bytes)

@@ -5,6 +5,7 @@ from collections import deque
 from .fair_shares import FairShares
 from .kv_cache_manager import KVCacheManager
 from .sequence import FinishReason, Request, Sequence, SequenceStatus
+from .stats import SessionStats
 
 
 class RequestQueues:
@@ -47,6 +48,14 @@ class RequestQueues:
         del self.by_id[sequence.seq_id]
         self.shares.end(sequence)
         self.kv_cache.free(sequence)
+
+    def session_stats(self, num_known: int) -> SessionStats:
+        """Return how many of the `num_known` sessions run, wait and do neither."""
+        running = {sequence.fair_share for sequence in self.running}
+        waiting = {sequence.fair_share for sequence in self.waiting} - running
+        num_idle = max(0, num_known - len(running) - len(waiting))
+        device_s = {name: count / 1e9 for name, count in self.shares.device_ns.items()}
+        return SessionStats(len(running), len(waiting), num_idle, device_s)
 
     def num_ahead(self, sequence: Sequence) -> int:
         """Return how many waiting sequences go before `sequence`, which waits."""

@@ -145,6 +145,7 @@ class Scheduler:
             state=state,
             current_step_s=current_step_s,
             engine_error=engine_error,
+            sessions=self.queues.session_stats(len(self.sessions)),
             disk=None if self.disk.stats is None else replace(self.disk.stats),
         )
 

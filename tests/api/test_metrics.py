@@ -97,6 +97,7 @@ def test_the_schedulers_snapshot_is_exported(server: Server) -> None:
     assert [get("kv_blocks", state=state) for state in ("active", "cached", "free")] == [10, 30, 60]
     assert [get("state_slots", state=state) for state in ("active", "cached", "free")] == [2, 8, 30]
     assert [get("window_blocks", state=state) for state in ("active", "cached", "free")] == [5, 15, 40]
+    assert [get("num_sessions", state=state) for state in ("running", "waiting", "idle")] == [0, 0, 0]
     assert get("uptime_seconds") > 0
     for name in (
         "prompt_tokens",

@@ -10,7 +10,7 @@ from pensieve.scheduler.config import SchedulerConfig
 from pensieve.scheduler.fair_share import FairShare
 from pensieve.scheduler.origin import Account, Origin, RequestClass
 from pensieve.scheduler.scheduler import Scheduler
-from pensieve.scheduler.sequence import Request, Sequence
+from pensieve.scheduler.sequence import Request, Sequence, SequenceStatus
 from pensieve.scheduler.step_load import StepLoad
 
 CLASSES: tuple[RequestClass, ...] = ("main", "subagent", "workflow", "compaction")
@@ -57,8 +57,8 @@ class FairPlay:
     num_blocks: int = 4000
     now_s: float = 0.0
     arrived_s: dict[Sequence, float] = field(default_factory=dict)
-    started: set[Sequence] = field(default_factory=set)
-    longest_wait_s: float = 0.0
+    longest_pause_s: float = 0.0  # for which a session with unfinished requests had no part of any step
+    longest_lead_s: float = 0.0  # by which a request was begun before an older one of its session
     _plans: list[StepPlan] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -67,12 +67,17 @@ class FairPlay:
         self.shares = self.scheduler.queues.shares
         self.owners: dict[Sequence, Worker] = {}
         self.had: dict[str, FairShare] = {}
+        self._served_s: dict[str, float] = {}
+        self._waiting: dict[Sequence, None] = {}  # for their first step
         self.elapsed_ns = 0
 
     def send(self, worker: Worker) -> Sequence:
         """Send one request of `worker`."""
         sequence = self.scheduler.add(worker.request(self.rng))
         self.owners[sequence], self.arrived_s[sequence] = worker, self.now_s
+        self._waiting[sequence] = None
+        if not worker.num_unfinished:
+            self._served_s[worker.name] = self.now_s
         self.had[worker.name] = sequence.fair_share
         worker.num_unfinished += 1
         return sequence
@@ -97,10 +102,12 @@ class FairPlay:
             self._plans.append(plan)
         if self._plans and (plan is None or len(self._plans) > self.lag):
             self._take(self._plans.pop(0))
-        for sequence in self.scheduler.queues.running:
-            if sequence not in self.started:
-                self.started.add(sequence)
-                self.longest_wait_s = max(self.longest_wait_s, self.now_s - self.arrived_s[sequence])
+        for sequence in [one for one in self._waiting if one.status is not SequenceStatus.WAITING]:
+            del self._waiting[sequence]
+            older = [one for one in self._waiting if one.fair_share is sequence.fair_share]
+            for one in older[:1]:
+                lead_s = self.arrived_s[sequence] - self.arrived_s[one]
+                self.longest_lead_s = max(self.longest_lead_s, lead_s)
         assert sum(self.shares.device_ns.values()) == self.elapsed_ns
         assert sum(share.usage.device_ns for share in self.had.values()) == self.elapsed_ns
 
@@ -110,6 +117,13 @@ class FairPlay:
         elapsed_s = (work_s + self.pass_s * ((load.rows > 0) + load.slices)) * self.rng.uniform(0.9, 1.1)
         self.now_s += elapsed_s
         self.elapsed_ns += int(elapsed_s * 1e9 + 0.5)
+        by_id = self.scheduler.queues.by_id
+        for seq_id in plan.seq_ids:
+            self._served_s[self.owners[by_id[seq_id]].name] = self.now_s
+        for worker in self.workers:
+            if worker.num_unfinished:
+                pause_s = self.now_s - self._served_s[worker.name]
+                self.longest_pause_s = max(self.longest_pause_s, pause_s)
         tokens = {row.seq_id: self.rng.randrange(1000) for row in plan.decode}
         self.scheduler.update(StepResult(plan.step_id, tokens, elapsed_s))
         for sequence in [one for one in self.owners if one.finish_reason is not None]:

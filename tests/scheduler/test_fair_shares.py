@@ -35,14 +35,17 @@ def charge(shares: FairShares, sequence: Sequence, seconds: float) -> None:
 
 
 def drawn_play(rng: random.Random) -> FairPlay:
-    """Sessions that always want more than they get: long and short prompts and answers, on any device."""
-    has_keys = rng.random() < 0.3
+    """Sessions that always want more than they get: long and short prompts and answers, on any device.
+
+    An answer takes at most 3 s of the device, since what runs is not broken off to make shares equal.
+    """
+    has_keys, row_s = rng.random() < 0.3, 10 ** rng.uniform(-2, -0.7)
     workers = [
         Worker(
             name=str(i),
             backlog=rng.randint(3, 8),
             longest_prompt=int(10 ** rng.uniform(1, 3.3)),
-            longest_answer=int(10 ** rng.uniform(0.3, 1.8)),
+            longest_answer=int(min(10 ** rng.uniform(0.3, 2), 3 / row_s)),
             share=rng.choice([1.0, 2.0, 3.0]) if has_keys else 1.0,
             has_key=has_keys,
             classes=CLASSES,
@@ -54,9 +57,9 @@ def drawn_play(rng: random.Random) -> FairPlay:
         rng,
         max_batch=rng.randint(len(workers), 8),
         lag=rng.randint(0, 1),
-        row_s=10 ** rng.uniform(-2.5, -1),
+        row_s=row_s,
         token_s=10 ** rng.uniform(-3.7, -2.7),
-        pass_s=10 ** rng.uniform(-2, -1),
+        pass_s=10 ** rng.uniform(-1.3, -0.5),
     )
 
 
@@ -72,6 +75,8 @@ def test_sessions_that_always_want_more_have_the_device_by_their_shares(seed: in
         due = worker.share / total
         assert 0.9 * due < had[worker.name] / had.total() < 1.1 * due
     play.finish()
+    assert play.longest_pause_s < len(play.workers) * (CREDIT_S + DEBT_S)
+    assert play.longest_lead_s <= 2 * AGING_S + 1
 
 
 def test_a_new_session_begins_at_the_fair_level_and_an_idle_one_gains_a_bounded_credit() -> None:
