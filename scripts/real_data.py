@@ -84,6 +84,14 @@ PACKAGES = [
         ("--no-binary", ":all:"),
     ),
     Package(
+        "llama-cpp-python",  # older, with tests of a more lenient reader
+        "0.3.16",
+        "34ed0f9bd9431af045bb63d9324ae620ad0536653740e9bb163a2e1fcb973be6",
+        ("vendor/llama.cpp/tests/test-chat.cpp",),
+        "llama.cpp-0.3.16",
+        ("--no-binary", ":all:"),
+    ),
+    Package(
         "mistral-common",
         "1.13.1",
         "98b4d0755b8d90bf4691fa8f1b70cb3b4a8cd4dc1653c4ed08ef3d1c7d2c29af",

@@ -41,6 +41,12 @@ class AnswerFormat:
         return self.tool_format is None and self.thinking is None and not self.silent and not self.wrap
 
     @property
+    def untagged_names(self) -> frozenset[str]:
+        """The names of tools whose calls may come without tags, as plain JSON."""
+        has_json = self.tool_format is not None and self.tool_format.syntax.is_plain_json
+        return tool_names(self.tools) if has_json and not self.is_value else frozenset()
+
+    @property
     def tags(self) -> AnswerTags[str]:
         """The tags to follow."""
         call, thinking = self.tool_format, self.thinking

@@ -13,6 +13,7 @@ from ..formats.readers.call_reader import ParseResult
 from ..formats.readers.tool_call_body import ToolCallBody
 from ..formats.tag_follower import Mode, TagFollower
 from .held_thoughts import HeldThoughts
+from .untagged_calls import UntaggedCalls
 
 SPACE = " \t\r\n"
 
@@ -36,9 +37,10 @@ class OutputParser:
         self._start = ""  # its start tag, empty where it began without one
         self._block: type[OutputEvent] | None = None  # kind of the block that is open
         self._events: list[OutputEvent] = []
-        self._is_new = mode is Mode.TEXT and self._tags.thinking is not None  # nothing but space has come
+        self._is_new = self._tags.thinking is not None  # nothing but space has come
         self._num_space = 0  # characters of space at the beginning of a new answer
         self._held = HeldThoughts(self._tags.calls, self._tags.call_end or "")
+        self._untagged = UntaggedCalls(answer_format.untagged_names)
 
     @property
     def in_text(self) -> bool:
@@ -55,6 +57,7 @@ class OutputParser:
         trial = copy.copy(self)
         trial._detokenizer, trial._follower = self._detokenizer.copy(), self._follower.copy()
         trial._events, trial.results, trial._held = [], [], self._held.copy()
+        trial._untagged = self._untagged.copy()
         trial.feed([token])
         return not trial.in_thoughts
 
@@ -81,7 +84,7 @@ class OutputParser:
     def _scan(self) -> None:
         """Emit the unread text up to where an incomplete tag may begin, and handle the tags in it."""
         follower = self._follower
-        if self._is_new and not self._skip_stray_end():
+        if self._is_new and not self._skip_stray_tag():
             return
         while not self.done:
             mode = follower.mode
@@ -94,17 +97,21 @@ class OutputParser:
             follower.cross(tag)
             self._cross(mode, tag)
 
-    def _skip_stray_end(self) -> bool:
-        """Skip an end of thoughts at the answer's beginning. Returns False while more text must tell."""
+    def _skip_stray_tag(self) -> bool:
+        """Skip a tag that repeats what is so already: an end of thoughts, or in open thoughts their start.
+
+        Returns False while more text must tell.
+        """
         assert self._tags.thinking is not None, "there are thoughts"
-        text, end = self._follower.unread[self._num_space :].lstrip(SPACE), self._tags.thinking[1]
-        if len(text) < len(end) and end.startswith(text):
+        text = self._follower.unread[self._num_space :].lstrip(SPACE)
+        tag = self._tags.thinking[0 if self.in_thoughts else 1]
+        if len(text) < len(tag) and tag.startswith(text):
             self._num_space = len(self._follower.unread) - len(text)
             return False
         self._is_new = False
-        if text.startswith(end):
-            self._follower.unread = text.removeprefix(end)
-            self._block = ThinkingDelta
+        if text.startswith(tag):
+            self._follower.unread = text.removeprefix(tag)
+            self._block = None if self.in_thoughts else ThinkingDelta
         return True
 
     def _in_value(self) -> bool:
@@ -122,6 +129,8 @@ class OutputParser:
 
     def _cross(self, mode: Mode, tag: str) -> None:
         """Handle a tag. mode: of the text before the tag."""
+        if mode is Mode.TEXT:
+            self._emit_in_block(TextDelta, self._untagged.take())
         if mode is Mode.CALL:
             assert self._body is not None, "a call has a body"
             self._advance_body(self._body, self._body.add_end_tag())
@@ -161,7 +170,7 @@ class OutputParser:
         elif self.in_thoughts:
             self._emit_in_block(ThinkingDelta, self._held.add(text))
         else:
-            self._emit_in_block(TextDelta, text)
+            self._emit_in_block(TextDelta, self._untagged.add(text))
 
     def _emit_in_block(self, kind: type[TextDelta] | type[ThinkingDelta], text: str) -> None:
         """Add text to a block. Space at a border between blocks is the template's, and is dropped."""
@@ -221,13 +230,24 @@ class OutputParser:
             else:
                 self._emit_in_block(ThinkingDelta, text)
         if self.in_text and not self.done:
+            self._end_untagged()
             self._flush_space()
+
+    def _end_untagged(self) -> None:
+        """Emit the text that is held back, or the calls that it is."""
+        calls, text = self._untagged.end()
+        if calls and not self.has_calls:
+            self._emit_calls(calls)
+            self.results.append("repaired")
+        else:
+            self._emit_in_block(TextDelta, text)
 
     def _is_call(self, text: str) -> bool:
         """Whether a text at the answer's end is a call, perhaps without its end tag."""
         trial = copy.copy(self)
         trial._follower = TagFollower(self._tags, Mode.TEXT, text)
         trial._events, trial.results, trial.has_calls = [], [], False
+        trial._untagged = self._untagged.copy()
         trial._end_text()
         return trial.has_calls and "failed" not in trial.results
 

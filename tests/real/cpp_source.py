@@ -102,6 +102,8 @@ class Source:
             self._block(self._place)
         elif text == "for" and kind == "name":
             self._loop()
+        elif text in self._calls and self._next(1) == "(":
+            self._value()
         elif text in self._functions and self._next(1) == "(":
             self._place += 1
             self.call(text, *self._list("("))

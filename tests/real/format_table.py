@@ -8,6 +8,7 @@ from dataclasses import astuple, dataclass, fields
 from .case_judge import Judge, Verdict
 from .gateway_cases import gateway_cases
 from .llama_cases import llama_cases
+from .old_llama_cases import old_llama_cases
 from .reference_cases import Case
 from .templates_on_disk import ROOT
 from .vllm_cases import vllm_cases
@@ -40,7 +41,7 @@ class Tally:
 def all_cases() -> dict[str, list[Case]]:
     """Return the cases that are on disk, by template."""
     by_template: dict[str, list[Case]] = defaultdict(list)
-    for case in [*llama_cases(), *vllm_cases(), *gateway_cases()]:
+    for case in [*llama_cases(), *old_llama_cases(), *vllm_cases(), *gateway_cases()]:
         by_template[case.template].append(case)
     return dict(sorted(by_template.items(), key=lambda item: item[0].lower()))
 

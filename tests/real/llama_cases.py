@@ -29,36 +29,45 @@ def llama_cases() -> list[Case]:
     found: list[Case] = []
     helpers: dict[str, Callable[..., Any]] = {
         "peg_tester": lambda path, *_: _Tester(path, found),
-        "simple_assist_msg": _message,
-        "message_with_tool_calls": lambda name, arguments: _message("", "", name, arguments),
-        "message_with_tool_calls_and_reasoning": lambda name, call, thoughts: _message(
+        "simple_assist_msg": assistant_message,
+        "message_with_tool_calls": lambda name, arguments: assistant_message("", "", name, arguments),
+        "message_with_tool_calls_and_reasoning": lambda name, call, thoughts: assistant_message(
             "", thoughts, name, call
         ),
-        "message_with_reasoning_and_tool_call": lambda thoughts, *call: _message("", thoughts, *call),
-        "message_with_content_and_tool_call": lambda text, *call: _message(text, "", *call),
+        "message_with_reasoning_and_tool_call": lambda thoughts, *call: assistant_message(
+            "", thoughts, *call
+        ),
+        "message_with_content_and_tool_call": lambda text, *call: assistant_message(text, "", *call),
         "message_with_reasoning_content_and_multiple_tool_calls": lambda thoughts, text, calls: (
-            _message(text, thoughts) | {"tool_calls": calls}
+            assistant_message(text, thoughts) | {"tool_calls": calls}
         ),
     }
-    source = Source(path.read_text(encoding="utf-8"), helpers, _new_value)
+    source = Source(path.read_text(encoding="utf-8"), helpers, new_value)
     source.call("test_template_output_peg_parsers", False)
     return found
 
 
-def _message(text: str, thoughts: str = "", *call: str) -> dict[str, Any]:
+class _Calls(list[Any]):
+    """The calls of a message."""
+
+    def push_back(self, call: list[str]) -> None:
+        self.append((*call, "", "")[:3])
+
+
+def assistant_message(text: str, thoughts: str = "", *call: str) -> dict[str, Any]:
     """Return a message of the model. call: a name, arguments as JSON text and an id; empty for no call."""
-    calls = [(*call, "", "")[:3]] if any(call) else []
+    calls = _Calls([(*call, "", "")[:3]] if any(call) else [])
     return {"role": "assistant", "content": text, "reasoning_content": thoughts, "tool_calls": calls}
 
 
-def _new_value(kind: str, values: list[Any]) -> Any:
+def new_value(kind: str, values: list[Any]) -> Any:
     if kind == "common_chat_tool":
         name, description, parameters = values
         function = {"name": name, "description": description, "parameters": json.loads(parameters)}
         return {"type": "function", "function": function}
     if kind == "common_chat_msg":
         names = ("role", "content", "parts", "tool_calls", "reasoning_content", "tool_name", "tool_call_id")
-        return _message("") | dict(zip(names, values, strict=False))
+        return assistant_message("") | dict(zip(names, values, strict=False))
     return values if kind.startswith("std::vector") else "".join(map(str, values))
 
 
@@ -79,7 +88,7 @@ class _Builder:
     def __init__(self, template: str, answer: str, found: list[Case]) -> None:
         self._template, self._answer, self._found = template, answer, found
         self._given: dict[str, Any] = {}
-        self._expected = _message("")
+        self._expected = assistant_message("")
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -133,7 +142,7 @@ def _tools(values: Any) -> list[dict[str, Any]]:
     if isinstance(values, dict):
         return [values]
     if values and all(isinstance(value, str) for value in values):
-        return [_new_value("common_chat_tool", values)]
+        return [new_value("common_chat_tool", values)]
     return [tool for value in values for tool in _tools(value)]
 
 

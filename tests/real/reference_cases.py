@@ -61,13 +61,20 @@ def case_of(
     is_open: bool = False,
 ) -> Case:
     """Make a case; a tool of which the test names no schema gets one of the expected values' types."""
+    tools = tools_of_calls(calls or [(NO_TOOL, {})], tools)
+    written = tuple((name, json.dumps(arguments)) for name, arguments in calls)
+    aside = "" if all(TOOL_NAME.fullmatch(tool["function"]["name"]) for tool in tools) else BAD_NAME
+    return Case(source, template, answer, text, "", written, tools, set_aside=aside, is_open=is_open)
+
+
+def tools_of_calls(
+    calls: abc.Sequence[tuple[str, dict[str, Any]]], tools: abc.Sequence[dict[str, Any]] = ()
+) -> tuple[dict[str, Any], ...]:
+    """Return tools, and one for each call that is of none of them, with a schema of its arguments' types."""
     known = {tool["function"]["name"]: tool for tool in tools}
-    for name, arguments in calls or [(NO_TOOL, {})]:
+    for name, arguments in calls:
         properties = {key: {"type": JSON_TYPES.get(type(value), "null")} for key, value in arguments.items()}
         schema = {"type": "object", "properties": properties}
         function = {"name": name or NO_TOOL, "parameters": schema}
         known.setdefault(name or NO_TOOL, {"type": "function", "function": function})
-    written = tuple((name, json.dumps(arguments)) for name, arguments in calls)
-    aside = "" if all(map(TOOL_NAME.fullmatch, known)) else BAD_NAME
-    tools = tuple(known.values())
-    return Case(source, template, answer, text, "", written, tools, set_aside=aside, is_open=is_open)
+    return tuple(known.values())

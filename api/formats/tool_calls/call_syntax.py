@@ -24,6 +24,7 @@ class CallSyntax:
     define_rule: None where calls are not constrained.
     write: None where calls are written by chat templates alone.
     has_own_tags: the grammar is of calls with their tags.
+    is_plain_json: calls are JSON objects of a name and arguments; models forget the tags around them.
     bare_starts: beginnings of a call by which models begin it without a start tag; NAME stands for a tool's.
     """
 
@@ -33,3 +34,4 @@ class CallSyntax:
     write: WriteCalls | None = None
     bare_starts: tuple[str, ...] = ()
     has_own_tags: bool = False
+    is_plain_json: bool = False

@@ -1,7 +1,7 @@
 """Calls as plain JSON: `{"name": "read", "arguments": {…}}`, with other keys, in lists, or by name alone."""
 
 from collections import abc
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...protocols import ToolParser
@@ -92,4 +92,4 @@ class JsonForm:
         )
 
 
-JSON_TOOLS = JsonForm().syntax("json_tools")
+JSON_TOOLS = replace(JsonForm().syntax("json_tools"), is_plain_json=True)

@@ -274,3 +274,11 @@ def test_a_broken_call_full_of_quotes_is_read_in_one_go() -> None:
     text = '<tool_call>{"name": "Bash", "arguments": {"command": "' + '\\"' * 100_000
     _, events = parse(text + "</tool_call>", TOOLS, size=10_000)
     assert [event.name for event in events if isinstance(event, ToolCallStart)] == ["Bash"]
+
+
+def test_open_thoughts_may_begin_with_the_tag_that_has_opened_them() -> None:
+    opened = replace(THINKS, starts_thinking=True)
+    for size in (1, 100):
+        events = parse("\n<think>\nHm.</think>Yes <think>", opened, size)[1]
+        assert shape(events) == [ThinkingDelta("Hm."), TextDelta("Yes")]
+    assert shape(parse("a <think> b", opened)[1]) == [ThinkingDelta("a <think> b")]
