@@ -1,5 +1,6 @@
 """OpenAI's routes: `POST /v1/chat/completions` and `/v1/completions`."""
 
+import asyncio
 import time
 
 from fastapi import APIRouter
@@ -22,6 +23,9 @@ from .chunks import (
 from .logprob_bodies import ChatLogprobs, CompletionLogprobs
 from .requests import ChatRequest, CompletionRequest
 
+MANY_MESSAGES = 500
+"""Messages that are translated on the event loop, at some 8 us each; more are in a thread."""
+
 
 class OpenAIApi:
     """The two routes of OpenAI's API that generate."""
@@ -42,9 +46,9 @@ class OpenAIApi:
         started_s = time.monotonic()
         body = await read_body(request, ChatRequest)
         check_model(body.model, self._services.model.name)
-        prepared = await self._pipeline.prepare.conversation(
-            request, messages_request(body), started_s, body.num_likeliest
-        )
+        is_long = len(body.messages) > MANY_MESSAGES
+        asked = await asyncio.to_thread(messages_request, body) if is_long else messages_request(body)
+        prepared = await self._pipeline.prepare.conversation(request, asked, started_s, body.num_likeliest)
         logprobs = ChatLogprobs(self._services.model_format) if body.logprobs else None
         if body.stream:
             writer = ChatStreamWriter(body.model, body.include_usage, logprobs, body.omits_thoughts)

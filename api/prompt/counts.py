@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from .prompt import PromptCount
 
 MAX_COUNTS = 4096  # each a few hundred bytes
+LARGE_BODY_BYTES = 1024 * 1024  # hashed in a thread, which 24 MB keep busy for 50 ms
 
 
 class Counts:
@@ -24,7 +25,9 @@ class Counts:
         owner: digest of the API key, whose kept replies the prompt may hold. Raises what `count` raises; a
         failure is not cached.
         """
-        key = hashlib.sha256(owner + body).digest()
+        key = (
+            _key(owner, body) if len(body) < LARGE_BODY_BYTES else await asyncio.to_thread(_key, owner, body)
+        )
         known = self._counts.get(key)
         if known is None:
             known = self._counts[key] = asyncio.ensure_future(count())
@@ -38,3 +41,9 @@ class Counts:
             del self._counts[key]
         while len(self._counts) > MAX_COUNTS:
             self._counts.popitem(last=False)
+
+
+def _key(owner: bytes, body: bytes) -> bytes:
+    found = hashlib.sha256(owner)
+    found.update(body)
+    return found.digest()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pensieve.api import body
 from pensieve.api.body import parse_body
 from pensieve.api.errors import InvalidRequest
+from pensieve.api.lenient import bytes_without_plain_escapes
 from pensieve.api.schema import MessagesRequest
 
 TEXTS = st.text(alphabet='a",[{}]\\\n\u00e9', max_size=12)
@@ -34,6 +35,17 @@ def test_values_are_counted_and_what_looks_like_them_in_texts_is_not(value: Any,
     number = count(value)
     assert not body._has_more_values(raw, number)
     assert number == 0 or body._has_more_values(raw, number - 1)
+
+
+ODD_ESCAPES = ["", "\\\\u0041", "\\ud83d\\ude00", "\\u0000\\u0022\\u005c", "\\u00e4" * 6000]
+
+
+@given(text=st.text() | TEXTS, odd=st.sampled_from(ODD_ESCAPES))
+def test_taking_out_escapes_changes_no_value(text: str, odd: str) -> None:
+    raw = b'["' + odd.encode() + json.dumps(text).encode()[1:-1] + b'"]'
+    plain = bytes_without_plain_escapes(raw)
+    assert json.loads(plain) == json.loads(raw)
+    assert b"\\u00e" not in plain
 
 
 @pytest.mark.parametrize("raw", [b'"', b'["', b'[[,"\\', b"", b'"\\"', b"," * 9])
