@@ -36,7 +36,7 @@ from .start_report import describe_calls, describe_client
 # Seconds after SIGTERM or SIGINT. Answers under way at GRACE_S end with an error event; connections open at
 # CUT_S are closed.
 GRACE_S = 3
-CUT_S = GRACE_S + 2
+CUT_S = GRACE_S + 1
 
 DISK_S = 2
 """Seconds that the start waits for the disk tier to be opened."""
