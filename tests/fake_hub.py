@@ -110,6 +110,7 @@ def use_hub(endpoint: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None
         "HF_TOKEN_PATH": str(cache / "token"),
         "HF_HUB_OFFLINE": False,
         "HF_HUB_DISABLE_XET": True,
+        "HF_HUB_DISABLE_TELEMETRY": False,
     }
     for name, value in changed.items():
         monkeypatch.setattr(constants, name, value)

@@ -92,6 +92,16 @@ def test_a_model_is_downloaded_without_its_code(client: Client, hub: FakeHub) ->
     assert (folder / WEIGHTS).read_bytes() == hub.files[WEIGHTS]
 
 
+def test_the_hub_is_asked_for_the_model_and_for_nothing_else(
+    client: Client, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its client once fetched a list of agents, to tell which one had started the program."""
+    monkeypatch.setenv("AI_AGENT", "somebody")
+    client.run()
+    assert hub.requests
+    assert [asked for asked in hub.requests if REPO not in asked] == []
+
+
 def test_the_second_start_asks_nobody(client: Client, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     first = client.run().splitlines()[-1]
     hub.requests.clear()
