@@ -6,6 +6,7 @@ import signal
 from collections.abc import Awaitable, Callable
 
 from pensieve.engine.process import EngineProcess
+from pensieve.engine.served_model import WindowPool
 from pensieve.scheduler.config import SchedulerConfig
 from pensieve.scheduler.loop import SchedulerLoop
 from pensieve.scheduler.scheduler import Scheduler
@@ -21,10 +22,13 @@ def serve(
     engine: EngineProcess,
     requests: list[Request],
     kill_after: int | None = None,
-    num_state_slots: int = 0,
+    beside: tuple[int, WindowPool | None] = (0, None),
     meanwhile: Callable[[SchedulerLoop], Awaitable[None]] | None = None,
 ) -> list[TokenStream]:
-    """Run requests together; kill the engine's process once so many tokens have come."""
+    """Run requests together; kill the engine's process once so many tokens have come.
+
+    beside: state slots and windows, which the engine keeps beside the KV of all tokens.
+    """
 
     async def read(generation: TokenStream) -> None:
         async for _ in generation:
@@ -32,7 +36,7 @@ def serve(
 
     async def main() -> list[TokenStream]:
         config = SchedulerConfig(max_batch=4, step_tokens=64)
-        loop = SchedulerLoop(engine, Scheduler(config, NUM_BLOCKS, 4096, num_state_slots))
+        loop = SchedulerLoop(engine, Scheduler(config, NUM_BLOCKS, 4096, *beside))
         task = asyncio.create_task(loop.run())
         generations = [loop.submit(request) for request in requests]
         readers = asyncio.gather(*map(read, generations))

@@ -7,10 +7,6 @@ import mlx_lm.utils
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
-from pensieve.engine.attention.paged_model import probe
-from pensieve.engine.paged_caches import Capacity
-from pensieve.engine.runner import Runner
-
 VOCAB = 512
 
 BASE = {
@@ -164,8 +160,3 @@ def recurrent_model(kind: str, scale: float = 0.3, seed: int = 0) -> Any:
     model.eval()
     mx.eval(model.parameters())
     return model
-
-
-def build_recurrent(kind: str, capacity: Capacity, on_host: bool) -> tuple[Runner, None]:
-    """Make the runner of a model, for an engine's process."""
-    return Runner(probe(recurrent_model(kind), 16), capacity, on_host), None

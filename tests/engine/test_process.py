@@ -11,6 +11,7 @@ from typing import Any
 
 import mlx_lm.utils
 import pytest
+from mlx_lm.models.cache import make_prompt_cache
 
 from pensieve.engine import process
 from pensieve.engine.attention.paged_model import probe
@@ -18,12 +19,14 @@ from pensieve.engine.loading.model_error import ModelError
 from pensieve.engine.paged_caches import Capacity
 from pensieve.engine.process import EngineProcess
 from pensieve.engine.runner import Runner
+from pensieve.engine.served_model import WindowPool
 from pensieve.engine.step import DecodeRow, PrefillChunk, SamplingParams, StepFailed, StepPlan
 from pensieve.scheduler.sequence import Request
 from pensieve.scheduler.token_stream import TokenStream
 
 from ..budget import sampled
-from ..models import build_random, write_model
+from ..families.random_model import build_family, random_model
+from ..models import WINDOW, build_random, write_model
 from ..processes import wait_for_end
 from .harness import Verdict
 from .process_driver import NUM_BLOCKS, idle_until_replaced, is_spelt, serve
@@ -34,7 +37,6 @@ from .process_jobs import (
     fail_oddly,
     fail_to_build,
 )
-from .recurrent_models import build_recurrent, recurrent_model
 
 
 @pytest.fixture
@@ -87,16 +89,16 @@ def test_requests_outlive_the_process(
 
 
 @pytest.mark.slow
-def test_states_are_computed_anew_in_a_new_process(engine: EngineProcess) -> None:
-    """Checkpoints in the prefix tree name states that have died with the process."""
-    engine.start(build_recurrent, "lfm2", Capacity(200, 20), True)
-    first, verdict = engine.pid, Verdict()
-    requests = [Request(list(range(90)) + [i] * (20 * i + 1), SamplingParams(), 40) for i in range(4)]
-    generations = serve(engine, requests, kill_after=20, num_state_slots=20)
+def test_states_and_windows_are_computed_anew_in_a_new_process(engine: EngineProcess) -> None:
+    """Checkpoints in the prefix tree name states and blocks that have died with the process."""
+    window = WindowPool(WINDOW, num_blocks=60, slice_tokens=64, max_running=4)
+    engine.start(build_family, "gear", Capacity(NUM_BLOCKS, 20, window.num_blocks))
+    first, model, verdict, head = engine.pid, random_model("gear"), Verdict(), list(range(90))
+    requests = [Request(head + [i] * (20 * i + 1), SamplingParams(), 40, checkpoints=(80,)) for i in range(4)]
+    generations = serve(engine, requests, kill_after=20, beside=(20, window))
     assert engine.pid != first
-    model = recurrent_model("lfm2")
     for generation in generations:
-        verdict.judge(model, generation._sequence)
+        verdict.judge(model, generation._sequence, make_prompt_cache(model))
     assert (verdict.tokens, verdict.wrong) == (160, 0)
 
 

@@ -5,6 +5,10 @@ from typing import Any
 import mlx.core as mx
 import mlx_lm.utils
 
+from pensieve.engine.attention.paged_model import probe
+from pensieve.engine.paged_caches import Capacity
+from pensieve.engine.runner import Runner
+
 from ..models import random_weights
 from .table import FAMILIES
 
@@ -19,3 +23,8 @@ def random_model(name: str, **changes: Any) -> Any:
     model.load_weights([(name, mx.array(array)) for name, array in weights.items()])
     model.eval()
     return model
+
+
+def build_family(name: str, capacity: Capacity) -> tuple[Runner, None]:
+    """Make the runner of such a model on the host, for an engine's process."""
+    return Runner(probe(random_model(name), 16), capacity, on_host=True), None
