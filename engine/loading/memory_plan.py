@@ -17,6 +17,7 @@ from .state_plan import (
     STATES_A_SEQUENCE,
     WORKING_STATES,
     LeastBytes,
+    StateDemand,
     choose_state_slots,
     running_states,
 )
@@ -104,10 +105,12 @@ def _plan_whole(
     block_bytes = BLOCK_SIZE * info.kv_bytes_per_token
     useful_blocks = _useful_blocks(limit, device)
     kv_wanted = -(-_wanted_tokens(limit, config) // BLOCK_SIZE) * block_bytes
-    if budget < kv_wanted + running_states(info):
+    if budget < kv_wanted + running_states(info, device.kind):
         return None
-    slots = choose_state_slots(info, budget, budget - kv_wanted, max_batch, useful_blocks * BLOCK_SIZE)
-    states_bytes = (slots + WORKING_STATES * min(max_batch, slots // STATES_A_SEQUENCE)) * info.state_bytes
+    demand = StateDemand(device.kind, max_batch, useful_blocks * BLOCK_SIZE)
+    slots = choose_state_slots(info, budget, budget - kv_wanted, demand)
+    working = WORKING_STATES[device.kind] * min(max_batch, slots // STATES_A_SEQUENCE)
+    states_bytes = (slots + working) * info.state_bytes
     num_blocks = (budget - states_bytes) // block_bytes if block_bytes else useful_blocks
     if config.kv_cache_gb is None:
         num_blocks = min(num_blocks, useful_blocks)
@@ -130,7 +133,11 @@ def _plan_windows(
     """Return the plan in which layers with a window keep no more than it; None where memory is too short."""
     limit = _context_limit(info, config)
     demand = Demand(
-        _wanted_tokens(limit, config), max_batch, MAX_STEP_TOKENS[device.kind], _useful_blocks(limit, device)
+        _wanted_tokens(limit, config),
+        max_batch,
+        MAX_STEP_TOKENS[device.kind],
+        _useful_blocks(limit, device),
+        running_states(info, device.kind),
     )
     division = divide_windows(info, budget, demand)
     if division is None:
@@ -139,7 +146,7 @@ def _plan_windows(
     num_blocks, window, slots = division
     window_bytes = window.num_blocks * BLOCK_SIZE * info.window_bytes_per_token
     kv_bytes = num_blocks * BLOCK_SIZE * kept_bytes + window_bytes
-    used_bytes = kv_bytes + (slots + WORKING_STATES * window.max_running) * info.state_bytes
+    used_bytes = kv_bytes + (slots + WORKING_STATES[device.kind] * window.max_running) * info.state_bytes
     return MemoryPlan(
         device=device,
         kv_bytes_per_token=kept_bytes,
@@ -164,11 +171,12 @@ def _useful_blocks(limit: int, device: Device) -> int:
     return MAX_CONTEXTS[device.kind] * (limit // BLOCK_SIZE + 1)
 
 
-def _least_bytes(info: ModelInfo, tokens: int) -> LeastBytes:
+def _least_bytes(info: ModelInfo, device: Device, tokens: int) -> LeastBytes:
     """Return the bytes of KV and of states with which a context of `tokens` fits."""
     kv_bytes = -(-tokens // BLOCK_SIZE) * BLOCK_SIZE * info.kv_bytes_per_token
-    whole = LeastBytes(kv_bytes, running_states(info))
-    return whole if info.window is None else min(whole, least_bytes(info, tokens), key=sum)
+    running = running_states(info, device.kind)
+    whole = LeastBytes(kv_bytes, running)
+    return whole if info.window is None else min(whole, least_bytes(info, tokens, running), key=sum)
 
 
 def _context_limit(info: ModelInfo, config: EngineConfig) -> int:
@@ -208,7 +216,7 @@ def _step_tokens(info: ModelInfo, device: Device, used_bytes: int) -> int:
 
 def _shortage(info: ModelInfo, config: EngineConfig, device: Device, budget: int) -> str:
     wanted = _wanted_tokens(_context_limit(info, config), config)
-    kv_bytes, states_bytes = _least_bytes(info, wanted)
+    kv_bytes, states_bytes = _least_bytes(info, device, wanted)
     missing = kv_bytes + states_bytes - budget
     share = 1.0 if config.kv_cache_gb is not None else KV_SHARE[device.kind]
     # Where not even the weights fit, `_budget` has cut the budget off at zero.

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ...cache.blocks import BLOCK_SIZE
 from ..served_model import WindowPool
 from .model_info import ModelInfo
-from .state_plan import STATES_A_SEQUENCE, LeastBytes, running_states
+from .state_plan import STATES_A_SEQUENCE, LeastBytes
 
 TOKENS_A_WINDOW = 8192
 """Tokens of KV in other layers beside each checkpoint: a session of 60,000 tokens keeps 8 at most, those
@@ -45,12 +45,13 @@ class Demand(NamedTuple):
     max_batch: int  # sequences that are to run at once, if memory allows
     step_tokens: int  # tokens of the longest step that is of use
     useful_blocks: int  # blocks of KV beyond which more are of no use
+    running_states: int  # bytes of the recurrent states of a running sequence
 
 
-def least_bytes(info: ModelInfo, tokens: int) -> LeastBytes:
+def least_bytes(info: ModelInfo, tokens: int, running_states: int) -> LeastBytes:
     """Return the least memory for a context of `tokens`: one sequence runs, in short slices.
 
-    Few checkpoints are among it.
+    Few checkpoints are among it. running_states: see Demand.
     """
     assert info.window is not None, "some layers see a window"
     pool = WindowPool(info.window, 0, SLICE_STEP)
@@ -58,13 +59,13 @@ def least_bytes(info: ModelInfo, tokens: int) -> LeastBytes:
     num_window_blocks = pool.promised_blocks + LEAST_CHECKPOINTS * pool.state_blocks
     windows = num_window_blocks * info.window_bytes_per_token
     kv_bytes = BLOCK_SIZE * (-(-tokens // BLOCK_SIZE) * kept_bytes + windows)
-    return LeastBytes(kv_bytes, running_states(info) + LEAST_CHECKPOINTS * info.state_bytes)
+    return LeastBytes(kv_bytes, running_states + LEAST_CHECKPOINTS * info.state_bytes)
 
 
 def divide_windows(info: ModelInfo, budget: int, demand: Demand) -> WindowDivision | None:
     """Divide `budget` bytes; return None where they are fewer than `least_bytes`."""
     assert info.window is not None, "some layers see a window"
-    spare = budget - sum(least_bytes(info, demand.tokens))
+    spare = budget - sum(least_bytes(info, demand.tokens, demand.running_states))
     if spare < 0:
         return None
     window_bytes = BLOCK_SIZE * info.window_bytes_per_token
@@ -72,11 +73,11 @@ def divide_windows(info: ModelInfo, budget: int, demand: Demand) -> WindowDivisi
     more = int(min(budget * SLICE_SHARE, spare / 2)) // info.window_bytes_per_token
     slice_tokens = min(demand.step_tokens, SLICE_STEP + more // SLICE_STEP * SLICE_STEP)
     pool = WindowPool(info.window, 0, slice_tokens)
-    running_bytes = pool.sequence_blocks * window_bytes + running_states(info)
+    running_bytes = pool.sequence_blocks * window_bytes + demand.running_states
     more = int(min(budget * RUNNING_SHARE, spare / 2)) // running_bytes
     # Prompts have half of a step's tokens, however many sequences decode.
     pool = replace(pool, max_running=min(demand.max_batch, slice_tokens // 2, 1 + more))
-    rest = budget - pool.promised_blocks * window_bytes - pool.max_running * running_states(info)
+    rest = budget - pool.promised_blocks * window_bytes - pool.max_running * demand.running_states
     room = rest - -(-demand.tokens // BLOCK_SIZE) * kept_bytes
     each = max(1, pool.state_blocks) * window_bytes + info.state_bytes
     checkpoints = rest // (each + TOKENS_A_WINDOW // BLOCK_SIZE * kept_bytes)

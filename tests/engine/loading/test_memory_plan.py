@@ -186,7 +186,7 @@ MACS = [32 * 2**30 * 2 / 3 / 1e9, 64 * 2**30 * 3 / 4 / 1e9, 128 * 2**30 * 3 / 4 
 
 def states_with_working_ones(made: MemoryPlan) -> int:
     """The bytes of all slots, and of what a pass over all rows that may run holds beside them."""
-    working = state_plan.WORKING_STATES * made.num_running(32)
+    working = state_plan.WORKING_STATES["metal"] * made.num_running(32)
     return (made.num_state_slots + working) * made.state_bytes
 
 
