@@ -29,6 +29,7 @@ from .request_routes import RequestsApi
 from .schema import Tool
 from .services import Services
 from .session_routes import SessionsApi
+from .status.status_api import StatusApi
 from .web_search import SearchCommand
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ def create_app(
     app.state.constraint_factory = services.constraint_factory
     app.state.abilities = template.abilities
     add_error_handlers(app, services.metrics.rejected)
-    kinds = (MessagesApi, OpenAIApi, ResponsesApi, RequestsApi, SessionsApi, ModelsApi, HealthApi)
+    kinds = (MessagesApi, OpenAIApi, ResponsesApi, RequestsApi, SessionsApi, StatusApi, ModelsApi, HealthApi)
     for api in (kind(services) for kind in kinds):
         app.include_router(api.router())
     return app

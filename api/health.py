@@ -1,4 +1,4 @@
-"""`GET /health`, `GET /metrics`, and what clients ask for before they start."""
+"""`GET /health` and `GET /metrics`."""
 
 from dataclasses import asdict
 
@@ -8,9 +8,6 @@ from starlette.responses import JSONResponse, Response
 from .. import __version__
 from .errors import UNAVAILABLE
 from .services import Services
-
-PROBED = ("/", "/api/hello")
-"""Paths that Claude Code's versions ask for at their start."""
 
 
 class HealthApi:
@@ -22,15 +19,9 @@ class HealthApi:
     def router(self) -> APIRouter:
         """Return the routes."""
         router = APIRouter()
-        for path in PROBED:
-            router.add_api_route(path, self.root, methods=["GET", "HEAD"], response_model=None)
         router.add_api_route("/health", self.health, methods=["GET", "HEAD"], response_model=None)
         router.add_api_route("/metrics", self.metrics, methods=["GET"], response_model=None)
         return router
-
-    async def root(self) -> Response:
-        """Return the server's name and version, which some clients ask for before they start."""
-        return JSONResponse({"name": "pensieve", "version": __version__})
 
     async def health(self) -> Response:
         """Return the server's state, with status 503 unless it takes requests and its engine goes on.

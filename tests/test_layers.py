@@ -14,7 +14,7 @@ API_FLOORS = [
     {"app"},
     {"messages", "openai"},
     {"pipeline"},
-    {"models", "health", "request_routes", "session_routes", "preparation"},
+    {"models", "health", "request_routes", "session_routes", "status", "preparation"},
     {"services", "middleware"},
     {"prompt", "grammar", "output", "queue_gate"},
     {"reports"},

@@ -26,12 +26,13 @@ from ...scheduler.loop import SchedulerLoop
 from ...scheduler.scheduler import Scheduler
 from ..app import create_app
 from ..config import ServerConfig
+from ..status.status_feed import StartFacts
 from .bounded_protocol import BoundedProtocol
 from .console import say
 from .disk_start import DiskStart, describe_disk, files_of
 from .flags import Settings
 from .local_models import find_model
-from .start_report import describe_calls, describe_client
+from .start_report import describe_calls, describe_client, describe_plan
 
 # Seconds after SIGTERM or SIGINT. Answers under way at GRACE_S end with an error event; connections open at
 # CUT_S are closed.
@@ -78,6 +79,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.scheduler = scheduler
         self.greeting = greeting
+        self.start_facts = StartFacts(client=greeting)
         self.engine_failed = False
         self.disk: DiskStart | None = None
         self._disk_task: asyncio.Task[None] | None = None
@@ -211,6 +213,7 @@ def serve(settings: Settings) -> None:
         )
         loop = SchedulerLoop(engine, scheduler)
         server = build_server(config, loop, model, tokenizer, listener)
+        server.start_facts.plan = describe_plan(planned, settings.scheduler.max_batch)
         server.disk = DiskStart(settings.disk, planned, model, files)
         run_server(server, listener)
 
@@ -259,7 +262,9 @@ def build_server(
         server_header=False,
         timeout_graceful_shutdown=CUT_S,
     )
-    return Server(uvicorn_config, scheduler, describe_client(model, config, port))
+    server = Server(uvicorn_config, scheduler, describe_client(model, config, port))
+    app.state.start_facts = server.start_facts
+    return server
 
 
 def run_server(server: Server, listener: socket.socket) -> None:

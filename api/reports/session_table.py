@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from itertools import islice
 from typing import Any
 
 from ...scheduler.session_report import Activity, AgentReport, SessionReport
@@ -11,13 +12,15 @@ ROWS_AT_ONCE = 16
 """Sessions after which the event loop may go on."""
 
 
-async def session_table(scheduler: SchedulerInterface, account: str | None = None) -> dict[str, Any]:
-    """Return the sessions of one account, or of all, those that were used last first.
+async def session_table(
+    scheduler: SchedulerInterface, account: str | None = None, limit: int | None = None
+) -> dict[str, Any]:
+    """Return the sessions of one account, or of all, those that were used last first; `limit` of them.
 
     docs/sessions.md describes the fields.
     """
     rows: list[dict[str, Any]] = []
-    for report in scheduler.sessions(account):
+    for report in islice(scheduler.sessions(account), limit):
         if len(rows) % ROWS_AT_ONCE == ROWS_AT_ONCE - 1:
             await asyncio.sleep(0)
         rows.append(_session(report))

@@ -76,8 +76,3 @@ def test_health_fails_while_the_engine_does_not_go_on(server: Server, state: Ser
     metrics = server.http().get("/metrics").text
     assert 'pensieve_engine_step_age_seconds{model="' in metrics
     assert re.search(r"pensieve_engine_ready\{.*\} 0.0", metrics)
-
-
-def test_the_root_answers_clients_that_ask_who_is_there(server: Server) -> None:
-    assert [server.http().head(path).status_code for path in ("/", "/api/hello")] == [200, 200]
-    assert server.http().get("/").json()["name"] == "pensieve"

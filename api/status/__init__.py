@@ -1,0 +1,1 @@
+"""The page for people at `/`, and the events that keep it up to date."""
