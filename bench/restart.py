@@ -143,8 +143,13 @@ def long_prompt(folder: Path, options: argparse.Namespace, seed: int) -> None:
 
 
 @contextmanager
-def running(folder: Path, model: str) -> abc.Iterator[tuple[ServerProcess, str]]:
-    """Run a server with its KV in `folder`; yield it and its URL once it answers."""
+def running(
+    folder: Path, model: str, variables: abc.Mapping[str, str] | None = None, disk_gb: float = 4
+) -> abc.Iterator[tuple[ServerProcess, str]]:
+    """Run a server with its KV in `folder`; yield it and its URL once it answers.
+
+    variables: of its environment, beside those of this process. disk_gb: 0 for no disk tier.
+    """
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     arguments = [
@@ -155,22 +160,22 @@ def running(folder: Path, model: str) -> abc.Iterator[tuple[ServerProcess, str]]
         "--cache-dir",
         str(folder / "kv"),
         "--disk-cache-gb",
-        "4",
+        str(disk_gb),
     ]
     command = [sys.executable, "-m", "pensieve", "serve", *arguments]
-    with ServerProcess(command, os.environ, folder / "log") as server:
+    with ServerProcess(command, os.environ | (variables or {}), folder / "log") as server:
         begun = time.monotonic()
-        while not answers(url):
+        while not answers(url, has_disk=disk_gb > 0):
             if not server.is_running or time.monotonic() - begun > START_S:
                 raise SystemExit(f"the server does not start: {server.last_words()}")
             time.sleep(0.1)
         yield server, url
 
 
-def answers(url: str) -> bool:
-    """Whether a server answers there."""
+def answers(url: str, has_disk: bool) -> bool:
+    """Whether a server answers there. has_disk: and its disk tier is open."""
     try:
-        return read_metric(url, "pensieve_disk_limit_bytes") > 0  # its disk tier is open as well
+        return (read_metric(url, "pensieve_disk_limit_bytes") > 0) == has_disk
     except OSError:
         return False
 
