@@ -1,4 +1,4 @@
-"""A server process whose disk fails: its clients notice nothing. bench/disk_failures.py tries more of it."""
+"""A server process whose disk fails: its clients notice nothing. The bench disk_failures.py tries more."""
 
 import errno
 from itertools import count
@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from pensieve.bench.client import read_metric
-from pensieve.bench.disk_failures import FOREVER, OFF_LINE, Trial
+from pensieve.bench.micro.disk_failures import FOREVER, OFF_LINE, DiskTrial
 from pensieve.bench.restart import running
 
 
 @pytest.mark.slow
 def test_a_disk_that_fails_once_and_then_for_ever_changes_no_answer(tmp_path: Path) -> None:
-    trial = Trial(tmp_path, "demo", num_tokens=4)
+    trial = DiskTrial(tmp_path, "demo", num_tokens=4)
     trial.fail("write", errno.ENOSPC, 2, 1)
     with running(tmp_path, "demo", trial.environment) as (server, url):
         trial.play(url, 0, 2)

@@ -11,13 +11,13 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from ..cache.disk.file_layer import FileLayer
-from ..cache.disk.write_rules import FailurePauses
+from ...cache.disk.file_layer import FileLayer
+from ...cache.disk.write_rules import FailurePauses
 
 VARIABLE = "PENSIEVE_BENCH_FAILURES"
 """Of the environment: the file's path."""
 
-SITE = "from pensieve.bench.failing_calls import install\ninstall()\n"
+SITE = "from pensieve.bench.micro.failing_calls import install\ninstall()\n"
 """The content of `sitecustomize.py`."""
 
 CALLS = (

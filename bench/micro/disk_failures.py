@@ -1,6 +1,6 @@
 """A server whose disk fails, as its clients see it.
 
-    python -m pensieve.bench.disk_failures --model demo --sessions 40
+    python -m pensieve.bench.micro.disk_failures --model demo --sessions 40
 
 One server fills a folder for KV. On a second one each session fails in another way: at its n-th call on the
 disk, with ENOSPC or EIO, once or several times; its first turn reads KV, its second one writes some. On each
@@ -18,10 +18,10 @@ from collections import abc
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .client import read_metric
+from ..client import read_metric
+from ..restart import KilledSession, running
+from ..turns import words
 from .failing_calls import CALLS, SITE, VARIABLE
-from .restart import KilledSession, running
-from .turns import words
 
 CODES = (errno.ENOSPC, errno.EIO)
 LASTING_CALLS = ("open_new", "write", "sync", "rename")
@@ -35,7 +35,7 @@ LETTERS, NEW_LETTERS = 800, 300
 
 
 @dataclass
-class Trial:
+class DiskTrial:
     """What the servers have answered."""
 
     folder: Path
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=40)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="failures-") as name:
-        trial = Trial(Path(name), options.model)
+        trial = DiskTrial(Path(name), options.model)
         fill(trial, options.sessions)
         print(transient(trial, options.sessions))
         for call in LASTING_CALLS:
@@ -96,14 +96,14 @@ def main() -> None:
         raise SystemExit("answers differ")
 
 
-def fill(trial: Trial, num_sessions: int) -> None:
+def fill(trial: DiskTrial, num_sessions: int) -> None:
     """Have the first turns of all sessions on disk."""
     with running(trial.folder, trial.model) as (_, url):
         for seed in range(num_sessions):
             trial.play(url, seed, 1)
 
 
-def transient(trial: Trial, num_sessions: int) -> str:
+def transient(trial: DiskTrial, num_sessions: int) -> str:
     """Let each session fail in another way. Returns what has happened, for people."""
     trial.fail("none", 0, 0, 0)
     with running(trial.folder, trial.model, trial.environment) as (server, url):
@@ -132,7 +132,7 @@ def failures() -> abc.Iterator[tuple[str, int]]:
         yield from ((call, code) for code in CODES for call in CALLS)
 
 
-def lasting(trial: Trial, call: str, code: int, num_sessions: int) -> str:
+def lasting(trial: DiskTrial, call: str, code: int, num_sessions: int) -> str:
     """Let a call fail for ever, and play sessions until the tier is off. Returns what has happened."""
     log = trial.folder / "log"
     log.unlink()
@@ -153,7 +153,7 @@ def lasting(trial: Trial, call: str, code: int, num_sessions: int) -> str:
     return f"{errno.errorcode[code]} at each {call}: off after {played}, one line"
 
 
-def judge(trial: Trial) -> str:
+def judge(trial: DiskTrial) -> str:
     """Ask a server without a disk tier the same. Returns the verdict."""
     num_turns = {seed: 1 + turn for seed, turn in sorted(trial.answers)}
     with running(trial.folder, trial.model, disk_gb=0) as (_, url):
