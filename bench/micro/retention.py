@@ -7,10 +7,12 @@
 The real scheduler serves scripted sessions (`agent_scripts.py`) by a clock of its own; a step takes the
 time of a simulated device, and no model runs. `memory` is a share of the memory in which nothing would be
 computed twice by a cache that knows what is to come. `LRU` and `retention` are the shares of all prompt
-tokens that were found, each the mean of all seeds and its standard deviation; `ratio` is that of the two,
-and `computed` that of the tokens that were not found. `hints`: the client sends all of its headers; `ids`:
-only those of session and agent, as Claude Code does unless told otherwise; `none`: no header. All lengths
-are an eighth of real ones.
+tokens that were found, each the mean of all seeds and its standard deviation; `best` is what a cache of that
+size would find that knows what is to come, of the very requests that retention has served; `ratio` is that of
+LRU and retention, and `computed` that of the tokens that were not found. `room`: of the blocks that agents
+find evicted when they come back, the share that could have been restored before, and for which nothing else
+would have been evicted. `hints`: the client sends all of its headers; `ids`: only those of session and agent,
+as Claude Code does unless told otherwise; `none`: no header. All lengths are an eighth of real ones.
 """
 
 import argparse
@@ -23,17 +25,18 @@ from typing import get_args
 from ...cache.blocks import BLOCK_SIZE
 from ..report import table
 from .agent_scripts import SessionScript, draw_sessions, read_sessions, write_sessions
+from .best_eviction import ServedRequest, best_share
 from .simulated_sessions import SCALE, FleetMemory, SimulatedSessions, Told
 
 
-def memory_needed(prompts: Iterable[tuple[float, list[int]]]) -> int:
+def memory_needed(served: Iterable[ServedRequest]) -> int:
     """Return the most tokens that were in use at once: sent before, and sent again later."""
     first: dict[int, float] = {}  # by a block's last token, which no other prefix has
     last: dict[int, float] = {}
-    for sent_s, prompt in prompts:
-        for token in prompt[BLOCK_SIZE - 1 :: BLOCK_SIZE]:
-            first.setdefault(token, sent_s)
-            last[token] = sent_s
+    for request in sorted(served, key=lambda one: one.sent_s):
+        for token in request.found_blocks:
+            first.setdefault(token, request.sent_s)
+            last[token] = request.sent_s
     changes = [(first[token], 1) for token in first] + [(last[token], -1) for token in first]
     most = now = 0
     for _, change in sorted(changes):
@@ -57,8 +60,8 @@ class Comparison:
         for fleet in fleets:
             played = SimulatedSessions(FleetMemory(has_states=has_states))
             most = played.play(fleet)
-            self._needs.append(memory_needed(played.prompts))
-            self._longest = max([self._longest, *(len(prompt) + ROOM for _, prompt in played.prompts)])
+            self._needs.append(memory_needed(played.served))
+            self._longest = max([self._longest, *(one.num_prompt + ROOM for one in played.served)])
             print(
                 f"{played.num_requests} requests, {played.num_prompt:,} prompt tokens, {most:.1%} of them "
                 f"found if nothing is evicted; {self._needs[-1]:,} tokens are needed",
@@ -67,21 +70,27 @@ class Comparison:
 
     def lines(self, share: float, tells: Iterable[Told]) -> Iterator[list[str]]:
         """Yield a line of the table for each of `tells`, with that share of the memory."""
-        plain = self._play(share, "hints", is_lru=True)
+        plain, *_ = self._play(share, "hints", is_lru=True)
         for told in tells:
-            known = self._play(share, told, is_lru=False)
+            known, best, room = self._play(share, told, is_lru=False)
             pairs = list(zip(known, plain, strict=True))
             ratios = [one / other for one, other in pairs]
             computed = [(1 - one) / (1 - other) for one, other in pairs]
-            yield [f"{share:.2f}", told, *map(_spread, (plain, known, ratios, computed))]
+            yield [f"{share:.2f}", told, *map(_spread, (plain, known, best, ratios, computed, room))]
 
-    def _play(self, share: float, told: Told, is_lru: bool) -> list[float]:
+    def _play(self, share: float, told: Told, is_lru: bool) -> list[list[float]]:
+        """Return, for each fleet, the share that was found, the most that could have been, and the room."""
         memories = [
             FleetMemory(max(self._longest, int(need * share)), told, is_lru, self._has_states)
             for need in self._needs
         ]
-        pairs = zip(self._fleets, memories, strict=True)
-        return [SimulatedSessions(memory).play(fleet) for fleet, memory in pairs]
+        found, best, room = [], [], []
+        for fleet, memory in zip(self._fleets, memories, strict=True):
+            played = SimulatedSessions(memory)
+            found.append(played.play(fleet))
+            best.append(best_share(played.served, memory.num_tokens))
+            room.append(played.num_with_room / max(1, played.num_evicted))
+        return [found, best, room]
 
 
 def _spread(values: list[float]) -> str:
@@ -110,7 +119,7 @@ def main(arguments: abc.Sequence[str] | None = None) -> None:
         return
     comparison = Comparison(fleets, options.states)
     lines = [line for share in options.memory for line in comparison.lines(share, options.told)]
-    print(table(["memory", "told", "LRU", "retention", "ratio", "computed"], lines))
+    print(table(["memory", "told", "LRU", "retention", "best", "ratio", "computed", "room"], lines))
 
 
 if __name__ == "__main__":

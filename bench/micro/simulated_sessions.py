@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ...cache.blocks import BLOCK_SIZE
+from ...cache.tree_nodes import Owner
 from ...engine.step import SamplingParams, StepPlan, StepResult
 from ...scheduler.config import SchedulerConfig
 from ...scheduler.origin import Origin, RequestClass
@@ -13,6 +14,7 @@ from ...scheduler.scheduler import Scheduler
 from ...scheduler.sequence import Request, Sequence
 from ...scheduler.sessions import Sessions
 from .agent_scripts import AgentScript, ScriptedTurn, SessionScript
+from .best_eviction import ServedRequest
 
 MAX_CONTEXT = 100_000
 SCALE = 1 / 8
@@ -28,6 +30,9 @@ SUMMARY, INSTRUCTION = 75, 50
 
 STATE_TOKENS = 512
 """Tokens of KV beside each state, where the model has states."""
+
+PASSER_BY = Owner(is_passing=True)
+"""Who looks, and is no use of what is looked at."""
 
 Told = Literal["hints", "ids", "none"]
 
@@ -83,10 +88,13 @@ class SimulatedSessions:
     num_prompt: int = 0
     num_found: int = 0
     num_requests: int = 0
-    prompts: list[tuple[float, list[int]]] = field(default_factory=list)
+    served: list[ServedRequest] = field(default_factory=list)
+    num_evicted: int = 0  # blocks that agents found evicted when they came back
+    num_with_room: int = 0  # of these, such that as many blocks were free then, so needed by nobody
     _events: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
     _heads: dict[str, list[int]] = field(default_factory=dict)
     _ends: dict[Sequence, Callable[[Sequence], None]] = field(default_factory=dict)
+    _sent_s: dict[Sequence, float] = field(default_factory=dict)
     _num_tokens: int = 0
     _num_events: int = 0
 
@@ -127,6 +135,8 @@ class SimulatedSessions:
             if sequence.finish_reason is not None:
                 self.num_prompt += sequence.num_prompt_tokens
                 self.num_found += sequence.num_cached_tokens or 0
+                sent_s, num_prompt = self._sent_s.pop(sequence), sequence.num_prompt_tokens
+                self.served.append(ServedRequest(sent_s, self.now_s, num_prompt, list(sequence.tokens)))
                 self._ends.pop(sequence)(sequence)
 
     def _at(self, when_s: float, event: Callable[[], None]) -> None:
@@ -160,15 +170,24 @@ class SimulatedSessions:
         marks = (*marks, len(prompt) - 1)
         request = Request(prompt, SamplingParams(), answer, origin=origin, checkpoints=marks)
         self.num_requests += 1
-        if self.memory.num_tokens == PLENTY:
-            self.prompts.append((self.now_s, prompt))
-        self._ends[self.scheduler.add(request)] = ends
+        sequence = self.scheduler.add(request)
+        self._ends[sequence], self._sent_s[sequence] = ends, self.now_s
 
     def _ask(self, agent: PlayedAgent) -> None:
         turn = agent.script.turns[agent.turn]
         prompt = agent.history + self._new(turn.new)
+        if agent.turn:
+            self._look_for_room(agent.history)
         kind: RequestClass = "subagent" if agent.name else "main"
         self._send(agent, prompt, turn.answer, kind, lambda sequence: self._answered(agent, turn, sequence))
+
+    def _look_for_room(self, history: list[int]) -> None:
+        """Count what is evicted of a history, and how much of it could come back and evict nothing itself."""
+        kv_cache = self.scheduler.kv_cache
+        num_there = kv_cache.tree.match(history, None, PASSER_BY).num_blocks
+        num_evicted = (len(history) - 1) // BLOCK_SIZE - num_there
+        self.num_evicted += num_evicted
+        self.num_with_room += min(num_evicted, kv_cache.allocator.num_free)
 
     def _answered(self, agent: PlayedAgent, turn: ScriptedTurn, sequence: Sequence) -> None:
         self.scheduler.sessions.answered(sequence, [turn.call] if turn.call else [])
