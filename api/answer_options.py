@@ -56,6 +56,7 @@ class AnswerOptions:
     answer_rule: what the answer's text must be, where that is no JSON; None for free text.
     continues_answer: the last message is the model's, and the answer continues it.
     is_raw: the prompt goes to the model as it is, and so does its answer to the client.
+    space: whose compiled grammars and tokenised texts may be used; see Account.
     """
 
     stop_sequences: tuple[str, ...] = ()
@@ -70,6 +71,7 @@ class AnswerOptions:
     continues_answer: bool = False
     is_raw: bool = False
     thinking: ThinkingOptions = field(default_factory=ThinkingOptions)
+    space: bytes = b""
 
     @property
     def is_value(self) -> bool:

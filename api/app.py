@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from ..engine.served_model import ServedModel
+from .api_keys import ApiKeys
 from .config import KeepAlive, ServerConfig
 from .errors import add_error_handlers
 from .formats.model_format import build_model_format
@@ -44,7 +45,7 @@ def create_app(
 ) -> FastAPI:
     """Build the application: read the tokenizer's vocabulary and probe its template. Starts nothing.
 
-    Raises TemplateTooSlow or BrokenTemplate.
+    Raises TemplateTooSlow, BrokenTemplate or KeysFileError.
     """
     template = ChatTemplate(tokenizer)
     model_format = build_model_format(tokenizer, template.tool_format)
@@ -64,14 +65,16 @@ def create_app(
         keep_alive=keep_alive,
         requests=RequestLog(),
     )
+    keys = ApiKeys(config, services.metrics.forget_keys)
     guards = [
         Middleware(CrossOrigin, origins=AllowedOrigins(config.allow_origin)),
         Middleware(RequestContext, metrics=services.metrics),
-        Middleware(Guard, config=config),
+        Middleware(Guard, config=config, keys=keys),
         Middleware(BodyLimit),
         Middleware(PlaceHolder, scheduler=scheduler),
     ]
     app = FastAPI(openapi_url=None, redirect_slashes=False, middleware=guards)
+    app.state.keys = keys
     app.state.queue_gate = QueueGate(scheduler, services.metrics)
     app.state.constraint_factory = services.constraint_factory
     app.state.abilities = template.abilities

@@ -30,6 +30,13 @@ class ServerConfig:
             "variable": "PENSIEVE_API_KEY",
         },
     )
+    api_keys_file: str | None = field(
+        default=None,
+        metadata={
+            "help": "file of keys for several people, one `name key [limits]` a line: each has a cache of "
+            "its own, and limits if it is to (docs/keys.md); read anew at SIGHUP"
+        },
+    )
     allow_host: tuple[str, ...] = field(
         default=(),
         metadata={
@@ -100,8 +107,10 @@ class ServerConfig:
                 raise ValueError(f"--allow-origin {origin}: give SCHEME://HOST, with its port if any, or *")
         if self.search_command is not None:
             _check_command(self.search_command)
-        if not self.is_loopback and self.api_key is None:
-            raise ValueError(f"--host {self.host} can be reached from other machines: give --api-key as well")
+        if not self.is_loopback and self.api_key is None and self.api_keys_file is None:
+            raise ValueError(
+                f"--host {self.host} can be reached from other machines: give --api-key or --api-keys-file"
+            )
 
 
 def _check_command(command: str) -> None:

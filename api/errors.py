@@ -8,6 +8,7 @@
     ├── MethodNotAllowed    405
     ├── TooLarge            413  the body exceeds the limit
     ├── WrongMediaType      415
+    ├── RateLimited         429  a key has as many requests under way as it may
     ├── ClientGone          499  the client has closed the connection
     ├── EngineError         500  the engine failed, or the server has a bug
     └── Overloaded          529  the queue is full, or the server is stopping
@@ -52,6 +53,7 @@ OPENAI_CODES = {
     "prompt_too_long": "context_length_exceeded",
     "model": "model_not_found",
     "key": "invalid_api_key",
+    "key_limit": "rate_limit_exceeded",
     "queue_full": "server_overloaded",
     "wait": "server_overloaded",
     "previous_response": "previous_response_not_found",
@@ -127,6 +129,13 @@ class WrongMediaType(ApiError):
     type = "invalid_request_error"
 
 
+class RateLimited(ApiError):
+    """The request's key has as many requests under way as it may."""
+
+    status = 429
+    type = "rate_limit_error"
+
+
 class ClientGone(ApiError):
     """The client has closed the connection before its answer."""
 
@@ -148,6 +157,11 @@ class Overloaded(ApiError):
     type = "overloaded_error"
 
 
+def too_many_requests(message: str, wait_s: float) -> RateLimited:
+    """Return the error of a key's request too many. wait_s: seconds after which it may be sent again."""
+    return RateLimited(message, reason="key_limit", headers={"retry-after": _retry_after(wait_s)})
+
+
 def prompt_too_long(num_tokens: int, max_tokens: int) -> InvalidRequest:
     """Return the error of a prompt that does not fit; Claude Code compacts the conversation on this text."""
     return InvalidRequest(
@@ -166,9 +180,9 @@ def api_error(error: Exception) -> ApiError:
         case PromptTooLong():
             return prompt_too_long(error.num_tokens, error.max_tokens)
         case QueueFull():
-            wait_s = max(1, math.ceil(min(error.retry_after_s, MAX_RETRY_AFTER_S)))
             message = "the server's queue is full, try again later"
-            return Overloaded(message, reason="queue_full", headers={"retry-after": str(wait_s)})
+            headers = {"retry-after": _retry_after(error.retry_after_s)}
+            return Overloaded(message, reason="queue_full", headers=headers)
         case WaitedTooLong():
             return Overloaded(f"{error}, try again later", reason="wait", headers={"retry-after": "10"})
         case Stopping():
@@ -240,6 +254,11 @@ def _from_http(error: HTTPException) -> ApiError:
         if error.status_code < 500
         else EngineError("internal server error")
     )
+
+
+def _retry_after(wait_s: float) -> str:
+    """Return seconds as the header has them: whole ones, and no more than a client waits for."""
+    return str(max(1, math.ceil(min(wait_s, MAX_RETRY_AFTER_S))))
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -1,6 +1,7 @@
 """`POST /v1/messages` and `/v1/messages/count_tokens`."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter
@@ -13,8 +14,8 @@ from .models import check_model
 from .output.message_events import MessageBodyBuilder, MessageStreamWriter
 from .pipeline import Pipeline
 from .prompt.counts import Counts
-from .prompt.kept_replies import owner_of
 from .prompt.prompt import PromptCount
+from .request_origin import owner_of
 from .schema import CountTokensRequest, MessagesRequest
 from .services import Services
 
@@ -51,7 +52,7 @@ class MessagesApi:
     async def count_tokens(self, request: HttpRequest) -> Response:
         """Count the tokens of a conversation's prompt, tools and system text included."""
         started_s = time.monotonic()
-        owner = owner_of(request.headers)
+        owner = owner_of(request)
         found = await self._counts.get(owner, await request.body(), lambda: self._count(request, owner))
         self._services.metrics.tokens_counted(time.monotonic() - started_s)
         count: dict[str, Any] = {"input_tokens": found.num_tokens}
@@ -62,5 +63,6 @@ class MessagesApi:
     async def _count(self, request: HttpRequest, owner: bytes) -> PromptCount:
         body = await read_body(request, CountTokensRequest)
         check_model(body.model, self._services.model.name)
-        options = answer_options(body, self._services.thinking)
+        space = request.state.account.space
+        options = replace(answer_options(body, self._services.thinking), space=space)
         return await self._services.prompts.count(body, options, owner)

@@ -5,7 +5,8 @@ text.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -31,6 +32,9 @@ CACHED_RATIO = (0, .1, .25, .5, .75, .9, .95, .99, 1)
 # fmt: on
 NUM_TOKENS = (*(digit * 10**power for power in range(5) for digit in (1, 2, 5)), 100_000, 200_000)
 
+KEY_TOKENS = ("computed", "cached", "generated")
+"""Kinds of a key's tokens: of prompts, computed or cached, and of answers."""
+
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -49,6 +53,8 @@ class Metrics:
         self._cancelled = self._counter("requests_cancelled", "Requests given up", "cause")
         self._rejected = self._counter("requests_rejected", "Requests refused", "code", "reason")
         self._tool_calls = self._counter("tool_calls", "Tool calls that models wrote", "result")
+        self._key_requests = self._counter("key_requests", "Ended requests of a named API key", "key")
+        self._key_tokens = self._counter("key_tokens", "Tokens of a named API key", "key", "kind")
         self._http = self._counter("http_requests", "Responses", "method", "path", "status")
 
     def _make_histograms(self) -> None:
@@ -111,6 +117,22 @@ class Metrics:
     def tool_call(self, result: str) -> None:
         """Count a tool call by its ParseResult: ok, repaired or failed."""
         self._tool_calls.labels(result).inc()
+
+    def key_used(self, name: str, token_stream: TokenSource, num_generated: int) -> None:
+        """Count an ended request of a named API key, and its tokens."""
+        cached = token_stream.num_cached_tokens
+        numbers = token_stream.num_prompt_tokens - cached, cached, num_generated
+        self._key_requests.labels(name).inc()
+        for kind, number in zip(KEY_TOKENS, numbers, strict=True):
+            self._key_tokens.labels(name, kind).inc(number)
+
+    def forget_keys(self, names: Iterable[str]) -> None:
+        """Forget the numbers of keys that are no longer let in."""
+        for name in names:
+            with suppress(KeyError):  # it has sent nothing
+                self._key_requests.remove(name)
+                for kind in KEY_TOKENS:
+                    self._key_tokens.remove(name, kind)
 
     def ended(self, token_stream: TokenSource, num_tokens: int, outcome: Outcome, elapsed_s: float) -> None:
         """Observe an ended request, `elapsed_s` after its arrival, with `num_tokens` sampled tokens."""

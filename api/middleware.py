@@ -4,25 +4,24 @@ No middleware buffers anything: streams and disconnects pass through.
 """
 
 import asyncio
-import hmac
 import logging
 import re
 import secrets
-from hashlib import blake2b
+from contextlib import ExitStack
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..scheduler.exceptions import Stopping
-from ..scheduler.origin import Account
+from .api_keys import ApiKey, ApiKeys
 from .config import ServerConfig
 from .errors import (
+    RESPONSES_PATH,
     ApiError,
     ClientGone,
     Forbidden,
     InvalidRequest,
     TooLarge,
-    Unauthenticated,
     WrongMediaType,
     api_error,
     error_response,
@@ -34,6 +33,9 @@ from .queue_gate import GENERATING_PATHS
 MAX_BODY_BYTES = 32 * 1024 * 1024  # as Anthropic's API
 
 PUBLIC_PATHS = frozenset({"/", "/api/hello", "/health"})  # answered without a key
+LIMITED_PATHS = GENERATING_PATHS | {f"{RESPONSES_PATH}/compact"}
+"""Paths at which a POST counts for the limit of its key."""
+
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 HOST_HEADER = re.compile(r"([\w.-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?", re.ASCII)
 
@@ -92,10 +94,9 @@ class RequestContext:
 class Guard:
     """Refuses foreign host names and origins, wrong keys, and bodies that a web form could send."""
 
-    def __init__(self, app: ASGIApp, config: ServerConfig) -> None:
+    def __init__(self, app: ASGIApp, config: ServerConfig, keys: ApiKeys) -> None:
         self._app = app
-        self._key = config.api_key.encode() if config.api_key is not None else None
-        self._key_digest = blake2b(self._key, digest_size=16).digest() if self._key is not None else b""
+        self._keys = keys
         # Against DNS rebinding: a web page could reach a loopback server by a name that resolves to this
         # machine. A server for other machines may have any name, and requires a key.
         names = LOOPBACK_NAMES | {config.host.lower()} | {name.lower() for name in config.allow_host}
@@ -103,20 +104,26 @@ class Guard:
         self._origins = AllowedOrigins(config.allow_origin)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass one request on. Raises InvalidRequest, Forbidden, Unauthenticated or WrongMediaType.
+        """Pass one request on.
 
         The digest of the key that let it in is `scope["state"]["key"]`; empty where none is asked for. The
-        key's account is `scope["state"]["account"]`.
+        key's account is `scope["state"]["account"]`, and what holds its place `scope["state"]["key_place"]`.
+        Raises InvalidRequest, Forbidden, Unauthenticated, WrongMediaType or RateLimited.
         """
-        if scope["type"] == "http":
-            headers = Headers(scope=scope)
-            _check_framing(headers)
-            self._check_host(headers)
-            self._check_key(headers, scope["path"])
-            _check_media_type(headers, scope["method"])
-            scope["state"]["key"] = self._key_digest
-            scope["state"]["account"] = Account()
-        await self._app(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers, state = Headers(scope=scope), scope["state"]
+        _check_framing(headers)
+        self._check_host(headers)
+        key = self._key_of(headers, scope["path"])
+        _check_media_type(headers, scope["method"])
+        state["key"], state["account"] = key.digest, key.account
+        with ExitStack() as held:
+            if scope["method"] == "POST" and scope["path"] in LIMITED_PATHS:
+                held.enter_context(key.places.hold(key.account.name))
+            state["key_place"] = held
+            await self._app(scope, receive, send)
 
     def _check_host(self, headers: Headers) -> None:
         host = headers.get("host", "")
@@ -136,15 +143,13 @@ class Guard:
                 reason="origin",
             )
 
-    def _check_key(self, headers: Headers, path: str) -> None:
-        if self._key is None or path in PUBLIC_PATHS:
-            return
+    def _key_of(self, headers: Headers, path: str) -> ApiKey:
+        """Return the key that a request has. Raises Unauthenticated."""
+        if path in PUBLIC_PATHS:
+            return ApiKey()
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         offered = [headers.get("x-api-key", ""), bearer.strip() if scheme.lower() == "bearer" else ""]
-        # Header values are decoded as latin-1. Both keys are always compared: the time reveals nothing.
-        matches = [hmac.compare_digest(key.encode("latin-1"), self._key) for key in offered]
-        if not any(matches):
-            raise Unauthenticated("invalid API key", reason="key", headers={"x-should-retry": "false"})
+        return self._keys.find(key.encode("latin-1") for key in offered)  # as header values are decoded
 
 
 class BodyLimit:

@@ -19,12 +19,11 @@ from .generation import GenerationRequest, sampling_params
 from .output.answer import Answer, KeepReply
 from .output.stream import while_connected
 from .output.thinking_budget import ThinkingBudget
-from .prompt.kept_replies import owner_of
 from .prompt.prompt import Prompt
 from .queue_gate import place_of
 from .reports.recent_prompts import PromptTrace, Sender
 from .reports.request_report import RequestFacts, RequestReport
-from .request_origin import origin_of
+from .request_origin import origin_of, owner_of
 from .schema import MessagesRequest, RawRequest
 from .services import Services
 
@@ -73,9 +72,10 @@ class Preparation:
         logprobs: likeliest tokens to score beside each sampled token; None asks for no log-probabilities.
         Raises InvalidRequest, ClientGone, QueueFull or EngineDown.
         """
-        options, model_format = answer_options(body, self._services.thinking), self._services.model_format
+        model_format, space = self._services.model_format, http.scope["state"]["account"].space
+        options = replace(answer_options(body, self._services.thinking), space=space)
         with place_of(http, self._services.scheduler):
-            built = self._prompt_of(body, options, owner_of(http.headers))
+            built = self._prompt_of(body, options, owner_of(http))
             prompt, trace, constraint = await while_connected(http.receive, built)
         self._services.metrics.prompt_built(prompt.template_s, prompt.tokenize_s)
         answer_format = AnswerFormat(
@@ -118,7 +118,7 @@ class Preparation:
 
         logprobs: as in `conversation`. Raises what that raises.
         """
-        options = raw_options(body.output_format)
+        options = replace(raw_options(body.output_format), space=http.scope["state"]["account"].space)
         with place_of(http, self._services.scheduler):
             built, trace = await while_connected(http.receive, self._services.prompts.raw(prompt))
             constraint = await self._constraint(options, built.tokens)
@@ -186,7 +186,7 @@ class Preparation:
         if max(named, default=0) >= model.vocab_size:
             raise InvalidRequest("logit_bias, stop_token_ids: the model has no such token")
         seed, state = secrets.randbits(63), http.scope["state"]
-        origin = origin_of(http.headers, body.user_id, owner_of(http.headers), str(http.client or ""))
+        origin = origin_of(http.headers, body.user_id, owner_of(http), str(http.client or ""))
         # An answer with a constraint ends where its grammar is complete.
         stop_ids = frozenset() if body.ignore_eos and constraint is None else model.eos_token_ids
         return Request(

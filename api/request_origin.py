@@ -8,11 +8,16 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import get_args
+
+from starlette.requests import Request as HttpRequest
 
 from ..scheduler.origin import Origin, RequestClass
 
 PREFIX = "x-claude-code-"
+
+KEY_HEADERS = ("authorization", "x-api-key")
 
 MAX_CHARS = 200
 """Of a name."""
@@ -23,6 +28,21 @@ MAX_TOOLS = 32
 NO = frozenset({"", "0", "false", "no", "none"})
 
 DURATION = re.compile(r"\s*([^\s=,;]{1,100})=(\d{1,12}(?:\.\d{1,6})?)\s*")
+
+
+def owner_of(http: HttpRequest) -> bytes:
+    """Return whose a request is: replies, responses and sessions of one owner are of no use to another.
+
+    It is a digest of the API key's name, or of what was sent as a key where keys have no names.
+    """
+    state = http.scope["state"]
+    if state["account"].name:
+        return bytes(state["key"])
+    found = blake2b(digest_size=16)
+    for name in KEY_HEADERS:
+        sent = http.headers.get(name, "").encode("utf-8", "surrogatepass")
+        found.update(b"%d:" % len(sent) + sent)
+    return found.digest()
 
 
 def origin_of(headers: Mapping[str, str], user_id: str, owner: bytes, connection: str) -> Origin:
@@ -36,7 +56,7 @@ def origin_of(headers: Mapping[str, str], user_id: str, owner: bytes, connection
         value = headers.get(key, "")
         return value if len(value) <= MAX_CHARS else ""
 
-    has_key = any(headers.get(key) for key in ("authorization", "x-api-key"))
+    has_key = any(headers.get(key) for key in KEY_HEADERS)
     session = name(PREFIX + "session-id") or name("session-id") or _session_of(user_id)
     return Origin(
         owner=owner if has_key or session else owner + connection.encode(),

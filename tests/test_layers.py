@@ -16,13 +16,14 @@ API_FLOORS = [
     {"pipeline"},
     {"models", "health", "request_routes", "session_routes", "status", "preparation"},
     {"services", "middleware"},
+    {"api_keys"},
     {"prompt", "grammar", "output", "queue_gate"},
     {"reports"},
     {"formats", "answer_options", "metrics", "body", "tool_search"},
     {"errors", "schema", "protocols", "config", "origins", "request_origin", "stats_collector", "web_search"},
     {"generation", "guided_fields"},
     {"lenient", "refused_fields", "tidy_schema", "unknown_blocks", "context_edits"},
-    {"public_tools", "server_tools", "server_rounds", "wire_base"},
+    {"public_tools", "server_tools", "server_rounds", "wire_base", "keys_file"},
 ]
 WEB = {"fastapi", "pydantic", "starlette", "uvicorn", "prometheus_client"}
 MLX = {"mlx", "mlx_lm"}

@@ -52,6 +52,8 @@ def launch(config: ServerConfig, serve_flags: abc.Sequence[str], arguments: abc.
     """
     client = find_client()
     _check_port(config)
+    if config.api_keys_file is not None and config.api_key is None:
+        raise LaunchError("--api-keys-file: give the client's own key as well, by --api-key")
     with _ending_with_us():
         running = find_server(config)
         if running is not None:

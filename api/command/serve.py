@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,6 +26,7 @@ from ...scheduler.loop import SchedulerLoop
 from ...scheduler.scheduler import Scheduler
 from ..app import create_app
 from ..config import ServerConfig
+from ..keys_file import read_keys_file
 from ..status.status_feed import StartFacts
 from .bounded_protocol import BoundedProtocol
 from .console import say
@@ -82,6 +83,7 @@ class Server(uvicorn.Server):
         self.start_facts = StartFacts(client=greeting)
         self.engine_failed = False
         self.disk: DiskStart | None = None
+        self.reload: Callable[[], None] | None = None  # what SIGHUP asks for
         self._disk_task: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._collector: asyncio.Task[None] | None = None
@@ -94,6 +96,9 @@ class Server(uvicorn.Server):
         asyncio.get_running_loop().set_default_executor(HelperThreads(thread_name_prefix="help"))
         self._task = asyncio.create_task(self.scheduler.run())
         self._task.add_done_callback(self._scheduler_ended)
+        if self.reload is not None:
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGHUP, loop.run_in_executor, None, self.reload)
         self._collector = asyncio.create_task(collect_when_idle(self.scheduler))
         if self.disk is not None:
             self._disk_task = asyncio.create_task(self._use_disk(self.disk))
@@ -197,6 +202,8 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises PensieveError when the start fails or the engine is lost."""
     config = settings.server
     set_up_logging(config.log_level)
+    if config.api_keys_file is not None:
+        read_keys_file(config.api_keys_file)  # before the model is loaded: it may be wrong
     with bind(config) as listener, EngineProcess(config.log_level) as engine:
         say(f"pensieve {__version__}")
         planned = find_model(engine, settings.engine, settings.scheduler.max_batch)
@@ -264,6 +271,7 @@ def build_server(
     )
     server = Server(uvicorn_config, scheduler, describe_client(model, config, port))
     app.state.start_facts = server.start_facts
+    server.reload = app.state.keys.reload if config.api_keys_file is not None else None
     return server
 
 

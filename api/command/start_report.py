@@ -84,9 +84,10 @@ def describe_client(model: ServedModel, config: ServerConfig, port: int) -> str:
 
     port: the bound port; the config's may be 0.
     """
-    key = LOCAL_KEY if config.api_key is None else "your-api-key"
+    asks = config.api_key is not None or config.api_keys_file is not None
+    key = "your-api-key" if asks else LOCAL_KEY
     flags = f" --port {port}" if port != DEFAULT_PORT else ""
-    flags += " --api-key KEY" if config.api_key is not None else ""
+    flags += " --api-key KEY" if asks else ""
     variables = {BASE_URL: base_url(config.host, port), API_KEY: key, MODEL: model.name}
     variables |= context_limits(model.max_context)
     small = fitting_flags(model.max_context)

@@ -91,14 +91,14 @@ class ConstraintFactory:
         if self._heads and not options.is_raw:
             return await self._message_spec(options, tools)
         call = (
-            await self._grammars.get(GrammarKey(tools, tool_format, None, marks=self._marks))
+            await self._grammars.get(GrammarKey(tools, tool_format, None, marks=self._marks), options.space)
             if tools
             else None
         )
         answer = call if options.must_call else None
         if answer is None and is_value:
             key = GrammarKey(tools, tool_format, options.answer_schema, options.answer_rule, self._marks)
-            answer = await self._grammars.get(key)
+            answer = await self._grammars.get(key, options.space)
         return ConstraintSpec(
             vocabulary=self._vocabulary,
             call=call,
@@ -116,8 +116,9 @@ class ConstraintFactory:
         elif options.is_value:
             heads = (THOUGHT, FINAL, FINAL_VALUE)
             key = GrammarKey((), None, options.answer_schema, options.answer_rule)
-            value = await self._grammars.get(key)
-        head = await self._grammars.get(GrammarKey(tools, self._tool_format, None, heads=heads))
+            value = await self._grammars.get(key, options.space)
+        key = GrammarKey(tools, self._tool_format, None, heads=heads)
+        head = await self._grammars.get(key, options.space)
         return MessageSpec(
             self._vocabulary,
             head,

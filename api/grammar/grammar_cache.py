@@ -107,13 +107,14 @@ class GrammarCache:
         self._compiling: dict[bytes, asyncio.Task[Grammar]] = {}
         self._turns = CompileTurns()
 
-    async def get(self, key: GrammarKey) -> Grammar:
+    async def get(self, key: GrammarKey, space: bytes = b"") -> Grammar:
         """Return the grammar, compiled now or before. Raises InvalidRequest where it cannot be compiled.
 
+        space: requests of another one do not find it, as the time would tell them what others' tools are.
         One that takes longer than WAIT_S goes on to be compiled, for later requests; until then calls are
         kept to their tools' names, and answers with a schema are refused.
         """
-        digest = await asyncio.to_thread(lambda: key.digest)
+        digest = space + await asyncio.to_thread(lambda: key.digest)
         if digest in self._kept:
             self._kept.move_to_end(digest)
             self._used_s[digest] = time.monotonic()

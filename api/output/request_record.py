@@ -62,6 +62,8 @@ class RequestRecord:
         self._is_closed = True
         elapsed_s = time.monotonic() - self._started_s
         self._metrics.ended(self._token_stream, self.num_generated, outcome, elapsed_s)
+        if name := self._request.origin.account.name:
+            self._metrics.key_used(name, self._token_stream, self.num_generated)
         for result in calls:
             self._metrics.tool_call(result)
         logger.info("%s", self._line(outcome))

@@ -4,7 +4,7 @@ import hashlib
 import threading
 from array import array
 from collections import OrderedDict, abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from sys import getsizeof
 
@@ -150,11 +150,6 @@ def call_key(owner: bytes, call_id: str) -> bytes:
 def text_key(place: bytes, text: str, thoughts: str) -> bytes:
     """Return the key of a reply without calls, to the conversation at `place`."""
     return _digest(place, "text", text.strip(), thoughts.strip())
-
-
-def owner_of(headers: Mapping[str, str]) -> bytes:
-    """Return the digest of a request's API key. Replies to one key's prompts are of no use to another's."""
-    return _digest(b"", *(headers.get(name, "") for name in ("authorization", "x-api-key")))
 
 
 def _digest(start: bytes, *texts: str) -> bytes:

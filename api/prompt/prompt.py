@@ -70,6 +70,7 @@ class RenderedPrompt:
     keeper: ReplyKeeper | None
     separator: str
     source: tuple[list[dict[str, Any]], list[str], list[TemplateMessage]]
+    space: bytes  # see SegmentCache
     seconds: float = 0.0
     edited: EditedRequest | None = None  # what was rendered; None where its edits are not applied
 
@@ -188,7 +189,7 @@ class PromptBuilder:
         content = (system, _with_instruction(conversation.shown, options), source[0])
         (system, messages, tools), separator = self._special_tokens.escape(content)
         shown, answer_start = self._template.render_open(
-            "\n\n".join(system), messages, tools, options.thinking
+            "\n\n".join(system), messages, tools, options.thinking, options.space
         )
         text = shown
         if options.thinking.forbidden or answer_start:  # an answer that has begun is past its thoughts
@@ -197,7 +198,7 @@ class PromptBuilder:
         text += self._format.rest_of_mark(text) + answer_start if answer_start else ""
         points = find_branch_points(text, system, messages) if self._keeps_states else []
         parts, missed = self._history.cut(text, conversation, points)
-        return RenderedPrompt(parts, keeper, separator, source), missed
+        return RenderedPrompt(parts, keeper, separator, source, options.space), missed
 
     def _tokenize(self, rendered: RenderedPrompt) -> Prompt:
         started = time.perf_counter()
@@ -206,7 +207,7 @@ class PromptBuilder:
         positions: list[int] = []
         for part in rendered.parts:
             check_texts(part.text, self._encode, self._max_tokens)
-            found = self._special_tokens.encode(part.text, rendered.separator, part.offsets)
+            found = self._special_tokens.encode(part.text, rendered.separator, part.offsets, rendered.space)
             positions += [len(tokens) + position for position in found.positions]
             tokens += found.tokens
             tokens += part.reply

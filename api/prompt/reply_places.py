@@ -196,7 +196,7 @@ def _remember(known: dict[tuple[Any, ...], Any], key: tuple[Any, ...], found: An
 
 
 def _key(options: AnswerOptions) -> tuple[Any, ...]:
-    return (repr(options.thinking), tuple(tool.name for tool in options.tools))
+    return (repr(options.thinking), tuple(tool.name for tool in options.tools), options.space)
 
 
 def _lead(kind: Kind, number: int) -> Iterator[TemplateMessage]:

@@ -8,6 +8,9 @@ from sys import getsizeof
 
 Ids = tuple[int, ...]
 
+Text = tuple[bytes, str]
+"""A text of one space."""
+
 MAX_BYTES = 64 * 2**20
 """Memory of a cache: 5 million tokens of English text, or 80 conversations of 60,000."""
 
@@ -27,17 +30,21 @@ class SegmentCache:
         self._max_bytes = max_bytes
         self._num_bytes = 0
         self._lock = threading.Lock()
-        self._known: OrderedDict[str, Ids] = OrderedDict()  # the latest used at the end
-        self._pending: dict[str, Future[dict[str, Ids]]] = {}  # texts of one call have the same future
+        self._known: OrderedDict[Text, Ids] = OrderedDict()  # the latest used at the end
+        self._pending: dict[Text, Future[dict[Text, Ids]]] = {}  # texts of one call have the same future
         # One object for each token id: all prompts refer to the same ones.
         self._ids: dict[int, int] = {}
 
-    def encode(self, texts: abc.Sequence[str]) -> list[Ids]:
-        """Return the token ids of each of `texts`. Raises what the tokenizer raises."""
-        found: dict[str, Ids] = {}
-        awaited: dict[str, Future[dict[str, Ids]]] = {}
-        new: list[str] = []
-        future: Future[dict[str, Ids]] = Future()
+    def encode(self, contents: abc.Sequence[str], space: bytes = b"") -> list[Ids]:
+        """Return the token ids of each of `contents`. Raises what the tokenizer raises.
+
+        space: what is known of one is tokenised anew for another, whom the time would tell that it is known.
+        """
+        texts = [(space, content) for content in contents]
+        found: dict[Text, Ids] = {}
+        awaited: dict[Text, Future[dict[Text, Ids]]] = {}
+        new: list[Text] = []
+        future: Future[dict[Text, Ids]] = Future()
         with self._lock:
             for text in dict.fromkeys(texts):
                 if text in self._known:
@@ -56,12 +63,12 @@ class SegmentCache:
             found |= self._encode_each(failed)  # a text beside them may be the cause of the others' failure
         return [found[text] for text in texts]
 
-    def _encode_new(self, new: list[str], future: "Future[dict[str, Ids]]") -> dict[str, Ids]:
+    def _encode_new(self, new: list[Text], future: "Future[dict[Text, Ids]]") -> dict[Text, Ids]:
         """Tokenise and keep texts that nobody else tokenises; give them to those who wait for `future`.
 
         Those who wait get no ids where the tokenizer fails.
         """
-        found: dict[str, Ids] = {}
+        found: dict[Text, Ids] = {}
         try:
             found = self._encode_each(new)
         finally:
@@ -72,10 +79,11 @@ class SegmentCache:
                 self._keep(found)
         return found
 
-    def _encode_each(self, texts: list[str]) -> dict[str, Ids]:
-        return {text: self._shared(ids) for text, ids in zip(texts, self._encode(texts), strict=True)}
+    def _encode_each(self, texts: list[Text]) -> dict[Text, Ids]:
+        encoded = self._encode([content for _, content in texts])
+        return {text: self._shared(ids) for text, ids in zip(texts, encoded, strict=True)}
 
-    def _keep(self, found: dict[str, Ids]) -> None:
+    def _keep(self, found: dict[Text, Ids]) -> None:
         for text, ids in found.items():
             self._known[text] = ids
             self._num_bytes += _num_bytes(text, ids)
@@ -87,5 +95,5 @@ class SegmentCache:
         return tuple([known(token, token) for token in ids])
 
 
-def _num_bytes(text: str, ids: Ids) -> int:
-    return getsizeof(text) + getsizeof(ids) + ENTRY_BYTES
+def _num_bytes(text: Text, ids: Ids) -> int:
+    return getsizeof(text[1]) + getsizeof(ids) + ENTRY_BYTES

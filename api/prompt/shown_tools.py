@@ -35,14 +35,17 @@ class ShownTools:
 
     def __init__(self, render: TryRenderTools) -> None:
         self._render = render
-        self._known: OrderedDict[str, list[TemplateTool] | None] = OrderedDict()
+        self._known: OrderedDict[tuple[bytes, str], list[TemplateTool] | None] = OrderedDict()
         self._lock = threading.Lock()  # of _known: several threads render
 
-    def find(self, tools: list[TemplateTool]) -> list[TemplateTool] | None:
-        """Return the tools in a form that the template shows, None where it shows none."""
+    def find(self, tools: list[TemplateTool], space: bytes = b"") -> list[TemplateTool] | None:
+        """Return the tools in a form that the template shows, None where it shows none.
+
+        space: what is known of one is found anew for another.
+        """
         if not tools:
             return tools
-        key = dump(tools)
+        key = space, dump(tools)
         with self._lock:
             if key in self._known:
                 self._known.move_to_end(key)

@@ -110,11 +110,14 @@ class SpecialTokens:
         separator = f"q{secrets.token_hex(8)}q"  # letters, because templates may write content as JSON
         return self._split(content, separator), separator
 
-    def encode(self, text: str, separator: str, offsets: abc.Sequence[int] = ()) -> TokenisedText:
+    def encode(
+        self, text: str, separator: str, offsets: abc.Sequence[int] = (), space: bytes = b""
+    ) -> TokenisedText:
         """Tokenise a rendered text whose content `escape` has split by `separator`.
 
         No special token is added: the template has written all of them, also the one that begins a prompt.
         offsets: of characters of `text`, in ascending order, whose places among the tokens are asked for.
+        space: see SegmentCache.
         """
         if self._renamed is None or not (separator or self._cache is not None):
             parts = text.split(separator) if separator else [text]
@@ -124,11 +127,12 @@ class SpecialTokens:
         if self._cache is None:
             return TokenisedText(self._renamed.encode([renamed])[0], [])
         segments = self._renamed.segments(renamed)
-        ids = self._cache.encode(segments)
+        ids = self._cache.encode(segments, space)
         parts = [text[first:end] for first, end in pairwise([0, *offsets])]
         places = accumulate(len(self._rename(self._renamed, part, separator)) for part in parts)
         return TokenisedText(
-            list(chain.from_iterable(ids)), list(_positions(places, segments, ids, self._cache))
+            list(chain.from_iterable(ids)),
+            list(_positions(places, segments, ids, self._cache, space)),
         )
 
     def _rename(self, renamed: RenamedTokenizer, text: str, separator: str = "") -> str:
@@ -161,7 +165,7 @@ class SpecialTokens:
 
 
 def _positions(
-    places: Iterable[int], segments: list[str], ids: list[Ids], cache: SegmentCache
+    places: Iterable[int], segments: list[str], ids: list[Ids], cache: SegmentCache, space: bytes
 ) -> Iterator[int]:
     """Yield how many tokens end before each of `places`, offsets into the joined `segments`, or a few less.
 
@@ -174,7 +178,7 @@ def _positions(
         within = place - begins[index]
         inside = 0
         if within > MAX_HEADER:
-            (before,) = cache.encode([segments[index][:within]])
+            (before,) = cache.encode([segments[index][:within]], space)
             inside = len(before) - 1  # the last one may go on behind the place
         yield counts[index] + inside
 

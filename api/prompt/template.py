@@ -69,14 +69,18 @@ class ChatTemplate:
         messages: abc.Sequence[TemplateMessage],
         tools: list[dict[str, Any]],
         thinking: ThinkingOptions,
+        space: bytes = b"",
     ) -> tuple[str, str]:
-        """Return the prompt, and the beginning of the answer that the model is to continue, as `render`."""
+        """Return the prompt, and the beginning of the answer that the model is to continue, as `render`.
+
+        space: see ShownTools.
+        """
         conversation = list(messages)
         answer_start = conversation.pop()["content"] if _continues_answer(conversation) else ""
         settings = self.features.thinking.settings(thinking)
         thoughts = self._thoughts if thinking.keeps_thoughts else KeptThoughts()
         settings = thoughts.settings | settings
-        shown = self._tools.find(tools) if self.features.native_tools else None
+        shown = self._tools.find(tools, space) if self.features.native_tools else None
         native_system = system
         if tools and self._rules:
             shown, native_system = [], f"{describe_tools(tools, self._rules)}\n\n{system}".rstrip()

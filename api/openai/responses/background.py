@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections import OrderedDict
+from contextlib import ExitStack
 from typing import Any
 
 from .... import PensieveError
@@ -30,7 +31,9 @@ class BackgroundRun:
         writer: BackgroundWriter,
         conversation: Conversation,
         own_input: tuple[StoredItem, ...],
+        place: ExitStack,
     ) -> None:
+        """place: holds what the response takes up of its key's limit; closed at the end."""
         self.response_id = writer.response_id
         self.owner = conversation.owner
         self.events = EventLog()
@@ -38,6 +41,7 @@ class BackgroundRun:
         self._writer = writer
         self._conversation = conversation
         self._own_input = own_input
+        self._place = place
         self._task: asyncio.Task[None] | None = None
         self._has_ended = False
 
@@ -88,6 +92,7 @@ class BackgroundRun:
     def _end(self, last: str) -> None:
         self._has_ended = True
         self._answer.close()
+        self._place.close()
         self.events.append(last)
         self.events.end()
 

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from ...body import read_body
 from ...errors import CONVERSATIONS_PATH, NotFound
-from ...prompt.kept_replies import owner_of
+from ...request_origin import owner_of
 from ...wire_base import Wire
 from .conversation_store import ConversationStore, StoredConversation
 from .input_items import InputItem
@@ -116,7 +116,7 @@ class ConversationsApi:
 
 
 def _owner(request: HttpRequest) -> str:
-    return owner_of(request.headers).hex()
+    return owner_of(request).hex()
 
 
 def _item_of(entry: StoredConversation, item_id: str) -> StoredItem:

@@ -6,7 +6,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from ...config import KeepAlive
 from ...errors import RESPONSES_PATH, InvalidRequest, NotFound
-from ...prompt.kept_replies import owner_of
+from ...request_origin import owner_of
 from .background import BackgroundRuns
 from .item_pages import item_page
 from .response_store import ResponseStore, StoredResponse
@@ -88,7 +88,7 @@ class KeptResponses:
 
 
 def _owner(request: HttpRequest) -> str:
-    return owner_of(request.headers).hex()
+    return owner_of(request).hex()
 
 
 def _number(text: str) -> int:

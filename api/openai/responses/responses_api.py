@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import abc
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import APIRouter
@@ -17,7 +17,7 @@ from ...errors import RESPONSES_PATH, InvalidRequest
 from ...models import check_model
 from ...pipeline import Pipeline
 from ...preparation import PreparedRequest
-from ...prompt.kept_replies import owner_of
+from ...request_origin import owner_of
 from ...schema import MessagesRequest
 from ...services import Services
 from ..chat import messages_request
@@ -78,7 +78,7 @@ class ResponsesApi:
         body = await read_body(request, ResponsesRequest)
         asked = await self._asked(request, body)
         prepared = await self._prepare(request, asked, started_s)
-        self._sessions.keep(owner_of(request.headers).hex(), body)
+        self._sessions.keep(owner_of(request).hex(), body)
         own_input = await asyncio.to_thread(asked.conversation.own_input)
 
         def keep(response: dict[str, Any]) -> None:
@@ -86,9 +86,10 @@ class ResponsesApi:
 
         head, shape = ResponseHead.of(body), self._shape(asked)
         if body.background:
+            place = request.state.key_place.pop_all()
             writer, answer = BackgroundWriter(head, shape, keep), self._pipeline.start(prepared)
             return self._in_background(
-                request, BackgroundRun(answer, writer, asked.conversation, own_input), body.stream
+                request, BackgroundRun(answer, writer, asked.conversation, own_input, place), body.stream
             )
         if body.stream:
             return self._pipeline.stream(prepared, ResponseStreamWriter(head, shape, keep))
@@ -105,8 +106,9 @@ class ResponsesApi:
         """Count the tokens of a conversation's prompt."""
         started_s = time.monotonic()
         asked = await self._asked(request, await read_body(request, CountedRequest))
-        options = answer_options(asked.request, self._services.thinking)
-        count = await self._services.prompts.count(asked.request, options, owner_of(request.headers))
+        space = request.state.account.space
+        options = replace(answer_options(asked.request, self._services.thinking), space=space)
+        count = await self._services.prompts.count(asked.request, options, owner_of(request))
         self._services.metrics.tokens_counted(time.monotonic() - started_s)
         return JSONResponse({"object": "response.input_tokens", "input_tokens": count.num_tokens})
 
@@ -126,7 +128,7 @@ class ResponsesApi:
     ) -> Asked:
         """Read a request to the end. last: items for the conversation's end. Raises what reading raises."""
         check_model(body.model, self._services.model.name)
-        owner = owner_of(request.headers).hex()
+        owner = owner_of(request).hex()
         conversation = Conversation(self._stores, owner, body)
         shown = self._sessions.completed(owner, body)
         asked, left_out = await asyncio.to_thread(_translate, shown, conversation, last)

@@ -34,6 +34,14 @@ def test_grammars_are_compiled_once_for_all_who_ask_at_the_same_time(model: Mode
     assert asyncio.run(grammars.get(wanted)) is found[0]
 
 
+def test_a_grammar_is_compiled_anew_for_another_space(model: Model) -> None:
+    """The time would tell one API key which tools another one has."""
+    grammars, wanted = GrammarCache(model.vocabulary), GrammarKey((READ,), model.format, None)
+    own = asyncio.run(grammars.get(wanted, b"alice"))
+    assert asyncio.run(grammars.get(wanted, b"alice")) is own
+    assert asyncio.run(grammars.get(wanted, b"bob")) is not own
+
+
 def test_grammars_that_nobody_uses_are_forgotten(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pensieve.api.grammar.grammar_cache.MAX_IDLE_S", 0.0)
     grammars, wanted = GrammarCache(model.vocabulary), [GrammarKey((), None, {"enum": [i]}) for i in range(2)]

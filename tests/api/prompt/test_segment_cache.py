@@ -33,6 +33,15 @@ def test_a_text_that_came_before_is_not_tokenised_again() -> None:
     assert encoder.texts == ["head", "one", "two", "edited"]
 
 
+def test_a_text_is_tokenised_anew_for_another_space() -> None:
+    """The time would tell one API key what another one has sent."""
+    encoder = Encoder()
+    cache = SegmentCache(encoder)
+    for space in (b"", b"alice", b"bob", b"alice"):
+        assert cache.encode(["head"], space) == ids("head")
+    assert encoder.texts == ["head"] * 3
+
+
 def test_the_texts_used_last_are_kept() -> None:
     encoder = Encoder()
     cache = SegmentCache(encoder, max_bytes=5000)
