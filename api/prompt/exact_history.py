@@ -30,7 +30,8 @@ from .kept_replies import (
 )
 from .reply_places import Contexts, ReplyPlaces, ReplyWords
 from .special_tokens import SpecialTokens
-from .template_messages import with_ids
+from .template_messages import with_ids, with_own_ids
+from .written_ids import written_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,11 @@ class ExactHistory:
         messages: list[TemplateMessage],
         options: AnswerOptions,
     ) -> KnownConversation:
-        """Read a conversation, and find the replies that are kept of it."""
+        """Read a conversation, and find the replies that are kept of it.
+
+        Calls of those get the ids that the model has written, and so do their results.
+        """
+        messages = list(messages)
         keys, kind, found = ConversationKeys(owner, system), Kind(), list[FoundReply]()
         rewrites = _Rewrites(
             {tool.name: tool.input_schema for tool in options.tools},
@@ -118,8 +123,12 @@ class ExactHistory:
             if message["role"] == "assistant":
                 kept = self.replies.find(keys.reply_key(message))
                 if kept is not None and kept.header.kind == kind and _is_same(kept, message, rewrites):
-                    words = _in_words(message, f"{base}{index}q")
                     ids = tuple(call["id"] for call in own.get("tool_calls", ()))
+                    written = written_ids(self._special_tokens.decode(list(kept.tokens))) if ids else ()
+                    if len(written) == len(ids) and ids:
+                        ids = written
+                        message = messages[index] = with_own_ids(message, ids)
+                    words = _in_words(message, f"{base}{index}q")
                     places = self._places.find(words, kind, options)
                     found.append(FoundReply(index, kept, words, places, ids))
                 kind = ()

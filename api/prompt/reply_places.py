@@ -54,8 +54,9 @@ class ReplyWords:
     @property
     def form(self) -> tuple[Any, ...]:
         """All of a reply on which its place may depend, but for its context."""
-        names = [call["function"]["name"] for call in self.message.get("tool_calls", ())]
-        return (bool(self.message["content"]), self.thoughts is not None, *names)
+        functions = [call["function"] for call in self.message.get("tool_calls", ())]
+        calls = [(function["name"], *function["arguments"]) for function in functions]
+        return (bool(self.message["content"]), self.thoughts is not None, *calls)
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,13 +51,15 @@ def with_written_calls(message: TemplateMessage, tool_format: ToolFormat) -> Tem
     return kept | {"content": f"{message['content']}{text}"}
 
 
+OWN_ID = "own_id"  # key of a call's id as the model has written it; no template sees the key
+
 SENT, SHORT, NAMED = "sent", "short", "named"
 ID_FORMS = (SENT, SHORT, NAMED)
 """Ids of calls: as the client sends them; nine letters and digits (Mistral); name and number (Kimi K2)."""
 
 
 def with_ids(messages: abc.Iterable[TemplateMessage], form: str) -> list[TemplateMessage]:
-    """Return messages with their calls' ids in a form."""
+    """Return messages with their calls' ids in a form, or as the model has written them (`with_own_ids`)."""
     renamed: list[TemplateMessage] = []
     ids: dict[str, str] = {}  # of the calls whose results follow
     num_calls = 0
@@ -68,12 +70,19 @@ def with_ids(messages: abc.Iterable[TemplateMessage], form: str) -> list[Templat
             ids, calls = {}, []
             for call in message["tool_calls"]:
                 name = call["function"]["name"]
-                ids[call["id"]] = _id_in_form(call["id"], form, f"functions.{name}:{num_calls}")
+                in_form = _id_in_form(call["id"], form, f"functions.{name}:{num_calls}")
+                ids[call["id"]] = call.get(OWN_ID, in_form)
                 calls.append({"type": "function", "id": ids[call["id"]], "function": call["function"]})
                 num_calls += 1
             message = message | {"tool_calls": calls}
         renamed.append(message)
     return renamed
+
+
+def with_own_ids(message: TemplateMessage, ids: abc.Sequence[str]) -> TemplateMessage:
+    """Return an answer of which the template shows the ids that the model itself has given its calls."""
+    calls = zip(message["tool_calls"], ids, strict=True)
+    return message | {"tool_calls": [call | {OWN_ID: own_id} for call, own_id in calls]}
 
 
 def _id_in_form(client_id: str, form: str, named: str) -> str:

@@ -115,7 +115,12 @@ class Conversation:
         return (builder or self.builder).build_now(request, options, self.owner if owner is None else owner)
 
     def reply(
-        self, prompt: Prompt, text: str = "", thoughts: str = "", calls: tuple[str, ...] = ()
+        self,
+        prompt: Prompt,
+        text: str = "",
+        thoughts: str = "",
+        calls: tuple[str, ...] = (),
+        tokens: list[int] | None = None,
     ) -> list[int]:
         """Let the model reply with some tokens, and take over what the client makes of the reply."""
         events: list[OutputEvent] = []
@@ -134,7 +139,7 @@ class Conversation:
             events += [ToolCallStart(tool_name, call_id), ArgumentsDelta(json.dumps(made)), ToolCallEnd()]
             blocks.append({"type": "tool_use", "id": call_id, "name": tool_name, "input": sent})
             results.append({"type": "tool_result", "tool_use_id": call_id, "content": f"r{self.num_calls}"})
-        tokens = [self.rng.randrange(200) for _ in range(self.rng.randint(1, 30))]
+        tokens = tokens or [self.rng.randrange(200) for _ in range(self.rng.randint(1, 30))]
         if prompt.keeper is not None:
             prompt.keeper.keep(tokens, events)
         self.messages.append({"role": "assistant", "content": blocks})
