@@ -1,6 +1,6 @@
 """Turns matrices that AutoAWQ, GPTQ or compressed-tensors have packed into MLX's form of the same numbers.
 
-All four keep small integers, several in a word of 32 bits, with a scale (and a zero point) for each group of
+Most keep small integers, several in a word of 32 bits, with a scale (and a zero point) for each group of
 inputs. MLX's form: `weight` (outputs, inputs / n), words that begin with the lowest input, `scales` and
 `biases` (outputs, groups); a value is code * scale + bias. Nothing is rounded but a bias: zero point times
 scale.
@@ -48,6 +48,8 @@ def unpack(weights: Weights, settings: dict[str, Any]) -> Weights:
             parts = matrix.unpack_awq()
         elif ending == "qweight":
             parts = matrix.unpack_gptq()
+        elif ending == "weight_packed" and settings.get("format") == "mxfp4-pack-quantized":
+            parts = matrix.unpack_mxfp4()
         elif ending == "weight_packed" and (weight_settings := _symmetric_settings(settings)):
             parts = PackedMatrix(result, stem, weight_settings).unpack_symmetric()
         else:
@@ -146,6 +148,15 @@ class PackedMatrix:
         self._check_fit(words.shape[1] * (32 // bits), words.shape[0], of_groups, of_groups)
         self._weights.pop(f"{self._stem}.weight_shape", None)
         return _affine(words.view(mx.uint32), scales, mx.array(1 << (bits - 1)))
+
+    def unpack_mxfp4(self) -> Weights:
+        """compressed-tensors keeps 4-bit floats, with a power of two for each 32 inputs, as MLX does."""
+        packed = self._take("weight_packed", "bytes", (mx.uint8,))
+        scales = self._take("weight_scale", "exponents", (mx.uint8,))
+        outputs, inputs = packed.shape[0], packed.shape[1] * 2
+        if inputs % 32 or scales.shape != (outputs, inputs // 32):
+            raise ValueError(f"{self._stem} has {list(scales.shape)} scales for {inputs} x {outputs} weights")
+        return {"weight": mx.contiguous(packed).view(mx.uint32), "scales": scales}
 
     def _words(self, part: str) -> mx.array:
         return self._take(part, "words of 32 bits", (mx.int32, mx.uint32))

@@ -228,22 +228,38 @@ def nvfp4_parts(is_modelopt: bool) -> Callable[[Array], dict[str, Array]]:
 
     def parts(array: Array) -> dict[str, Array]:
         of_matrix = np.float32(np.abs(array).max() / (6 * 448))
-        groups = array.reshape(len(array), -1, 16)
-        scales = mx.to_fp8(mx.array(np.abs(groups).max(2) / 6 / of_matrix))
-        spread = np.array(mx.from_fp8(scales, mx.float32))[:, :, None] * of_matrix
-        sizes = np.abs(groups / spread)[..., None] - E2M1
-        codes = np.abs(sizes).argmin(-1).astype(np.uint8) | (np.signbit(groups).astype(np.uint8) << 3)
-        values = E2M1[codes & 7] * np.where(codes & 8, -1, 1) * spread
-        flat = codes.reshape(len(array), -1, 2)
-        packed, scale = flat[:, :, 0] | flat[:, :, 1] << 4, np.array(scales)
-        result = {"weight_scale": scale, "values": np.asarray(values.reshape(array.shape), np.float32)}
+        scales = mx.to_fp8(mx.array(_largest(array, 16) / of_matrix))
+        packed, values = _four_bits(array, np.array(mx.from_fp8(scales, mx.float32)) * of_matrix)
+        result: dict[str, Array] = {"weight_scale": np.array(scales), "values": values}
         if is_modelopt:
-            return result | {"weight": packed, "weight_scale_2": of_matrix, "input_scale": np.float32(0.5)}
+            return result | {
+                "weight": packed,
+                "weight_scale_2": np.array(of_matrix),
+                "input_scale": np.array(of_matrix),
+            }
         inverse = np.array([1 / of_matrix], np.float32)
-        return result | {
-            "weight_packed": packed,
-            "weight_global_scale": inverse,
-            "input_global_scale": inverse,
-        }
+        result |= {"weight_packed": packed, "weight_global_scale": inverse}
+        return result | {"input_global_scale": inverse}
 
     return parts
+
+
+def mxfp4_parts(array: Array) -> dict[str, Array]:
+    """Quantise a matrix to MXFP4, as compressed-tensors does: 32 inputs a group, scales are powers of two."""
+    exponents = np.ceil(np.log2(_largest(array, 32)))
+    packed, values = _four_bits(array, np.exp2(exponents).astype(np.float32))
+    return {"weight_packed": packed, "weight_scale": (exponents + 127).astype(np.uint8), "values": values}
+
+
+def _largest(array: Array, size: int) -> Array:
+    """Return the scales with which each group's largest number is the largest float."""
+    return np.asarray(np.abs(array.reshape(len(array), -1, size)).max(2) / 6)
+
+
+def _four_bits(array: Array, scales: Array) -> tuple[Array, Array]:
+    """Return a matrix's codes, two in a byte, and the values that they and the groups' scales stand for."""
+    groups = array.reshape(*scales.shape, -1) / scales[:, :, None]
+    codes = np.abs(np.abs(groups)[..., None] - E2M1).argmin(-1) | np.signbit(groups) << 3
+    values = E2M1[codes & 7] * np.where(codes & 8, -1, 1) * scales[:, :, None]
+    pairs = codes.reshape(len(array), -1, 2).astype(np.uint8)
+    return pairs[:, :, 0] | pairs[:, :, 1] << 4, np.asarray(values.reshape(array.shape), np.float32)

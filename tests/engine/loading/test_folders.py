@@ -23,6 +23,7 @@ from .checkpoints import (
     awq_parts,
     both,
     gptq_parts,
+    mxfp4_parts,
     nvfp4_parts,
     quantise_to_fp8,
     rename,
@@ -136,6 +137,7 @@ SYMMETRIC = {
     for bits in (4, 8)
 }
 
+MXFP4 = replace_matrices(mxfp4_parts, quant_method="compressed-tensors", format="mxfp4-pack-quantized")
 NVFP4 = {
     method: replace_matrices(nvfp4_parts(is_modelopt=method == "modelopt"), quant_method=method, **settings)
     for method, settings in [
@@ -152,6 +154,7 @@ PACKED: dict[str, tuple[str, Change]] = {
     "GPTQ, 8 bits": ("llama", GPTQ[8]),
     "compressed-tensors": ("qwen3_moe", SYMMETRIC[4]),
     "compressed-tensors, 8 bits": ("llama", SYMMETRIC[8]),
+    "MXFP4": ("qwen3_moe", MXFP4),
     "NVFP4 by ModelOpt": ("qwen3_moe", NVFP4["modelopt"]),
     "NVFP4 by compressed-tensors, biases": ("qwen2", NVFP4["compressed-tensors"]),
 }
@@ -161,13 +164,13 @@ PACKED: dict[str, tuple[str, Change]] = {
 def test_packed_weights_answer_with_the_values_that_they_hold(tmp_path: Path, name: str) -> None:
     """Within float16's rounding: MLX keeps a zero point as the product of zero point and scale.
 
-    NVFP4, which has no zero points, is exact, up to the order of sums.
+    4-bit floats, which have no zero points, are exact, up to the order of sums.
     """
     model_type, change = PACKED[name]
     folder = write_plain(tmp_path / "packed", model_type)
     change(folder)
     expected = logits(folder / "plain")
-    rounding = 1e-5 if name.startswith("NVFP4") else 0.01
+    rounding = 1e-5 if "FP4" in name else 0.01
     assert np.abs(logits(folder) - expected).max() < rounding * np.abs(expected).max()
     assert read_model_info(folder, "tiny", None, 16).quantization
 
