@@ -58,6 +58,7 @@ class PlayedTrace:
     records: list[Record]
     wall_s: float
     session_ids: tuple[str, ...] = ()  # as the server was told them, in the order of the sessions
+    device_ms: tuple[float, ...] = ()  # that the device computed for each session; empty where nobody tells
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from .plot import plot
 from .progress import ProgressBar
 from .recorded_trace import ReplayRules, make_recorded_trace
 from .report import describe, describe_crowd, describe_settings, report, write_json
-from .server_facts import token_chars
+from .server_facts import device_times, token_chars
 from .summary import summarise
 from .trace import Trace, make_trace, marked
 from .trace_file import read_trace_file
@@ -59,9 +59,10 @@ def play_with_bar(trace: Trace, config: BenchConfig, name: str) -> PlayedTrace:
     """Play a trace with a progress bar."""
     progress = ProgressBar(name, trace.num_requests, sys.stderr)
     try:
-        return asyncio.run(play(trace, config, progress))
+        run = asyncio.run(play(trace, config, progress))
     finally:
         progress.close()
+    return replace(run, device_ms=device_times(config, run.session_ids))
 
 
 def _play_twice(trace_config: TraceConfig, config: BenchConfig) -> tuple[PlayedTrace, list[str]]:

@@ -72,6 +72,7 @@ def report(run: PlayedTrace, settings: dict[str, Any]) -> dict[str, Any]:
     return {
         "conditions": conditions(),
         "settings": settings,
+        "device_ms": run.device_ms,
         "summary": asdict(summarise(run)),
         "requests": [_request(record) for record in run.records],
     }
@@ -104,7 +105,8 @@ def describe(summary: Summary) -> str:
         f"{summary.output_tokens_per_s:.1f} a second",
         f"{summary.prompt_tokens} prompt tokens, {summary.cached_tokens} of them from the cache",
         f"fairness between sessions (Jain) {summary.fairness:.3f} of tokens/s, "
-        f"{summary.turn_fairness:.3f} of mean turn times",
+        f"{summary.turn_fairness:.3f} of mean turn times"
+        + (f", {summary.device_fairness:.3f} of device time" if summary.device_fairness is not None else ""),
         *_describe_waits(summary),
         "",
         table(["seconds", "count", "mean", "p50", "p95", "p99", "max"], [_row(*row) for row in rows]),

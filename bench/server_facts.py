@@ -4,6 +4,7 @@ import http.client
 import json
 import random
 import urllib.parse
+from collections import abc
 from typing import Any
 
 from .. import PensieveError
@@ -26,6 +27,23 @@ def token_chars(config: BenchConfig) -> float:
     if counts[0] is None or counts[1] is None or counts[1] <= counts[0]:
         return TYPICAL_TOKEN_CHARS
     return (SAMPLE_CHARS - 1) / (counts[1] - counts[0])
+
+
+def device_times(config: BenchConfig, session_ids: abc.Iterable[str]) -> tuple[float, ...]:
+    """Return the milliseconds that the device has computed for each session; none where one is not told."""
+    try:
+        answer = _ask(config, "GET", "/v1/sessions")
+    except ServerSilent:
+        return ()
+    rows = answer.get("sessions") if isinstance(answer, dict) else None
+    known = {
+        row["id"]: row["device_ms"]
+        for row in (rows if isinstance(rows, list) else [])
+        if isinstance(row, dict) and {"id", "device_ms"} <= row.keys()
+    }
+    wanted = list(session_ids)
+    found = tuple(known[one] for one in wanted if isinstance(known.get(one), int | float))
+    return found if len(found) == len(wanted) else ()
 
 
 def _count(config: BenchConfig, length: int) -> int | None:

@@ -44,6 +44,7 @@ class Summary:
     cached_tokens: int
     fairness: float  # Jain's index over sessions' tokens/s: 1 is even, 1/sessions is one session alone
     turn_fairness: float  # Jain's index over sessions' mean turn times: 1 where all sessions wait as long
+    device_fairness: float | None  # Jain's index over sessions' device time; None where nobody tells it
     waits: Waits | None
     ttft_s: Percentiles
     ttft_by_turn_s: dict[str, Percentiles]  # of the sessions' own turns, without subagents
@@ -106,6 +107,7 @@ def summarise(run: PlayedTrace) -> Summary:
         cached_tokens=sum(record.usage.cached or 0 for record in records),
         fairness=jain(session_rates(records)),
         turn_fairness=jain(session_turn_times(main)),
+        device_fairness=jain(run.device_ms) if any(run.device_ms) else None,
         waits=waits(records),
         ttft_s=percentiles(record.first_s for record in records),
         ttft_by_turn_s=first_token_by(main, turn_number),

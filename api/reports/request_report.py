@@ -137,7 +137,7 @@ class RequestReport:
     def headers(self) -> dict[str, str]:
         """The response's header that says how much of the prompt was found, as far as is known by now."""
         fields = [f"{self.progress.num_cached}/{self.num_prompt_tokens}"]
-        fields += [f"{name}={count}" for name, count in self._sources().items()]
+        fields += [f"{name}={count}" for name, count in self._sources(self.progress).items()]
         verdict = self.verdict
         if self._judgement.num_awaited and not self._was_admitted:
             fields.append(f"awaited={self._judgement.num_awaited}")
@@ -151,6 +151,11 @@ class RequestReport:
         if len(self._later) < MAX_ROUNDS - 1:
             self._later += (report,)
 
+    @property
+    def num_rounds(self) -> int:
+        """Rounds of the answer that have begun: more than one where tools of the server were called."""
+        return 1 + len(self._later)
+
     def summary(self) -> dict[str, Any]:
         """Return the report without any text of the request; of several rounds, their sums and each."""
         if not self._later:
@@ -161,7 +166,8 @@ class RequestReport:
         return summary_of_rounds(rounds, round(started_ms + last.progress.total_ms, 3))
 
     def _own_summary(self) -> dict[str, Any]:
-        progress, verdict, facts = self.progress, self.verdict, self.facts
+        progress, facts = self.progress, self.facts
+        verdict = self._judgement.verdict(progress.num_cached)
         return {
             "type": "request",
             "id": facts.request_id,
@@ -172,7 +178,7 @@ class RequestReport:
             "tokens": {
                 "prompt": self.num_prompt_tokens,
                 "found": progress.num_cached,
-                **self._sources(),
+                **self._sources(progress),
                 "generated": progress.num_generated,
             },
             "times_ms": {
@@ -209,9 +215,8 @@ class RequestReport:
     def _was_admitted(self) -> bool:
         return self.progress.prefill_ms is not None
 
-    def _sources(self) -> dict[str, int]:
+    def _sources(self, progress: ReportedProgress) -> dict[str, int]:
         """Return how many of the tokens found came from where."""
-        progress = self.progress
         later = max(0, progress.num_cached - progress.num_at_arrival)
         disk = min(later, progress.num_from_disk)
         return {"memory": progress.num_cached - later, "disk": disk, "twin": later - disk}

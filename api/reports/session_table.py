@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from itertools import islice
 from typing import Any
 
 from ...scheduler.session_report import Activity, AgentReport, SessionReport
@@ -12,18 +11,16 @@ ROWS_AT_ONCE = 16
 """Sessions after which the event loop may go on."""
 
 
-async def session_table(
-    scheduler: SchedulerInterface, account: str | None = None, limit: int | None = None
-) -> dict[str, Any]:
-    """Return the sessions of one account, or of all, those that were used last first; `limit` of them.
+async def session_table(scheduler: SchedulerInterface, account: str | None = None) -> dict[str, Any]:
+    """Return the sessions of one account, or of all, those that were used last first.
 
     docs/sessions.md describes the fields.
     """
     rows: list[dict[str, Any]] = []
-    for report in islice(scheduler.sessions(account), limit):
+    for report in scheduler.sessions(account):
         if len(rows) % ROWS_AT_ONCE == ROWS_AT_ONCE - 1:
             await asyncio.sleep(0)
-        rows.append(_session(report))
+        rows.append(session_row(report))
     return {"sessions": rows}
 
 
@@ -38,7 +35,8 @@ def session_id(name: str, number: int) -> str:
     return name or f"#{number}"
 
 
-def _session(report: SessionReport) -> dict[str, Any]:
+def session_row(report: SessionReport) -> dict[str, Any]:
+    """Return one session's row."""
     return {
         "id": session_id(report.name, report.number),
         "number": report.number,

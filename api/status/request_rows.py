@@ -30,7 +30,7 @@ class RequestRows:
 
     def __init__(self) -> None:
         self._open: dict[str, RequestReport] = {}
-        self._ended: dict[str, str] = {}  # rows as JSON, by request id
+        self._ended: dict[str, tuple[int, str]] = {}  # rounds, and the row as JSON, by request id
 
     def ended(self, reports: abc.Iterable[RequestReport]) -> list[Point]:
         """Return the requests that have ended since the last call, and, at the first one, before.
@@ -48,16 +48,19 @@ class RequestRows:
 
     def rows(self, reports: abc.Iterable[RequestReport]) -> list[str | dict[str, Any]]:
         """Return the rows of requests, in their order: as JSON where they have ended."""
-        ended: dict[str, str] = {}
+        ended: dict[str, tuple[int, str]] = {}
         found: list[str | dict[str, Any]] = []
         for report in reports:
             request_id = report.facts.request_id
-            row = self._ended.get(request_id)
-            if row is None and report.outcome is not None:
-                row = json.dumps(report.summary(), separators=(",", ":"))
-            if row is not None:
-                ended[request_id] = row
-            found.append(report.summary() if row is None else row)
+            num_rounds, row = self._ended.get(request_id, (0, ""))
+            if num_rounds != report.num_rounds:
+                summary = report.summary()
+                if summary["outcome"] is None:
+                    found.append(summary)
+                    continue
+                row = json.dumps(summary, separators=(",", ":"))
+            ended[request_id] = report.num_rounds, row
+            found.append(row)
         self._ended = ended
         return found
 

@@ -3,21 +3,24 @@
 import asyncio
 import json
 import time
+from collections import abc
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from ... import __version__
 from ...cache.blocks import BLOCK_SIZE
+from ...scheduler.session_report import SessionReport
 from ..reports.request_log import MAX_REPORTS
-from ..reports.session_table import session_table
+from ..reports.session_table import session_row
 from ..services import Services
 from .request_rows import Point, RequestRows, point_of
 
 TICK_S = 1.0
 
-MAX_SESSIONS, MAX_REQUESTS = 48, 50
-"""Sessions and requests that a snapshot shows, the latest ones."""
+MAX_SESSIONS, MAX_REQUESTS = 40, 50
+"""Sessions and requests that a snapshot shows, the latest ones. The event loop has 1 ms for all of it."""
 
 SPAN_S = 900.0
 """Seconds of the charts."""
@@ -68,7 +71,7 @@ class StatusFeed:
         """
         self.num_watchers += 1
         try:
-            yield _event("hello", json.dumps(await self._hello(start)))
+            yield _event("hello", _json(await self._hello(start)))
             if not self.is_at_work:
                 self._task = asyncio.create_task(self._run())
             seen = self._number
@@ -102,16 +105,18 @@ class StatusFeed:
         """Return the event of a snapshot, and whether it is the last one."""
         services = self._services
         stats = services.scheduler.stats()
-        table = await session_table(services.scheduler, self._viewer.account, MAX_SESSIONS + 1)
+        sessions = list(islice(services.scheduler.sessions(self._viewer.account), MAX_SESSIONS + 1))
+        await asyncio.sleep(0)
         reports = services.requests.latest(self._viewer.key, MAX_REQUESTS)
         body = {
             "now": round(time.time(), 3),
             "stats": stats.as_dict(),
-            "more_sessions": len(table["sessions"]) > MAX_SESSIONS,
+            "more_sessions": len(sessions) > MAX_SESSIONS,
             "ended": self._rows.ended(reports),
         }
-        lists = {"requests": self._rows.rows(reports), "sessions": table["sessions"][:MAX_SESSIONS]}
-        return await asyncio.to_thread(_encode, body, lists), stats.state == "stopping"
+        requests = self._rows.rows(reports)
+        event = await asyncio.to_thread(_encode, body, requests, sessions[:MAX_SESSIONS])
+        return event, stats.state == "stopping"
 
     async def _hello(self, start: StartFacts) -> dict[str, Any]:
         model = self._services.model
@@ -140,16 +145,20 @@ class StatusFeed:
         return points[::-1]
 
 
-def _encode(body: dict[str, Any], lists: dict[str, list[Any]]) -> bytes:
+def _encode(
+    body: dict[str, Any], requests: abc.Iterable[str | dict[str, Any]], sessions: abc.Iterable[SessionReport]
+) -> bytes:
     """Return a snapshot's event. For a thread: each row is written by itself, so that the event loop goes on.
 
-    lists: of objects, or of texts that are JSON already.
+    requests: rows, or texts that are rows as JSON.
     """
-    parts = [json.dumps(body, separators=(",", ":"))[:-1]]
-    for name, rows in lists.items():
-        texts = [row if isinstance(row, str) else json.dumps(row, separators=(",", ":")) for row in rows]
-        parts.append(f',"{name}":[{",".join(texts)}]')
-    return _event("tick", "".join([*parts, "}"]))
+    rows = ",".join(row if isinstance(row, str) else _json(row) for row in requests)
+    session_rows = ",".join(_json(session_row(report)) for report in sessions)
+    return _event("tick", f'{_json(body)[:-1]},"requests":[{rows}],"sessions":[{session_rows}]}}')
+
+
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _event(name: str, data: str) -> bytes:

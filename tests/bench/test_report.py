@@ -34,7 +34,7 @@ def test_the_report_is_json_with_conditions_summary_and_every_request(tmp_path: 
     path = tmp_path / "report.json"
     write_json(path, report(RUN, {"trace": {"seed": 3}}))
     written = json.loads(path.read_text())
-    assert set(written) == {"conditions", "settings", "summary", "requests"}
+    assert set(written) == {"conditions", "settings", "device_ms", "summary", "requests"}
     assert written["settings"] == {"trace": {"seed": 3}}
     assert written["summary"]["ttft_by_turn_s"]["2"]["p50"] == 1.0
     assert [request["cache"] for request in written["requests"]] == ["cold", "hit", "cold"]

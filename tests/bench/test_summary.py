@@ -105,3 +105,10 @@ def test_turns_are_fair_where_all_sessions_have_the_same_mean() -> None:
 
     assert fairness([1.0, 3.0], [2.0]) == pytest.approx(1.0)
     assert fairness([1.0, 1.0], [3.0]) == pytest.approx(0.8)
+
+
+def test_device_time_is_judged_where_the_server_tells_it_of_all_sessions() -> None:
+    records = [record(session=session) for session in (0, 1)]
+    run = PlayedTrace(records, 10.0, ("a", "b"), (100.0, 300.0))
+    assert summarise(run).device_fairness == pytest.approx(0.8)
+    assert summarise(PlayedTrace(records, 10.0)).device_fairness is None
