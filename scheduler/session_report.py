@@ -42,10 +42,6 @@ class Activity(NamedTuple):
     waiting_s: float  # for its first step, so far; 0 once that has come
 
 
-Activities = dict[str, list[Activity]]
-"""The requests of a session, by their agents' names."""
-
-
 class AgentReport(NamedTuple):
     """One agent. activity: of the request of it that is furthest; None where it has none.
 
@@ -96,6 +92,10 @@ class SessionReport(NamedTuple):
         return self.num_cached_tokens / self.num_prompt_tokens if self.num_prompt_tokens else None
 
 
+Places = list[tuple[int, Sequence]]
+"""Requests of a session, with their places in the queue; below 0 for those that run."""
+
+
 def report_sessions(
     scheduler: Scheduler,
     streams: abc.Mapping[Sequence, TokenStream],
@@ -104,41 +104,39 @@ def report_sessions(
 ) -> Iterator[SessionReport]:
     """Yield the sessions of one account, or of all, those that were used last first.
 
-    What requests do is that of the call, and the sessions are those of the call.
-
+    They are the sessions of the call, with their requests and the requests' places of the call.
     streams: of the sequences that have not ended. now_s: by the clock that the scheduler is told.
     """
-    active = _activities(scheduler, streams, now_s)
+    places = _places(scheduler)
     sessions = list(scheduler.sessions)
     device_ms = sum(session.usage.recent_ms(now_s) for session in sessions)
     own = [session for session in sessions if account is None or session.account.name == account]
-    return _reports(own, active, now_s, device_ms)
+
+    def reports() -> Iterator[SessionReport]:
+        num_rows = 0
+        for session in own:
+            if num_rows >= MAX_ROWS:
+                return
+            requests: dict[str, list[Activity]] = {}
+            for place, sequence in places.get(session.number, ()):
+                activity = _activity(sequence, streams.get(sequence), place, now_s)
+                requests.setdefault(sequence.request.origin.agent, []).append(activity)
+            report = _report(session, requests, now_s, device_ms)
+            num_rows += 1 + len(report.agents)
+            yield report
+
+    return reports()
 
 
-def _reports(
-    sessions: list[KnownSession], active: dict[int, Activities], now_s: float, device_ms: float
-) -> Iterator[SessionReport]:
-    num_rows = 0
-    for session in sessions:
-        if num_rows >= MAX_ROWS:
-            return
-        report = _report(session, active.get(session.number, {}), now_s, device_ms)
-        num_rows += 1 + len(report.agents)
-        yield report
-
-
-def _activities(
-    scheduler: Scheduler, streams: abc.Mapping[Sequence, TokenStream], now_s: float
-) -> dict[int, Activities]:
-    """Return what all requests do, by their sessions' numbers."""
-    found: dict[int, Activities] = {}
-    for place, sequence in enumerate((*scheduler.running, *scheduler.queues.waiting)):
-        if sequence.conversation is None:
-            continue
-        position = place - len(scheduler.running)
-        activity = _activity(sequence, streams.get(sequence), position, now_s)
-        session = found.setdefault(sequence.conversation.session.number, {})
-        session.setdefault(sequence.request.origin.agent, []).append(activity)
+def _places(scheduler: Scheduler) -> dict[int, Places]:
+    """Return the requests of each session, by the sessions' numbers."""
+    found: dict[int, Places] = {}
+    queues = scheduler.queues
+    for place, sequence in enumerate(
+        (*queues.running, *queues.shares.in_order(queues.waiting)), -len(queues.running)
+    ):
+        if sequence.conversation is not None:
+            found.setdefault(sequence.conversation.session.number, []).append((place, sequence))
     return found
 
 
@@ -156,7 +154,9 @@ def _activity(sequence: Sequence, stream: TokenStream | None, position: int, now
     return Activity(state, place, min(num_computed, num_prompt), num_prompt, num_tokens, rate, waiting_s)
 
 
-def _report(session: KnownSession, active: Activities, now_s: float, all_ms: float) -> SessionReport:
+def _report(
+    session: KnownSession, active: dict[str, list[Activity]], now_s: float, all_ms: float
+) -> SessionReport:
     requests = [activity for activities in active.values() for activity in activities]
     agents = [
         _agent_report(agent, active.get(agent.name, ()))
