@@ -130,7 +130,7 @@ class StatsCollector(Collector):
         yield self._gauge("disk_limit_bytes", "Most that may lie there", disk.limit_bytes)
         yield self._gauge("disk_files", "Files of this model's KV and states", disk.num_files)
         yield self._gauge("disk_blocks", "KV blocks that these files hold", disk.num_blocks)
-        yield self._gauge("disk_off", "1 once the disk has failed for good", disk.is_off)
+        yield self._gauge("disk_off", "1 once the disk has failed for good, or while it hangs", disk.is_off)
         yield self._counter("disk_written_bytes", "Written, with what was removed since", disk.written_bytes)
         yield self._counter("disk_read_bytes", "Read and verified", disk.read_bytes)
         yield self._counter("disk_writes_skipped", "Files not written: no room, budget", disk.num_skipped)

@@ -108,9 +108,10 @@ class DiskRoom:
         """Take the outcomes of what was asked of the disk."""
         for removal in self._chores.removals():
             counted = self._leaving[removal.path].pop(0)
+            self._leaving_bytes -= counted
             if not self._leaving[removal.path]:
                 del self._leaving[removal.path]
-            self._leaving_bytes -= counted
+            counted += self._leftovers.pop(removal.path, 0)
             self.stats.used_bytes += removal.left_bytes - counted
             self._free.taken += removal.left_bytes - counted
             if removal.left_bytes:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from pensieve.cache.disk.disk_room import AGE_S
+from pensieve.cache.disk.segment_file import try_write
 from pensieve.cache.disk.write_rules import FailurePauses
 
-from .disk import Disk, prompt
+from .disk import Disk, payload, prompt
 
 CODES = [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS]
 CALLS = ["open", "write", "sync", "rename", "remove", "read", "free"]
@@ -126,4 +127,18 @@ def test_a_file_that_cannot_be_removed_goes_on_counting(tmp_path: Path, numbers:
     disk.files.fail = lambda name: None
     disk.now += AGE_S
     assert disk.save(prompt(numbers, 10)) == 1
+    disk.check_accounts()
+
+
+def test_a_file_that_cannot_be_removed_twice_counts_once(tmp_path: Path, numbers: random.Random) -> None:
+    disk, tokens = Disk(tmp_path), prompt(numbers, 4)
+    (order,) = disk.index.writes.plan(disk.chain(tokens), 4, True).orders
+    outcome = try_write(order, [payload(order.key, order.payload_bytes)], disk.files)
+    disk.files.fail = lambda name: errno.EACCES if name == "remove" else None
+    disk.index.writes.engine_lost()
+    disk.index.writes.note_written(outcome)  # a report that comes late
+    assert disk.index.stats.used_bytes == sum(disk.sizes().values()) + disk.folder_bytes
+    disk.files.fail = lambda name: None
+    disk.now += AGE_S
+    assert disk.save(tokens) == 1
     disk.check_accounts()
