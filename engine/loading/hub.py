@@ -105,8 +105,6 @@ def _existing_folder(path: Path) -> Path:
 
 def _fetch_model(repo: str, say: Say, judge: Judge | None) -> Path:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    # Else the hub's client fetches a list of agents, to say in its requests which one has started it.
-    constants.HF_HUB_DISABLE_TELEMETRY = True
     storage = _storage(repo)
     if checked := find_checked_folder(storage):
         return checked

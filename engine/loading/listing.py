@@ -31,6 +31,8 @@ MOST_FILES = 10_000
 def fetch_listing(repo: str) -> ModelInfo:
     """Ask the hub for a model's description. Raises the hub client's errors, and ModelError."""
     validate_repo_id(repo)
+    # Else the hub's client fetches a list of agents, to say in all of its requests which one has started it.
+    constants.HF_HUB_DISABLE_TELEMETRY = True
     url = f"{constants.ENDPOINT}/api/models/{repo}?blobs=true"
     begun_s, content = time.monotonic(), bytearray()
     headers = build_hf_headers()
