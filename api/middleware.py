@@ -32,6 +32,8 @@ from .queue_gate import GENERATING_PATHS
 
 MAX_BODY_BYTES = 32 * 1024 * 1024  # as Anthropic's API
 
+MAX_LOGGED_CHARS = 200  # of a path
+
 PUBLIC_PATHS = frozenset({"/", "/api/hello", "/health"})  # answered without a key
 LIMITED_PATHS = GENERATING_PATHS | {f"{RESPONSES_PATH}/compact"}
 """Paths at which a POST counts for the limit of its key."""
@@ -86,6 +88,9 @@ class RequestContext:
             self._count(scope, ClientGone.status if status is None else status)
 
     def _count(self, scope: Scope, status: int) -> None:
+        # Without the query, in which some clients send keys, and with its escapes, which may be line breaks.
+        asked = scope.get("raw_path", b"").decode("latin-1")[:MAX_LOGGED_CHARS]
+        logger.debug("%s %s is answered with status %d", scope["method"], asked, status)
         # A request that is refused before it is routed has a path of a small set.
         path: str = scope["path"] if scope["path"] in GENERATING_PATHS else "other"
         self._metrics.response(scope["method"], getattr(scope.get("route"), "path", path), status)

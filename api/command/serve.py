@@ -265,7 +265,7 @@ def build_server(
         http=BoundedProtocol,  # of h11: httptools accepts ambiguous requests
         log_config=None,
         log_level="debug" if debug else "warning",
-        access_log=debug,
+        access_log=False,  # which would hold queries; the application has one of its own
         server_header=False,
         timeout_graceful_shutdown=CUT_S,
     )

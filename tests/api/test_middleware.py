@@ -10,7 +10,7 @@ from pensieve.api.config import ServerConfig
 from pensieve.api.middleware import PUBLIC_PATHS
 
 from ..fakes import ByteTokenizer, FakeModel, ScriptedScheduler
-from .conftest import Server, StartServer
+from .conftest import Server, StartServer, wait_until
 from .test_errors import BODY, check
 
 KEY = "schlüssel-1"
@@ -161,3 +161,12 @@ def test_each_response_has_an_id_of_its_own(server: Server) -> None:
     client = server.http()
     ids = {client.get("/health").headers["request-id"] for _ in range(3)}
     assert len(ids) == 3
+
+
+def test_the_log_holds_paths_and_no_queries(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """A client may send its key in a query."""
+    caplog.set_level("DEBUG", "pensieve.api.middleware")
+    server.http().get("/v1/models%0Ax?key=secret")
+    wait_until(lambda: "status 404" in caplog.text)
+    assert "GET /v1/models%0Ax is answered" in caplog.text
+    assert "secret" not in caplog.text
