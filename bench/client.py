@@ -5,6 +5,7 @@ import json
 import statistics
 import time
 import urllib.parse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,19 +22,22 @@ class Timing:
     input_tokens: int  # computed
     cached_tokens: int  # found in the prefix tree
     output_tokens: int
+    delta_s: tuple[float, ...]  # when each part of the answer came
 
 
-def stream(url: str, body: dict[str, Any], timeout_s: float = 600) -> Timing:
+def stream(
+    url: str, body: dict[str, Any], timeout_s: float = 600, headers: Mapping[str, str] | None = None
+) -> Timing:
     """POST `body` to /v1/messages as a stream and time it. Raises RuntimeError on any error."""
     address = urllib.parse.urlsplit(url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=timeout_s)
-    headers = {"content-type": "application/json", "x-api-key": LOCAL_KEY}
+    sent = {"content-type": "application/json", "x-api-key": LOCAL_KEY, **(headers or {})}
     started = time.perf_counter()
-    connection.request("POST", "/v1/messages", json.dumps({**body, "stream": True}), headers)
+    connection.request("POST", "/v1/messages", json.dumps({**body, "stream": True}), sent)
     response = connection.getresponse()
     if response.status != 200:
         raise RuntimeError(f"{response.status}: {response.read().decode()}")
-    first, text = 0.0, ""
+    text, delta_s = "", list[float]()
     usage: dict[str, int] = {}
     for line in response:
         if not line.startswith(b"data: "):
@@ -42,13 +46,14 @@ def stream(url: str, body: dict[str, Any], timeout_s: float = 600) -> Timing:
         if event["type"] == "error":
             raise RuntimeError(event["error"]["message"])
         if event["type"] == "content_block_delta":
-            first = first or time.perf_counter() - started
+            delta_s.append(time.perf_counter() - started)
             text += event["delta"].get("text", "")
         usage = event.get("usage") or usage
     connection.close()
     end = time.perf_counter() - started
     cached, fresh = usage["cache_read_input_tokens"], usage["input_tokens"]
-    return Timing(first or end, end, text, fresh, cached, usage["output_tokens"])
+    first = delta_s[0] if delta_s else end
+    return Timing(first, end, text, fresh, cached, usage["output_tokens"], tuple(delta_s))
 
 
 def read_metric(url: str, name: str) -> float:

@@ -39,7 +39,7 @@ def drawn_play(rng: random.Random) -> FairPlay:
 
     An answer takes at most 3 s of the device, since what runs is not broken off to make shares equal.
     """
-    has_keys, row_s = rng.random() < 0.3, 10 ** rng.uniform(-2, -0.7)
+    has_keys, row_s = rng.random() < 0.3, 10 ** rng.uniform(-1.7, -0.7)
     workers = [
         Worker(
             name=str(i),
@@ -59,18 +59,18 @@ def drawn_play(rng: random.Random) -> FairPlay:
         lag=rng.randint(0, 1),
         row_s=row_s,
         token_s=10 ** rng.uniform(-3.7, -2.7),
-        pass_s=10 ** rng.uniform(-1.3, -0.5),
+        pass_s=10 ** rng.uniform(-1, -0.3),
     )
 
 
 @pytest.mark.parametrize("seed", range(trials(4, 20, "PENSIEVE_FAIR_TRIALS")))
 def test_sessions_that_always_want_more_have_the_device_by_their_shares(seed: int) -> None:
     play = drawn_play(random.Random(seed))
+    total = sum(worker.share for worker in play.workers)
     play.run(10)
     before = play.device_s()
-    play.run(10 + 50 * len(play.workers))
+    play.run(10 + 100 * total / min(worker.share for worker in play.workers))
     had = play.device_s() - before
-    total = sum(worker.share for worker in play.workers)
     for worker in play.workers:
         due = worker.share / total
         assert 0.9 * due < had[worker.name] / had.total() < 1.1 * due
