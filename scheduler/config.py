@@ -19,7 +19,7 @@ class SchedulerConfig:
         default=250.0,
         metadata={
             "help": "time between tokens, in milliseconds, to which slices of prompts are cut; prompts get "
-            "at least half of the device, whatever the target"
+            "at least half of such a step, whatever the target"
         },
     )
     max_waiting: int = field(
