@@ -1,7 +1,8 @@
 """Reads from headers and metadata who sends a request: which session, which agent, and what for.
 
 The headers are Claude Code's (some of them only with CLAUDE_CODE_GATEWAY_HINT_HEADERS=1); `session-id` is
-Codex's. They decide how long KV is kept and who goes first. Values that are too long or make no sense are ignored.
+Codex's. They decide how long KV is kept and who goes first. Values that are too long or make no sense are
+ignored.
 """
 
 import json

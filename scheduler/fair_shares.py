@@ -61,19 +61,19 @@ Beneficiaries = dict[Sequence, tuple[Sequence, ...]]
 class FairShares:
     """The shares of all sessions with unfinished requests, and the order that follows from them.
 
-    device_ns: the device's time in all charged steps, by class of work.
+    device_ns: the device's time in all charged steps, by class of work. now_s: the same, in all.
     """
 
     def __init__(self) -> None:
         self.device_ns: dict[WorkClass, int] = dict.fromkeys(RANKS, 0)
-        self._now_s = 0.0  # the device's time so far
+        self.now_s = 0.0
         self._level_s = 0.0
         self._active: dict[FairShare, None] = {}  # in order of their first unfinished request
         self._num_sessions: Counter[Account] = Counter()  # active ones
 
     def begin(self, sequence: Sequence, share: FairShare) -> None:
         """Note that `sequence`, whose session has `share`, has arrived."""
-        sequence.fair_share, sequence.arrival_device_s = share, self._now_s
+        sequence.fair_share, sequence.arrival_device_s = share, self.now_s
         share.num_active += 1
         if share.num_active == 1:
             share.account = sequence.request.origin.account  # whose share may be another one by now
@@ -113,7 +113,7 @@ class FairShares:
         for share, share_ns in due_ns.items():
             share.usage.charge(share_ns, now_s)
             share.virtual_s += share_ns / 1e9 / self._weight(share)
-            self._now_s += share_ns / 1e9
+            self.now_s += share_ns / 1e9
         self._find_level()
 
     def urgency(self, sequence: Sequence) -> tuple[int, int]:
@@ -124,7 +124,7 @@ class FairShares:
         lead_s, rank = self.lead_s(sequence.fair_share), RANKS[sequence.work_class]
         if rank == 0:
             return round((lead_s - SIDE_S) / QUANTUM_S), 0
-        num_raised = int((self._now_s - sequence.arrival_device_s) / AGING_S)
+        num_raised = int((self.now_s - sequence.arrival_device_s) / AGING_S)
         return round(lead_s / QUANTUM_S), max(1, rank - num_raised)
 
     def lead_s(self, share: FairShare) -> float:

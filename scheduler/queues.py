@@ -17,6 +17,8 @@ class RequestQueues:
         self.by_id: dict[int, Sequence] = {}  # the waiting and the running ones
         self.kv_cache = kv_cache
         self.shares = FairShares()
+        self._places: dict[int, int] = {}  # of the waiting ones by their ids, in order
+        self._placed_s = -1.0  # the device's time at which they had these places
         self._num_added = 0
 
     def add(self, request: Request, max_length: int) -> Sequence:
@@ -58,5 +60,9 @@ class RequestQueues:
         return SessionStats(len(running), len(waiting), num_idle, device_s)
 
     def num_ahead(self, sequence: Sequence) -> int:
-        """Return how many waiting sequences go before `sequence`, which waits."""
-        return self.shares.in_order(self.waiting).index(sequence)
+        """Return how many waiting sequences go before `sequence`, which waits, as of the last step."""
+        if self._placed_s != self.shares.now_s or sequence.seq_id not in self._places:
+            order = self.shares.in_order(self.waiting)
+            self._places = {one.seq_id: place for place, one in enumerate(order)}
+            self._placed_s = self.shares.now_s
+        return self._places[sequence.seq_id]

@@ -33,7 +33,7 @@ NUM_DECODING = 15
 
 
 @dataclass(frozen=True, slots=True)
-class Sender:
+class HeaderSender:
     """Who sends requests: a session's main agent, or a subagent that has a name."""
 
     session: str
@@ -56,7 +56,7 @@ class FairBench:
     is_fair: bool
     times: dict[str, list[Timing]] = field(default_factory=lambda: defaultdict(list))
 
-    def ask(self, group: str, sender: Sender, text: str, max_tokens: int) -> Timing:
+    def ask(self, group: str, sender: HeaderSender, text: str, max_tokens: int) -> Timing:
         """Send one turn and wait for its end."""
         body: dict[str, Any] = {
             "model": "default",
@@ -73,7 +73,7 @@ class FairBench:
         is_over = threading.Event()
         names = [f"{self.rng.getrandbits(64):x}" for _ in range(3)]
 
-        def work(group: str, sender: Sender, seed: int, goes_on: Callable[[int], bool]) -> None:
+        def work(group: str, sender: HeaderSender, seed: int, goes_on: Callable[[int], bool]) -> None:
             rng, history, turn = random.Random(seed), "", 0
             while goes_on(turn):
                 history += words(rng, turn_chars)
@@ -82,11 +82,13 @@ class FairBench:
 
         with ThreadPoolExecutor(3 + NUM_SUBAGENTS) as threads:
             for agent in range(NUM_SUBAGENTS):
-                sender, seed = Sender(names[0], f"a{agent}"), self.rng.getrandbits(32)
+                sender, seed = HeaderSender(names[0], f"a{agent}"), self.rng.getrandbits(32)
                 threads.submit(work, "subagents", sender, seed, lambda turn: not is_over.is_set())
             groups = ("its main agent", "other sessions", "other sessions")
             mains = [
-                threads.submit(work, group, Sender(name), self.rng.getrandbits(32), lambda turn: turn < turns)
+                threads.submit(
+                    work, group, HeaderSender(name), self.rng.getrandbits(32), lambda turn: turn < turns
+                )
                 for group, name in zip(groups, names, strict=True)
             ]
             for main in mains:
@@ -99,9 +101,9 @@ class FairBench:
         texts = [words(self.rng, 400) for _ in names[1:]]
         with ThreadPoolExecutor(NUM_DECODING + 1) as threads:
             for name, text in zip(names[1:], texts, strict=True):
-                threads.submit(self.ask, "decoding", Sender(name), text, max_tokens)
+                threads.submit(self.ask, "decoding", HeaderSender(name), text, max_tokens)
             threading.Event().wait(settle_s)
-            threads.submit(self.ask, "long prompt", Sender(names[0]), words(self.rng, long_chars), 16)
+            threads.submit(self.ask, "long prompt", HeaderSender(names[0]), words(self.rng, long_chars), 16)
 
     def lines(self) -> list[list[str]]:
         """Return a line of the table for each group."""

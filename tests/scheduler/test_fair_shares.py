@@ -183,6 +183,18 @@ def test_a_side_request_gets_a_place_in_a_full_batch_at_once() -> None:
     assert [row.tokens for row in rows] == [spell(prompt_of(i, 40), 50) for i in range(2)]
 
 
+def test_a_place_in_the_queue_follows_the_order_in_which_requests_will_begin() -> None:
+    driver = Driver(num_blocks=256, max_batch=1)
+    runs = driver.scheduler.add(of_session("busy", prompt_of(1, 40), 50))
+    driver.step()
+    crowd = [driver.scheduler.add(of_session("busy", prompt_of(i, 40))) for i in range(2, 5)]
+    other = driver.scheduler.add(of_session("other", prompt_of(9, 40)))
+    assert [driver.scheduler.num_ahead(one) for one in (*crowd, other)] == [0, 1, 2, 3]
+    charge(driver.scheduler.queues.shares, runs, 3)
+    assert [driver.scheduler.num_ahead(one) for one in (*crowd, other)] == [1, 2, 3, 0]
+    driver.finish()
+
+
 def test_memory_is_taken_from_the_session_that_has_had_most() -> None:
     driver = Driver(num_blocks=10, max_batch=4)
     greedy = driver.scheduler.add(of_session("greedy", prompt_of(1, 40), 150))
