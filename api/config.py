@@ -37,6 +37,15 @@ class ServerConfig:
             "its own, and limits if it is to (docs/keys.md); read anew at SIGHUP"
         },
     )
+    tls_cert: str | None = field(
+        default=None,
+        metadata={
+            "help": "file of a certificate (PEM, with those that lead to it): the server speaks HTTPS alone"
+        },
+    )
+    tls_key: str | None = field(
+        default=None, metadata={"help": "file of the certificate's private key (PEM, without a password)"}
+    )
     allow_host: tuple[str, ...] = field(
         default=(),
         metadata={
@@ -88,6 +97,11 @@ class ServerConfig:
     )
 
     @property
+    def scheme(self) -> str:
+        """Of the server's URL."""
+        return "http" if self.tls_cert is None else "https"
+
+    @property
     def is_loopback(self) -> bool:
         """Whether only this machine can connect."""
         return self.host in ("127.0.0.1", "localhost", "::1") or self.host.startswith("127.")
@@ -99,6 +113,8 @@ class ServerConfig:
             raise ValueError("--history-mb must not be negative")
         if self.api_key is not None and not self.api_key:
             raise ValueError("--api-key must not be empty")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("--tls-cert and --tls-key belong together")
         for name in self.allow_host:
             if not HOST_PATTERN.fullmatch(name):
                 raise ValueError(f"--allow-host {name}: give a name without scheme and port, or *.NAME")

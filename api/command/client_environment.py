@@ -37,6 +37,7 @@ class RunningServer:
     model: str
     max_context: int
     searches: bool = False  # the web, for its clients
+    certificate: str | None = None  # a file of the one that clients are to trust
 
 
 def client_environment(
@@ -63,6 +64,8 @@ def client_environment(
         "CLAUDE_CODE_DISABLE_1M_CONTEXT": "1",
         "CLAUDE_CODE_GATEWAY_HINT_HEADERS": "1",
     }
+    if server.certificate is not None:
+        preferred["NODE_EXTRA_CA_CERTS"] = server.certificate
     kept = {name: value for name, value in inherited.items() if name != API_KEY}
     return preferred | kept | needed
 
@@ -93,7 +96,7 @@ def context_limits(max_context: int) -> dict[str, str]:
     }
 
 
-def base_url(host: str, port: int) -> str:
+def base_url(host: str, port: int, scheme: str = "http") -> str:
     """Return the URL at which a client on this machine finds a server that listens on `host`."""
     everywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
-    return f"http://{everywhere.get(host, f'[{host}]' if ':' in host else host)}:{port}"
+    return f"{scheme}://{everywhere.get(host, f'[{host}]' if ':' in host else host)}:{port}"

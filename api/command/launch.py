@@ -11,13 +11,13 @@ import sys
 import threading
 import time
 import urllib.error
-import urllib.request
 from collections import abc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ... import PensieveError
 from ..config import ServerConfig
+from .certificates import open_directly
 from .client_environment import (
     API_KEY,
     RunningServer,
@@ -88,13 +88,11 @@ def find_client() -> str:
 def find_server(config: ServerConfig) -> RunningServer | None:
     """Return the server at the configured address, None when nothing listens there. Raises LaunchError."""
     url = _url(config)
-    # No proxy: it could not reach a server on this machine.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"{url}/health", timeout=PROBE_S) as response:
+        with open_directly(config).open(f"{url}/health", timeout=PROBE_S) as response:
             health = json.load(response)
         model, searches = str(health["model"]), bool(health.get("web_search"))
-        return RunningServer(url, model, int(health["max_context"]), searches)
+        return RunningServer(url, model, int(health["max_context"]), searches, config.tls_cert)
     except urllib.error.HTTPError as error:
         raise LaunchError(f"the server at {url} cannot answer requests (status {error.code})") from error
     except urllib.error.URLError as error:
@@ -197,4 +195,4 @@ def _check_port(config: ServerConfig) -> None:
 
 
 def _url(config: ServerConfig) -> str:
-    return base_url(config.host, config.port)
+    return base_url(config.host, config.port, config.scheme)

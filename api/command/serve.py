@@ -29,6 +29,7 @@ from ..config import ServerConfig
 from ..keys_file import read_keys_file
 from ..status.status_feed import StartFacts
 from .bounded_protocol import BoundedProtocol
+from .certificates import check_certificate
 from .console import say
 from .disk_start import DiskStart, describe_disk, files_of
 from .flags import Settings
@@ -202,6 +203,7 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises PensieveError when the start fails or the engine is lost."""
     config = settings.server
     set_up_logging(config.log_level)
+    check_certificate(config)
     if config.api_keys_file is not None:
         read_keys_file(config.api_keys_file)  # before the model is loaded: it may be wrong
     with bind(config) as listener, EngineProcess(config.log_level) as engine:
@@ -263,6 +265,8 @@ def build_server(
     uvicorn_config = uvicorn.Config(
         app,
         http=BoundedProtocol,  # of h11: httptools accepts ambiguous requests
+        ssl_certfile=config.tls_cert,
+        ssl_keyfile=config.tls_key,
         log_config=None,
         log_level="debug" if debug else "warning",
         access_log=False,  # which would hold queries; the application has one of its own

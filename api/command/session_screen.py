@@ -12,6 +12,7 @@ from typing import Any
 
 from ... import PensieveError
 from ..config import ServerConfig
+from .certificates import open_directly
 from .client_environment import base_url
 from .console import say
 from .session_rows import table_lines
@@ -71,13 +72,11 @@ def _ask(config: ServerConfig, path: str, method: str = "GET") -> str:
     """Send a request without a body; return the text of the answer. Raises ServerProblem."""
     if not config.port:
         raise ServerProblem("--port 0 names no server: give the port that it listens on")
-    url = base_url(config.host, config.port)
+    url = base_url(config.host, config.port, config.scheme)
     headers = {"x-api-key": config.api_key} if config.api_key else {}
     request = urllib.request.Request(f"{url}{path}", headers=headers, method=method)
-    # No proxy: it could not reach a server on this machine.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=TIMEOUT_S) as response:
+        with open_directly(config).open(request, timeout=TIMEOUT_S) as response:
             return str(response.read().decode("utf-8", "replace"))
     except urllib.error.HTTPError as error:
         raise ServerProblem(f"the server at {url} refuses: {_message(error)}") from error

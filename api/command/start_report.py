@@ -88,7 +88,7 @@ def describe_client(model: ServedModel, config: ServerConfig, port: int) -> str:
     key = "your-api-key" if asks else LOCAL_KEY
     flags = f" --port {port}" if port != DEFAULT_PORT else ""
     flags += " --api-key KEY" if asks else ""
-    variables = {BASE_URL: base_url(config.host, port), API_KEY: key, MODEL: model.name}
+    variables = {BASE_URL: base_url(config.host, port, config.scheme), API_KEY: key, MODEL: model.name}
     variables |= context_limits(model.max_context)
     small = fitting_flags(model.max_context)
     lines = [

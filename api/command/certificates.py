@@ -1,0 +1,41 @@
+"""TLS of the server, and of commands that ask a server on this machine."""
+
+import ssl
+import urllib.request
+
+from ... import PensieveError
+from ..config import ServerConfig
+
+
+class CertificateError(PensieveError):
+    """The certificate or its key cannot be used."""
+
+
+def check_certificate(config: ServerConfig) -> None:
+    """Raise CertificateError where the server could not speak TLS with what it is given."""
+    if config.tls_cert is None or config.tls_key is None:
+        return
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(config.tls_cert, config.tls_key, password=_no_password)
+    except OSError as error:  # of which SSLError is one
+        why = error.strerror if isinstance(error, FileNotFoundError) else str(error)
+        raise CertificateError(f"--tls-cert {config.tls_cert}, --tls-key {config.tls_key}: {why}") from error
+
+
+def open_directly(config: ServerConfig) -> urllib.request.OpenerDirector:
+    """Return what opens URLs of the configured server, by no proxy: that could not reach this machine.
+
+    A certificate that the flags name is trusted, whatever names it has, and no other.
+    """
+    context = ssl.create_default_context(cafile=config.tls_cert)
+    if config.tls_cert is not None:
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # it may be no root
+        context.check_hostname = False  # a server of another machine's name is asked by 127.0.0.1
+    handlers = urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
+    return urllib.request.build_opener(*handlers)
+
+
+def _no_password() -> str:
+    """Refuse to ask for a password, which OpenSSL would do at the terminal."""
+    raise ssl.SSLError("the key has a password")
