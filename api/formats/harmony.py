@@ -54,11 +54,13 @@ class _Messages:
     """Follows messages, and returns their text with tags in the place of headers.
 
     header: what has come of the present header. end: the tag to write at the open message's end; None within
-    a header. Messages begin within a header that the prompt has begun.
+    a header. has_words: some message was text for the user. Messages begin within a header that the prompt
+    has begun.
     """
 
     header: str = ""
     end: str | None = None
+    has_words: bool = False
 
     def text(self, text: str) -> str:
         """Take text that is no mark."""
@@ -94,8 +96,11 @@ class _Messages:
         if recipient is not None:
             self.end = CALL
             return f"{CALL_START}{recipient[1]}{MESSAGE}"
-        self.end = END if f"{CHANNEL}analysis" in header else ""
-        return THOUGHT if self.end else ""
+        if f"{CHANNEL}analysis" in header:
+            self.end = END
+            return THOUGHT
+        gap, self.end, self.has_words = "\n\n" if self.has_words else "", "", True
+        return gap
 
 
 class HarmonyText:

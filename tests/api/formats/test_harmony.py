@@ -70,6 +70,11 @@ def test_words_before_a_call_are_text(server: Server) -> None:
     assert blocks(ask(server, words + CALLS[0], tools=[BASH]))[0] == "Let me look."
 
 
+def test_two_messages_of_words_are_two_paragraphs(server: Server) -> None:
+    words = "<|channel|>commentary<|message|>I looked.<|end|>"
+    assert blocks(ask(server, words + FINAL)) == ["I looked.\n\nYes."]
+
+
 def test_a_budget_closes_the_thoughts_and_leaves_the_next_step_open(server: Server) -> None:
     """The tags are several tokens each."""
     thoughts = "<|channel|>analysis<|message|>abcdefgh"
