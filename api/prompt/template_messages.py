@@ -53,9 +53,17 @@ def with_written_calls(message: TemplateMessage, tool_format: ToolFormat) -> Tem
 
 OWN_ID = "own_id"  # key of a call's id as the model has written it; no template sees the key
 
-SENT, SHORT, NAMED = "sent", "short", "named"
+SENT, SHORT, NAMED, IN_TURN = "sent", "short", "named", "in turn"
 ID_FORMS = (SENT, SHORT, NAMED)
-"""Ids of calls: as the client sends them; nine letters and digits (Mistral); name and number (Kimi K2)."""
+"""Ids of calls: as the client sends them; nine letters and digits (Mistral); name and number (Kimi K2).
+
+IN_TURN, name and number within the turn, is for templates that write calls so whatever their ids are.
+"""
+
+
+def number_name(name: str, number: int) -> str:
+    """Return an id of a tool's name and a call's number."""
+    return f"functions.{name}:{number}"
 
 
 def with_ids(messages: abc.Iterable[TemplateMessage], form: str) -> list[TemplateMessage]:
@@ -68,9 +76,9 @@ def with_ids(messages: abc.Iterable[TemplateMessage], form: str) -> list[Templat
             message = message | {"tool_call_id": ids.get(message["tool_call_id"], message["tool_call_id"])}
         elif "tool_calls" in message:
             ids, calls = {}, []
-            for call in message["tool_calls"]:
-                name = call["function"]["name"]
-                in_form = _id_in_form(call["id"], form, f"functions.{name}:{num_calls}")
+            for place, call in enumerate(message["tool_calls"]):
+                number = place if form == IN_TURN else num_calls
+                in_form = _id_in_form(call["id"], form, number_name(call["function"]["name"], number))
                 ids[call["id"]] = call.get(OWN_ID, in_form)
                 calls.append({"type": "function", "id": ids[call["id"]], "function": call["function"]})
                 num_calls += 1
@@ -88,4 +96,8 @@ def with_own_ids(message: TemplateMessage, ids: abc.Sequence[str]) -> TemplateMe
 def _id_in_form(client_id: str, form: str, named: str) -> str:
     if form == SENT:
         return client_id
-    return named if form == NAMED else hashlib.sha256(client_id.encode("utf-8", "replace")).hexdigest()[:9]
+    return (
+        named
+        if form in (NAMED, IN_TURN)
+        else hashlib.sha256(client_id.encode("utf-8", "replace")).hexdigest()[:9]
+    )

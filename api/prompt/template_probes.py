@@ -16,7 +16,7 @@ from .fitted_turns import PROBE_KEY, PROBE_NAME, in_order, probe_call
 from .own_template import OwnTemplate, TemplateFeatures
 from .raw_template import RawTemplate, TemplateError
 from .round_trip import read_calls
-from .template_messages import ID_FORMS, model_turn, user_turn
+from .template_messages import ID_FORMS, IN_TURN, NAMED, SENT, model_turn, number_name, user_turn
 from .thinking import find_thinking_features
 
 SYSTEM, USER, ANSWER, LATER, RESULT, THOUGHT, VALUE, DESCRIPTION = (
@@ -69,9 +69,17 @@ class TemplateProbes:
     def find(self) -> TemplateFeatures:
         """Find the template's features. Raises TemplateTooSlow or BrokenTemplate."""
         features = self._find_tools()
+        features = replace(features, id_form=self._find_ids(features))
         key = next((key for key in THOUGHTS_KEYS if self._shows_thoughts(key, features)), None)
         features = replace(features, thoughts_key=key)
         return replace(features, system_first=self._shows_system(features))
+
+    def _find_ids(self, features: TemplateFeatures) -> str:
+        """Return the form of ids, which results need as well where the template itself numbers the calls."""
+        if features.id_form != SENT or number_name(PROBE_NAME, 0) not in self.call_text:
+            return features.id_form
+        text = self.own(features).probe([*call_turns(), *call_turns()], [PROBE_TOOL])
+        return NAMED if text is not None and number_name(PROBE_NAME, 1) in text else IN_TURN
 
     def own(self, features: TemplateFeatures) -> OwnTemplate:
         """Return the template with some features."""

@@ -1,10 +1,10 @@
-"""Finds the ids that a model has written in its calls, as Mistral's models, Solar Open and Apriel do."""
+"""Finds the ids that a model has written in its calls, as Mistral, Kimi K2, Solar Open and Apriel do."""
 
 import json
 import re
 from typing import Any
 
-HEADED = re.compile(r"(?:\[CALL_ID\]|<\|tool_call:begin\|>)\s*([\w-]{1,64})")
+HEADED = re.compile(r"(?:\[CALL_ID\]|<\|tool_call[:_]begin\|>)\s*([\w.:-]{1,64})")
 LIST = re.compile(r"\[\s*\{")
 KEYS = ("id", "tool_call_id")
 

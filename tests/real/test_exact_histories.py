@@ -49,6 +49,10 @@ CALLS_WITH_IDS = {
     ),
     "Mistral-Small-3.2-24B-Instruct-2506": "[TOOL_CALLS]Bash[CALL_ID]@[ARGS]{}",
     "mistralai-Mistral-Nemo-Instruct-2407": '[TOOL_CALLS][{"name": "Bash", "arguments": {}, "id": "@"}]',
+    **dict.fromkeys(
+        ("Kimi-K2-Instruct", "Kimi-K2-Thinking", "moonshotai-Kimi-K2"),
+        "<|tool_call_begin|>functions.Bash:@<|tool_call_argument_begin|>{}<|tool_call_end|>",
+    ),
     "upstage-Solar-Open-100B": "<|tool_call:begin|>@<|tool_call:name|>Bash<|tool_call:args|>{}",
 }
 """What the models of templates write that show calls' ids, and results by them."""

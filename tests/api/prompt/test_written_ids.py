@@ -13,6 +13,7 @@ from pensieve.api.prompt.written_ids import written_ids
         ('Well.[TOOL_CALLS][\n {"id": "x", "name": "a"}, {"tool_call_id": "y", "name": "b"}]', ("x", "y")),
         ('[TOOL_CALLS]a[CALL_ID]abc[ARGS]{"id": "no"}[TOOL_CALLS]b[CALL_ID]def[ARGS]{}', ("abc", "def")),
         ("<|tool_call:begin|>i1<|tool_call:name|>a<|tool_call:args|>{}<|tool_call:end|>", ("i1",)),
+        ("<|tool_call_begin|>functions.a:3<|tool_call_argument_begin|>{}", ("functions.a:3",)),
         ('[{"name": "a", "id": "x"}, {"name": "b"}]', ()),
         ('[{"name": "a", "id": 5}]', ()),
         ('[{"name": "a", "id": ', ()),
