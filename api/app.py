@@ -31,6 +31,7 @@ from .schema import Tool
 from .services import Services
 from .session_routes import SessionsApi
 from .status.status_api import StatusApi
+from .twins import Twins
 from .web_search import SearchCommand
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ def create_app(
     constraint_factory = open_constraint_factory(model_format, model.eos_token_ids)
     if constraint_factory is not None and template.call_text:
         _check_calls(constraint_factory, template.call_text, tokenizer)
+    metrics = Metrics(model, scheduler.stats)
     services = Services(
         model=model,
         model_format=model_format,
@@ -59,23 +61,25 @@ def create_app(
         prompts=PromptBuilder(model, tokenizer, template, model_format, config),
         constraint_factory=constraint_factory,
         abilities=template.abilities,
-        metrics=Metrics(model, scheduler.stats),
+        metrics=metrics,
         search=SearchCommand(shlex.split(config.search_command)) if config.search_command else None,
         thinking=config.thinking,
         keep_alive=keep_alive,
         requests=RequestLog(),
+        twins=Twins(metrics),
     )
     keys = ApiKeys(config, services.metrics.forget_keys)
+    gate = QueueGate(scheduler, metrics, services.twins)
     guards = [
         Middleware(CrossOrigin, origins=AllowedOrigins(config.allow_origin)),
         Middleware(RequestContext, metrics=services.metrics),
         Middleware(Guard, config=config, keys=keys),
         Middleware(BodyLimit),
-        Middleware(PlaceHolder, scheduler=scheduler),
+        Middleware(PlaceHolder, gate=gate),
     ]
     app = FastAPI(openapi_url=None, redirect_slashes=False, middleware=guards)
     app.state.keys = keys
-    app.state.queue_gate = QueueGate(scheduler, services.metrics)
+    app.state.queue_gate = gate
     app.state.constraint_factory = services.constraint_factory
     app.state.abilities = template.abilities
     add_error_handlers(app, services.metrics.rejected)

@@ -52,6 +52,7 @@ class Metrics:
         self._finished = self._counter("request_success", "Requests that ended", "finished_reason")
         self._cancelled = self._counter("requests_cancelled", "Requests given up", "cause")
         self._rejected = self._counter("requests_rejected", "Requests refused", "code", "reason")
+        self._attached = self._counter("resends_attached", "Requests sent again that joined their answer")
         self._tool_calls = self._counter("tool_calls", "Tool calls that models wrote", "result")
         self._key_requests = self._counter("key_requests", "Ended requests of a named API key", "key")
         self._key_tokens = self._counter("key_tokens", "Tokens of a named API key", "key", "kind")
@@ -93,6 +94,10 @@ class Metrics:
     def rejected(self, error: ApiError) -> None:
         """Count a refused request."""
         self._rejected.labels(error.status, error.reason).inc()
+
+    def resend_attached(self) -> None:
+        """Count a request that was sent again, and goes on with the answer under way."""
+        self._attached.inc()
 
     def prompt_built(self, template_s: float, tokenize_s: float) -> None:
         """Observe the times that rendering and tokenising a prompt took."""

@@ -1,7 +1,6 @@
 """Turns a prepared request into its answer: queues the request, sends the answer."""
 
 import asyncio
-import time
 from collections import abc
 from collections.abc import Callable
 from dataclasses import replace
@@ -41,13 +40,13 @@ class Pipeline:
         """Return a conversation's request that runs the server tools of the body, if it has any."""
 
         async def go_on(grown: MessagesRequest) -> Answer:
-            return self.start(await self.prepare.conversation(http, grown, time.monotonic()))
+            return self.start(await self.prepare.later_round(http, grown))
 
         return replace(prepared, in_rounds=rounds_of(body, self._services.search, go_on))
 
     def stream(self, prepared: PreparedRequest, writer: StreamWriter) -> Response:
         """Return a response that queues the request and streams its answer."""
-        return AnswerStream(lambda: [self.start(prepared)], writer, self._services.keep_alive)
+        return AnswerStream(lambda: self._start_all([prepared]), writer, self._services.keep_alive)
 
     def stream_choices(self, prepared: PreparedRequest, writers: abc.Sequence[ChoiceWriter]) -> Response:
         """Return a response that queues the request once for each writer and streams all answers."""
@@ -85,7 +84,10 @@ class Pipeline:
         return JSONResponse(join(bodies, total_usage(answers)), headers=answers[0].headers)
 
     def _start_all(self, choices: list[PreparedRequest]) -> list[Answer]:
-        """Queue all requests or none."""
+        """Queue all choices of a request or none; a request that was sent again goes on with its answers."""
+        first = choices[0]
+        if first.reader is not None:
+            return first.reader.views()
         answers: list[Answer] = []
         try:
             for prepared in choices:
@@ -94,7 +96,7 @@ class Pipeline:
             for answer in answers:
                 answer.close()
             raise
-        return answers
+        return answers if first.sending is None else self._services.twins.share(first, first.sending, answers)
 
     def start(self, prepared: PreparedRequest) -> Answer:
         """Queue a request. What goes wrong after that ends it, since nobody would read its tokens."""

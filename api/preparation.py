@@ -1,6 +1,7 @@
 """Makes a validated request ready for the scheduler: reads its options, builds its prompt and constraint."""
 
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +27,7 @@ from .reports.request_report import RequestFacts, RequestReport
 from .request_origin import origin_of, owner_of
 from .schema import MessagesRequest, RawRequest
 from .services import Services
+from .twins import Reader, Sending, sending_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class PreparedRequest:
     in_rounds: Callable[[Answer], Answer] | None = None  # lets the answer go on after the server's tools
     edits: EditReport | None = None  # what the prompt leaves out; None where the client asks for no edits
     report: RequestReport | None = None  # None for the further choices of one request
+    sending: Sending | None = None  # None where nobody may go on with the answer
+    reader: "Reader[PreparedRequest] | None" = None  # of an answer under way that this request goes on with
 
     def choices(self, count: int) -> list["PreparedRequest"]:
         """Return the request `count` times, with seeds that follow one another; their prompt is shared."""
@@ -72,11 +76,32 @@ class Preparation:
         logprobs: likeliest tokens to score beside each sampled token; None asks for no log-probabilities.
         Raises InvalidRequest, ClientGone, QueueFull or EngineDown.
         """
+        sending = await sending_of(http, started_s)
+        if (again := self._going_on(sending)) is not None:
+            return again
+        with place_of(http, self._services.scheduler):
+            prepared = await while_connected(http.receive, self._build(http, body, started_s, logprobs))
+        return replace(prepared, sending=sending)
+
+    async def later_round(self, http: HttpRequest, body: MessagesRequest) -> PreparedRequest:
+        """Prepare the conversation with which an answer goes on, whoever reads the answer by now.
+
+        Raises InvalidRequest, QueueFull or EngineDown.
+        """
+        with self._services.scheduler.place():
+            return await self._build(http, body, time.monotonic(), None)
+
+    def _going_on(self, sending: Sending) -> PreparedRequest | None:
+        """Return the request that a client sends again, if its answer is under way."""
+        reader = self._services.twins.find(sending)
+        return None if reader is None else replace(reader.prepared, sending=sending, reader=reader)
+
+    async def _build(
+        self, http: HttpRequest, body: MessagesRequest, started_s: float, logprobs: int | None
+    ) -> PreparedRequest:
         model_format, space = self._services.model_format, http.scope["state"]["account"].space
         options = replace(answer_options(body, self._services.thinking), space=space)
-        with place_of(http, self._services.scheduler):
-            built = self._prompt_of(body, options, owner_of(http))
-            prompt, trace, constraint = await while_connected(http.receive, built)
+        prompt, trace, constraint = await self._prompt_of(body, options, owner_of(http))
         self._services.metrics.prompt_built(prompt.template_s, prompt.tokenize_s)
         answer_format = AnswerFormat(
             stop_sequences=options.stop_sequences,
@@ -118,6 +143,9 @@ class Preparation:
 
         logprobs: as in `conversation`. Raises what that raises.
         """
+        sending = await sending_of(http, started_s)
+        if (again := self._going_on(sending)) is not None:
+            return again
         options = replace(raw_options(body.output_format), space=http.scope["state"]["account"].space)
         with place_of(http, self._services.scheduler):
             built, trace = await while_connected(http.receive, self._services.prompts.raw(prompt))
@@ -131,6 +159,7 @@ class Preparation:
             started_s,
             is_prompt_only=body.max_tokens == 0,
             report=_report(http, request, started_s, built, trace),
+            sending=sending,
         )
 
     async def _prompt_of(

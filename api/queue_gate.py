@@ -7,6 +7,7 @@ looked at. So those that have arrived are counted, and a refusal is a few prepar
 import asyncio
 import secrets
 from contextlib import AbstractContextManager, ExitStack
+from typing import Protocol
 
 from starlette.requests import Request as HttpRequest
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -19,18 +20,34 @@ GENERATING_PATHS = frozenset({ANTHROPIC_PATH, *OPENAI_PATHS, RESPONSES_PATH})
 """The paths at which a POST queues a request of the scheduler."""
 
 
+class OpenTwins(Protocol):
+    """Answers that go on for clients which may ask again."""
+
+    @property
+    def num_orphans(self) -> int:
+        """How many there are."""
+
+
 class QueueGate:
     """Counts requests between their arrival and the place in the queue that they take, and refuses others."""
 
-    def __init__(self, scheduler: SchedulerInterface, metrics: Metrics) -> None:
+    def __init__(self, scheduler: SchedulerInterface, metrics: Metrics, twins: "OpenTwins") -> None:
         self._scheduler = scheduler
         self._metrics = metrics
+        self._twins = twins
         self._num_arriving = 0
 
     @property
     def is_full(self) -> bool:
-        """Whether the queue has no room for one more request beside those that have arrived."""
-        return self._scheduler.is_full(self._num_arriving)
+        """Whether the queue has no room for one more request beside those that have arrived.
+
+        False while some answer waits for its client to ask again: that request takes no place.
+        """
+        return not self._twins.num_orphans and self._scheduler.is_full(self._num_arriving)
+
+    def place(self) -> AbstractContextManager[None] | None:
+        """Return a place to enter for a request; None where it may turn out to need none."""
+        return None if self._twins.num_orphans else self._scheduler.place()
 
     def arrive(self, loop: asyncio.AbstractEventLoop) -> None:
         """Count a request until the event loop has begun to serve it, which takes its place.
@@ -59,18 +76,17 @@ class QueueGate:
 class PlaceHolder:
     """The ASGI middleware that takes a request's place in the queue before its body is read."""
 
-    def __init__(self, app: ASGIApp, scheduler: SchedulerInterface) -> None:
+    def __init__(self, app: ASGIApp, gate: QueueGate) -> None:
         self._app = app
-        self._scheduler = scheduler
+        self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on. Raises QueueFull or EngineDown."""
-        generates = (
-            scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in GENERATING_PATHS
-        )
+        is_post = scope["type"] == "http" and scope["method"] == "POST"
+        place = self._gate.place() if is_post and scope["path"] in GENERATING_PATHS else None
         with ExitStack() as held:
-            if generates:
-                held.enter_context(self._scheduler.place())
+            if place is not None:
+                held.enter_context(place)
                 scope["state"]["place"] = held
             await self._app(scope, receive, send)
 

@@ -1,6 +1,7 @@
 """The objects that all routes share: made once by the application's factory."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from ..engine.served_model import ServedModel
 from .config import KeepAlive, ThinkingDefault
@@ -11,6 +12,7 @@ from .prompt.abilities import Abilities
 from .prompt.prompt import PromptBuilder
 from .protocols import SchedulerInterface
 from .reports.request_log import RequestLog
+from .twins import Twins
 from .web_search import SearchCommand
 
 
@@ -29,3 +31,4 @@ class Services:
     thinking: ThinkingDefault  # whether the model thinks where a request does not say
     keep_alive: KeepAlive
     requests: RequestLog
+    twins: Twins[Any]

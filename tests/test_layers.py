@@ -16,7 +16,7 @@ API_FLOORS = [
     {"pipeline"},
     {"models", "health", "request_routes", "session_routes", "status", "preparation"},
     {"services", "middleware"},
-    {"api_keys"},
+    {"twins", "api_keys"},
     {"prompt", "grammar", "output", "queue_gate"},
     {"reports"},
     {"formats", "answer_options", "metrics", "body", "tool_search"},

@@ -6,6 +6,7 @@ import random
 import socket
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import MagicMock
 
 import h11
 import pytest
@@ -118,7 +119,7 @@ def test_requests_that_have_arrived_count_until_they_have_their_places() -> None
             return num_more >= 2
 
     async def main() -> None:
-        gate = QueueGate(Scheduler(), None)  # type: ignore[arg-type]
+        gate = QueueGate(Scheduler(), MagicMock(), MagicMock(num_orphans=0))
         found = []
         for _ in range(3):
             found.append(gate.is_full)

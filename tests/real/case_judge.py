@@ -27,6 +27,7 @@ from pensieve.api.prompt.template import ChatTemplate
 from pensieve.api.reports.request_log import RequestLog
 from pensieve.api.schema import MessagesRequest
 from pensieve.api.services import Services
+from pensieve.api.twins import Twins
 from pensieve.scheduler.constraint import Constraint
 from pensieve.scheduler.origin import Account
 
@@ -78,6 +79,7 @@ class Judge:
         chat, model_format = ChatTemplate(self._tokenizer), make_format(self._tokenizer)
         self.is_native = chat.features.native_tools
         scheduler = ScriptedScheduler()
+        metrics = Metrics(model, scheduler.stats)
         self._services = Services(
             model=model,
             model_format=model_format,
@@ -85,11 +87,12 @@ class Judge:
             prompts=PromptBuilder(model, self._tokenizer, chat, model_format),
             constraint_factory=open_constraint_factory(model_format, model.eos_token_ids),
             abilities=chat.abilities,
-            metrics=Metrics(model, scheduler.stats),
+            metrics=metrics,
             search=None,
             thinking="auto",
             keep_alive=KeepAlive(),
             requests=RequestLog(),
+            twins=Twins(metrics),
         )
 
     def judge(self, case: Case) -> Verdict:
