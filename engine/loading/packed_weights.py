@@ -3,7 +3,7 @@
 Most keep small integers, several in a word of 32 bits, with a scale (and a zero point) for each group of
 inputs. MLX's form: `weight` (outputs, inputs / n), words that begin with the lowest input, `scales` and
 `biases` (outputs, groups); a value is code * scale + bias. Nothing is rounded but a bias: zero point times
-scale.
+scale. MXFP4 has floats of 4 bits, in groups as MLX has them.
 """
 
 import re
