@@ -83,7 +83,7 @@ def leave_one(server: Server, headers: dict[str, str], path: str = "/v1/messages
     """Send a request, and close the connection once it is in work."""
     num_before = len(server.scheduler.requests)
     with streaming(server, headers, path, **more) as response:
-        next(response.iter_raw())
+        next(response.iter_raw())  # whose end, which is now, may close the connection as well
         wait_until(lambda: len(server.scheduler.requests) > num_before)
 
 
@@ -209,7 +209,8 @@ def test_a_client_that_seems_to_be_there_has_given_up_where_it_asks_again_after_
     """A proxy may keep the connection of a client that has left."""
     with ThreadPoolExecutor() as threads:
         with streaming(server, GONE | more) as first:
-            next(first.iter_raw())
+            chunks = first.iter_raw()  # whose end would close the connection
+            next(chunks)
             before = num_attached(server)
             again = threads.submit(server.http().post, "/v1/messages", json=BODY, headers=PATIENT | more)
             wait_until(lambda: num_attached(server) > before or len(server.scheduler.requests) == 2)
