@@ -4,8 +4,9 @@
 
 One server fills a folder for KV. On a second one each session fails in another way: at its n-th call on the
 disk, with ENOSPC or EIO, once or several times; its first turn reads KV, its second one writes some. On each
-of some further servers one call fails for ever, until the disk tier is off. A last server has no disk tier:
-its answers are the right ones, and all others must be equal to them.
+of some further servers one call fails for ever, until the disk tier is off, and on others one never returns,
+as on a network mount that has lost its server. A last server has no disk tier: its answers are the right
+ones, and all others must be equal to them.
 """
 
 import argparse
@@ -18,14 +19,17 @@ from collections import abc
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..client import read_metric
+from ..client import read_metric, spread
 from ..restart import KilledSession, running
 from ..turns import words
-from .failing_calls import CALLS, SITE, VARIABLE
+from .failing_calls import CALLS, HANGS, SITE, VARIABLE
 
 CODES = (errno.ENOSPC, errno.EIO)
 LASTING_CALLS = ("open_new", "write", "sync", "rename")
 """Calls without which nothing is written: the tier is off once they have failed often enough."""
+
+HANGING_CALLS = ("free_bytes", "read_into", "write")
+"""A call of each thread that waits for the disk: the server's, and the engine's for reading and writing."""
 
 FOREVER = 10**9
 OFF_S = 60
@@ -63,12 +67,14 @@ class DiskTrial:
         new.write_text(f"{call} {code} {first} {count}", encoding="utf-8")
         new.replace(self.script)
 
-    def play(self, url: str, seed: int, num_turns: int) -> None:
-        """Play a session, and keep its answers."""
-        session, rng = KilledSession(seed), random.Random(seed)
+    def play(self, url: str, seed: int, num_turns: int) -> float:
+        """Play a session, and keep its answers. Returns how long the slowest one took, in seconds."""
+        session, rng, most_s = KilledSession(seed), random.Random(seed), 0.0
         for turn in range(num_turns):
-            text = session.ask(url, words(rng, NEW_LETTERS if turn else LETTERS), self.num_tokens).text
-            self.answers.setdefault((seed, turn), set()).add(text)
+            timing = session.ask(url, words(rng, NEW_LETTERS if turn else LETTERS), self.num_tokens)
+            self.answers.setdefault((seed, turn), set()).add(timing.text)
+            most_s = max(most_s, timing.end_s)
+        return most_s
 
     @property
     def num_wrong(self) -> int:
@@ -91,6 +97,8 @@ def main() -> None:
         for call in LASTING_CALLS:
             for code in CODES:
                 print(lasting(trial, call, code, options.sessions))
+        for call in HANGING_CALLS:
+            print(hanging(trial, call, options.sessions))
         print(judge(trial))
     if trial.num_wrong:
         raise SystemExit("answers differ")
@@ -151,6 +159,18 @@ def lasting(trial: DiskTrial, call: str, code: int, num_sessions: int) -> str:
         raise SystemExit(f"{call}: {num_lines} lines say that the tier is off")
     played = f"{failed:.0f} failed files, {seed - num_sessions} sessions"
     return f"{errno.errorcode[code]} at each {call}: off after {played}, one line"
+
+
+def hanging(trial: DiskTrial, call: str, num_sessions: int) -> str:
+    """Let a call never return, and play sessions that are on disk and new ones. Returns what has happened."""
+    trial.fail("none", 0, 0, 0)
+    seeds = [0, 1, num_sessions, num_sessions + 1]
+    with running(trial.folder, trial.model, trial.environment) as (_, url):
+        trial.fail(call, HANGS, 1, FOREVER)
+        most_s = [trial.play(url, seed, 2) for seed in seeds]
+        stopped = time.monotonic()
+    stop_s = time.monotonic() - stopped
+    return f"{call} hangs: {2 * len(seeds)} turns, {spread(most_s)} s; the server stops in {stop_s:.0f} s"
 
 
 def judge(trial: DiskTrial) -> str:

@@ -3,9 +3,11 @@
 The bench names the file in the environment, and puts a folder with a `sitecustomize.py` that calls `install`
 before the others in the path of Python. The file has four words: a call's name (a method of FileLayer), the
 errno, the number of the first call that fails, counted since the file has had these words, and how many do.
+With an errno of 0 they never return.
 """
 
 import os
+import threading
 from collections import abc
 from functools import wraps
 from pathlib import Path
@@ -32,6 +34,9 @@ CALLS = (
     "free_bytes",
 )
 
+HANGS = 0
+"""In place of an errno: the call does not return."""
+
 PAUSE_S = 0.05
 """The longest pause after a failure, so that a bench sees several of them."""
 
@@ -54,6 +59,8 @@ class FailingCalls:
         self._num_calls += 1
         code, first, count = map(int, words[1:])
         if first <= self._num_calls < first + count:
+            if code == HANGS:
+                threading.Event().wait()
             raise OSError(code, os.strerror(code))
 
 
