@@ -2,6 +2,7 @@
 
 import logging
 
+from ..cache.blocks import BLOCK_SIZE
 from .counters import Counters
 from .disk_tier import DiskTier, disk_tokens
 from .queues import RequestQueues
@@ -52,7 +53,7 @@ class Admission:
             if self._waits_for_prefix(sequence):
                 num_lookups += 1  # comparing two prompts takes about as long again
                 continue
-            watermark = self._watermark()
+            watermark = self._watermark(sequence)
             if self._disk.waits(sequence, watermark):
                 continue
             if not self._kv_cache.allocate(sequence, watermark):
@@ -78,9 +79,19 @@ class Admission:
         ready = (one for one in self._queues.waiting if not _must_wait(one))
         return self._queues.shares.displaced(self._queues.running, ready)
 
-    def _watermark(self) -> int:
-        """Return how many blocks must stay available: the blocks that running prefills will still take."""
-        return sum(s.block_table.num_missing(len(s.tokens)) for s in self._queues.running if s.is_prefilling)
+    def _watermark(self, candidate: Sequence) -> int:
+        """Return how many blocks must stay available beside those of the candidate's known tokens.
+
+        They are the blocks that running prefills will still take, and those of the answers' expected growth,
+        the candidate's among them: who starts without them is soon preempted, and computed again. Alone, a
+        sequence needs no more room than it has tokens.
+        """
+        growth = self._queues.lengths.growth
+        running = self._queues.running
+        if not running:
+            return 0
+        missing = (s.block_table.num_missing(len(s.tokens) + growth(s)) for s in running)
+        return sum(max(0, count) for count in missing) + -(-growth(candidate) // BLOCK_SIZE)
 
     def _waits_for_prefix(self, sequence: Sequence) -> bool:
         """Whether a running sequence is computing a prefix that `sequence` shares and the tree lacks."""

@@ -2,6 +2,7 @@
 
 from collections import deque
 
+from .answer_lengths import AnswerLengths
 from .fair_shares import FairShares
 from .kv_cache_manager import KVCacheManager
 from .sequence import FinishReason, Request, Sequence, SequenceStatus
@@ -16,6 +17,7 @@ class RequestQueues:
         self.running: list[Sequence] = []  # in order of admission
         self.by_id: dict[int, Sequence] = {}  # the waiting and the running ones
         self.kv_cache = kv_cache
+        self.lengths = AnswerLengths()
         self.shares = FairShares()
         self._places: dict[int, int] = {}  # of the waiting ones by their ids, in order
         self._placed_s = -1.0  # the device's time at which they had these places
@@ -48,6 +50,8 @@ class RequestQueues:
         sequence.status = SequenceStatus.FINISHED
         sequence.finish_reason = reason
         del self.by_id[sequence.seq_id]
+        if reason in ("stop", "length"):
+            self.lengths.learn(sequence)
         self.shares.end(sequence)
         self.kv_cache.free(sequence)
 
