@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .. import PensieveError
 from ..scheduler.exceptions import Stopping
 from .api_keys import ApiKey, ApiKeys
 from .config import ServerConfig
@@ -220,5 +221,6 @@ def _is_named(name: str, names: frozenset[str]) -> bool:
 def _translate(error: Exception, request_id: str) -> ApiError:
     problem = api_error(error)
     if problem is not error and problem.status == ApiError.status:
-        logger.error("request %s failed", request_id, exc_info=error)
+        known = isinstance(error, PensieveError)  # the raising code has logged its cause
+        logger.error("request %s failed: %s", request_id, error, exc_info=None if known else error)
     return problem
