@@ -15,7 +15,7 @@ from .channel import Channel, ChannelClosed
 from .hang_watch import LOOK_S, EngineState, HangWatch
 from .heartbeat import DUMP_SIGNAL, Heartbeat
 from .loading.model_error import ModelError
-from .step import EngineLost, StepFailed, StepPlan, StepResult
+from .step import EngineLost, StepFailed, StepPlan, StepsDone
 
 logger = logging.getLogger(__name__)
 
@@ -105,11 +105,11 @@ class EngineProcess:
         except ChannelClosed as error:
             raise ModelError(self._end()) from error
 
-    async def step(self, plan: StepPlan) -> StepResult | None:
+    async def step(self, plan: StepPlan) -> StepsDone:
         """See Engine.step."""
         return await self._request_step(plan.expected_s, "step", plan)
 
-    async def drain(self) -> StepResult | None:
+    async def drain(self) -> StepsDone:
         """See Engine.drain."""
         return await self._request_step(0.0, "drain")
 
@@ -118,8 +118,8 @@ class EngineProcess:
         self._keep_looking()
         await self._channel.closed()
 
-    async def _request_step(self, expected_s: float | None, *message: Any) -> StepResult | None:
-        """Ask for a result. Replace a process that has died (KV is lost) before StepFailed is raised.
+    async def _request_step(self, expected_s: float | None, *message: Any) -> StepsDone:
+        """Ask for results. Replace a process that has died (KV is lost) before StepFailed is raised.
 
         expected_s: see StepPlan.expected_s.
         """
@@ -128,7 +128,7 @@ class EngineProcess:
         self._watch.begin(expected_s)
         is_computed = False
         try:
-            result: StepResult | None = _result(await self._channel.ask(message))
+            result: StepsDone = _result(await self._channel.ask(message))
             is_computed = True
             return result
         except ChannelClosed:

@@ -1,8 +1,10 @@
 """Runs steps on MLX, in the engine's process: the decode batch, the prefill chunks, sampling.
 
-On a device that computes by itself (Metal, CUDA) a step is queued before the previous step's result is read,
-so that the device does not wait for Python. On MLX's CPU device, where NumPy computes attention, `step()`
-returns when its step is computed.
+On a device that computes by itself (Metal, CUDA) a step of decode rows is queued before the result of the
+step before is read, so that the device does not wait for Python. Where slices of prompts follow the rows, the
+rows' tokens are read first, and the slices, lazy arrays until then, are queued last: MLX lets the host run
+ahead by some ten command buffers, and then blocks. On MLX's CPU device, where NumPy computes attention,
+`step()` returns when its step is computed.
 """
 
 import time
@@ -25,8 +27,17 @@ from .row_selection import take_rows
 from .sampler import sample
 from .slice_graphs import SliceGraphs
 from .slice_parts import slice_parts
-from .step import DecodeRow, PrefillChunk, StateSlots, StepFailed, StepPlan, StepResult
-from .step_in_flight import Sampled, StepInFlight
+from .step import (
+    DecodeRow,
+    PrefillChunk,
+    StateSlots,
+    StepFailed,
+    StepPlan,
+    StepResult,
+    StepsDone,
+    StepTime,
+)
+from .step_in_flight import Sampled, SlicesInFlight, StepInFlight
 from .transfers.disk_thread import DiskThread
 from .transfers.transfers import Transfers
 
@@ -60,65 +71,128 @@ class Runner:
         if mixed_tokens:
             divide_last_layer(paged.model)
         self._in_flight: StepInFlight | None = None
-        self._last_read_s = 0.0
+        self._slices: SlicesInFlight | None = None
+        self._failure: StepFailed | None = None  # of slices, to be raised
+        self._last_end_s = 0.0  # of a step
         self._transfers = Transfers(DiskThread())
 
-    def step(self, plan: StepPlan) -> StepResult | None:
-        """Queue `plan` and return the previous result, if any; on the host, compute it and return its own.
+    def step(self, plan: StepPlan) -> StepsDone:
+        """Queue `plan`, but for slices that follow its decode rows; return what has come.
 
-        Raises StepFailed when anything goes wrong; the steps in flight are then lost and the pools empty.
+        On the host, compute it. Raises StepFailed when anything goes wrong, in this step or the slices of the
+        one before; the steps in flight are then lost and the pools empty.
         """
         started_s = time.monotonic()
         try:
+            self._check_slices()
             saved = self._transfers.begin(plan, self.caches.pool_bytes)
-            sampled = self._forward(plan)
-            previous, self._in_flight = self._in_flight, StepInFlight(plan, sampled, started_s, saved)
+            step = StepInFlight(plan, self._forward(plan), started_s, saved)
             if self._is_on_host:
-                return self.drain()
+                self._in_flight = step
+                return self._finish()
             copies = [copied for each in saved for copied in each.copies]
-            mx.async_eval(*sampled.arrays(), *copies, *self.caches.written_arrays())
-            return None if previous is None else self._read(previous)
+            mx.async_eval(*step.sampled.arrays(), *copies, *self.caches.written_arrays())
+            if not self._has_slices_apart(plan):
+                done, self._in_flight = self._finish(), step
+                return done
+            return self._queue_slices(step)
         except Exception as error:
             self._reset()
             raise StepFailed(str(error)) from error
 
-    def drain(self) -> StepResult | None:
-        """Wait for the step in flight and return its result, if there is one. Raises StepFailed."""
-        if self._in_flight is None:
-            return None
+    def proceed(self) -> None:
+        """Queue the slices that the last step has left, which may block until most of them are computed.
+
+        The next call raises what goes wrong; to call this before it is a matter of time alone.
+        """
+        if self._slices is None or not self._slices.arrays:
+            return
         try:
-            result = self._read(self._in_flight)
+            mx.async_eval(*self._slices.arrays)
+            self._slices = self._slices._replace(arrays=[])
+        except Exception as error:
+            self._reset()
+            self._failure = StepFailed(str(error))
+
+    def drain(self) -> StepsDone:
+        """Wait for what is in flight and return it. Raises StepFailed."""
+        try:
+            self._check_slices()
+            return self._finish()
         except Exception as error:
             self._reset()
             raise StepFailed(str(error)) from error
-        self._in_flight = None
-        return result
+
+    def _check_slices(self) -> None:
+        """Have slices queued. Raises what went wrong with them."""
+        self.proceed()
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def _queue_slices(self, step: StepInFlight) -> StepsDone:
+        """Build a step's slices, and read its tokens before they are queued. Returns all that has come."""
+        for chunk in step.plan.prefill:
+            self.prefill(chunk)
+        slices = SlicesInFlight.of(step, self.caches.written_arrays())
+        done = self._finish()
+        result = self._read(step)
+        self._slices = slices
+        if not step.plan.decode:
+            self.proceed()  # nobody waits for tokens: the next step is planned when most of this is computed
+        return StepsDone((*done.results, result), done.times)
+
+    def _finish(self) -> StepsDone:
+        """Wait for the end of the step in flight, or of slices, whichever there is."""
+        results: tuple[StepResult, ...] = ()
+        times: tuple[StepTime, ...] = ()
+        if self._slices is not None:
+            times = (self._end(self._slices),)
+        if self._in_flight is not None:
+            results = (self._read(self._in_flight),)
+            times = (*times, self._time(self._in_flight.plan.step_id, self._in_flight.started_s))
+        self._slices = self._in_flight = None
+        return StepsDone(results, times)
+
+    def _end(self, slices: SlicesInFlight) -> StepTime:
+        """Wait for the end of a step's slices; return the step's time."""
+        mx.eval(slices.end)
+        return self._time(slices.step_id, slices.started_s)
+
+    def _time(self, step_id: int, started_s: float) -> StepTime:
+        """Return the time of a step that has just ended."""
+        begun_s, self._last_end_s = max(started_s, self._last_end_s), time.monotonic()
+        return StepTime(step_id, self._last_end_s - begun_s)
 
     def _read(self, step: StepInFlight) -> StepResult:
-        """Wait for a step's result. It took the time since its start or the previous result."""
+        """Wait for a step's tokens; return its result."""
         tokens = np.array(step.sampled.tokens).tolist()
         by_sequence = {row.seq_id: token for row, token in zip(step.plan.decode, tokens, strict=True)}
-        begun_s, self._last_read_s = max(step.started_s, self._last_read_s), time.monotonic()
-        elapsed_s, logprobs = self._last_read_s - begun_s, step.sampled.logprobs
+        logprobs = step.sampled.logprobs
         scores = logprobs.read() if logprobs else {}
         self._transfers.write(step.saved)
-        return StepResult(step.plan.step_id, by_sequence, elapsed_s, scores, *self._transfers.outcomes())
+        return StepResult(step.plan.step_id, by_sequence, scores, *self._transfers.outcomes())
 
     def _reset(self) -> None:
-        """Drop the step in flight, all KV and states: arrays of a failed evaluation cannot be trusted."""
-        self._in_flight = None
+        """Drop what is in flight, all KV and states: arrays of a failed evaluation cannot be trusted."""
+        self._in_flight = self._slices = None
         self._transfers.forget()
         self.caches.reset()
 
     def _forward(self, plan: StepPlan) -> Sampled:
+        """Run the decode rows, and slices that share their pass; on the host, also those that do not."""
         rows, chunks = plan.decode, plan.prefill
         if self._is_mixed(plan):
-            sampled = self._sample(self.mixed_logits(rows, chunks), rows)
-        else:
-            sampled = self._sample(self.logits(rows) if rows else None, rows)
+            return self._sample(self.mixed_logits(rows, chunks), rows)
+        sampled = self._sample(self.logits(rows) if rows else None, rows)
+        if self._is_on_host:
             for chunk in chunks:
                 self.prefill(chunk)
         return sampled
+
+    def _has_slices_apart(self, plan: StepPlan) -> bool:
+        """Whether slices have passes over the model of their own."""
+        return bool(plan.prefill) and not self._is_mixed(plan)
 
     def _is_mixed(self, plan: StepPlan) -> bool:
         """Whether decode rows and slices share one pass over the model."""

@@ -229,10 +229,26 @@ class StepResult(FastPickle):
 
     step_id: int
     tokens: dict[int, int]  # by seq_id; NOT_A_NUMBER where a row's logits held NaN
-    elapsed_s: float  # to this result from the step's start or the previous result, the later of them
     logprobs: dict[int, TokenLogprobs] = field(default_factory=dict)  # by seq_id, for rows that ask
     written: list[WriteOutcome] = field(default_factory=list)  # of orders of this step or earlier ones
     restored: list[ReadOutcome] = field(default_factory=list)
+
+
+class StepTime(NamedTuple):
+    """How long the device took for a step, its slices included."""
+
+    step_id: int
+    elapsed_s: float  # to the step's end from its start or the end of the step before, the later of them
+
+
+class StepsDone(NamedTuple):
+    """What has become known of steps since the engine was asked last; both oldest first.
+
+    A step's tokens may be known before its slices are computed, so before its time.
+    """
+
+    results: tuple[StepResult, ...] = ()
+    times: tuple[StepTime, ...] = ()
 
 
 class StepFailed(Exception):
@@ -257,14 +273,14 @@ class Engine(Protocol):
     def state(self) -> EngineState:
         """Whether the engine goes on as it should."""
 
-    async def step(self, plan: StepPlan) -> StepResult | None:
-        """Queue `plan`; return the oldest result not yet returned, or None while the pipeline fills.
+    async def step(self, plan: StepPlan) -> StepsDone:
+        """Queue `plan`; return the results that have come, which may be that of the step before or its own.
 
         Raises StepFailed when the device or model fails; nothing is in flight afterwards.
         """
 
-    async def drain(self) -> StepResult | None:
-        """Return the result still in flight, if any, without queueing more. Raises StepFailed."""
+    async def drain(self) -> StepsDone:
+        """Return what is still in flight without queueing more. Raises StepFailed."""
 
     async def lost(self) -> None:
         """Wait, between steps only, until the engine has died; the next step or drain raises EngineLost."""

@@ -27,3 +27,22 @@ class StepInFlight(NamedTuple):
     sampled: Sampled
     started_s: float  # on the monotonic clock
     saved: list[SavedCopy]  # what the plan saves, as it was before the step
+
+
+class SlicesInFlight(NamedTuple):
+    """Slices that follow their step's decode rows on the device. Their step's result has been read.
+
+    arrays: those whose evaluation computes the slices, until it has been queued. The first is small, and is
+    there when all are: MLX tells the end of arrays that were queued together by one event.
+    """
+
+    step_id: int
+    started_s: float  # the step, on the monotonic clock
+    end: mx.array
+    arrays: list[mx.array]
+
+    @classmethod
+    def of(cls, step: StepInFlight, arrays: list[mx.array]) -> "SlicesInFlight":
+        """Return the slices of a step, whose writes are those of `arrays`."""
+        end = mx.zeros((1,))
+        return cls(step.plan.step_id, step.started_s, end, [end, *arrays])

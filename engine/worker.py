@@ -22,7 +22,7 @@ from .channel import Channel, ChannelClosed
 from .compiling.user_folder import use_private_temporary_folder
 from .heartbeat import show_life
 from .logs import set_up_logging
-from .step import StepPlan, StepResult
+from .step import StepPlan, StepsDone
 
 if TYPE_CHECKING:  # MLX and mlx-lm are imported by the first message that needs them
     from .runner import Runner
@@ -48,15 +48,20 @@ class Worker:
         self._runner, description = build(*arguments)
         return description
 
-    def step(self, plan: StepPlan) -> StepResult | None:
+    def step(self, plan: StepPlan) -> StepsDone:
         """See Runner.step."""
         assert self._runner is not None, "start() comes first"
         return self._runner.step(plan)
 
-    def drain(self) -> StepResult | None:
+    def drain(self) -> StepsDone:
         """See Runner.drain."""
         assert self._runner is not None, "start() comes first"
         return self._runner.drain()
+
+    def proceed(self) -> None:
+        """See Runner.proceed."""
+        if self._runner is not None:
+            self._runner.proceed()
 
 
 def serve(channel: Channel) -> None:
@@ -71,6 +76,7 @@ def serve(channel: Channel) -> None:
             channel.send(_answer(worker, method, arguments))
         except ChannelClosed:
             return
+        worker.proceed()
 
 
 def _answer(worker: Worker, method: str, arguments: list[Any]) -> tuple[Exception | None, Any]:

@@ -177,14 +177,17 @@ class SchedulerLoop:
         self._mark_times()
         self._step_started_s = time.monotonic()
         try:
-            result = await (self._engine.drain() if plan is None else self._engine.step(plan))
+            done = await (self._engine.drain() if plan is None else self._engine.step(plan))
         except StepFailed as error:
             self._recover(error, plan)
             return
         finally:
             self._step_started_s = None
-        if result is not None:
+        if done.times:
             self._num_failures = 0
+        for step_time in done.times:
+            self._scheduler.take_time(step_time)
+        for result in done.results:
             self._scheduler.sessions.tell_time(time.monotonic())
             self._publish(self._scheduler.update(result))
         self._stepped.set()

@@ -24,7 +24,7 @@ from dataclasses import replace
 
 from ..cache.blocks import BLOCK_SIZE
 from ..engine.served_model import WindowPool
-from ..engine.step import NOT_A_NUMBER, DecodeRow, StepPlan, StepResult
+from ..engine.step import NOT_A_NUMBER, DecodeRow, StepPlan, StepResult, StepTime
 from .admission import Admission
 from .config import SchedulerConfig
 from .constraint import ConstraintFailed, is_accepted
@@ -73,7 +73,8 @@ class Scheduler:
         self.disk = DiskTier(self.kv_cache, self.counters, self._cost)
         admission = Admission(config.max_batch, self.queues, self._recovery, self.disk, self.counters)
         self._planner = Planner(self.queues, self.kv_cache, admission, self.counters)
-        self._in_flight: deque[PlannedStep] = deque()  # whose results have not come, oldest first
+        self._in_flight: deque[StepPlan] = deque()  # planned steps whose results have not come, oldest first
+        self._unfinished: deque[PlannedStep] = deque()  # those whose times have not come
 
     @property
     def has_work(self) -> bool:
@@ -191,7 +192,8 @@ class Scheduler:
         if plan.num_tokens and not (plan.saves or plan.restores):  # nobody predicts the disk's time
             plan = replace(plan, expected_s=self._cost.expected_s(StepLoad.of(plan)))
         self.counters.steps += 1
-        self._in_flight.append(PlannedStep(plan, payers))
+        self._in_flight.append(plan)
+        self._unfinished.append(PlannedStep(plan, payers))
         if logger.isEnabledFor(logging.DEBUG):
             slices = {chunk.seq_id: len(chunk.tokens) for chunk in plan.prefill}
             logger.debug(
@@ -201,13 +203,8 @@ class Scheduler:
 
     def update(self, result: StepResult) -> list[Progress]:
         """Take the result of the oldest planned step. Returns the decoded sequences' progress."""
-        plan, payers = self._in_flight.popleft()
+        plan = self._in_flight.popleft()
         assert plan.step_id == result.step_id, "results come in the order of their plans"
-        self.counters.count_step(plan.kind, result.elapsed_s)
-        if plan.num_tokens:
-            self._cost.record(StepLoad.of(plan), result.elapsed_s)
-            costs_ns = self._cost.divide(plan, result.elapsed_s)
-            self.queues.shares.charge(payers, costs_ns, self.sessions.now_s)
         self.disk.update(result)
         by_id = self.queues.by_id
         for chunk in plan.prefill:
@@ -227,6 +224,17 @@ class Scheduler:
             progress.append(Progress(sequence, tokens, [logprobs] if tokens and logprobs else []))
         return progress
 
+    def take_time(self, time: StepTime) -> None:
+        """Learn how long a planned step took, which has ended, and charge those it served."""
+        while (planned := self._unfinished.popleft()).plan.step_id != time.step_id:
+            pass  # nobody asked for its end: no sequence was left
+        plan, payers = planned
+        self.counters.count_step(plan.kind, time.elapsed_s)
+        if plan.num_tokens:
+            self._cost.record(StepLoad.of(plan), time.elapsed_s)
+            costs_ns = self._cost.divide(plan, time.elapsed_s)
+            self.queues.shares.charge(payers, costs_ns, self.sessions.now_s)
+
     def fail(self, not_started: StepPlan | None = None) -> list[Progress]:
         """Compute every sequence anew: a planned step failed, and no result of a planned step will come.
 
@@ -236,8 +244,9 @@ class Scheduler:
         self.counters.failed_steps += 1
         self._recovery.requeue_all()
         self.disk.fail(self.queues.waiting)
-        culprit = self._recovery.isolate(plan for plan, _ in self._in_flight if plan is not not_started)
+        culprit = self._recovery.isolate(plan for plan, _ in self._unfinished if plan is not not_started)
         self._in_flight.clear()
+        self._unfinished.clear()
         if culprit is None:
             return []
         self.end(culprit, "error")

@@ -2,16 +2,16 @@
 
 from typing import Protocol
 
-from pensieve.engine.step import StepFailed, StepPlan, StepResult
+from pensieve.engine.step import StepFailed, StepPlan, StepsDone
 from pensieve.scheduler.scheduler import Scheduler
 
 
 class StepRunner(Protocol):
     """The engine's side: an `engine.runner.Runner`, or an oracle."""
 
-    def step(self, plan: StepPlan) -> StepResult | None: ...
+    def step(self, plan: StepPlan) -> StepsDone: ...
 
-    def drain(self) -> StepResult | None: ...
+    def drain(self) -> StepsDone: ...
 
 
 class Stepper:
@@ -25,11 +25,16 @@ class Stepper:
         plan = self.scheduler.schedule()
         running = {sequence.seq_id for sequence in self.scheduler.queues.running}
         assert plan is None or running.issuperset(plan.seq_ids)
-        result = self.runner.drain() if plan is None else self.runner.step(plan)
-        if result is not None:
-            self.scheduler.update(result)
+        self.take(self.runner.drain() if plan is None else self.runner.step(plan))
         self._check()
         return plan
+
+    def take(self, done: StepsDone) -> None:
+        """Give the scheduler what the runner has done."""
+        for time in done.times:
+            self.scheduler.take_time(time)
+        for result in done.results:
+            self.scheduler.update(result)
 
     def finish(self, recovers: bool = False) -> None:
         """Step until nothing is left to do. recovers: after steps that fail, too."""

@@ -16,8 +16,8 @@ from ...engine.recurrent.parted_layers import with_parts
 from ...engine.runner import Runner
 from ...engine.selfcheck import usable_kernels
 from ...engine.served_model import ServedModel
-from ...engine.step import StepPlan, StepResult
-from ...engine.step_in_flight import Sampled, StepInFlight
+from ...engine.step import StepPlan, StepResult, StepsDone, StepTime
+from ...engine.step_in_flight import Sampled, SlicesInFlight, StepInFlight
 from ...scheduler.config import SchedulerConfig
 from ...scheduler.scheduler import Scheduler
 from ...scheduler.sequence import Progress
@@ -27,7 +27,7 @@ class TimedRunner(Runner):
     """A runner that adds up the host's time.
 
     build_s: seconds in which forward passes were built, or computed where NumPy attends.
-    wait_s: seconds of waiting for sampled tokens.
+    wait_s: seconds of waiting for sampled tokens, and for the end of slices.
     """
 
     build_s = wait_s = 0.0
@@ -43,6 +43,12 @@ class TimedRunner(Runner):
         result = super()._read(step)
         self.wait_s += time.perf_counter() - begun_s
         return result
+
+    def _end(self, slices: SlicesInFlight) -> StepTime:
+        begun_s = time.perf_counter()
+        ended = super()._end(slices)
+        self.wait_s += time.perf_counter() - begun_s
+        return ended
 
 
 def in_served_form(paged: PagedModel, on_host: bool) -> PagedModel:
@@ -67,10 +73,10 @@ def served_scheduler(served: ServedModel, config: SchedulerConfig) -> Scheduler:
 
 
 class SteppedOnce(NamedTuple):
-    """One turn of the loop: the step that was queued, the result that came, and its progress."""
+    """One turn of the loop: the step that was queued, the steps that have ended, and what their rows got."""
 
     plan: StepPlan | None
-    result: StepResult | None
+    times: tuple[StepTime, ...]
     progress: list[Progress]
 
 
@@ -83,12 +89,19 @@ class BareEngine:
         self.plan_s = 0.0
 
     def step(self) -> SteppedOnce:
-        """Plan a step, queue it, and take the oldest result that is ready."""
+        """Plan a step, queue it, and take what has come."""
+        self.runner.proceed()  # the server's engine does so while a step is planned in another process
         started_s = time.perf_counter()
         plan = self.scheduler.schedule()
         self.plan_s += time.perf_counter() - started_s
-        result = self.runner.drain() if plan is None else self.runner.step(plan)
-        return SteppedOnce(plan, result, [] if result is None else self.scheduler.update(result))
+        done = self.runner.drain() if plan is None else self.runner.step(plan)
+        return SteppedOnce(plan, done.times, self.take(done))
+
+    def take(self, done: StepsDone) -> list[Progress]:
+        """Give the scheduler what has come; return what rows got."""
+        for step_time in done.times:
+            self.scheduler.take_time(step_time)
+        return [progress for result in done.results for progress in self.scheduler.update(result)]
 
     def finish(self) -> None:
         """Step until every sequence has ended and no result is to come."""

@@ -18,7 +18,7 @@ from ...engine.config import EngineConfig
 from ...engine.loading.device import Device
 from ...engine.loading.memory_plan import MemoryPlan, make_plan
 from ...engine.loading.model_info import ModelInfo
-from ...engine.step import SamplingParams, StepResult
+from ...engine.step import SamplingParams, StepResult, StepTime
 from ...scheduler.config import SchedulerConfig
 from ...scheduler.scheduler import Scheduler
 from ...scheduler.sequence import Request, Sequence
@@ -90,7 +90,8 @@ class Fleet:
             plan = self._scheduler.schedule()
             assert plan is not None, "each step's result is known before the next one is planned"
             tokens = {row.seq_id: self._rng.randrange(VOCAB) for row in plan.decode}
-            self._scheduler.update(StepResult(plan.step_id, tokens, STEP_S))
+            self._scheduler.take_time(StepTime(plan.step_id, STEP_S))
+            self._scheduler.update(StepResult(plan.step_id, tokens))
             for sequence in [sequence for sequence in self._session_of if sequence.finish_reason]:
                 session = self._session_of.pop(sequence)
                 self._histories[session] = sequence.tokens

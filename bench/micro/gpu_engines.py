@@ -161,8 +161,8 @@ class Pensieve(BareEngine):
         started = time.perf_counter()
         for _ in range(steps):
             self.step()
-            if drains and (result := self.runner.drain()) is not None:
-                self.scheduler.update(result)
+            if drains:
+                self.take(self.runner.drain())
         return 1e3 * (time.perf_counter() - started) / steps
 
 

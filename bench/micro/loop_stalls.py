@@ -27,7 +27,7 @@ import uvloop
 from ...api.app import create_app
 from ...api.command.serve import tuned_interpreter
 from ...api.config import ServerConfig
-from ...engine.step import StepPlan, StepResult
+from ...engine.step import StepPlan, StepsDone
 from ...scheduler.config import SchedulerConfig
 from ...scheduler.loop import SchedulerLoop
 from ...scheduler.scheduler import Scheduler
@@ -97,7 +97,7 @@ class Probe:
 class PicklingEngine(SleepingEngine):
     """An engine that sleeps, and for which each plan is pickled, as it is for the engine's process."""
 
-    async def step(self, plan: StepPlan) -> StepResult:
+    async def step(self, plan: StepPlan) -> StepsDone:
         """Pickle the plan, sleep, and return random tokens."""
         pickle.dumps(plan, pickle.HIGHEST_PROTOCOL)
         return await super().step(plan)

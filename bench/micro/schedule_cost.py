@@ -11,7 +11,7 @@ import argparse
 import time
 from dataclasses import dataclass, field
 
-from ...engine.step import SamplingParams, StepResult
+from ...engine.step import SamplingParams, StepResult, StepTime
 from ...scheduler.config import SchedulerConfig
 from ...scheduler.scheduler import Scheduler
 from ...scheduler.sequence import Request
@@ -46,10 +46,11 @@ class Batch:
         self.schedule_s += time.perf_counter() - started_s
         assert plan is not None
         tokens = {row.seq_id: 7 + plan.step_id % 11 for row in plan.decode}
-        self._results.append(StepResult(plan.step_id, tokens, 0.001))
+        self._results.append(StepResult(plan.step_id, tokens))
         if len(self._results) > self.lag:
             result = self._results.pop(0)
             started_s = time.perf_counter()
+            self._scheduler.take_time(StepTime(result.step_id, 0.001))
             self._scheduler.update(result)
             self.update_s += time.perf_counter() - started_s
         return len(plan.decode)

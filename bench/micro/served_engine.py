@@ -46,7 +46,7 @@ class ServedEngine(BareEngine):
 
     @property
     def has_queued_slices(self) -> bool:
-        """Whether a step with slices of prompts has no result yet."""
+        """Whether a step with slices of prompts has not ended yet."""
         return any(plan.prefill for plan in self._planned.values())
 
     def draw(self, count: int) -> list[int]:
@@ -65,10 +65,10 @@ class ServedEngine(BareEngine):
         now_s = time.perf_counter()
         if stepped.plan is not None:
             self._planned[stepped.plan.step_id] = stepped.plan
-        if stepped.result is not None:
-            plan = self._planned.pop(stepped.result.step_id)
+        for ended in stepped.times:
+            plan = self._planned.pop(ended.step_id)
             shapes = {(len(chunk.tokens), chunk.start) for chunk in plan.prefill}
-            self.steps.append(TimedStep(plan, stepped.result.elapsed_s, len(shapes - self._shapes)))
+            self.steps.append(TimedStep(plan, ended.elapsed_s, len(shapes - self._shapes)))
             self._shapes |= shapes
         for progress in stepped.progress:
             self.times[progress.sequence.seq_id] += [now_s] * len(progress.tokens)
@@ -89,10 +89,7 @@ class ServedEngine(BareEngine):
 
 
 def describe_shapes(steps: abc.Sequence[TimedStep]) -> str:
-    """Return how many slices had a new shape, and the times of steps with and without one.
-
-    On a GPU a step that has only slices is not waited for: of such steps only the sum of times counts.
-    """
+    """Return how many slices had a new shape, and the times of steps with and without one."""
     with_slices = [step for step in steps if step.plan.prefill]
     new = [step.seconds for step in with_slices if step.num_new_shapes]
     known = [step.seconds for step in with_slices if not step.num_new_shapes]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise, product
 
 from ...cache.blocks import BLOCK_SIZE
-from ...engine.step import SamplingParams, StepPlan, StepResult
+from ...engine.step import SamplingParams, StepPlan, StepResult, StepsDone, StepTime
 from ...scheduler.config import SchedulerConfig
 from ...scheduler.origin import Origin
 from ...scheduler.scheduler import Scheduler
@@ -58,8 +58,16 @@ TRACES = (
 )
 
 
+BLOCKED = 0.9
+"""Share of a step of slices alone for which queueing it blocks the host."""
+
+
 class SimulatedEngine:
-    """A device with a clock; queues one step ahead where the device does."""
+    """A device with a clock, in the order of the engine's `Runner`.
+
+    Where it is ahead, a step of decode rows is queued before the one before is read, and slices of prompts
+    follow their step's rows, whose tokens are read first.
+    """
 
     def __init__(self, device: SimulatedDevice) -> None:
         self.now_s = 0.0
@@ -67,31 +75,45 @@ class SimulatedEngine:
         self._rng = random.Random(0)
         self._lengths: set[int] = set()
         self._free_s = 0.0  # when the device will have done all that is queued
-        self._in_flight: tuple[StepPlan, float, float] | None = None  # with its start and end
-        self._read_s = 0.0
+        self._unread: StepPlan | None = None
+        self._unfinished: tuple[StepPlan, float, float] | None = None  # with its start and end
+        self._last_end_s = 0.0
 
-    def step(self, plan: StepPlan) -> StepResult | None:
-        """Queue a plan. Returns the oldest result, at its time, unless the pipeline fills."""
+    def step(self, plan: StepPlan) -> StepsDone:
+        """Queue a plan; return what has come, at its time."""
         lengths = {len(chunk.tokens) for chunk in plan.prefill}
-        seconds = self._device.draw(StepLoad.of(plan), self._rng, is_new=not lengths <= self._lengths)
+        load = StepLoad.of(plan)
+        seconds = self._device.draw(load, self._rng, is_new=not lengths <= self._lengths)
         self._lengths |= lengths
-        previous = self._in_flight
-        self._free_s = max(self._free_s, self.now_s) + seconds
-        self._in_flight = plan, self.now_s, self._free_s
+        start_s = max(self._free_s, self.now_s)
+        self._free_s = start_s + seconds
         if not self._device.is_ahead:
+            self._unread, self._unfinished = plan, (plan, self.now_s, self._free_s)
             return self.drain()
-        return None if previous is None else self._read(previous)
+        queued_s, done = self.now_s, self.drain()
+        self._unread, self._unfinished = plan, (plan, queued_s, self._free_s)
+        if not plan.prefill:
+            return done
+        if plan.decode:
+            rows_s = self._device.seconds(StepLoad(load.rows, load.rows_context))
+        else:
+            rows_s = BLOCKED * seconds
+        self.now_s = max(self.now_s, start_s + min(seconds, rows_s))
+        return StepsDone((*done.results, *self._read()), done.times)
 
-    def drain(self) -> StepResult | None:
-        """Return the result in flight, if any."""
-        in_flight, self._in_flight = self._in_flight, None
-        return None if in_flight is None else self._read(in_flight)
+    def drain(self) -> StepsDone:
+        """Wait for what is in flight, and return it."""
+        if self._unfinished is None:
+            return StepsDone()
+        plan, start_s, end_s = self._unfinished
+        self._unfinished = None
+        begun_s, self.now_s = max(start_s, self._last_end_s), max(self.now_s, end_s)
+        self._last_end_s = self.now_s
+        return StepsDone(self._read(), (StepTime(plan.step_id, self.now_s - begun_s),))
 
-    def _read(self, step: tuple[StepPlan, float, float]) -> StepResult:
-        plan, start_s, end_s = step
-        begun_s, self.now_s = max(start_s, self._read_s), max(self.now_s, end_s)
-        self._read_s = self.now_s
-        return StepResult(plan.step_id, {row.seq_id: 0 for row in plan.decode}, self.now_s - begun_s)
+    def _read(self) -> tuple[StepResult, ...]:
+        plan, self._unread = self._unread, None
+        return () if plan is None else (StepResult(plan.step_id, {row.seq_id: 0 for row in plan.decode}),)
 
 
 @dataclass
@@ -133,8 +155,10 @@ class SimulatedPlay:
                 waits_for_long = False
                 self._add(-1, self._draw(self._trace.long), 16)
             plan = self._scheduler.schedule()
-            result = self._engine.drain() if plan is None else self._engine.step(plan)
-            for progress in [] if result is None else self._scheduler.update(result):
+            done = self._engine.drain() if plan is None else self._engine.step(plan)
+            for step_time in done.times:
+                self._scheduler.take_time(step_time)
+            for progress in [each for result in done.results for each in self._scheduler.update(result)]:
                 self._turns[progress.sequence.seq_id].token_s += [self._engine.now_s] * len(progress.tokens)
                 if progress.sequence.finish_reason is not None:
                     self._end(progress.sequence)

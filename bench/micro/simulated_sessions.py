@@ -7,7 +7,7 @@ from typing import Literal
 
 from ...cache.blocks import BLOCK_SIZE
 from ...cache.tree_nodes import Owner
-from ...engine.step import SamplingParams, StepPlan, StepResult
+from ...engine.step import SamplingParams, StepPlan, StepResult, StepTime
 from ...scheduler.config import SchedulerConfig
 from ...scheduler.origin import Origin, RequestClass
 from ...scheduler.scheduler import Scheduler
@@ -130,7 +130,8 @@ class SimulatedSessions:
 
     def _take(self, plan: StepPlan, elapsed_s: float) -> None:
         tokens = {row.seq_id: self._new(1)[0] for row in plan.decode}
-        for progress in self.scheduler.update(StepResult(plan.step_id, tokens, elapsed_s)):
+        self.scheduler.take_time(StepTime(plan.step_id, elapsed_s))
+        for progress in self.scheduler.update(StepResult(plan.step_id, tokens)):
             sequence = progress.sequence
             if sequence.finish_reason is not None:
                 self.num_prompt += sequence.num_prompt_tokens

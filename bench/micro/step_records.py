@@ -100,9 +100,9 @@ class RecordedEngine(BareEngine):
         host_s = time.perf_counter() - started_s - (runner.wait_s - waited_s)
         if stepped.plan is not None:
             self._planned[stepped.plan.step_id] = stepped.plan, host_s
-        if stepped.result is not None:
-            plan, host_s = self._planned.pop(stepped.result.step_id)
-            self._recorder.add(plan, stepped.result.elapsed_s, host_s)
+        for ended in stepped.times:
+            plan, host_s = self._planned.pop(ended.step_id)
+            self._recorder.add(plan, ended.elapsed_s, host_s)
         return stepped
 
 

@@ -29,7 +29,7 @@ from ...api.app import create_app
 from ...api.config import ServerConfig
 from ...engine.hang_watch import EngineState
 from ...engine.served_model import ServedModel
-from ...engine.step import SamplingParams, StepPlan, StepResult
+from ...engine.step import SamplingParams, StepPlan, StepResult, StepsDone, StepTime
 from ...scheduler.config import SchedulerConfig
 from ...scheduler.loop import SchedulerLoop
 from ...scheduler.scheduler import Scheduler
@@ -75,23 +75,24 @@ class SleepingEngine:
         """All is well."""
         return "ok"
 
-    async def step(self, plan: StepPlan) -> StepResult:
+    async def step(self, plan: StepPlan) -> StepsDone:
         """Sleep on another thread, as a device computes; return random tokens."""
         self.marks.append((len(plan.decode), time.thread_time()))
         return await asyncio.get_running_loop().run_in_executor(None, self._sleep, plan)
 
-    async def drain(self) -> None:
-        """Return None: no step is ever in flight."""
+    async def drain(self) -> StepsDone:
+        """Return nothing: no step is ever in flight."""
+        return StepsDone()
 
     async def lost(self) -> None:
         """Wait for ever: this engine is never lost."""
         await asyncio.Event().wait()
 
-    def _sleep(self, plan: StepPlan) -> StepResult:
+    def _sleep(self, plan: StepPlan) -> StepsDone:
         time.sleep(self._step_s)
         first = NUM_BYTES + len(SPECIAL_TOKENS)
         tokens = {row.seq_id: self._rng.randrange(first, VOCABULARY) for row in plan.decode}
-        return StepResult(plan.step_id, tokens, self._step_s)
+        return StepsDone((StepResult(plan.step_id, tokens),), (StepTime(plan.step_id, self._step_s),))
 
 
 def cost_us(marks: abc.Sequence[StepStart], batch: int) -> float:

@@ -12,7 +12,7 @@ from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.logprobs import compute_logprobs
 from pensieve.engine.paged_caches import Capacity
 from pensieve.engine.runner import Runner
-from pensieve.engine.step import DecodeRow, SamplingParams, StepPlan, StepResult
+from pensieve.engine.step import DecodeRow, SamplingParams, StepsDone
 from pensieve.scheduler.sequence import Sequence
 
 from .harness import Machine
@@ -54,18 +54,15 @@ def test_a_vocabulary_smaller_than_what_is_asked_for() -> None:
 class Recorder(Machine):
     """Keeps what the steps report."""
 
-    def note(self, result: StepResult | None) -> None:
-        for seq_id, found in (result.logprobs if result else {}).items():
-            self.found.setdefault(seq_id, []).append(found)
+    def take(self, done: StepsDone) -> None:
+        for result in done.results:
+            for seq_id, found in result.logprobs.items():
+                self.found.setdefault(seq_id, []).append(found)
+        super().take(done)
 
     def run(self) -> None:
         self.found: dict[int, list[Any]] = {}
-        while self.scheduler.has_work:
-            plan: StepPlan | None = self.scheduler.schedule()
-            result = self.runner.drain() if plan is None else self.runner.step(plan)
-            self.note(result)
-            if result is not None:
-                self.scheduler.update(result)
+        self.finish()
 
 
 @pytest.mark.parametrize("on_host", [True, False])

@@ -182,15 +182,13 @@ def test_a_failed_step_says_why(shared_engine: EngineProcess, model: Path) -> No
     with pytest.raises(StepFailed, match="bounds"):
         asyncio.run(engine.step(beyond))
     sound = StepPlan(2, [DecodeRow(1, 5, 0, ((0, 1),), SamplingParams())])
-    result = asyncio.run(engine.step(sound))
-    assert result is not None
+    (result,) = asyncio.run(engine.step(sound)).results
     assert list(result.tokens) == [1]
 
 
 def test_an_empty_plan_costs_nothing(model: Path) -> None:
     loaded: Any = mlx_lm.utils.load_model(model)[0]
-    result = Runner(probe(loaded, 16), Capacity(20), on_host=True).step(StepPlan(1))
-    assert result is not None
+    (result,) = Runner(probe(loaded, 16), Capacity(20), on_host=True).step(StepPlan(1)).results
     assert result.tokens == {}
 
 

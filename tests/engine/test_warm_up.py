@@ -6,6 +6,7 @@ import pytest
 from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.paged_caches import Capacity
 from pensieve.engine.runner import Runner
+from pensieve.engine.step import StepsDone
 from pensieve.engine.warm_up import SAMPLINGS, warm_up
 
 from ..models import write_model
@@ -20,7 +21,7 @@ def test_every_kind_of_step_runs_before_the_first_request(
     paged = probe(mlx_lm.utils.load_model(write_model(tmp_path))[0], 16)
     runner = Runner(paged, Capacity(num_blocks), on_host)
     warm_up(runner, paged.vocab_size, Capacity(num_blocks))
-    assert runner.drain() is None, "nothing is left in flight"
+    assert runner.drain() == StepsDone(), "nothing is left in flight"
     kinds = {(s.is_greedy, bool(s.top_k)) for s in SAMPLINGS}
     assert len(kinds) == len(SAMPLINGS)
 

@@ -18,7 +18,7 @@ from pensieve.cache.disk.index import DiskIndex
 from pensieve.cache.disk.orders import ReadOutcome, WriteOutcome
 from pensieve.cache.disk.segment_file import try_read, try_write
 from pensieve.engine.served_model import PoolLayout, WindowPool
-from pensieve.engine.step import NO_BLOCK, RestoreOrder, StepFailed, StepPlan, StepResult
+from pensieve.engine.step import NO_BLOCK, RestoreOrder, StepFailed, StepPlan, StepsDone
 from pensieve.scheduler.config import SchedulerConfig
 from pensieve.scheduler.scheduler import Scheduler
 
@@ -73,7 +73,7 @@ class DiskOracle(OracleRunner):
         state_bytes = 4 * STATE_TOKENS if self._states else 0
         return PoolLayout("oracle", BLOCK_BYTES, state_bytes, BLOCK_BYTES if self._window else 0)
 
-    def step(self, plan: StepPlan) -> StepResult | None:
+    def step(self, plan: StepPlan) -> StepsDone:
         self.jobs.go_on()
         self._reading += plan.restores
         given_up = [one for one in self._reading if one.read.path in plan.abandons]
@@ -94,16 +94,17 @@ class DiskOracle(OracleRunner):
             self._reading, self._outcomes = [], []
             raise
 
-    def drain(self) -> StepResult | None:
+    def drain(self) -> StepsDone:
         return self._with_outcomes(super().drain())
 
-    def _with_outcomes(self, result: StepResult | None) -> StepResult | None:
-        if result is None:
-            return None
+    def _with_outcomes(self, done: StepsDone) -> StepsDone:
+        if not done.results:
+            return done
         outcomes, self._outcomes = self._outcomes, []
         written = [outcome for outcome in outcomes if isinstance(outcome, WriteOutcome)]
         restored = [outcome for outcome in outcomes if isinstance(outcome, ReadOutcome)]
-        return replace(result, written=written, restored=restored)
+        last = replace(done.results[-1], written=written, restored=restored)
+        return done._replace(results=(*done.results[:-1], last))
 
     def _restore(self, order: RestoreOrder) -> None:
         outcome, payload = try_read(order.read)

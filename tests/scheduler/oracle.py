@@ -8,7 +8,16 @@ from collections.abc import Callable
 
 from pensieve.cache.blocks import BLOCK_SIZE
 from pensieve.engine.served_model import WindowPool
-from pensieve.engine.step import DecodeRow, SlotRange, StateSlots, StepFailed, StepPlan, StepResult
+from pensieve.engine.step import (
+    DecodeRow,
+    SlotRange,
+    StateSlots,
+    StepFailed,
+    StepPlan,
+    StepResult,
+    StepsDone,
+    StepTime,
+)
 
 from .residues import is_allowed
 
@@ -56,12 +65,14 @@ class OracleRunner:
         self._lag = lag
         self._breaks = breaks
         self._results: list[StepResult] = []
+        self._times: list[StepTime] = []
         self.plans: list[StepPlan] = []
 
-    def step(self, plan: StepPlan) -> StepResult | None:
+    def step(self, plan: StepPlan) -> StepsDone:
         self.plans.append(plan)
         if self._breaks(plan):
             self._results.clear()
+            self._times.clear()
             self._slots = [-1] * len(self._slots)
             self._window_slots = [-1] * len(self._window_slots)
             self._states = [[-1]] * len(self._states)
@@ -75,11 +86,20 @@ class OracleRunner:
             tokens_so_far = self._read(chunk.slot_ranges)
             self._see_window(chunk.window_ranges, tokens_so_far, len(chunk.tokens))
             self._advance(chunk.state, tokens_so_far, chunk.start)
-        self._results.append(StepResult(plan.step_id, tokens, 1e-5 * plan.num_tokens))
-        return self._results.pop(0) if len(self._results) > self._lag else None
+        self._results.append(StepResult(plan.step_id, tokens))
+        self._times.append(StepTime(plan.step_id, 1e-5 * plan.num_tokens))
+        # As from a device: where slices follow, tokens are known at once, and the step's end later.
+        return self._take(0 if plan.prefill else self._lag, self._lag)
 
-    def drain(self) -> StepResult | None:
-        return self._results.pop(0) if self._results else None
+    def drain(self) -> StepsDone:
+        return self._take(0, 0)
+
+    def _take(self, results_left: int, times_left: int) -> StepsDone:
+        """Hand over results and times, but for so many of the newest."""
+        num_results, num_times = len(self._results) - results_left, len(self._times) - times_left
+        done = StepsDone(tuple(self._results[: max(0, num_results)]), tuple(self._times[: max(0, num_times)]))
+        del self._results[: len(done.results)], self._times[: len(done.times)]
+        return done
 
     def _decode(self, row: DecodeRow) -> int:
         token = self._fed_token(row)

@@ -103,9 +103,7 @@ def test_nothing_of_a_restore_is_kept_where_the_cache_is_emptied_meanwhile(tmp_p
         assert plan is not None
         assert plan.restores
         driver.scheduler.reset_prefix_cache()
-        result = driver.runner.step(plan)
-        assert result is not None
-        driver.scheduler.update(result)
+        driver.take(driver.runner.step(plan))
         driver.finish()
         assert sequence.num_cached_tokens == 0
         assert sequence.tokens == spell(prompt, 4)

@@ -8,7 +8,7 @@ import pytest
 
 from pensieve.cache.blocks import BLOCK_SIZE
 from pensieve.engine.hang_watch import EngineState
-from pensieve.engine.step import EngineLost, SamplingParams, StepPlan, StepResult
+from pensieve.engine.step import EngineLost, SamplingParams, StepPlan, StepsDone
 from pensieve.scheduler.config import SchedulerConfig
 from pensieve.scheduler.exceptions import (
     EngineDown,
@@ -36,14 +36,14 @@ class OracleEngine:
     def __init__(self, lag: int, breaks: Callable[[StepPlan], bool]) -> None:
         self.runner = OracleRunner(NUM_BLOCKS * BLOCK_SIZE, lag, breaks, NUM_STATE_SLOTS)
 
-    async def step(self, plan: StepPlan) -> StepResult | None:
+    async def step(self, plan: StepPlan) -> StepsDone:
         await asyncio.sleep(0)
         return self.runner.step(plan)
 
     async def lost(self) -> None:
         await asyncio.Event().wait()
 
-    async def drain(self) -> StepResult | None:
+    async def drain(self) -> StepsDone:
         await asyncio.sleep(0)
         return self.runner.drain()
 
@@ -200,9 +200,9 @@ def test_an_engine_may_die_in_idleness_as_often_as_it_likes(monkeypatch: pytest.
         if num_deaths == 2 * MAX_FAILURES:
             await asyncio.Event().wait()
 
-    async def drain(engine: OracleEngine) -> StepResult | None:
+    async def drain(engine: OracleEngine) -> StepsDone:
         nonlocal num_deaths
-        if engine.runner.drain() is not None:
+        if engine.runner.drain().results:
             raise AssertionError("it was idle")
         num_deaths += 1
         raise EngineLost("it has ended", replaced=True)

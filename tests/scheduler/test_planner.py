@@ -82,9 +82,7 @@ def test_a_slice_of_a_sequence_that_is_preempted_later_in_the_step_is_taken_out(
     assert plan is not None
     assert [chunk.seq_id for chunk in plan.prefill] == [long.seq_id]
     assert (short.status, driver.scheduler.counters.preemptions) == (SequenceStatus.WAITING, 1)
-    result = driver.runner.step(plan)
-    assert result is not None
-    driver.scheduler.update(result)
+    driver.take(driver.runner.step(plan))
     driver.finish()
     assert [oldest.tokens, long.tokens, short.tokens] == [spell(prompt, 4) for prompt in prompts]
 

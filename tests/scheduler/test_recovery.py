@@ -53,10 +53,8 @@ def test_a_sequence_that_kills_the_engine_between_two_steps_is_found(position: i
             driver.runner = OracleRunner(100 * BLOCK_SIZE, 1)
             driver.scheduler.fail(not_started=plan)
             continue
-        result = driver.runner.drain() if plan is None else driver.runner.step(plan)
+        driver.take(driver.runner.drain() if plan is None else driver.runner.step(plan))
         is_dead = plan is not None and any(r.seq_id == bad and r.position >= position for r in plan.decode)
-        if result is not None:
-            driver.scheduler.update(result)
     assert [sequence.finish_reason for sequence in sequences] == ["length", "error", "length"]
 
 

@@ -128,20 +128,24 @@ def test_a_sequence_whose_logits_are_not_numbers_ends_with_an_error() -> None:
     driver.step()  # a prompt of one token has nothing to prefill, so admission and decode are two steps
     plan = driver.scheduler.schedule()
     assert plan is not None
-    driver.scheduler.update(StepResult(plan.step_id, {sequence.seq_id: NOT_A_NUMBER, other.seq_id: 5}, 0.0))
+    driver.scheduler.update(StepResult(plan.step_id, {sequence.seq_id: NOT_A_NUMBER, other.seq_id: 5}))
     assert sequence.finish_reason == "error"
     assert other.finish_reason is None
 
 
 def test_a_result_from_before_a_preemption_commits_nothing() -> None:
     """Its KV lies in freed blocks; the KV in the sequence's new blocks is still to be written."""
-    driver = Driver(lag=1)
+    driver = Driver()
     sequence = driver.scheduler.add(request(prompt_of(1, 300)))
-    driver.step()
+    first = driver.scheduler.schedule()
     driver.scheduler.queues.requeue(sequence)
-    driver.step()
+    second = driver.scheduler.schedule()
+    assert first is not None
+    assert second is not None
+    driver.take(driver.runner.step(first))
     assert sequence.num_computed_tokens == 64
     assert sequence.num_committed_tokens == 0
+    driver.take(driver.runner.step(second))
     driver.finish()
     assert sequence.tokens == spell(prompt_of(1, 300), 4)
 

@@ -196,7 +196,7 @@ def test_a_state_that_may_hold_no_numbers_is_not_kept() -> None:
         driver.step()
     plan = driver.scheduler.schedule()
     assert plan is not None
-    driver.scheduler.update(StepResult(plan.step_id, {sequence.seq_id: NOT_A_NUMBER}, 0.0))
+    driver.scheduler.update(StepResult(plan.step_id, {sequence.seq_id: NOT_A_NUMBER}))
     states = driver.scheduler.kv_cache.states
     assert (len(states.checkpoints), states.slots.num_free) == (0, 10)
 

@@ -15,7 +15,7 @@ from pensieve.api.app import create_app
 from pensieve.api.command.serve import Server
 from pensieve.api.config import ServerConfig
 from pensieve.engine.hang_watch import EngineState
-from pensieve.engine.step import StepPlan, StepResult
+from pensieve.engine.step import StepPlan, StepResult, StepsDone, StepTime
 from pensieve.scheduler.config import SchedulerConfig
 from pensieve.scheduler.loop import SchedulerLoop
 from pensieve.scheduler.scheduler import Scheduler
@@ -36,15 +36,16 @@ class WritingEngine:
         self._tokenizer = tokenizer
         self._num_said: dict[int, int] = {}  # tokens by seq_id
 
-    async def step(self, plan: StepPlan) -> StepResult | None:
+    async def step(self, plan: StepPlan) -> StepsDone:
         await asyncio.sleep(0)
         if not self.gate.is_set():
             await asyncio.to_thread(self.gate.wait)
-        return StepResult(plan.step_id, {row.seq_id: self._next(row.seq_id) for row in plan.decode}, 0.001)
+        tokens = {row.seq_id: self._next(row.seq_id) for row in plan.decode}
+        return StepsDone((StepResult(plan.step_id, tokens),), (StepTime(plan.step_id, 0.001),))
 
-    async def drain(self) -> StepResult | None:
+    async def drain(self) -> StepsDone:
         await asyncio.sleep(0)
-        return None
+        return StepsDone()
 
     async def lost(self) -> None:
         await asyncio.Event().wait()

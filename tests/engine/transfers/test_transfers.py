@@ -88,10 +88,10 @@ def fill(pools: PoolBytes, seed: int) -> None:
 
 def finish(runner: Runner, plan: StepPlan) -> StepResult:
     """Step until an order has ended."""
-    result = runner.step(plan)
-    while result is None or not result.written + result.restored:
-        result = runner.drain() or runner.step(StepPlan(plan.step_id + 1))
-    return result
+    results = runner.step(plan).results
+    while not results or not results[-1].written + results[-1].restored:
+        results = runner.drain().results or runner.step(StepPlan(plan.step_id + 1)).results
+    return results[-1]
 
 
 def contents(runner: Runner, blocks: tuple[int, ...], slot: int, window: tuple[int, ...]) -> list[bytes]:
