@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from pensieve.cache.blocks import BLOCK_SIZE
-from pensieve.engine.step import SamplingParams, StepPlan, StepResult
+from pensieve.engine.step import SamplingParams, StepPlan, StepResult, StepTime
 from pensieve.scheduler.config import SchedulerConfig
 from pensieve.scheduler.fair_share import FairShare
 from pensieve.scheduler.origin import Account, Origin, RequestClass
@@ -125,7 +125,8 @@ class FairPlay:
                 pause_s = self.now_s - self._served_s[worker.name]
                 self.longest_pause_s = max(self.longest_pause_s, pause_s)
         tokens = {row.seq_id: self.rng.randrange(1000) for row in plan.decode}
-        self.scheduler.update(StepResult(plan.step_id, tokens, elapsed_s))
+        self.scheduler.take_time(StepTime(plan.step_id, elapsed_s))
+        self.scheduler.update(StepResult(plan.step_id, tokens))
         for sequence in [one for one in self.owners if one.finish_reason is not None]:
             self.owners.pop(sequence).num_unfinished -= 1
 
