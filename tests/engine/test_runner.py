@@ -10,7 +10,7 @@ import pytest
 from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.paged_caches import Capacity
 from pensieve.engine.runner import Runner
-from pensieve.engine.step import StepFailed, StepPlan
+from pensieve.engine.step import DecodeRow, PrefillChunk, SamplingParams, StepFailed, StepPlan, StepsDone
 from pensieve.engine.step_in_flight import Sampled
 from pensieve.scheduler.sequence import Sequence
 
@@ -82,6 +82,40 @@ def test_not_a_number_ends_one_sequence_and_leaves_the_others_exact(model: Any, 
     for sequence in (sequences[0], *sequences[2:]):
         verdict.judge(model, sequence)
     assert verdict.wrong == 0
+
+
+def test_slices_are_queued_behind_their_steps_tokens_and_timed_at_their_end(model: Any) -> None:
+    """MLX may block the host until most of what it is given is computed; no tokens may wait for that."""
+    runner = Runner(probe(model, 16), Capacity(20), on_host=False)
+    row = DecodeRow(1, 5, 0, ((0, 1),), SamplingParams())
+    slices = [PrefillChunk(2, [1, 2, 3], 0, ((64, 67),))]
+    assert runner.step(StepPlan(1, [row])) == StepsDone(), "the next step is to be queued before this is read"
+    done = runner.step(StepPlan(2, [row._replace(position=1, slot_ranges=((0, 2),))], slices))
+    assert [result.step_id for result in done.results] == [1, 2]
+    assert [time.step_id for time in done.times] == [1]
+    runner.proceed()
+    done = runner.drain()
+    assert not done.results
+    assert [time.step_id for time in done.times] == [2]
+    assert runner.drain() == StepsDone()
+
+
+def test_the_failure_of_queued_slices_is_raised_by_the_next_call(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = Runner(probe(model, 16), Capacity(20), on_host=False)
+    row = DecodeRow(1, 5, 0, ((0, 1),), SamplingParams())
+    assert runner.step(StepPlan(1, [row], [PrefillChunk(2, [1, 2, 3], 0, ((64, 67),))])).results
+
+    def fail(*_: mx.array) -> None:
+        raise RuntimeError("[metal] injected")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mx, "async_eval", fail)
+        runner.proceed()
+    with pytest.raises(StepFailed, match="injected"):
+        runner.step(StepPlan(2, [row]))
+    assert runner.step(StepPlan(3, [], [PrefillChunk(2, [1, 2, 3], 0, ((64, 67),))])).results
 
 
 def test_plans_can_cross_a_process_border(model: Any) -> None:

@@ -91,6 +91,9 @@ class OracleRunner:
         # As from a device: where slices follow, tokens are known at once, and the step's end later.
         return self._take(0 if plan.prefill else self._lag, self._lag)
 
+    def proceed(self) -> None:
+        """See Runner.proceed: nothing is ever left to queue."""
+
     def drain(self) -> StepsDone:
         return self._take(0, 0)
 
