@@ -27,6 +27,9 @@ END_S = 5
 DUMP_S = 1
 """Seconds that a hung process has to write where it stands, before it is killed."""
 
+MIN_START_S, START_FACTOR = 120.0, 4.0
+"""Seconds that a process has to start in place of another, at least; how many times as long as the first."""
+
 MAX_PAUSE_S = 15
 """Longest pause after a start that has failed: what a moment lacks, such as memory, may come back."""
 
@@ -51,6 +54,7 @@ class EngineProcess:
         self._looks: tuple[asyncio.AbstractEventLoop, asyncio.TimerHandle] | None = None
         self._pause_s = 0.0  # after the last failed start of a process in a row
         self._start_message: tuple[Any, ...] | None = None
+        self._first_start_s = 0.0
         self._spawn()
 
     def _spawn(self) -> None:
@@ -94,7 +98,9 @@ class EngineProcess:
         build: a module's function that returns the runner and a description of it that can be pickled. It is
         called again in the process that replaces a dead one.
         """
+        begun_s = time.monotonic()
         description: T = self._request("start", build, *arguments)
+        self._first_start_s = time.monotonic() - begun_s
         self._start_message = ("start", build, *arguments)
         return description
 
@@ -177,12 +183,18 @@ class EngineProcess:
         loop.call_later(DUMP_S, self._process.kill)
 
     async def _restart(self) -> None:
-        """Replace a process that has ended. No thread waits for the load, so that this can be cancelled."""
+        """Replace a process that has ended. No thread waits for the load, so that this can be cancelled.
+
+        Raises ModelError where the new one ends, or does not answer in time: it may hang, as the old one did.
+        """
         assert self._start_message is not None, "start() comes first"
         self.close()
         self._spawn()
         try:
-            _result(await self._channel.ask(self._start_message))
+            limit_s = max(MIN_START_S, START_FACTOR * self._first_start_s)
+            _result(await asyncio.wait_for(self._channel.ask(self._start_message), limit_s))
+        except TimeoutError as error:
+            raise ModelError(f"it has not started within {limit_s:.0f} s") from error
         except ChannelClosed as error:
             raise ModelError(await asyncio.to_thread(self._end)) from error
 
@@ -192,7 +204,10 @@ class EngineProcess:
             code = self._process.wait(END_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            code = self._process.wait()
+            killed = self._wait_killed()
+            if killed is None:
+                return "the engine's process cannot be ended"
+            code = killed
         name = signal.Signals(-code).name if code < 0 else f"status {code}"
         return f"the engine's process has ended: {name}"
 
@@ -206,7 +221,18 @@ class EngineProcess:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.kill()  # it holds nothing that must be saved
-        self._process.wait()
+        self._wait_killed()
+
+    def _wait_killed(self) -> int | None:
+        """Wait END_S for the process, which is killed; return its status, or None where it has not ended.
+
+        A driver that does not return keeps it. Whether a new process finds the device is seen at its start.
+        """
+        try:
+            return self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            logger.error("the engine's process %d cannot be ended: the device's driver holds it", self.pid)
+            return None
 
     def __enter__(self) -> "EngineProcess":
         return self

@@ -169,6 +169,37 @@ def test_a_restart_holds_up_neither_the_loop_nor_its_end(engine: EngineProcess, 
     asyncio.run(main())
 
 
+def test_a_process_that_hangs_while_it_starts_is_given_up(
+    engine: EngineProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server said that it was starting its engine anew, for ever."""
+    monkeypatch.setattr(process, "MAX_PAUSE_S", 0)
+    for name in ("MIN_START_S", "START_FACTOR"):
+        monkeypatch.setattr(process, name, 0)
+    engine.start(build_slowly, tmp_path / "count")
+    os.kill(engine.pid, signal.SIGKILL)
+    with pytest.raises(StepFailed, match="cannot be started anew: it has not started within 0 s"):
+        asyncio.run(engine.step(StepPlan(1)))
+
+
+def test_a_process_that_cannot_be_killed_is_left_behind(
+    engine: EngineProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver that does not return keeps a process, and its end was waited for without a bound."""
+    monkeypatch.setattr(process, "END_S", 0)
+    with monkeypatch.context() as unkillable:
+        unkillable.setattr(engine._process, "kill", lambda: None)
+        unkillable.setattr(engine._process, "poll", lambda: None)
+        unkillable.setattr(engine._process, "wait", expire)
+        engine.close()
+    engine._process.kill()
+    engine._process.wait()
+
+
+def expire(timeout_s: float) -> int:
+    raise subprocess.TimeoutExpired("", timeout_s)
+
+
 def test_a_signal_to_both_processes_is_the_parents_to_deal_with(shared_engine: EngineProcess) -> None:
     shared_engine.call(os.getpid)
     os.kill(shared_engine.pid, signal.SIGTERM)
