@@ -14,7 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import InvalidRequest, error_response
 from ..queue_gate import QueueGate
-from .plain_head import PlainHead, read_plain_head
+from .plain_head import PlainHead
 
 HEAD_S = 30
 """Seconds from the beginning of a connection, or the first byte of a later request, to the end of a head."""
@@ -47,22 +47,17 @@ class BoundedProtocol(H11Protocol):
         self._await(h11.IDLE, HEAD_S)
 
     def data_received(self, data: bytes) -> None:
-        """Take some bytes, and wait for the rest of the request that they belong to."""
-        if self._refused is not None:
-            self._pass_over(data, self._refused)
-            return
+        """Take some bytes, and wait for the rest of the request that they belong to.
+
+        Where a head may end in them they are taken in small pieces, so that chunks behind it are noticed.
+        """
+        while len(data) > CHECKED_BYTES and self.conn.their_state is h11.IDLE:
+            super().data_received(data[:CHECKED_BYTES])
+            data = data[CHECKED_BYTES:]
         if self._has_tiny_chunks(data):
             self.transport.close()
             return
-        head = read_plain_head(data) if self._gate is not None and self._is_idle else None
-        if self._gate is not None and head is not None and self._gate.is_full:
-            self._unset_keepalive_if_required()
-            self._await(head, REQUEST_S)
-            self._pass_over(b"", head)
-            return
         super().data_received(data)
-        if self._gate is not None and head is not None:
-            self._gate.arrive(self.loop)
         state = self.conn.their_state
         if state is h11.SEND_BODY:
             self._await(state, REQUEST_S)
