@@ -6,13 +6,15 @@
 Every trace is played on every device with each setting `step tokens:target in ms`. The scheduler is the real
 one; only the time of a step comes from simulated_devices.py. A session sends its next turn as soon as it has
 the answer. The table has, in seconds, the wall time, the time to the first token of a turn, and the time of a
-whole turn; in milliseconds the time between tokens; and Jain's index of the sessions' mean turn time.
+whole turn; in milliseconds the time between tokens; and Jain's index of the sessions' mean turn time. Turns
+of a session's crowd of subagents count apart. Each setting is played in plain order, as if all requests came
+from one session's main agent, and by fair shares.
 """
 
 import argparse
 import random
 from collections import abc
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise, product
 
 from ...cache.blocks import BLOCK_SIZE
@@ -42,11 +44,12 @@ class TokenTrace:
     new: int  # new tokens of each turn
     answer: int
     long: int = 0  # tokens of one further prompt, which arrives when each other session decodes
+    crowd: int = 0  # subagents of the first session, which send turns until all sessions have had theirs
 
     def scaled(self, factor: float) -> "TokenTrace":
         """Return the trace with shorter prompts."""
         shared, new, long = (round(factor * count) for count in (self.shared, self.new, self.long))
-        return TokenTrace(self.name, self.sessions, self.turns, shared, new, self.answer, long)
+        return replace(self, shared=shared, new=new, long=long)
 
 
 TRACES = (
@@ -54,6 +57,7 @@ TRACES = (
     TokenTrace("60k beside 15", sessions=15, turns=1, shared=7900, new=100, answer=1500, long=60_000),
     TokenTrace("8 short", sessions=8, turns=3, shared=1000, new=200, answer=200),
     TokenTrace("make bench", sessions=8, turns=3, shared=10_000, new=800, answer=64),
+    TokenTrace("3 and 4 subagents", sessions=3, turns=4, shared=10_000, new=2000, answer=128, crowd=4),
     TokenTrace("one session", sessions=1, turns=3, shared=24_000, new=2000, answer=128),
 )
 
@@ -122,6 +126,7 @@ class TimedTurn:
 
     session: int
     sent_s: float
+    agent: int = 0  # 0 for the main one
     token_s: list[float] = field(default_factory=list)
 
 
@@ -141,12 +146,15 @@ class SimulatedPlay:
         self._turns: dict[int, TimedTurn] = {}  # by seq_id
         self.done: list[TimedTurn] = []
         self.long: list[TimedTurn] = []
+        self.crowd: list[TimedTurn] = []
 
     def _draw(self, count: int) -> list[int]:
         return self._rng.choices(range(1, 1000), k=count)
 
     def run(self) -> None:
         """SimulatedPlay the trace to its end."""
+        for agent in range(1, self._trace.crowd + 1):
+            self._send(0, self._shared, agent)
         for session in range(self._trace.sessions):
             self._send(session, self._shared)
         waits_for_long = self._trace.long > 0
@@ -163,16 +171,22 @@ class SimulatedPlay:
                 if progress.sequence.finish_reason is not None:
                     self._end(progress.sequence)
 
-    def _send(self, session: int, history: list[int]) -> None:
-        self._add(session, history + self._draw(self._trace.new), self._trace.answer)
+    def _send(self, session: int, history: list[int], agent: int = 0) -> None:
+        self._add(session, history + self._draw(self._trace.new), self._trace.answer, agent)
 
-    def _add(self, session: int, prompt: list[int], max_tokens: int) -> None:
-        origin = Origin() if self._is_plain else Origin(session=str(session), request_class="main")
+    def _add(self, session: int, prompt: list[int], max_tokens: int, agent: int = 0) -> None:
+        name = str(agent) if agent else ""
+        origin = Origin() if self._is_plain else Origin(session=str(session), agent=name)
         sequence = self._scheduler.add(Request(prompt, SamplingParams(), max_tokens, origin=origin))
-        self._turns[sequence.seq_id] = TimedTurn(session, self._engine.now_s)
+        self._turns[sequence.seq_id] = TimedTurn(session, self._engine.now_s, agent)
 
     def _end(self, sequence: Sequence) -> None:
         turn = self._turns.pop(sequence.seq_id)
+        if turn.agent:
+            self.crowd.append(turn)
+            if len(self.done) < self._trace.sessions * self._trace.turns:
+                self._send(turn.session, sequence.tokens, turn.agent)
+            return
         (self.long if turn.session < 0 else self.done).append(turn)
         played = sum(other.session == turn.session for other in self.done)
         if turn.session >= 0 and played < self._trace.turns:
@@ -190,6 +204,7 @@ class SimulatedPlay:
         jain = sum(means) ** 2 / (len(means) * sum(mean**2 for mean in means))
         ends = [turn.token_s[-1] for turn in self.done + self.long]
         long = [turn.token_s[0] - turn.sent_s for turn in self.long]
+        crowd = [turn.token_s[-1] - turn.sent_s for turn in self.crowd]
         seconds = [max(ends), percentile(first, 0.5), percentile(first, 0.95), percentile(long, 1.0)]
         times = [percentile(gaps, 0.5), percentile(gaps, 0.99), max(gaps)]
         return [
@@ -197,12 +212,13 @@ class SimulatedPlay:
             *("-" if value is None else f"{1e3 * value:.0f}" for value in times),
             f"{sum(whole) / len(whole):.2f}",
             f"{jain:.3f}",
+            f"{sum(crowd) / len(crowd):.2f}" if crowd else "-",
         ]
 
 
 HEAD = (
     *("setting", "order", "wall", "TTFT p50", "TTFT p95", "long TTFT"),
-    *("ITL p50", "ITL p99", "ITL max", "mean turn", "Jain"),
+    *("ITL p50", "ITL p99", "ITL max", "mean turn", "Jain", "crowd's turn"),
 )
 
 

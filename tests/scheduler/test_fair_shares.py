@@ -37,25 +37,28 @@ def charge(shares: FairShares, sequence: Sequence, seconds: float) -> None:
 def drawn_play(rng: random.Random) -> FairPlay:
     """Sessions that always want more than they get: long and short prompts and answers, on any device.
 
-    An answer takes at most 3 s of the device, since what runs is not broken off to make shares equal.
+    Each has requests for a whole batch. An answer takes at most 3 s of the device, since what runs is not
+    broken off to make shares equal.
     """
+    num_sessions = rng.randint(2, 5)
+    max_batch = rng.randint(num_sessions, 8)
     has_keys, row_s = rng.random() < 0.3, 10 ** rng.uniform(-1.7, -0.7)
     workers = [
         Worker(
             name=str(i),
-            backlog=rng.randint(3, 8),
+            backlog=max_batch + rng.randint(0, 3),
             longest_prompt=int(10 ** rng.uniform(1, 3.3)),
             longest_answer=int(min(10 ** rng.uniform(0.3, 2), 3 / row_s)),
             share=rng.choice([1.0, 2.0, 3.0]) if has_keys else 1.0,
             has_key=has_keys,
             classes=CLASSES,
         )
-        for i in range(rng.randint(2, 5))
+        for i in range(num_sessions)
     ]
     return FairPlay(
         workers,
         rng,
-        max_batch=rng.randint(len(workers), 8),
+        max_batch=max_batch,
         lag=rng.randint(0, 1),
         row_s=row_s,
         token_s=10 ** rng.uniform(-3.7, -2.7),
