@@ -31,12 +31,15 @@ from ..readers.whole_calls import WholeCalls
 from .call_syntax import CallSyntax
 
 BARE = re.compile(r"\w+")
+BESIDE_SIGNS = [
+    re.compile(rf'("(?:[^"\\]|\\.)*")|{space}') for space in (r"([{}\[\],:])\s++", r"(?<!\s)\s++([{}\[\],:])")
+]
 LOST_WORD = re.compile(r"\A\s*:")
 NAME = re.compile(r'[^"\\{},:<\x00-\x1f]+')
 QUOTE = '<|"|>'
 NEVER = ("\x00", "<tool_call|>")  # mlx-lm's parser replaces strings by the first; the second ends the body
 EXPONENT = r"/-?(0|[1-9][0-9]*)(\.[0-9]+)?[eE][+-]?[0-9]{1,2}/"  # which JSON between two bounds lacks
-ITEM_END = ' "," '
+ITEM_END = ' "," SPACE '
 ANY_NAME = r"/[a-zA-Z0-9_]{1,64}/"  # of a property that the schema does not name
 
 
@@ -102,22 +105,22 @@ class _Values:
         least, most = schema.get("minItems", 0), schema.get("maxItems")
         items = schema.get("items", {})
         if first:
-            return f'"[" {ITEM_END.join(self._part(schema, part) for part in first)} "]"'
+            return f'"[" SPACE {ITEM_END.join(self._part(schema, part) for part in first)} SPACE "]"'
         if most == 0 or items is False:
             return '"[" "]"'
-        return f'"[" {_repeated(self._part(schema, items), least, most)} "]"'
+        return f'"[" SPACE {_repeated(self._part(schema, items), least, most)} SPACE "]"'
 
     def _object(self, schema: Schema) -> str:
         listed = listed_properties(schema, NAME.fullmatch) | {"additionalProperties": False}
         if listed["properties"]:
-            some = any_order(self._lark, listed, self._property, separator=literal(","), end=literal("}"))
-            return f'"{{" {some}'
+            some = any_order(self._lark, listed, self._property, separator='"," SPACE', end='SPACE "}"')
+            return f'"{{" SPACE {some}'
         more = schema.get("additionalProperties", {})
         if more is False or schema.get("maxProperties") == 0:
             return '"{" "}"'
         entry = self._lark.new(f'{ANY_NAME} ":" {self._part(schema, more)}')
         least, most = schema.get("minProperties", 0), schema.get("maxProperties")
-        return f'"{{" {_repeated(entry, least, most)} "}}"'
+        return f'"{{" SPACE {_repeated(entry, least, most)} SPACE "}}"'
 
     def _part(self, schema: Schema, part: Any) -> str:
         """Define the rule for a part of `schema`; a part that is no object allows any value."""
@@ -129,7 +132,7 @@ class _Values:
 
 def _repeated(item: str, least: int, most: int | None) -> str:
     """Write `least` to `most` items with commas between them."""
-    more = f'("," {item}){{{max(least - 1, 0)},{"" if most is None else most - 1}}}'
+    more = f'("," SPACE {item}){{{max(least - 1, 0)},{"" if most is None else most - 1}}}'
     return f"{item} {more}" if least else f"({item} {more})?"
 
 
@@ -146,8 +149,21 @@ def _can_write(value: Any) -> bool:
 
 
 def _make_reader(parser: ToolParser, tools: abc.Sequence[dict[str, Any]], has_end: bool) -> CallReader:
-    """Make a reader by mlx-lm's parser; models sometimes lose the word before the first colon."""
-    return WholeCalls(lambda text, known: parser(LOST_WORD.sub("call:", text), known), tools, has_end)
+    """Make a reader by mlx-lm's parser.
+
+    Models sometimes lose the word before the first colon, or write lists and objects in several lines.
+    """
+    return WholeCalls(
+        lambda text, known: parser(_without_space(LOST_WORD.sub("call:", text)), known), tools, has_end
+    )
+
+
+def _without_space(text: str) -> str:
+    """Return a call without space beside the signs between values, which mlx-lm's parser does not read."""
+    parts = text.split(QUOTE)
+    for space in BESIDE_SIGNS:
+        parts[::2] = [space.sub(lambda found: found[1] or found[2], part) for part in parts[::2]]
+    return QUOTE.join(parts)
 
 
 GEMMA4 = CallSyntax("gemma4", _make_reader, _define_rule)

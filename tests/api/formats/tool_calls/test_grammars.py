@@ -83,6 +83,17 @@ def test_calls_drawn_from_the_grammar_are_read_and_valid(vocabulary: Vocabulary,
     assert num_read > trials(len(names) // 2, len(names))
 
 
+def test_gemmas_lists_and_objects_may_take_several_lines(vocabulary: Vocabulary) -> None:
+    """As Gemma 4 writes long ones. Source of the form: ollama's tests of its parser."""
+    calls, schema = tool_format("gemma4"), SCHEMAS["fs_edit"]
+    tool = Tool(name="fs_edit", input_schema=schema)
+    items = '[\n  {oldText:<|"|>x , y\n<|"|>,\n   newText:<|"|> { <|"|> } ]'
+    body = f'call:fs_edit{{path:<|"|>a: [b]<|"|>, edits: {items}}}'
+    edits = [{"oldText": "x , y\n", "newText": " { "}]
+    text = f"{calls.start}{body}{calls.end}"
+    assert read_calls(calls, text, [template_tool(tool)]) == [("fs_edit", {"path": "a: [b]", "edits": edits})]
+
+
 ODD: list[dict[str, Any]] = [
     {"properties": {"a": {"$ref": "#/$defs/X"}, "b": {"allOf": [{"type": "string"}]}}, "$defs": {"X": True}},
     {"properties": {"a": {"type": "string", "minLength": 50_000}}},
