@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import weakref
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -104,6 +105,20 @@ def test_a_port_lost_while_loading_is_named() -> None:
             other.listen()
             with pytest.raises(ListenError, match=f"port {port} cannot be listened on"):
                 run_server(make_server(), listener)
+
+
+def test_a_hangup_reads_the_keys_anew() -> None:
+    server, reloaded = make_server(), threading.Event()
+    server.reload = reloaded.set
+
+    async def run() -> None:
+        signal.raise_signal(signal.SIGHUP)
+        await asyncio.to_thread(reloaded.wait, 60)
+
+    server.scheduler.run = run  # type: ignore[method-assign]
+    with bind(ServerConfig(port=0)) as listener, pytest.raises(EngineGivenUp):
+        run_server(server, listener)
+    assert reloaded.is_set()
 
 
 def test_localhost_is_the_address_that_is_printed() -> None:
