@@ -40,7 +40,7 @@ CREDIT_S = 4.0
 DEBT_S = 8.0
 """Most by which a session can lead, in seconds of the device."""
 
-BURST_S = 2.0
+BURST_S = 6.0
 """Lead from which on a session's prompts get no slices beside the decode rows of other sessions."""
 
 QUANTUM_S = 1.0

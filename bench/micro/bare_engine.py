@@ -20,7 +20,7 @@ from ...engine.step import StepPlan, StepResult, StepsDone, StepTime
 from ...engine.step_in_flight import Sampled, SlicesInFlight, StepInFlight
 from ...scheduler.config import SchedulerConfig
 from ...scheduler.scheduler import Scheduler
-from ...scheduler.sequence import Progress
+from ...scheduler.sequence import Progress, Sequence
 
 
 class TimedRunner(Runner):
@@ -98,10 +98,16 @@ class BareEngine:
         return SteppedOnce(plan, done.times, self.take(done))
 
     def take(self, done: StepsDone) -> list[Progress]:
-        """Give the scheduler what has come; return what rows got."""
+        """Give the scheduler what has come; return what each sequence got."""
         for step_time in done.times:
             self.scheduler.take_time(step_time)
-        return [progress for result in done.results for progress in self.scheduler.update(result)]
+        taken: dict[Sequence, Progress] = {}
+        for result in done.results:
+            for new in self.scheduler.update(result):
+                before = taken.get(new.sequence, Progress(new.sequence))
+                tokens, logprobs = before.tokens + new.tokens, before.logprobs + new.logprobs
+                taken[new.sequence] = Progress(new.sequence, tokens, logprobs)
+        return list(taken.values())
 
     def finish(self) -> None:
         """Step until every sequence has ended and no result is to come."""

@@ -22,7 +22,7 @@ from ...engine.step import SamplingParams, StepPlan, StepResult, StepsDone, Step
 from ...scheduler.config import SchedulerConfig
 from ...scheduler.origin import Origin
 from ...scheduler.scheduler import Scheduler
-from ...scheduler.sequence import Request, Sequence
+from ...scheduler.sequence import Progress, Request, Sequence
 from ...scheduler.step_load import StepLoad
 from ..report import table
 from ..summary import percentile
@@ -166,10 +166,14 @@ class SimulatedPlay:
             done = self._engine.drain() if plan is None else self._engine.step(plan)
             for step_time in done.times:
                 self._scheduler.take_time(step_time)
-            for progress in [each for result in done.results for each in self._scheduler.update(result)]:
-                self._turns[progress.sequence.seq_id].token_s += [self._engine.now_s] * len(progress.tokens)
-                if progress.sequence.finish_reason is not None:
-                    self._end(progress.sequence)
+            for result in done.results:
+                self._take(self._scheduler.update(result))
+
+    def _take(self, progress: list[Progress]) -> None:
+        for each in progress:
+            self._turns[each.sequence.seq_id].token_s += [self._engine.now_s] * len(each.tokens)
+            if each.sequence.finish_reason is not None:
+                self._end(each.sequence)
 
     def _send(self, session: int, history: list[int], agent: int = 0) -> None:
         self._add(session, history + self._draw(self._trace.new), self._trace.answer, agent)
