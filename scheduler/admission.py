@@ -73,11 +73,17 @@ class Admission:
         return self._queues.shares.in_order(self._queues.waiting)
 
     def displaced(self) -> Sequence | None:
-        """Return the running sequence that leaves the full batch to one whose session is owed a place."""
-        if len(self._queues.running) < self._max_batch or self._recovery.isolated:
+        """Return the running sequence that leaves the full batch to one whose session is owed a place.
+
+        None that is amid a prompt, where it would lose what it has computed since the last checkpoint.
+        """
+        running = self._queues.running
+        if len(running) < self._max_batch or self._recovery.isolated:
             return None
         ready = (one for one in self._queues.waiting if not _must_wait(one))
-        return self._queues.shares.displaced(self._queues.running, ready)
+        if not self._kv_cache.states.is_used:
+            return self._queues.shares.displaced(running, ready)
+        return self._queues.shares.displaced([one for one in running if not one.is_prefilling], ready)
 
     def _watermark(self, candidate: Sequence) -> int:
         """Return how many blocks must stay available beside those of the candidate's known tokens.

@@ -68,14 +68,14 @@ class FairShares:
         self.device_ns: dict[WorkClass, int] = dict.fromkeys(RANKS, 0)
         self.now_s = 0.0
         self._level_s = 0.0
-        self._active: dict[FairShare, None] = {}  # in order of their first unfinished request
+        self._active: dict[FairShare, None] = {}  # in order of their first request; see `end`
         self._num_sessions: Counter[Account] = Counter()  # active ones
 
     def begin(self, sequence: Sequence, share: FairShare) -> None:
         """Note that `sequence`, whose session has `share`, has arrived."""
         sequence.fair_share, sequence.arrival_device_s = share, self.now_s
         share.num_active += 1
-        if share.num_active == 1:
+        if share.num_active == 1 and share not in self._active:
             share.account = sequence.request.origin.account  # whose share may be another one by now
             # A new name gives no credit, since a client may send another one with each request.
             least_s = self._level_s - (CREDIT_S if share.usage.device_ns else 0.0)
@@ -85,15 +85,22 @@ class FairShares:
             self._find_level()
 
     def end(self, sequence: Sequence) -> None:
-        """Note that `sequence` has ended. Steps already planned for it are still charged."""
-        share = sequence.fair_share
-        share.num_active -= 1
-        if share.num_active == 0:
-            del self._active[share]
-            self._num_sessions[share.account] -= 1
-            if not self._num_sessions[share.account]:
-                del self._num_sessions[share.account]
-            self._find_level()
+        """Note that `sequence` has ended. Steps already planned for it are still charged.
+
+        A session that leads counts as active until the level has reached it: else sessions of one request
+        each would take what they had along, and those that last would lead for ever.
+        """
+        sequence.fair_share.num_active -= 1
+        self._find_level()
+        if not any(share.num_active for share in self._active):
+            for share in list(self._active):
+                self._leave(share)
+
+    def _leave(self, share: FairShare) -> None:
+        del self._active[share]
+        self._num_sessions[share.account] -= 1
+        if not self._num_sessions[share.account]:
+            del self._num_sessions[share.account]
 
     def charge(
         self, payers: Iterable[tuple[Sequence, ...]], costs_ns: Iterable[int], now_s: float = 0.0
@@ -145,6 +152,8 @@ class FairShares:
         It is of a session that has had more than the other one, by `CREDIT_S`, and has more places. A side
         request gets a place at once, unless its session leads.
         """
+        if not running:
+            return None
         victim = self.least_entitled(running)
         most_s = victim.fair_share.virtual_s - CREDIT_S
         owed = [one for one in waiting if not RANKS[one.work_class] or one.fair_share.virtual_s <= most_s]
@@ -186,12 +195,14 @@ class FairShares:
         return own / mean if mean else 1.0
 
     def _find_level(self) -> None:
-        """Find the fair level, and keep all active sessions within their bounds about it."""
+        """Find the fair level, keep all active sessions within their bounds about it, and let others go."""
         weights = [self._weight(share) for share in self._active]
         if not weights:
             return
         weighted = sum(weight * one.virtual_s for weight, one in zip(weights, self._active, strict=True))
         self._level_s = weighted / sum(weights)
-        for share in self._active:
+        for share in list(self._active):
             least_s, most_s = self._level_s - CREDIT_S, self._level_s + DEBT_S
             share.virtual_s = min(max(share.virtual_s, least_s), most_s)
+            if not share.num_active and share.virtual_s <= self._level_s:
+                self._leave(share)

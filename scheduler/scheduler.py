@@ -78,8 +78,8 @@ class Scheduler:
 
     @property
     def has_work(self) -> bool:
-        """Whether any sequence has not ended, any result is to come, or the disk is to be written or read."""
-        return bool(self.queues.by_id or self._in_flight or self.disk.is_busy)
+        """Whether any sequence or planned step has not ended, or the disk is to be written or read."""
+        return bool(self.queues.by_id or self._unfinished or self.disk.is_busy)
 
     @property
     def num_waiting(self) -> int:
@@ -226,9 +226,8 @@ class Scheduler:
 
     def take_time(self, time: StepTime) -> None:
         """Learn how long a planned step took, which has ended, and charge those it served."""
-        while (planned := self._unfinished.popleft()).plan.step_id != time.step_id:
-            pass  # nobody asked for its end: no sequence was left
-        plan, payers = planned
+        plan, payers = self._unfinished.popleft()
+        assert plan.step_id == time.step_id, "steps end in the order of their plans"
         self.counters.count_step(plan.kind, time.elapsed_s)
         if plan.num_tokens:
             self._cost.record(StepLoad.of(plan), time.elapsed_s)

@@ -135,8 +135,10 @@ class StepCost:
             slice_load = StepLoad().with_slice(chunk.start, len(chunk.tokens))
             costs.append(slice_pass + token * slice_load.tokens + pair * slice_load.pairs)
             slice_pass = further_pass
+        if sum(costs) <= 0:  # a fit to times that no device has
+            costs = [1.0] * len(costs)
         sums = list(accumulate(costs, initial=0.0))
-        scale = elapsed_s * 1e9 / max(sums[-1], 1e-12)
+        scale = elapsed_s * 1e9 / sums[-1]
         ends_ns = [int(scale * total + 0.5) for total in sums]
         return [end - start for start, end in pairwise(ends_ns)]
 

@@ -85,7 +85,7 @@ def test_tokens_stay_exact_when_memory_is_short(folder: Path, on_host: bool) -> 
         for sequence in started:
             verdict.judge(model, sequence)
     assert verdict.wrong == 0
-    assert machine.scheduler.counters.preemptions > trials(1, 5)
+    assert machine.scheduler.counters.preemptions > 0
     assert machine.scheduler.counters.evictions > trials(5, 10)
 
 
