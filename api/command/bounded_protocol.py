@@ -14,7 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ..errors import InvalidRequest, error_response
 from ..queue_gate import QueueGate
-from .plain_head import PlainHead
+from .plain_head import PlainHead, read_plain_head
 
 HEAD_S = 30
 """Seconds from the beginning of a connection, or the first byte of a later request, to the end of a head."""
@@ -27,6 +27,9 @@ READ_S = 60
 
 MIN_CHUNK_BYTES, CHECKED_BYTES = 64, 4096
 """Chunks of a body that are so much smaller, in so many bytes, are an attack: h11 takes 10 us for each."""
+
+
+CHUNKED = (b"transfer-encoding", b"chunked")
 
 
 class BoundedProtocol(H11Protocol):
@@ -47,17 +50,19 @@ class BoundedProtocol(H11Protocol):
         self._await(h11.IDLE, HEAD_S)
 
     def data_received(self, data: bytes) -> None:
-        """Take some bytes, and wait for the rest of the request that they belong to.
-
-        Where a head may end in them they are taken in small pieces, so that chunks behind it are noticed.
-        """
-        while len(data) > CHECKED_BYTES and self.conn.their_state is h11.IDLE:
-            super().data_received(data[:CHECKED_BYTES])
-            data = data[CHECKED_BYTES:]
-        if self._has_tiny_chunks(data):
-            self.transport.close()
+        """Take some bytes, and wait for the rest of the request that they belong to."""
+        if self._refused is not None:
+            self._pass_over(data, self._refused)
             return
-        super().data_received(data)
+        head = read_plain_head(data) if self._gate is not None and self._is_idle else None
+        if self._gate is not None and head is not None and self._gate.is_full:
+            self._unset_keepalive_if_required()
+            self._await(head, REQUEST_S)
+            self._pass_over(b"", head)
+            return
+        self._parse(data)
+        if self._gate is not None and head is not None:
+            self._gate.arrive(self.loop)
         state = self.conn.their_state
         if state is h11.SEND_BODY:
             self._await(state, REQUEST_S)
@@ -81,6 +86,12 @@ class BoundedProtocol(H11Protocol):
         """Go on: the client has read."""
         super().resume_writing()
         self._await_reader(False)
+
+    def on_response_complete(self) -> None:
+        """Go on with the requests that have come meanwhile, unless they are chunks of few bytes."""
+        if _is_crumbled(self.conn.trailing_data[0]):
+            self.transport.close()
+        super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, and close the connection."""
@@ -116,12 +127,26 @@ class BoundedProtocol(H11Protocol):
         if len(data) > head.num_missing:
             self.data_received(data[head.num_missing :])
 
-    def _has_tiny_chunks(self, data: bytes) -> bool:
-        """Return whether the data are chunks, each between two line breaks, of few bytes."""
-        is_body = self.conn.their_state is h11.SEND_BODY and len(data) >= CHECKED_BYTES
-        if not is_body or (b"transfer-encoding", b"chunked") not in self.headers:
-            return False
-        return data.count(b"\r\n") * MIN_CHUNK_BYTES > 2 * len(data)
+    def _parse(self, data: bytes) -> None:
+        """Have h11 read some bytes, up to those that are no HTTP or close the connection.
+
+        Where a head may end in them they are read in small pieces, so that chunks behind it are noticed.
+        """
+        while data:
+            if self._is_in_chunks and _is_crumbled(data):
+                self.transport.close()
+                return
+            may_hold_head = self.conn.their_state is h11.IDLE or self.conn.our_state is h11.DONE
+            size = CHECKED_BYTES if may_hold_head else len(data)
+            super().data_received(data[:size])
+            if self.conn.their_state is h11.ERROR or self.transport.is_closing():
+                return
+            data = data[size:]
+
+    @property
+    def _is_in_chunks(self) -> bool:
+        """Whether the next byte belongs to a body of chunks."""
+        return self.conn.their_state is h11.SEND_BODY and CHUNKED in self.headers
 
     def _await_reader(self, is_awaited: bool) -> None:
         if self._unread_timer is not None:
@@ -137,3 +162,8 @@ class BoundedProtocol(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None if state is None else self.loop.call_later(limit_s, self.transport.close)
+
+
+def _is_crumbled(data: bytes) -> bool:
+    """Return whether the data, if they are chunks, each between two line breaks, are of few bytes each."""
+    return len(data) >= CHECKED_BYTES and data.count(b"\r\n") * MIN_CHUNK_BYTES > 2 * len(data)

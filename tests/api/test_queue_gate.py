@@ -5,11 +5,14 @@ import json
 import random
 import socket
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
 import h11
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
 from pensieve.api.command.bounded_protocol import BoundedProtocol
 from pensieve.api.command.plain_head import PlainHead, read_plain_head
@@ -66,8 +69,10 @@ def connection(server: Server) -> Iterator[Connection]:
 
 @pytest.mark.parametrize("path", sorted(GENERATING_PATHS))
 def test_a_refused_request_is_told_when_to_come_back_in_the_words_of_its_api(
-    server: Server, connection: Connection, path: str
+    server: Server, connection: Connection, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    place = MagicMock()  # what the application asks for, and the gate does not
+    monkeypatch.setattr(server.scheduler, "place", place)
     connection.socket.sendall(post(b"no JSON, which nobody notices", path))
     status, fields, body = connection.answer()
     is_anthropic = path == "/v1/messages"
@@ -80,15 +85,20 @@ def test_a_refused_request_is_told_when_to_come_back_in_the_words_of_its_api(
     scraped = server.http().get("/metrics").text
     assert f'path="{path}",status="{status.split()[1].decode()}"}} 1.0' in scraped
     assert 'reason="queue_full"} 1.0' in scraped
+    assert not place.called
 
 
 def test_the_rest_of_a_refused_body_is_passed_over_and_the_connection_goes_on(
-    server: Server, connection: Connection
+    server: Server, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    place = MagicMock()
+    monkeypatch.setattr(server.scheduler, "place", place)
     whole = post(b"x" * 300_000)
     for start in range(0, len(whole), 50_000):
         connection.socket.sendall(whole[start : start + 50_000])
     assert connection.answer()[0].startswith(b"HTTP/1.1 529 ")
+    assert not place.called
+    monkeypatch.undo()
     server.scheduler.refusal = None
     server.scheduler.play(server.script("Hi there"))
     connection.socket.sendall(post(BODY))
@@ -118,15 +128,30 @@ def test_requests_that_have_arrived_count_until_they_have_their_places() -> None
         def is_full(self, num_more: int) -> bool:
             return num_more >= 2
 
+    served: list[object] = []
+
+    async def app(scope: object, receive: object, send: object) -> None:
+        served.append(scope)
+
     async def main() -> None:
-        gate = QueueGate(Scheduler(), MagicMock(), MagicMock(num_orphans=0))
-        found = []
-        for _ in range(3):
-            found.append(gate.is_full)
-            gate.arrive(asyncio.get_running_loop())
-        assert found == [False, False, True]
+        app.state = SimpleNamespace(  # type: ignore[attr-defined]
+            queue_gate=QueueGate(Scheduler(refusal=QueueFull(7)), MagicMock(), MagicMock(num_orphans=0))
+        )
+        config = uvicorn.Config(app, interface="asgi3", log_config=None, log_level="critical")
+        transports = [MagicMock(**{"get_extra_info.return_value": None}) for _ in range(4)]
+        protocols = [BoundedProtocol(config, ServerState(), {}) for _ in transports]
+        for protocol, transport in zip(protocols, transports, strict=True):
+            protocol.connection_made(transport)
+        for protocol in protocols[:3]:
+            protocol.data_received(post(BODY))
+        assert [transport.write.called for transport in transports[:3]] == [False, False, True]
+        assert transports[2].write.call_args.args[0].startswith(b"HTTP/1.1 529 ")
         await asyncio.sleep(0)
-        assert not gate.is_full
+        protocols[3].data_received(post(BODY))
+        await asyncio.sleep(0)
+        assert len(served) == 3
+        for protocol in protocols:
+            protocol.connection_lost(None)
 
     asyncio.run(main())
 

@@ -4,7 +4,8 @@ import asyncio
 import json
 import socket
 from collections.abc import Iterator
-from unittest.mock import AsyncMock, MagicMock
+from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import uvicorn
@@ -18,6 +19,7 @@ from ..conftest import Server, running
 HEAD = b"POST /v1/messages HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
 CHUNKED = HEAD + b"connection: close\r\ntransfer-encoding: chunked\r\n\r\n"
 HEAD += b"content-length: 9\r\n"
+CRUMBS = b"1\r\n \r\n" * 40_000
 
 
 @pytest.fixture(scope="module")
@@ -80,17 +82,57 @@ def test_chunks_of_a_byte_are_not_read_behind_their_head_either(early: int) -> N
     """Those that came with their head were all parsed: 250 KB stopped the event loop for 1.6 s."""
     transport = MagicMock()
     transport.get_extra_info.return_value = None
-    transport.is_closing.return_value = False
-    config = uvicorn.Config(AsyncMock(), interface="asgi3", log_config=None, log_level="critical")
+    transport.is_closing.side_effect = lambda: transport.close.called
+
+    async def app(scope: object, receive: object, send: object) -> None:  # of no arguments: a factory
+        pass
+
+    config = uvicorn.Config(app, interface="asgi3", log_config=None, log_level="critical")
 
     async def main() -> int:
-        config.load()
         protocol = BoundedProtocol(config, ServerState(), {})
         protocol.connection_made(transport)
-        protocol.data_received(CHUNKED[:early])
-        protocol.data_received(CHUNKED[early:] + b"1\r\n \r\n" * 40_000)
+        for part in (CHUNKED[:early], CHUNKED[early:] + CRUMBS):
+            if part:  # h11 takes no bytes for the end of the connection
+                protocol.data_received(part)
         protocol.connection_lost(None)
         return len(protocol.cycle.body)
+
+    assert asyncio.run(main()) < bounded_protocol.CHECKED_BYTES / 6
+    assert transport.close.called
+
+
+POST_HEAD = b"POST /v1/messages HTTP/1.1\r\nhost: 127.0.0.1\r\n"
+
+
+@pytest.mark.parametrize(
+    "first", [b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n", POST_HEAD + b"content-length: 1\r\n\r\n"]
+)
+def test_chunks_of_a_byte_are_not_read_behind_another_request_either(first: bytes) -> None:
+    """They wait until it is answered, or are parsed with its end where it has been answered before."""
+    transport = MagicMock()
+    transport.get_extra_info.return_value = None
+    transport.is_closing.side_effect = lambda: transport.close.called
+
+    async def app(scope: object, receive: object, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+    config = uvicorn.Config(app, interface="asgi3", log_config=None, log_level="critical")
+
+    async def main() -> int:
+        protocol = BoundedProtocol(config, ServerState(), {})
+        protocol.connection_made(transport)
+        second = CHUNKED + CRUMBS
+        is_get = first.startswith(b"GET")
+        protocol.data_received(first + second if is_get else first)
+        cycle = protocol.cycle
+        while not cycle.response_complete:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        if not is_get:
+            protocol.data_received(b"x" + second)
+        protocol.connection_lost(None)
+        return 0 if protocol.cycle is cycle else len(protocol.cycle.body)
 
     assert asyncio.run(main()) < bounded_protocol.CHECKED_BYTES / 6
     assert transport.close.called
@@ -117,6 +159,16 @@ def test_what_is_no_http_gets_json(server: Server, sent: bytes) -> None:
     head, _, body = answer_to(server, sent).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
     assert json.loads(body)["error"]["type"] == "invalid_request_error"
+
+
+def test_much_that_is_no_http_is_read_no_further_than_the_answer_to_it(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What followed the first 4 KB was parsed as well, which broke the connection with a traceback."""
+    answer = answer_to(server, b"\x16\x03\x01\r\n\r\n" * 2000)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1") == 1
+    assert "Fatal error" not in caplog.text
 
 
 def test_a_body_of_two_lengths_is_refused_and_nothing_behind_it_is_read(server: Server) -> None:
