@@ -107,14 +107,16 @@ class MessageConstraint(TokenConstraint[MessageState]):
         is_end = token in self._vocabulary.eos_ids
         if state.part is MessagePart.FREE:
             return state
-        if token in self._ends and not (is_end and not self._spec.must_end_so):
+        if is_end:  # of the answer, as a call's mark is in words too
+            return None if self._spec.must_end_so else state
+        if token in self._ends:
             message = self._new_message()
             assert message.matcher is not None, "a header has a grammar"
             if token == self._start:
                 message.matcher.try_consume_tokens([token])
                 return MessageState(MessagePart.HEADER, message.matcher, START.encode())
             return message
-        return None if is_end and self._spec.must_end_so else state
+        return state
 
     def _after_header(self, state: MessageState, token: int) -> MessageState:
         """Return the state after a token of a header, which its grammar has taken."""

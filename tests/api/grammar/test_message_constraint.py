@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from pensieve.api.answer_options import answer_options
+from pensieve.api.formats import harmony
 from pensieve.api.formats.harmony import HarmonyText
 from pensieve.api.grammar.constraint_factory import ConstraintFactory
 from pensieve.api.grammar.message_constraint import MessageConstraint, MessageSpec
@@ -40,7 +41,8 @@ def factory() -> ConstraintFactory:
     model_format = make_format(TOKENIZER)
     added = [token.content.encode() for token in TOKENIZER.added_tokens_decoder.values()]
     table = [*(bytes([byte]) for byte in range(256)), *added]
-    vocabulary = make_vocabulary(table, model_format.special_tokens, {IM_END})
+    marks = model_format.special_tokens
+    vocabulary = make_vocabulary(table, marks, {IM_END, marks[harmony.CALL]})
     assert vocabulary is not None
     return ConstraintFactory(vocabulary, model_format)
 
@@ -123,7 +125,8 @@ def test_no_answer_ends_before_what_is_required(factory: ConstraintFactory, fiel
     for text in ("", THOUGHTS, THOUGHTS.removesuffix("<|end|>"), THOUGHTS + NEXT):
         follower = constraint(factory, **fields)
         assert refused_at(follower, tokens_of(text)) is None
-        assert not follower.accept(IM_END)
+        for token in (IM_END, *TOKENIZER.encode(harmony.CALL)):
+            assert not follower.accept(token)
 
 
 def test_thoughts_and_words_are_free(factory: ConstraintFactory) -> None:
