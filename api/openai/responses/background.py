@@ -3,7 +3,9 @@
 import asyncio
 import logging
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 from .... import PensieveError
@@ -22,6 +24,23 @@ MAX_BYTES = 64 * 1024 * 1024  # of the events of all responses that have ended
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class BackgroundWork:
+    """What a response in the background needs until it has ended, its whole request among it."""
+
+    answer: Answer
+    writer: BackgroundWriter
+    conversation: Conversation
+    own_input: tuple[StoredItem, ...]
+    place: ExitStack
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The body of the response as it is now."""
+        outlook = self.answer.outlook
+        return self.writer.body_now(outlook is not None and outlook.num_ahead is not None)
+
+
 class BackgroundRun:
     """One response in the background, and its events."""
 
@@ -37,64 +56,67 @@ class BackgroundRun:
         self.response_id = writer.response_id
         self.owner = conversation.owner
         self.events = EventLog()
-        self._answer = answer
-        self._writer = writer
-        self._conversation = conversation
-        self._own_input = own_input
-        self._place = place
+        self._work: BackgroundWork | None = BackgroundWork(answer, writer, conversation, own_input, place)
+        self._body: dict[str, Any] = {}  # once the response has ended
         self._task: asyncio.Task[None] | None = None
-        self._has_ended = False
+        self._when_ended: Callable[[], None] | None = None
 
     @property
     def has_ended(self) -> bool:
         """Whether the response has ended, well or not."""
-        return self._has_ended
+        return self._work is None
 
     @property
-    def entry(self) -> StoredResponse:
-        """The response as it is now."""
-        return self._conversation.entry(self._own_input, self.body)
+    def entry(self) -> StoredResponse | None:
+        """The response as it is now; None once it has ended, and a store has it."""
+        work = self._work
+        return None if work is None else work.conversation.entry(work.own_input, self.body)
 
     @property
     def body(self) -> dict[str, Any]:
         """The body of the response as it is now."""
-        outlook = None if self._has_ended else self._answer.outlook
-        return self._writer.body_now(outlook is not None and outlook.num_ahead is not None)
+        return self._body if self._work is None else self._work.body
 
-    def start(self) -> None:
-        """Begin to read the answer."""
-        self.events.append(self._writer.start(self._answer.usage))
-        self._task = asyncio.create_task(self._read())
+    def start(self, when_ended: Callable[[], None]) -> None:
+        """Begin to read the answer. when_ended: called once the response has ended."""
+        assert self._work is not None, "a response starts once"
+        self._when_ended = when_ended
+        self.events.append(self._work.writer.start(self._work.answer.usage))
+        self._task = asyncio.create_task(self._read(self._work))
 
     def cancel(self) -> None:
         """End the response now, unless it has ended."""
-        if not self._has_ended:
-            self._end(self._writer.cancelled(self._answer))
-        if self._task is not None:
-            self._task.cancel()
+        task, work = self._task, self._work
+        if work is not None:
+            self._end(work, work.writer.cancelled(work.answer))
+        if task is not None:
+            task.cancel()
 
-    async def _read(self) -> None:
+    async def _read(self, work: BackgroundWork) -> None:
         try:
-            async for events in self._answer:
-                self.events.append(self._writer.events(events))
+            async for events in work.answer:
+                self.events.append(work.writer.events(events))
                 await asyncio.sleep(0)
-            last = self._writer.end(self._answer)
+            last = work.writer.end(work.answer)
         except Exception as error:
             problem = api_error(error)
             if isinstance(problem, EngineError):
                 known = isinstance(error, PensieveError)  # the raising code has logged its cause
                 logger.error("response %s failed: %s", self.response_id, error, exc_info=not known)
-            last = self._writer.error(problem, self.response_id)
+            last = work.writer.error(problem, self.response_id)
         finally:
-            self._answer.close()
-        self._end(last)
+            work.answer.close()
+        self._end(work, last)
 
-    def _end(self, last: str) -> None:
-        self._has_ended = True
-        self._answer.close()
-        self._place.close()
+    def _end(self, work: BackgroundWork, last: str) -> None:
+        """End the response, and keep of it nothing but its body and its events."""
+        self._work, self._task, self._body = None, None, work.writer.body_now(is_waiting=False)
+        work.answer.close()
+        work.place.close()
         self.events.append(last)
         self.events.end()
+        if self._when_ended is not None:
+            self._when_ended()
 
 
 class BackgroundRuns:
@@ -109,18 +131,10 @@ class BackgroundRuns:
         return len(self._runs)
 
     def start(self, run: BackgroundRun) -> None:
-        """Start a run, and forget the events of the oldest that have ended where there are too many."""
-        ended = [(name, old) for name, old in self._runs.items() if old.has_ended]
-        num_bytes = sum(old.events.num_bytes for _, old in ended)
-        num_runs = len(self._runs) + 1
-        for name, old in ended:
-            if num_runs <= self._max_runs and num_bytes <= self._max_bytes:
-                break
-            del self._runs[name]
-            num_runs -= 1
-            num_bytes -= old.events.num_bytes
+        """Start a run, and forget the oldest that have ended where there are too many."""
         self._runs[run.response_id] = run
-        run.start()
+        run.start(self._drop)
+        self._drop()
 
     def find(self, owner: str, response_id: str) -> BackgroundRun | None:
         """Return the run of a response that `owner` has asked for; None where none is kept."""
@@ -132,5 +146,15 @@ class BackgroundRuns:
         run = self.find(owner, response_id)
         if run is not None:
             run.cancel()
-            del self._runs[response_id]
+            self._runs.pop(response_id, None)  # its end may have dropped it
         return run is not None
+
+    def _drop(self) -> None:
+        """Forget the oldest runs that have ended, with their events, as long as there are too many."""
+        ended = [(name, run) for name, run in self._runs.items() if run.has_ended]
+        num_bytes = sum(run.events.num_bytes for _, run in ended)
+        for name, run in ended:
+            if len(self._runs) <= self._max_runs and num_bytes <= self._max_bytes:
+                break
+            del self._runs[name]
+            num_bytes -= run.events.num_bytes

@@ -1,14 +1,19 @@
 """Responses in the background: asked for, resumed, cancelled and deleted by their ids."""
 
 import asyncio
+import gc
 import json
 import threading
+import weakref
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from typing import Any
 
 import openai
 import pytest
 
 from pensieve.api.config import KeepAlive
+from pensieve.api.openai.responses.background import BackgroundRun, BackgroundRuns
 from pensieve.api.openai.responses.event_log import EventLog
 from pensieve.scheduler.queue_forecast import Outlook
 
@@ -142,3 +147,62 @@ def test_events_are_dropped_where_they_are_too_many() -> None:
     assert len(asyncio.run(read(log.first - 1))) == log.num_bytes
     assert asyncio.run(read(197)) == "data: 99\n\n" * 2
     assert asyncio.run(read(500)) == ""
+
+
+EVENT = "data: 0\n\n"
+
+
+class Work:
+    """Stands for the answer, the writer and the conversation of a response: two events, then its end."""
+
+    owner, usage = "me", None
+
+    def __init__(self, response_id: str) -> None:
+        self.response_id = response_id
+
+    async def __aiter__(self) -> AsyncIterator[list[Any]]:
+        yield []
+
+    def start(self, _usage: Any) -> str:
+        return EVENT
+
+    def events(self, _events: Any) -> str:
+        return EVENT
+
+    def end(self, _answer: Any) -> str:
+        return EVENT
+
+    def cancelled(self, _answer: Any) -> str:
+        return EVENT
+
+    def body_now(self, is_waiting: bool) -> Any:
+        return {"id": self.response_id}
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_an_ended_run_keeps_its_body_and_events_alone_and_not_too_many(is_cancelled: bool) -> None:
+    async def ends() -> None:
+        runs, refs, started = BackgroundRuns(max_bytes=7 * len(EVENT)), [], []
+        for response_id in "abc":
+            work: Any = Work(response_id)
+            refs.append(weakref.ref(work))
+            run = BackgroundRun(work, work, work, (), ExitStack())
+            started.append(run)
+            runs.start(run)
+            del work
+        assert len(runs) == 3
+        for run in started:
+            if is_cancelled:
+                run.cancel()
+            assert [part async for part in run.events.follow(0, ping_s=60)]
+        await asyncio.sleep(0)
+        gc.collect()
+        assert [ref() for ref in refs] == [None] * 3
+        assert [run.body for run in started] == [{"id": response_id} for response_id in "abc"]
+        kept = [runs.find("me", response_id) is not None for response_id in "abc"]
+        assert kept == ([True] * 3 if is_cancelled else [False, True, True])
+
+    asyncio.run(ends())
