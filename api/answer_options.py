@@ -79,6 +79,13 @@ class AnswerOptions:
         return self.answer_schema is not None or self.answer_rule is not None
 
     @property
+    def untagged_names(self) -> frozenset[str]:
+        """The names of the tools whose calls count without tags: none in a value, or behind a begun text."""
+        if self.continues_answer or (self.is_value and not self.must_call):
+            return frozenset()
+        return frozenset(tool.name for tool in self.callable_tools if tool.is_in_head)
+
+    @property
     def may_call(self) -> bool:
         """Whether the answer may hold tool calls."""
         return bool(self.callable_tools)

@@ -114,6 +114,7 @@ class Preparation:
             starts_thinking=prompt.starts_thinking,
             one_call=options.one_call,
             is_value=constraint is not None and options.is_value and not options.must_call,
+            untagged=options.untagged_names,
         )
         request = self._request(http, body, prompt.tokens, logprobs, constraint)
         origin = replace(request.origin, folder=prompt.folder)

@@ -19,6 +19,7 @@ class AnswerFormat:
     silent: marks around the model's text, which are no part of it.
     wrap: tags that are no part of the text where the first begins it and the second ends it.
     starts_thinking: the prompt has opened the model's thoughts.
+    untagged: names of the tools whose calls may come without tags; None for those of all tools.
     begun: a mark's beginning at the prompt's end, with which the answer goes on.
     one_call: the answer ends after its first tool call.
     is_value: the text is a value of a schema; once the value has begun, tags in it are part of its strings.
@@ -34,6 +35,7 @@ class AnswerFormat:
     silent: abc.Sequence[str] = ()
     wrap: tuple[str, str] | None = None
     begun: str = ""
+    untagged: abc.Set[str] | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -41,10 +43,17 @@ class AnswerFormat:
         return self.tool_format is None and self.thinking is None and not self.silent and not self.wrap
 
     @property
-    def untagged_names(self) -> frozenset[str]:
-        """The names of tools whose calls may come without tags, as plain JSON."""
+    def untagged_tools(self) -> dict[str, frozenset[str]]:
+        """What each tool requires whose calls may come without tags, as plain JSON; by the tool's name."""
         has_json = self.tool_format is not None and self.tool_format.syntax.is_plain_json
-        return tool_names(self.tools) if has_json and not self.is_value else frozenset()
+        if not has_json or self.is_value:
+            return {}
+        tools = [tool["function"] for tool in self.tools]
+        return {
+            tool["name"]: _required(tool.get("parameters"))
+            for tool in tools
+            if self.untagged is None or tool["name"] in self.untagged
+        }
 
     @property
     def tags(self) -> AnswerTags[str]:
@@ -57,3 +66,11 @@ class AnswerFormat:
             stop_sequences=self.stop_sequences,
             silent=(*self.silent, *(self.wrap or ())),
         )
+
+
+def _required(schema: Any) -> frozenset[str]:
+    """Return the arguments that a schema requires; none where it cannot be read."""
+    names = schema.get("required") if isinstance(schema, dict) else None
+    return (
+        frozenset(name for name in names if isinstance(name, str)) if isinstance(names, list) else frozenset()
+    )

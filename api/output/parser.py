@@ -40,7 +40,7 @@ class OutputParser:
         self._is_new = self._tags.thinking is not None  # nothing but space has come
         self._num_space = 0  # characters of space at the beginning of a new answer
         self._held = HeldThoughts(self._tags.calls, self._tags.call_end or "")
-        self._untagged = UntaggedCalls(answer_format.untagged_names)
+        self._untagged = UntaggedCalls(answer_format.untagged_tools)
 
     @property
     def in_text(self) -> bool:
