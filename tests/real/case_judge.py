@@ -46,8 +46,14 @@ async def stay_connected() -> Any:
     await asyncio.Event().wait()
 
 
+async def no_body() -> bytes:
+    """Return the body of a request that is taken from elsewhere."""
+    return b""
+
+
 HTTP: Any = SimpleNamespace(
     client=None,
+    body=no_body,
     headers={},
     scope={"path": "/v1/messages", "state": {"request_id": "case", "key": b"", "account": Account()}},
     receive=stay_connected,
