@@ -3,6 +3,7 @@
 import asyncio
 import pickle
 import socket
+from contextlib import suppress
 from typing import Any
 
 HEAD_BYTES = 8
@@ -71,6 +72,14 @@ class Channel:
             await readable.wait()
         finally:
             loop.remove_reader(self._socket)
+
+    def shut(self) -> None:
+        """End the connection while somebody may wait at this end, who then gets ChannelClosed.
+
+        The event loop would not notice that a socket in which it waits is closed.
+        """
+        with suppress(OSError):  # it is closed already
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close this end; the other end gets ChannelClosed."""

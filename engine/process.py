@@ -151,7 +151,8 @@ class EngineProcess:
             logger.warning("the engine is back; everything is computed again")
             self._pause_s = 0.0
         except Exception as error:
-            self.close()
+            self._let_go()
+            await asyncio.to_thread(self._wait_killed)
             self._pause_s = min(2 * self._pause_s + 1, MAX_PAUSE_S)
             await asyncio.sleep(self._pause_s)
             why = f"the engine's process cannot be started anew: {error}"
@@ -174,13 +175,17 @@ class EngineProcess:
         self._looks = loop, loop.call_later(LOOK_S, self._look, loop)
 
     def _end_hung(self, loop: asyncio.AbstractEventLoop, why: str) -> None:
-        """Have a hung process write where it stands, then kill it: its closed socket leads to a new one."""
+        """Have a hung process write where it stands, then kill it: its closed socket leads to a new one.
+
+        A process that a driver holds although it is killed closes nothing, so that this end is shut.
+        """
         logger.error("the engine hangs: %s; it is killed. Where it stood:", why)
         self._watch.restart(is_hung=True)
         # A process that is stopped takes the signal when it continues.
         for number in (DUMP_SIGNAL, signal.SIGCONT):
             self._process.send_signal(number)
         loop.call_later(DUMP_S, self._process.kill)
+        loop.call_later(DUMP_S + END_S, self._channel.shut)
 
     async def _restart(self) -> None:
         """Replace a process that has ended. No thread waits for the load, so that this can be cancelled.
@@ -188,7 +193,8 @@ class EngineProcess:
         Raises ModelError where the new one ends, or does not answer in time: it may hang, as the old one did.
         """
         assert self._start_message is not None, "start() comes first"
-        self.close()
+        self._let_go()
+        await asyncio.to_thread(self._wait_killed)
         self._spawn()
         try:
             limit_s = max(MIN_START_S, START_FACTOR * self._first_start_s)
@@ -213,6 +219,11 @@ class EngineProcess:
 
     def close(self) -> None:
         """End the process at once."""
+        self._let_go()
+        self._wait_killed()
+
+    def _let_go(self) -> None:
+        """Kill the process, and close what leads to it."""
         if self._looks is not None:
             self._looks[1].cancel()
             self._looks = None
@@ -221,7 +232,6 @@ class EngineProcess:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.kill()  # it holds nothing that must be saved
-        self._wait_killed()
 
     def _wait_killed(self) -> int | None:
         """Wait END_S for the process, which is killed; return its status, or None where it has not ended.

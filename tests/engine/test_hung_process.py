@@ -3,7 +3,10 @@
 import asyncio
 import os
 import signal
+import subprocess
+import threading
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -86,3 +89,39 @@ def test_a_stopped_process_is_replaced(
         (tmp_path / "mark").touch()
         assert is_spelt(serve(engine, [Request([1, 2, 3], SamplingParams(), 10)]))
     assert "it has not moved for" in caplog.text
+
+
+def test_a_process_that_hangs_and_cannot_be_killed_is_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver that does not return keeps its socket open: the step waited for ever."""
+    mark = tmp_path / "mark"
+    for name, seconds in (("LOOK_S", 0.01), ("DUMP_S", 0)):
+        monkeypatch.setattr(process, name, seconds)
+    waiting: set[threading.Thread] = set()
+
+    async def hang(engine: EngineProcess) -> None:
+        answer = asyncio.ensure_future(engine.step(StepPlan(3)))
+        while not mark.exists():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        let_time_pass(engine, FIRST_STEP.hung_s, has_beaten=True)
+        with pytest.raises(StepFailed, match="cannot be ended"):
+            await answer
+
+    def wait(seconds: float) -> NoReturn:
+        waiting.add(threading.current_thread())
+        raise subprocess.TimeoutExpired("", seconds)
+
+    with EngineProcess() as engine:
+        engine.start(build_hanging, mark, NUM_BLOCKS)
+        stuck = engine._process
+        with monkeypatch.context() as unkillable:
+            unkillable.setattr(process, "END_S", 0)
+            unkillable.setattr(stuck, "kill", lambda: None)
+            unkillable.setattr(stuck, "wait", wait)
+            asyncio.run(hang(engine))
+        stuck.kill()
+        stuck.wait()
+        assert is_spelt(serve(engine, [Request([1, 2, 3], SamplingParams(), 10)]))
+    assert waiting, "it was waited for"
+    assert threading.main_thread() not in waiting, "the event loop went on"
