@@ -94,7 +94,10 @@ class BoundedProtocol(H11Protocol):
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP, and close the connection."""
+        """Answer what is no HTTP, unless an answer has begun, and close the connection."""
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.close()
+            return
         headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
         body = bytes(error_response(InvalidRequest(msg), "", "").body)
         for event in (

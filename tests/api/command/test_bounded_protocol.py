@@ -171,6 +171,21 @@ def test_much_that_is_no_http_is_read_no_further_than_the_answer_to_it(
     assert "Fatal error" not in caplog.text
 
 
+def test_a_body_that_is_no_http_after_its_answer_gets_no_other_one(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The second answer broke the connection with a traceback."""
+    head = b"POST /v1/messages HTTP/1.1\r\nhost: 127.0.0.1\r\ntransfer-encoding: chunked\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+        client.sendall(head)
+        answer = client.recv(65_536)
+        client.sendall(b"no length\r\n")
+        answer += b"".join(iter(lambda: client.recv(65_536), b""))
+    assert answer.startswith(b"HTTP/1.1 415 ")
+    assert answer.count(b"HTTP/1.1") == 1
+    assert "Fatal error" not in caplog.text
+
+
 def test_a_body_of_two_lengths_is_refused_and_nothing_behind_it_is_read(server: Server) -> None:
     head = HEAD + b"transfer-encoding: chunked\r\n\r\n"
     answer = answer_to(server, head + b"0\r\n\r\nGET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
