@@ -31,8 +31,9 @@ from ..readers.whole_calls import WholeCalls
 from .call_syntax import CallSyntax
 
 BARE = re.compile(r"\w+")
+STRING = r'("(?:[^"\\]|\\.)*+(?:"|\\?\Z))'  # up to the text's end, once, where its quote is not closed
 BESIDE_SIGNS = [
-    re.compile(rf'("(?:[^"\\]|\\.)*")|{space}') for space in (r"([{}\[\],:])\s++", r"(?<!\s)\s++([{}\[\],:])")
+    re.compile(rf"{STRING}|{space}", re.S) for space in (r"([{}\[\],:])\s++", r"(?<!\s)\s++([{}\[\],:])")
 ]
 LOST_WORD = re.compile(r"\A\s*:")
 NAME = re.compile(r'[^"\\{},:<\x00-\x1f]+')

@@ -15,6 +15,7 @@ from pensieve.api.formats.output_events import (
     ToolCallEnd,
     ToolCallStart,
 )
+from pensieve.api.formats.tool_calls.gemma4 import BESIDE_SIGNS
 from pensieve.api.formats.tool_calls.plain_format import plain_format
 
 from ...output.parsing import parse, shape
@@ -263,3 +264,11 @@ def test_what_is_sent_does_not_depend_on_how_the_tokens_come(parser: str, seed: 
 def test_the_plain_format_is_sent_as_it_comes() -> None:
     _, events = parse(call_text("json_tools"), AnswerFormat(tool_format=plain_format(), tools=[WRITE]))
     assert len(fragments(events)) > 10
+
+
+@pytest.mark.parametrize("part", ['\\"', "\\\n", "a"])
+@pytest.mark.parametrize("end", ["", "\\"])
+def test_a_string_of_gemma_without_its_end_is_looked_at_once(part: str, end: str) -> None:
+    text = '"' + part * 1000 + end
+    for pattern in BESIDE_SIGNS:
+        assert [found.span() for found in pattern.finditer(text)] == [(0, len(text))]
