@@ -41,6 +41,9 @@ SSM_SCAN = Kernel(
     ("ssm_out", "next_state"),
 )
 
+MAX_GRID_Y = 65_535
+"""CUDA's bound of a grid's second axis, which is that of rows and their heads."""
+
 Outputs = tuple[mx.array, mx.array]
 
 
@@ -52,12 +55,13 @@ class SpaceKernels:
         self._launcher, self._tile = launcher, tile
 
     def serves(self, call: SpaceCall) -> bool:
-        """Whether the kernels compute such a call: heads of whole pieces, and room for them."""
+        """Whether the kernels compute such a call: heads of whole pieces, room for them, and not too many."""
         state_dim, head_dim = call.writes.shape[3], call.hidden.shape[3]
         has_types = call.hidden.dtype in DTYPES and call.state.dtype == mx.float32
         has_heads = has_types and call.hidden.shape[2] % call.writes.shape[2] == 0
         has_pieces = has_heads and state_dim % 32 == 0 and head_dim % 8 == 0
-        return has_pieces and self._scan_bytes(call) <= MAX_WORKSPACE
+        is_in_grid = call.hidden.shape[0] * call.hidden.shape[2] <= MAX_GRID_Y
+        return has_pieces and is_in_grid and self._scan_bytes(call) <= MAX_WORKSPACE
 
     def run(self, call: SpaceCall) -> Outputs:
         """Do what mlx-lm's `ssm_update` does."""

@@ -131,6 +131,8 @@ def test_calls_that_the_kernels_are_not_made_for_are_left_to_mlx_lm() -> None:
         return form(*tokens, call.state, call.limits, **more)[0]
 
     assert distance(answer(call), expected(call)[0]) < ROUNDING[mx.float32]
+    many = replace(call, hidden=mx.broadcast_to(call.hidden, (40_000, *call.hidden.shape[1:])))
+    assert not SpaceKernels(typed_launcher).serves(many), "a grid on CUDA is no larger"
     others = [draw_call((1, 2, 2, 1, *dims)) for dims in product([8, 12], [32, 40])][1:]
     others.append(replace(call, state=call.state.astype(mx.bfloat16)))
     assert [answer(other) for other in others] == ["theirs"] * len(others)
