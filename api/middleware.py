@@ -40,6 +40,7 @@ LIMITED_PATHS = GENERATING_PATHS | {f"{RESPONSES_PATH}/compact"}
 """Paths at which a POST counts for the limit of its key."""
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
+MAX_NAME_CHARS = 253  # of a host's name in DNS
 HOST_HEADER = re.compile(r"([\w.-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?", re.ASCII)
 
 logger = logging.getLogger(__name__)
@@ -214,6 +215,8 @@ def _host_name(host: str) -> str:
 
 def _is_named(name: str, names: frozenset[str]) -> bool:
     """Return whether a name is among `names`, or lies under one that begins with `*.`."""
+    if len(name) > MAX_NAME_CHARS:
+        return False
     parents = {f"*.{name.split('.', count)[count]}" for count in range(1, name.count(".") + 1)}
     return bool(name) and not names.isdisjoint({name} | parents)
 

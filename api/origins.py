@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 ANY = "*"
 
-METHODS = b"GET, HEAD, POST, OPTIONS"
+METHODS = b"GET, HEAD, POST, DELETE, OPTIONS"
 EXPOSED = b"request-id, retry-after, x-pensieve-cache"
 PREFLIGHT_AGE_S = b"600"  # for which a browser remembers the answer to a preflight request
 

@@ -46,7 +46,8 @@ def find_by_pattern(tools: abc.Sequence[Tool], pattern: str) -> list[str]:
             reason = str(error).rpartition("error:")[2].strip()
             raise BadQuery(f"The pattern cannot be read: {reason[:200]}") from None
         named = [name for name, _ in texts if matches(name)]
-        found = named + [name for name, text in texts if name not in named and matches(text)]
+        in_name = set(named)
+        found = named + [name for name, text in texts if name not in in_name and matches(text)]
         if found:
             return found[:MAX_FOUND]
     return []

@@ -19,21 +19,29 @@ def check_certificate(config: ServerConfig) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(config.tls_cert, config.tls_key, password=_no_password)
     except OSError as error:  # of which SSLError is one
-        why = error.strerror if isinstance(error, FileNotFoundError) else str(error)
-        raise CertificateError(f"--tls-cert {config.tls_cert}, --tls-key {config.tls_key}: {why}") from error
+        flags = f"--tls-cert {config.tls_cert}, --tls-key {config.tls_key}"
+        raise CertificateError(f"{flags}: {_why(error)}") from error
 
 
 def open_directly(config: ServerConfig) -> urllib.request.OpenerDirector:
     """Return what opens URLs of the configured server, by no proxy: that could not reach this machine.
 
-    A certificate that the flags name is trusted, whatever names it has, and no other.
+    A certificate that the flags name is trusted, whatever names it has, and no other. Raises CertificateError
+    where it cannot be read.
     """
-    context = ssl.create_default_context(cafile=config.tls_cert)
+    try:
+        context = ssl.create_default_context(cafile=config.tls_cert)
+    except OSError as error:
+        raise CertificateError(f"--tls-cert {config.tls_cert}: {_why(error)}") from error
     if config.tls_cert is not None:
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # it may be no root
         context.check_hostname = False  # a server of another machine's name is asked by 127.0.0.1
     handlers = urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
     return urllib.request.build_opener(*handlers)
+
+
+def _why(error: OSError) -> str | None:
+    return error.strerror if isinstance(error, FileNotFoundError) else str(error)
 
 
 def _no_password() -> str:

@@ -40,9 +40,9 @@ def _rows_of(session: Row) -> list[dict[str, str]]:
     rows = [
         _cells(session)
         | {
-            "SESSION": _shown(session["id"], ID_CHARS),
-            "FOLDER": _shown(session["folder"] or "-", NAME_CHARS),
-            "KEY": _shown(session["key"], NAME_CHARS),
+            "SESSION": shown(session["id"], ID_CHARS),
+            "FOLDER": shown(session["folder"] or "-", NAME_CHARS),
+            "KEY": shown(session["key"], NAME_CHARS),
             "CACHED": "-" if share is None else f"{share:.0%}",
             "WAITED": f"{session['waited_s']:.1f} s",
             "DEVICE": f"{session['device_share']:.0%}",
@@ -52,7 +52,7 @@ def _rows_of(session: Row) -> list[dict[str, str]]:
     busy = {agent["id"]: agent for agent in session["agents"] if agent["id"] and agent["state"] != "idle"}
     for path in sorted(_path(name, busy) for name in busy):
         agent, indent = busy[path[-1]], "  " * (len(path) - 1)
-        name = _shown(f"{agent['type'] or 'agent'} {agent['id']}", NAME_CHARS)
+        name = shown(f"{agent['type'] or 'agent'} {agent['id']}", NAME_CHARS)
         rows.append(_cells(agent) | {"SESSION": f"{indent}└ {name}"})
     return rows
 
@@ -84,7 +84,7 @@ def _state(row: Row) -> str:
         case "prefill":
             return f"prefill {row['computed']:,} of {row['prompt']:,}"
         case "tools" if row.get("tools"):
-            return f"tools: {_shown(', '.join(row['tools']), STATE_CHARS)}"
+            return f"tools: {shown(', '.join(row['tools']), STATE_CHARS)}"
         case state:
             return str(state)
 
@@ -97,6 +97,6 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def _shown(text: str, num_chars: int) -> str:
+def shown(text: str, num_chars: int) -> str:
     """Return the beginning of a client's text, without what a terminal would take for a command."""
     return "".join(char if char.isprintable() else "?" for char in text[:num_chars])

@@ -15,10 +15,11 @@ from ..config import ServerConfig
 from .certificates import open_directly
 from .client_environment import base_url
 from .console import say
-from .session_rows import table_lines
+from .session_rows import shown, table_lines
 
 TIMEOUT_S = 10.0
 REDRAW_S = 1.0
+MAX_ID_CHARS = 100  # of an id that is printed
 
 CLEAR = "\x1b[H\x1b[J"
 """Moves the cursor to the first place of a terminal and clears what stands behind it."""
@@ -49,7 +50,7 @@ def drop_session(config: ServerConfig, name: str) -> None:
     """Free a session's KV, and say how much. Raises ServerProblem."""
     path = f"/v1/sessions/{urllib.parse.quote(name, safe='')}"
     dropped = json.loads(_ask(config, path, "DELETE"))
-    text = f"session {dropped['id']}: {dropped['freed_tokens']:,} tokens freed"
+    text = f"session {shown(dropped['id'], MAX_ID_CHARS)}: {dropped['freed_tokens']:,} tokens freed"
     if num_requests := dropped["requests_under_way"]:
         text += f"; requests under way go on: {num_requests}"
     say(text)

@@ -75,3 +75,18 @@ def test_the_rest_is_read_as_it_stands() -> None:
     assert (found.stop_sequences, found.answer_schema) == (("STOP",), schema)
     assert found.one_call
     assert found.continues_answer
+
+
+@pytest.mark.parametrize(
+    ("fields", "names"),
+    [
+        ({}, {"Bash"}),
+        ({"tool_choice": {"type": "auto", "names": ["Late"]}}, set()),
+        ({"output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}}}, set()),
+        ({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "So: "}]}, set()),
+    ],
+)
+def test_only_tools_that_may_be_called_count_without_tags_and_none_in_a_value_or_a_begun_text(
+    fields: dict[str, Any], names: set[str]
+) -> None:
+    assert options(tools=[BASH, LATE], **fields).untagged_names == names

@@ -58,7 +58,13 @@ def test_allowed_names_are_served_and_no_others(start_server: StartServer) -> No
     client = start_server(config=ServerConfig(allow_host=("host.docker.internal", "*.Local"))).http()
     for host in ("host.docker.internal:7777", "studio.local", "a.studio.local:1", "localhost"):
         assert client.get("/v1/models", headers={"host": host}).status_code == 200, host
-    for host in ("local", "docker.internal", "x.host.docker.internal", "studio.local.evil"):
+    for host in (
+        "local",
+        "docker.internal",
+        "x.host.docker.internal",
+        "studio.local.evil",
+        "a." * 125 + "local",
+    ):
         assert client.get("/v1/models", headers={"host": host}).status_code == 403, host
 
 
@@ -73,6 +79,7 @@ def test_pages_of_allowed_origins_may_ask_and_read(start_server: StartServer) ->
         assert preflight.status_code == 204
         assert preflight.headers["access-control-allow-origin"] == origin
         assert preflight.headers["access-control-allow-headers"] == "x-api-key"
+        assert "DELETE" in preflight.headers["access-control-allow-methods"]
         refused = client.post("/v1/messages", json=BODY, headers={"origin": origin})
         assert refused.status_code == 401, "an origin is no key"
         assert refused.headers["access-control-allow-origin"] == origin, "and the page may read why"

@@ -23,10 +23,11 @@ def item_page(items: abc.Sequence[StoredItem], query: abc.Mapping[str, str]) -> 
     Raises InvalidRequest for a `limit` that is no number, or too large a one.
     """
     limit = query.get("limit", str(DEFAULT_PAGE))
-    if not (limit.isdecimal() and limit.isascii() and 1 <= int(limit[:9]) <= MAX_PAGE):
+    size = int(limit) if limit.isdecimal() and limit.isascii() and len(limit) < 9 else 0
+    if not 1 <= size <= MAX_PAGE:
         raise InvalidRequest(f"limit: must lie between 1 and {MAX_PAGE}")
     ordered = list(items) if query.get("order", "desc") == "asc" else list(reversed(items))
     ids = [item.id for item in ordered]
     start = ids.index(query["after"]) + 1 if query.get("after") in ids else 0
-    page = ordered[start : start + int(limit)]
+    page = ordered[start : start + size]
     return item_list(page, has_more=len(items) > start + len(page))

@@ -67,6 +67,8 @@ class ResponseStore:
 
     def put(self, response_id: str, entry: StoredResponse) -> None:
         """Keep a response, and drop those that were used longest ago where the store is full."""
+        if response_id in self._entries:
+            self._remove(response_id)
         self._entries[response_id] = entry
         self._num_bytes += entry.num_bytes
         self._items |= {item.id: (response_id, item) for item in entry.own_input + entry.output}

@@ -10,7 +10,7 @@ import uvicorn
 
 from pensieve.api.app import create_app
 from pensieve.api.command.bounded_protocol import BoundedProtocol
-from pensieve.api.command.certificates import CertificateError, check_certificate
+from pensieve.api.command.certificates import CertificateError, check_certificate, open_directly
 from pensieve.api.command.cli import main
 from pensieve.api.command.client_environment import client_environment
 from pensieve.api.command.launch import LaunchError, find_server
@@ -68,6 +68,8 @@ def test_what_is_no_certificate_is_said_in_a_line(config: ServerConfig, tmp_path
     check_certificate(config)
     with pytest.raises(CertificateError, match="No such file"):
         check_certificate(ServerConfig(tls_cert=f"{tmp_path}/none", tls_key=config.tls_key))
+    with pytest.raises(CertificateError, match=r"--tls-cert .*/none: No such file"):
+        open_directly(ServerConfig(tls_cert=f"{tmp_path}/none", tls_key=config.tls_key))
     with pytest.raises(CertificateError, match="--tls-key"):
         check_certificate(ServerConfig(tls_cert=config.tls_cert, tls_key=config.tls_cert))
     with pytest.raises(ValueError, match="belong together"):

@@ -29,6 +29,9 @@ def test_an_answer_is_continued_by_its_id(server: Server) -> None:
     assert second.previous_response_id == first.id
     items = server.openai().responses.input_items.list(second.id, order="asc", limit=2)
     assert [item.type for item in items] == ["message", "message", "function_call", "function_call_output"]
+    for limit in ("0", "101", "0000000000019999", "1" * 5000):
+        with pytest.raises(openai.BadRequestError, match="limit"):
+            server.openai().responses.input_items.list(second.id, extra_query={"limit": limit})
 
 
 def test_a_kept_response_can_be_read_and_deleted(server: Server) -> None:
@@ -128,6 +131,7 @@ def test_the_store_drops_what_was_used_longest_ago() -> None:
     assert (store.item("me", "item-b"), store.item("you", "item-a")) == (None, None)
     assert store.item("me", "item-a") == StoredItem("item-a", b"x" * 10)
     entry(store, "e", 75)
+    entry(store, "e", 75)  # again, and counted once
     assert [bool(store.get("me", name)) for name in "cade"] == [False, True, True, True]
     entry(store, "f", 101)
     assert (len(store), store.num_bytes, store.item("me", "item-f")) == (0, 0, None)
