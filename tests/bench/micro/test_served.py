@@ -95,7 +95,8 @@ def test_the_command_leaves_neither_processes_nor_files_when_it_is_stopped(tmp_p
     """Under `timeout` it left a server that held the GPU, and a model of gigabytes in memory."""
     files, started, case = tmp_path / "files", tmp_path / "started", tmp_path / "case"
     files.mkdir()
-    case.write_text(f"#!/bin/sh\necho $$ > {started}\nexec sleep 100\n")
+    # A command that is stopped while it starts the case does not know of it yet.
+    case.write_text(f"#!/bin/sh\nsleep 0.3\necho $$ > {started}\nexec sleep 100\n")
     case.chmod(0o700)
     with subprocess.Popen([sys.executable, "-c", COMMAND, str(files), str(case)]) as command:
         while not started.exists() or not started.read_text().endswith("\n"):
