@@ -35,6 +35,7 @@ class ServerToolAnswer:
         self._round = MessageBodyBuilder(body.model)
         self._before: list[Usage] = []  # of the rounds that have ended
         self._spent: set[str] = set()  # tools that may not be called again
+        self._outcomes: list[ToolOutcome] = []  # of the calls after which the next round has not begun
         self._num_searches = 0
         self._is_over = False
         self._is_cut = False
@@ -91,14 +92,19 @@ class ServerToolAnswer:
         return event
 
     async def _end_round(self) -> list[OutputEvent]:
-        """Run the round's calls, and begin the next round unless the client's own tools are called."""
+        """Run the round's calls, and begin the next round unless the client's own tools are called.
+
+        A reader that is cancelled meanwhile leaves the calls that have run and the round to the next reader.
+        """
         content = self._round.message(self._answer)["content"]
         calls = [block for block in content if block["type"] == "tool_use"]
         own = [call for call in calls if self._tools.find(call["name"]) is not None]
         if not own or self._answer.stop_reason != "tool_use":
             raise StopAsyncIteration
         self._answer.close()  # the round's time ends before that of the tools begins
-        outcomes = [await self._run(call) for call in own]
+        for call in own[len(self._outcomes) :]:
+            self._outcomes.append(await self._run(call))
+        outcomes = self._outcomes
         num_left = self._body.max_tokens - self.usage.output_tokens
         self._is_cut = len(own) == len(calls) and num_left < 1
         self._is_over = len(own) < len(calls) or self._is_cut
@@ -108,6 +114,7 @@ class ServerToolAnswer:
                 for call, outcome in zip(own, outcomes, strict=True)
             ]
             await self._begin_round(content, results, num_left)
+        self._outcomes = []
         return [
             ServerToolResult(_server_id(call["id"]), self._tools.result_type(call["name"]), outcome.content)
             for call, outcome in zip(own, outcomes, strict=True)
@@ -128,11 +135,12 @@ class ServerToolAnswer:
         names = [tool.name for tool in self._body.tools or () if tool.name not in self._spent]
         one_call = self._body.tool_choice is not None and self._body.tool_choice.disable_parallel_tool_use
         choice = ToolChoice(type="auto", names=names, disable_parallel_tool_use=one_call)
-        self._body = self._body.model_copy(
+        grown = self._body.model_copy(
             update={"messages": [*self._body.messages, *said], "tool_choice": choice}
         )
         usage = self._answer.usage
-        self._answer = await self._queued(self._body.model_copy(update={"max_tokens": num_left}))
+        answer = await self._queued(grown.model_copy(update={"max_tokens": num_left}))
+        self._body, self._answer = grown, answer
         self._before.append(usage)
         self._round = MessageBodyBuilder(self._body.model)
 

@@ -66,13 +66,13 @@ class ServerTools:
         if used >= limit:
             code = "too_many_requests" if finds_tools else "max_uses_exceeded"
             return _failed(tool, code, ALL_USED.format(name))
-        self._num_uses[name] = used + 1
         if finds_tools:
             outcome = await self._find_tools(tool, arguments)
         elif tool.kind == "web_search" and self._search is not None:
             outcome = await self._search_web(self._search, tool, arguments)
         else:
             return _failed(tool, "unavailable", NOT_THERE.format(name))
+        self._num_uses[name] = used + 1  # a call that was cancelled is made again
         return replace(outcome, is_last=used + 1 >= limit)
 
     async def _search_web(
