@@ -11,7 +11,7 @@ It has to be plain that a request is sent again, since whoever sends one twice a
   `x-stainless-timeout` or `x-stainless-read-timeout`, and which is 300 s at most for Claude Code. Or it has
   waited so long and seems to be there still (a proxy may keep its connection), and the new request counts
   itself as a retry, or comes from the same agent of a session.
-* No other request has taken the answer over.
+* No other request has taken the answer over, and it has not failed.
 
 A client that leaves earlier has changed its mind: its answer ends at once.
 """
@@ -54,7 +54,9 @@ BEGIN_S = 10.0
 HASHED_AT_ONCE = 2**20
 """Bytes of a body that take less time to hash than to hand to a thread."""
 
-STREAM_FIELD = re.compile(rb'"stream(?:_options)?"\s*:\s*(?:true|false|null|\{[^{}]*\})\s*,?')
+STREAM_FIELD = re.compile(rb'(?<!\\)"stream(?:_options)?"\s*:\s*(?:true|false|null|\{[^{}]*\})\s*,?')
+
+STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
 
 MAX_STREAM_FIELDS = 2
 """Where a body has more, some stand in its texts or tools, and it is compared as it is."""
@@ -109,8 +111,16 @@ async def sending_of(http: HttpRequest, started_s: float) -> Sending:
 def _digest(start: bytes, body: bytes) -> bytes:
     """Return the digest of a request, the same whether its answer is to be streamed or not."""
     if body.count(b'"stream') <= MAX_STREAM_FIELDS:
-        body = STREAM_FIELD.sub(b"", body).rstrip(b" \r\n\t,}")
+        body = STREAM_FIELD.sub(_nested_field, body).rstrip(b" \r\n\t,}")
     return hashlib.blake2b(b"%d\0%b%b" % (len(start), start, body), digest_size=16).digest()
+
+
+def _nested_field(found: re.Match[bytes]) -> bytes:
+    """Return a field that is found in a body of valid JSON, or nothing if it is one of the body's own."""
+    before, behind = found.string[: found.start()], found.string[found.end() :]
+    text = STRING.sub(b"", min(before, behind, key=len))
+    depth = text.count(b"{") + text.count(b"[") - text.count(b"}") - text.count(b"]")
+    return b"" if abs(depth) == 1 else found[0]
 
 
 def _number(text: str, otherwise: float) -> float:
@@ -162,6 +172,8 @@ class RunningAnswers(Generic[Prepared]):
 
     def take_over(self, sending: Sending) -> "Reader[Prepared] | None":
         """Return a reader for a request that is plainly one of the readers' requests, sent again."""
+        if self._has_failed:
+            return None
         now_s = self._twins.clock()
         is_again = sending.num_retries > 0 or sending.is_agent
         if self._end is None and not (is_again and all(one.sending.is_late(now_s) for one in self._readers)):
@@ -178,17 +190,26 @@ class RunningAnswers(Generic[Prepared]):
         self._readers.append(reader)
 
     def leave(self, reader: "Reader[Prepared]") -> None:
-        """Take leave of a reader. The last one's client may ask again, if it has waited for its timeout."""
+        """Take leave of a reader. The last one's client may ask again, if it has waited for its timeout.
+
+        One that has left already, as it came too late, does nothing.
+        """
+        if reader not in self._readers:
+            return
         self._readers.remove(reader)
         if self._readers:
             return
         is_over = all(answer.is_over for answer in self.shared)
-        if is_over or not reader.sending.is_late(self._twins.clock()):
+        if is_over or self._has_failed or not reader.sending.is_late(self._twins.clock()):
             self._close()
             return
         self._twins.num_orphans += 1
         loop = asyncio.get_running_loop()
         self._end = loop.call_later(reader.sending.grace_s, self._give_up)
+
+    @property
+    def _has_failed(self) -> bool:
+        return any(answer.has_failed for answer in self.shared)
 
     def _give_up(self) -> None:
         self._stop_waiting()

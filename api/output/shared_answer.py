@@ -17,7 +17,7 @@ class SharedAnswer:
     def __init__(self, source: Answer) -> None:
         self.source = source
         self.events: list[OutputEvent] = []
-        self.is_over = False
+        self.is_over = self.has_failed = False
         self._is_awaited = False  # a reader waits for the source's next events
         self._others: list[asyncio.Future[None]] = []
 
@@ -34,6 +34,9 @@ class SharedAnswer:
                 self.events += await self.source.__anext__()
             except StopAsyncIteration:
                 self.is_over = True
+            except Exception:
+                self.has_failed = True
+                raise
             finally:
                 self._is_awaited = False
                 self._wake()

@@ -1,5 +1,6 @@
 """A request that is sent again after its client's timeout goes on with its answer; two at a time are two."""
 
+import asyncio
 import itertools
 import json
 import threading
@@ -7,12 +8,18 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
+from starlette.requests import Request
+from starlette.types import Message
 
 from pensieve.api import twins
+from pensieve.api.metrics import Metrics
+from pensieve.api.output.answer import SampledAnswer
 from pensieve.scheduler.exceptions import QueueFull
+from pensieve.scheduler.origin import Account
 
 from .conftest import Server, running, wait_until
 
@@ -217,6 +224,62 @@ def test_a_client_that_seems_to_be_there_has_given_up_where_it_asks_again_after_
         opened(server).set()  # after the first one has left
         assert text_of(again.result()) == TEXT
     assert len(server.scheduler.requests) == (1 if goes_on else 2)
+
+
+def test_an_answer_that_has_failed_is_not_given_to_a_retry(server: Server) -> None:
+    gate = opened(server)
+    gate.set()
+    server.scheduler.play(server.script("No", fails=True, gate=gate), server.script(TEXT, gate=gate))
+    assert server.http().post("/v1/messages", json=BODY, headers=GONE).status_code == 500
+    assert text_of(server.http().post("/v1/messages", json=BODY, headers=GONE | RETRY)) == TEXT
+
+
+def test_a_reader_that_comes_too_late_leaves_once(server: Server) -> None:
+    answer = Mock(SampledAnswer)
+    found: twins.Twins[str] = twins.Twins(Mock(Metrics))
+
+    async def read() -> None:
+        left = asyncio.Event()
+        answer.close.side_effect = left.set
+        (view,) = found.share("prepared", twins.Sending(b"key", "r", 0.0, timeout_s=0.0), [answer])
+        view.close()
+        reader = found.find(twins.Sending(b"key", "s", 0.0))
+        assert reader is not None
+        reader.begin_within(0)
+        await left.wait()
+        for late in reader.views():
+            late.close()
+
+    asyncio.run(read())
+    assert found.find(twins.Sending(b"key", "t", 0.0, num_retries=1)) is None
+
+
+def key_of(body: object) -> bytes:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": json.dumps(body).encode()}
+
+    state = {"account": Account(), "request_id": "r"}
+    http = Request({"type": "http", "path": "/", "headers": [], "client": ("h", 1), "state": state}, receive)
+    return asyncio.run(twins.sending_of(http, 0.0)).key
+
+
+def test_only_the_body_s_own_stream_makes_no_difference() -> None:
+    """Such a field of a tool's schema or arguments is part of what is asked."""
+    nested: list[Callable[[bool], Any]] = [
+        lambda yes: {"tools": [{"default": {"stream": yes}}]},
+        lambda yes: {"input": {"a": '\\"}]', "stream": yes}, "b": "{"},
+        lambda yes: {"text": json.dumps({"stream": yes})},
+    ]
+    for place in range(3):
+        for make in nested:
+            fields = [("a", [{}, "]"]), ("z", {"k": '"'})]
+            bodies = [
+                dict([*fields[:place], ("stream", own), *make(yes).items(), *fields[place:]])
+                for yes in (True, False)
+                for own in (True, False)
+            ]
+            assert [len(set(map(key_of, pair))) for pair in (bodies[:2], bodies[2:])] == [1, 1]
+            assert len(set(map(key_of, bodies))) == 2
 
 
 def test_an_answer_for_which_nobody_comes_back_is_ended(
