@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import anthropic
 import httpx
@@ -14,6 +15,7 @@ from pensieve.api.api_keys import ApiKeys
 from pensieve.api.config import ServerConfig
 from pensieve.api.errors import RateLimited
 from pensieve.api.keys_file import KeysFileError
+from pensieve.scheduler.exceptions import QueueFull
 
 from ..fakes import Script
 from .conftest import Server, StartServer, wait_until
@@ -127,6 +129,19 @@ def test_a_response_in_the_background_counts_until_it_has_ended(limited: Server)
     assert client.post(f"/v1/responses/{kept}/cancel", json={}).status_code == 200
     limited.scheduler.play(Script([[65]]))
     assert client.post("/v1/messages", json=BODY).status_code == 200
+
+
+def test_a_response_in_the_background_that_cannot_start_counts_no_longer(
+    limited: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, headers = limited.http(), {"x-api-key": ALICE}
+    body = {"model": "default", "input": "Hi"}
+    with monkeypatch.context() as patch:
+        patch.setattr(limited.scheduler, "submit", Mock(side_effect=QueueFull(7)))
+        refused = client.post("/v1/responses", json=body | {"background": True}, headers=headers)
+        assert refused.is_error
+    limited.scheduler.play(Script([[65]]))
+    assert client.post("/v1/responses", json=body, headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("key", ["x", "wrong-key", ALICE[:-1], f"{ALICE}x"])

@@ -28,12 +28,17 @@ def compacting_item() -> MessageItem:
     return MessageItem(role="user", content=[text_part(INSTRUCTION)])
 
 
+def user_items(items: Iterable[StoredItem]) -> list[Body]:
+    """Return a conversation's messages that are the user's. Takes a while where the items are many."""
+    return [item for item in map(_read, items) if _is_of_user(item)]
+
+
 class CompactionBuilder:
     """Builds the body of a compacted conversation. The summary is sealed as thoughts are, not encrypted."""
 
-    def __init__(self, items: Iterable[StoredItem]) -> None:
-        """items: of the conversation before."""
-        self._items = items
+    def __init__(self, said: list[Body]) -> None:
+        """said: the user's items of the conversation before."""
+        self._said = said
         self._fragments: list[str] = []
 
     def add(self, events: Iterable[OutputEvent]) -> None:
@@ -50,7 +55,7 @@ class CompactionBuilder:
             "id": new_id("resp"),
             "object": "response.compaction",
             "created_at": int(time.time()),
-            "output": [*filter(_is_of_user, map(_read, self._items)), compaction],
+            "output": [*self._said, compaction],
             "usage": usage_body(answer),
         }
 

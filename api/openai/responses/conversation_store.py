@@ -1,7 +1,7 @@
 """Conversations that clients keep here by name: the items of all their requests and answers, in memory."""
 
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,18 +11,23 @@ from .response_store import StoredItem
 
 MAX_BYTES = 64 * 1024 * 1024  # of all conversations
 MAX_CONVERSATIONS = 1000
+MAX_ANSWERS = 64  # whose ids are remembered of a conversation
 ITEM_BYTES = 200  # that an item takes beside its text, about
 
 
 @dataclass(slots=True)
 class StoredConversation:
-    """A conversation. owner: the key of the client that made it; other clients do not find it."""
+    """A conversation. owner: the key of the client that made it; other clients do not find it.
+
+    answers: ids of the latest answers whose items it has.
+    """
 
     owner: str
     metadata: dict[str, str]
     id: str = field(default_factory=lambda: new_id("conv"))
     created_at: int = field(default_factory=lambda: int(time.time()))
     items: tuple[StoredItem, ...] = ()
+    answers: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_ANSWERS))
 
     @property
     def body(self) -> dict[str, Any]:
@@ -77,6 +82,12 @@ class ConversationStore:
             self._num_bytes > self._max_bytes or len(self._entries) > self._max_conversations
         ):
             self.delete(next(iter(self._entries.values())))
+
+    def add_answer(self, entry: StoredConversation, answer_id: str, items: Iterable[StoredItem]) -> None:
+        """Add the items of a turn, unless another reader of the same answer has added them."""
+        if answer_id not in entry.answers:
+            entry.answers.append(answer_id)
+            self.add(entry, items)
 
     def remove(self, entry: StoredConversation, item: StoredItem) -> None:
         """Take one item out of a conversation."""

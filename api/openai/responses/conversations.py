@@ -82,13 +82,16 @@ class Conversation:
         output = tuple(StoredItem(item["id"], as_json(item)) for item in body["output"])
         return StoredResponse(self.owner, as_json(body), self._context, own_input, output)
 
-    def keep(self, own_input: tuple[StoredItem, ...], body: dict[str, Any]) -> None:
-        """Put the response into the stores. body: of the response, which has ended."""
+    def keep(self, answer_id: str, own_input: tuple[StoredItem, ...], body: dict[str, Any]) -> None:
+        """Put the response into the stores. body: of the response, which has ended.
+
+        answer_id: the same for all requests that read one answer; a named conversation has its turn once.
+        """
         entry = self.entry(own_input, body)
         if self._is_stored:
             self._store.put(body["id"], entry)
         if self._named is not None and body["status"] in ("completed", "incomplete"):
-            self._conversations.add(self._named, entry.own_input + entry.output)
+            self._conversations.add_answer(self._named, answer_id, entry.own_input + entry.output)
 
     def _named_conversation(self, conversation_id: str | None) -> StoredConversation | None:
         if conversation_id is None:

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+from ...output.message_events import sse
+
 MAX_BYTES = 8 * 1024 * 1024  # of one response's events: some 40,000 tokens
 PART_BYTES = 64 * 1024  # of events that a reader gets at a time
 PING = ": ping\n\n"
@@ -46,7 +48,7 @@ class EventLog:
         """Yield the events whose numbers are larger than `after`, until the stream ends.
 
         A comment is yielded where none comes for `ping_s` seconds. A reader that is so slow that the events
-        it has not read are dropped gets no more.
+        it has not read are dropped gets an event that says so, and no more.
         """
         place = after + 1
         while place >= self._num_dropped:
@@ -63,6 +65,9 @@ class EventLog:
                         await news.wait()
                 except TimeoutError:
                     yield PING.encode()
+        message = f"events before {self._num_dropped} are no longer kept; ask without stream"
+        last = {"type": "error", "code": "events_dropped", "message": message, "param": None}
+        yield sse(last | {"sequence_number": place}).encode()
 
     def _part(self, place: int) -> list[bytes]:
         """Return some of the events from the number `place` on."""

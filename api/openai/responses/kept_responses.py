@@ -38,6 +38,9 @@ class KeptResponses:
         """
         if request.query_params.get("stream") == "true":
             return self.stream(request, response_id)
+        run = self._runs.find(_owner(request), response_id)
+        if run is not None:
+            return JSONResponse(run.body)  # also once the store has dropped it
         return Response(self._find(request, response_id).body, media_type="application/json")
 
     def stream(self, request: HttpRequest, response_id: str, after: int | None = None) -> Response:
@@ -69,8 +72,8 @@ class KeptResponses:
 
     async def delete(self, request: HttpRequest, response_id: str) -> Response:
         """Forget a response; one that runs ends. Raises NotFound."""
-        self._find(request, response_id)
-        self._runs.forget(_owner(request), response_id)
+        if not self._runs.forget(_owner(request), response_id):
+            self._find(request, response_id)
         self._store.delete(_owner(request), response_id)
         return JSONResponse({"id": response_id, "object": "response", "deleted": True})
 

@@ -24,7 +24,7 @@ from ..chat import messages_request
 from ..logprob_bodies import ChatLogprobs
 from .background import BackgroundRun, BackgroundRuns
 from .client_tools import ClientTool
-from .compaction import CompactionBuilder, compacting_item
+from .compaction import CompactionBuilder, compacting_item, user_items
 from .conversations import Conversation, Stores
 from .conversations_api import ConversationsApi
 from .input_items import InputItem
@@ -82,12 +82,12 @@ class ResponsesApi:
         own_input = await asyncio.to_thread(asked.conversation.own_input)
 
         def keep(response: dict[str, Any]) -> None:
-            asked.conversation.keep(own_input, response)
+            asked.conversation.keep(prepared.request.request_id, own_input, response)
 
         head, shape = ResponseHead.of(body), self._shape(asked)
         if body.background:
-            place = request.state.key_place.pop_all()
             writer, answer = BackgroundWriter(head, shape, keep), self._pipeline.start(prepared)
+            place = request.state.key_place.pop_all()  # not before the start, which may raise
             return self._in_background(
                 request, BackgroundRun(answer, writer, asked.conversation, own_input, place), body.stream
             )
@@ -120,8 +120,8 @@ class ResponsesApi:
             raise InvalidRequest("stream, background: a compacted conversation is sent whole")
         asked = await self._asked(request, body, last=[compacting_item()])
         prepared = await self._prepare(request, asked, started_s)
-        items = await asyncio.to_thread(asked.conversation.stored_items)
-        return await self._pipeline.whole(request, prepared, CompactionBuilder(items))
+        said = await asyncio.to_thread(lambda: user_items(asked.conversation.stored_items()))
+        return await self._pipeline.whole(request, prepared, CompactionBuilder(said))
 
     async def _asked(
         self, request: HttpRequest, body: ResponsesRequest, last: abc.Sequence[InputItem] = ()

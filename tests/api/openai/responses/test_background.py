@@ -15,6 +15,7 @@ import pytest
 from pensieve.api.config import KeepAlive
 from pensieve.api.openai.responses.background import BackgroundRun, BackgroundRuns
 from pensieve.api.openai.responses.event_log import EventLog
+from pensieve.api.openai.responses.response_store import ResponseStore
 from pensieve.scheduler.queue_forecast import Outlook
 
 from ....fakes import Script
@@ -44,6 +45,18 @@ def test_a_response_in_the_background_ends_without_its_client(server: Server) ->
     assert (found.id, found.status, found.output_text) == (first.id, "completed", "Done.")
     assert respond(server, previous_response_id=first.id, input="On.").status == "completed"
     assert "assistant\nDone." in server.prompt_text()
+
+
+def test_a_response_that_the_store_has_dropped_is_there_as_long_as_its_run(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = ended(server, respond(server, background=True).id)
+    monkeypatch.setattr(ResponseStore, "get", lambda *_: None)
+    client = server.openai().responses
+    assert client.retrieve(found.id) == found
+    client.delete(found.id)
+    with pytest.raises(openai.NotFoundError):
+        client.retrieve(found.id)
 
 
 def test_a_response_that_waits_is_queued(server: Server) -> None:
@@ -143,7 +156,8 @@ def test_events_are_dropped_where_they_are_too_many() -> None:
     async def read(after: int) -> str:
         return b"".join([part async for part in log.follow(after, ping_s=60)]).decode()
 
-    assert asyncio.run(read(log.first - 2)) == ""
+    (lost,) = events(asyncio.run(read(log.first - 2)))  # a clean end would look like the whole answer
+    assert (lost["type"], lost["code"]) == ("error", "events_dropped")
     assert len(asyncio.run(read(log.first - 1))) == log.num_bytes
     assert asyncio.run(read(197)) == "data: 99\n\n" * 2
     assert asyncio.run(read(500)) == ""

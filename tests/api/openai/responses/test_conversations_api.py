@@ -81,3 +81,12 @@ def test_the_store_drops_the_conversations_used_longest_ago() -> None:
     store.delete(made[0])
     store.add(made[0], [StoredItem("k", b"")])
     assert (len(store), store.num_bytes) == (1, 0)
+
+
+def test_two_readers_of_one_answer_add_its_turn_once() -> None:
+    """A proxy may keep the connection of a client that has left and asks again."""
+    store = ConversationStore()
+    made = store.create("me", {})
+    for answer_id, text in (("a", b"1"), ("a", b"2"), ("b", b"3")):
+        store.add_answer(made, answer_id, [StoredItem("i", text)])
+    assert [item.text for item in made.items] == [b"1", b"3"]
