@@ -31,7 +31,7 @@ def drop_session(scheduler: Scheduler, session: KnownSession) -> DroppedSession:
         tip = thread.tip
         if tip is None or tip.node.parent is None:
             continue  # nothing, or evicted
-        scheduler.disk.remove(tip.tokens, session.account.space, tip.num_shared(owners))
+        scheduler.disk.remove(tip.tokens, thread.space, tip.num_shared(owners))
         num_blocks += scheduler.kv_cache.tree.drop(tip, owners)
     asking = [one.conversation.session for one in scheduler.queues.by_id.values() if one.conversation]
     num_requests = sum(one is session for one in asking)

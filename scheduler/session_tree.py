@@ -18,20 +18,21 @@ MAX_TIPS = 16
 class KnownThread(Owner):
     """Prompts of one agent, each of which goes on from the one before.
 
-    tip: where the last prompt and its answer end in the prefix tree.
+    tip: where the last prompt and its answer end in the prefix tree. space: of that prompt; see Account.
     is_certain: whether the client names the agent and says that the request is its own. A prompt that parts
     from the tip then replaces what it has left; else it may be another conversation.
     answered_s: when the last answer ended; None while a request runs, and before the first one.
     calls: names of the tools that the last answer has called.
     """
 
-    __slots__ = ("answered_s", "calls", "is_certain", "session", "tip", "unanswered")
+    __slots__ = ("answered_s", "calls", "is_certain", "session", "space", "tip", "unanswered")
 
     def __init__(self, session: "KnownSession", is_passing: bool = False, is_certain: bool = False) -> None:
         super().__init__(is_passing)
         self.session = session
         self.is_certain = is_certain
         self.tip: TreePosition | None = None
+        self.space = b""
         self.answered_s: float | None = None
         self.calls: frozenset[str] = frozenset()
         self.unanswered: object = None  # the sequence that has ended last, until its answer's end is told

@@ -128,7 +128,7 @@ class Sessions:
         old = conversation.tip
         if old is not None and conversation.is_certain:
             self._leave(conversation, old, position)
-        conversation.tip, conversation.unanswered = position, sequence
+        conversation.tip, conversation.space, conversation.unanswered = position, sequence.space, sequence
         self._settle(conversation, position, self._tool_gap(conversation, ()))
 
     def answered(self, sequence: Sequence, calls: Iterable[str] | None) -> None:

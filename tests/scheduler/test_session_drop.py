@@ -1,6 +1,7 @@
 """What goes and what stays when somebody drops a session."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,26 @@ def test_a_dropped_session_s_files_go_but_for_one_that_others_need(
             driver.finish()
             found.append((sequence.num_cached_tokens or 0) // BLOCK_SIZE)
     assert found == [4, 10]
+
+
+def test_a_dropped_session_s_files_go_from_the_space_in_which_it_asks_by_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys that are read anew may let a session share what is cached, or no longer."""
+    monkeypatch.setattr(disk_saves, "MIN_TOKENS", BLOCK_SIZE)
+    monkeypatch.setattr(DiskIndex, "is_worth_restoring", lambda *_: True)
+    later = replace(origin("one"), account=Account(space=b"own"))
+    with DiskDriver(tmp_path, random.Random(1)) as driver:
+        for seed, asking in ((2, origin("one")), (3, later)):
+            driver.scheduler.add(Request(own_prompt(seed), SamplingParams(), 4, origin=asking))
+            driver.finish()
+        drop(driver.scheduler, "one")
+        driver.runner.jobs.finish()
+    with DiskDriver(tmp_path, random.Random(1)) as driver:
+        again = Request([*own_prompt(3), 1], SamplingParams(), 4, origin=later)
+        sequence = driver.scheduler.add(again)
+        driver.finish()
+        assert sequence.num_cached_tokens == 0
 
 
 def test_whatever_is_dropped_meanwhile_every_answer_is_its_own() -> None:
