@@ -216,7 +216,8 @@ class Preparation:
         if max(named, default=0) >= model.vocab_size:
             raise InvalidRequest("logit_bias, stop_token_ids: the model has no such token")
         seed, state = secrets.randbits(63), http.scope["state"]
-        origin = origin_of(http.headers, body.user_id, owner_of(http), str(http.client or ""))
+        address = http.client.host if http.client is not None else ""
+        origin = origin_of(http.headers, body.user_id, owner_of(http), address)
         # An answer with a constraint ends where its grammar is complete.
         stop_ids = frozenset() if body.ignore_eos and constraint is None else model.eos_token_ids
         return Request(

@@ -46,11 +46,11 @@ def owner_of(http: HttpRequest) -> bytes:
     return found.digest()
 
 
-def origin_of(headers: Mapping[str, str], user_id: str, owner: bytes, connection: str) -> Origin:
+def origin_of(headers: Mapping[str, str], user_id: str, owner: bytes, address: str) -> Origin:
     """Return the sender of a request.
 
-    user_id: that of the request's metadata. owner: digest of the API key. connection: the client's address,
-    which tells sessions apart where nothing else does.
+    user_id: that of the request's metadata. owner: digest of the API key. address: of the client's host,
+    which tells sessions apart where nothing else does. Its connections do not: a script with twenty is one.
     """
 
     def name(key: str) -> str:
@@ -60,7 +60,7 @@ def origin_of(headers: Mapping[str, str], user_id: str, owner: bytes, connection
     has_key = any(headers.get(key) for key in KEY_HEADERS)
     session = name(PREFIX + "session-id") or name("session-id") or _session_of(user_id)
     return Origin(
-        owner=owner if has_key or session else owner + connection.encode(),
+        owner=owner if has_key or session else owner + address.encode(),
         session=session,
         agent=name(PREFIX + "agent-id"),
         parent=name(PREFIX + "parent-agent-id"),

@@ -2,10 +2,14 @@
 
 import json
 
+import httpx
 import pytest
 
 from pensieve.api.request_origin import MAX_TOOLS, origin_of
 from pensieve.scheduler.origin import Origin
+
+from .conftest import Server
+from .test_errors import BODY
 
 KEY = {"x-api-key": "k"}
 
@@ -61,7 +65,15 @@ def test_without_a_header_metadata_name_the_session(user_id: str, session: str) 
     assert read({"session-id": "other"}, user_id).session == "other"
 
 
-def test_what_names_no_session_is_told_apart_by_its_key_or_its_connection() -> None:
+def test_what_names_no_session_is_told_apart_by_its_key_or_its_host() -> None:
     assert read(KEY).owner == b"digest"
     assert read({}).owner == b"digest127.0.0.1"
     assert read({"session-id": "s"}).owner == b"digest"
+
+
+def test_the_connections_of_one_host_are_one_session(server: Server) -> None:
+    for _ in range(2):
+        with httpx.Client(base_url=server.url, verify=False) as client:
+            assert client.post("/v1/messages", json=BODY).status_code == 200
+    first, second = server.scheduler.requests
+    assert first.origin == second.origin
