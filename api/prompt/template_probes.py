@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+from ..formats import harmony
 from ..formats.tag_follower import TagSet
 from ..formats.thinking_tags import find_silent_marks, has_marks
 from ..formats.tool_calls.native_formats import native_formats
@@ -171,8 +172,14 @@ class TemplateProbes:
     def _find_call(self, tool_format: ToolFormat, text: str, name: str) -> tuple[int, str]:
         """Return the text from the user's words to the end of the call in a probe, and the call's place."""
         written = text.partition(USER)[2].partition(RESULT)[0]
+        if tool_format.start == harmony.CALL_START:
+            written = harmony.rewritten(written)
         place, _ = TagSet(tool_format.starts([name])).find_first(written) or (0, "")
-        ends = [found for end in self._ends if (found := written.find(end, place)) >= 0]
+        ends = [
+            written.find(end, place)
+            for end in self._ends
+            if end != tool_format.end and end in written[place:]
+        ]
         written = written[: min(ends, default=len(written))]
         if end := tool_format.end:
             written = written[: written.rfind(end) + len(end)]
