@@ -23,11 +23,13 @@ DELTA_PREPARE = Kernel(
     "delta_prepare",
     ("queries", "keys", "gate_times", "gate_openings", "log_rates", "gate_biases"),
     ("inverses", "pairs", "factors"),
+    files=("chunks", "delta_prepare"),
 )
 DELTA_SCAN = Kernel(
     "delta_scan",
     ("queries", "keys", "values", "inverses", "pairs", "factors", "state"),
     ("delta_out", "next_state"),
+    files=("chunks", "scan_state", "delta_scan"),
 )
 
 TILE = 16

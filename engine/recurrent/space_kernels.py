@@ -33,12 +33,13 @@ SSM_PREPARE = Kernel(
     "ssm_prepare",
     ("writes", "reads", "times", "log_rates", "time_biases", "numbers"),
     ("pairs", "factors"),
-    files=("ssm_times", "ssm_prepare"),
+    files=("chunks", "ssm_times", "ssm_prepare"),
 )
 SSM_SCAN = Kernel(
     "ssm_scan",
     ("hidden", "writes", "reads", "skips", "pairs", "factors", "state"),
     ("ssm_out", "next_state"),
+    files=("chunks", "scan_state", "ssm_scan"),
 )
 
 MAX_GRID_Y = 65_535

@@ -19,8 +19,6 @@ const int head = GROUP_Y % num_heads;
 const int key_head = head / (num_heads / num_key_heads);
 const int first_token = GROUP_X * CHUNK;
 const INDEX chunk_at = INDEX(GROUP_Y) * num_chunks + GROUP_X;
-#define COLUMN_PLACE(j) ((j) / 16 * 16 + (j) % 4 * 4 + (j) % 16 / 4)
-#define VECTOR_SIZE (16 / int(sizeof(T)))
 #define TOKEN_AT(i) (first_token + (i) < num_tokens ? first_token + (i) : num_tokens - 1)
 
 WORKSPACE(float, workspace, CHUNK * LOWER_PITCH + 2 * CHUNK * KEY_PITCH * int(sizeof(T)) / 4);
@@ -66,16 +64,7 @@ EACH_THREAD {
 COPIES_DONE;
 BARRIER;
 EACH_THREAD {
-  if (TID < CHUNK) {
-    float until = 0;
-    for (int i = 0; i <= TID; ++i) until += log_decay[i];
-    float after = 0;
-    for (int i = TID + 1; i < CHUNK; ++i) after += log_decay[i];
-    sum[TID] = until;
-    factors[chunk_at * 3 * CHUNK + TID] = EXP(until);
-    factors[chunk_at * 3 * CHUNK + CHUNK + TID] = EXP(after);
-    factors[chunk_at * 3 * CHUNK + 2 * CHUNK + TID] = beta[TID];
-  }
+  WRITE_FACTORS(beta)
 }
 
 // A warp multiplies 16 keys and 16 queries with all keys. A thread holds four elements of each row in a row of memory,

@@ -5,17 +5,9 @@
 // With S the state before a chunk, B and C its writes and reads as lines, X its hidden vectors as columns:
 //   updates = time * X; out = decay since the start * C S + pairs updates + skip * X
 //   next state = decay of the chunk * S + (decay until the end * updates) B
-// A thread keeps its part of the state in registers; shared memory has a copy for the products of the next chunk.
-// MATRICES lie as in delta_scan.h. COPIES: reads and writes of the next chunk arrive during the products with this chunk's
-// pairs, and those while the state is multiplied.
+// How matrices and state lie: scan_state.h. COPIES: reads and writes of the next chunk arrive during the products with
+// this chunk's pairs, and those while the state is multiplied.
 constexpr int WRITES_EXACT = sizeof(T) == 2 ? 1 : 0;
-constexpr int ROW_TILES = TILE / 16;
-constexpr int COLUMN_WARPS = 4 / ROW_TILES;
-constexpr int COLUMN_TILES = 2 * ROW_TILES;  // of a warp's 8 tokens each
-constexpr int STATE_BLOCKS = (KEY_DIM / 32 + 3) / 4;  // of 32 columns of the state, for each warp
-constexpr int MATRIX_PITCH = CHUNK + 16;
-constexpr int VALUE_PITCH = CHUNK + 8;
-constexpr int STATE_PITCH = KEY_DIM + 8;
 const int num_tokens = writes_shape[1];
 const int num_groups = writes_shape[2];
 const int num_heads = hidden_shape[2];
@@ -25,11 +17,6 @@ const int head = GROUP_Y % num_heads;
 const int group = head / (num_heads / num_groups);
 const int first_value = GROUP_X * TILE;
 const float skip = float(skips[head]);
-#define COLUMN_PLACE(j) ((j) / 16 * 16 + (j) % 4 * 4 + (j) % 16 / 4)
-#define VECTOR_SIZE (16 / int(sizeof(T)))
-#define TOKEN_AT(i) ((i) < num_tokens ? (i) : num_tokens - 1)
-#define VALUE_AT(i, v) (((INDEX(row) * num_tokens + (i)) * num_heads + head) * VALUE_DIM + (v))
-#define STATE_AT(v, d) ((INDEX(GROUP_Y) * VALUE_DIM + (v)) * KEY_DIM + (d))
 
 #define FLOATS (TILE * STATE_PITCH + CHUNK * MATRIX_PITCH + TILE * VALUE_PITCH + 6 * CHUNK)
 WORKSPACE(float, workspace, FLOATS + 3 * CHUNK * KEY_PITCH * int(sizeof(T)) / 4);
@@ -45,11 +32,6 @@ PRIVATE(float, value, COLUMN_TILES * 4);
 PRIVATE(float, left, ROW_TILES * 8);
 PRIVATE(float, right, 16);
 
-#define WARP (TID / 32)
-#define FIRST_LINE (WARP % ROW_TILES * 16)  // of a warp's left operand
-#define TILE_TOKEN(n) (8 * ((n) * COLUMN_WARPS + WARP / ROW_TILES))
-#define FIRST_TILE(k) ((k) / (8 * COLUMN_WARPS))  // that sees tokens from k on
-
 #define STAGE_TOKENS(chunk)                                                                                           \
   for (int piece = TID; piece < CHUNK * (KEY_DIM / VECTOR_SIZE); piece += THREADS) {                                  \
     const int i = piece / (KEY_DIM / VECTOR_SIZE), element = piece % (KEY_DIM / VECTOR_SIZE) * VECTOR_SIZE;           \
@@ -58,44 +40,15 @@ PRIVATE(float, right, 16);
     COPY_PIECE(STAGED_WRITES(chunk) + i * KEY_PITCH + element, writes + from, VECTOR_SIZE);                           \
     COPY_PIECE(STAGED_READS + i * KEY_PITCH + element, reads + from, VECTOR_SIZE);                                    \
   }                                                                                                                   \
-  if (TID < 3 * CHUNK / 4) {                                                                                          \
-    COPY_PIECE(FACTORS(chunk) + 4 * TID, factors + (INDEX(GROUP_Y) * num_chunks + (chunk)) * 3 * CHUNK + 4 * TID, 4); \
-  }
+  STAGE_FACTORS(chunk)
 #define STAGE_PAIRS(chunk)                                                                             \
   for (int piece = TID; piece < CHUNK * CHUNK / 4; piece += THREADS) {                                 \
     const INDEX from = (INDEX(GROUP_Y) * num_chunks + (chunk)) * CHUNK * CHUNK + 4 * piece;            \
     COPY_PIECE(PAIRS + piece / (CHUNK / 4) * MATRIX_PITCH + piece % (CHUNK / 4) * 4, pairs + from, 4); \
   }
-// A thread's four elements of two lines from `line` on, as the left operands of two products.
-#define LOAD_LINES(to, source, pitch, line, k)                                                                      \
-  UNROLL for (int h = 0; h < 2; ++h) {                                                                              \
-    const Pack<float, 4> piece = FOUR_AT((source) + ((line) + 2 * PAIR_ROW + h) * (pitch) + (k) + 2 * PAIR_COLUMN); \
-    UNROLL for (int e = 0; e < 4; ++e) MY(left)[(to) + e / 2 * 4 + e % 2 * 2 + h] = piece.at[e];                    \
-  }
-// A thread's part of the state: tiles j of 4, elements e of 4; rows and columns of the pieces of 4 that lie together.
-#define EACH_PIECE                                              \
-  UNROLL for (int b = 0; b < STATE_BLOCKS; ++b)                 \
-  UNROLL for (int m = 0; m < ROW_TILES; ++m)                    \
-  UNROLL for (int e = 0; e < 4; ++e)                            \
-  if (WARP + 4 * b < KEY_DIM / 32)
-#define PIECE_LINE (16 * m + 2 * PAIR_ROW + e / 2)
-#define PIECE_COLUMN (32 * (WARP + 4 * b) + 4 * PAIR_COLUMN + 4 * (e % 2))
-#define PIECE_AT(j) (((b * ROW_TILES + m) * 4 + (j)) * 4 + e)
-#define COPY_STATE                                                             \
-  EACH_PIECE {                                                                 \
-    Pack<float, 4> piece;                                                      \
-    UNROLL for (int j = 0; j < 4; ++j) piece.at[j] = MY(kept)[PIECE_AT(j)];    \
-    PUT_FOUR(workspace + PIECE_LINE * STATE_PITCH + PIECE_COLUMN, piece);      \
-  }
 
 EACH_THREAD {
-  EACH_PIECE {
-    Pack<float, 4> piece = {{0, 0, 0, 0}};
-    if (first_value + PIECE_LINE < VALUE_DIM) {
-      piece = *(const DEVICE Pack<float, 4>*)(state + STATE_AT(first_value + PIECE_LINE, PIECE_COLUMN));
-    }
-    UNROLL for (int j = 0; j < 4; ++j) MY(kept)[PIECE_AT(j)] = piece.at[j];
-  }
+  LOAD_STATE
   COPY_STATE
   STAGE_TOKENS(0)
 }
@@ -207,11 +160,5 @@ for (int chunk = 0; chunk < num_chunks; ++chunk) {
   EACH_THREAD { COPY_STATE }
 }
 EACH_THREAD {
-  EACH_PIECE {
-    Pack<float, 4> piece;
-    UNROLL for (int j = 0; j < 4; ++j) piece.at[j] = MY(kept)[PIECE_AT(j)];
-    if (first_value + PIECE_LINE < VALUE_DIM) {
-      *(DEVICE Pack<float, 4>*)(next_state + STATE_AT(first_value + PIECE_LINE, PIECE_COLUMN)) = piece;
-    }
-  }
+  STORE_STATE
 }
