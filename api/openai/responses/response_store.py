@@ -1,8 +1,9 @@
 """Responses that the server keeps in memory, for `previous_response_id` and for clients that ask for them."""
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from .owned_store import OwnedStore
 
 MAX_BYTES = 64 * 1024 * 1024  # of all responses that are kept
 MAX_RESPONSES = 1000
@@ -47,43 +48,19 @@ class StoredResponse:
         return self.input + self.output
 
 
-class ResponseStore:
-    """The responses used last, as many as fit."""
+class ResponseStore(OwnedStore[StoredResponse]):
+    """The responses used last, as many as fit, and their items."""
 
     def __init__(self, max_bytes: int = MAX_BYTES, max_responses: int = MAX_RESPONSES) -> None:
-        self._max_bytes = max_bytes
-        self._max_responses = max_responses
-        self._entries: OrderedDict[str, StoredResponse] = OrderedDict()
+        super().__init__(max_bytes, max_responses)
         self._items: dict[str, tuple[str, StoredItem]] = {}  # by the item's id, with that of its response
-        self._num_bytes = 0
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of the entries, at most."""
-        return self._num_bytes
 
     def put(self, response_id: str, entry: StoredResponse) -> None:
-        """Keep a response, and drop those that were used longest ago where the store is full."""
+        """Keep a response, in the place of one of the same id."""
         if response_id in self._entries:
-            self._remove(response_id)
-        self._entries[response_id] = entry
-        self._num_bytes += entry.num_bytes
+            self._drop(response_id)
         self._items |= {item.id: (response_id, item) for item in entry.own_input + entry.output}
-        while self._entries and (
-            self._num_bytes > self._max_bytes or len(self._entries) > self._max_responses
-        ):
-            self._remove(next(iter(self._entries)))
-
-    def get(self, owner: str, response_id: str) -> StoredResponse | None:
-        """Return a response that `owner` has asked for; None where none is kept."""
-        entry = self._entries.get(response_id)
-        if entry is None or entry.owner != owner:
-            return None
-        self._entries.move_to_end(response_id)
-        return entry
+        self._keep(response_id, entry)
 
     def item(self, owner: str, item_id: str) -> StoredItem | None:
         """Return an item of a response that `owner` has asked for; None where none is kept."""
@@ -94,12 +71,12 @@ class ResponseStore:
         """Drop a response; return whether it was there."""
         if self.get(owner, response_id) is None:
             return False
-        self._remove(response_id)
+        self._drop(response_id)
         return True
 
-    def _remove(self, response_id: str) -> None:
-        entry = self._entries.pop(response_id)
-        self._num_bytes -= entry.num_bytes
+    def _drop(self, response_id: str) -> StoredResponse:
+        entry = super()._drop(response_id)
         for item in entry.own_input + entry.output:
             if self._items.get(item.id, ("",))[0] == response_id:
                 del self._items[item.id]
+        return entry
