@@ -81,7 +81,7 @@ def test_sixteen_sessions_with_memory_for_five_all_finish_with_their_own_tokens(
 ) -> None:
     """Every session's answers are those of an empty server, however often it has to make room."""
     num_preempted = {True: 0, False: 0}
-    for seed in range(trials(1, 20)):
+    for seed in range(trials(1, 5)):
         for learns in num_preempted:
             monkeypatch.setattr(answer_lengths, "MIN_KNOWN", MIN_KNOWN if learns else 10**9)
             driver = run_crowd(random.Random(seed), num_slots, window)
