@@ -16,11 +16,11 @@ from .experts.expert_pairs import ExpertKernels
 from .experts.switch_forms import PROJECTIONS, switch_form, usable_experts
 from .pass_functions import PassFunctions, Replacement
 from .recurrent.array_forms import array_delta_form, array_space_form
+from .recurrent.convolutions import convolution_form, convolutions_on_cuda, mended_convolutions, sum_taps
 from .recurrent.delta_chunks import DeltaChunks, usable_chunks
 from .recurrent.delta_step import DeltaStep, usable_step
-from .recurrent.host_forms import gated_delta_form, lightning_form, state_space_form
+from .recurrent.host_forms import MIN_TOKENS, gated_delta_form, lightning_form, state_space_form
 from .recurrent.host_modules import (
-    convolution_form,
     jamba_form,
     linear_scan_form,
     mamba_form,
@@ -40,17 +40,16 @@ def find_functions(model: nn.Module, on_host: bool) -> PassFunctions:
 
     on_host: whether MLX's device is the CPU, where NumPy computes much.
     """
-    layer_kernels = (None, None) if on_host else _layer_kernels(model)
-    forms = _host_forms() if on_host else _array_forms(model, *layer_kernels)
-    functions = _functions(model, layer_kernels, forms)
     if not on_host:
-        return functions
-    convolve = nn.Conv1d.__call__
+        layer_kernels = _layer_kernels(model)
+        found = _functions(model, layer_kernels, _array_forms(model, *layer_kernels))
+        return found.beside(mended_convolutions(model))
+    theirs = nn.Conv1d.__call__
     on_cpu = (
         Replacement(nn, "silu", nn.silu, silu_form(nn.silu)),
-        Replacement(nn.Conv1d, "__call__", convolve, convolution_form(convolve)),
+        Replacement(nn.Conv1d, "__call__", theirs, convolution_form(theirs, sum_taps, MIN_TOKENS)),
     )
-    return PassFunctions(functions.replacements + on_cpu)
+    return _functions(model, (None, None), _host_forms()).beside(PassFunctions(on_cpu))
 
 
 def assumed_functions(model: nn.Module, kernels: PagedKernels) -> PassFunctions:
@@ -66,7 +65,7 @@ def assumed_functions(model: nn.Module, kernels: PagedKernels) -> PassFunctions:
         **{f"{each.__name__}.__call__": partial(switch_form, experts) for each in PROJECTIONS},
         **{f"{each.__name__}.__call__": partial(block_form, blocks) for each in PARTS},
     }
-    return _functions(model, layer_kernels, forms)
+    return _functions(model, layer_kernels, forms).beside(convolutions_on_cuda(model))
 
 
 def _functions(

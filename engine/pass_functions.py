@@ -30,6 +30,11 @@ class PassFunctions:
         self.replacements = replacements
         self.num_slot_layers = num_slot_layers
 
+    def beside(self, others: "PassFunctions") -> "PassFunctions":
+        """Return the replacements of both."""
+        count = self.num_slot_layers + others.num_slot_layers
+        return PassFunctions(self.replacements + others.replacements, count)
+
     def __enter__(self) -> None:
         for each in self.replacements:
             setattr(each.owner, each.name, each.ours)

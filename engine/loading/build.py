@@ -19,6 +19,7 @@ from ..fused_model import fuse, unfuse, without_rotations
 from ..mixed_check import choose_mixed_tokens
 from ..paged_caches import Capacity
 from ..pass_functions import PassFunctions
+from ..recurrent.convolutions import mended_convolutions
 from ..recurrent.parted_layers import with_parts
 from ..rehearsal import compile_kernels
 from ..runner import Runner
@@ -116,6 +117,7 @@ def checked(paged: PagedModel, name: str, on_host: bool) -> PagedModel:
 
     Raises ModelError.
     """
+    paged = replace(paged, functions=mended_convolutions(paged.model))
     faster = replace(paged, functions=find_functions(paged.model, on_host))
     for form in [with_parts(faster), faster] if paged.readers else [faster]:
         with suppress(Exception):
@@ -144,7 +146,7 @@ def _fetched(paged: PagedModel, on_host: bool) -> PagedModel | None:
     unfuse(paged.model)
     with suppress(Exception):
         fetched = probe_fetching(paged.model, paged.layers[0].shape.kv_bits)
-        fetched = replace(fetched, forgets_windows=paged.forgets_windows)
+        fetched = replace(fetched, forgets_windows=paged.forgets_windows, functions=paged.functions)
         is_planned = fetched.kv_bytes_per_token <= paged.kv_bytes_per_token
         if is_planned and logits_error(fetched, on_host) <= 1:
             return fetched

@@ -1,7 +1,6 @@
 """Methods of mlx-lm's layers, and activations, as this package computes them on MLX's CPU device.
 
-MLX takes 50 to 100 ns there for each element of an exp, a sigmoid or a tanh, NumPy 5 to 10; and MLX's
-convolution of each channel by itself takes several times as long as the sum of its few taps.
+MLX takes 50 to 100 ns there for each element of an exp, a sigmoid or a tanh, NumPy 5 to 10.
 """
 
 from typing import Any
@@ -60,25 +59,6 @@ def _silu(x: Floats) -> Floats:
     with np.errstate(over="ignore"):  # e^-x may be infinite: the result is then -0, as it should be
         result: Floats = x / (1 + np.exp(-x))
     return result
-
-
-def convolution_form(theirs: Function) -> Function:
-    """Return the form of `nn.Conv1d.__call__` for convolutions of each channel by itself."""
-
-    def convolve(self: nn.Conv1d, x: mx.array) -> mx.array:
-        channels, num_taps, per_group = self.weight.shape
-        is_plain = per_group == 1 and self.groups == channels and self.stride == self.dilation == 1
-        length = x.shape[1] - num_taps + 1
-        if not is_plain or self.padding != 0 or length < MIN_TOKENS:
-            result: mx.array = theirs(self, x)
-            return result
-        taps = self.weight[:, :, 0].T
-        out = x[:, :length] * taps[0]
-        for tap in range(1, num_taps):
-            out = out + x[:, tap : tap + length] * taps[tap]
-        return out + self.bias if "bias" in self else out
-
-    return convolve
 
 
 def mamba_form(theirs: Function) -> Function:

@@ -14,14 +14,15 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from pensieve.engine.find_functions import find_functions
 from pensieve.engine.recurrent import host_modules
-from pensieve.engine.recurrent.host_forms import gated_delta_form, lightning_form, state_space_form
-from pensieve.engine.recurrent.host_modules import (
+from pensieve.engine.recurrent.convolutions import (
+    Convolve,
     convolution_form,
-    linear_scan_form,
-    rwkv_form,
-    silu_form,
-    swiglu_form,
+    convolutions_on_cuda,
+    sum_taps,
+    sum_taps_at_once,
 )
+from pensieve.engine.recurrent.host_forms import gated_delta_form, lightning_form, state_space_form
+from pensieve.engine.recurrent.host_modules import linear_scan_form, rwkv_form, silu_form, swiglu_form
 from pensieve.engine.recurrent.host_recurrence import HostRecurrence
 
 from ..recurrent_models import CONFIGS, VOCAB, recurrent_model
@@ -135,14 +136,33 @@ def test_linear_scans_are_those_of_mlx_lm() -> None:
             assert distance(found, right) < ROUNDING
 
 
+@pytest.mark.parametrize("convolve", [sum_taps, sum_taps_at_once])
 @pytest.mark.parametrize("bias", [True, False])
-def test_convolutions_of_each_channel_are_those_of_mlx(bias: bool) -> None:
-    convolve = convolution_form(nn.Conv1d.__call__)
+def test_convolutions_of_each_channel_are_those_of_mlx(bias: bool, convolve: Convolve) -> None:
+    form = convolution_form(nn.Conv1d.__call__, convolve, 1)
     each = nn.Conv1d(12, 12, 4, groups=12, bias=bias)
-    x = draw(0, 2, 30, 12)
-    assert distance(convolve(each, x), each(x)) < ROUNDING
+    for x in (draw(0, 2, 30, 12), draw(1, 3, 4, 12)):
+        assert distance(form(each, x), each(x)) < ROUNDING
     for other in (nn.Conv1d(12, 8, 3, bias=bias), nn.Conv1d(12, 12, 4, groups=12, padding=2)):
-        assert distance(convolve(other, x), other(x)) == 0
+        assert distance(form(other, x), other(x)) == 0
+
+
+def test_sums_in_half_precision_are_rounded_once() -> None:
+    x, weight = draw(0, 1, 9, 8).astype(mx.bfloat16), draw(1, 8, 4, 1).astype(mx.bfloat16)
+    expected = sum_taps(x.astype(mx.float32), weight.astype(mx.float32)).astype(mx.bfloat16)
+    assert mx.array_equal(sum_taps_at_once(x, weight), expected)
+
+
+@pytest.mark.parametrize("kind", ["nemotron_h", "recurrent_gemma"])
+def test_on_cuda_no_convolution_is_left_to_mlx(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLX's goes through cuDNN there, and is wrong where its input is freed while it runs."""
+    model = recurrent_model(kind)
+    tokens = mx.array([[3, 1, 4, 1, 5, 9]])
+    expected = model(tokens, cache=make_prompt_cache(model))
+    for name in ("conv1d", "conv_general"):
+        monkeypatch.delattr(mx, name)
+    with convolutions_on_cuda(model):
+        assert distance(model(tokens, cache=make_prompt_cache(model)), expected) < 1e-4
 
 
 def test_activations_are_those_of_mlx() -> None:
