@@ -23,6 +23,32 @@ def check_certificate(config: ServerConfig) -> None:
         raise CertificateError(f"{flags}: {_why(error)}") from error
 
 
+def end_of_validity(config: ServerConfig) -> float:
+    """Return until when the server's certificate is valid, in seconds since 1970.
+
+    A client and a server shake hands in memory, as ssl tells a certificate's dates to its peer alone. Raises
+    CertificateError where they cannot, an end in the past included.
+    """
+    check_certificate(config)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(str(config.tls_cert), config.tls_key, password=_no_password)
+    client = ssl.create_default_context(cafile=config.tls_cert)
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    client.check_hostname = False
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    asking = client.wrap_bio(to_client, to_server)
+    answering = server.wrap_bio(to_server, to_client, server_side=True)
+    for side in (asking, answering, asking):  # hello; certificate; whether it is believed
+        try:
+            side.do_handshake()
+        except ssl.SSLWantReadError:
+            continue
+        except ssl.SSLCertVerificationError as error:
+            raise CertificateError(f"--tls-cert {config.tls_cert}: {error.verify_message}") from error
+    certificate = asking.getpeercert() or {}
+    return ssl.cert_time_to_seconds(str(certificate["notAfter"]))
+
+
 def open_directly(config: ServerConfig) -> urllib.request.OpenerDirector:
     """Return what opens URLs of the configured server, by no proxy: that could not reach this machine.
 

@@ -5,6 +5,8 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -19,7 +21,10 @@ from ...engine.loading.hub import explain, find_local_folder
 from ...engine.loading.listing import fetch_listing
 from ...engine.loading.memory_plan import gigabytes
 from ...engine.process import EngineProcess
+from ..api_keys import ApiKeys
 from ..config import ServerConfig
+from ..keys_file import is_open_to_others
+from .certificates import end_of_validity
 from .console import say
 from .launch import find_client, find_server
 from .local_models import judge_model
@@ -32,6 +37,9 @@ LITTLE_MEMORY_BYTES = 4e9
 
 LITTLE_DISK_BYTES = 10e9
 """Free disk below which most models cannot be downloaded."""
+
+SOON_S = 30 * 86_400
+"""A certificate that ends within this time should be replaced now."""
 
 CLIENT_S = 20
 """Seconds in which Claude Code says its version."""
@@ -62,6 +70,8 @@ def examine(
         check_model(engine, config, max_batch),
         check_disk(Path(constants.HF_HUB_CACHE), config.model),
         check_port(server),
+        *check_keys(server),
+        *check_tls(server),
         check_hub(config.model) if online else describe_hub(),
         check_client(),
     ]
@@ -144,6 +154,38 @@ def check_port(config: ServerConfig) -> Finding:
     if running is not None:
         return Finding("ok", "port", f"a server answers at {running.url}, with {running.model}")
     return Finding("ok", "port", f"{config.port} is free on {config.host}")
+
+
+def check_keys(config: ServerConfig) -> list[Finding]:
+    """Read the file of API keys, if one is named, as the server does."""
+    if config.api_keys_file is None:
+        return []
+    try:
+        names = ApiKeys(config).names
+    except PensieveError as error:
+        return [Finding("bad", "keys", str(error))]
+    text = f"{len(names)} of {config.api_keys_file}: {', '.join(sorted(names))}"
+    if is_open_to_others(config.api_keys_file):
+        text += "; others on this machine may use the file: `chmod 600` it"
+        return [Finding("note", "keys", text)]
+    return [Finding("ok", "keys", text)]
+
+
+def check_tls(config: ServerConfig) -> list[Finding]:
+    """See whether a server can speak TLS with the certificate and key that are named, and for how long."""
+    if config.tls_cert is None or config.tls_key is None:
+        return []
+    try:
+        end_s = end_of_validity(config)
+    except PensieveError as error:
+        return [Finding("bad", "tls", str(error))]
+    day = datetime.fromtimestamp(end_s, UTC).date().isoformat()
+    text = f"{config.tls_cert} is valid until {day}, and {config.tls_key} is its key"
+    if is_open_to_others(config.tls_key):
+        return [Finding("note", "tls", f"{text}; others on this machine may read the key: `chmod 600` it")]
+    if end_s - time.time() < SOON_S:
+        return [Finding("note", "tls", f"{text}: soon a new one is needed")]
+    return [Finding("ok", "tls", text)]
 
 
 def describe_hub() -> Finding:
