@@ -33,6 +33,7 @@ from .certificates import check_certificate
 from .console import say
 from .disk_start import DiskStart, describe_disk, files_of
 from .flags import Settings
+from .hangup import Hangup, ending_signals
 from .local_models import find_model
 from .start_report import describe_calls, describe_client, describe_plan
 
@@ -84,6 +85,7 @@ class Server(uvicorn.Server):
         self.start_facts = StartFacts(client=greeting)
         self.engine_failed = False
         self.disk: DiskStart | None = None
+        self.hangup = Hangup()
         self.reload: Callable[[], None] | None = None  # what SIGHUP asks for
         self._disk_task: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -98,8 +100,7 @@ class Server(uvicorn.Server):
         self._task = asyncio.create_task(self.scheduler.run())
         self._task.add_done_callback(self._scheduler_ended)
         if self.reload is not None:
-            loop = asyncio.get_running_loop()
-            loop.add_signal_handler(signal.SIGHUP, loop.run_in_executor, None, self.reload)
+            self.hangup.answer(asyncio.get_running_loop(), self.reload)
         self._collector = asyncio.create_task(collect_when_idle(self.scheduler))
         if self.disk is not None:
             self._disk_task = asyncio.create_task(self._use_disk(self.disk))
@@ -203,6 +204,7 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises PensieveError when the start fails or the engine is lost."""
     config = settings.server
     set_up_logging(config.log_level)
+    hangup = Hangup(is_noted=config.api_keys_file is not None)
     check_certificate(config)
     if config.api_keys_file is not None:
         read_keys_file(config.api_keys_file)  # before the model is loaded: it may be wrong
@@ -223,6 +225,7 @@ def serve(settings: Settings) -> None:
         loop = SchedulerLoop(engine, scheduler)
         server = build_server(config, loop, model, tokenizer, listener)
         server.start_facts.plan = describe_plan(planned, settings.scheduler.max_batch)
+        server.hangup = hangup
         server.disk = DiskStart(settings.disk, planned, model, files)
         run_server(server, listener)
 
@@ -283,7 +286,7 @@ def run_server(server: Server, listener: socket.socket) -> None:
     """Run until a signal. Raises ListenError, or EngineGivenUp when the engine is lost."""
     # At its end uvicorn raises the signal again, which would end this process before the engine's process.
     # And a signal that comes before uvicorn takes them must not be lost.
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ending_signals():
         signal.signal(number, server.end_soon)
     try:
         # Two servers may bind one port; the second to listen fails, which uvloop does not report.

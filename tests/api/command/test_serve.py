@@ -16,6 +16,7 @@ import pytest
 import uvicorn
 
 from pensieve.api.command import serve
+from pensieve.api.command.hangup import Hangup, ending_signals
 from pensieve.api.command.serve import (
     EngineGivenUp,
     ListenError,
@@ -49,7 +50,7 @@ async def no_app(scope: object, receive: object, send: object) -> None:
 
 @pytest.fixture(autouse=True)
 def _signal_handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -119,6 +120,41 @@ def test_a_hangup_reads_the_keys_anew() -> None:
     with bind(ServerConfig(port=0)) as listener, pytest.raises(EngineGivenUp):
         run_server(server, listener)
     assert reloaded.is_set()
+
+
+def test_a_hangup_before_the_start_is_over_reads_the_keys_anew() -> None:
+    """It ended a server that still loaded its model."""
+    server, reloaded = make_server(), threading.Event()
+    server.reload = reloaded.set
+    server.hangup = Hangup(is_noted=True)
+    signal.raise_signal(signal.SIGHUP)
+
+    async def run() -> None:
+        await asyncio.to_thread(reloaded.wait, 60)
+
+    server.scheduler.run = run  # type: ignore[method-assign]
+    with bind(ServerConfig(port=0)) as listener, pytest.raises(EngineGivenUp):
+        run_server(server, listener)
+    assert reloaded.is_set()
+
+
+def test_a_closed_terminal_ends_a_server_in_good_order() -> None:
+    """SIGHUP ended it at once, in the middle of its answers."""
+    server = make_server()
+    server.scheduler.run = asyncio.Event().wait  # type: ignore[assignment,method-assign]
+
+    async def startup(sockets: list[socket.socket] | None = None) -> None:
+        await start(sockets)
+        signal.raise_signal(signal.SIGHUP)
+
+    start, server.startup = server.startup, startup  # type: ignore[method-assign]
+    with bind(ServerConfig(port=0)) as listener:
+        run_server(server, listener)
+
+
+def test_a_server_that_is_to_outlive_its_terminal_does() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert signal.SIGHUP not in ending_signals()
 
 
 def test_localhost_is_the_address_that_is_printed() -> None:
