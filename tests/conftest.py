@@ -29,8 +29,9 @@ def pytest_configure(config: pytest.Config) -> None:
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker is not None:
         tempfile.gettempdir()  # this process's own files stay where they would be
-        assert config.cache is not None
-        os.environ["TMPDIR"] = str(config.cache.mkdir(f"mlx-{worker}"))
+        folder = config.rootpath / ".pytest_cache" / f"mlx-{worker}"  # also where pytest itself keeps none
+        folder.mkdir(parents=True, exist_ok=True)
+        os.environ["TMPDIR"] = str(folder)
 
 
 @pytest.hookimpl(trylast=True)
