@@ -12,7 +12,7 @@ least go first, so that all virtual times grow alike.
 
 A session falls behind by `CREDIT_S` at most: one that asks for little does not hoard what others use
 meanwhile. It leads by `DEBT_S` at most: what nobody else wanted is no debt. A new session begins at the fair
-level, one that comes back `CREDIT_S` below it at most.
+level, or in the place of one that has had a single request; one that comes back `CREDIT_S` below it at most.
 
 Sessions whose leads differ by less than `QUANTUM_S` count as equal. Then the class of the request decides
 (side requests, the main agent, its subagents, background work), then the order of arrival. Waiting raises a
@@ -75,14 +75,30 @@ class FairShares:
         """Note that `sequence`, whose session has `share`, has arrived."""
         sequence.fair_share, sequence.arrival_device_s = share, self.now_s
         share.num_active += 1
+        share.num_begun += 1
         if share.num_active == 1 and share not in self._active:
             share.account = sequence.request.origin.account  # whose share may be another one by now
-            # A new name gives no credit, since a client may send another one with each request.
-            least_s = self._level_s - (CREDIT_S if share.usage.device_ns else 0.0)
+            least_s = self._level_s - CREDIT_S if share.usage.device_ns else self._beginning_s(share)
             share.virtual_s = max(share.virtual_s, least_s)
             self._active[share] = None
             self._num_sessions[share.account] += 1
             self._find_level()
+
+    def _beginning_s(self, share: FairShare) -> float:
+        """Return where a new session begins: at the fair level, without credit, or above.
+
+        A client may send another name with each request. So the owner's session that has had one request and
+        is over passes on what it leads by: else each would begin before the level has reached the one before,
+        and those that last would divide the device with more sessions than there are.
+        """
+        over = [one for one in self._active if not one.num_active and one.num_begun == 1]
+        own = [one for one in over if one.owner == share.owner and one.account == share.account]
+        if not own:
+            return self._level_s
+        one = min(own, key=lambda share: share.virtual_s)
+        begins_s, one.virtual_s = one.virtual_s, self._level_s
+        self._leave(one)
+        return begins_s
 
     def end(self, sequence: Sequence) -> None:
         """Note that `sequence` has ended. Steps already planned for it are still charged.

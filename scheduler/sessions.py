@@ -166,7 +166,7 @@ class Sessions:
         if session is None:
             self._num_sessions += 1
             usage = SessionUsage(self._now_s)
-            share = FairShare(origin.account, usage)
+            share = FairShare(origin.account, usage, origin.owner)
             session = KnownSession(key, self._num_sessions, origin.account, usage, share)
             self._sessions[key] = session
         session.last_s = self._now_s

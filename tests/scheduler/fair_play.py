@@ -18,7 +18,10 @@ CLASSES: tuple[RequestClass, ...] = ("main", "subagent", "workflow", "compaction
 
 @dataclass
 class Worker:
-    """A session that has `backlog` unfinished requests at any time, of lengths drawn up to its own."""
+    """A session that has `backlog` unfinished requests at any time, of lengths drawn up to its own.
+
+    renames: each request names another session.
+    """
 
     name: str
     backlog: int
@@ -27,13 +30,16 @@ class Worker:
     share: float = 1.0
     has_key: bool = False
     classes: tuple[RequestClass, ...] = ("main",)
+    renames: bool = False
     num_unfinished: int = 0
+    num_sent: int = 0
 
     def request(self, rng: random.Random) -> Request:
         """Draw a request. Its prompt has no prefix in common with others."""
         prompt = rng.choices(range(1000), k=rng.randint(1, self.longest_prompt))
+        self.num_sent += 1
         origin = Origin(
-            session=self.name,
+            session=f"{self.name}, {self.num_sent}" if self.renames else self.name,
             request_class=rng.choice(self.classes),
             account=Account(self.name if self.has_key else "", self.share),
         )
@@ -78,7 +84,7 @@ class FairPlay:
         self._waiting[sequence] = None
         if not worker.num_unfinished:
             self._served_s[worker.name] = self.now_s
-        self.had[worker.name] = sequence.fair_share
+        self.had[sequence.request.origin.session] = sequence.fair_share
         worker.num_unfinished += 1
         return sequence
 
@@ -131,5 +137,5 @@ class FairPlay:
             self.owners.pop(sequence).num_unfinished -= 1
 
     def device_s(self) -> Counter[str]:
-        """Return the seconds that each worker has had."""
+        """Return the seconds that each session has had."""
         return Counter({name: share.usage.device_ns / 1e9 for name, share in self.had.items()})
