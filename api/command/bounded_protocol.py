@@ -3,7 +3,7 @@
 Without limits, connections that send nothing, or half a request, are kept for ever: some hundred of them take
 all files that the process may open. For a client that no longer reads, an answer was computed to its end.
 
-A request for which the queue has no room is answered here: of its body only the length counts.
+A request for which the queue has no room is answered here, by its head: of its body only the length counts.
 """
 
 import asyncio
@@ -58,6 +58,7 @@ class BoundedProtocol(H11Protocol):
         if self._gate is not None and head is not None and self._gate.is_full:
             self._unset_keepalive_if_required()
             self._await(head, REQUEST_S)
+            self.transport.write(self._gate.refusal(head.path))  # before the body is there, which may be long
             self._pass_over(b"", head)
             return
         self._parse(data)
@@ -115,13 +116,14 @@ class BoundedProtocol(H11Protocol):
         return is_idle and not self.conn.trailing_data[0]
 
     def _pass_over(self, data: bytes, head: PlainHead) -> None:
-        """Take bytes of a refused request's body; after the last one, answer, and take what follows."""
+        """Take bytes of a refused request's body; after the last one, take what follows.
+
+        The connection stays open until then: closed earlier, the client would lose its answer.
+        """
         num_missing = max(0, head.num_missing - len(data))
         self._refused = head._replace(num_missing=num_missing) if num_missing else None
         if num_missing:
             return
-        assert self._gate is not None, "only a gate refuses"
-        self.transport.write(self._gate.refusal(head.path))
         if head.closes:
             self.transport.close()
             return

@@ -94,9 +94,10 @@ def test_the_rest_of_a_refused_body_is_passed_over_and_the_connection_goes_on(
     place = MagicMock()
     monkeypatch.setattr(server.scheduler, "place", place)
     whole = post(b"x" * 300_000)
-    for start in range(0, len(whole), 50_000):
+    connection.socket.sendall(whole[:50_000])
+    assert connection.answer()[0].startswith(b"HTTP/1.1 529 ")  # before the rest has come
+    for start in range(50_000, len(whole), 50_000):
         connection.socket.sendall(whole[start : start + 50_000])
-    assert connection.answer()[0].startswith(b"HTTP/1.1 529 ")
     assert not place.called
     monkeypatch.undo()
     server.scheduler.refusal = None
