@@ -11,15 +11,18 @@ least go first, so that all virtual times grow alike.
                        that counts                       others' rows       remembered
 
 A session falls behind by `CREDIT_S` at most: one that asks for little does not hoard what others use
-meanwhile. It leads by `DEBT_S` at most: what nobody else wanted is no debt. A new session begins at the fair
-level, or in the place of one that has had a single request; one that comes back `CREDIT_S` below it at most.
+meanwhile. It leads by `DEBT_S` at most: what nobody else wanted is no debt. Where its key has a small
+share, these are seconds of the device still, not virtual ones: a few answers of a full batch are as
+much. A new session begins at the fair level, or in the place of one that has had a single request; one
+that comes back `CREDIT_S` below it at most.
 
 Sessions whose leads differ by less than `QUANTUM_S` count as equal. Then the class of the request decides
 (side requests, the main agent, its subagents, background work), then the order of arrival. Waiting raises a
 class. A session that is alone is always at the level, so that only classes matter to it.
 
 The only clock is the device's time. So the first request of a session waits no longer, in seconds of the
-device, than it takes to bring all other sessions up to it: `CREDIT_S` + `DEBT_S` for each, and what runs.
+device, than it takes to bring all other sessions up to it: `CREDIT_S` + `DEBT_S` for each, and what
+runs; with `DEBT_S` divided by the session's weight where that is below 1.
 
 Sources of the idea: start-time fair queueing (Goyal, Vin and Cheng 1996), where the idle begin at the current
 virtual time, and the virtual token counter (Sheng et al. 2024, Fairness in Serving Large Language Models),
@@ -217,8 +220,8 @@ class FairShares:
             return
         weighted = sum(weight * one.virtual_s for weight, one in zip(weights, self._active, strict=True))
         self._level_s = weighted / sum(weights)
-        for share in list(self._active):
-            least_s, most_s = self._level_s - CREDIT_S, self._level_s + DEBT_S
+        for share, weight in zip(list(self._active), weights, strict=True):
+            least_s, most_s = self._level_s - CREDIT_S, self._level_s + DEBT_S / min(1.0, weight)
             share.virtual_s = min(max(share.virtual_s, least_s), most_s)
             if not share.num_active and share.virtual_s <= self._level_s:
                 self._leave(share)
