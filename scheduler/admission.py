@@ -57,6 +57,8 @@ class Admission:
             if self._disk.waits(sequence, watermark):
                 continue
             if not self._kv_cache.allocate(sequence, watermark):
+                if sequence.first_kv_step:  # it had to make room: memory may lose what it had then
+                    sequence.is_searched = False
                 return  # a smaller sequence later in the queue must not starve this one
             self._queues.start(sequence)
             sequence.first_kv_step = step_id
@@ -84,6 +86,16 @@ class Admission:
         if not self._kv_cache.states.is_used:
             return self._queues.shares.displaced(running, ready)
         return self._queues.shares.displaced([one for one in running if not one.is_prefilling], ready)
+
+    def make_way(self, sequence: Sequence) -> None:
+        """Send a running sequence back to the queue. What it has computed is saved to disk, if there is one.
+
+        When it goes on, it looks there again for what memory has lost meanwhile.
+        """
+        position = sequence.tree_position
+        self._queues.requeue(sequence)
+        self._disk.save(sequence, position)
+        sequence.is_searched = False
 
     def _watermark(self, candidate: Sequence) -> int:
         """Return how many blocks must stay available beside those of the candidate's known tokens.

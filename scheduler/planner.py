@@ -120,7 +120,7 @@ class Planner:
     def _preempt(self, sequence: Sequence, plan: StepPlan) -> None:
         """Send `sequence` back to the queue, and remove its rows and slices from `plan`."""
         self._counters.preemptions += 1
-        self._queues.requeue(sequence)
+        self._admission.make_way(sequence)
         kept = [row for row in plan.decode if row.seq_id != sequence.seq_id]
         sequence.num_pending_tokens -= len(plan.decode) - len(kept)
         plan.decode[:] = kept

@@ -67,6 +67,18 @@ def test_a_second_server_finds_what_the_first_has_computed(tmp_path: Path) -> No
         assert driver.index.stats.num_writes == 0
 
 
+def test_a_sequence_that_had_to_make_room_goes_on_from_disk(tmp_path: Path) -> None:
+    """It was looked up at its first start only, and computed again what its files hold."""
+    prompts = [prompt_of(1, 300), prompt_of(2, 300)]
+    with DiskDriver(tmp_path, random.Random(1), num_blocks=700 // BLOCK_SIZE, max_batch=2) as driver:
+        sequences = [driver.scheduler.add(request(prompt, 200)) for prompt in prompts]
+        driver.finish()
+        assert driver.scheduler.counters.preemptions
+        assert driver.index.stats.num_reads
+    for sequence, prompt in zip(sequences, prompts, strict=True):
+        assert sequence.tokens == spell(prompt, 200)
+
+
 def test_sequences_that_share_a_prefix_share_its_restore(tmp_path: Path) -> None:
     prompt = prompt_of(1, 300)
     with DiskDriver(tmp_path, random.Random(1)) as driver:
