@@ -77,6 +77,15 @@ class KVCacheManager:
         refused_at = sequence.num_available_at_refusal
         return refused_at is not None and self._num_available(watermark) <= refused_at
 
+    def refuse(self, sequence: Sequence) -> None:
+        """Let `sequence`, which holds no blocks any more, wait until those that hold some let go of them.
+
+        What is available was too little, though it counts as enough: a cached block cannot be evicted before
+        those that go on from it, and these may be held by sequences that computed it a second time.
+        """
+        if self.allocator.num_held:
+            sequence.num_available_at_refusal = self._num_available(0)
+
     def hold(self, sequence: Sequence, known: TreePosition, count: int, watermark: int) -> list[int] | None:
         """Hold the blocks of the cached prefix at `known`, and `count` more, which are to be filled.
 

@@ -114,6 +114,9 @@ class Planner:
                 num_tokens,
             )
             if victim is sequence:
+                self._kv_cache.refuse(
+                    sequence
+                )  # else it is admitted again, and may take the step from others
                 return False
         return True
 

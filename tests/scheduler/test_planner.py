@@ -87,6 +87,28 @@ def test_a_slice_of_a_sequence_that_is_preempted_later_in_the_step_is_taken_out(
     assert [oldest.tokens, long.tokens, short.tokens] == [spell(prompt, 4) for prompt in prompts]
 
 
+def test_what_cannot_be_evicted_keeps_no_other_sequence_from_its_slices(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The shorter prompt was admitted, took the step's tokens and was preempted, step after step."""
+    driver = Driver()
+    long = driver.scheduler.add(request(prompt_of(1, 600)))
+    driver.step()
+    short = driver.scheduler.add(request(prompt_of(2, 30)))
+    kv_cache = driver.scheduler.kv_cache
+    reserve = kv_cache.reserve
+    monkeypatch.setattr(kv_cache, "reserve", lambda one, count: one is not short and reserve(one, count))
+    num_steps = 0
+    while long.finish_reason is None:
+        driver.step()
+        num_steps += 1
+    assert num_steps < 20
+    assert driver.scheduler.counters.preemptions == 1
+    monkeypatch.undo()
+    driver.finish()
+    assert short.tokens == spell(prompt_of(2, 30), 4)
+
+
 @pytest.mark.parametrize(("num_slots", "within"), [(20, [[64, 160]]), (3, [[64], []])])
 def test_a_slice_leaves_states_within_itself_while_slots_are_promised_to_nobody(
     num_slots: int, within: list[list[int]]
