@@ -112,7 +112,7 @@ class WatchedServer:
         raise AssertionError(f"the server does not come to rest: {last}")
 
 
-def isis_same(before: Look, after: Look) -> bool:
+def is_same(before: Look, after: Look) -> bool:
     """Return whether a server holds what it held before."""
     return all(getattr(before, name) == getattr(after, name) for name in SAME)
 
