@@ -56,6 +56,11 @@ class ServerProcess:
         self._guard.dismiss()
 
     @property
+    def pid(self) -> int:
+        """The child process's id."""
+        return self._process.pid
+
+    @property
     def is_running(self) -> bool:
         """Whether the child process runs; its own children do not count."""
         return self._process.poll() is None

@@ -1,0 +1,58 @@
+"""Prometheus reads the metrics again and again while requests of all kinds come and go."""
+
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from ..budget import trials
+from .figures import Figures, Row
+from .mixed_traffic import MixedTraffic
+from .watched_server import WatchedServer
+
+SECRET = "zebra-in-a-label"
+MAX_SERIES = 1500
+
+Series = tuple[str, tuple[tuple[str, str], ...]]
+
+
+def test_scrapes_under_load_only_count_up(server: WatchedServer, figures: Figures) -> None:
+    num_scrapes, num_requests = trials(20, 20, long=1000), trials(60, 60, long=1500)
+    traffic = MixedTraffic(server.url, seed=47)
+    seconds, fell, num_series = list[float](), set[Series](), list[int]()
+    last: dict[Series, float] = {}
+    with ThreadPoolExecutor(4) as clients, httpx.Client() as scraper:
+        scraper.get(f"{server.url}/{SECRET}", headers={"user-agent": SECRET})
+        done = [clients.submit(traffic.send, number) for number in range(num_requests)]
+        for _ in range(num_scrapes):
+            begun_s = time.perf_counter()
+            text = scraper.get(f"{server.url}/metrics", timeout=60).text
+            seconds.append(time.perf_counter() - begun_s)
+            assert SECRET not in text
+            counters = read_counters(text)
+            fell |= {series for series, value in last.items() if counters.get(series, 0) < value}
+            num_series.append(len(counters))
+            last = counters
+        for one in done:
+            one.result()
+    assert not traffic.wrong
+    told = f"{len(fell)} fell; {num_series[0]}, then {num_series[-1]} series"
+    reached = not fell and num_series[-1] < MAX_SERIES
+    asked = f"counters never fall; no client's text in labels; < {MAX_SERIES} series"
+    figures.check(Row(47, f"{num_scrapes} scrapes under load", asked, told, reached))
+    slow_s = statistics.quantiles(seconds, n=100)[98]
+    name = f"{num_scrapes} scrapes under load: time"
+    figures.note(Row(47, name, "p99 < 20 ms", f"{1000 * slow_s:.0f} ms", slow_s < 0.02))
+
+
+def read_counters(text: str) -> dict[Series, float]:
+    """Return the values of all series that only count up."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        if family.type in ("counter", "histogram")
+        for sample in family.samples
+        if not sample.name.endswith("_created")
+    }
