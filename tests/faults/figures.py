@@ -59,7 +59,8 @@ def read_rows(text: str) -> list[Row]:
     rows = []
     for line in text.partition(START)[2].partition(END)[0].splitlines()[len(HEAD) :]:
         cells = [cell.replace("\\|", "|") for cell in re.split(r"(?<!\\) \| ", line[2:-2])]
-        rows.append(Row(int(cells[0]), *cells[1:4], cells[4] == "yes"))
+        number, tried, asked, measured, reached = cells
+        rows.append(Row(int(number), tried, asked, measured, reached == "yes"))
     return rows
 
 

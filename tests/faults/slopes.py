@@ -1,6 +1,7 @@
 """A straight line through measured points, and how sure its slope is."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 CERTAIN = 1.96
@@ -16,7 +17,7 @@ class Slope:
     high: float
 
 
-def fit_slope(points: list[tuple[float, float]]) -> Slope:
+def fit_slope(points: Sequence[tuple[float, float]]) -> Slope:
     """Fit a line to at least three points (x, y) by least squares."""
     count = len(points)
     mean_x = sum(x for x, _ in points) / count

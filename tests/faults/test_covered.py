@@ -11,16 +11,19 @@ import pytest
 
 from .. import budget
 from .covered import COVERED, Covered
+from .covered_storage import COVERED_STORAGE
 from .figures import Figures, Row
 
 TESTS = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("case", COVERED, ids=lambda case: f"{case.number}-{case.tried[:30]}")
+@pytest.mark.parametrize(
+    "case", [*COVERED, *COVERED_STORAGE], ids=lambda case: f"{case.number}-{case.tried[:30]}"
+)
 def test_what_the_table_names_is_there(case: Covered, figures: Figures) -> None:
     for name in case.tests:
         file, _, test = name.partition("::")
-        functions = {node.name for node in ast.walk(ast.parse((TESTS / file).read_text())) if is_test(node)}
+        functions = names_of_tests((TESTS / file).read_text(encoding="utf-8"))
         assert functions, file
         assert not test or test in functions, name
     if budget.LONG:
@@ -31,8 +34,14 @@ def test_what_the_table_names_is_there(case: Covered, figures: Figures) -> None:
         )
 
 
-def is_test(node: ast.AST) -> bool:
-    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+def names_of_tests(text: str) -> set[str]:
+    """Return the names of a module's tests."""
+    functions = (
+        node.name
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    return {name for name in functions if name.startswith("test_")}
 
 
 def run_tests(case: Covered) -> str:
