@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures.thread import _threads_queues
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -66,11 +67,13 @@ def ask(folder: Path, pid: int) -> dict[str, Any]:
 def _answer(folder: Path) -> None:
     gc.collect()
     held: dict[str, Any] = {
-        "threads": threading.active_count(),
+        "threads": 0,
         "tasks": 0,
         "active_bytes": 0,
         "spare_bytes": 0,
     }
+    # Threads of pools come as they are needed, up to a bound.
+    held["threads"] = sum(thread not in _threads_queues for thread in threading.enumerate())
     with suppress(RuntimeError):  # it has no event loop
         held["tasks"] = len(asyncio.all_tasks())
     if (mx := sys.modules.get("mlx.core")) is not None:

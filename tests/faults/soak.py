@@ -37,8 +37,8 @@ START_S = 120
 SETTLE_S = 2.0
 """Seconds after a round in which all must be as before it."""
 
-SKIPPED = 0.1
-"""Share of the soak, at its begin, in which caches fill."""
+NUM_SKIPPED, SHARE_SKIPPED = 3000, 0.1
+"""Requests, and share of the soak, at its begin, in which caches fill; of a short soak, half of it."""
 
 MAX_SLOPE = 512
 """Bytes that the resident memory may grow by for each request, as far as a certainty of 95 % goes."""
@@ -152,12 +152,18 @@ def look(folder: Path, root: int, url: str, requests: int) -> Look:
     )
 
 
+def after_filling(looks: list[Look]) -> list[Look]:
+    """Return the looks after the soak's begin."""
+    num_skipped = max(NUM_SKIPPED // ROUND, int(len(looks) * SHARE_SKIPPED))
+    return looks[min(num_skipped, len(looks) // 2) :]
+
+
 def memory_slope(looks: list[Look]) -> Slope:
     """Return the growth of both processes' resident memory, in bytes a request, once caches are full.
 
     MLX's spare buffers, which have a bound of their own that they reach slowly, do not count.
     """
-    kept = looks[int(len(looks) * SKIPPED) :]
+    kept = after_filling(looks)
     used = [(one.requests, one.resident_bytes + one.engine_bytes - one.spare_bytes) for one in kept]
     return fit_slope(used)
 
@@ -174,7 +180,7 @@ def latency_ratio(traffic: MixedTraffic) -> float:
 def judge(looks: list[Look], traffic: MixedTraffic) -> list[str]:
     """Return what has grown or was answered wrongly."""
     faults = list(traffic.wrong)
-    kept = looks[int(len(looks) * SKIPPED) :]
+    kept = after_filling(looks)
     slope = memory_slope(looks)
     if slope.high > MAX_SLOPE:
         faults.append(f"memory grows by {slope.value:.0f} bytes a request, at most {slope.high:.0f}")
@@ -190,7 +196,7 @@ def judge(looks: list[Look], traffic: MixedTraffic) -> list[str]:
 
 def report(looks: list[Look], traffic: MixedTraffic) -> list[str]:
     """Return the figures as lines."""
-    slope, first, last = memory_slope(looks), looks[int(len(looks) * SKIPPED)], looks[-1]
+    slope, first, last = memory_slope(looks), after_filling(looks)[0], looks[-1]
     return [
         f"{last.requests:,} requests: {traffic.counts}; answered wrongly: {len(traffic.wrong)}",
         f"resident memory: {slope.value:+.0f} bytes a request (95 %: {slope.low:+.0f} to {slope.high:+.0f})",
