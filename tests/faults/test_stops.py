@@ -91,7 +91,9 @@ def end_in(state: str, folder: Path, numbers: tuple[signal.Signals, ...], rng: r
     flags = ("--disk-cache-gb", "1", "--cache-dir", str(folder / "kv")) if state == "saving" else ()
     with plain_server(folder, *flags) as server:
         if state == "loading":
-            time.sleep(0.5 + rng.random() * LOAD_S)
+            # Before its first line Python still imports, and tells of a Ctrl-C in its own way.
+            wait_for_first_line(server)
+            time.sleep(rng.random() * LOAD_S)
             return server.tell(*numbers, gap_s=0.1)
         server.wait_until_healthy()
         load = None
@@ -115,9 +117,7 @@ def test_signals_that_ask_for_no_end_end_nothing(tmp_path: Path, figures: Figure
     keys.chmod(0o600)
     num_signals = 0
     with plain_server(tmp_path, "--api-keys-file", str(keys)) as server:
-        while "pensieve " not in server.log_text():
-            assert server.process.poll() is None, server.log_text()
-            time.sleep(0.01)
+        wait_for_first_line(server)
         for number in (signal.SIGHUP, signal.SIGPIPE) * 10:
             server.process.send_signal(number)
             num_signals += 1
@@ -132,6 +132,13 @@ def test_signals_that_ask_for_no_end_end_nothing(tmp_path: Path, figures: Figure
     reached = answer == GOLDEN and ending.code == 0 and ending.is_clean
     name = "SIGHUP with a file of keys, SIGPIPE; loading and serving"
     figures.check(Row(43, name, "the server goes on", told, reached))
+
+
+def wait_for_first_line(server: PlainServer) -> None:
+    """Wait until the server says who it is; it has yet to load its model."""
+    while "pensieve " not in server.log_text():
+        assert server.process.poll() is None, server.log_text()
+        time.sleep(0.01)
 
 
 def ask_canary(server: PlainServer, headers: dict[str, str]) -> str:
