@@ -63,7 +63,7 @@ PACKAGES = [
         "vllm",
         "0.33.0",
         "f4c33c2503d52bb411146afa9618a4f48bed68912f617e6803ac8d76e4c74112",
-        ("tests/tool_parsers/test_",),
+        ("tests/tool_parsers/test_", "tests/reasoning/test_"),
         "vllm",
         plain=True,
     ),
@@ -127,7 +127,8 @@ def cache_folder() -> Path:
 
 def stamp(folder: Path, package: Package) -> Path:
     """Return the file that says that a package's files are all there."""
-    return folder / f".{package.target.replace('/', '-')}-{package.version}-{package.sha256[:12]}"
+    wanted = hashlib.sha256(f"{package.sha256} {package.files}".encode()).hexdigest()
+    return folder / f".{package.target.replace('/', '-')}-{package.version}-{wanted[:12]}"
 
 
 def fetch(package: Package, folder: Path) -> None:

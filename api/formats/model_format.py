@@ -71,7 +71,9 @@ class ModelFormat:
 
     def starts_thinking(self, prompt: str) -> bool:
         """Whether a rendered prompt has opened the model's thoughts."""
-        return self.thinking is not None and prompt.rstrip().endswith(self.thinking.start)
+        if self.thinking is None:
+            return False
+        return prompt.rstrip().endswith(self.thinking.start + self.thinking.label.rstrip())
 
 
 def build_model_format(tokenizer: Tokenizer, native: ToolFormat | None) -> ModelFormat:

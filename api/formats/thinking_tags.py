@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..protocols import Tokenizer
 from . import harmony
@@ -17,6 +17,7 @@ OTHER_TAGS = (
     ("<think:opensource>", "</think:opensource>"),  # Hy3
     ("<|think|>", "<|end|>"),  # Solar Open
 )
+CHANNEL_START = "<|channel>"  # Gemma 4: the word behind it is left out at times
 APRIEL_START, APRIEL_END = "Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"
 
 TO_ALL = ">>>all\n"
@@ -51,18 +52,23 @@ class ThinkingTags:
     """The tags at which thoughts start and end.
 
     closing: the text that closes thoughts in the model's place. closing_tokens: its token ids.
+    label: what a model may write or leave out behind the start, and is no part of its thoughts.
     """
 
     start: str
     end: str
     closing: str = ""
     closing_tokens: tuple[int, ...] = ()
+    label: str = ""
 
 
 def find_thinking_tags(tokenizer: Tokenizer) -> ThinkingTags | None:
     """Find the tags of a model's thoughts; None when it has none."""
     if harmony.is_harmony(tokenizer):
         return _tags(tokenizer, harmony.THOUGHT, harmony.END, harmony.CLOSING)
+    if tokenizer.think_start and tokenizer.think_start.startswith(CHANNEL_START) and tokenizer.think_end:
+        label = tokenizer.think_start.removeprefix(CHANNEL_START) + "\n"
+        return replace(_tags(tokenizer, CHANNEL_START, tokenizer.think_end), label=label)
     if tokenizer.think_start and tokenizer.think_end:
         return _tags(tokenizer, tokenizer.think_start, tokenizer.think_end)
     if has_marks(tokenizer, (TO_SELF,)):

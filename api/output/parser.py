@@ -39,7 +39,8 @@ class OutputParser:
         self._events: list[OutputEvent] = []
         self._is_new = self._tags.thinking is not None  # nothing but space has come
         self._num_space = 0  # characters of space at the beginning of a new answer
-        self._held = HeldThoughts(self._tags.calls, self._tags.call_end or "")
+        label = answer_format.thinking.label if answer_format.thinking else ""
+        self._held = HeldThoughts(self._tags.calls, self._tags.call_end or "", label)
         self._untagged = UntaggedCalls(answer_format.untagged_tools)
 
     @property
@@ -112,6 +113,8 @@ class OutputParser:
         if text.startswith(tag):
             self._follower.unread = text.removeprefix(tag)
             self._block = None if self.in_thoughts else ThinkingDelta
+            if self.in_thoughts:
+                self._held.begin()
         return True
 
     def _in_value(self) -> bool:
@@ -147,6 +150,7 @@ class OutputParser:
             self._advance_body(self._body, head)
         elif self._follower.mode is Mode.THINKING:
             self._space = ""
+            self._held.begin()
         elif tag in (self._format.wrap or ()):
             self._cross_wrap(tag)
         elif tag in self._format.stop_sequences:

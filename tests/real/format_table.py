@@ -12,6 +12,7 @@ from .old_llama_cases import old_llama_cases
 from .reference_cases import Case
 from .templates_on_disk import ROOT
 from .vllm_cases import vllm_cases
+from .vllm_thoughts import thought_cases
 
 DOCUMENT = ROOT / "docs" / "call-formats.md"
 START, END = "<!-- cases -->", "<!-- end -->"
@@ -41,7 +42,7 @@ class Tally:
 def all_cases() -> dict[str, list[Case]]:
     """Return the cases that are on disk, by template."""
     by_template: dict[str, list[Case]] = defaultdict(list)
-    for case in [*llama_cases(), *old_llama_cases(), *vllm_cases(), *gateway_cases()]:
+    for case in [*llama_cases(), *old_llama_cases(), *vllm_cases(), *thought_cases(), *gateway_cases()]:
         by_template[case.template].append(case)
     return dict(sorted(by_template.items(), key=lambda item: item[0].lower()))
 

@@ -86,6 +86,11 @@ class _Anything(type):
     def __instancecheck__(cls, _: object) -> bool:
         return True
 
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Noted()
+
 
 class _Module(types.ModuleType):
     """Stands for a module that has every name."""

@@ -4,13 +4,14 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
 from .reference_cases import Case, Read, case_of
 
 PARSER = "parser"  # part of the names of fixtures that make one
+HELPERS = {"run_tool_extraction": "run", "run_tool_extraction_streaming": "run_stream"}  # of vLLM's tests
 
 
 class Loose(str):
@@ -35,6 +36,28 @@ def _json(text: str) -> Any:
         return None
 
 
+class AnyValue:
+    """Equals everything: stands for what is another program's own business, as ids are."""
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, _: object) -> bool:
+        return True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Function:
+    """A call, which equals another object with the same name and arguments."""
+
+    name: str
+    arguments: Loose
+
+    def __eq__(self, other: Any) -> bool:
+        return bool(self.name == other.name and self.arguments == other.arguments)
+
+    __hash__ = object.__hash__
+
+
 class _Asked(Exception):
     """A test has given its answer to the parser."""
 
@@ -52,12 +75,24 @@ class _Parser:
         if self._read is None:
             raise _Asked
         text, calls = self._read(model_output)
-        found = [SimpleNamespace(name=name, arguments=Loose(arguments)) for name, arguments in calls]
+        found = [_Function(name, Loose(arguments)) for name, arguments in calls]
         return SimpleNamespace(
             tools_called=bool(calls),
-            tool_calls=[SimpleNamespace(type="function", id="call", function=function) for function in found],
+            tool_calls=[
+                SimpleNamespace(type="function", id=AnyValue(), function=function) for function in found
+            ],
             content=Loose(text) if text else None,
         )
+
+    def run(self, _: Any, model_output: Any, request: Any = None, **__: Any) -> tuple[Any, Any]:
+        """Stand for the helper that reads an answer, or its parts, with a parser of the test's own."""
+        read = self.extract_tool_calls("".join(model_output), request)
+        return read.content, read.tool_calls
+
+    def run_stream(self, _: Any, model_deltas: Any, request: Any = None, **__: Any) -> Any:
+        """Stand for the helper that reads an answer in parts: the server's reader gets it token by token."""
+        text, calls = self.run(_, model_deltas, request)
+        return SimpleNamespace(other_content=text if text is not None else Loose(""), tool_calls=calls)
 
 
 def code_cases(names: dict[str, Any], template: str, tools: list[dict[str, Any]], of: Any) -> Iterator[Case]:
@@ -92,6 +127,7 @@ def _checker(test: Callable[..., Any], names: dict[str, Any]) -> Callable[[Read]
 
 def _run(test: Callable[..., Any], parser: _Parser, names: dict[str, Any]) -> str:
     """Run a test; return what is wrong, or nothing."""
+    names |= {name: getattr(parser, method) for name, method in HELPERS.items()}
     try:
         values = [_value(name, parser, names) for name in inspect.signature(test).parameters]
         test(*values)

@@ -69,7 +69,11 @@ def random_format(rng: random.Random) -> tuple[str, AnswerFormat]:
         tool_format=formats()[name],
         tools=rng.choice([[WRITE, READ], [WRITE]]),
         thinking=rng.choice(
-            [None, ThinkingTags("<think>", "</think>"), ThinkingTags("<|channel>thought", "<channel|>")]
+            [
+                None,
+                ThinkingTags("<think>", "</think>"),
+                ThinkingTags("<|channel>", "<channel|>", label="thought\n"),
+            ]
         ),
         one_call=rng.random() < 0.2,
     )

@@ -203,6 +203,16 @@ def test_empty_thoughts_leave_no_block_and_no_space() -> None:
     assert parse("<think>\n\n</think>\n\nYes.", THINKS)[1] == [TextDelta("Yes.")]
 
 
+@pytest.mark.parametrize("label", ["thought\n", ""])
+@pytest.mark.parametrize("thoughts", ["thousand", "thought", "Hm."])
+def test_a_word_behind_the_tag_of_thoughts_may_be_left_out(label: str, thoughts: str) -> None:
+    """Gemma 4 leaves out "thought", and thoughts without it were text."""
+    tags = ThinkingTags("<|channel>", "<channel|>", label="thought\n")
+    wanted = [ThinkingDelta(thoughts)] if label or thoughts != "thought" else []
+    found = parse(f"<|channel>{label}{thoughts}<channel|>Yes.", AnswerFormat(thinking=tags))[1]
+    assert found == [*wanted, TextDelta("Yes.")]
+
+
 @pytest.mark.parametrize("opened", [True, False])
 def test_a_call_in_thoughts_that_never_end_is_a_call(opened: bool) -> None:
     """Qwen3.5, Ling 3 and Kimi K2 sometimes call a tool without ending their thoughts."""
