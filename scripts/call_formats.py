@@ -1,39 +1,60 @@
 """Writes the table of docs/call-formats.md from what scripts/real_data.py has fetched.
 
-    .venv/bin/python scripts/call_formats.py [PART_OF_A_TEMPLATES_NAME ...]
+    .venv/bin/python scripts/call_formats.py [--tests CHECKOUT] [PART_OF_A_TEMPLATES_NAME ...]
 
-With names, it prints instead what goes wrong with the templates whose names hold one of them.
+With names, it prints instead what goes wrong with the templates whose names hold one of them. With a checkout
+of SGLang, whose tests are in no package, it judges the cases of its tests and writes the other table.
 """
 
+import argparse
 import sys
+from pathlib import Path
 
 from pensieve.tests.real.case_judge import Verdict
-from pensieve.tests.real.format_table import DOCUMENT, END, START, Tally, all_cases, judge_all, table, tally
+from pensieve.tests.real.format_table import (
+    CHECKOUT_START,
+    DOCUMENT,
+    END,
+    START,
+    Tally,
+    all_cases,
+    by_template,
+    judge_all,
+    table,
+    tally,
+)
+from pensieve.tests.real.sglang_cases import sglang_cases
 
 WIDTH = 200  # of a printed answer
 
 
-def main(names: list[str]) -> int:
-    """Write the table, or print what goes wrong."""
+def main() -> int:
+    """Write a table, or print what goes wrong."""
+    parser = argparse.ArgumentParser(description="how well answers of real models are read")
+    parser.add_argument("--tests", type=Path, metavar="CHECKOUT", help="of SGLang, with its tests")
+    parser.add_argument("names", nargs="*", help="parts of templates' names")
+    given = parser.parse_args()
+    found = by_template(sglang_cases(given.tests)) if given.tests else all_cases()
     cases = {
-        template: found
-        for template, found in all_cases().items()
-        if not names or any(name.lower() in template.lower() for name in names)
+        template: listed
+        for template, listed in found.items()
+        if not given.names or any(name.lower() in template.lower() for name in given.names)
     }
     if not cases:
         print("no cases: run scripts/real_data.py")
         return 1
     tallies: dict[str, Tally] = {}
-    for template, found in cases.items():
-        verdicts = judge_all(template, found)
-        tallies[template] = tally(found, verdicts)
-        for verdict in verdicts if names else ():
+    for template, listed in cases.items():
+        verdicts = judge_all(template, listed)
+        tallies[template] = tally(listed, verdicts)
+        for verdict in verdicts if given.names else ():
             report(verdict)
-    if names:
+    if given.names:
         print(table(tallies))
         return 0
-    head, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(START)
-    text = f"{head}{START}\n{table(tallies)}\n{END}{rest.partition(END)[2]}"
+    start = CHECKOUT_START if given.tests else START
+    head, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(start)
+    text = f"{head}{start}\n{table(tallies)}\n{END}{rest.partition(END)[2]}"
     DOCUMENT.write_text(text, encoding="utf-8")
     return 0
 
@@ -50,4 +71,4 @@ def report(verdict: Verdict) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -123,11 +123,15 @@ class Judge:
         is_read = not fault.startswith(NO_CALL)  # else no grammar of calls has begun
         return Verdict(case, fault, refused_at is None and is_read, refused_at or "")
 
-    def _read_again(self, prepared: PreparedRequest, answer: str) -> tuple[str, list[Call]]:
+    def _read_again(self, prepared: PreparedRequest, answer: str) -> tuple[str, list[Call], str]:
         """Read an answer for a test that is code."""
         tokens = self._tokenizer.encode(ENDS.sub("", answer), add_special_tokens=False)
         events = read(prepared, tokens, cut_off=False)
-        return "".join(event.text for event in events if isinstance(event, TextDelta)), as_calls(events)
+        text, thoughts = (
+            "".join(event.text for event in events if isinstance(event, kind))
+            for kind in (TextDelta, ThinkingDelta)
+        )
+        return text, as_calls(events), thoughts
 
     def _follow(self, constraint: Constraint, tokens: list[int]) -> str | None:
         """Return the answer up to the token that the constraint refuses; None where it allows them all."""

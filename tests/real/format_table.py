@@ -15,7 +15,7 @@ from .vllm_cases import vllm_cases
 from .vllm_thoughts import thought_cases
 
 DOCUMENT = ROOT / "docs" / "call-formats.md"
-START, END = "<!-- cases -->", "<!-- end -->"
+START, CHECKOUT_START, END = "<!-- cases -->", "<!-- cases of a checkout -->", "<!-- end -->"
 HEAD = [
     "| template | tried | right | calls judged | allowed | set aside |",
     "| --- | --: | --: | --: | --: | --: |",
@@ -41,10 +41,17 @@ class Tally:
 
 def all_cases() -> dict[str, list[Case]]:
     """Return the cases that are on disk, by template."""
-    by_template: dict[str, list[Case]] = defaultdict(list)
-    for case in [*llama_cases(), *old_llama_cases(), *vllm_cases(), *thought_cases(), *gateway_cases()]:
-        by_template[case.template].append(case)
-    return dict(sorted(by_template.items(), key=lambda item: item[0].lower()))
+    return by_template(
+        [*llama_cases(), *old_llama_cases(), *vllm_cases(), *thought_cases(), *gateway_cases()]
+    )
+
+
+def by_template(cases: Iterable[Case]) -> dict[str, list[Case]]:
+    """Sort cases by their templates."""
+    found: dict[str, list[Case]] = defaultdict(list)
+    for case in cases:
+        found[case.template].append(case)
+    return dict(sorted(found.items(), key=lambda item: item[0].lower()))
 
 
 def judge_all(template: str, cases: Iterable[Case]) -> list[Verdict]:

@@ -15,8 +15,8 @@ NO_TOOL = "unnamed"  # of a request whose answer calls no tool that its test nam
 Call = tuple[str, str]
 """A call's name, and its arguments as JSON text."""
 
-Read = Callable[[str], tuple[str, list[Call]]]
-"""Reads an answer; returns its text and its calls."""
+Read = Callable[[str], tuple[str, list[Call], str]]
+"""Reads an answer; returns its text, its calls and its thoughts."""
 
 
 @dataclass(frozen=True, slots=True)

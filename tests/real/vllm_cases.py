@@ -42,6 +42,7 @@ TEMPLATES = {
 }
 FOREIGN = (
     "vllm",
+    "sglang",
     "tests",
     "transformers",
     "openai",

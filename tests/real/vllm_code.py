@@ -74,7 +74,7 @@ class _Parser:
         self.asked = model_output, request
         if self._read is None:
             raise _Asked
-        text, calls = self._read(model_output)
+        text, calls = self._read(model_output)[:2]
         found = [_Function(name, Loose(arguments)) for name, arguments in calls]
         return SimpleNamespace(
             tools_called=bool(calls),
@@ -127,7 +127,7 @@ def _checker(test: Callable[..., Any], names: dict[str, Any]) -> Callable[[Read]
 
 def _run(test: Callable[..., Any], parser: _Parser, names: dict[str, Any]) -> str:
     """Run a test; return what is wrong, or nothing."""
-    names |= {name: getattr(parser, method) for name, method in HELPERS.items()}
+    names |= {helper: getattr(parser, method) for helper, method in HELPERS.items()}
     try:
         values = [_value(name, parser, names) for name in inspect.signature(test).parameters]
         test(*values)

@@ -148,6 +148,13 @@ def test_calls_are_read_as_they_are_written(
         assert answer.results == ["ok"]
 
 
+def test_a_deepseek_call_without_parameters_may_end_itself() -> None:
+    form = FORMATS["dsml", f"<{MARK}tool_calls>"]
+    body = dsml().replace(f'"clock">\n</{MARK}invoke>', '"clock"/>')
+    assert body.count("invoke") == 3
+    assert read_calls(form, f"{form.start}{body}{form.end}", [template_tool(tool) for tool in TOOLS]) == TWO
+
+
 def test_lists_and_objects_are_elements_in_minimax_m3s_calls() -> None:
     union = {"oneOf": [{"type": "integer"}, {"type": "object", "properties": {"max": {"type": "integer"}}}]}
     items = {"type": "array", "items": {"type": "string"}}
