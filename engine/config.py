@@ -32,6 +32,14 @@ class EngineConfig:
         },
     )
 
+    hosts: str | None = field(
+        default=None,
+        metadata={
+            "help": "hostfile of mlx.launch that names this machine once for each GPU or process over which "
+            "the model is spread"
+        },
+    )
+
     def __post_init__(self) -> None:
         if not self.model.strip("/ "):
             raise ValueError("--model must name a model")

@@ -4,9 +4,12 @@ The functions run in the engine's process; the server's process imports them to 
 """
 
 import logging
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from .. import SYSTEM_BLAS
 from ..attention.kernels.paged_kernels import PagedKernels
@@ -19,6 +22,9 @@ from ..fused_model import fuse, unfuse, without_rotations
 from ..mixed_check import choose_mixed_tokens
 from ..paged_caches import Capacity
 from ..pass_functions import PassFunctions
+from ..ranks.rank_runner import RankRunner
+from ..ranks.rank_team import RankTeam, find_team
+from ..ranks.rendezvous import Group
 from ..recurrent.convolutions import mended_convolutions
 from ..recurrent.parted_layers import with_parts
 from ..rehearsal import compile_kernels
@@ -32,6 +38,7 @@ from .loader import compute_dtype, load
 from .memory_plan import MemoryPlan, make_plan
 from .model_error import ModelError, first_line
 from .model_info import ModelInfo, read_model_info
+from .rank_facts import RankFacts, check_alike, share_out
 
 logger = logging.getLogger(__name__)
 
@@ -46,35 +53,74 @@ class PlannedModel:
     info: ModelInfo
     memory: MemoryPlan
     blas: str  # BLAS that MLX's CPU device uses, for people to read
+    hosts: str | None = None  # see EngineConfig
+    ranks: tuple[RankFacts, ...] = ()  # over which the model is spread; empty for one device
 
 
 def plan_model(path: Path, config: EngineConfig, max_batch: int) -> PlannedModel:
     """Read the facts of the model in `path`, and plan its memory on this device.
 
-    max_batch: sequences that are to run at once. Raises ModelError, also for a model that cannot be served.
+    max_batch: sequences that are to run at once.
+    Raises ModelError, also for a model that cannot be served, and RankError where ranks do not fit together.
     """
     keep_compiled_code()
-    info = read_model_info(path, config.model.rstrip("/"), compute_dtype(), config.kv_bits)
-    memory = make_plan(info, config, find_device(), max_batch)
-    return PlannedModel(info, memory, describe_blas(SYSTEM_BLAS))
+    team, name, device = find_team(config.hosts), config.model.rstrip("/"), find_device()
+    if team is None:
+        info = read_model_info(path, name, compute_dtype(), config.kv_bits)
+        return PlannedModel(info, make_plan(info, config, device, max_batch), describe_blas(SYSTEM_BLAS))
+    team.begin({"do": "facts", **question(path, name, config.kv_bits)})
+    info = read_model_info(path, name, compute_dtype(), config.kv_bits, team.group)
+    ranks = (RankFacts.of(info, device), *map(RankFacts.read, team.answers()))
+    check_alike(ranks)
+    largest, smallest = share_out(ranks, info, device)
+    memory = make_plan(largest, config, smallest, max_batch)
+    return PlannedModel(info, memory, describe_blas(SYSTEM_BLAS), config.hosts, ranks)
+
+
+def question(path: Path, name: str, kv_bits: int) -> dict[str, Any]:
+    """Return what another rank must know to find the model, for JSON. path, name: on rank 0."""
+    return {"path": str(path.resolve()), "name": name, "kv_bits": kv_bits}
 
 
 def build(planned: PlannedModel) -> tuple[Runner, ServedModel]:
-    """Load a planned model, check it on this device, and allocate its KV. Raises ModelError."""
-    keep_compiled_code()
-    bound_buffer_cache()
+    """Load a planned model, check it on this device, and allocate its KV. Raises ModelError and RankError."""
     info, memory = planned.info, planned.memory
-    runner = _build_runner(load(info), info.name, memory)
-    if memory.device.kind != "cpu":
-        warm_up(runner, info.vocab_size, _capacity(memory))
+    team = find_team(planned.hosts)
+    runner = load_runner(info, memory) if team is None else _lead(team, info, memory)
     described = _describe(info, memory, runner.caches.attention_backend)
+    if team is not None:
+        return runner, described  # a file of KV would hold rank 0's part of it
     if not comes_back(runner.caches.pool_bytes):
         logger.warning("%s: KV does not come back as it was saved; none is kept on disk", info.name)
         return runner, described
     return runner, replace(described, pool_layout=runner.caches.pool_bytes.layout)
 
 
-def _build_runner(paged: PagedModel, name: str, memory: MemoryPlan) -> Runner:
+def _lead(team: RankTeam, info: ModelInfo, memory: MemoryPlan) -> Runner:
+    """Have all ranks load their parts of the model, this one as well; then lead them."""
+    team.begin({"do": "build", **question(info.path, info.name, info.kv_bits), "memory": asdict(memory)})
+    runner = load_runner(info, memory, team.group)
+    team.answers()
+    assert isinstance(runner, RankRunner)
+    runner.lead(team)
+    return runner
+
+
+def load_runner(info: ModelInfo, memory: MemoryPlan, group: Group = None) -> Runner:
+    """Load a model, check it on this device, and allocate its KV as planned. Raises ModelError.
+
+    group: the ranks over which the model is spread; all of them must do this at the same time.
+    """
+    keep_compiled_code()
+    bound_buffer_cache()
+    kind = Runner if group is None else partial(RankRunner.of, group)
+    runner = _build_runner(load(info, group), info.name, memory, kind)
+    if memory.device.kind != "cpu":
+        warm_up(runner, info.vocab_size, _capacity(memory))
+    return runner
+
+
+def _build_runner(paged: PagedModel, name: str, memory: MemoryPlan, kind: Callable[..., Runner]) -> Runner:
     """Check paged attention against mlx-lm's own on this model and device, then allocate the KV pools."""
     on_host = memory.device.kind == "cpu"
     paged = replace(paged, forgets_windows=memory.window is not None)
@@ -85,9 +131,9 @@ def _build_runner(paged: PagedModel, name: str, memory: MemoryPlan) -> Runner:
     paged = checked(paged, name, on_host)
     if paged.is_fetched:
         logger.warning(PER_ROW, name)
-        return Runner(paged, _capacity(memory), on_host)
+        return kind(paged, _capacity(memory), on_host)
     paged, kernels = (paged, None) if on_host else find_form(paged)
-    return Runner(paged, _capacity(memory), on_host, kernels, choose_mixed_tokens(paged, on_host))
+    return kind(paged, _capacity(memory), on_host, kernels, choose_mixed_tokens(paged, on_host))
 
 
 def find_form(paged: PagedModel) -> tuple[PagedModel, PagedKernels | None]:

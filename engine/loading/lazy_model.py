@@ -20,6 +20,8 @@ from mlx_lm.models.cache import make_prompt_cache
 from ...cache.packing import UNQUANTISED
 from ..attention.cache_structure import unsupported
 from ..attention.paged_model import probe
+from ..ranks.model_shards import shard_model
+from ..ranks.rendezvous import Group
 from .adapt_weights import explain_load, find_classes, find_overrides, read_quantization
 from .model_error import ModelError, first_line
 
@@ -39,14 +41,17 @@ class ModelFacts:
     context_length: int | None  # as mlx-lm fills in what the config leaves out; None where neither says
 
 
-def open_model(path: Path) -> Any:
+def open_model(path: Path, group: Group = None) -> Any:
     """Make the model of the folder `path`, its weights lazy, and refuse it unless the engine can serve it.
 
-    Raises ModelError, one line.
+    group: the ranks over which the model is spread; it is then this rank's part. None for one device.
+    Raises ModelError, one line, or RankError.
     """
     model = _load_model(path)
     _check_weight_types(path, model)
     _check_caches(model)
+    if group is not None:
+        shard_model(model, group)
     return model
 
 

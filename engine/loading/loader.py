@@ -10,6 +10,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from ..attention.paged_model import PagedModel, probe
+from ..ranks.rendezvous import Group
 from .adapt_weights import explain_load, read_quantization
 from .lazy_model import cast_weights, open_model
 from .model_error import ModelError, first_line
@@ -27,16 +28,31 @@ def compute_dtype() -> str | None:
     return "float32" if mx.default_device().type == mx.cpu else None
 
 
-def load(info: ModelInfo) -> PagedModel:
-    """Load and check the weights that `info` describes. Raises ModelError, one line."""
-    model = open_model(info.path)
+def load(info: ModelInfo, group: Group = None) -> PagedModel:
+    """Load and check the weights that `info` describes. Raises ModelError, one line.
+
+    group: the ranks over which the model is spread: only this rank's part is kept. None for one device.
+    """
+    model = open_model(info.path, group)
     if name := find_reordered(info.path, read_quantization(info.path)):
         error = ValueError(f"{name} puts inputs into groups that do not lie side by side")
         raise ModelError(f"{info.path} cannot be loaded: {explain_load(info.path, error)}")
     if dtype := compute_dtype():
         cast_weights(model, dtype)
+    if group is not None:
+        _evaluate_parts(info, model)
     _check_finite(info, model)
     return probe(model, info.kv_bits)
+
+
+def _evaluate_parts(info: ModelInfo, model: Any) -> None:
+    """Evaluate the weights one after another: all at once, MLX would read whole ones before it cuts them."""
+    arrays: Any = tree_flatten(model.parameters())
+    try:
+        for _, array in arrays:
+            mx.eval(array)
+    except Exception as error:
+        raise ModelError(f"{info.path} cannot be loaded: {first_line(error)}") from error
 
 
 def _check_finite(info: ModelInfo, model: Any) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...cache.packing import UNQUANTISED
+from ..ranks.rendezvous import Group
 from ..step import SamplingParams
 from .adapt_weights import read_quantization
 from .end_tokens import find_end_tokens
@@ -79,12 +80,15 @@ class ModelInfo:
         return self.dtype if self.kv_bits == UNQUANTISED else f"{self.kv_bits}-bit"
 
 
-def read_model_info(path: Path, name: str, dtype: str | None, kv_bits: int) -> ModelInfo:
+def read_model_info(
+    path: Path, name: str, dtype: str | None, kv_bits: int, group: Group = None
+) -> ModelInfo:
     """Read config, weight headers and tokenizer of a model folder, and check that the model can be served.
 
     dtype: the type to which floating-point weights will be cast; None keeps each one's own.
     kv_bits: of an element of KV, see EngineConfig.
-    Raises ModelError, one line that names the file at fault.
+    group: the ranks over which the model is spread: its sizes are then this rank's part. None for one device.
+    Raises ModelError, one line that names the file at fault, or RankError.
     """
     if not path.is_dir():
         raise ModelError(f"no such model folder: {path}")
@@ -95,7 +99,7 @@ def read_model_info(path: Path, name: str, dtype: str | None, kv_bits: int) -> M
     read_weights(path)
     model_type = _model_type(path, config)
     _refuse_layers(path, text_config)
-    facts = find_facts(open_model(path), dtype, kv_bits, CONTEXT_KEYS)
+    facts = find_facts(open_model(path, group), dtype, kv_bits, CONTEXT_KEYS)
     return ModelInfo(
         name=name,
         path=path,

@@ -232,7 +232,9 @@ def layer_form(step: LayerKernel | None, prompt: LayerKernel | None, theirs: Fun
         is_known = mask is None or (cache is not None and cache.lengths is not None)
         found = kernel.run(layer, inputs, cache) if kernel is not None and is_known else None
         if found is not None:
-            return found
+            # Where ranks share a layer, each has some of its heads, and a part of the sum.
+            group = getattr(layer, "sharding_group", None)
+            return found if group is None else mx.distributed.all_sum(found, group=group)
         result: mx.array = theirs(layer, inputs, mask, cache)
         return result
 

@@ -1,0 +1,112 @@
+"""What a rank says of itself before the model is loaded: whether the ranks fit together, and what each can hold."""
+
+import hashlib
+import platform
+import struct
+from collections import Counter
+from collections.abc import Sequence as Ordered
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ... import __version__
+from ..ranks.rank_link import RankError
+from ..served_model import WindowPool
+from .device import Device
+from .memory_plan import MemoryPlan
+from .model_info import ModelInfo
+
+SIZES = (
+    "weight_bytes",
+    "kv_bytes_per_token",
+    "state_bytes",
+    "window_bytes_per_token",
+    "activation_bytes_per_token",
+)
+"""Facts of a rank's part of the model that may differ; the plan is made for the largest of each."""
+
+ALIKE = ("model_type", "vocab_size", "context_length", "dtype", "kv_bits", "window")
+"""Facts of the model in which all ranks must agree."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankFacts:
+    """What one rank says of itself: plain values, as JSON holds them.
+
+    alike: what all ranks must have alike, by its name for people.
+    sizes: of the rank's part of the model, see SIZES.
+    """
+
+    machine: str
+    device_kind: str
+    device_name: str
+    available_bytes: int
+    alike: dict[str, Any]
+    sizes: dict[str, int]
+
+    @classmethod
+    def of(cls, info: ModelInfo, device: Device) -> "RankFacts":
+        """Return the facts of this process's rank. Reads the headers of the weights."""
+        alike = {"pensieve": __version__, "mlx": version("mlx"), "mlx-lm": version("mlx-lm")}
+        alike |= {"device": device.kind} | {name: getattr(info, name) for name in ALIKE}
+        alike |= {"config.json": _hash(info.path / "config.json"), "weights": hash_headers(info.path)}
+        sizes = {name: int(getattr(info, name)) for name in SIZES}
+        return cls(platform.node(), device.kind, device.name, device.available_bytes, alike, sizes)
+
+    @classmethod
+    def read(cls, message: dict[str, Any]) -> "RankFacts":
+        """Return the facts that another rank has sent. Raises RankError."""
+        try:
+            return cls(**message)
+        except TypeError as error:
+            raise RankError("a rank has another version of pensieve") from error
+
+    def as_message(self) -> dict[str, Any]:
+        """Return what `read` reads."""
+        return asdict(self)
+
+
+def check_alike(ranks: Ordered[RankFacts]) -> None:
+    """Refuse ranks that would not compute the same. Raises RankError, which names the first difference."""
+    first = ranks[0].alike
+    for number, other in enumerate(ranks):
+        for name in [*first, *(other.alike.keys() - first.keys())]:
+            ours, theirs = first.get(name), other.alike.get(name)
+            if ours != theirs:
+                raise RankError(f"rank {number} has {name} {theirs}, rank 0 has {ours}: they must be the same")
+
+
+def share_out(ranks: Ordered[RankFacts], info: ModelInfo, device: Device) -> tuple[ModelInfo, Device]:
+    """Return facts and device for which a plan fits every rank: the largest part, the smallest memory.
+
+    Ranks of one machine without GPUs of their own share its memory.
+    """
+    sharing = Counter(rank.machine for rank in ranks)
+    rooms = [
+        rank.available_bytes // (1 if rank.device_kind == "cuda" else sharing[rank.machine]) for rank in ranks
+    ]
+    largest = {name: max(rank.sizes[name] for rank in ranks) for name in SIZES}
+    return replace(info, **largest), replace(device, available_bytes=min(rooms))
+
+
+def read_plan(message: dict[str, Any], device: Device) -> MemoryPlan:
+    """Return the plan that rank 0 has sent, on this rank's device."""
+    window = message["window"]
+    given = message | {"device": device, "window": None if window is None else WindowPool(**window)}
+    return MemoryPlan(**given)
+
+
+def hash_headers(folder: Path) -> str:
+    """Return a short hash of the names, shapes and places of all weights of a folder, which reads none of them."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as stream:
+            head = stream.read(8)
+            (length,) = struct.unpack("<Q", head) if len(head) == 8 else (0,)
+            digest.update(file.name.encode() + head + stream.read(min(length, 2**28)))
+    return digest.hexdigest()[:12]
+
+
+def _hash(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
