@@ -143,6 +143,13 @@ def _check_machine() -> None:
 
 
 def _serve(_: argparse.Namespace, settings: Settings) -> None:
+    from ...engine.ranks.rank_hosts import launched_rank
+
+    if launched_rank(os.environ) > 0:
+        from .follow_rank import follow_rank
+
+        follow_rank(settings.server)
+        return
     from .serve import serve
 
     serve(settings)

@@ -39,8 +39,19 @@ def describe_plan(planned: PlannedModel, max_batch: int) -> str:
             f"device   {device}",
             f"context  {context}",
             *_describe_memory(info, memory, max_batch),
+            *_describe_ranks(planned),
         ]
     )
+
+
+def _describe_ranks(planned: PlannedModel) -> list[str]:
+    """Describe the devices over which the model is spread; nothing for one device."""
+    return [
+        f"rank {number}   {rank.device_name} on {rank.machine}, {gigabytes(rank.available_bytes)} available; "
+        f"{gigabytes(rank.sizes['weight_bytes'])} of weights, "
+        f"{rank.sizes['kv_bytes_per_token']:,} bytes of KV a token"
+        for number, rank in enumerate(planned.ranks)
+    ]
 
 
 def _describe_memory(info: ModelInfo, memory: MemoryPlan, max_batch: int) -> list[str]:

@@ -6,15 +6,31 @@ from typing import Any
 import mlx_lm.utils
 
 from pensieve.engine.config import EngineConfig
-from pensieve.engine.loading.build import PlannedModel, build, plan_model
+from pensieve.engine.loading.build import build, plan_model
 
-from .harness import Verdict, judge_trees
+from ..families.answers import Judge, serve
+from .harness import Machine, Verdict, judge_trees
 
 
-def judge_ranks(folder: Path, hostfile: Path, num_trees: int) -> tuple[Verdict, PlannedModel]:
+def judge_ranked_trees(folder: Path, hostfile: Path, num_trees: int) -> Verdict:
     """Serve random conversation trees on ranks; judge every token by mlx-lm on one device."""
-    config = EngineConfig(str(folder), max_context=2048, kv_cache_gb=0.05, hosts=str(hostfile))
-    planned = plan_model(folder, config, max_batch=8)
-    runner, _ = build(planned)
+    runner, _ = build(plan_model(folder, _config(folder, hostfile), max_batch=8))
     model: Any = mlx_lm.utils.load_model(folder)[0]
-    return judge_trees(model, runner, num_trees), planned
+    return judge_trees(model, runner, num_trees)
+
+
+def judge_ranked_family(folder: Path, hostfile: Path) -> tuple[int, int, int]:
+    """Serve prompts that share and branch; judge them by mlx-lm's own caches on one device.
+
+    Returns the prompts' tokens that came from the cache, the different tokens answered, and the ties.
+    """
+    runner, served = build(plan_model(folder, _config(folder, hostfile), max_batch=8))
+    machine = Machine(runner, served.num_blocks, num_state_slots=served.num_state_slots, window=served.window)
+    judge = Judge(mlx_lm.utils.load_model(folder)[0])
+    for sequence in serve(machine):
+        judge.check(sequence)
+    return machine.scheduler.counters.prefix_cache_hits, len(judge.seen), judge.ties
+
+
+def _config(folder: Path, hostfile: Path) -> EngineConfig:
+    return EngineConfig(str(folder), max_context=2048, kv_cache_gb=0.05, hosts=str(hostfile))
