@@ -80,9 +80,7 @@ class ModelInfo:
         return self.dtype if self.kv_bits == UNQUANTISED else f"{self.kv_bits}-bit"
 
 
-def read_model_info(
-    path: Path, name: str, dtype: str | None, kv_bits: int, group: Group = None
-) -> ModelInfo:
+def read_model_info(path: Path, name: str, dtype: str | None, kv_bits: int, group: Group = None) -> ModelInfo:
     """Read config, weight headers and tokenizer of a model folder, and check that the model can be served.
 
     dtype: the type to which floating-point weights will be cast; None keeps each one's own.

@@ -74,7 +74,9 @@ def check_alike(ranks: Ordered[RankFacts]) -> None:
         for name in [*first, *(other.alike.keys() - first.keys())]:
             ours, theirs = first.get(name), other.alike.get(name)
             if ours != theirs:
-                raise RankError(f"rank {number} has {name} {theirs}, rank 0 has {ours}: they must be the same")
+                raise RankError(
+                    f"rank {number} has {name} {theirs}, rank 0 has {ours}: they must be the same"
+                )
 
 
 def share_out(ranks: Ordered[RankFacts], info: ModelInfo, device: Device) -> tuple[ModelInfo, Device]:

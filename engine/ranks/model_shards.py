@@ -17,7 +17,9 @@ def shard_model(model: Any, group: Group) -> None:
     """
     if not hasattr(model, "shard"):
         name = type(model).__module__.rpartition(".")[2]
-        raise RankError(f"models of the kind {name} cannot be divided among devices: mlx-lm has no shard() for them")
+        raise RankError(
+            f"models of the kind {name} cannot be divided among devices: mlx-lm has no shard() for them"
+        )
     before = _heads(model)
     try:
         model.shard(group)

@@ -111,7 +111,11 @@ def _own_backend() -> str:
 def _environments(backend: str, size: int, settings: dict[str, str]) -> tuple[dict[str, str], ...]:
     """Return the environment of each rank on this machine, with ports that are free now."""
     if backend == "nccl":
-        shared = {"NCCL_HOST_IP": LOCAL_ADDRESS, "NCCL_PORT": str(free_ports(1)[0]), "MLX_WORLD_SIZE": str(size)}
+        shared = {
+            "NCCL_HOST_IP": LOCAL_ADDRESS,
+            "NCCL_PORT": str(free_ports(1)[0]),
+            "MLX_WORLD_SIZE": str(size),
+        }
         devices = os.environ.get("CUDA_VISIBLE_DEVICES")
         names = devices.split(",") if devices else [str(rank) for rank in range(size)]
         if len(names) < size:

@@ -57,12 +57,17 @@ class RankRunner(Runner):
         """Have rank 0 choose, and give its tokens to all ranks: the others' are zeros in a sum.
 
         Logits may differ in their last bits from rank to rank, tokens may not: the ranks' KV would part.
+
+        A backend takes the ranks' sums for the same if they come at the same place in each rank's order. So the
+        logits, which all ranks compute together, are queued before what rank 0 alone does with them, and on
+        the host, where slices are computed next, all is computed here.
         """
         if logits is None or self._group is None:
             return super()._sample(logits, rows)
-        if self._group.rank() == 0:
-            sampled = super()._sample(logits, rows)
-            return sampled._replace(tokens=mx.distributed.all_sum(sampled.tokens, group=self._group))
-        # Rank 0 computes its logits together with the others: they must be computed here as well.
-        nothing = mx.depends(mx.zeros((len(rows),), mx.int32), logits)
-        return Sampled(mx.distributed.all_sum(nothing, group=self._group))
+        mx.async_eval(logits)
+        own = Sampled(mx.zeros((len(rows),), mx.int32))
+        sampled = super()._sample(logits, rows) if self._group.rank() == 0 else own
+        sampled = sampled._replace(tokens=mx.distributed.all_sum(sampled.tokens, group=self._group))
+        if self._is_on_host:
+            mx.eval(sampled.tokens)
+        return sampled

@@ -31,10 +31,11 @@ LOST_STATUS = 70
 class RankTeam:
     """All ranks but this one, which is rank 0."""
 
-    def __init__(self, group: Group, links: list[Link]) -> None:
-        """links: to ranks 1, 2, ..."""
+    def __init__(self, group: Group, links: list[Link], started: list["subprocess.Popen[bytes]"]) -> None:
+        """links: to ranks 1, 2, ... started: the processes of those that this one has started."""
         self.group = group
         self._links = links
+        self._started = started
         self._answers: list[queue.Queue[dict[str, Any] | RankError]] = [queue.Queue() for _ in links]
         self._is_asking = False
         self._heard_s = [time.monotonic()] * len(links)
@@ -83,6 +84,8 @@ class RankTeam:
     def give_up(self, why: str) -> NoReturn:
         """End this process: the ranks no longer compute the same."""
         logger.error("%s: all ranks stop", why)
+        for process in self._started:
+            process.kill()  # one that is stopped does not see that this process ends
         sys.stderr.flush()
         os._exit(LOST_STATUS)
 
@@ -126,21 +129,21 @@ def find_team(hostfile: str | None) -> RankTeam | None:
     hosts = find_hosts(hostfile, os.environ)
     if hosts is None:
         return None
-    start_local_ranks(hosts)
+    started = start_local_ranks(hosts)
     group = enter_group(hosts)
-    return RankTeam(group, accept_ranks(group, hosts)) if group.size() > 1 else None
+    return RankTeam(group, accept_ranks(group, hosts), started) if group.size() > 1 else None
 
 
-def start_local_ranks(hosts: RankHosts) -> None:
+def start_local_ranks(hosts: RankHosts) -> list["subprocess.Popen[bytes]"]:
     """Start the processes of the ranks on this machine, and make this process rank 0 of them.
 
     They end with this process, which holds their standard input and their connection.
     """
-    for number, own in enumerate(hosts.environments):
-        if number == 0:
-            os.environ.update(own)
-            continue
-        start_follower(os.environ | own)
+    if not hosts.environments:
+        return []
+    first, *others = hosts.environments
+    os.environ.update(first)
+    return [start_follower(os.environ | own) for own in others]
 
 
 def start_follower(environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":

@@ -98,5 +98,3 @@ def _share(group: Group, note: bytes) -> bytes:
     summed = mx.distributed.all_sum(mx.array(list(note), mx.int32), group=group)
     numbers: Any = summed.tolist()
     return bytes(numbers)
-
-

@@ -1,5 +1,8 @@
 """What the tests of ranks run in the engine's process of rank 0."""
 
+import os
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -7,14 +10,22 @@ import mlx_lm.utils
 
 from pensieve.engine.config import EngineConfig
 from pensieve.engine.loading.build import build, plan_model
+from pensieve.engine.runner import Runner
+from pensieve.engine.served_model import ServedModel
 
 from ..families.answers import Judge, serve
 from .harness import Machine, Verdict, judge_trees
 
 
+def build_ranks(folder: Path, hostfile: Path) -> tuple[Runner, ServedModel]:
+    """Plan and load a model on the ranks of a hostfile."""
+    config = EngineConfig(str(folder), max_context=2048, kv_cache_gb=0.05, hosts=str(hostfile))
+    return build(plan_model(folder, config, max_batch=8))
+
+
 def judge_ranked_trees(folder: Path, hostfile: Path, num_trees: int) -> Verdict:
     """Serve random conversation trees on ranks; judge every token by mlx-lm on one device."""
-    runner, _ = build(plan_model(folder, _config(folder, hostfile), max_batch=8))
+    runner, _ = build_ranks(folder, hostfile)
     model: Any = mlx_lm.utils.load_model(folder)[0]
     return judge_trees(model, runner, num_trees)
 
@@ -24,7 +35,7 @@ def judge_ranked_family(folder: Path, hostfile: Path) -> tuple[int, int, int]:
 
     Returns the prompts' tokens that came from the cache, the different tokens answered, and the ties.
     """
-    runner, served = build(plan_model(folder, _config(folder, hostfile), max_batch=8))
+    runner, served = build_ranks(folder, hostfile)
     machine = Machine(runner, served.num_blocks, num_state_slots=served.num_state_slots, window=served.window)
     judge = Judge(mlx_lm.utils.load_model(folder)[0])
     for sequence in serve(machine):
@@ -32,5 +43,12 @@ def judge_ranked_family(folder: Path, hostfile: Path) -> tuple[int, int, int]:
     return machine.scheduler.counters.prefix_cache_hits, len(judge.seen), judge.ties
 
 
-def _config(folder: Path, hostfile: Path) -> EngineConfig:
-    return EngineConfig(str(folder), max_context=2048, kv_cache_gb=0.05, hosts=str(hostfile))
+def followers(pid: int) -> list[int]:
+    """Return the processes that the engine's process `pid` has started: the ranks behind it."""
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
+    return [int(line) for line in found.stdout.split()]
+
+
+def kill_ranks(pid: int, rank: int, number: signal.Signals) -> None:
+    """Send a signal to rank 0 or 1 of those that `pid` leads."""
+    os.kill(pid if rank == 0 else followers(pid)[0], number)

@@ -1,0 +1,148 @@
+"""One model on two ranks: what one device answers, and all of it again where a rank is lost."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pensieve.engine.loading.rank_facts import RankFacts, check_alike
+from pensieve.engine.process import EngineProcess
+from pensieve.engine.ranks.model_shards import shard_model
+from pensieve.engine.ranks.plan_bytes import VERSION, decode_plan, encode_plan
+from pensieve.engine.ranks.rank_hosts import find_hosts, launched_hosts, launched_rank
+from pensieve.engine.ranks.rank_link import RankError
+from pensieve.engine.step import DecodeRow, PrefillChunk, SamplingParams, StateSlots, StepPlan
+from pensieve.scheduler.loop import SchedulerLoop
+from pensieve.scheduler.sequence import Request
+
+from ..budget import sampled
+from ..families.answers import ANSWER, CACHED
+from ..families.random_model import random_model
+from ..families.table import FAMILIES
+from ..families.test_served_families import write_family
+from ..models import write_model
+from .process_driver import serve
+from .rank_jobs import build_ranks, followers, judge_ranked_family, judge_ranked_trees, kill_ranks
+from .test_process import judge
+
+TREES = int(os.environ.get("PENSIEVE_RANK_TREES", "2"))
+KILLS = int(os.environ.get("PENSIEVE_RANK_KILLS", "1"))
+
+DIVIDED = ["deepseek_v3", "glm4_moe_lite", "gpt_oss", "kimi_k3", "llama", "minimax", "qwen3_5", "qwen3_moe"]
+"""Families whose classes mlx-lm can divide: of each kind of attention one, and hybrids."""
+
+
+@pytest.fixture
+def hostfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MLX_DISABLE_COMPILE", "1")  # MLX's CPU device calls a C++ compiler
+    return write_hosts(tmp_path / "hosts.json", "localhost", "127.0.0.1")
+
+
+def write_hosts(file: Path, *names: str) -> Path:
+    file.write_text(json.dumps([{"ssh": name} for name in names]))
+    return file
+
+
+@pytest.mark.parametrize("name", sampled(DIVIDED, kept=["qwen3_5"]))
+def test_a_family_on_two_ranks_answers_as_on_one_device(tmp_path: Path, hostfile: Path, name: str) -> None:
+    """Rank 0 once computed its logits' last sums behind those of the slices that the other had before them."""
+    folder = write_family(tmp_path / "model", FAMILIES[name])
+    with EngineProcess() as engine:
+        cached, num_seen, _ = engine.call(judge_ranked_family, folder, hostfile)
+    assert cached == CACHED
+    assert num_seen > ANSWER
+
+
+def test_random_trees_on_two_ranks_are_exact(tmp_path: Path, hostfile: Path) -> None:
+    folder = write_model(tmp_path / "model")
+    with EngineProcess() as engine:
+        verdict = engine.call(judge_ranked_trees, folder, hostfile, TREES)
+    assert verdict.tokens > 10 * TREES
+    assert verdict.wrong == 0
+
+
+@pytest.mark.parametrize(
+    ("rank", "number"), sampled([(0, "KILL"), (1, "KILL"), (1, "STOP")], kept=[(1, "KILL")])
+)
+def test_requests_outlive_a_rank(tmp_path: Path, hostfile: Path, rank: int, number: str) -> None:
+    """A rank that dies or stops is missed within 10 s; all ranks come back, and compute everything again."""
+    folder, rng = write_model(tmp_path / "model"), random.Random(rank)
+
+    async def lose_rank(loop: SchedulerLoop) -> None:
+        for _ in range(KILLS):
+            before, until = loop.stats().counters, rng.randint(1, 40)
+            while loop.stats().counters.generation_tokens < before.generation_tokens + until:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            failed = loop.stats().counters.failed_steps
+            kill_ranks(engine.pid, rank, signal.Signals[f"SIG{number}"])
+            while loop.stats().counters.failed_steps == failed:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    with EngineProcess() as engine:
+        engine.start(build_ranks, folder, hostfile)
+        first = followers(engine.pid)
+        requests = [Request([i] * (20 * i + 1), SamplingParams(), 60 * KILLS) for i in range(3)]
+        generations = serve(engine, requests, meanwhile=lose_rank)
+        assert followers(engine.pid) != first
+    assert judge(folder, generations) == (180 * KILLS, 0)
+
+
+def test_a_plan_crosses_as_bytes() -> None:
+    rows = [
+        DecodeRow(3, None, 70, ((0, 64), (96, 103)), SamplingParams()),
+        DecodeRow(4, 9, 2, ((64, 67),), SamplingParams(), state=StateSlots(None, 5), window_ranges=((0, 3),)),
+    ]
+    chunk = PrefillChunk(7, [1, 2, 3], 32, ((128, 163),), StateSlots(2, 4, ((1, 6), (2, 8))), ((32, 35),))
+    plan = StepPlan(12, rows, [chunk])
+    data = encode_plan(plan)
+    assert decode_plan(data) == plan
+    for spoilt in (data[:-8], data[:-3], data + bytes(8), bytes([VERSION + 1]) + data[1:]):
+        with pytest.raises(ValueError, match="plan|bytes"):
+            decode_plan(spoilt)
+
+
+def test_hosts_are_here_or_started_by_mlx_launch(tmp_path: Path) -> None:
+    file = write_hosts(tmp_path / "hosts.json", "localhost", "localhost")
+    found = find_hosts(str(file), {})
+    assert found is not None
+    assert [each["MLX_RANK"] for each in found.environments] == ["0", "1"]
+    assert find_hosts(None, {}) is None
+    for names, why in [(("localhost", "studio.local"), "mlx.launch"), (("localhost",), "fewer than two")]:
+        with pytest.raises(RankError, match=why):
+            find_hosts(str(write_hosts(file, *names)), {})
+    with pytest.raises(RankError, match="no hostfile"):
+        find_hosts(str(tmp_path / "none.json"), {})
+    launched = {"MLX_RANK": "1", "NCCL_HOST_IP": "10.0.0.1", "MLX_WORLD_SIZE": "2"}
+    hosts = launched_hosts(launched)
+    assert hosts is not None
+    assert (hosts.backend, hosts.address, launched_rank(launched)) == ("nccl", "10.0.0.1", 1)
+    with pytest.raises(RankError, match="leave --hosts out"):
+        find_hosts(str(file), launched)
+
+
+def group(size: int) -> Any:
+    return SimpleNamespace(size=lambda: size, rank=lambda: 0)
+
+
+def test_a_model_that_cannot_be_divided_is_refused() -> None:
+    with pytest.raises(RankError, match=r"kind phi3 .* no shard\(\)"):
+        shard_model(random_model("phi3"), group(2))
+    with pytest.raises(RankError, match="among 3 devices"):
+        shard_model(random_model("llama"), group(3))
+    with pytest.raises(RankError, match="it has 2 "):  # each rank's part has a size, but of half a head
+        shard_model(random_model("llama"), group(4))
+
+
+def test_ranks_that_differ_are_refused_with_the_difference() -> None:
+    def facts(**alike: str) -> RankFacts:
+        return RankFacts("here", "cpu", "CPU", 10, {"mlx": "1", "dtype": "float32"} | alike, {})
+
+    check_alike([facts(), facts()])
+    with pytest.raises(RankError, match=r"rank 2 has mlx 2, rank 0 has 1"):
+        check_alike([facts(), facts(), facts(mlx="2")])
