@@ -68,7 +68,7 @@ class Follower:
         return {}
 
     def _find_folder(self, message: dict[str, Any]) -> Path:
-        """Return the model's folder on this machine: where rank 0 has it, or the hub's own. Raises RankError."""
+        """Return the model's folder on this machine: rank 0's, or the hub's own. Raises RankError."""
         from .loading.hub import find_local_folder
 
         if Path(message["path"]).is_dir():

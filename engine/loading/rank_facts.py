@@ -1,4 +1,4 @@
-"""What a rank says of itself before the model is loaded: whether the ranks fit together, and what each can hold."""
+"""What a rank says of itself before the load: do the ranks fit together, and what can each hold."""
 
 import hashlib
 import platform
@@ -100,7 +100,7 @@ def read_plan(message: dict[str, Any], device: Device) -> MemoryPlan:
 
 
 def hash_headers(folder: Path) -> str:
-    """Return a short hash of the names, shapes and places of all weights of a folder, which reads none of them."""
+    """Return a short hash of names, shapes and places of a folder's weights, none of which is read."""
     digest = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")):
         with file.open("rb") as stream:

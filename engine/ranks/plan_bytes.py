@@ -1,7 +1,8 @@
 """A step's plan as bytes, for the ranks that compute it and choose nothing.
 
 A version, then 64-bit integers, lowest byte first: counts stand before what they count, NONE for what is not
-there. Sampling, masks and transfers do not cross: rank 0 samples, and the tokens reach the others on the device.
+there. Sampling, masks and transfers do not cross: rank 0 samples, and its tokens reach the others on the
+device.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Where the ranks are: as `mlx.launch` says in the environment, or as a hostfile says whose ranks we start."""
+"""Where the ranks are: as `mlx.launch` says in the environment, or a hostfile whose ranks we start."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def launched_rank(environment: Mapping[str, str]) -> int:
 
 
 def _first_address(file: Path) -> str:
-    """Return the address of rank 0 in the list that MLX's ring reads: a list of `address:port` for each rank."""
+    """Return the address of rank 0 in the file of MLX's ring: a list of `address:port` for each rank."""
     try:
         return str(json.loads(file.read_text())[0][0]).rpartition(":")[0]
     except (OSError, ValueError, LookupError, TypeError) as error:

@@ -19,7 +19,7 @@ BEAT_S = 1.0
 """Seconds between two heartbeats."""
 
 KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPALIVE": 5, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3}
-"""Seconds, and a number of trials, after which a machine that has vanished counts as gone; as systems name them."""
+"""Seconds, and a number of trials, after which a vanished machine counts as gone; as systems name them."""
 
 
 class RankError(PensieveError):

@@ -58,9 +58,9 @@ class RankRunner(Runner):
 
         Logits may differ in their last bits from rank to rank, tokens may not: the ranks' KV would part.
 
-        A backend takes the ranks' sums for the same if they come at the same place in each rank's order. So the
-        logits, which all ranks compute together, are queued before what rank 0 alone does with them, and on
-        the host, where slices are computed next, all is computed here.
+        A backend takes the ranks' sums for the same if they come at the same place in each rank's order. So
+        the logits, which all ranks compute together, are queued before what rank 0 alone does with them, and
+        on the host, where slices are computed next, all is computed here.
         """
         if logits is None or self._group is None:
             return super()._sample(logits, rows)

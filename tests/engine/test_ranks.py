@@ -51,7 +51,7 @@ def write_hosts(file: Path, *names: str) -> Path:
 
 @pytest.mark.parametrize("name", sampled(DIVIDED, kept=["qwen3_5"]))
 def test_a_family_on_two_ranks_answers_as_on_one_device(tmp_path: Path, hostfile: Path, name: str) -> None:
-    """Rank 0 once computed its logits' last sums behind those of the slices that the other had before them."""
+    """The other rank once computed its logits' last sums behind those of slices, rank 0 before them."""
     folder = write_family(tmp_path / "model", FAMILIES[name])
     with EngineProcess() as engine:
         cached, num_seen, _ = engine.call(judge_ranked_family, folder, hostfile)
@@ -103,7 +103,7 @@ def test_a_plan_crosses_as_bytes() -> None:
     data = encode_plan(plan)
     assert decode_plan(data) == plan
     for spoilt in (data[:-8], data[:-3], data + bytes(8), bytes([VERSION + 1]) + data[1:]):
-        with pytest.raises(ValueError, match="plan|bytes"):
+        with pytest.raises(ValueError, match=r"plan|bytes"):
             decode_plan(spoilt)
 
 
