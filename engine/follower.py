@@ -20,7 +20,7 @@ from .compiling.user_folder import use_private_temporary_folder
 from .logs import set_up_logging
 from .ranks.plan_bytes import decode_plan
 from .ranks.rank_hosts import launched_hosts
-from .ranks.rank_link import Kind, Link, LinkClosed, RankError, start_thread
+from .ranks.rank_link import FrameKind, Link, LinkClosed, RankError, start_thread
 from .ranks.rendezvous import Group, connect, enter_group
 from .worker import end_with_parent, leave
 
@@ -41,15 +41,15 @@ class Follower:
         self._link = link
         self._runner: Runner | None = None
 
-    def carry_out(self, kind: Kind, content: bytes) -> None:
+    def carry_out(self, kind: FrameKind, content: bytes) -> None:
         """Do what a frame asks for. Raises PensieveError, StepFailed, ValueError."""
-        if kind is Kind.MESSAGE:
+        if kind is FrameKind.MESSAGE:
             self._link.tell(self._answer(json.loads(content)))
             return
         assert self._runner is not None, "the model is loaded first"
-        if kind is Kind.STEP:
+        if kind is FrameKind.STEP:
             self._runner.step(decode_plan(content))
-        elif kind is Kind.DRAIN:
+        elif kind is FrameKind.DRAIN:
             self._runner.drain()
         self._runner.proceed()
 
@@ -81,7 +81,7 @@ class Follower:
 
 def follow(group: Group, link: Link) -> NoReturn:
     """Do what rank 0 asks for until it has gone."""
-    frames: queue.Queue[tuple[Kind, bytes]] = queue.Queue()
+    frames: queue.Queue[tuple[FrameKind, bytes]] = queue.Queue()
     start_thread("rank 0", _listen, link, frames)
     link.show_life()
     follower = Follower(group, link)
@@ -99,18 +99,18 @@ def follow(group: Group, link: Link) -> NoReturn:
 
 def _fail(link: Link, why: str) -> NoReturn:
     try:
-        link.send(Kind.FAILURE, why.encode())
+        link.send(FrameKind.FAILURE, why.encode())
     finally:
         sys.stderr.flush()
         os._exit(FAILED_STATUS)
 
 
-def _listen(link: Link, frames: "queue.Queue[tuple[Kind, bytes]]") -> None:
+def _listen(link: Link, frames: "queue.Queue[tuple[FrameKind, bytes]]") -> None:
     """Take frames from the connection, and end this process with it, whatever it computes."""
     try:
         while True:
             kind, content = link.receive()
-            if kind is not Kind.BEAT:
+            if kind is not FrameKind.BEAT:
                 frames.put((kind, content))
     except LinkClosed:
         leave()

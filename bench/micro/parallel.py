@@ -84,7 +84,8 @@ def make_model(config: dict[str, Any], group: Any) -> Any:
     def drawn(name: str, own: mx.array) -> mx.array:
         if own.ndim < 2 or not is_cast(name):
             return own.astype(dtype) if is_cast(name) else own
-        return mx.random.normal(own.shape, dtype) * own.shape[-1] ** -0.5
+        new: mx.array = mx.random.normal(own.shape, dtype) * own.shape[-1] ** -0.5
+        return new
 
     mx.random.seed(0)
     weights: Any = tree_flatten(model.parameters())
@@ -169,7 +170,7 @@ def traffic_ms(group: Any, config: dict[str, Any], batch: int) -> float:
 def run_side(options: argparse.Namespace, config: dict[str, Any]) -> None:
     """Measure one side, as one rank or as the only device; rank 0 writes what it has found as JSON."""
     is_alone = os.environ[SIDE] == "one"
-    group = None if is_alone else mx.distributed.init(strict=True, backend=options.backend)
+    group: Any = None if is_alone else mx.distributed.init(strict=True, backend=options.backend)
     bound_buffer_cache()
     started_s = time.perf_counter()
     model = make_model(config, group)

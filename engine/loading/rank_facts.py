@@ -3,8 +3,7 @@
 import hashlib
 import platform
 import struct
-from collections import Counter
-from collections.abc import Sequence as Ordered
+from collections import Counter, abc
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -67,7 +66,7 @@ class RankFacts:
         return asdict(self)
 
 
-def check_alike(ranks: Ordered[RankFacts]) -> None:
+def check_alike(ranks: abc.Sequence[RankFacts]) -> None:
     """Refuse ranks that would not compute the same. Raises RankError, which names the first difference."""
     first = ranks[0].alike
     for number, other in enumerate(ranks):
@@ -79,7 +78,7 @@ def check_alike(ranks: Ordered[RankFacts]) -> None:
                 )
 
 
-def share_out(ranks: Ordered[RankFacts], info: ModelInfo, device: Device) -> tuple[ModelInfo, Device]:
+def share_out(ranks: abc.Sequence[RankFacts], info: ModelInfo, device: Device) -> tuple[ModelInfo, Device]:
     """Return facts and device for which a plan fits every rank: the largest part, the smallest memory.
 
     Ranks of one machine without GPUs of their own share its memory.
@@ -88,7 +87,7 @@ def share_out(ranks: Ordered[RankFacts], info: ModelInfo, device: Device) -> tup
     rooms = [
         rank.available_bytes // (1 if rank.device_kind == "cuda" else sharing[rank.machine]) for rank in ranks
     ]
-    largest = {name: max(rank.sizes[name] for rank in ranks) for name in SIZES}
+    largest: dict[str, Any] = {name: max(rank.sizes[name] for rank in ranks) for name in SIZES}
     return replace(info, **largest), replace(device, available_bytes=min(rooms))
 
 

@@ -30,7 +30,7 @@ class LinkClosed(Exception):
     """The other end has closed the connection, or has sent what no rank sends."""
 
 
-class Kind(IntEnum):
+class FrameKind(IntEnum):
     """What a frame is."""
 
     BEAT = 0  # the sender lives
@@ -53,7 +53,7 @@ class Link:
         self._socket = connection
         self._sending = threading.Lock()
 
-    def send(self, kind: Kind, content: bytes = b"") -> None:
+    def send(self, kind: FrameKind, content: bytes = b"") -> None:
         """Send a frame. Raises LinkClosed."""
         try:
             with self._sending:
@@ -63,14 +63,14 @@ class Link:
 
     def tell(self, message: dict[str, Any]) -> None:
         """Send a JSON object. Raises LinkClosed."""
-        self.send(Kind.MESSAGE, json.dumps(message).encode())
+        self.send(FrameKind.MESSAGE, json.dumps(message).encode())
 
-    def receive(self) -> tuple[Kind, bytes]:
+    def receive(self) -> tuple[FrameKind, bytes]:
         """Wait for a frame. Raises LinkClosed."""
         number, length = HEAD.unpack(self.read(HEAD.size))
-        if length > MAX_BYTES or number not in list(Kind):
+        if length > MAX_BYTES or number not in list(FrameKind):
             raise LinkClosed
-        return Kind(number), self.read(length)
+        return FrameKind(number), self.read(length)
 
     def read(self, count: int) -> bytes:
         """Wait for so many bytes. Raises LinkClosed."""
@@ -92,7 +92,7 @@ class Link:
     def _beat(self) -> None:
         with suppress(LinkClosed):
             while True:
-                self.send(Kind.BEAT)
+                self.send(FrameKind.BEAT)
                 time.sleep(BEAT_S)
 
 

@@ -8,7 +8,7 @@ from ..runner import Runner
 from ..step import DecodeRow, StepFailed, StepPlan, StepsDone
 from ..step_in_flight import Sampled
 from .plan_bytes import encode_plan
-from .rank_link import Kind
+from .rank_link import FrameKind
 from .rank_team import RankTeam
 from .rendezvous import Group
 
@@ -34,7 +34,7 @@ class RankRunner(Runner):
         """See Runner.step. Where a step fails on rank 0, all ranks are lost: the others wait in their own."""
         if self._team is None:
             return super().step(plan)
-        self._team.send(Kind.STEP, encode_plan(plan))
+        self._team.send(FrameKind.STEP, encode_plan(plan))
         try:
             return super().step(plan)
         except StepFailed as error:
@@ -44,7 +44,7 @@ class RankRunner(Runner):
         """See Runner.drain."""
         if self._team is None:
             return super().drain()
-        self._team.send(Kind.DRAIN)
+        self._team.send(FrameKind.DRAIN)
         try:
             return super().drain()
         except StepFailed as error:

@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any, NoReturn
 
 from .rank_hosts import RankHosts, find_hosts
-from .rank_link import BEAT_S, Kind, Link, LinkClosed, RankError, start_thread
+from .rank_link import BEAT_S, FrameKind, Link, LinkClosed, RankError, start_thread
 from .rendezvous import Group, accept_ranks, enter_group
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class RankTeam:
         self._is_asking = False
         return answers
 
-    def send(self, kind: Kind, content: bytes = b"") -> None:
+    def send(self, kind: FrameKind, content: bytes = b"") -> None:
         """Send a frame to all ranks. Does not return where one has ended."""
         for index, link in enumerate(self._links):
             try:
@@ -94,9 +94,9 @@ class RankTeam:
             while True:
                 kind, content = self._links[index].receive()
                 self._heard_s[index] = time.monotonic()
-                if kind is Kind.FAILURE:
+                if kind is FrameKind.FAILURE:
                     self._lose(index, f"rank {index + 1}: {content.decode(errors='replace')}")
-                elif kind is Kind.MESSAGE:
+                elif kind is FrameKind.MESSAGE:
                     self._answers[index].put(json.loads(content))
         except (LinkClosed, ValueError):
             self._lose(index, f"rank {index + 1} has ended")
