@@ -131,7 +131,8 @@ def main() -> NoReturn:
         link = connect(group)
     except RankError as error:
         logger.error("%s", error)
-        sys.exit(FAILED_STATUS)
+        sys.stderr.flush()
+        os._exit(FAILED_STATUS)  # no shutdown of the interpreter, whose thread reads the standard input
     follow(group, link)
 
 

@@ -9,6 +9,7 @@ import hmac
 import secrets
 import socket
 import struct
+import time
 from typing import Any
 
 import mlx.core as mx
@@ -25,16 +26,27 @@ RANK = struct.Struct("!I")
 ACCEPT_S = 60.0
 """Seconds in which all ranks must have connected, once they are in MLX's group."""
 
+PAUSE_S = 0.5
+"""Seconds between two trials to enter MLX's group."""
+
 Group = Any
 """MLX's group of ranks."""
 
 
 def enter_group(hosts: RankHosts) -> Group:
-    """Enter MLX's group, whose variables the environment has; waits for the other ranks. Raises RankError."""
-    try:
-        return mx.distributed.init(strict=True, backend=hosts.backend)
-    except (RuntimeError, ValueError) as error:
-        raise RankError(f"the ranks cannot reach each other over {hosts.backend}: {error}") from error
+    """Enter MLX's group, whose variables the environment has; waits for the other ranks. Raises RankError.
+
+    MLX itself waits for a few seconds only: a rank may come later, which a busy machine still imports.
+    """
+    until_s = time.monotonic() + ACCEPT_S
+    while True:
+        try:
+            return mx.distributed.init(strict=True, backend=hosts.backend)
+        except (RuntimeError, ValueError) as error:
+            if time.monotonic() > until_s:
+                why = f"the ranks cannot reach each other over {hosts.backend}: {error}"
+                raise RankError(why) from error
+        time.sleep(PAUSE_S)
 
 
 def accept_ranks(group: Group, hosts: RankHosts) -> list[Link]:
