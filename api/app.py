@@ -53,7 +53,7 @@ def create_app(
     constraint_factory = open_constraint_factory(model_format, model.eos_token_ids)
     if constraint_factory is not None and template.call_text:
         _check_calls(constraint_factory, template.call_text, tokenizer)
-    metrics = Metrics(model, scheduler.stats)
+    metrics = Metrics(model, scheduler.stats, config.metrics_names)
     services = Services(
         model=model,
         model_format=model_format,

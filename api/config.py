@@ -11,6 +11,7 @@ from .. import DEFAULT_PORT
 MediaPolicy = Literal["note", "refuse"]
 ThinkingDefault = Literal["auto", "on", "off"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+MetricsNames = Literal["pensieve", "vllm"]
 
 HOST_PATTERN = re.compile(r"(\*\.)?[\w-]+(\.[\w-]+)*|\[[0-9a-fA-F:]+\]|\*")
 ORIGIN_PATTERN = re.compile(r"[a-zA-Z][\w+.-]*://[^/\s]*|\*")
@@ -90,6 +91,14 @@ class ServerConfig:
         metadata={
             "help": "MB of memory for the tokens of answers: later prompts hold them as they were sampled, "
             "however a client has rewritten them; 0 renders each answer anew"
+        },
+    )
+    metrics_names: MetricsNames = field(
+        default="pensieve",
+        metadata={
+            "help": "vllm: /metrics has vLLM's names beside its own, for dashboards and alerts that were "
+            "made for vLLM (deploy/README.md)",
+            "choices": get_args(MetricsNames),
         },
     )
     log_level: LogLevel = field(

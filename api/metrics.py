@@ -11,12 +11,15 @@ from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
 
 from ..engine.served_model import ServedModel
 from ..scheduler.stats import Stats
+from .config import MetricsNames
 from .errors import ApiError
 from .protocols import TokenSource
 from .stats_collector import StatsCollector
+from .vllm_names import WithVllmNames
 
 Outcome = Literal["stop", "length", "tool_use", "stop_sequence", "abort", "error"]
 
@@ -41,10 +44,15 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 class Metrics:
     """One server's metrics, in a registry of its own."""
 
-    def __init__(self, model: ServedModel, stats: Callable[[], Stats]) -> None:
+    def __init__(
+        self, model: ServedModel, stats: Callable[[], Stats], names: MetricsNames = "pensieve"
+    ) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(StatsCollector(model, stats))
         self._model = model.name
+        self._exported: Collector = self.registry
+        if names == "vllm":
+            self._exported = WithVllmNames(self.registry, model.name)
         self._make_counters()
         self._make_histograms()
 
@@ -85,7 +93,7 @@ class Metrics:
 
     def render(self) -> tuple[bytes, str]:
         """Return the text that Prometheus reads, and its media type."""
-        return generate_latest(self.registry), CONTENT_TYPE_LATEST
+        return generate_latest(self._exported), CONTENT_TYPE_LATEST
 
     def response(self, method: str, path: str, status: int) -> None:
         """Count a response. path: the route's template, or "other"; never the client's path."""
