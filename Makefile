@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 # The stamps are older than these when dependencies may have changed.
 SOURCES := pyproject.toml Makefile
 
-.PHONY: install run test test-all faults soak real-data bench lint format
+.PHONY: install run test test-all faults soak real-data bench audit lint format
 .DEFAULT_GOAL := install
 
 install: $(VENV)/.installed
@@ -48,6 +48,12 @@ real-data: $(VENV)/.installed-dev
 # Installs the peers from PyPI into ~/.cache/pensieve-bench and takes from several minutes to half an hour.
 bench: $(VENV)/.installed
 	$(BIN)/python -m pensieve.bench.compare $(ARGS)
+
+# Known vulnerabilities of what is installed; asks PyPI's advisories.
+audit: $(VENV)/.installed
+	$(BIN)/python -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet pip-audit
+	$(VENV)/audit/bin/pip-audit --skip-editable --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
