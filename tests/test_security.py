@@ -20,8 +20,8 @@ ALLOWED = {
     "bench/micro/loop_stalls.py": "imports pickle",
     "bench/sharing.py": "passes shell",
 }
-"""The socket pair between the server and the process that it starts itself; an exception, there and back; a bench
-that only writes pickles, and one that runs a constant."""
+"""The socket pair between the server and the process that it starts itself; an exception, there and back; a
+bench that only writes pickles, and one that runs a constant."""
 
 LOADERS = {
     ("np", "load"),
