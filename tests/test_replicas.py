@@ -31,6 +31,7 @@ class Replica(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        self.checks: list[tuple[str, str | None]] = []  # paths and hosts of GETs
         self.may_end = threading.Event()
         self.may_end.set()
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
@@ -48,6 +49,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
+        self.server.checks.append((self.path, self.headers["host"]))
         self._answer(200, b"{}")
 
     def do_POST(self) -> None:
@@ -185,6 +187,18 @@ def test_a_full_queue_leaves_the_request_to_the_next_server(proxy: Proxy) -> Non
         assert b'"error"' in refused.value.read()
         assert refused.value.headers["x-pensieve-full"] is None
     assert proxy.server_of(x_claude_code_session_id="one") == own
+
+
+def test_health_is_asked_by_a_name_that_a_server_on_loopback_takes(proxy: Proxy) -> None:
+    """Without a host each check is refused, and soon all servers count as down."""
+    if proxy.kind == "nginx":
+        pytest.skip("it asks for no health")
+    for replica in proxy.replicas.values():
+        for _ in range(500):
+            if replica.checks:
+                break
+            time.sleep(0.02)
+        assert set(replica.checks) == {("/health", "localhost")}
 
 
 def test_a_stream_is_passed_on_as_it_comes(proxy: Proxy) -> None:

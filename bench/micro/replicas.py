@@ -160,6 +160,8 @@ def main() -> None:
         with running_fleet(by_session) as fleet:
             take_turns(fleet, sessions, options.turns)
             ends = sorted(timing.first_token_s for session in sessions for timing in session.timings[1:])
+            if not ends:
+                raise RuntimeError(f"no second turn has had an answer: {sessions[0].failed}")
             num_failed = sum(len(session.failed) for session in sessions)
             way = "by session" if by_session else "in turns"
             rows.append(
