@@ -31,7 +31,7 @@ PROMPT_CHARS, TURN_CHARS = 6000, 400
 START_S = 120
 
 
-class Fleet(NamedTuple):
+class ReplicaFleet(NamedTuple):
     """Two servers and the proxy before them."""
 
     url: str
@@ -66,7 +66,7 @@ class ReplicaSession:
 
 
 @contextmanager
-def running_fleet(by_session: bool) -> Iterator[Fleet]:
+def running_fleet(by_session: bool) -> Iterator[ReplicaFleet]:
     """Start two servers and HAProxy with the configuration of deploy/, or with one that takes turns."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
@@ -102,7 +102,7 @@ def running_fleet(by_session: bool) -> Iterator[Fleet]:
         stack.enter_context(ServerProcess(proxy, os.environ, folder / "proxy.log"))
         url = f"http://127.0.0.1:{port}"
         _wait_for(url)
-        yield Fleet(url, servers, urls)
+        yield ReplicaFleet(url, servers, urls)
 
 
 def _wait_for(url: str) -> None:
@@ -115,7 +115,7 @@ def _wait_for(url: str) -> None:
     raise RuntimeError(f"{url} does not answer")
 
 
-def take_turns(fleet: Fleet, sessions: list[ReplicaSession], num_turns: int) -> None:
+def take_turns(fleet: ReplicaFleet, sessions: list[ReplicaSession], num_turns: int) -> None:
     """Have all sessions send their turns side by side."""
     with ThreadPoolExecutor(len(sessions)) as pool:
         list(pool.map(lambda session: [session.turn(fleet.url) for _ in range(num_turns)], sessions))
@@ -128,7 +128,7 @@ def cached_share(sessions: list[ReplicaSession]) -> float:
     return cached / max(1, cached + sum(timing.input_tokens for timing in later))
 
 
-def kill_one(fleet: Fleet, sessions: list[ReplicaSession], num_turns: int) -> str:
+def kill_one(fleet: ReplicaFleet, sessions: list[ReplicaSession], num_turns: int) -> str:
     """Kill one server while all sessions are at work, and say what became of them."""
     before = [len(session.timings) for session in sessions]
     worker = threading.Thread(target=take_turns, args=(fleet, sessions, num_turns))
