@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def make_model(config: dict[str, Any], group: Any) -> Any:
 
     Weights are lazy until they are cut, and are then made one after another: no rank holds the whole model.
     """
-    module = __import__(f"mlx_lm.models.{config['model_type']}", fromlist=["Model"])
+    module = import_module(f"mlx_lm.models.{config['model_type']}")
     model = module.Model(module.ModelArgs.from_dict(config))
     is_cast = getattr(model, "cast_predicate", lambda name: True)
     dtype = mx.float32 if mx.default_device().type == mx.cpu else mx.bfloat16
