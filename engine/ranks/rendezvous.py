@@ -7,6 +7,7 @@ the group's ranks alone, is told over the group.
 
 import hmac
 import secrets
+import signal
 import socket
 import struct
 import time
@@ -26,6 +27,9 @@ RANK = struct.Struct("!I")
 ACCEPT_S = 60.0
 """Seconds in which all ranks must have connected, once they are in MLX's group."""
 
+ENTER_S = 150.0
+"""Seconds after which a process that is still waiting in MLX's group ends."""
+
 PAUSE_S = 0.5
 """Seconds between two trials to enter MLX's group."""
 
@@ -36,8 +40,20 @@ Group = Any
 def enter_group(hosts: RankHosts) -> Group:
     """Enter MLX's group, whose variables the environment has; waits for the other ranks. Raises RankError.
 
-    MLX itself waits for a few seconds only: a rank may come later, which a busy machine still imports.
+    MLX gives up after a few seconds where a rank does not listen yet, which a busy machine still imports, but
+    waits for ever for one that does not connect. It holds the interpreter's lock meanwhile, so that no thread
+    can end this process with its parent: the alarm does, whose signal no Python handles.
     """
+    handler = signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, ENTER_S)
+    try:
+        return _enter(hosts)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+
+
+def _enter(hosts: RankHosts) -> Group:
     until_s = time.monotonic() + ACCEPT_S
     while True:
         try:

@@ -9,6 +9,7 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
 
+from pensieve.engine.recurrent.convolutions import mended_convolutions
 from pensieve.scheduler.sequence import Sequence
 
 from ..engine.harness import TIE, Machine
@@ -77,7 +78,9 @@ class Judge:
         tokens, length = sequence.tokens, sequence.num_prompt_tokens
         cuts = [length, *range(length + 1, len(tokens))] if self.by_token else [len(tokens) - 1]
         caches = make_prompt_cache(self.model)
-        passes = [
-            self.model(mx.array([tokens[start:end]]), cache=caches)[0] for start, end in pairwise([0, *cuts])
-        ]
+        with mended_convolutions(self.model):
+            passes = [
+                self.model(mx.array([tokens[start:end]]), cache=caches)[0]
+                for start, end in pairwise([0, *cuts])
+            ]
         return np.array(mx.concatenate(passes)[length - 1 :])
