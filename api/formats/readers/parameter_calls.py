@@ -31,7 +31,7 @@ class ParameterPatterns:
     key: of the tags before a value, with a group `key`, and perhaps one `is_text`, which is "true" or "false"
         whatever the schema says. close: of the tag behind a value.
     space: stands before `close` and is no part of the value.
-    end: ends a call; behind it, a body is whole even without its end tag.
+    end: texts that end a call, not expressions; behind one, a body is whole even without its end tag.
     cdata: a text may stand as XML's `<![CDATA[` … `]]>`, in which it may hold the format's own tags.
     """
 
@@ -39,7 +39,7 @@ class ParameterPatterns:
     key: str
     close: str
     space: str = ""
-    end: str = ""
+    end: str | tuple[str, ...] = ()
     head_end: str = ""
     cdata: bool = False
 
@@ -108,8 +108,7 @@ class ParameterCalls(WholeCalls):
     def end(self, complete: bool) -> BodyResult:
         """End the last call; a call that was cut off within a parameter is not complete."""
         body = "".join(self._texts)
-        end = self._patterns.end
-        complete = complete or bool(self._sent and end and body.rstrip().endswith(end))
+        complete = complete or bool(self._sent and body.rstrip().endswith(self._patterns.end))
         if complete and not self._sent and not self._read(body):
             return super().end(complete)
         if complete and not self._is_unclosed(body) and self._send(body):

@@ -11,7 +11,7 @@ PATTERNS = ParameterPatterns(
     head=rf'<{MARK}invoke\s+name="(?P<name>[^"<>]+)"\s*/?>',  # a call without parameters may end itself
     key=rf'<{MARK}parameter\s+name="(?P<key>[^"<>]+)"(?:\s+string="(?P<is_text>true|false)")?\s*>',
     close=f"</{MARK}parameter>",
-    end=f"</{MARK}invoke>",
+    end=(f"</{MARK}invoke>", "/>"),
 )
 
 

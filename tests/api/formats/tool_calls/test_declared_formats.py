@@ -152,7 +152,8 @@ def test_a_deepseek_call_without_parameters_may_end_itself() -> None:
     form = FORMATS["dsml", f"<{MARK}tool_calls>"]
     body = dsml().replace(f'"clock">\n</{MARK}invoke>', '"clock"/>')
     assert body.count("invoke") == 3
-    assert read_calls(form, f"{form.start}{body}{form.end}", [template_tool(tool) for tool in TOOLS]) == TWO
+    for end in (form.end, ""):  # the body may lack its end as well
+        assert read_calls(form, f"{form.start}{body}{end}", [template_tool(tool) for tool in TOOLS]) == TWO
 
 
 def test_lists_and_objects_are_elements_in_minimax_m3s_calls() -> None:
