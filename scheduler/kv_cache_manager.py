@@ -65,6 +65,10 @@ class KVCacheManager:
             )
             return False
         self.allocator.share(cached)
+        if sequence.evicts_first and not self._make_free(num_missing):
+            self.allocator.release(cached)
+            return False
+        sequence.evicts_first = False
         sequence.block_table.extend(cached)
         self.states.start(sequence, known, resumed)
         sequence.tree_position = resumed  # what is computed anew begins there
@@ -77,15 +81,6 @@ class KVCacheManager:
         refused_at = sequence.num_available_at_refusal
         return refused_at is not None and self._num_available(watermark) <= refused_at
 
-    def refuse(self, sequence: Sequence) -> None:
-        """Let `sequence`, which holds no blocks any more, wait until those that hold some let go of them.
-
-        What is available was too little, though it counts as enough: a cached block cannot be evicted before
-        those that go on from it, and these may be held by sequences that computed it a second time.
-        """
-        if self.allocator.num_held:
-            sequence.num_available_at_refusal = self._num_available(0)
-
     def hold(self, sequence: Sequence, known: TreePosition, count: int, watermark: int) -> list[int] | None:
         """Hold the blocks of the cached prefix at `known`, and `count` more, which are to be filled.
 
@@ -96,8 +91,7 @@ class KVCacheManager:
         if num_missing > self._num_available(watermark) - self.allocator.num_unshared(cached):
             return None
         self.allocator.share(cached)
-        shortage = count - self.allocator.num_free
-        if shortage > 0 and self._evict(shortage) < shortage:
+        if not self._make_free(count):
             self.allocator.release(cached)
             return None
         return cached + self.allocator.allocate(count, cached[-1] if cached else None, num_missing)
@@ -111,8 +105,7 @@ class KVCacheManager:
         missing = table.num_missing(num_tokens)
         if missing <= 0:
             return True
-        shortage = missing - self.allocator.num_free
-        if shortage > 0 and self._evict(shortage) < shortage:
+        if not self._make_free(missing):
             return False
         last = table.blocks[-1] if table.blocks else None
         table.extend(self.allocator.allocate(missing, last, table.num_missing(len(sequence.tokens))))
@@ -147,16 +140,22 @@ class KVCacheManager:
     def _num_available(self, watermark: int) -> int:
         return self.allocator.num_free + self.allocator.num_cached - watermark
 
-    def _evict(self, count: int) -> int:
-        """Free up to `count` blocks that only the prefix tree holds. Returns how many were freed."""
+    def _make_free(self, count: int) -> bool:
+        """Evict cached blocks until `count` are free; return whether they are.
+
+        Fewer may be than are available: a cached block cannot be evicted before those that go on from it, and
+        these may be held by a sequence that computed it a second time.
+        """
         num_free = self.allocator.num_free
-        num_evicted = self.tree.evict(count)
+        if num_free >= count:
+            return True
+        num_evicted = self.tree.evict(count - num_free)
         self._counters.evictions += num_evicted
         logger.debug(
             "%d of %d blocks are evicted: %d free before, %d after",
             num_evicted,
-            count,
+            count - num_free,
             num_free,
             self.allocator.num_free,
         )
-        return num_evicted
+        return self.allocator.num_free >= count

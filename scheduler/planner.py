@@ -114,9 +114,8 @@ class Planner:
                 num_tokens,
             )
             if victim is sequence:
-                self._kv_cache.refuse(
-                    sequence
-                )  # else it is admitted again, and may take the step from others
+                # Admitted again for what only counts as available, it would take step after step from others.
+                sequence.evicts_first = True
                 return False
         return True
 

@@ -90,23 +90,32 @@ def test_a_slice_of_a_sequence_that_is_preempted_later_in_the_step_is_taken_out(
 def test_what_cannot_be_evicted_keeps_no_other_sequence_from_its_slices(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The shorter prompt was admitted, took the step's tokens and was preempted, step after step."""
-    driver = Driver()
-    long = driver.scheduler.add(request(prompt_of(1, 600)))
-    driver.step()
-    short = driver.scheduler.add(request(prompt_of(2, 30)))
-    kv_cache = driver.scheduler.kv_cache
-    reserve = kv_cache.reserve
-    monkeypatch.setattr(kv_cache, "reserve", lambda one, count: one is not short and reserve(one, count))
-    num_steps = 0
-    while long.finish_reason is None:
-        driver.step()
-        num_steps += 1
-    assert num_steps < 20
-    assert driver.scheduler.counters.preemptions == 1
-    monkeypatch.undo()
+    """A prompt that fits only with what counts as available was admitted and preempted, for ever."""
+    driver = Driver(num_blocks=100)
+    prefix, prompts = prompt_of(1, 20 * BLOCK_SIZE), [prompt_of(i, 30 * BLOCK_SIZE) for i in (2, 3)]
+    driver.scheduler.add(request(prefix, max_tokens=1))
     driver.finish()
-    assert short.tokens == spell(prompt_of(2, 30), 4)
+    tree = driver.scheduler.kv_cache.tree
+    nothing = tree.match([0])
+    with monkeypatch.context() as patch:
+        patch.setattr(tree, "match", lambda *_: nothing)  # so that it computes the prefix a second time
+        holder = driver.scheduler.add(request(prefix + prompt_of(9, 2 * BLOCK_SIZE), max_tokens=120))
+        driver.step()
+    while holder.is_prefilling:
+        driver.step()
+    long = driver.scheduler.add(request(prompts[0], max_tokens=400))
+    driver.step()
+    large = driver.scheduler.add(request(prompts[1]))
+    while holder.finish_reason is None:
+        driver.step()
+    assert driver.scheduler.counters.preemptions == 1
+    assert not large.block_table.blocks
+    for _ in range(20):
+        driver.step()
+    assert large.finish_reason
+    assert not long.finish_reason
+    driver.finish()
+    assert [one.tokens for one in (long, large)] == [spell(prompts[0], 400), spell(prompts[1], 4)]
 
 
 @pytest.mark.parametrize(("num_slots", "within"), [(20, [[64, 160]]), (3, [[64], []])])
