@@ -13,8 +13,8 @@ least go first, so that all virtual times grow alike.
 A session falls behind by `CREDIT_S` at most: one that asks for little does not hoard what others use
 meanwhile. It leads by `DEBT_S` at most: what nobody else wanted is no debt. Where its key has a small
 share, these are seconds of the device still, not virtual ones: a few answers of a full batch are as
-much. A new session begins at the fair level, or in the place of one that has had a single request; one
-that comes back `CREDIT_S` below it at most.
+much. A new session begins at the fair level, or with the lead of an idle one of its owner; one that comes
+back `CREDIT_S` below the level at most.
 
 Sessions whose leads differ by less than `QUANTUM_S` count as equal. Then the class of the request decides
 (side requests, the main agent, its subagents, background work), then the order of arrival. Waiting raises a
@@ -78,7 +78,6 @@ class FairShares:
         """Note that `sequence`, whose session has `share`, has arrived."""
         sequence.fair_share, sequence.arrival_device_s = share, self.now_s
         share.num_active += 1
-        share.num_begun += 1
         if share.num_active == 1 and share not in self._active:
             share.account = sequence.request.origin.account  # whose share may be another one by now
             least_s = self._level_s - CREDIT_S if share.usage.device_ns else self._beginning_s(share)
@@ -90,18 +89,18 @@ class FairShares:
     def _beginning_s(self, share: FairShare) -> float:
         """Return where a new session begins: at the fair level, without credit, or above.
 
-        A client may send another name with each request. So the owner's session that has had one request and
-        is over passes on what it leads by: else each would begin before the level has reached the one before,
-        and those that last would divide the device with more sessions than there are.
+        A client may send another name with each turn. So one of the owner's sessions that wait for nothing,
+        the one that leads least, passes its place among the active ones on: else each name would begin before
+        the level has reached the last one, and sessions that last would share the device with more sessions
+        than there are. It keeps its own lead, should it ask again.
         """
-        over = [one for one in self._active if not one.num_active and one.num_begun == 1]
-        own = [one for one in over if one.owner == share.owner and one.account == share.account]
+        idle = [one for one in self._active if not one.num_active]
+        own = [one for one in idle if one.owner == share.owner and one.account == share.account]
         if not own:
             return self._level_s
-        one = min(own, key=lambda share: share.virtual_s)
-        begins_s, one.virtual_s = one.virtual_s, self._level_s
-        self._leave(one)
-        return begins_s
+        last = min(own, key=lambda one: one.virtual_s)
+        self._leave(last)
+        return last.virtual_s
 
     def end(self, sequence: Sequence) -> None:
         """Note that `sequence` has ended. Steps already planned for it are still charged.

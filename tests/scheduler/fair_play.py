@@ -20,7 +20,7 @@ CLASSES: tuple[RequestClass, ...] = ("main", "subagent", "workflow", "compaction
 class Worker:
     """A session that has `backlog` unfinished requests at any time, of lengths drawn up to its own.
 
-    renames: each request names another session.
+    per_name: requests after which it names itself another session; 0 for never.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Worker:
     share: float = 1.0
     has_key: bool = False
     classes: tuple[RequestClass, ...] = ("main",)
-    renames: bool = False
+    per_name: int = 0
     num_unfinished: int = 0
     num_sent: int = 0
 
@@ -39,7 +39,7 @@ class Worker:
         prompt = rng.choices(range(1000), k=rng.randint(1, self.longest_prompt))
         self.num_sent += 1
         origin = Origin(
-            session=f"{self.name}, {self.num_sent}" if self.renames else self.name,
+            session=f"{self.name}, {(self.num_sent - 1) // self.per_name}" if self.per_name else self.name,
             request_class=rng.choice(self.classes),
             account=Account(self.name if self.has_key else "", self.share),
         )

@@ -83,9 +83,11 @@ def test_sessions_that_always_want_more_have_the_device_by_their_shares(seed: in
     assert play.longest_lead_s <= 2 * AGING_S + 1
 
 
-def test_sessions_of_one_request_each_take_no_more_than_as_many_that_last() -> None:
+@pytest.mark.parametrize("per_name", [1, 3])
+def test_sessions_that_end_soon_take_no_more_than_as_many_that_last(per_name: int) -> None:
     """Each began at the level while the one before still counted; what lasts got 3.3 % of 4.8 %."""
-    workers = [Worker("lasting", 1, 600, 60), *(Worker(str(i), 1, 600, 60, renames=True) for i in range(12))]
+    others = [Worker(str(i), 1, 600, 60, per_name=per_name) for i in range(12)]
+    workers = [Worker("lasting", 1, 600, 60), *others]
     play = FairPlay(workers, random.Random(1), max_batch=6)
     play.run(20)
     before = play.device_s()
@@ -103,6 +105,22 @@ def test_a_new_session_begins_at_the_fair_level_and_an_idle_one_gains_a_bounded_
         asking(shares, one)
     assert shares.lead_s(new) - shares.lead_s(old) == pytest.approx(CREDIT_S)
     assert shares.lead_s(new) == pytest.approx(shares.lead_s(busy))
+
+
+def test_a_session_between_two_turns_keeps_its_lead_when_a_new_one_of_its_owner_begins() -> None:
+    """It was absolved: each new session took the lead of a living one over."""
+    shares = FairShares()
+    rival, lasting, new = (session() for _ in range(3))
+    asking(shares, rival)
+    turn = asking(shares, lasting)
+    charge(shares, turn, 4)
+    lead_s = shares.lead_s(lasting)
+    shares.end(turn)
+    asking(shares, new)
+    assert shares.lead_s(new) == pytest.approx(lead_s)
+    asking(shares, lasting)
+    assert shares.lead_s(lasting) == pytest.approx(shares.lead_s(new))
+    assert shares.lead_s(lasting) - shares.lead_s(rival) == pytest.approx(2 * lead_s)
 
 
 def test_what_nobody_else_wanted_is_no_debt() -> None:
