@@ -31,7 +31,8 @@ class FakeHub:
     guards_files_only: bool = False  # a gated model may still show what it consists of
     pretended_size: int | None = None  # of the weights
     ignores_ranges: bool = False  # each answer holds the whole file
-    flips: int = 0  # answers for weights that get one wrong byte
+    flips: int = 0  # answers for the flipped file that get one wrong byte
+    flipped: str = "model.safetensors"
     requests: list[str] = field(default_factory=list)
     ranges: list[str] = field(default_factory=list)  # that were to go on to a file's end
     sent: Counter[str] = field(default_factory=Counter)  # bytes of each file
@@ -70,7 +71,7 @@ class FakeHub:
 
     def body(self, name: str) -> bytes:
         data = self.files[name]
-        if self.flips and name.endswith(".safetensors"):
+        if self.flips and name == self.flipped:
             self.flips -= 1
             return data[:-1] + bytes([data[-1] ^ 1])
         return data

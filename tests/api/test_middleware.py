@@ -177,3 +177,20 @@ def test_the_log_holds_paths_and_no_queries(server: Server, caplog: pytest.LogCa
     wait_until(lambda: "status 404" in caplog.text)
     assert "GET /v1/models%0Ax is answered" in caplog.text
     assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize("header", ["x-api-key", "authorization"])
+def test_no_answer_and_no_line_of_the_log_has_a_key(
+    start_server: StartServer, caplog: pytest.LogCaptureFixture, header: str
+) -> None:
+    caplog.set_level("DEBUG")
+    client = start_server(config=ServerConfig(api_key="secret-of-the-server")).http()
+    told = ""
+    for key in ("secret-of-the-server", "secret-of-a-client"):
+        headers = {header: f"Bearer {key}" if header == "authorization" else key}
+        for path in ("/v1/models", "/nowhere", "/metrics", "/health"):
+            told += client.get(path, headers=headers).text
+        told += client.post("/v1/messages", json=BODY, headers=headers).text
+    wait_until(lambda: caplog.text.count("POST /v1/messages is answered") == 2)
+    assert "authentication_error" in told
+    assert "secret-of" not in told + caplog.text

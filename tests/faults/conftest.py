@@ -39,8 +39,8 @@ class TableWriter:
         self._is_worker = "PYTEST_XDIST_WORKER" in os.environ
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when == "call":
-            self._rows += rows_of(report.user_properties)
+        if report.when == "call" or report.failed:
+            self._rows += rows_of(report)
 
     def pytest_sessionfinish(self) -> None:
         if os.environ.get("PENSIEVE_FAULTS") == "write" and not self._is_worker and self._rows:

@@ -1,5 +1,6 @@
 """Numbers about the cache, life and death, model files and security that tests elsewhere hold up already."""
 
+from ..test_security import ALLOWED
 from .covered import Covered
 
 COVERED_STORAGE = (
@@ -118,7 +119,7 @@ COVERED_STORAGE = (
     Covered(
         56,
         "the product's code: eval, exec, pickle, np.load, yaml.load, a shell",
-        "0 calls",
-        ("test_security.py::test_no_file_runs_data_as_code",),
+        f"none but in {len(ALLOWED)} files that the test names",
+        ("test_security.py",),
     ),
 )

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +17,16 @@ PROPERTY = "fault figure"
 """The name under which a test's report carries rows: so they reach the process that writes the table."""
 
 
+FAILED = "the test failed"
+
+
 @dataclass(frozen=True)
 class Row:
-    """A row of the table. number: that of the list in docs/reliability.md; `tried` tells its rows apart."""
+    """A row of the table.
+
+    number: that of the list in docs/reliability.md. tried: tells the number's rows apart; it stays the same
+    whatever the counts, which belong to `measured`.
+    """
 
     number: int
     tried: str
@@ -39,19 +46,37 @@ class Figures:
     def __init__(self, node: pytest.Item) -> None:
         self._node = node
 
-    def check(self, row: Row) -> None:
-        """Note a row; the test fails where the figure is not reached."""
-        self.note(row)
-        assert row.reached, row.line()
+    def begin(self, number: int, tried: str, asked: str) -> "Figure":
+        """Announce a figure: if the test fails before it is measured, its row says so."""
+        return Figure(self._node, Row(number, tried, asked, FAILED, False))
 
-    def note(self, row: Row) -> None:
-        """Note a row whose figure is a time, or another matter of the machine: no test fails for it."""
+
+class Figure:
+    """One figure of a test, with a row of the table from its announcement on."""
+
+    def __init__(self, node: pytest.Item, row: Row) -> None:
+        self._node = node
+        self._row = row
+        self._add(row)
+
+    def check(self, measured: str, reached: bool) -> None:
+        """Note what was measured; the test fails where it is not what is asked."""
+        self.note(measured, reached)
+        assert reached, f"{self._row.tried}: {measured}"
+
+    def note(self, measured: str, reached: bool) -> None:
+        """Note a time, or another matter of the machine: no test fails for it."""
+        self._add(replace(self._row, measured=measured, reached=reached))
+
+    def _add(self, row: Row) -> None:
         self._node.user_properties.append((PROPERTY, astuple(row)))
 
 
-def rows_of(properties: Iterable[tuple[str, object]]) -> list[Row]:
-    """Return the rows that a test's report carries."""
-    return [Row(*value) for name, value in properties if name == PROPERTY and isinstance(value, list | tuple)]
+def rows_of(report: pytest.TestReport) -> list[Row]:
+    """Return the rows of a test's report, the last of each name. None of a failed test is reached."""
+    found = [Row(*value) for name, value in report.user_properties if name == PROPERTY]  # type: ignore[misc]
+    rows = list({(row.number, row.tried): row for row in found}.values())
+    return [replace(row, reached=row.reached and not report.failed) for row in rows]
 
 
 def read_rows(text: str) -> list[Row]:
@@ -65,17 +90,11 @@ def read_rows(text: str) -> list[Row]:
 
 
 def write_rows(path: Path, fresh: Iterable[Row]) -> None:
-    """Put rows into a document's table.
-
-    Rows of other numbers stay: a run may have been a part of the suite. Of one number the old rows go, unless
-    the run measured none of it.
-    """
-    fresh = list({(row.number, row.tried): row for row in fresh}.values())
+    """Put rows into a document's table. Rows that were not measured stay: a run may be a part of all."""
     text = path.read_text(encoding="utf-8")
-    measured = {row.number for row in fresh}
-    kept = [row for row in read_rows(text) if row.number not in measured]
+    rows = {(row.number, row.tried): row for row in [*read_rows(text), *fresh]}
     before, start, rest = text.partition(START)
     _, end, after = rest.partition(END)
     assert end, f"{path} has no place for the table"
-    rows = sorted([*kept, *fresh], key=lambda row: row.number)
-    path.write_text(before + start + "\n".join([*HEAD, *(row.line() for row in rows)]) + "\n" + end + after)
+    lines = [row.line() for row in sorted(rows.values(), key=lambda row: row.number)]
+    path.write_text(before + start + "\n".join([*HEAD, *lines]) + "\n" + end + after)

@@ -65,6 +65,10 @@ class Look:
         """What must not grow at all."""
         return self.files, self.threads, self.tasks
 
+    def holds_no_more_than(self, first: "Look") -> bool:
+        """Whether none of the constants is larger than it was."""
+        return all(now <= then for now, then in zip(self.constants, first.constants, strict=True))
+
 
 def main() -> None:
     """Run, print a table, and judge."""
@@ -127,7 +131,7 @@ def settled_look(folder: Path, root: int, url: str, requests: int, before: list[
     begun_s = time.monotonic()
     while True:
         now = look(folder / "probe", root, url, requests)
-        is_settled = now.held == 0 and (not before or now.constants <= before[0].constants)
+        is_settled = now.held == 0 and (not before or now.holds_no_more_than(before[0]))
         if is_settled or time.monotonic() - begun_s > SETTLE_S:
             return now
         time.sleep(0.1)

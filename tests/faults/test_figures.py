@@ -5,17 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from .figures import DOCUMENT, END, START, Figures, Row, read_rows, write_rows
-from .watched_server import GOLDEN, WatchedServer, is_same
+from .figures import DOCUMENT, END, FAILED, START, Row, read_rows, rows_of, write_rows
+from .watched_server import WatchedServer, is_same
 
 
-def test_rows_are_sorted_and_those_of_numbers_that_did_not_run_stay(tmp_path: Path) -> None:
+def test_rows_are_sorted_and_those_that_did_not_run_stay(tmp_path: Path) -> None:
     path = tmp_path / "page.md"
     path.write_text(f"before\n{START}{END}\nafter\n")
-    write_rows(path, [Row(9, "a | b", "1", "2", False), Row(2, "old", "1", "1", True)])
-    write_rows(path, [Row(2, "new", "≤ 3", "2\n3", True)])
+    other = Row(2, "other", "1", "1", True)
+    write_rows(path, [Row(9, "a | b", "1", "2", False), Row(2, "one", "1", "1", True), other])
+    write_rows(path, [Row(2, "one", "≤ 3", "2\n3", False)])
     assert read_rows(path.read_text()) == [
-        Row(2, "new", "≤ 3", "2 3", True),
+        Row(2, "one", "≤ 3", "2 3", False),
+        other,
         Row(9, "a | b", "1", "2", False),
     ]
     assert path.read_text().startswith("before\n")
@@ -27,23 +29,55 @@ def test_the_documents_table_can_be_read() -> None:
     assert numbers == sorted(numbers)
 
 
-def test_a_figure_that_is_not_reached_fails_and_is_noted(request: pytest.FixtureRequest) -> None:
+A_TEST = """
+from pensieve.tests.faults.figures import Figures
+
+def test_it(request):
     figures = Figures(request.node)
-    with pytest.raises(AssertionError):
-        figures.check(Row(1, "this", "0", "1", False))
-    assert len(request.node.user_properties) == 1
-    request.node.user_properties.clear()
+    figure = figures.begin(1, "this", "0")
+    time = figures.begin(1, "this: time", "1 s")
+    late = figures.begin(1, "that", "0")
+    time.note("0.5 s", True)
+    figure.check("{measured}", {measured} == 0)
+    late.check("0", True)
+    assert not {fails}
+"""
+
+
+@pytest.mark.parametrize(
+    ("measured", "fails", "reached"), [(0, False, (True, True, True)), (0, True, ()), (1, False, ())]
+)
+def test_no_row_of_a_failed_test_is_reached(
+    tmp_path: Path, measured: int, fails: bool, reached: tuple[bool, ...]
+) -> None:
+    path = tmp_path / f"test_{measured}_{fails}.py"  # a name that no module has yet
+    path.write_text(A_TEST.format(measured=measured, fails=fails))
+    seen = Reports()
+    pytest.main(["-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(path)], [seen])
+    (report,) = (report for report in seen.reports if report.when == "call")
+    rows = rows_of(report)
+    told = ["0", "0.5 s", "0"] if not measured else ["1", "0.5 s", FAILED]
+    assert [row.measured for row in rows] == told
+    assert tuple(row.reached for row in rows) == (reached or (False, False, False))
+
+
+class Reports:
+    """A plugin that keeps the reports of a run within this one."""
+
+    def __init__(self) -> None:
+        self.reports: list[pytest.TestReport] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.reports.append(report)
 
 
 def test_a_server_that_holds_what_it_did_not_before_is_found(server: WatchedServer) -> None:
     """The probes' own negative control: a connection that stays open is a file descriptor and a task."""
-    assert server.canary() == GOLDEN
-    held = socket.create_connection(("127.0.0.1", server.port))
-    held.sendall(b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
-    held.recv(2**16)
-    look = server.look()
-    held.close()
-    for _ in range(100):
-        if not is_same(look, server.look()):
-            return
-    raise AssertionError("a connection was not seen")
+    before = server.settled()
+    with socket.create_connection(("127.0.0.1", server.port)) as held:
+        held.sendall(b"GET /health HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+        held.recv(2**16)
+        look = server.settled()
+        assert (look.fds, look.tasks) != (before.fds, before.tasks)
+        assert not is_same(before, look)
+    assert is_same(before, server.settled())

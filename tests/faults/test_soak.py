@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ..budget import LONG
-from .figures import Figures, Row
+from .figures import Figures
 from .mixed_traffic import MixedTraffic
 from .slopes import fit_slope
 from .soak import MAX_SLOPE, ROUND, Look, judge, latency_ratio, memory_slope, soak
@@ -52,17 +52,20 @@ def test_whatever_else_grows_is_found(name: str) -> None:
 @pytest.mark.skipif(not LONG, reason="takes an hour, or PENSIEVE_FAULTS_SOAK minutes")
 @pytest.mark.parametrize("leak", [0, 2048])
 def test_nothing_grows_but_what_was_planted(leak: int, figures: Figures) -> None:
+    name = "soak" + (f", {leak} bytes a request leaked" if leak else "")
+    asked = "the leak is caught" if leak else f"< {MAX_SLOPE} bytes a request; nothing else grows"
+    growth = figures.begin(57, name, asked)
+    late = None if leak else figures.begin(57, f"{name}: p99, last tenth / first", "< 1.1")
     seen, traffic = soak(MINUTES / (3 if leak else 1), 10**9, leak, seed=leak)
     faults, slope, last = judge(seen, traffic), memory_slope(seen), seen[-1]
-    name = f"soak of {last.requests:,} requests" + (f", {leak} bytes leaked for each" if leak else "")
-    told = f"{slope.value:+.0f} bytes a request (95 %: {slope.low:+.0f} to {slope.high:+.0f}); "
+    told = f"{last.requests:,} requests: {slope.value:+.0f} bytes a request "
+    told += f"(95 %: {slope.low:+.0f} to {slope.high:+.0f}); "
     told += (
         f"files, threads, tasks {last.constants}; arrays {last.active_bytes - seen[0].active_bytes:+,} bytes"
     )
-    if leak:
-        figures.check(Row(57, name, "the leak is caught", told, slope.low > MAX_SLOPE))
+    if late is None:
+        growth.check(told, slope.low > MAX_SLOPE)
         return
-    asked = f"< {MAX_SLOPE} bytes a request; nothing else grows"
-    figures.check(Row(57, name, asked, "; ".join([told, *faults]), not faults))
     ratio = latency_ratio(traffic)
-    figures.note(Row(57, f"{name}: p99, last tenth / first", "< 1.1", f"{ratio:.2f}", ratio < 1.1))
+    late.note(f"{ratio:.2f}", ratio < 1.1)
+    growth.check("; ".join([told, *faults]), not faults)

@@ -17,7 +17,7 @@ from pensieve.bench.turns import words
 
 from ..budget import LONG, trials
 from ..processes import wait_for_end
-from .figures import Figures, Row
+from .figures import Figures
 from .plain_server import Ending, PlainServer, plain_server
 from .streaming_load import BROKEN, CLEAN_END, COMPLETE, ERROR, HONEST, StreamingLoad
 from .watched_server import CANARY, GOLDEN
@@ -43,6 +43,10 @@ ENDED_BY_SIGNAL = {-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, 130}
 
 def test_a_stop_under_load_gives_every_stream_an_honest_end(tmp_path: Path, figures: Figures) -> None:
     num_trials, num_streams = trials(1, 1, "PENSIEVE_FAULTS_STOPS", long=50), trials(8, 8, long=32)
+    asked = "exit code 0, no traceback, no process left, no stream without an honest end"
+    stops = figures.begin(42, "SIGTERM under streams", asked)
+    asked = f"ended within {GRACE_S + MARGIN_S} s; 529 at once (< 0.5 s)"
+    times = figures.begin(42, "SIGTERM under streams: times", asked)
     ends: Counter[str] = Counter()
     good, slowest_s, late_s = 0, 0.0, 0.0
     for number in range(num_trials):
@@ -58,19 +62,19 @@ def test_a_stop_under_load_gives_every_stream_an_honest_end(tmp_path: Path, figu
         slowest_s, late_s = max(slowest_s, ending.took_s), max(late_s, load.late_s)
         good += ending.code == 0 and ending.is_clean and set(load.ends) <= HONEST
     assert ends[COMPLETE] + ends[ERROR] + ends[BROKEN] >= num_streams
-    told = f"{good} of {num_trials}; streams: {ends[COMPLETE]} complete, {ends[ERROR]} with an error event, "
-    told += f"{ends[BROKEN]} broken, {ends[CLEAN_END]} ended as if complete"
-    asked = "exit code 0, no traceback, no process left, no stream without an honest end"
-    name = f"SIGTERM under {num_streams} streams"
-    figures.check(Row(42, name, asked, told, good == num_trials))
-    asked = f"ended within {GRACE_S + MARGIN_S} s; 529 at once (< 0.5 s)"
-    reached = slowest_s < GRACE_S + MARGIN_S and late_s < 0.5
-    figures.note(Row(42, f"{name}: times", asked, f"{slowest_s:.1f} s; {late_s:.2f} s", reached))
+    times.note(f"{slowest_s:.1f} s; {late_s:.2f} s", slowest_s < GRACE_S + MARGIN_S and late_s < 0.5)
+    told = f"{good} of {num_trials}; {num_streams} streams each: {ends[COMPLETE]} complete, "
+    told += (
+        f"{ends[ERROR]} with an error event, {ends[BROKEN]} broken, {ends[CLEAN_END]} ended as if complete"
+    )
+    stops.check(told, good == num_trials)
 
 
 @pytest.mark.skipif(not LONG, reason="starts a server for each; `make faults` runs it")
 @pytest.mark.parametrize("state", ["loading", "prefill", "idle", "saving"])
 def test_signals_end_a_server_in_any_state(state: str, tmp_path: Path, figures: Figures) -> None:
+    asked = "code 0, or the signal's while loading; no traceback, no process left"
+    figure = figures.begin(43, f"{', '.join(KINDS)}: {state}", asked)
     num_trials = trials(1, 1, "PENSIEVE_FAULTS_SIGNALS", long=20)
     endings: list[Ending] = []
     for name in KINDS:
@@ -80,10 +84,9 @@ def test_signals_end_a_server_in_any_state(state: str, tmp_path: Path, figures: 
     codes = Counter(ending.code for ending in endings)
     allowed = {0} | (ENDED_BY_SIGNAL if state == "loading" else set())
     good = sum(ending.is_clean and ending.code in allowed for ending in endings)
-    asked = "code 0, or the signal's while loading; no traceback, no process left"
     slowest = f"slowest {max(ending.took_s for ending in endings):.1f} s"
     told = f"{good} of {len(endings)}; codes {dict(codes)}; {slowest}"
-    figures.check(Row(43, f"{', '.join(KINDS)}: {state}", asked, told, good == len(endings)))
+    figure.check(told, good == len(endings))
 
 
 def end_in(state: str, folder: Path, numbers: tuple[signal.Signals, ...], rng: random.Random) -> Ending:
@@ -112,6 +115,8 @@ def end_in(state: str, folder: Path, numbers: tuple[signal.Signals, ...], rng: r
 
 def test_signals_that_ask_for_no_end_end_nothing(tmp_path: Path, figures: Figures) -> None:
     """SIGHUP ended a server that loaded its model, also one whose keys are in a file."""
+    name = "SIGHUP with a file of keys, SIGPIPE; loading and serving"
+    figure = figures.begin(43, name, "the server goes on")
     keys = tmp_path / "keys"
     keys.write_text("ann secret-of-ann\n")
     keys.chmod(0o600)
@@ -130,15 +135,17 @@ def test_signals_that_ask_for_no_end_end_nothing(tmp_path: Path, figures: Figure
         ending = server.tell(signal.SIGTERM)
     told = f"{num_signals} sent; answer {'as ever' if answer == GOLDEN else answer}; code {ending.code}"
     reached = answer == GOLDEN and ending.code == 0 and ending.is_clean
-    name = "SIGHUP with a file of keys, SIGPIPE; loading and serving"
-    figures.check(Row(43, name, "the server goes on", told, reached))
+    figure.check(told, reached)
 
 
 def wait_for_first_line(server: PlainServer) -> None:
     """Wait until the server says who it is; it has yet to load its model."""
-    while "pensieve " not in server.log_text():
+    for _ in range(6000):
+        if "pensieve " in server.log_text():
+            return
         assert server.process.poll() is None, server.log_text()
         time.sleep(0.01)
+    raise AssertionError("the server says nothing")
 
 
 def ask_canary(server: PlainServer, headers: dict[str, str]) -> str:
@@ -148,6 +155,10 @@ def ask_canary(server: PlainServer, headers: dict[str, str]) -> str:
 
 @pytest.mark.skipif(not LONG, reason="two starts; tests/e2e/test_restart.py kills a server as well")
 def test_a_server_after_a_killed_one_answers_as_ever(tmp_path: Path, figures: Figures) -> None:
+    asked = "the next server answers as ever; no process left; no stream ended as if complete"
+    kills = figures.begin(44, "kill -9 under 8 streams", asked)
+    asked = "it serves within the first start's time + 2 s"
+    starts = figures.begin(44, "kill -9 under load: the next start", asked)
     num_trials, good, slowest_s, first_s = trials(1, 1, "PENSIEVE_FAULTS_KILLS", long=50), 0, 0.0, 0.0
     flags = ("--disk-cache-gb", "1", "--cache-dir", str(tmp_path / "kv"))
     left: list[Path] = []
@@ -170,15 +181,14 @@ def test_a_server_after_a_killed_one_answers_as_ever(tmp_path: Path, figures: Fi
                 wait_for_end(child)
         assert set(load.ends) <= HONEST, load.ends
     told = f"{good} of {num_trials}; {len(left)} unfinished files left after a start"
-    asked = "the next server answers as ever; no process left; no stream ended as if complete"
-    figures.check(Row(44, "kill -9 under 8 streams", asked, told, good == num_trials and not left))
-    times = f"{first_s:.1f} s, then at most {slowest_s:.1f} s"
-    asked = "it serves within the first start's time + 2 s"
-    figures.note(Row(44, "kill -9 under load: the next start", asked, times, slowest_s < first_s + 2))
+    starts.note(f"{first_s:.1f} s, then at most {slowest_s:.1f} s", slowest_s < first_s + 2)
+    kills.check(told, good == num_trials and not left)
 
 
 @pytest.mark.skipif(not LONG, reason="takes real time; tests/engine/test_hung_process.py tells its own")
 def test_a_stopped_engine_is_noticed_and_replaced(tmp_path: Path, figures: Figures) -> None:
+    stops = figures.begin(45, "SIGSTOP of the engine's process", "dumped, computed again, exact")
+    times = figures.begin(45, "the same: times", "503 within 10 s; replaced within 60 s")
     noticed, replaced, good = list[float](), list[float](), 0
     num_trials = 5
     for number in range(num_trials):
@@ -191,6 +201,7 @@ def test_a_stopped_engine_is_noticed_and_replaced(tmp_path: Path, figures: Figur
             begun_s = time.monotonic()
             os.kill(engine, signal.SIGSTOP)
             while health(server) == 200:
+                assert time.monotonic() - begun_s < 300, server.log_text()
                 time.sleep(0.1)
             noticed.append(time.monotonic() - begun_s)
             while health(server) != 200 or server.children == [engine]:
@@ -200,13 +211,9 @@ def test_a_stopped_engine_is_noticed_and_replaced(tmp_path: Path, figures: Figur
             load.end()
             is_dumped = "it is killed. Where it stood:" in server.log_text()
             good += set(load.ends) <= {COMPLETE} and is_dumped and ask_canary(server, {}) == GOLDEN
-    told = f"{good} of {num_trials} (idle and under load)"
-    figures.check(
-        Row(45, "SIGSTOP of the engine's process", "dumped, computed again, exact", told, good == num_trials)
-    )
-    times = f"{max(noticed):.1f} s; {max(replaced):.1f} s"
     reached = max(noticed) < 10 and max(replaced) < 60
-    figures.note(Row(45, "the same: times", "503 within 10 s; replaced within 60 s", times, reached))
+    times.note(f"{max(noticed):.1f} s; {max(replaced):.1f} s", reached)
+    stops.check(f"{good} of {num_trials} (idle and under load)", good == num_trials)
 
 
 def health(server: PlainServer) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 
 from ..e2e.conftest import wait_until_healthy
-from .figures import Figures, Row
+from .figures import Figures
 from .probed_command import FAULTY_BUILD, Look
 
 BACK_S = 2
@@ -69,15 +69,17 @@ class WatchedServer:
 
     @contextmanager
     def undisturbed(
-        self, figures: Figures, number: int, *, lag_ms: float = 50, same_engine: bool = True
+        self, figures: Figures, number: int, tried: str, *, lag_ms: float = 50, same_engine: bool = True
     ) -> Iterator[None]:
         """Hold the standing probes against a block; note a row. The block closes its own connections.
 
         lag_ms: the longest that the event loop may be late; a time, for which no test fails.
         same_engine: whether the engine's process stays.
         """
+        asked = f"loop late by < {lag_ms:.0f} ms; all as before within {BACK_S} s; RSS +< 5 %"
+        figure = figures.begin(number, f"{tried}: standing probes", asked)
         assert self.canary() == GOLDEN
-        before, logged = self._settled(), len(self.log_text())
+        before, logged = self.settled(), len(self.log_text())
         yield
         ended_s = time.monotonic()
         after, lag_s = self.look(), 0.0
@@ -90,17 +92,10 @@ class WatchedServer:
         assert after.engine_pid == before.engine_pid or not same_engine
         assert self.canary() == GOLDEN
         rss = after.rss / before.rss - 1 if before.rss else 0.0
-        figures.note(
-            Row(
-                number,
-                "standing probes",
-                f"loop late by < {lag_ms:.0f} ms; all as before within {BACK_S} s; RSS +< 5 %",
-                f"{1000 * lag_s:.0f} ms; {back_s:.1f} s; {rss:+.1%}",
-                lag_s * 1000 < lag_ms and back_s < BACK_S and rss < 0.05,
-            )
-        )
+        reached = lag_s * 1000 < lag_ms and back_s < BACK_S and rss < 0.05
+        figure.note(f"{1000 * lag_s:.0f} ms; {back_s:.1f} s; {rss:+.1%}", reached)
 
-    def _settled(self) -> Look:
+    def settled(self) -> Look:
         """Look until nothing has changed for two looks: what tests before have closed takes a moment."""
         last = self.look()
         for _ in range(100):

@@ -8,7 +8,7 @@ import pytest
 from pensieve.cache.disk.segment_file import try_read, try_write
 
 from ...budget import trials
-from .disk import Disk, prompt
+from .disk import ROOT, Disk, prompt
 
 
 @pytest.fixture
@@ -152,6 +152,20 @@ def test_other_tokens_are_not_served_even_if_the_index_believes_so(
     other.digests = disk.chain(tokens).digests
     (order,) = disk.index.find(other)
     assert try_read(order)[0].problem == "damaged"
+
+
+def test_a_file_of_another_model_is_not_served(disk: Disk, tokens: list[int]) -> None:
+    """Nor one that lies where this model's file of the same tokens would lie."""
+    (foreign,) = (path for path in disk.kept() if path.suffix == ".kv")
+    content = foreign.read_bytes()
+    disk.close()
+    other = Disk(disk.path, root=b"of another model".ljust(len(ROOT)))
+    assert other.load(tokens) == 0
+    other.save(tokens)
+    assert other.load(tokens) == 3
+    (own,) = (path for path in other.kept() if path.suffix == ".kv" and path != foreign)
+    own.write_bytes(content)
+    assert other.load(tokens) == 0
 
 
 def test_a_payload_of_another_size_leaves_nothing_behind(disk: Disk, numbers: random.Random) -> None:

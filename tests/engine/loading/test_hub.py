@@ -185,11 +185,12 @@ def test_a_flipped_bit_is_noticed_and_fetched_again(client: Client, hub: FakeHub
     assert client.weights.read_bytes() == hub.files[WEIGHTS]
 
 
-def test_a_bit_that_is_always_flipped_is_refused(client: Client, hub: FakeHub) -> None:
-    hub.flips = 100
-    expected = f"error: {REPO}: {WEIGHTS} arrives damaged (its hash is not the hub's)"
+@pytest.mark.parametrize("name", [WEIGHTS, "config.json"])
+def test_a_bit_that_is_always_flipped_is_refused(client: Client, hub: FakeHub, name: str) -> None:
+    hub.flips, hub.flipped = 100, name
+    expected = f"error: {REPO}: {name} arrives damaged (its hash is not the hub's)"
     assert client.run().splitlines()[-1] == expected
-    assert not client.weights.exists()
+    assert not (client.weights.parent / name).exists()
 
 
 def test_what_another_program_has_downloaded_is_checked(client: Client, hub: FakeHub) -> None:
