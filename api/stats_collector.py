@@ -44,6 +44,8 @@ class StatsCollector(Collector):
     def _gauges(self, stats: Stats) -> Iterator[Metric]:
         yield self._gauge("num_requests_running", "Requests being computed", stats.num_running)
         yield self._gauge("num_requests_waiting", "Requests in the queue", stats.num_waiting)
+        until = "Until the last request in the queue begins, about"
+        yield self._gauge("queue_forecast_seconds", until, stats.queue_forecast_s)
         used = stats.blocks_held / max(1, stats.blocks_total)
         usage = GaugeMetricFamily(
             "pensieve_kv_cache_usage_perc", "Share of KV blocks in use, 0 to 1", labels=("model", "tier")

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from ..cache.disk.index import DiskIndex
 from ..engine.served_model import PoolLayout
@@ -100,12 +101,13 @@ class SchedulerLoop:
 
     def stats(self) -> Stats:
         """Take a snapshot of the scheduler, its counters, and the step under way."""
-        started = self._step_started_s
-        return self._scheduler.stats(
+        started, now_s = self._step_started_s, time.monotonic()
+        stats = self._scheduler.stats(
             state=self._state(),
-            current_step_s=0.0 if started is None else time.monotonic() - started,
+            current_step_s=0.0 if started is None else now_s - started,
             engine_error=None if self._down is None else str(self._down),
         )
+        return replace(stats, queue_forecast_s=stats.num_waiting * self._forecast.interval_s(now_s))
 
     def sessions(self, account: str | None = None) -> Iterator[SessionReport]:
         """Yield what the sessions of one account do, or those of all, those that were used last first."""

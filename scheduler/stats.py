@@ -53,6 +53,7 @@ class Stats:
     state: ServerState
     current_step_s: float  # how long the step under way has taken, 0 when idle
     engine_error: str | None  # why the engine is down, None while it is well
+    queue_forecast_s: float = 0.0  # until the last of the waiting requests begins, about; 0 where none waits
     sessions: SessionStats = field(default_factory=SessionStats)
     disk: DiskStats | None = None  # None where nothing is kept on disk
 

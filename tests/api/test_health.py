@@ -58,6 +58,7 @@ def test_health_tells_the_model_and_what_is_going_on(server: Server) -> None:
         "state": "ok",
         "current_step_s": 0.0,
         "engine_error": None,
+        "queue_forecast_s": 0.0,
     }
 
 

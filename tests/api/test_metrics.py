@@ -1,11 +1,15 @@
 """Metrics: names, labels and values after known requests."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from ..fakes import Script
+from pensieve.api.metrics import Metrics
+
+from ..empty_stats import EMPTY_STATS
+from ..fakes import FakeModel, Script
 from .conftest import Server, StartServer, wait_until
 from .test_errors import BODY
 
@@ -117,6 +121,11 @@ def test_the_schedulers_snapshot_is_exported(server: Server) -> None:
     assert get("preemptions_total") == 0
     assert get("failed_steps_total") == 0
     assert get("prefill_coalesced_total") == 0
+
+
+def test_the_forecast_of_the_queue_is_exported() -> None:
+    text, _ = Metrics(FakeModel(), lambda: replace(EMPTY_STATS, queue_forecast_s=12.5)).render()
+    assert re.search(r"^pensieve_queue_forecast_seconds\{.*\} 12.5$", text.decode(), flags=re.MULTILINE)
 
 
 def test_facts_about_build_and_cache_are_labels(server: Server) -> None:

@@ -18,6 +18,7 @@ from pensieve.scheduler.exceptions import (
     Stopping,
 )
 from pensieve.scheduler.loop import MAX_FAILURES, SchedulerLoop
+from pensieve.scheduler.queue_forecast import FIRST_GUESS_S
 from pensieve.scheduler.scheduler import Scheduler
 from pensieve.scheduler.sequence import Request
 from pensieve.scheduler.token_stream import TokenStream
@@ -114,6 +115,17 @@ def test_a_reader_learns_what_was_cached_and_when() -> None:
             assert second.admitted_s is not None
             assert second.first_token_s is not None
             assert second.arrival_s <= second.admitted_s <= second.first_token_s
+
+    asyncio.run(main())
+
+
+def test_the_snapshot_says_when_the_last_request_of_the_queue_will_begin() -> None:
+    async def main() -> None:
+        async with running() as loop:
+            streams = [loop.submit(request([i])) for i in range(6)]
+            assert loop.stats().queue_forecast_s == 6 * FIRST_GUESS_S
+            await asyncio.gather(*map(collect, streams))
+            assert loop.stats().queue_forecast_s == 0
 
     asyncio.run(main())
 
