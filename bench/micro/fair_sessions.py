@@ -14,16 +14,17 @@ order of their arrival. Both ways take turns, each with prompts of its own. Time
 
 import argparse
 import random
+import statistics
 import threading
-from collections import defaultdict
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import abc, defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 from ... import DEFAULT_URL
-from ..client import Timing, stream
+from ..client import Timing, spread, stream
 from ..filler_words import words
 from ..report import table
 from ..summary import percentile
@@ -49,7 +50,7 @@ class HeaderSender:
 
 @dataclass
 class FairBench:
-    """Sends requests to one server. times: of all requests, by the group that they are counted in."""
+    """Plays a case once against one server. times: of all requests, by the group that they are counted in."""
 
     url: str
     rng: random.Random
@@ -81,9 +82,16 @@ class FairBench:
                 turn += 1
 
         with ThreadPoolExecutor(3 + NUM_SUBAGENTS) as threads:
-            for agent in range(NUM_SUBAGENTS):
-                sender, seed = HeaderSender(names[0], f"a{agent}"), self.rng.getrandbits(32)
-                threads.submit(work, "subagents", sender, seed, lambda turn: not is_over.is_set())
+            crowd = [
+                threads.submit(
+                    work,
+                    "subagents",
+                    HeaderSender(names[0], f"a{agent}"),
+                    self.rng.getrandbits(32),
+                    lambda turn: not is_over.is_set(),
+                )
+                for agent in range(NUM_SUBAGENTS)
+            ]
             groups = ("its main agent", "other sessions", "other sessions")
             mains = [
                 threads.submit(
@@ -91,38 +99,57 @@ class FairBench:
                 )
                 for group, name in zip(groups, names, strict=True)
             ]
-            for main in mains:
-                main.result()
+            wait(mains)
             is_over.set()
+        for done in (*mains, *crowd):
+            done.result()  # raises what went wrong
 
     def long(self, max_tokens: int, long_chars: int, settle_s: float) -> None:
         """15 sessions that decode, and a long prompt `settle_s` after them."""
         names = [f"{self.rng.getrandbits(64):x}" for _ in range(NUM_DECODING + 1)]
         texts = [words(self.rng, 400) for _ in names[1:]]
         with ThreadPoolExecutor(NUM_DECODING + 1) as threads:
-            for name, text in zip(names[1:], texts, strict=True):
+            asked = [
                 threads.submit(self.ask, "decoding", HeaderSender(name), text, max_tokens)
-            threading.Event().wait(settle_s)
-            threads.submit(self.ask, "long prompt", HeaderSender(names[0]), words(self.rng, long_chars), 16)
-
-    def lines(self) -> list[list[str]]:
-        """Return a line of the table for each group."""
-        found = []
-        for group, timings in self.times.items():
-            gaps = [later - earlier for one in timings for earlier, later in pairwise(one.delta_s)]
-            turns = [one.end_s for one in timings]
-            figures = [
-                percentile([one.first_token_s for one in timings], 0.5),
-                percentile(turns, 0.5),
-                percentile(turns, 0.95),
-                max(turns),
-                percentile(gaps, 0.5),
-                percentile(gaps, 0.99),
-                max(gaps, default=None),
+                for name, text in zip(names[1:], texts, strict=True)
             ]
-            shown = ["-" if value is None else f"{value:.2f}" for value in figures]
-            found.append(["fair" if self.is_fair else "plain", group, str(len(timings)), *shown])
-        return found
+            threading.Event().wait(settle_s)
+            text = words(self.rng, long_chars)
+            asked.append(threads.submit(self.ask, "long prompt", HeaderSender(names[0]), text, 16))
+        for done in asked:
+            done.result()  # raises what went wrong
+
+
+def lines(plays: abc.Sequence[FairBench]) -> list[list[str]]:
+    """Return a line of the table for each group of some plays of one order, all rounds together."""
+    found = []
+    for group in plays[0].times:
+        timings = [timing for play in plays for timing in play.times[group]]
+        gaps = [later - earlier for one in timings for earlier, later in pairwise(one.delta_s)]
+        turns = [one.end_s for one in timings]
+        figures = [
+            percentile([one.first_token_s for one in timings], 0.5),
+            percentile(turns, 0.5),
+            percentile(turns, 0.95),
+            max(turns),
+            percentile(gaps, 0.5),
+            percentile(gaps, 0.99),
+            max(gaps, default=None),
+        ]
+        shown = ["-" if value is None else f"{value:.2f}" for value in figures]
+        found.append(["fair" if plays[0].is_fair else "plain", group, str(len(timings)), *shown])
+    return found
+
+
+def ratios(plain: abc.Sequence[FairBench], fair: abc.Sequence[FairBench]) -> Iterator[str]:
+    """Yield for each group what its mean turn takes in fair order, as a multiple of that in plain order."""
+    for group in plain[0].times:
+        means = [
+            [statistics.mean(timing.end_s for timing in play.times[group]) for play in plays]
+            for plays in (plain, fair)
+        ]
+        by_round = [after / before for before, after in zip(*means, strict=True)]
+        yield f"mean turn of {group}, fair / plain: {spread(by_round)} over the rounds"
 
 
 HEAD = (
@@ -147,14 +174,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rng = random.Random(options.seed)
-    plays = [FairBench(options.url, rng, is_fair) for is_fair in (False, True)]
-    for number in range(2 * options.rounds):
-        play = plays[number % 2]
+    plays = [FairBench(options.url, rng, bool(number % 2)) for number in range(2 * options.rounds)]
+    for play in plays:
         if options.case == "crowd":
             play.crowd(options.turns, options.turn_chars, options.output_tokens)
         else:
             play.long(options.output_tokens, options.long_chars, options.settle_s)
-    print(table(HEAD, [line for play in plays for line in play.lines()]))
+    plain, fair = plays[::2], plays[1::2]
+    print(table(HEAD, lines(plain) + lines(fair)))
+    print(*ratios(plain, fair), sep="\n")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,10 @@
 All clients connect, then send at once, and do as the SDKs do: one that is refused is back after
 `retry-after`, ten times at most. One event loop plays them all, and does nothing until the first answer but
 write requests that it has made before: threads or an HTTP library would take longer than the server does.
+
+With `--words 16000` each body has 80 kB, as those of Claude Code have. All prompts begin alike then, and one
+request before the others has the beginning computed: the question is how soon a refusal comes to a client
+that sends much, not how long a prompt takes.
 """
 
 import argparse
@@ -70,7 +74,7 @@ class Connection(asyncio.Protocol):
 
 def request_of(number: int, num_words: int, host: str) -> bytes:
     """Return the bytes of one client's request; its connection ends with the answer."""
-    content = f"Write something about the number {number}. " + "word " * num_words
+    content = "word " * num_words + f"Write something about the number {number}."
     messages = [{"role": "user", "content": content}]
     body = {"model": "default", "max_tokens": 40, "ignore_eos": True, "messages": messages}
     data = json.dumps(body).encode()
@@ -123,6 +127,9 @@ async def run_all(args: argparse.Namespace) -> list[RefusedClient]:
     """Run all clients at once, and return their stories."""
     url = urlsplit(args.url)
     place = url.hostname or "127.0.0.1", url.port or 80
+    if args.words:
+        warm_up = request_of(0, args.words, url.netloc)
+        await run_client(await connect(*place), warm_up, place, 0, RefusedClient())
     requests = [request_of(number, args.words, url.netloc) for number in range(args.clients)]
     connections = [await connect(*place) for _ in requests]
     clients = [RefusedClient() for _ in requests]
@@ -142,7 +149,7 @@ def main() -> None:
     parser.add_argument("--url", default=DEFAULT_URL)
     parser.add_argument("--clients", type=int, default=320)
     parser.add_argument("--retries", type=int, default=10)
-    parser.add_argument("--words", type=int, default=0, help="of each prompt, beside a short sentence")
+    parser.add_argument("--words", type=int, default=0, help="of each prompt, before a short sentence")
     args = parser.parse_args()
     started_s = time.monotonic()
     clients = asyncio.run(run_all(args))
