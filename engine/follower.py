@@ -1,9 +1,9 @@
 """The process of a rank other than 0: computes its part of each step that rank 0 sends.
 
-    python -m pensieve.engine.follower LOG_LEVEL
+    python -m pensieve.engine.follower NEWS LOG_LEVEL
 
-MLX's variables in the environment say which rank it is. It ends with the connection to rank 0, or as soon as
-its standard input is closed, by the process that has started it.
+MLX's variables in the environment say which rank it is; NEWS is a pipe's end, see rank_process.py. It ends
+with the connection to rank 0, or as soon as its standard input is closed, by the process that has started it.
 """
 
 import json
@@ -20,7 +20,8 @@ from .compiling.user_folder import use_private_temporary_folder
 from .logs import set_up_logging
 from .ranks.plan_bytes import decode_plan
 from .ranks.rank_hosts import launched_hosts
-from .ranks.rank_link import FrameKind, Link, LinkClosed, RankError, start_thread
+from .ranks.rank_link import FAILED_STATUS, FrameKind, Link, LinkClosed, RankError, start_thread
+from .ranks.rank_process import MET, READY
 from .ranks.rendezvous import Group, connect, enter_group
 from .worker import end_with_parent, leave
 
@@ -28,9 +29,6 @@ if TYPE_CHECKING:  # imported by the first message that needs it
     from .runner import Runner
 
 logger = logging.getLogger(__name__)
-
-FAILED_STATUS = 71
-"""Status of a rank that cannot go on; it has told rank 0 why."""
 
 
 class Follower:
@@ -58,9 +56,11 @@ class Follower:
         from .loading.device import find_device
         from .loading.loader import compute_dtype
         from .loading.model_info import read_model_info
-        from .loading.rank_facts import RankFacts, read_plan
+        from .loading.rank_facts import RankFacts, hash_samples, read_plan
 
         path, kv_bits = self._find_folder(message), int(message["kv_bits"])
+        if message["do"] == "sample":
+            return {"weights": hash_samples(path)}
         info = read_model_info(path, str(message["name"]), compute_dtype(), kv_bits, self._group)
         if message["do"] == "facts":
             return RankFacts.of(info, find_device()).as_message()
@@ -118,7 +118,8 @@ def _listen(link: Link, frames: "queue.Queue[tuple[FrameKind, bytes]]") -> None:
 
 def main() -> NoReturn:
     """Follow rank 0."""
-    set_up_logging(sys.argv[1])
+    news = int(sys.argv[1])
+    set_up_logging(sys.argv[2])
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # as in the engine's process of rank 0
         signal.signal(number, signal.SIG_IGN)
     start_thread("parent", end_with_parent)
@@ -127,8 +128,10 @@ def main() -> NoReturn:
     try:
         if hosts is None:
             raise RankError("no launcher has started this rank")
+        os.write(news, READY)
         group = enter_group(hosts)
         link = connect(group)
+        os.write(news, MET)
     except RankError as error:
         logger.error("%s", error)
         sys.stderr.flush()

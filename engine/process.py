@@ -15,6 +15,7 @@ from .channel import Channel, ChannelClosed
 from .hang_watch import LOOK_S, EngineState, HangWatch
 from .heartbeat import DUMP_SIGNAL, Heartbeat
 from .loading.model_error import ModelError
+from .ranks.rank_link import LOST_STATUS
 from .step import EngineLost, StepFailed, StepPlan, StepsDone
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,9 @@ DUMP_S = 1
 
 MIN_START_S, START_FACTOR = 120.0, 4.0
 """Seconds that a process has to start in place of another, at least; how many times as long as the first."""
+
+ENDINGS = {LOST_STATUS: "a rank is lost", -signal.SIGALRM: "not all ranks have come in time"}
+"""What a status of the process means for the user, where it is one of ranks/."""
 
 MAX_PAUSE_S = 15
 """Longest pause after a start that has failed: what a moment lacks, such as memory, may come back."""
@@ -215,7 +219,7 @@ class EngineProcess:
                 return "the engine's process cannot be ended"
             code = killed
         name = signal.Signals(-code).name if code < 0 else f"status {code}"
-        return f"the engine's process has ended: {name}"
+        return f"the engine's process has ended: {ENDINGS.get(code, name)}"
 
     def close(self) -> None:
         """End the process at once."""

@@ -1,13 +1,12 @@
 """`pensieve serve` under `mlx.launch`, as a rank other than 0: it keeps a process that computes its part."""
 
 import os
-import subprocess
 import time
 
 from ...engine.logs import set_up_logging
 from ...engine.ranks.rank_hosts import launched_rank
 from ...engine.ranks.rank_link import RankError
-from ...engine.ranks.rank_team import start_follower
+from ...engine.ranks.rank_process import RankProcess
 from ..config import ServerConfig
 from .console import say
 
@@ -25,15 +24,8 @@ def follow_rank(config: ServerConfig) -> None:
     say(f"rank {rank}   serves with rank 0, which answers requests")
     seen_s = time.monotonic()
     while time.monotonic() - seen_s < PATIENCE_S:
-        with start_follower(os.environ) as process:
-            if _wait(process) == 0:  # it has been connected, and rank 0 has gone
+        with RankProcess(os.environ) as process:
+            if process.wait_end():
                 seen_s = time.monotonic()
         time.sleep(PAUSE_S)
     raise RankError(f"rank {rank} ends: rank 0 has been away for {PATIENCE_S:.0f} s")
-
-
-def _wait(process: "subprocess.Popen[bytes]") -> int:
-    try:
-        return process.wait()
-    finally:
-        process.kill()

@@ -27,7 +27,7 @@ from ...engine.attention.paged_model import probe
 from ...engine.loading.device import bound_buffer_cache
 from ...engine.paged_caches import Capacity
 from ...engine.ranks.model_shards import shard_model
-from ...engine.ranks.rank_hosts import read_hostfile
+from ...engine.ranks.rank_hosts import local_environments, read_hostfile
 from ...engine.ranks.rank_runner import RankRunner
 from ...engine.runner import Runner
 from ...engine.selfcheck import usable_kernels
@@ -40,6 +40,11 @@ CONTEXT = 2048
 
 SLICE = 2048
 BATCHES = (1, 16)
+WARM_STEPS = 5
+ROOM = 256
+"""Tokens that each sequence has room for behind its context."""
+
+MAX_STEPS = ROOM // len(BATCHES) - WARM_STEPS
 SIDE = "PENSIEVE_PARALLEL_SIDE"
 
 LARGE: dict[str, dict[str, Any]] = {
@@ -101,11 +106,14 @@ def make_model(config: dict[str, Any], group: Any) -> Any:
     return model
 
 
-def make_runner(model: Any, group: Any, num_rows: int) -> Runner:
-    """Return a runner as the server makes it, with room for `num_rows` sequences."""
+def make_runner(model: Any, group: Any, num_rows: int, has_kernels: bool) -> Runner:
+    """Return a runner as the server makes it, with room for `num_rows` sequences.
+
+    has_kernels: attend with kernels where there are any; else in plain MLX.
+    """
     on_host = mx.default_device().type == mx.cpu
     paged = in_served_form(probe(model, 16), on_host)
-    kernels = None if on_host or os.environ.get("PENSIEVE_PARALLEL_PLAIN") else usable_kernels(paged)
+    kernels = usable_kernels(paged) if has_kernels and not on_host else None
     slots = 2 * num_rows if paged.states else 0
     capacity = Capacity(num_rows * _blocks(), slots)
     if group is None:
@@ -114,7 +122,7 @@ def make_runner(model: Any, group: Any, num_rows: int) -> Runner:
 
 
 def _blocks() -> int:
-    return -(-(CONTEXT + 256) // BLOCK_SIZE)
+    return -(-(CONTEXT + ROOM) // BLOCK_SIZE)
 
 
 def _slots(row: int, length: int) -> tuple[tuple[int, int], ...]:
@@ -137,22 +145,21 @@ def measure(runner: Runner, vocab: int, has_states: bool, num_steps: int) -> dic
         found["prompt"] = max(found.get("prompt", 0.0), CONTEXT / (time.perf_counter() - started_s))
     position, turn, knows_all = CONTEXT, 0, mx.default_device().type == mx.cpu
     for batch in BATCHES:
-        for number in range(num_steps + 5):
-            if number == 5:
+        for number in range(num_steps + WARM_STEPS):
+            if number == WARM_STEPS:
                 runner.drain()
                 started_s = time.perf_counter()
             rows = []
             for row in range(batch):
                 places = (2 * row + turn % 2, 2 * row + 1 - turn % 2)
                 state = StateSlots(*places) if has_states else None
-                token = 5 if knows_all or number in (0, 5) else None
+                token = 5 if knows_all or number in (0, WARM_STEPS) else None
                 slots = _slots(row, position + 1)
                 rows.append(DecodeRow(row, token, position, slots, SamplingParams(), state=state))
             runner.step(StepPlan(step, decode=rows))
             step, position, turn = step + 1, position + 1, turn + 1
         runner.drain()
         found[f"decode x{batch}"] = batch * num_steps / (time.perf_counter() - started_s)
-        turn = turn % 2
     return found
 
 
@@ -175,7 +182,7 @@ def run_side(options: argparse.Namespace, config: dict[str, Any]) -> None:
     bound_buffer_cache()
     started_s = time.perf_counter()
     model = make_model(config, group)
-    runner = make_runner(model, group, max(BATCHES))
+    runner = make_runner(model, group, max(BATCHES), options.attention == "kernels")
     found = {"made in s": time.perf_counter() - started_s}
     found |= measure(runner, config["vocab_size"], bool(runner.caches.states.arrays()), options.steps)
     found["GB of memory"] = mx.get_peak_memory() / 1e9
@@ -208,17 +215,20 @@ def main() -> None:
     parser.add_argument("--shape", choices=shapes, default="tiny")
     parser.add_argument("--backend", choices=("ring", "nccl"), default="ring")
     parser.add_argument("--ranks", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=50, help="decode steps that are measured")
+    parser.add_argument("--steps", type=int, default=50, help=f"decode steps, at most {MAX_STEPS}")
+    parser.add_argument("--attention", choices=("kernels", "plain"), default="kernels")
     parser.add_argument("--one-device", choices=("yes", "no"), default="yes")
     options = parser.parse_args()
+    if not 0 < options.steps <= MAX_STEPS:
+        parser.error(f"--steps must lie between 1 and {MAX_STEPS}")
     if SIDE in os.environ:
         run_side(options, shapes[options.shape])
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "hosts.json"
         hosts = [{"ssh": "localhost"}] * options.ranks
         file.write_text(json.dumps({"backend": options.backend, "hosts": hosts}))
-        ranks = [own | {SIDE: "ranks"} for own in read_hostfile(file).environments]
-        many = measure_side(options, ranks)
+        with local_environments(read_hostfile(file)) as environments:
+            many = measure_side(options, [own | {SIDE: "ranks"} for own in environments])
     one = measure_side(options, [{SIDE: "one"}]) if options.one_device == "yes" else {}
     print(f"{options.shape}, {options.ranks} ranks over {options.backend}: one device, ranks, ratio")
     for name, value in many.items():

@@ -38,7 +38,7 @@ from .loader import compute_dtype, load
 from .memory_plan import MemoryPlan, make_plan
 from .model_error import ModelError, first_line
 from .model_info import ModelInfo, read_model_info
-from .rank_facts import RankFacts, check_alike, share_out
+from .rank_facts import RankFacts, check_alike, check_weights, hash_samples, share_out
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,10 @@ def build(planned: PlannedModel) -> tuple[Runner, ServedModel]:
 
 def _lead(team: RankTeam, info: ModelInfo, memory: MemoryPlan) -> Runner:
     """Have all ranks load their parts of the model, this one as well; then lead them."""
-    team.begin({"do": "build", **question(info.path, info.name, info.kv_bits), "memory": asdict(memory)})
+    asked = question(info.path, info.name, info.kv_bits)
+    team.begin({"do": "sample", **asked})
+    check_weights([hash_samples(info.path), *(answer["weights"] for answer in team.answers())])
+    team.begin({"do": "build", **asked, "memory": asdict(memory)})
     runner = load_runner(info, memory, team.group)
     team.answers()
     assert isinstance(runner, RankRunner)

@@ -2,7 +2,6 @@
 
 import hashlib
 import platform
-import struct
 from collections import Counter, abc
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -15,6 +14,7 @@ from ..served_model import WindowPool
 from .device import Device
 from .memory_plan import MemoryPlan
 from .model_info import ModelInfo
+from .weights import LENGTH_BYTES, MAX_HEADER_BYTES, read_header, weight_files
 
 SIZES = (
     "weight_bytes",
@@ -24,6 +24,9 @@ SIZES = (
     "activation_bytes_per_token",
 )
 """Facts of a rank's part of the model that may differ; the plan is made for the largest of each."""
+
+SAMPLE_BYTES = 256
+"""Bytes of each tensor that are compared."""
 
 ALIKE = ("model_type", "vocab_size", "context_length", "dtype", "kv_bits", "window")
 """Facts of the model in which all ranks must agree."""
@@ -101,12 +104,39 @@ def read_plan(message: dict[str, Any], device: Device) -> MemoryPlan:
 def hash_headers(folder: Path) -> str:
     """Return a short hash of names, shapes and places of a folder's weights, none of which is read."""
     digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in weight_files(folder):
         with file.open("rb") as stream:
-            head = stream.read(8)
-            (length,) = struct.unpack("<Q", head) if len(head) == 8 else (0,)
-            digest.update(file.name.encode() + head + stream.read(min(length, 2**28)))
+            head = stream.read(LENGTH_BYTES)
+            header = stream.read(min(int.from_bytes(head, "little"), MAX_HEADER_BYTES))
+        digest.update(file.name.encode() + head + header)
     return digest.hexdigest()[:12]
+
+
+def hash_samples(folder: Path) -> str:
+    """Return a short hash of bytes from the middle of each of a folder's weights. Raises ModelError.
+
+    Two trainings of one model have the same headers, and differ in nearly all weights.
+    """
+    digest = hashlib.sha256()
+    for file in weight_files(folder):
+        tensors = read_header(file).values()
+        with file.open("rb", buffering=0) as stream:
+            data_at = LENGTH_BYTES + int.from_bytes(stream.read(LENGTH_BYTES), "little")
+            for begin, end in sorted((tensor.begin, tensor.end) for tensor in tensors):
+                middle = (begin + end) // 2
+                stream.seek(data_at + middle)
+                digest.update(stream.read(min(SAMPLE_BYTES, end - middle)))
+    return digest.hexdigest()[:12]
+
+
+def check_weights(hashes: abc.Sequence[str]) -> None:
+    """Refuse ranks with other weights than rank 0's. Raises RankError."""
+    for number, other in enumerate(hashes):
+        if other != hashes[0]:
+            raise RankError(
+                f"rank {number} has other weights under the same names than rank 0: "
+                "copy rank 0's model folder to it, or fetch the model anew on both"
+            )
 
 
 def _hash(file: Path) -> str:

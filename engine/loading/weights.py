@@ -43,13 +43,18 @@ class TensorHeader:
         return self.end - self.begin
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files of weights that mlx-lm reads, in order."""
+    return sorted(file for file in folder.glob("model*.safetensors") if not file.is_dir())
+
+
 def read_weights(folder: Path) -> dict[str, TensorHeader]:
     """Read and check the headers of all weight files of a model folder; keys are tensor names.
 
     Raises ModelError, which names the file that is missing, truncated or malformed.
     """
     _check_index(folder)
-    files = sorted(file for file in folder.glob("model*.safetensors") if not file.is_dir())
+    files = weight_files(folder)
     if not files:
         found = describe_others(path.name for path in folder.iterdir())
         raise ModelError(f"no weights in {folder}: model*.safetensors is missing{found}")

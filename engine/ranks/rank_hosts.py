@@ -4,9 +4,9 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import mlx.core as mx
@@ -31,12 +31,14 @@ class RankHosts:
     """The ranks of one model.
 
     address: of rank 0, where the others reach it.
-    environments: those of the ranks' processes, MLX's part; empty where a launcher has started them.
+    num_local: ranks that we start, all on this machine; 0 where a launcher has started them.
+    settings: further variables of their environment.
     """
 
     backend: str
     address: str
-    environments: tuple[dict[str, str], ...] = ()
+    num_local: int = 0
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 def find_hosts(hostfile: str | None, environment: Mapping[str, str]) -> RankHosts | None:
@@ -101,37 +103,42 @@ def read_hostfile(file: Path) -> RankHosts:
         )
     if len(names) < 2:
         raise RankError(f"{file} names fewer than two ranks")
-    return RankHosts(backend, LOCAL_ADDRESS, _environments(backend, len(names), settings))
+    return RankHosts(backend, LOCAL_ADDRESS, len(names), settings)
 
 
 def _own_backend() -> str:
     return "nccl" if mx.distributed.is_available("nccl") and not mx.metal.is_available() else "ring"
 
 
-def _environments(backend: str, size: int, settings: dict[str, str]) -> tuple[dict[str, str], ...]:
-    """Return the environment of each rank on this machine, with ports that are free now."""
-    if backend == "nccl":
-        shared = {
-            "NCCL_HOST_IP": LOCAL_ADDRESS,
-            "NCCL_PORT": str(free_ports(1)[0]),
-            "MLX_WORLD_SIZE": str(size),
-        }
-        devices = os.environ.get("CUDA_VISIBLE_DEVICES")
-        names = devices.split(",") if devices else [str(rank) for rank in range(size)]
-        if len(names) < size:
-            raise RankError(f"{size} ranks need {size} GPUs: CUDA_VISIBLE_DEVICES names {len(names)}")
-        own = [{"CUDA_VISIBLE_DEVICES": name} for name in names]
+@contextmanager
+def local_environments(hosts: RankHosts) -> Iterator[list[dict[str, str]]]:
+    """Give the variables of each rank that we start, with ports that are free now, until all ranks have met.
+
+    MLX reads the places of a ring from a file, which is there in the block. Raises RankError.
+    """
+    ranks = range(hosts.num_local)
+    own: list[dict[str, str]] = [{**hosts.settings, "MLX_RANK": str(rank)} for rank in ranks]
+    if not own:
+        yield []
+    elif hosts.backend == "nccl":
+        port = str(free_ports(1)[0])
+        shared = {"NCCL_HOST_IP": LOCAL_ADDRESS, "NCCL_PORT": port, "MLX_WORLD_SIZE": str(len(own))}
+        devices = [{"CUDA_VISIBLE_DEVICES": name} for name in _devices(len(own))]
+        yield [one | shared | device for one, device in zip(own, devices, strict=True)]
     else:
-        shared, own = {"MLX_HOSTFILE": _ring_file(size)}, [{} for _ in range(size)]
-    return tuple(settings | shared | own[rank] | {"MLX_RANK": str(rank)} for rank in range(size))
+        with tempfile.TemporaryDirectory(prefix="pensieve-ring-") as folder:
+            file = Path(folder) / "ring.json"
+            file.write_text(json.dumps([[f"{LOCAL_ADDRESS}:{port}"] for port in free_ports(len(own))]))
+            yield [one | {"MLX_HOSTFILE": str(file)} for one in own]
 
 
-def _ring_file(size: int) -> str:
-    """Write what MLX's ring reads; return the file's path. A rank reads it once, at its start."""
-    nodes = [[f"{LOCAL_ADDRESS}:{port}"] for port in free_ports(size)]
-    with tempfile.NamedTemporaryFile("w", suffix=".json", prefix="pensieve-ring-", delete=False) as file:
-        json.dump(nodes, file)
-    return file.name
+def _devices(count: int) -> list[str]:
+    """Return the names of the first GPUs that this process may use, one for each rank. Raises RankError."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = given.split(",") if given else [str(number) for number in range(count)]
+    if len(names) < count:
+        raise RankError(f"{count} ranks need {count} GPUs: CUDA_VISIBLE_DEVICES names {len(names)}")
+    return names[:count]
 
 
 def free_ports(count: int) -> list[int]:

@@ -22,6 +22,13 @@ KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPALIVE": 5, "TCP_KEEPINTVL": 2, "TCP_KEE
 """Seconds, and a number of trials, after which a vanished machine counts as gone; as systems name them."""
 
 
+LOST_STATUS = 70
+"""Status with which rank 0's process ends when a rank is lost."""
+
+FAILED_STATUS = 71
+"""Status of another rank that cannot go on; it has told rank 0 why, or has said so where it runs."""
+
+
 class RankError(PensieveError):
     """The ranks cannot serve the model together, in one line for the user."""
 

@@ -8,15 +8,15 @@ import json
 import logging
 import os
 import queue
-import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping
 from functools import cache
 from typing import Any, NoReturn
 
-from .rank_hosts import RankHosts, find_hosts
-from .rank_link import BEAT_S, FrameKind, Link, LinkClosed, RankError, start_thread
+from .rank_hosts import find_hosts, local_environments
+from .rank_link import BEAT_S, LOST_STATUS, FrameKind, Link, LinkClosed, RankError, start_thread
+from .rank_process import RankProcess
 from .rendezvous import Group, accept_ranks, enter_group
 
 logger = logging.getLogger(__name__)
@@ -24,20 +24,21 @@ logger = logging.getLogger(__name__)
 SILENT_S = 7.0
 """Seconds after which a rank that sends no heartbeats is given up."""
 
-LOST_STATUS = 70
-"""Status with which this process ends when a rank is lost."""
+TELL_S = 3.0
+"""Seconds that who waits for answers has to take a failure: it may wait in MLX for the lost rank instead."""
 
 
 class RankTeam:
     """All ranks but this one, which is rank 0."""
 
-    def __init__(self, group: Group, links: list[Link], started: list["subprocess.Popen[bytes]"]) -> None:
+    def __init__(self, group: Group, links: list[Link], started: list[RankProcess]) -> None:
         """links: to ranks 1, 2, ... started: the processes of those that this one has started."""
         self.group = group
         self._links = links
         self._started = started
         self._answers: list[queue.Queue[dict[str, Any] | RankError]] = [queue.Queue() for _ in links]
         self._is_asking = False
+        self._failure_told = threading.Event()
         self._heard_s = [time.monotonic()] * len(links)
         for index in range(len(links)):
             start_thread(f"rank {index + 1}", self._listen, index)
@@ -47,11 +48,6 @@ class RankTeam:
     def size(self) -> int:
         """Number of all ranks."""
         return len(self._links) + 1
-
-    def ask(self, message: dict[str, Any]) -> list[dict[str, Any]]:
-        """Send a JSON object to all ranks; return the answer of each. Raises RankError."""
-        self.begin(message)
-        return self.answers()
 
     def begin(self, message: dict[str, Any]) -> None:
         """Send a JSON object to all ranks, which work on it while this one does. Raises RankError."""
@@ -68,6 +64,7 @@ class RankTeam:
         for each in self._answers:
             answer = each.get()
             if isinstance(answer, RankError):
+                self._failure_told.set()
                 raise answer
             answers.append(answer)
         self._is_asking = False
@@ -114,10 +111,12 @@ class RankTeam:
                     self.give_up(f"rank {index + 1} has not moved for {now_s - heard_s:.0f} s")
 
     def _lose(self, index: int, why: str) -> None:
-        """Tell of a lost rank whoever waits for its answer; without such, end this process."""
-        if not self._is_asking:
-            self.give_up(why)
-        self._answers[index].put(RankError(why))
+        """Tell of a lost rank whoever waits for answers; end this process where nobody takes it."""
+        if self._is_asking:
+            self._answers[index].put(RankError(why))
+            if self._failure_told.wait(TELL_S):
+                return
+        self.give_up(why)
 
 
 @cache
@@ -129,28 +128,27 @@ def find_team(hostfile: str | None) -> RankTeam | None:
     hosts = find_hosts(hostfile, os.environ)
     if hosts is None:
         return None
-    started = start_local_ranks(hosts)
-    group = enter_group(hosts)
-    return RankTeam(group, accept_ranks(group, hosts), started) if group.size() > 1 else None
+    started: list[RankProcess] = []
+    try:
+        with local_environments(hosts) as environments:
+            start_local_ranks(environments, started)
+            group = enter_group(hosts)
+            links = accept_ranks(group, hosts)
+    except RankError:
+        for process in started:
+            process.kill()
+        raise
+    return RankTeam(group, links, started) if links else None
 
 
-def start_local_ranks(hosts: RankHosts) -> list["subprocess.Popen[bytes]"]:
-    """Start the processes of the ranks on this machine, and make this process rank 0 of them.
+def start_local_ranks(environments: list[dict[str, str]], started: list[RankProcess]) -> None:
+    """Start the processes of all ranks but 0, which this process becomes, and wait until they are ready.
 
-    They end with this process, which holds their standard input and their connection.
+    They end with this process, which holds their standard input and their connection. Raises RankError.
+    started: gets the processes.
     """
-    if not hosts.environments:
-        return []
-    first, *others = hosts.environments
-    os.environ.update(first)
-    return [start_follower(os.environ | own) for own in others]
-
-
-def start_follower(environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    """Start the process of one rank other than 0."""
-    level = logging.getLevelName(logging.getLogger("pensieve").getEffectiveLevel()).lower()
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "pensieve.engine.follower", level],
-        env=dict(environment),
-        stdin=subprocess.PIPE,
-    )
+    for own in environments[1:]:
+        started.append(RankProcess(os.environ | own))
+    for process in started:
+        process.wait_ready()
+    os.environ.update(*environments[:1])

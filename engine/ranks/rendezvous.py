@@ -20,7 +20,7 @@ from .rank_link import Link, RankError
 
 SECRET_BYTES = 32
 NOTE_BYTES = 256
-"""Size of what rank 0 tells over the group: a secret and a JSON-free `address:port`, padded with zeros."""
+"""Size of what rank 0 tells over the group: a secret, then `address port` as text, padded with zeros."""
 
 RANK = struct.Struct("!I")
 
@@ -29,6 +29,12 @@ ACCEPT_S = 60.0
 
 ENTER_S = 150.0
 """Seconds after which a process that is still waiting in MLX's group ends."""
+
+LOCAL_ENTER_S = 60.0
+"""The same where all ranks are started here, and are known to be ready."""
+
+ADMIT_S = 2.0
+"""Seconds in which a connection must tell the secret; others wait meanwhile."""
 
 PAUSE_S = 0.5
 """Seconds between two trials to enter MLX's group."""
@@ -45,7 +51,7 @@ def enter_group(hosts: RankHosts) -> Group:
     can end this process with its parent: the alarm does, whose signal no Python handles.
     """
     handler = signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_REAL, ENTER_S)
+    signal.setitimer(signal.ITIMER_REAL, LOCAL_ENTER_S if hosts.num_local else ENTER_S)
     try:
         return _enter(hosts)
     finally:
@@ -75,12 +81,13 @@ def accept_ranks(group: Group, hosts: RankHosts) -> list[Link]:
     try:
         family = socket.getaddrinfo(hosts.address, None, type=socket.SOCK_STREAM)[0][0]
         with socket.create_server((hosts.address, 0), family=family) as listener:
-            listener.settimeout(ACCEPT_S)
+            until_s = time.monotonic() + ACCEPT_S
             note = secret + f"{hosts.address} {listener.getsockname()[1]}".encode()
             _share(group, note.ljust(NOTE_BYTES, b"\0"))
             while len(found) < group.size() - 1:
+                listener.settimeout(max(0.01, until_s - time.monotonic()))
                 connection, _ = listener.accept()
-                connection.settimeout(ACCEPT_S)
+                connection.settimeout(ADMIT_S)
                 rank = _admit(connection, secret)
                 if rank is not None and 0 < rank < group.size():
                     found[rank] = Link(connection)

@@ -1,5 +1,6 @@
 """What the tests of ranks run in the engine's process of rank 0."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -7,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import mlx_lm.utils
+import pytest
 
 from pensieve.engine.config import EngineConfig
+from pensieve.engine.loading import build as build_module
 from pensieve.engine.loading.build import build, plan_model
+from pensieve.engine.ranks import rank_runner
+from pensieve.engine.ranks.plan_bytes import encode_plan
 from pensieve.engine.runner import Runner
 from pensieve.engine.served_model import ServedModel
+from pensieve.engine.step import StepPlan
 
 from ..families.answers import Judge, serve
 from .harness import Machine, Verdict, judge_trees
@@ -21,6 +27,32 @@ def build_ranks(folder: Path, hostfile: Path) -> tuple[Runner, ServedModel]:
     """Plan and load a model on the ranks of a hostfile."""
     config = EngineConfig(str(folder), max_context=2048, kv_cache_gb=0.05, hosts=str(hostfile))
     return build(plan_model(folder, config, max_batch=8))
+
+
+def build_with_a_spoilt_plan(folder: Path, hostfile: Path) -> tuple[Runner, ServedModel]:
+    """Do what `build_ranks` does; the first time, the other ranks cannot read the ninth plan."""
+    marker, numbers = hostfile.with_name("spoilt"), itertools.count(1)
+
+    def encode_spoilt(plan: StepPlan) -> bytes:
+        is_spoilt = next(numbers) == 9 and not marker.exists()
+        if is_spoilt:
+            marker.touch()
+        return encode_plan(plan)[: -8 if is_spoilt else None]
+
+    pytest.MonkeyPatch().setattr(rank_runner, "encode_plan", encode_spoilt)
+    return build_ranks(folder, hostfile)
+
+
+def build_without_a_rank(folder: Path, hostfile: Path) -> tuple[Runner, ServedModel]:
+    """Do what `build_ranks` does, and lose rank 1 when this one begins to load."""
+    load_runner = build_module.load_runner
+
+    def load_alone(*arguments: Any) -> Runner:
+        kill_ranks(os.getpid(), 1, signal.SIGKILL)
+        return load_runner(*arguments)
+
+    pytest.MonkeyPatch().setattr(build_module, "load_runner", load_alone)
+    return build_ranks(folder, hostfile)
 
 
 def judge_ranked_trees(folder: Path, hostfile: Path, num_trees: int) -> Verdict:

@@ -5,17 +5,24 @@ import json
 import os
 import random
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from pensieve.engine.loading.rank_facts import RankFacts, check_alike
+from pensieve.engine.loading.model_error import ModelError
+from pensieve.engine.loading.rank_facts import RankFacts, check_alike, check_weights, hash_samples
 from pensieve.engine.process import EngineProcess
 from pensieve.engine.ranks.model_shards import shard_model
 from pensieve.engine.ranks.plan_bytes import VERSION, decode_plan, encode_plan
-from pensieve.engine.ranks.rank_hosts import find_hosts, launched_hosts, launched_rank
+from pensieve.engine.ranks.rank_hosts import (
+    find_hosts,
+    launched_hosts,
+    launched_rank,
+    local_environments,
+)
 from pensieve.engine.ranks.rank_link import RankError
 from pensieve.engine.step import DecodeRow, PrefillChunk, SamplingParams, StateSlots, StepPlan
 from pensieve.scheduler.loop import SchedulerLoop
@@ -28,7 +35,15 @@ from ..families.table import FAMILIES
 from ..families.test_served_families import write_family
 from ..models import write_model
 from .process_driver import serve
-from .rank_jobs import build_ranks, followers, judge_ranked_family, judge_ranked_trees, kill_ranks
+from .rank_jobs import (
+    build_ranks,
+    build_with_a_spoilt_plan,
+    build_without_a_rank,
+    followers,
+    judge_ranked_family,
+    judge_ranked_trees,
+    kill_ranks,
+)
 from .test_process import judge
 
 TREES = int(os.environ.get("PENSIEVE_RANK_TREES", "2"))
@@ -39,13 +54,16 @@ DIVIDED = ["deepseek_v3", "glm4_moe_lite", "gpt_oss", "kimi_k3", "llama", "minim
 
 
 @pytest.fixture
-def hostfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def hostfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A hostfile of two ranks on this machine; at the end nothing of theirs is left among temporary files."""
     monkeypatch.setenv("MLX_DISABLE_COMPILE", "1")  # MLX's CPU device calls a C++ compiler
-    return write_hosts(tmp_path / "hosts.json", "localhost", "127.0.0.1")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    yield write_hosts(tmp_path / "hosts.json", "localhost", "127.0.0.1")
+    assert not list(tmp_path.glob("pensieve-ring-*"))
 
 
-def write_hosts(file: Path, *names: str) -> Path:
-    file.write_text(json.dumps([{"ssh": name} for name in names]))
+def write_hosts(file: Path, *names: str, settings: tuple[str, ...] = ()) -> Path:
+    file.write_text(json.dumps({"hosts": [{"ssh": name} for name in names], "envs": settings}))
     return file
 
 
@@ -94,6 +112,33 @@ def test_requests_outlive_a_rank(tmp_path: Path, hostfile: Path, rank: int, numb
     assert judge(folder, generations) == (120 * KILLS, 0)
 
 
+@pytest.mark.slow
+def test_requests_outlive_an_exception_of_a_rank(tmp_path: Path, hostfile: Path) -> None:
+    """Rank 0 is amid the step, in sums that the other rank will never join."""
+    folder = write_model(tmp_path / "model")
+    with EngineProcess() as engine:
+        engine.start(build_with_a_spoilt_plan, folder, hostfile)
+        requests = [Request([i] * (20 * i + 1), SamplingParams(), 20) for i in range(3)]
+        generations = serve(engine, requests)
+    assert (tmp_path / "spoilt").exists()
+    assert judge(folder, generations) == (60, 0)
+
+
+def test_a_rank_that_is_lost_while_it_loads_ends_the_start(tmp_path: Path, hostfile: Path) -> None:
+    """Rank 0 waited for ever in MLX: it checks itself with the others' help."""
+    folder = write_model(tmp_path / "model")
+    with EngineProcess() as engine, pytest.raises(ModelError, match="a rank is lost"):
+        engine.start(build_without_a_rank, folder, hostfile)
+
+
+def test_a_rank_that_does_not_start_ends_the_start(tmp_path: Path, hostfile: Path) -> None:
+    """Rank 0 waited for it in MLX, for minutes."""
+    write_hosts(hostfile, "localhost", "localhost", settings=("PYTHONMALLOC=none",))
+    folder = write_model(tmp_path / "model")
+    with EngineProcess() as engine, pytest.raises(RankError, match="rank 1 has ended with status 1 before"):
+        engine.start(build_ranks, folder, hostfile)
+
+
 def test_a_plan_crosses_as_bytes() -> None:
     rows = [
         DecodeRow(3, None, 70, ((0, 64), (96, 103)), SamplingParams()),
@@ -112,7 +157,11 @@ def test_hosts_are_here_or_started_by_mlx_launch(tmp_path: Path) -> None:
     file = write_hosts(tmp_path / "hosts.json", "localhost", "localhost")
     found = find_hosts(str(file), {})
     assert found is not None
-    assert [each["MLX_RANK"] for each in found.environments] == ["0", "1"]
+    with local_environments(found) as environments:
+        assert [each["MLX_RANK"] for each in environments] == ["0", "1"]
+        ring = Path(environments[0]["MLX_HOSTFILE"])
+        assert len(json.loads(ring.read_text())) == 2
+    assert not ring.exists()
     assert find_hosts(None, {}) is None
     for names, why in [(("localhost", "studio.local"), "mlx.launch"), (("localhost",), "fewer than two")]:
         with pytest.raises(RankError, match=why):
@@ -147,3 +196,11 @@ def test_ranks_that_differ_are_refused_with_the_difference() -> None:
     check_alike([facts(), facts()])
     with pytest.raises(RankError, match=r"rank 2 has mlx 2, rank 0 has 1"):
         check_alike([facts(), facts(), facts(mlx="2")])
+
+
+def test_ranks_with_other_weights_are_refused(tmp_path: Path) -> None:
+    """Two trainings of one model have the same names and shapes."""
+    one, other = (hash_samples(write_model(tmp_path / str(seed), seed=seed)) for seed in (1, 2))
+    check_weights([one, one])
+    with pytest.raises(RankError, match="rank 1 has other weights"):
+        check_weights([one, other])
