@@ -37,8 +37,9 @@ class OutputParser:
         self._start = ""  # its start tag, empty where it began without one
         self._block: type[OutputEvent] | None = None  # kind of the block that is open
         self._events: list[OutputEvent] = []
-        self._is_new = self._tags.thinking is not None  # nothing but space has come
-        self._num_space = 0  # characters of space at the beginning of a new answer
+        # A tag that would say what is so already, if it came next.
+        self._repeated = self._tags.thinking[not answer_format.starts_thinking] if self._tags.thinking else ""
+        self._num_space = 0  # characters of space that have come before it
         label = answer_format.thinking.label if answer_format.thinking else ""
         self._held = HeldThoughts(self._tags.calls, self._tags.call_end or "", label)
         self._untagged = UntaggedCalls(answer_format.untagged_tools)
@@ -85,9 +86,9 @@ class OutputParser:
     def _scan(self) -> None:
         """Emit the unread text up to where an incomplete tag may begin, and handle the tags in it."""
         follower = self._follower
-        if self._is_new and not self._skip_stray_tag():
-            return
         while not self.done:
+            if self._repeated and not self._skip_repeated_tag():
+                return
             mode = follower.mode
             text, tag = follower.take(in_value=self._in_value())
             self._emit(text)
@@ -98,24 +99,32 @@ class OutputParser:
             follower.cross(tag)
             self._cross(mode, tag)
 
-    def _skip_stray_tag(self) -> bool:
-        """Skip a tag that repeats what is so already: an end of thoughts, or in open thoughts their start.
+    def _skip_repeated_tag(self) -> bool:
+        """Skip an end of thoughts where an answer begins, in open ones their start, behind a call its end.
 
         Returns False while more text must tell.
         """
-        assert self._tags.thinking is not None, "there are thoughts"
-        text = self._follower.unread[self._num_space :].lstrip(SPACE)
-        tag = self._tags.thinking[0 if self.in_thoughts else 1]
-        if len(text) < len(tag) and tag.startswith(text):
-            self._num_space = len(self._follower.unread) - len(text)
-            return False
-        self._is_new = False
-        if text.startswith(tag):
-            self._follower.unread = text.removeprefix(tag)
-            self._block = None if self.in_thoughts else ThinkingDelta
-            if self.in_thoughts:
-                self._held.begin()
+        while tag := self._repeated:
+            unread = self._follower.unread
+            text = unread[self._num_space :].lstrip(SPACE)
+            if len(text) < len(tag) and tag.startswith(text):
+                self._num_space = len(unread) - len(text)
+                return False
+            self._num_space = 0
+            is_behind_call = self._block is ToolCallStart
+            if not is_behind_call or not text.startswith(tag):
+                self._repeated = ""
+            if text.startswith(tag):
+                self._follower.unread = text.removeprefix(tag)
+                if not is_behind_call:
+                    self._begin_block()
         return True
+
+    def _begin_block(self) -> None:
+        """Begin thoughts, or what comes after them, where their tag has been skipped."""
+        self._block = None if self.in_thoughts else ThinkingDelta
+        if self.in_thoughts:
+            self._held.begin()
 
     def _in_value(self) -> bool:
         """Whether the value has begun, or begins in the unread text, which then begins with no start tag."""
@@ -221,6 +230,8 @@ class OutputParser:
             place = rest.find(tool_format.start)
             rest = rest[place:] + tool_format.end if place >= 0 else ""
         self._follower.end_call(rest + body.remainder)
+        if body.is_over and result.result != "failed" and tool_format.end.endswith(">"):  # not Markdown's
+            self._repeated = tool_format.end
 
     def _end_answer(self, cut_off: bool) -> None:
         """Emit the unread text and end the open call, at the end of the answer."""

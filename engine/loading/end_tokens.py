@@ -11,7 +11,11 @@ from .rank_tokenizer import has_ranks, read_table
 # Tokens that end a turn in models whose chat template uses them. Old conversions of a model lack them in the
 # list of end tokens, so that the model would go on to write the user's next message.
 TURN_ENDS = frozenset(
-    {"<|end|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|endoftext|>", "<|call|>"}
+    {
+        *("<|end|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|endoftext|>", "<|call|>"),
+        *("<turn|>", "<|tool_response>"),  # Gemma 4: the second begins a result, which is the client's
+        "<|observation|>",  # GLM's, which begins a result
+    }
 )
 
 # How many more tokens a tokenizer may have than the model has embeddings: special ones, never in prompts.

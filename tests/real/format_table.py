@@ -15,7 +15,8 @@ from .vllm_cases import vllm_cases
 from .vllm_thoughts import thought_cases
 
 DOCUMENT = ROOT / "docs" / "call-formats.md"
-START, CHECKOUT_START, END = "<!-- cases -->", "<!-- cases of a checkout -->", "<!-- end -->"
+START, END = "<!-- cases -->", "<!-- end -->"
+SGLANG_START, OLLAMA_START = "<!-- cases of SGLang -->", "<!-- cases of ollama -->"
 HEAD = [
     "| template | tried | right | calls judged | allowed | set aside |",
     "| --- | --: | --: | --: | --: | --: |",

@@ -26,7 +26,7 @@ from ..grammars.schema_kinds import (
     scalar_schema,
     with_definitions,
 )
-from ..readers.call_reader import CallReader
+from ..readers.call_reader import BodyResult, CallReader
 from ..readers.whole_calls import WholeCalls
 from .call_syntax import CallSyntax
 
@@ -154,9 +154,20 @@ def _make_reader(parser: ToolParser, tools: abc.Sequence[dict[str, Any]], has_en
 
     Models sometimes lose the word before the first colon, or write lists and objects in several lines.
     """
-    return WholeCalls(
+    return _Gemma4Calls(
         lambda text, known: parser(_without_space(LOST_WORD.sub("call:", text)), known), tools, has_end
     )
+
+
+class _Gemma4Calls(WholeCalls):
+    """Reads calls, of which one that has closed its braces is whole without its end tag as well."""
+
+    def end(self, complete: bool) -> BodyResult:
+        """Parse the body."""
+        text = "".join(self._texts).rstrip()
+        outside = "".join(text.split(QUOTE)[::2])
+        is_closed = text.endswith("}") and text.count(QUOTE) % 2 == 0
+        return super().end(complete or (is_closed and outside.count("{") == outside.count("}")))
 
 
 def _without_space(text: str) -> str:

@@ -243,6 +243,12 @@ def test_thoughts_that_speak_of_calls_stay_thoughts() -> None:
                 assert parse(thought + end, answer)[1] == [ThinkingDelta(thought), *rest]
 
 
+def test_end_tags_behind_a_calls_own_are_no_text() -> None:
+    text = f"{CALL} {'</tool_call>' * 3000} Done.</tool_call>"
+    for size in (1000, 100_000):
+        assert shape(parse(text, TOOLS, size)[1])[1:] == [TextDelta("Done.</tool_call>")]
+
+
 @pytest.mark.parametrize("size", [1, 3, 100])
 def test_an_end_of_thoughts_that_begins_an_answer_is_no_text(size: int) -> None:
     assert parse("\n</think>\n\nHello", THINKS, size)[1] == [TextDelta("Hello")]

@@ -1,5 +1,6 @@
 """Model folders: what a sound one says, and one clear line for each way to be broken."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -122,6 +123,18 @@ def test_a_turn_end_that_only_the_template_knows_ends_an_answer(folder: Path) ->
     edit(folder / "config.json", eos_token_id=256)
     edit(folder / "tokenizer_config.json", eos_token="<|endoftext|>")
     assert 258 in read_info(folder).eos_token_ids
+
+
+def test_a_token_that_begins_a_result_ends_an_answer(folder: Path) -> None:
+    """Else Gemma 4 would go on behind a call, with a result of its own making."""
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["added_tokens"][0]["content"] = "<|tool_response>"
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    number = tokenizer["added_tokens"][0]["id"]
+    assert number not in read_info(folder).eos_token_ids
+    (folder / "chat_template.jinja").write_text("{{ messages }}<|tool_response>")
+    assert number in read_info(folder).eos_token_ids
 
 
 @pytest.mark.parametrize(

@@ -234,6 +234,14 @@ def test_gemmas_calls_are_read_without_the_word_before_them() -> None:
     assert parse_calls(lost, answer_format("gemma4")) == [("Write", INPUT)]
 
 
+def test_gemmas_calls_that_have_closed_their_braces_are_whole_without_their_end_tag() -> None:
+    call = call_text("gemma4").removesuffix("<tool_call|>")
+    assert parse_calls(call, answer_format("gemma4")) == [("Write", INPUT)]
+    for end in (1, 4, 40):
+        assert parse_calls(call[:-end], answer_format("gemma4")) == []
+    assert parse_calls(call.replace("one", "}")[: call.index("one") + 1], answer_format("gemma4")) == []
+
+
 def test_ends_of_parameters_in_cdata_are_passed_over() -> None:
     """Each had the text so far read again: 7 s for 64 KB."""
     text = "<b></param>" * 20_000
