@@ -22,7 +22,7 @@ from pensieve.scheduler.config import SchedulerConfig
 from ..budget import sampled, trials
 from ..models import WINDOWED, write_model
 from ..scheduler.residues import Residues
-from .harness import TIE, Machine, Verdict, grow_tree, mixing_runner
+from .harness import QUANTISED_TIE, TIE, Machine, Verdict, grow_tree, mixing_runner
 
 VOCAB = 512
 DEMO = Path(pensieve.engine.demo.__file__).parent / "model"
@@ -241,8 +241,7 @@ def test_quantised_kv_is_as_exact(folder: Path, model_type: str, kv_bits: int, o
     """
     model: Any = mlx_lm.utils.load_model(write_model(folder / model_type, model_type))[0]
     paged, rng = probe(model, kv_bits), random.Random(kv_bits)
-    # A neighbouring code moves logits by more than rounding, and codes of 4 bits lie 17 times as far apart.
-    verdict = Verdict(tie=0.01 if kv_bits == 8 else 0.1)
+    verdict = Verdict(tie=QUANTISED_TIE)
     machine = Machine(mixing_runner(paged, 400, on_host), num_blocks=400)
     num_trees = trials(2, 15) if on_host else trials(2, 6)
     for _ in range(num_trees):

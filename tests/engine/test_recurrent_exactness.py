@@ -24,7 +24,7 @@ from pensieve.scheduler.sequence import Sequence
 
 from ..budget import sampled, trials
 from .attention.plain_kernels import PlainKernels, PlainRunner
-from .harness import Machine, Verdict, grow_tree
+from .harness import QUANTISED_TIE, Machine, Verdict, grow_tree
 from .recurrent_models import CONFIGS, VOCAB, recurrent_model
 
 
@@ -96,7 +96,7 @@ def test_the_way_to_the_kernels_keeps_states_too() -> None:
 def test_quantised_kv_beside_states_is_as_exact(kv_bits: int) -> None:
     """The states keep their own type; the judge quantises the KV as well."""
     model, rng = recurrent_model("falcon_h1"), random.Random(kv_bits)
-    paged, verdict = probe(model, kv_bits), Verdict(tie=0.01 if kv_bits == 8 else 0.1)
+    paged, verdict = probe(model, kv_bits), Verdict(tie=QUANTISED_TIE)
     machine = Machine(Runner(paged, Capacity(400, 30), True), num_blocks=400, num_state_slots=30)
     for _ in range(trials(2, 3)):
         for sequence in grow_tree(machine, rng, VOCAB, num_requests=4):
