@@ -164,6 +164,17 @@ class StatsCollector(Collector):
             "max_context": str(model.max_context),
         }
         yield InfoMetricFamily("pensieve_cache_config", "Sizes of KV and states", facts)
+        yield self._gauge("ranks", "Devices that compute the model together", max(1, len(model.ranks)))
+        yield self._rank_memory()
+
+    def _rank_memory(self) -> Metric:
+        text = "What each of several devices keeps, in bytes"
+        family = GaugeMetricFamily("pensieve_rank_memory_bytes", text, labels=("model", "rank", "kind"))
+        for number, rank in enumerate(self._model.ranks):
+            kinds = (("weights", rank.weight_bytes), ("kv", rank.kv_bytes), ("states", rank.state_bytes))
+            for kind, num_bytes in kinds:
+                family.add_metric((self._model.name, str(number), kind), num_bytes)
+        return family
 
     def _gauge(self, name: str, text: str, value: float) -> Metric:
         family = GaugeMetricFamily(f"pensieve_{name}", text, labels=("model",))

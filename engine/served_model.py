@@ -53,6 +53,15 @@ class PoolLayout:
 
 
 @dataclass(frozen=True, slots=True)
+class RankMemory:
+    """Bytes that one of several devices keeps of the model, and of what it computes."""
+
+    weight_bytes: int
+    kv_bytes: int
+    state_bytes: int  # of all recurrent states
+
+
+@dataclass(frozen=True, slots=True)
 class ServedModel:
     """One model that is loaded and checked: plain values, picklable."""
 
@@ -72,3 +81,4 @@ class ServedModel:
     state_bytes: int = 0  # of one recurrent state, over all layers
     window: WindowPool | None = None  # None where all layers keep all tokens
     pool_layout: PoolLayout | None = None  # None where nothing can be kept in files
+    ranks: tuple[RankMemory, ...] = ()  # the devices over which the model is spread; empty for one

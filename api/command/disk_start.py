@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from ... import PensieveError
 from ...cache.disk.config import DiskConfig
 from ...cache.disk.fingerprint import identities
 from ...cache.disk.index import DiskIndex
@@ -14,6 +15,10 @@ from ...engine.compiling.user_folder import make_user_folder
 from ...engine.loading.build import PlannedModel
 from ...engine.loading.memory_plan import gigabytes
 from ...engine.served_model import ServedModel
+
+
+class DiskRefused(PensieveError):
+    """KV is to be kept on disk, and cannot be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +48,16 @@ class DiskStart:
         return open_tier(place, self.config, KeptModel(info.path, facts, layout.block_bytes, self.loaded))
 
 
-def files_of(planned: PlannedModel) -> Mapping[str, str]:
-    """Return what identifies the model's files now; nothing where they cannot be looked at."""
+def files_of(planned: PlannedModel, config: DiskConfig) -> Mapping[str, str]:
+    """Return what identifies the model's files now; nothing where they cannot be looked at.
+
+    Raises DiskRefused where a tier is asked for and the model can have none.
+    """
+    is_asked = config.cache_dir is not None or config.disk_cache_gb is not None
+    if planned.ranks and is_asked and config.disk_cache_gb != 0:
+        raise DiskRefused(
+            "KV of a model on several devices is not kept on disk: leave --cache-dir and --disk-cache-gb out"
+        )
     with suppress(OSError):
         return identities(planned.info.path)
     return {}

@@ -211,7 +211,7 @@ def serve(settings: Settings) -> None:
     with bind(config) as listener, EngineProcess(config.log_level) as engine:
         say(f"pensieve {__version__}")
         planned = find_model(engine, settings.engine, settings.scheduler.max_batch)
-        files = files_of(planned)
+        files = files_of(planned, settings.disk)
         tokenizer = load_tokenizer(planned.info)
         model = engine.start(build, planned)
         say(f"attends  with {model.attention}")

@@ -88,8 +88,8 @@ def build(planned: PlannedModel) -> tuple[Runner, ServedModel]:
     team = find_team(planned.hosts)
     runner = load_runner(info, memory) if team is None else _lead(team, info, memory)
     described = _describe(info, memory, runner.caches.attention_backend)
-    if team is not None:
-        return runner, described  # a file of KV would hold rank 0's part of it
+    if team is not None:  # a file of KV would hold rank 0's part of it
+        return runner, replace(described, ranks=tuple(rank.memory(memory) for rank in planned.ranks))
     if not comes_back(runner.caches.pool_bytes):
         logger.warning("%s: KV does not come back as it was saved; none is kept on disk", info.name)
         return runner, described

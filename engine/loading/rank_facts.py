@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
+from ...cache.blocks import BLOCK_SIZE
 from ..ranks.rank_link import RankError
-from ..served_model import WindowPool
+from ..served_model import RankMemory, WindowPool
 from .device import Device
 from .memory_plan import MemoryPlan
 from .model_info import ModelInfo
@@ -63,6 +64,17 @@ class RankFacts:
             return cls(**message)
         except TypeError as error:
             raise RankError("a rank has another version of pensieve") from error
+
+    def memory(self, plan: MemoryPlan) -> RankMemory:
+        """Return what this rank keeps under the plan of all ranks."""
+        window_token = self.sizes["window_bytes_per_token"] if plan.window is not None else 0
+        window_tokens = plan.window.num_blocks * BLOCK_SIZE if plan.window is not None else 0
+        kept_token = self.sizes["kv_bytes_per_token"] - window_token
+        return RankMemory(
+            self.sizes["weight_bytes"],
+            plan.num_kv_tokens * kept_token + window_tokens * window_token,
+            plan.num_state_slots * self.sizes["state_bytes"],
+        )
 
     def as_message(self) -> dict[str, Any]:
         """Return what `read` reads."""

@@ -7,6 +7,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from pensieve.api.metrics import Metrics
+from pensieve.engine.served_model import RankMemory
 
 from ..empty_stats import EMPTY_STATS
 from ..fakes import FakeModel, Script
@@ -132,6 +133,17 @@ def test_facts_about_build_and_cache_are_labels(server: Server) -> None:
     text = server.http().get("/metrics").text
     assert re.search(r'pensieve_build_info\{.*version="', text)
     assert re.search(r'pensieve_cache_config_info\{.*num_kv_tokens="200000"', text)
+
+
+def test_each_rank_tells_its_memory() -> None:
+    model = FakeModel(ranks=(RankMemory(700, 50, 9), RankMemory(600, 40, 0)))
+    text = Metrics(model, lambda: EMPTY_STATS).render()[0].decode()
+    assert re.search(r"^pensieve_ranks\{.*\} 2.0$", text, flags=re.MULTILINE)
+    found = re.findall(r'^pensieve_rank_memory_bytes\{kind="(\w+)",.*rank="(\d)"\} (\d+)', text, re.MULTILINE)
+    assert found == [
+        *(("weights", "0", "700"), ("kv", "0", "50"), ("states", "0", "9")),
+        *(("weights", "1", "600"), ("kv", "1", "40"), ("states", "1", "0")),
+    ]
 
 
 def test_two_servers_share_no_metrics(start_server: StartServer) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import random
 import signal
 import subprocess
 from pathlib import Path
@@ -10,22 +11,27 @@ from typing import Any
 import mlx_lm.utils
 import pytest
 
+from pensieve.engine.attention.paged_model import probe
 from pensieve.engine.config import EngineConfig
 from pensieve.engine.loading import build as build_module
 from pensieve.engine.loading.build import build, plan_model
 from pensieve.engine.ranks import rank_runner
 from pensieve.engine.ranks.plan_bytes import encode_plan
+from pensieve.engine.reference_caches import reference_caches
 from pensieve.engine.runner import Runner
 from pensieve.engine.served_model import ServedModel
 from pensieve.engine.step import StepPlan
 
 from ..families.answers import Judge, serve
-from .harness import Machine, Verdict, judge_trees
+from .harness import TIE, Machine, Verdict, grow_tree, judge_trees
+
+TIES = {16: TIE, 8: 0.01, 4: 0.1}
+"""How far apart two logits may be and change places by rounding, which may move a code to its neighbour."""
 
 
-def build_ranks(folder: Path, hostfile: Path) -> tuple[Runner, ServedModel]:
+def build_ranks(folder: Path, hostfile: Path, kv_bits: int = 16) -> tuple[Runner, ServedModel]:
     """Plan and load a model on the ranks of a hostfile."""
-    config = EngineConfig(str(folder), max_context=2048, kv_cache_gb=0.05, hosts=str(hostfile))
+    config = EngineConfig(str(folder), 2048, 0.05, kv_bits, str(hostfile))
     return build(plan_model(folder, config, max_batch=8))
 
 
@@ -60,6 +66,18 @@ def judge_ranked_trees(folder: Path, hostfile: Path, num_trees: int) -> Verdict:
     runner, _ = build_ranks(folder, hostfile)
     model: Any = mlx_lm.utils.load_model(folder)[0]
     return judge_trees(model, runner, num_trees)
+
+
+def judge_constrained_trees(folder: Path, hostfile: Path, kv_bits: int) -> Verdict:
+    """Do what `judge_ranked_trees` does, with quantised KV and constraints; the judge quantises as well."""
+    runner, _ = build_ranks(folder, hostfile, kv_bits)
+    model: Any = mlx_lm.utils.load_model(folder)[0]
+    paged, rng, verdict = probe(model, kv_bits), random.Random(kv_bits), Verdict(tie=TIES[kv_bits])
+    machine = Machine(runner, num_blocks=400)
+    for _ in range(3):
+        for sequence in grow_tree(machine, rng, 512, num_requests=4, constrained=0.5):
+            verdict.judge(model, sequence, reference_caches(paged))
+    return verdict
 
 
 def judge_ranked_family(folder: Path, hostfile: Path) -> tuple[int, int, int]:

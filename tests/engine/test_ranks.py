@@ -10,7 +10,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import mlx.core as mx
+import mlx.nn as nn
+import mlx_lm.utils
 import pytest
+from mlx.utils import tree_flatten
 
 from pensieve.engine.loading.model_error import ModelError
 from pensieve.engine.loading.rank_facts import RankFacts, check_alike, check_weights, hash_samples
@@ -40,6 +44,7 @@ from .rank_jobs import (
     build_with_a_spoilt_plan,
     build_without_a_rank,
     followers,
+    judge_constrained_trees,
     judge_ranked_family,
     judge_ranked_trees,
     kill_ranks,
@@ -84,6 +89,29 @@ def test_random_trees_on_two_ranks_are_exact(tmp_path: Path, hostfile: Path) -> 
         verdict = engine.call(judge_ranked_trees, folder, hostfile, TREES)
     assert verdict.tokens > 10 * TREES
     assert verdict.wrong == 0
+
+
+def write_quantised(folder: Path) -> Path:
+    """Write a model whose weights have 4 bits."""
+    model, config = mlx_lm.utils.load_model(write_model(folder))
+    nn.quantize(model, group_size=32, bits=4)
+    parameters: Any = tree_flatten(model.parameters())
+    mx.save_safetensors(str(folder / "model.safetensors"), dict(parameters))
+    settings = {"quantization": {"group_size": 32, "bits": 4}}
+    (folder / "config.json").write_text(json.dumps(config | settings), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("kv_bits", sampled([16, 8, 4], kept=[8]))
+def test_quantised_weights_and_kv_and_constraints_on_two_ranks(
+    tmp_path: Path, hostfile: Path, kv_bits: int
+) -> None:
+    folder = write_quantised(tmp_path / "model")
+    with EngineProcess() as engine:
+        verdict = engine.call(judge_constrained_trees, folder, hostfile, kv_bits)
+    assert verdict.tokens > 30
+    assert verdict.wrong == 0
+    assert verdict.ties <= verdict.tokens / 100
 
 
 @pytest.mark.parametrize(
