@@ -27,16 +27,21 @@ def session(claude: str, folder: Path, server: RunningServer, *flags: str) -> It
     project = folder / "project"
     project.mkdir(exist_ok=True)
     (project / "notes.txt").write_text("pear tree\n")
-    variables = {
+    variables = environment(folder, server)
+    with Terminal([claude, "--permission-mode", "manual", *flags], project, variables) as terminal:
+        terminal.wait_for("manual mode on")
+        yield terminal
+
+
+def environment(folder: Path, server: RunningServer) -> dict[str, str]:
+    """The variables of a client in a folder's project, with a home folder beside it."""
+    return {
         "PATH": os.environ["PATH"],
-        "HOME": str(make_home(folder, project)),
+        "HOME": str(make_home(folder, folder / "project")),
         "TERM": "xterm-256color",
         "DISABLE_TELEMETRY": "1",
         **client_environment(server, None, {}),
     }
-    with Terminal([claude, "--permission-mode", "manual", *flags], project, variables) as terminal:
-        terminal.wait_for("manual mode on")
-        yield terminal
 
 
 def num_running(url: str) -> int:

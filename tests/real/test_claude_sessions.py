@@ -1,10 +1,11 @@
-"""The real Claude Code on models' own templates: calls, interrupts and new words, /compact, --continue.
+"""The real Claude Code on models' own templates: calls, interrupts and new words, /compact, --continue, --resume.
 
 The answers are written beforehand, in the form in which each family writes them.
 """
 
 import json
 import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from ..budget import trials
 from ..e2e.conftest import claude
 from ..e2e.cued_model import CuedModel
 from ..e2e.terminal import Terminal
-from ..e2e.test_interactive import session
+from ..e2e.test_interactive import environment, session
 from ..fakes import FakeModel
 from .real_pairs import PAIRS, write_pair
 from .templates_on_disk import REASON, data_folder
@@ -96,6 +97,8 @@ def answers(family: Family) -> dict[str, str]:
         "an <analysis> block": answer("<analysis>Short.</analysis><summary>A plum, an apple.</summary>"),
         "Go on.": answer("I go on."),
         "Still there?": answer("Still here."),
+        "In print?": answer("In print as well."),
+        "By name?": answer("By name as well."),
     }
 
 
@@ -119,13 +122,26 @@ def test_a_session_with_interrupts_compacted_and_resumed(family: Family, claude:
             terminal.wait_for("● I go on")
             terminal.say("Still there?")
             terminal.wait_for("● Still here")
+        (kept,) = (tmp_path / "home").glob(".claude/projects/*/*.jsonl")  # one conversation throughout
+        command = [claude, "--resume", kept.stem, "-p", "In print?"]
+        variables = environment(tmp_path, place)
+        printed = subprocess.run(
+            command, cwd=tmp_path / "project", env=variables, capture_output=True, text=True, timeout=120
+        )
+        assert printed.stdout.strip() == "In print as well."
+        with session(claude, tmp_path, place, "--resume", kept.stem) as terminal:
+            terminal.wait_for("● In print as well")
+            terminal.say("By name?")
+            terminal.wait_for("● By name as well")
         assert "pensieve_requests_rejected_total{" not in server.http().get("/metrics").text
-    *_, compaction, after, resumed = model.prompts
+    *_, compaction, after, continued, in_print, resumed = model.prompts
     assert_in_order(compaction, *BEFORE, "an <analysis> block")
-    for prompt in (after, resumed):
+    for prompt in (after, continued, in_print, resumed):
         assert "A plum, an apple." in prompt
         assert "An apple it is." not in prompt
-    assert_in_order(resumed, "Go on.", "I go on.", "Still there?")
+    words = ("Go on.", "I go on.", "Still there?", "Still here.", "In print?", "In print as well.", "By name?")
+    for prompt, num_words in ((continued, 3), (in_print, 5), (resumed, 7)):
+        assert_in_order(prompt, *words[:num_words])
 
 
 def interrupted_session(terminal: Terminal, server: Server, begun: Path) -> None:
