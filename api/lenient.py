@@ -5,45 +5,15 @@ the body to refuse.
 """
 
 import json
-import re
 from typing import Any
 
-from pydantic_core import from_json
-
+from .bounded_json import BadJson, bounded_json
 from .public_tools import public_tool
 
 Json = Any
 """A value of parsed JSON."""
 
 NO_ARGUMENTS: dict[str, Json] = {"type": "object", "properties": {}}
-
-# A backslash with what it escapes: a pair of surrogates, one surrogate without its partner, or anything else.
-ESCAPE = re.compile(r"\\(u[dD][89abAB]..\\u[dD][c-fC-F]..|(u[dD][89a-fA-F]..)|.)", re.DOTALL)
-ESCAPE_IN_BYTES = re.compile(ESCAPE.pattern.encode(), re.DOTALL)
-
-# Escapes of characters that may stand in JSON as they are, up to 5,000 in a row, or any other escape.
-PLAIN_ESCAPES = re.compile(
-    rb"((?:\\u(?!00[01]|0022|005[cC]|[dD][89a-fA-F])[0-9a-fA-F]{4}){1,5000})|\\.", re.DOTALL
-)
-
-
-def without_lone_surrogates(text: str) -> str:
-    """Put U+FFFD in the place of each lone surrogate that JSON text escapes, as JavaScript clients do."""
-    return ESCAPE.sub(lambda found: "\\ufffd" if found[2] else found[0], text)
-
-
-def bytes_without_lone_surrogates(raw: bytes) -> bytes:
-    """Do what `without_lone_surrogates` does to the bytes of JSON."""
-    return ESCAPE_IN_BYTES.sub(lambda found: b"\xef\xbf\xbd" if found[2] else found[0], raw)
-
-
-def bytes_without_plain_escapes(raw: bytes) -> bytes:
-    """Put characters in the place of their escapes in the bytes of JSON, as far as they may stand there."""
-    return PLAIN_ESCAPES.sub(lambda found: _unescaped(found[1]) if found[1] else found[0], raw)
-
-
-def _unescaped(escapes: bytes) -> bytes:
-    return str(from_json(b'"%s"' % escapes)).encode()
 
 
 def unparsed_input(raw: str) -> dict[str, Json]:
@@ -64,8 +34,8 @@ def call_input(arguments: Json) -> dict[str, Json]:
     if not isinstance(arguments, str):
         return unparsed_input(json.dumps(arguments))
     try:
-        value = from_json(without_lone_surrogates(arguments), allow_inf_nan=False)
-    except ValueError:
+        value = bounded_json(arguments.encode())
+    except BadJson:
         return unparsed_input(arguments)
     return {} if value is None else value if isinstance(value, dict) else unparsed_input(arguments)
 

@@ -33,7 +33,7 @@ API_FLOORS = [
     },
     {"generation", "guided_fields"},
     {"lenient", "refused_fields", "tidy_schema", "unknown_blocks", "context_edits"},
-    {"public_tools", "server_tools", "server_rounds", "wire_base", "keys_file"},
+    {"public_tools", "server_tools", "server_rounds", "wire_base", "keys_file", "bounded_json"},
 ]
 WEB = {"fastapi", "pydantic", "starlette", "uvicorn", "prometheus_client"}
 MLX = {"mlx", "mlx_lm"}

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pensieve.api import body
+from pensieve.api import bounded_json as bounds
 from pensieve.api.body import parse_body
+from pensieve.api.bounded_json import without_plain_escapes
 from pensieve.api.errors import InvalidRequest
-from pensieve.api.lenient import bytes_without_plain_escapes
 from pensieve.api.schema import MessagesRequest
 
+BODY = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
 TEXTS = st.text(alphabet='a",[{}]\\\n\u00e9', max_size=12)
 VALUES = st.recursive(
     TEXTS | st.integers(),
@@ -33,8 +34,8 @@ def count(value: Any) -> int:
 def test_values_are_counted_and_what_looks_like_them_in_texts_is_not(value: Any, is_ascii: bool) -> None:
     raw = json.dumps(value, ensure_ascii=is_ascii).encode()
     number = count(value)
-    assert not body._has_more_values(raw, number)
-    assert number == 0 or body._has_more_values(raw, number - 1)
+    assert not bounds._has_more_values(raw, number)
+    assert number == 0 or bounds._has_more_values(raw, number - 1)
 
 
 ODD_ESCAPES = ["", "\\\\u0041", "\\ud83d\\ude00", "\\u0000\\u0022\\u005c", "\\u00e4" * 6000]
@@ -43,14 +44,14 @@ ODD_ESCAPES = ["", "\\\\u0041", "\\ud83d\\ude00", "\\u0000\\u0022\\u005c", "\\u0
 @given(text=st.text() | TEXTS, odd=st.sampled_from(ODD_ESCAPES))
 def test_taking_out_escapes_changes_no_value(text: str, odd: str) -> None:
     raw = b'["' + odd.encode() + json.dumps(text).encode()[1:-1] + b'"]'
-    plain = bytes_without_plain_escapes(raw)
+    plain = without_plain_escapes(raw)
     assert json.loads(plain) == json.loads(raw)
     assert b"\\u00e" not in plain
 
 
 @pytest.mark.parametrize("raw", [b'"', b'["', b'[[,"\\', b"", b'"\\"', b"," * 9])
 def test_what_is_no_json_is_counted_to_its_end(raw: bytes) -> None:
-    assert body._has_more_values(raw, 8) == (raw == b"," * 9)
+    assert bounds._has_more_values(raw, 8) == (raw == b"," * 9)
 
 
 FILLINGS = {"numbers": b"1", "lists": b"[]", "objects": b'{"a":1}', "words": b'"a"'}
@@ -64,8 +65,24 @@ def test_a_body_that_would_hold_up_the_event_loop_is_refused_unread(filling: byt
         parse_body(raw, MessagesRequest)
 
 
+@pytest.mark.parametrize("escape", ["\\n", '\\"', "\\ud800"])
+def test_a_body_of_escapes_that_would_hold_up_the_event_loop_is_refused_unread(escape: str) -> None:
+    """16 million line breaks stopped every stream for 0.5 s, and took 20 s beside a lone surrogate."""
+    text = escape * (bounds.MAX_BACKSLASHES + 1)
+    raw = json.dumps(BODY).replace("Hi", text).encode()
+    with pytest.raises(InvalidRequest, match="more than 2000000 escapes"):
+        parse_body(raw, MessagesRequest)
+
+
+@pytest.mark.parametrize(("escape", "meant"), [("\\ud800", "\ufffd"), ("\\ud83d\\ude00", "\U0001f600")])
+def test_surrogates_in_long_rows_are_read(escape: str, meant: str) -> None:
+    raw = json.dumps(BODY).replace("Hi", rf"\\{escape * 12_001}\ud801\n").encode()
+    content: Any = parse_body(raw, MessagesRequest).messages[0].content
+    assert content[0].text == "\\" + 12_001 * meant + "\ufffd\n"
+
+
 def test_a_long_text_full_of_commas_and_brackets_is_no_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(body, "MAX_VALUES", 100)
+    monkeypatch.setattr(bounds, "MAX_VALUES", 100)
     message = {"role": "user", "content": '{"a": [1, 2, {"b": "\\n"}]}' * 100}
     raw = json.dumps({"model": "claude-x", "max_tokens": 9, "messages": [message]}).encode()
     assert parse_body(raw, MessagesRequest).messages[0].role == "user"

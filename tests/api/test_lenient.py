@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 
 from pensieve.api.body import parse_body
-from pensieve.api.lenient import call_input, tool_choice_form, tool_form, without_lone_surrogates
+from pensieve.api.bounded_json import without_lone_surrogates
+from pensieve.api.lenient import call_input, tool_choice_form, tool_form
 from pensieve.api.schema import MessagesRequest
 
 from .conftest import Server
 from .test_errors import BODY
 
+MANY = f'{{"a": [{"[]," * 300_001}1]}}'  # values: reading them would stop every stream for 0.3 s
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
 
 
@@ -66,7 +68,7 @@ def test_a_call_in_history_may_lack_its_input() -> None:
     ],
 )
 def test_surrogates_without_a_partner_become_the_replacement_character(text: str, repaired: str) -> None:
-    assert without_lone_surrogates(text) == repaired
+    assert without_lone_surrogates(text.encode()) == repaired.replace(r"\ufffd", "\ufffd").encode()
     body = parse_body(json.dumps(BODY).replace("Hi", text).encode(), MessagesRequest)
     body.messages[0].content[0].model_dump_json()  # can be written as UTF-8
 
@@ -87,6 +89,7 @@ def test_a_byte_order_mark_before_the_body_is_skipped() -> None:
         ("null", {}),
         ('{"a": 1', {"__unparsedToolInput": {"raw": '{"a": 1', "len": 7}}),
         ("[1]", {"__unparsedToolInput": {"raw": "[1]", "len": 3}}),
+        (MANY, {"__unparsedToolInput": {"raw": MANY, "len": len(MANY)}}),
         ([1], {"__unparsedToolInput": {"raw": "[1]", "len": 3}}),
     ],
 )

@@ -1,4 +1,4 @@
-"""The real Claude Code on models' own templates: calls, interrupts and new words, /compact, --continue, --resume.
+"""The real Claude Code on models' own templates: calls, interrupts and new words, /compact, resumed sessions.
 
 The answers are written beforehand, in the form in which each family writes them.
 """
@@ -139,7 +139,15 @@ def test_a_session_with_interrupts_compacted_and_resumed(family: Family, claude:
     for prompt in (after, continued, in_print, resumed):
         assert "A plum, an apple." in prompt
         assert "An apple it is." not in prompt
-    words = ("Go on.", "I go on.", "Still there?", "Still here.", "In print?", "In print as well.", "By name?")
+    words = (
+        "Go on.",
+        "I go on.",
+        "Still there?",
+        "Still here.",
+        "In print?",
+        "In print as well.",
+        "By name?",
+    )
     for prompt, num_words in ((continued, 3), (in_print, 5), (resumed, 7)):
         assert_in_order(prompt, *words[:num_words])
 
