@@ -5,12 +5,14 @@ import runpy
 from pathlib import Path
 from typing import Any
 
+import mlx_lm
 import pytest
 
 from pensieve import __version__
 from pensieve.engine.loading.memory_plan import gigabytes
 
 from .families.known_models import HALF, KNOWN_MODELS
+from .families.refusals import REFUSALS
 
 ROOT = Path(__file__).parent.parent
 
@@ -59,6 +61,13 @@ def test_documents_stay_short(name: str, limit: int) -> None:
 def test_the_changelog_begins_with_this_version() -> None:
     versions = re.findall(r"^## (\S+)", read("CHANGELOG.md"), flags=re.MULTILINE)
     assert versions[0] == __version__
+
+
+def test_the_models_that_can_be_divided_are_named() -> None:
+    files = Path(mlx_lm.__file__).parent.glob("models/*.py")
+    divided = {file.stem for file in files if "def shard(" in file.read_text(encoding="utf-8")}
+    [named] = re.findall(r"that it can divide: ([^.]*)\.", read("docs/ranks.md"))
+    assert set(named.replace("\n", " ").split(", ")) == divided - REFUSALS.keys()
 
 
 def test_linked_documents_exist() -> None:
