@@ -9,7 +9,6 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.models.cache import make_prompt_cache
 
-from pensieve.engine.recurrent.convolutions import mended_convolutions
 from pensieve.scheduler.sequence import Sequence
 
 from ..engine.harness import TIE, Machine
@@ -50,6 +49,7 @@ def serve(machine: Machine) -> list[Sequence]:
 class Judge:
     """mlx-lm's model with mlx-lm's own caches, which reads a prompt at once and an answer token by token.
 
+    On the CPU: on CUDA it answers wrongly now and then (bench/micro/gpu.md).
     by_token: False for reading prompt and answer at once.
     """
 
@@ -77,10 +77,10 @@ class Judge:
         """Return the logits at each place of the answer, (tokens, vocabulary)."""
         tokens, length = sequence.tokens, sequence.num_prompt_tokens
         cuts = [length, *range(length + 1, len(tokens))] if self.by_token else [len(tokens) - 1]
-        caches = make_prompt_cache(self.model)
-        with mended_convolutions(self.model):
+        with mx.stream(mx.cpu):
+            caches = make_prompt_cache(self.model)
             passes = [
                 self.model(mx.array([tokens[start:end]]), cache=caches)[0]
                 for start, end in pairwise([0, *cuts])
             ]
-        return np.array(mx.concatenate(passes)[length - 1 :])
+            return np.array(mx.concatenate(passes)[length - 1 :])
