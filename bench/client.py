@@ -6,6 +6,7 @@ import statistics
 import time
 import urllib.parse
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,23 +34,23 @@ def stream(
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=timeout_s)
     sent = {"content-type": "application/json", "x-api-key": LOCAL_KEY, **(headers or {})}
     started = time.perf_counter()
-    connection.request("POST", "/v1/messages", json.dumps({**body, "stream": True}), sent)
-    response = connection.getresponse()
-    if response.status != 200:
-        raise RuntimeError(f"{response.status}: {response.read().decode()}")
     text, delta_s = "", list[float]()
     usage: dict[str, int] = {}
-    for line in response:
-        if not line.startswith(b"data: "):
-            continue
-        event = json.loads(line[6:])
-        if event["type"] == "error":
-            raise RuntimeError(event["error"]["message"])
-        if event["type"] == "content_block_delta":
-            delta_s.append(time.perf_counter() - started)
-            text += event["delta"].get("text", "")
-        usage = event.get("usage") or usage
-    connection.close()
+    with closing(connection):
+        connection.request("POST", "/v1/messages", json.dumps({**body, "stream": True}), sent)
+        response = connection.getresponse()
+        if response.status != 200:
+            raise RuntimeError(f"{response.status}: {response.read().decode()}")
+        for line in response:
+            if not line.startswith(b"data: "):
+                continue
+            event = json.loads(line[6:])
+            if event["type"] == "error":
+                raise RuntimeError(event["error"]["message"])
+            if event["type"] == "content_block_delta":
+                delta_s.append(time.perf_counter() - started)
+                text += event["delta"].get("text", "")
+            usage = event.get("usage") or usage
     end = time.perf_counter() - started
     cached, fresh = usage["cache_read_input_tokens"], usage["input_tokens"]
     first = delta_s[0] if delta_s else end

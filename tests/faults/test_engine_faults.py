@@ -1,0 +1,154 @@
+"""Faults in the engine of a running server: what its clients get; and no answer has another's words."""
+
+import random
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from pensieve.bench.client import read_metric, stream
+from pensieve.bench.turns import words
+
+from ..budget import trials
+from .faulty_runners import CALLS_FOR_NAN, CALLS_FOR_THE_END
+from .figures import Figures
+from .watched_server import CANARY, GOLDEN, WatchedServer, watched_server
+
+FAULTY = "pensieve.tests.faults.faulty_runners:build_faulty"
+CHAOTIC = "pensieve.tests.faults.faulty_runners:build_chaotic"
+
+ALLOWED_S = 120
+
+
+def question(text: str, num_tokens: int = 120) -> dict[str, Any]:
+    """Return a request."""
+    messages = [{"role": "user", "content": text}]
+    return {"model": "claude-x", "max_tokens": num_tokens, "messages": messages}
+
+
+def counting(number: int, sign: str = "") -> dict[str, Any]:
+    """Return a request whose answer is long; `sign`: calls for a fault."""
+    return question(f"{sign} Count from {number} to {number + 25}.")
+
+
+def ask(url: str, body: dict[str, Any]) -> str:
+    """Return an answer's text, or how it failed."""
+    try:
+        return stream(url, body, ALLOWED_S).text
+    except RuntimeError as error:
+        return f"error: {error}"
+
+
+def ask_all(url: str, bodies: list[dict[str, Any]]) -> list[str]:
+    """Ask at once."""
+    with ThreadPoolExecutor(max(1, len(bodies))) as clients:
+        return list(clients.map(lambda body: ask(url, body), bodies))
+
+
+def test_no_numbers_end_one_request_and_a_lost_engine_ends_the_server(
+    tmp_path: Path, figures: Figures
+) -> None:
+    asked = "it alone gets an error, the others their exact answers"
+    nan = figures.begin(28, "NaN in the logits of one request of eight", asked)
+    asked = "an error for each, never 200 of /health, then status 1"
+    lost = figures.begin(26, "an engine that fails for ever", asked)
+    time_ = figures.begin(26, "an engine that fails for ever: times", "ended within 5 s")
+    with watched_server(tmp_path, faulty_build=FAULTY, ends_with=1) as server:
+        server.warm_up()
+        good = not_a_number(server, figures)
+        answers = ask_all(
+            server.url, [counting(number, CALLS_FOR_THE_END * (number == 3)) for number in range(8)]
+        )
+        told_s = time.monotonic()
+        statuses = statuses_until_the_end(server)
+        server.process.wait(60)
+        ended_s = time.monotonic() - told_s
+    time_.note(f"{ended_s:.1f} s", ended_s < 5)
+    nan.check(good, good.endswith(": all exact"))
+    num_errors = sum(answer.startswith("error: ") for answer in answers)
+    told = f"{num_errors} of {len(answers)} with an error; /health {sorted(statuses)}; "
+    told += f"status {server.process.returncode}"
+    lost.check(told, num_errors == len(answers) and 200 not in statuses)
+
+
+def not_a_number(server: WatchedServer, figures: Figures) -> str:
+    """Ask eight at once, one of which gets NaN; return what became of them."""
+    alone = [ask(server.url, counting(number)) for number in range(8)]
+    with server.undisturbed(figures, 28, "NaN in the logits"):
+        for bad in range(8):
+            bodies = [counting(number, CALLS_FOR_NAN * (number == bad)) for number in range(8)]
+            answers = ask_all(server.url, bodies)
+            assert answers[bad].startswith("error: "), answers[bad]
+            others = [number for number in range(8) if number != bad and answers[number] != alone[number]]
+            if others:
+                return f"of 8 with number {bad} poisoned, {others} differ"
+    return "8 times: all exact"
+
+
+def statuses_until_the_end(server: WatchedServer) -> set[int]:
+    """Ask for /health until nobody answers; return the statuses."""
+    statuses: set[int] = set()
+    for _ in range(600):
+        try:
+            statuses.add(httpx.get(f"{server.url}/health", timeout=10).status_code)
+        except httpx.HTTPError:
+            return statuses
+        time.sleep(0.05)
+    raise AssertionError("it does not end")
+
+
+def test_chaos_gives_exact_answers_or_errors(tmp_path: Path, server: WatchedServer, figures: Figures) -> None:
+    figure = figures.begin(
+        58, "one step in a hundred fails", "each answer exact or an error; the canary's known one"
+    )
+    num_requests = trials(48, 48, "PENSIEVE_FAULTS_CHAOS", long=800)
+    alone = {number: ask(server.url, counting(number)) for number in range(8)}
+    numbers = [number % 8 for number in range(num_requests)]
+    ends: Counter[str] = Counter()
+    with watched_server(tmp_path, faulty_build=CHAOTIC) as chaotic:
+        with ThreadPoolExecutor(8) as clients:
+            answers = list(clients.map(lambda number: ask(chaotic.url, counting(number)), numbers))
+        canaries = {ask(chaotic.url, CANARY) for _ in range(3)}
+        num_failed = read_metric(chaotic.url, "pensieve_failed_steps_total")
+    for number, answer in zip(numbers, answers, strict=True):
+        ends["error" if answer.startswith("error: ") else str(answer == alone[number])] += 1
+    assert num_failed > 2
+    told = f"{num_requests} requests, {num_failed:.0f} failed steps: {ends['True']} exact, "
+    told += f"{ends['error']} with an error, {ends['False']} wrong"
+    figure.check(told, not ends["False"] and canaries <= {GOLDEN})
+
+
+def secret(number: int) -> str:
+    """Return words that no other number has."""
+    return words(random.Random(1000 + number), 30).strip()
+
+
+def test_no_answer_has_anothers_secret(server: WatchedServer, figures: Figures) -> None:
+    figure = figures.begin(
+        29, "a secret in each of many prompts, 16 at a time", "no foreign secret; each as alone"
+    )
+    num_prompts = trials(96, 96, "PENSIEVE_FAULTS_SECRETS", long=2000)
+    secrets = [secret(number) for number in range(num_prompts)]
+    assert len(set(secrets)) == num_prompts
+
+    def body(number: int) -> dict[str, Any]:
+        rng = random.Random(number)
+        system = "You repeat. " + words(random.Random(29), 300) + words(rng, rng.choice([0, 0, 50, 400]))
+        return question(f"Write out exactly: {secrets[number]}", 60) | {"system": system}
+
+    with server.undisturbed(figures, 29, "secrets"), ThreadPoolExecutor(16) as clients:
+        answers = list(clients.map(lambda number: ask(server.url, body(number)), range(num_prompts)))
+    others = [number for number, answer in enumerate(answers) if answer != secrets[number]]
+    differing = [number for number in others if ask(server.url, body(number)) != answers[number]]
+    foreign = [
+        number
+        for number, answer in enumerate(answers)
+        if any(one in answer for other, one in enumerate(secrets) if other != number)
+    ]
+    num_copied = num_prompts - len(others)
+    assert num_copied > num_prompts / 2
+    told = f"{num_prompts:,} prompts, {num_copied:,} repeated word for word: {len(foreign)} foreign, "
+    figure.check(f"{told}{len(differing)} other than alone", not foreign and not differing)
