@@ -141,7 +141,7 @@ async def ask(app: Any, fields: dict[str, Any], how: str, due: int) -> tuple[boo
 
 async def at_each(server: Scheduled, fields: dict[str, Any], how: str) -> tuple[int, list[str]]:
     """Ask once for each suspension; return how many there are, and what was left behind."""
-    asyncio.get_running_loop().set_task_factory(count_tasks)  # type: ignore[arg-type]
+    asyncio.get_running_loop().set_task_factory(count_tasks)
     app = create_app(ServerConfig(), FakeModel(num_blocks=server.num_blocks), server.tokenizer, server.loop)
     running = asyncio.create_task(server.loop.run())
     _, answer = await ask(app, BODY, "", 0)
