@@ -20,12 +20,13 @@ from .compiling.user_folder import use_private_temporary_folder
 from .logs import set_up_logging
 from .ranks.plan_bytes import decode_plan
 from .ranks.rank_hosts import launched_hosts
-from .ranks.rank_link import FAILED_STATUS, FrameKind, Link, LinkClosed, RankError, start_thread
+from .ranks.rank_link import FAILED_STATUS, REFUSED, FrameKind, Link, LinkClosed, RankError, start_thread
 from .ranks.rank_process import MET, READY
 from .ranks.rendezvous import Group, connect, enter_group
 from .worker import end_with_parent, leave
 
 if TYPE_CHECKING:  # imported by the first message that needs it
+    from .loading.model_info import ModelInfo
     from .runner import Runner
 
 logger = logging.getLogger(__name__)
@@ -54,18 +55,31 @@ class Follower:
     def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
         from .loading.build import load_runner
         from .loading.device import find_device
+        from .loading.rank_facts import hash_samples, read_plan
+
+        if message["do"] == "facts":
+            return self._tell_facts(message)
+        if message["do"] == "sample":
+            return {"weights": hash_samples(self._find_folder(message))}
+        memory = read_plan(message["memory"], find_device())
+        self._runner = load_runner(self._read_info(message), memory, self._group)
+        return {}
+
+    def _tell_facts(self, message: dict[str, Any]) -> dict[str, Any]:
+        from .loading.device import find_device
+        from .loading.rank_facts import RankFacts
+
+        try:
+            return RankFacts.of(self._read_info(message), find_device()).as_message()
+        except PensieveError as error:
+            return {REFUSED: str(error)}
+
+    def _read_info(self, message: dict[str, Any]) -> "ModelInfo":
         from .loading.loader import compute_dtype
         from .loading.model_info import read_model_info
-        from .loading.rank_facts import RankFacts, hash_samples, read_plan
 
-        path, kv_bits = self._find_folder(message), int(message["kv_bits"])
-        if message["do"] == "sample":
-            return {"weights": hash_samples(path)}
-        info = read_model_info(path, str(message["name"]), compute_dtype(), kv_bits, self._group)
-        if message["do"] == "facts":
-            return RankFacts.of(info, find_device()).as_message()
-        self._runner = load_runner(info, read_plan(message["memory"], find_device()), self._group)
-        return {}
+        path, name, kv_bits = self._find_folder(message), str(message["name"]), int(message["kv_bits"])
+        return read_model_info(path, name, compute_dtype(), kv_bits, self._group)
 
     def _find_folder(self, message: dict[str, Any]) -> Path:
         """Return the model's folder on this machine: rank 0's, or the hub's own. Raises RankError."""

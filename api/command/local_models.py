@@ -11,6 +11,7 @@ from ...engine.loading.memory_plan import gigabytes
 from ...engine.loading.model_error import ModelError
 from ...engine.loading.tokenizer import load_tokenizer
 from ...engine.process import EngineProcess
+from ...engine.ranks.rank_link import RankError
 from .console import say
 from .start_report import describe_plan
 
@@ -71,7 +72,7 @@ def judge_model(engine: EngineProcess, config: EngineConfig, max_batch: int) -> 
     try:
         planned = engine.call(plan_model, folder, config, max_batch)
         load_tokenizer(planned.info)
-    except ModelError as error:
+    except (ModelError, RankError) as error:
         return LocalModel(config.model, "-", f"not served: {error}")
     memory = planned.memory
     room = f"room for {memory.num_kv_tokens:,} tokens of KV" if memory.kv_bytes else "no KV"

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ... import PensieveError
 from .. import SYSTEM_BLAS
 from ..attention.kernels.paged_kernels import PagedKernels
 from ..attention.paged_model import PagedModel, probe_fetching
@@ -22,6 +23,7 @@ from ..fused_model import fuse, unfuse, without_rotations
 from ..mixed_check import choose_mixed_tokens
 from ..paged_caches import Capacity
 from ..pass_functions import PassFunctions
+from ..ranks.rank_link import RankError
 from ..ranks.rank_runner import RankRunner
 from ..ranks.rank_team import RankTeam, find_team
 from ..ranks.rendezvous import Group
@@ -68,13 +70,27 @@ def plan_model(path: Path, config: EngineConfig, max_batch: int) -> PlannedModel
     if team is None:
         info = read_model_info(path, name, compute_dtype(), config.kv_bits)
         return PlannedModel(info, make_plan(info, config, device, max_batch), describe_blas(SYSTEM_BLAS))
-    team.begin({"do": "facts", **question(path, name, config.kv_bits)})
-    info = read_model_info(path, name, compute_dtype(), config.kv_bits, team.group)
-    ranks = (RankFacts.of(info, device), *map(RankFacts.read, team.answers()))
+    info, others = _ask_facts(team, path, name, config.kv_bits)
+    ranks = (RankFacts.of(info, device), *map(RankFacts.read, others))
     check_alike(ranks)
     largest, smallest = share_out(ranks, info, device)
     memory = make_plan(largest, config, smallest, max_batch)
     return PlannedModel(info, memory, describe_blas(SYSTEM_BLAS), config.hosts, ranks)
+
+
+def _ask_facts(team: RankTeam, path: Path, name: str, kv_bits: int) -> tuple[ModelInfo, list[dict[str, Any]]]:
+    """Have all ranks read the facts of their parts; return this one's, and what the others say of theirs.
+
+    After a refusal the ranks can be asked for another model. Raises ModelError and RankError.
+    """
+    team.begin({"do": "facts", **question(path, name, kv_bits)})
+    try:
+        info = read_model_info(path, name, compute_dtype(), kv_bits, team.group)
+    except PensieveError:
+        with suppress(RankError):  # the others' reason is the same
+            team.answers()
+        raise
+    return info, team.answers()
 
 
 def question(path: Path, name: str, kv_bits: int) -> dict[str, Any]:

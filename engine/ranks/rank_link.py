@@ -22,6 +22,9 @@ KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPALIVE": 5, "TCP_KEEPINTVL": 2, "TCP_KEE
 """Seconds, and a number of trials, after which a vanished machine counts as gone; as systems name them."""
 
 
+REFUSED = "refused"
+"""In an answer: why a rank cannot serve the model that it was asked for; it can be asked for another."""
+
 LOST_STATUS = 70
 """Status with which rank 0's process ends when a rank is lost."""
 

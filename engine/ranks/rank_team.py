@@ -15,7 +15,16 @@ from functools import cache
 from typing import Any, NoReturn
 
 from .rank_hosts import find_hosts, local_environments
-from .rank_link import BEAT_S, LOST_STATUS, FrameKind, Link, LinkClosed, RankError, start_thread
+from .rank_link import (
+    BEAT_S,
+    LOST_STATUS,
+    REFUSED,
+    FrameKind,
+    Link,
+    LinkClosed,
+    RankError,
+    start_thread,
+)
 from .rank_process import RankProcess
 from .rendezvous import Group, accept_ranks, enter_group
 
@@ -59,16 +68,16 @@ class RankTeam:
             raise RankError("a rank has ended") from error
 
     def answers(self) -> list[dict[str, Any]]:
-        """Return the answer of each rank to what was sent last. Raises RankError."""
-        answers = []
-        for each in self._answers:
-            answer = each.get()
+        """Return the answer of each rank to what was sent last. Raises RankError, once all have answered."""
+        answers = [each.get() for each in self._answers]
+        self._is_asking = False
+        for number, answer in enumerate(answers, 1):
             if isinstance(answer, RankError):
                 self._failure_told.set()
                 raise answer
-            answers.append(answer)
-        self._is_asking = False
-        return answers
+            if REFUSED in answer:
+                raise RankError(f"rank {number}: {answer[REFUSED]}")
+        return [answer for answer in answers if not isinstance(answer, RankError)]
 
     def send(self, kind: FrameKind, content: bytes = b"") -> None:
         """Send a frame to all ranks. Does not return where one has ended."""

@@ -16,6 +16,8 @@ import mlx_lm.utils
 import pytest
 from mlx.utils import tree_flatten
 
+from pensieve.api.command.local_models import judge_model
+from pensieve.engine.config import EngineConfig
 from pensieve.engine.loading.model_error import ModelError
 from pensieve.engine.loading.rank_facts import RankFacts, check_alike, check_weights, hash_samples
 from pensieve.engine.process import EngineProcess
@@ -152,6 +154,21 @@ def test_requests_outlive_an_exception_of_a_rank(tmp_path: Path, hostfile: Path)
     assert judge(folder, generations) == (60, 0)
 
 
+@pytest.mark.slow
+def test_ranks_that_refuse_a_model_can_be_asked_for_another(tmp_path: Path, hostfile: Path) -> None:
+    """As `pensieve models --hosts` does, which ended at the first model that cannot be divided."""
+    for name in ("phi3", "llama"):
+        write_model(tmp_path / name, name)
+    with EngineProcess() as engine:
+        verdicts = [
+            judge_model(engine, EngineConfig(str(tmp_path / name), hosts=str(hostfile)), 4)
+            for name in ("phi3", "llama")
+        ]
+    assert "cannot be divided" in verdicts[0].verdict
+    assert [verdict.is_served for verdict in verdicts] == [False, True]
+
+
+@pytest.mark.slow
 def test_a_rank_that_is_lost_while_it_loads_ends_the_start(tmp_path: Path, hostfile: Path) -> None:
     """Rank 0 waited for ever in MLX: it checks itself with the others' help."""
     folder = write_model(tmp_path / "model")
