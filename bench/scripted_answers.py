@@ -4,14 +4,16 @@ The server computes each prompt and says how many of its tokens it had cached; w
 so that a session goes the same way with any model.
 """
 
+import itertools
 import json
 import re
 import threading
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Self
 
 from .. import LOCAL_KEY
 
@@ -46,6 +48,7 @@ class ScriptedAnswers(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Exchange)
         self.readings: list[Reading] = []
         self.rewrite: Callable[[str], str] = str
+        self.numbers = itertools.count(1)  # of answers
         self.answer = answer
         self.target = url
         self._lock = threading.Lock()  # one prompt after the other, so that all figures can be repeated
@@ -56,7 +59,7 @@ class ScriptedAnswers(ThreadingHTTPServer):
         """Where the client finds it."""
         return f"http://127.0.0.1:{self.server_port}"
 
-    def __enter__(self) -> "ScriptedAnswers":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -64,6 +67,11 @@ class ScriptedAnswers(ThreadingHTTPServer):
         self.shutdown()
         self._thread.join()
         self.server_close()
+
+    def respond(self, raw: bytes, headers: Message) -> tuple[Json, list[Block]]:
+        """Return a request's body and the script's answer to it."""
+        body = self.read(raw, headers.get("x-claude-code-agent-id", ""))
+        return body, self.answer(last_words(body))
 
     def read(self, raw: bytes, agent: str) -> Json:
         """Let the server compute a request's prompt, and keep the figures. Return the request."""
@@ -105,8 +113,8 @@ class _Exchange(BaseHTTPRequestHandler):
         if "/count_tokens" in self.path:
             self._send(b'{"input_tokens": 1}', "application/json")
             return
-        body = self.server.read(raw, self.headers.get("x-claude-code-agent-id", ""))
-        events = stream_of(self.server.answer(last_words(body)), body["model"], len(self.server.readings))
+        body, answer = self.server.respond(raw, self.headers)
+        events = stream_of(answer, body["model"], next(self.server.numbers))
         lines = [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events]
         self._send("".join(lines).encode(), "text/event-stream")
 
