@@ -14,9 +14,10 @@ from .experts.block_forms import PARTS, BlockKernels, block_form, block_forms
 from .experts.expert_choice import ExpertChoice
 from .experts.expert_pairs import ExpertKernels
 from .experts.switch_forms import PROJECTIONS, switch_form, usable_experts
+from .mended_functions import mended_functions, mended_on_cuda
 from .pass_functions import PassFunctions, Replacement
 from .recurrent.array_forms import array_delta_form, array_space_form
-from .recurrent.convolutions import convolution_form, convolutions_on_cuda, mended_convolutions, sum_taps
+from .recurrent.convolutions import convolution_form, sum_taps
 from .recurrent.delta_chunks import DeltaChunks, usable_chunks
 from .recurrent.delta_step import DeltaStep, usable_step
 from .recurrent.host_forms import MIN_TOKENS, gated_delta_form, lightning_form, state_space_form
@@ -43,7 +44,7 @@ def find_functions(model: nn.Module, on_host: bool) -> PassFunctions:
     if not on_host:
         layer_kernels = _layer_kernels(model)
         found = _functions(model, layer_kernels, _array_forms(model, *layer_kernels))
-        return found.beside(mended_convolutions(model))
+        return found.beside(mended_functions(model))
     theirs = nn.Conv1d.__call__
     on_cpu = (
         Replacement(nn, "silu", nn.silu, silu_form(nn.silu)),
@@ -65,7 +66,7 @@ def assumed_functions(model: nn.Module, kernels: PagedKernels) -> PassFunctions:
         **{f"{each.__name__}.__call__": partial(switch_form, experts) for each in PROJECTIONS},
         **{f"{each.__name__}.__call__": partial(block_form, blocks) for each in PARTS},
     }
-    return _functions(model, layer_kernels, forms).beside(convolutions_on_cuda(model))
+    return _functions(model, layer_kernels, forms).beside(mended_on_cuda(model))
 
 
 def _functions(

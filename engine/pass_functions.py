@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import mlx.core as mx
+
 Function = Callable[..., Any]
 """A function or method of mlx-lm's, or another in its place."""
 
@@ -42,3 +44,9 @@ class PassFunctions:
     def __exit__(self, *_: object) -> None:
         for each in self.replacements:
             setattr(each.owner, each.name, each.theirs)
+
+
+def on_cuda(functions: PassFunctions) -> PassFunctions:
+    """Return `functions` where MLX's device is CUDA, and no replacement elsewhere."""
+    is_cuda = mx.default_device() == mx.Device(mx.gpu) and not mx.metal.is_available()
+    return functions if is_cuda else PassFunctions()

@@ -19,8 +19,8 @@ from .attention.kernels.paged_kernels import PagedKernels, find_kernels
 from .attention.paged_layers import AttentionSpec, served_layers
 from .attention.paged_model import PagedModel
 from .attention.shared_prefixes import shared_prefixes
+from .mended_functions import mended_functions
 from .paged_caches import Capacity
-from .recurrent.convolutions import mended_convolutions
 from .recurrent.kernel_states import are_moved, states_agree
 from .reference_caches import reference_caches
 from .runner import Runner
@@ -210,7 +210,7 @@ def logits_error(paged: PagedModel, on_host: bool, kernels: PagedKernels | None 
         first.append(sequence.row(length - 2))
         rows.append(sequence.row(length - 1))
         tokens = mx.array([sequence.tokens(0, length)])
-        with mended_convolutions(paged.model):
+        with mended_functions(paged.model):
             references.append(paged.model(tokens, cache=reference_caches(paged))[0, -1])
     expected = mx.stack(references)
     mx.eval(runner.logits(first))

@@ -16,11 +16,12 @@ from mlx_lm.models.qwen3_next import Qwen3NextSparseMoeBlock
 from mlx_lm.models.switch_layers import SwitchGLU
 
 from ..attention.kernels.layer_kernels import Launch
-from ..pass_functions import Function
+from ..pass_functions import Function, on_cuda
 from ..transposed_linear import TransposedLinear
 from .expert_choice import MAX_EXPERTS, Choice, ExpertChoice, Gate, SharedExpert
 from .expert_pairs import ExpertKernels
 from .switch_forms import MAX_ERROR, is_served, switch_outputs
+from .unsorted_products import products_on_cuda
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +154,8 @@ def _error(kernels: BlockKernels, block: Any) -> float:
     """
     x = _input(block)
     theirs = type(block).__call__
-    right = theirs(block, x).astype(mx.float32)
+    with on_cuda(products_on_cuda(block)):
+        right = theirs(block, x).astype(mx.float32)
     found = block_form(kernels, theirs)(block, x).astype(mx.float32)
     errors = mx.abs(found - right).max(axis=-1) / mx.abs(right).max(axis=-1)
     median: Any = mx.median(errors).item()

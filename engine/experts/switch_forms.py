@@ -9,9 +9,10 @@ import mlx.nn as nn
 from mlx_lm.models.switch_layers import SwiGLU, SwitchGLU, SwitchLinear, SwitchMLP
 
 from ..attention.kernels.layer_kernels import Launch
-from ..pass_functions import Function
+from ..pass_functions import Function, on_cuda
 from .expert_pairs import ExpertKernels, Pairs
 from .expert_products import MAX_PAIRS
+from .unsorted_products import products_on_cuda
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +134,7 @@ def _error(kernels: ExpertKernels, layer: Any, num_rows: int) -> float:
     first = mx.random.randint(0, num_experts, (num_rows,), key=mx.random.key(1))
     indices = mx.stack([first, (first + 1) % num_experts], axis=1).astype(mx.uint32)
     theirs = type(layer).__call__
-    right = theirs(layer, x, indices).astype(mx.float32)
+    with on_cuda(products_on_cuda(layer)):
+        right = theirs(layer, x, indices).astype(mx.float32)
     found = switch_form(kernels, theirs)(layer, x, indices).astype(mx.float32)
     return float(mx.abs(found - right).max() / mx.abs(right).max())

@@ -20,6 +20,7 @@ from ..compiling.kept_kernels import keep_compiled_code
 from ..config import EngineConfig
 from ..find_functions import find_functions
 from ..fused_model import fuse, unfuse, without_rotations
+from ..mended_functions import mended_functions
 from ..mixed_check import choose_mixed_tokens
 from ..paged_caches import Capacity
 from ..pass_functions import PassFunctions
@@ -27,7 +28,6 @@ from ..ranks.rank_link import RankError
 from ..ranks.rank_runner import RankRunner
 from ..ranks.rank_team import RankTeam, find_team
 from ..ranks.rendezvous import Group
-from ..recurrent.convolutions import mended_convolutions
 from ..recurrent.parted_layers import with_parts
 from ..rehearsal import compile_kernels
 from ..runner import Runner
@@ -182,7 +182,7 @@ def checked(paged: PagedModel, name: str, on_host: bool) -> PagedModel:
 
     Raises ModelError.
     """
-    paged = replace(paged, functions=mended_convolutions(paged.model))
+    paged = replace(paged, functions=mended_functions(paged.model))
     faster = replace(paged, functions=find_functions(paged.model, on_host))
     for form in [with_parts(faster), faster] if paged.readers else [faster]:
         with suppress(Exception):

@@ -77,18 +77,16 @@ def griffin_convolution_form(convolve: Convolve) -> Function:
     return call
 
 
-def mended_convolutions(model: nn.Module) -> PassFunctions:
-    """Return what MLX computes wrongly on this device: replaced in all passes, and in those that judge."""
-    is_cuda = mx.default_device() == mx.Device(mx.gpu) and not mx.metal.is_available()
-    return convolutions_on_cuda(model) if is_cuda else PassFunctions()
-
-
 def convolutions_on_cuda(model: nn.Module) -> PassFunctions:
-    """Return the replacements of the convolutions of `model` and its parts."""
+    """Return the replacements of the convolutions of `model` and its parts: unpadded ones of stride 1."""
     forms: list[tuple[Any, Function]] = [
         (nn.Conv1d, convolution_form(nn.Conv1d.__call__, sum_taps_at_once, 1)),
         (GriffinConvolution, griffin_convolution_form(sum_taps_at_once)),
     ]
-    kinds = {type(module) for module in model.modules()}
-    found = [Replacement(kind, "__call__", kind.__call__, form) for kind, form in forms if kind in kinds]
+    modules = model.modules()
+    found = [
+        Replacement(kind, "__call__", kind.__call__, form)
+        for kind, form in forms
+        if any(isinstance(module, kind) for module in modules)
+    ]
     return PassFunctions(tuple(found))

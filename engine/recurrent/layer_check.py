@@ -10,7 +10,8 @@ from mlx_lm.models.cache import ArraysCache
 
 from ...cache.kv import MIN_KERNEL_ELEMENTS
 from ..attention.kernels.layer_kernels import Launcher
-from .convolutions import mended_convolutions
+from ..pass_functions import on_cuda
+from .convolutions import convolutions_on_cuda
 from .layer_step import LayerKernel, LayerStep, unmet
 from .slot_states import SlotCache, SlotStates
 from .state_mover import StateMover, slot_index
@@ -98,7 +99,7 @@ def layer_trial(kernel: LayerKernel, layer: Any, num_tokens: int, padding: int =
         ours.prepare(lengths=[num_tokens] * num_rows)
     padded = mx.pad(inputs, [(0, 0), (0, padding), (0, 0)], constant_values=1.0)
     found = kernel.run(layer, padded, ours)
-    with mended_convolutions(layer):
+    with on_cuda(convolutions_on_cuda(layer)):
         expected = layer(inputs, None, theirs)
     if found is None:
         raise NotImplementedError(unmet(layer, theirs) or "types or sizes that it is not made for")

@@ -70,7 +70,8 @@ def settings(folder: Path) -> EngineConfig:
 def test_a_family_answers_as_on_mlx_lms_own_caches(tmp_path: Path, name: str) -> None:
     """Cold, cached, beside others and in slices, with NumPy's attention and with plain MLX's.
 
-    With NumPy's, layers keep all tokens; with plain MLX's, they forget what their windows have passed.
+    With NumPy's, layers keep all tokens; with plain MLX's, they forget what their windows have passed. On a
+    GPU kernels take NumPy's place.
     """
     config = settings(write_family(tmp_path, FAMILIES[name]))
     planned = plan_model(tmp_path, config, max_batch=32)
@@ -82,7 +83,7 @@ def test_a_family_answers_as_on_mlx_lms_own_caches(tmp_path: Path, name: str) ->
         window = WindowPool(planned.info.window, num_blocks=60, slice_tokens=64, max_running=8)
     plain = Runner(checked(load(planned.info), name, on_host=False), small, on_host=False)
     judge = Judge(mlx_lm.utils.load_model(tmp_path)[0], by_token=name not in JUDGED_WHOLE)
-    for each, (num_blocks, num_slots, _), pool in ((runner, capacity, None), (plain, small, window)):
+    for each, (num_blocks, num_slots, _), pool in ((runner, capacity, served.window), (plain, small, window)):
         machine = Machine(each, num_blocks, num_state_slots=num_slots, window=pool)
         for sequence in serve(machine):
             judge.check(sequence)
