@@ -5,6 +5,8 @@ Each builds the model as the server does. A sign in a prompt, which no other pro
 
 import json
 import random
+import sys
+import threading
 from typing import Any
 
 import mlx.core as mx
@@ -15,6 +17,9 @@ from pensieve.engine.step import StepPlan
 from pensieve.engine.step_in_flight import Sampled
 
 CALLS_FOR_NAN, CALLS_FOR_THE_END = "~", "^"
+
+ELSEWHERE, OUT_OF_RANGE = "MLX in another thread", "ids out of range"
+"""Lines of a watched engine."""
 
 NAN_AFTER = 4
 """Tokens of an answer after which its logits are no numbers."""
@@ -40,6 +45,50 @@ def build_chaotic(planned: Any) -> tuple[Runner, Any]:
     runner, described = build(planned)
     runner.__class__ = ChaoticRunner
     return runner, described
+
+
+def build_watched(planned: Any) -> tuple[Runner, Any]:
+    """Build an engine that tells of ids out of range, and of MLX in other threads than the engine's own."""
+    runner, described = build(planned)
+    runner.__class__ = WatchedRunner
+    watch_threads()
+    other = threading.Thread(target=mx.arange, args=(1,))  # the watch itself is tried: one call is told of
+    other.start()
+    other.join()
+    return runner, described
+
+
+def watch_threads() -> None:
+    """Have each of MLX's functions tell of a call from another thread than this one."""
+    own = threading.get_ident()
+
+    def watched(name: str, function: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            if threading.get_ident() != own:
+                print(
+                    f"{ELSEWHERE}: mx.{name} in {threading.current_thread().name}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            return function(*arguments, **options)
+
+        return call
+
+    for name in dir(mx):
+        function = getattr(mx, name)
+        if callable(function) and not isinstance(function, type):
+            setattr(mx, name, watched(name, function))
+
+
+class WatchedRunner(Runner):
+    """Tells of ids that no embedding has."""
+
+    def _forward(self, plan: StepPlan) -> Sampled:
+        fed = [row.token for row in plan.decode if row.token is not None]
+        fed += [token for chunk in plan.prefill for token in chunk.tokens]
+        if not 0 <= min(fed, default=0) <= max(fed, default=0) < self._paged.vocab_size:
+            print(f"{OUT_OF_RANGE}: {min(fed)} to {max(fed)}", file=sys.stderr, flush=True)
+        return super()._forward(plan)
 
 
 class FaultyRunner(Runner):

@@ -13,11 +13,14 @@ from pensieve.bench.client import read_metric, stream
 from pensieve.bench.turns import words
 
 from ..budget import trials
-from .faulty_runners import CALLS_FOR_NAN, CALLS_FOR_THE_END
+from .faulty_runners import CALLS_FOR_NAN, CALLS_FOR_THE_END, ELSEWHERE, OUT_OF_RANGE
 from .figures import Figures
+from .mixed_traffic import MixedTraffic
+from .test_bad_input import PATHS, odd_texts, send_all
 from .watched_server import CANARY, GOLDEN, WatchedServer, watched_server
 
 FAULTY = "pensieve.tests.faults.faulty_runners:build_faulty"
+WATCHED = "pensieve.tests.faults.faulty_runners:build_watched"
 CHAOTIC = "pensieve.tests.faults.faulty_runners:build_chaotic"
 
 ALLOWED_S = 120
@@ -119,6 +122,24 @@ def test_chaos_gives_exact_answers_or_errors(tmp_path: Path, server: WatchedServ
     told = f"{num_requests} requests, {num_failed:.0f} failed steps: {ends['True']} exact, "
     told += f"{ends['error']} with an error, {ends['False']} wrong"
     figure.check(told, not ends["False"] and canaries <= {GOLDEN})
+
+
+def test_mlx_runs_in_one_thread_and_gets_no_id_out_of_range(tmp_path: Path, figures: Figures) -> None:
+    threads = figures.begin(31, "mixed traffic, with a disk tier: MLX in one thread", "0 calls elsewhere")
+    ids = figures.begin(30, "mixed traffic and odd characters: ids that reach MLX", "0 out of range")
+    num_requests = trials(100, 100, "PENSIEVE_FAULTS_WATCHED", long=1000)
+    flags = ("--disk-cache-gb", "1", "--cache-dir", str(tmp_path / "kv"))
+    with watched_server(tmp_path, *flags, faulty_build=WATCHED) as server:
+        traffic = MixedTraffic(server.url, seed=31)
+        with ThreadPoolExecutor(8) as clients:
+            list(clients.map(traffic.send, range(num_requests)))
+        send_all(server, [(path, raw) for raw in odd_texts() for path in PATHS])
+        log = server.log_text()
+    assert not traffic.wrong, traffic.wrong[:3]
+    told = f"{num_requests:,} requests: "
+    elsewhere = log.count(ELSEWHERE) - 1  # the watch tries itself once
+    ids.check(f"{told}{log.count(OUT_OF_RANGE)} out of range", OUT_OF_RANGE not in log)
+    threads.check(f"{told}{elsewhere} calls elsewhere", elsewhere == 0)
 
 
 def secret(number: int) -> str:
