@@ -84,6 +84,7 @@ def deep(levels: int) -> dict[str, Any]:
         ),
         ({"tool_choice": {"type": "any"}}, "tool_choice: type 'any' needs tools"),
         ({"stream": "perhaps"}, "stream: "),
+        ({"stop_token_ids": [10**6]}, "logit_bias, stop_token_ids: the model has no such token"),
     ],
 )
 def test_a_bad_field_is_named(server: Server, fields: dict[str, Any], message: str) -> None:

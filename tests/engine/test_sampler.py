@@ -238,3 +238,21 @@ def test_a_mask_that_allows_only_forbidden_tokens_wins() -> None:
     """A complete grammar allows nothing but the answer's end, which a least length forbids."""
     row = adjusted_row(SamplingParams(min_tokens=9), Adjustment(forbidden=(2,)))
     assert sample(mx.array([LOGITS]), [row._replace(allowed=bytes([0b100]))]).item() == 2
+
+
+def test_a_poisoned_random_state_changes_no_draw() -> None:
+    """A compiled function that raises while it is traced leaves a tracer in MLX's random state."""
+
+    def raises(array: mx.array) -> mx.array:
+        mx.random.uniform()
+        raise ValueError("while it is traced")
+
+    before = draws([0.0, 1.0, 0.5], 100, temperature=1.0)
+    try:
+        with pytest.raises(ValueError, match="traced"):
+            mx.compile(raises, inputs=mx.random.state, outputs=mx.random.state)(mx.array(1))
+        with pytest.raises(RuntimeError):
+            mx.eval(mx.random.uniform())
+        assert draws([0.0, 1.0, 0.5], 100, temperature=1.0) == before
+    finally:
+        mx.random.seed(0)

@@ -72,9 +72,63 @@ COVERED = (
         ("scheduler/test_refused_waits.py",),
     ),
     Covered(
+        21,
+        "sessions that always want more beside others; pings in the queue and in prefill",
+        "each has its share of the device, none waits for ever; pings at their interval",
+        (
+            "scheduler/test_fair_shares.py",
+            "api/output/test_stream.py::test_pings_come_at_the_interval_while_nothing_else_does",
+            "api/output/test_stream.py::test_a_ping_before_the_first_token_says_how_far_the_request_is",
+        ),
+    ),
+    Covered(
+        22,
+        "more prompts than memory and disk have room for",
+        "every block and byte accounted for, within the limits",
+        ("cache/test_radix.py", "cache/test_blocks.py", "cache/disk/test_index.py"),
+    ),
+    Covered(
+        23,
+        "answers that may become longer than memory, of many sequences",
+        "those that have to make room go on with their own tokens",
+        (
+            "scheduler/test_answer_lengths.py",
+            "scheduler/test_planner.py::test_sequences_that_outgrow_memory_are_preempted_and_lose_nothing",
+            "engine/test_exactness.py::test_tokens_stay_exact_when_memory_is_short",
+        ),
+    ),
+    Covered(
+        24,
+        "a queue and a memory that were full",
+        "the next request is admitted as soon as there is room",
+        (
+            "scheduler/test_kv_cache_manager.py",
+            "scheduler/test_admission.py",
+            "scheduler/test_loop.py::test_a_full_queue_refuses_and_says_when_to_come_back",
+        ),
+    ),
+    Covered(
         25,
         "steps that fail beside other sequences",
         "the culprit alone ends",
-        ("scheduler/test_recovery.py",),
+        ("scheduler/test_recovery.py", "engine/test_runner.py"),
+    ),
+    Covered(
+        27,
+        "MLX's random state poisoned by a compiled function that raises",
+        "draws as before: each has a key of its own",
+        (
+            "engine/test_sampler.py::test_a_poisoned_random_state_changes_no_draw",
+            "engine/test_exactness.py::test_seeded_samples_do_not_depend_on_the_batch",
+        ),
+    ),
+    Covered(
+        30,
+        "ids of templates, tokenizers and fields beyond the embeddings",
+        "refused",
+        (
+            "api/prompt/test_prompt.py::test_a_token_without_an_embedding_is_refused",
+            "api/test_errors.py::test_a_bad_field_is_named",
+        ),
     ),
 )
