@@ -22,8 +22,9 @@ import logging
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Generic, TypeVar
 
 from starlette.requests import Request as HttpRequest
@@ -54,6 +55,7 @@ BEGIN_S = 10.0
 HASHED_AT_ONCE = 2**20
 """Bytes of a body that take less time to hash than to hand to a thread."""
 
+STREAM_BEGIN = b'"stream'
 STREAM_FIELD = re.compile(rb'(?<!\\)"stream(?:_options)?"\s*:\s*(?:true|false|null|\{[^{}]*\})\s*,?')
 
 STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
@@ -109,10 +111,34 @@ async def sending_of(http: HttpRequest, started_s: float) -> Sending:
 
 
 def _digest(start: bytes, body: bytes) -> bytes:
-    """Return the digest of a request, the same whether its answer is to be streamed or not."""
-    if body.count(b'"stream') <= MAX_STREAM_FIELDS:
-        body = STREAM_FIELD.sub(_nested_field, body).rstrip(b" \r\n\t,}")
-    return hashlib.blake2b(b"%d\0%b%b" % (len(start), start, body), digest_size=16).digest()
+    """Return the digest of a request, streamed or not. Other threads go on between parts of a long body."""
+    places = list(islice(_stream_places(body), MAX_STREAM_FIELDS + 1))
+    if len(places) <= MAX_STREAM_FIELDS:
+        body = b"".join(_without_stream_fields(body, places)).rstrip(b" \r\n\t,}")
+    digest = hashlib.blake2b(b"%d\0%b" % (len(start), start), digest_size=16)
+    for place in range(0, len(body), HASHED_AT_ONCE):
+        digest.update(body[place : place + HASHED_AT_ONCE])
+    return digest.digest()
+
+
+def _stream_places(body: bytes) -> Iterator[int]:
+    """Yield where fields for streams may begin."""
+    for start in range(0, len(body), HASHED_AT_ONCE):
+        end = start + HASHED_AT_ONCE + len(STREAM_BEGIN) - 1
+        while (start := body.find(STREAM_BEGIN, start, end)) >= 0:
+            yield start
+            start += 1
+
+
+def _without_stream_fields(body: bytes, places: Iterable[int]) -> Iterator[bytes]:
+    """Yield the parts of a body between its own fields for streams, of which some of the places are."""
+    rest = 0
+    for place in places:
+        if place >= rest and (found := STREAM_FIELD.match(body, place)):
+            yield body[rest:place]
+            yield _nested_field(found)
+            rest = found.end()
+    yield body[rest:]
 
 
 def _nested_field(found: re.Match[bytes]) -> bytes:

@@ -288,3 +288,11 @@ def test_an_answer_for_which_nobody_comes_back_is_ended(
     monkeypatch.setattr(twins, "GRACE_S", -0.5)
     leave_one(server, GONE)
     wait_until(lambda: server.scheduler.token_streams[-1].was_aborted)
+
+
+@pytest.mark.parametrize("part", [1, 5, 9, 100])
+def test_stream_fields_on_borders_of_parts_are_found(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(twins, "HASHED_AT_ONCE", part)
+    streamed, whole = (twins._digest(b"s", b'{"a": 1, "stream": %b}' % flag) for flag in (b"true", b"false"))
+    assert streamed == whole == twins._digest(b"s", b'{"a": 1}')
+    assert whole != twins._digest(b"s", b'{"a": {"stream": true}}')

@@ -139,7 +139,9 @@ def test_omitted_thoughts_come_back_in_their_signature(text: str) -> None:
     assert converted.get("reasoning_content", "") == text
 
 
-@pytest.mark.parametrize("signature", [None, "", "unsigned", "pensieve:", "pensieve:%%", "pensieve:/w=="])
+@pytest.mark.parametrize(
+    "signature", [None, "", "unsigned", "pensieve:", "pensieve:%%", "pensieve:é", "pensieve:/w=="]
+)
 def test_a_foreign_or_broken_signature_holds_no_thoughts(signature: str | None) -> None:
     assert unseal(signature) == ""
 
