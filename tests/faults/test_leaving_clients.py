@@ -33,9 +33,9 @@ MAX_WAIT_S = 0.4
 ALLOWED_S = 120
 
 
-def question(number: int) -> dict[str, object]:
-    """Return a request whose answer is long and known."""
-    messages = [{"role": "user", "content": f"Count from {number} to {number + 40}."}]
+def question(number: int, count: int = 40) -> dict[str, object]:
+    """Return a request whose answer has so many numbers, and is known."""
+    messages = [{"role": "user", "content": f"Count from {number} to {number + count}."}]
     return {"model": "claude-x", "max_tokens": 250, "messages": messages}
 
 
@@ -85,7 +85,7 @@ class Survivors:
             assert not thread.is_alive()
 
     def _ask(self, number: int) -> str:
-        return stream(self._url, question(number), ALLOWED_S).text
+        return stream(self._url, question(number, 6), ALLOWED_S).text
 
     def _ask_on(self, number: int) -> None:
         rng = random.Random(number)
