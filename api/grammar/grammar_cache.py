@@ -231,10 +231,7 @@ class GrammarCache:
         return [self._callable(tool_format, tool) for tool in tools]
 
     def _callable(self, tool_format: ToolFormat, tool: Tool) -> CallableTool:
-        """Return a tool with as much of its schema as can be compiled, so that it can always be called.
-
-        Raises SchemaTooLarge.
-        """
+        """Return a tool with as much of its schema as can be compiled, so that it can always be called."""
         for rewrite in (arguments_schema, structure_only):
             try:
                 found = CallableTool(tool.name, rewrite(tool.input_schema))
@@ -245,8 +242,6 @@ class GrammarCache:
                             "calls of %s are constrained without %s", tool.name, ", ".join(sorted(names))
                         )
                     return found
-            except SchemaTooLarge:
-                raise
             except SchemaError:
                 continue
         logger.info("calls of %s are constrained to its name only", tool.name)

@@ -226,14 +226,20 @@ def test_a_hostile_schema_is_loosened_or_refused_while_others_are_served(
         assert re.search("schema|too long", answer.json()["error"]["message"])
 
 
-@pytest.mark.parametrize("name", ["too deep", "too many properties", "too many values", "too long"])
-def test_a_tool_too_large_to_be_compiled_is_refused(server: LiveServer, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [("too deep", 200), ("too many properties", 400), ("too many values", 400), ("too long", 400)],
+)
+def test_a_tool_too_large_to_be_compiled_is_kept_to_its_name(
+    server: LiveServer, name: str, status: int
+) -> None:
+    """One with a schema that is longer than the context is refused for that."""
     tools = [{"name": "t", "input_schema": record(a=HOSTILE[name])}]
     body = {"model": "claude-x", "max_tokens": 10, "messages": USER, "tools": tools}
     answer = server.http().post("/v1/messages", json=body)
     print(f"{name}: {answer.elapsed.total_seconds() * 1000:.0f} ms")
-    assert answer.status_code == 400
-    assert re.search("too (large|long)", answer.json()["error"]["message"])
+    assert answer.status_code == status
+    assert status == 200 or "too long" in answer.json()["error"]["message"]
 
 
 def test_a_tool_with_a_rule_too_many_can_be_called_all_the_same(server: LiveServer) -> None:
