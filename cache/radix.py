@@ -89,7 +89,9 @@ class RadixTree:
     ) -> TreePosition:
         """Cache `blocks`, which hold the KV of the first `len(blocks)` full blocks of `tokens`.
 
-        A prefix that is cached already keeps its block; the tree becomes a holder of each new prefix's block.
+        The tree becomes a holder of each new prefix's block. A prefix that is cached already keeps its block
+        while anybody else holds it; else the block gives way to the new one. It could not be evicted before
+        what goes on from it, and that is about to be held by whoever holds the new one.
         position: of a prefix of `tokens`, returned by an earlier match or insert; the walk then begins there.
         owner: the conversation whose tokens they are. space: to whose prefixes they are added.
         Returns the position of the whole prefix.
@@ -104,6 +106,10 @@ class RadixTree:
                 assert len(edge) == BLOCK_SIZE, "only full blocks are cached"
                 child = self._add(node, edge, blocks[i], owner)
                 is_new = True
+            elif child.block != blocks[i] and self._allocator.ref_count(child.block) == 1:
+                self._allocator.enter_tree(blocks[i])
+                self._allocator.leave_tree(child.block)
+                child.block = blocks[i]
             if child.owner is owner or child.owner is None:
                 child.last_used, child.gap_s = now, 0.0
             node = child
@@ -153,6 +159,24 @@ class RadixTree:
         for node in held:
             self._push(node)
         return freed
+
+    def num_evictable(self, at_most: int) -> int:
+        """Return how many blocks `evict` could free, counted up to `at_most`."""
+        leaves = [node for _, entry, node in self._heap if node.entry == entry]
+        ends = [node for node in leaves if not node.children and node.parent is not None]
+        num_children: dict[Node, int] = {}  # of nodes that lose some, how many are left
+        count = 0
+        while ends and count < at_most:
+            node = ends.pop()
+            if self._allocator.ref_count(node.block) > 1:
+                continue
+            count += 1
+            parent = node.parent
+            assert parent is not None
+            num_children[parent] = num_children.get(parent, len(parent.children)) - 1
+            if not num_children[parent] and parent.parent is not None:
+                ends.append(parent)
+        return count
 
     def drop(self, position: TreePosition, owners: abc.Container[Owner | None]) -> int:
         """Free the blocks on the path to `position`, and on its branches, that belong to `owners` alone.

@@ -65,10 +65,11 @@ class KVCacheManager:
             )
             return False
         self.allocator.share(cached)
-        if sequence.evicts_first and not self._make_free(num_missing):
+        if sequence.is_wary and self._num_freeable(num_missing) < num_missing:
             self.allocator.release(cached)
+            logger.debug("%s waits for memory: of what is available, too little can be freed", sequence)
             return False
-        sequence.evicts_first = False
+        sequence.is_wary = False
         sequence.block_table.extend(cached)
         self.states.start(sequence, known, resumed)
         sequence.tree_position = resumed  # what is computed anew begins there
@@ -140,12 +141,17 @@ class KVCacheManager:
     def _num_available(self, watermark: int) -> int:
         return self.allocator.num_free + self.allocator.num_cached - watermark
 
-    def _make_free(self, count: int) -> bool:
-        """Evict cached blocks until `count` are free; return whether they are.
+    def _num_freeable(self, count: int) -> int:
+        """Return how many blocks are free or could be evicted now, counted up to `count`.
 
         Fewer may be than are available: a cached block cannot be evicted before those that go on from it, and
         these may be held by a sequence that computed it a second time.
         """
+        num_free = self.allocator.num_free
+        return num_free + self.tree.num_evictable(count - num_free)
+
+    def _make_free(self, count: int) -> bool:
+        """Evict cached blocks until `count` are free; return whether they are."""
         num_free = self.allocator.num_free
         if num_free >= count:
             return True

@@ -115,7 +115,7 @@ class Planner:
             )
             if victim is sequence:
                 # Admitted again for what only counts as available, it would take step after step from others.
-                sequence.evicts_first = True
+                sequence.is_wary = True
                 return False
         return True
 

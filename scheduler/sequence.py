@@ -83,7 +83,7 @@ class Sequence:
     is_searched: bool = False  # whether its prompt was looked up on disk
     prefix_wait: "Wait | None" = None
     num_available_at_refusal: int | None = None  # available blocks, when they last were too few
-    evicts_first: bool = False  # whether it starts only with all its blocks free: available ones were not
+    is_wary: bool = False  # whether it starts only where its blocks can be freed: available ones could not
     seen: SeenTokens | None = None  # None where the request adjusts no logits
     conversation: KnownThread | None = None  # whose prompt it is
     tree_position: TreePosition | None = None  # where its cached or committed prefix ends in the prefix tree

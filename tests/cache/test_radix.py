@@ -55,15 +55,31 @@ def test_a_branch_shares_its_stem() -> None:
     assert allocator.num_cached == tree.num_blocks == 4
 
 
-def test_a_known_prefix_keeps_its_block() -> None:
+def test_a_known_prefix_keeps_its_block_while_somebody_holds_it() -> None:
     allocator = BlockAllocator(16)
     tree = tree_of(allocator)
     known = cache(tree, allocator, prompt(1))
-    twin = allocator.allocate(1)
-    tree.insert(prompt(1), twin)
+    allocator.share(known)
+    twin = allocator.allocate(2)
+    tree.insert(prompt(1, 2), twin)
+    assert tree.match([*prompt(1, 2), 0]).blocks == [*known, twin[1]]
+    allocator.release(known)
     allocator.release(twin)
-    assert tree.match([*prompt(1), 0]).blocks == known
-    assert allocator.num_free == 15
+    assert allocator.num_free == 14
+
+
+def test_a_block_that_nobody_holds_gives_way_to_that_of_who_goes_on_from_it() -> None:
+    """Else it would count as available, and could not be evicted before what goes on from it."""
+    allocator = BlockAllocator(16)
+    tree = tree_of(allocator)
+    cache(tree, allocator, prompt(1, 3))
+    twin = allocator.allocate(2)
+    tree.insert(prompt(1, 2), twin)
+    assert tree.match([*prompt(1, 2), 0]).blocks == twin
+    assert (allocator.num_free, allocator.num_cached) == (13, 1)
+    allocator.release(twin)
+    assert tree.evict(9) == 3
+    assert allocator.num_free == 16
 
 
 def test_the_least_recently_used_leaf_goes_first() -> None:
@@ -124,6 +140,20 @@ def test_the_tree_agrees_with_a_set_of_prefixes(steps: list[tuple[list[int], int
             known = {p for p in known if len(tree.match([*prompt(*p), 0]).blocks) == len(p)}
         assert allocator.num_cached == tree.num_blocks == len(known)
         assert allocator.num_free + allocator.num_cached == 200
+
+
+@given(st.lists(st.tuples(PROMPTS, st.booleans()), max_size=20), st.integers(0, 20))
+def test_as_many_can_be_evicted_as_are(steps: list[tuple[list[int], bool]], at_most: int) -> None:
+    """Also where blocks in the middle of a prefix are held, or those before them are not."""
+    allocator = BlockAllocator(200)
+    tree = tree_of(allocator)
+    for kinds, is_held in steps:
+        cache(tree, allocator, prompt(*kinds))
+        if is_held:
+            allocator.share(tree.match([*prompt(*kinds), 0]).blocks[-1:])
+    count = tree.num_evictable(at_most)
+    assert count == tree.evict(at_most)
+    assert count == at_most or tree.num_evictable(200) == 0
 
 
 def test_an_insert_goes_on_from_where_the_last_one_ended() -> None:

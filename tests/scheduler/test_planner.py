@@ -93,15 +93,16 @@ def test_what_cannot_be_evicted_keeps_no_other_sequence_from_its_slices(
     """A prompt that fits only with what counts as available was admitted and preempted, for ever."""
     driver = Driver(num_blocks=100)
     prefix, prompts = prompt_of(1, 20 * BLOCK_SIZE), [prompt_of(i, 30 * BLOCK_SIZE) for i in (2, 3)]
-    driver.scheduler.add(request(prefix, max_tokens=1))
-    driver.finish()
+    twin = driver.scheduler.add(request(prefix, max_tokens=40))
+    while twin.is_prefilling:
+        driver.step()
     tree = driver.scheduler.kv_cache.tree
     nothing = tree.match([0])
     with monkeypatch.context() as patch:
         patch.setattr(tree, "match", lambda *_: nothing)  # so that it computes the prefix a second time
         holder = driver.scheduler.add(request(prefix + prompt_of(9, 2 * BLOCK_SIZE), max_tokens=120))
         driver.step()
-    while holder.is_prefilling:
+    while holder.is_prefilling or twin.finish_reason is None:
         driver.step()
     long = driver.scheduler.add(request(prompts[0], max_tokens=400))
     driver.step()
