@@ -13,7 +13,7 @@ class FairShare:
     account: of the session's API key, which gives it its weight.
     virtual_s: seconds that the device has computed for the session, divided by its weight, and kept within
     bounds about the fair level.
-    owner: see `Origin`. num_active: the session's requests that have not ended.
+    owner: see `Origin`. num_active, num_begun: the session's requests that have not ended, and all.
     """
 
     account: Account
@@ -21,3 +21,4 @@ class FairShare:
     owner: bytes = b""
     virtual_s: float = 0.0
     num_active: int = 0
+    num_begun: int = 0

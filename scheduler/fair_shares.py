@@ -13,8 +13,8 @@ least go first, so that all virtual times grow alike.
 A session falls behind by `CREDIT_S` at most: one that asks for little does not hoard what others use
 meanwhile. It leads by `DEBT_S` at most: what nobody else wanted is no debt. Where its key has a small
 share, these are seconds of the device still, not virtual ones: a few answers of a full batch are as
-much. A new session begins at the fair level, or with the lead of an idle one of its owner; one that comes
-back `CREDIT_S` below the level at most.
+much. A new session begins at the fair level, or with the lead of a brief one of its owner that is idle; one
+that comes back `CREDIT_S` below the level at most.
 
 Sessions whose leads differ by less than `QUANTUM_S` count as equal. Then the class of the request decides
 (side requests, the main agent, its subagents, background work), then the order of arrival. Waiting raises a
@@ -52,6 +52,9 @@ QUANTUM_S = 1.0
 SIDE_S = 2.0
 """Lead that a session's side requests do not feel: they go before those of other sessions so far."""
 
+BRIEF = 3
+"""Most requests of a session whose lead a new one of its owner begins with."""
+
 AGING_S = 30.0
 """Seconds of the device after which a request that waits counts as one of the next better class."""
 
@@ -78,6 +81,7 @@ class FairShares:
         """Note that `sequence`, whose session has `share`, has arrived."""
         sequence.fair_share, sequence.arrival_device_s = share, self.now_s
         share.num_active += 1
+        share.num_begun += 1
         if share.num_active == 1 and share not in self._active:
             share.account = sequence.request.origin.account  # whose share may be another one by now
             least_s = self._level_s - CREDIT_S if share.usage.device_ns else self._beginning_s(share)
@@ -89,12 +93,13 @@ class FairShares:
     def _beginning_s(self, share: FairShare) -> float:
         """Return where a new session begins: at the fair level, without credit, or above.
 
-        A client may send another name with each turn. So one of the owner's sessions that wait for nothing,
-        the one that leads least, passes its place among the active ones on: else each name would begin before
-        the level has reached the last one, and sessions that last would share the device with more sessions
-        than there are. It keeps its own lead, should it ask again.
+        A client may send another name with each turn. So one of the owner's brief sessions that wait for
+        nothing, the one that leads least, passes its place among the active ones on: else each name would
+        begin before the level has reached the last one, and sessions that last would share the device with
+        more sessions than there are. It keeps its own lead, should it ask again. Sessions that have lasted
+        pass nothing on: where many people send one key, most of an owner's sessions are other people's.
         """
-        idle = [one for one in self._active if not one.num_active]
+        idle = [one for one in self._active if not one.num_active and one.num_begun <= BRIEF]
         own = [one for one in idle if one.owner == share.owner and one.account == share.account]
         if not own:
             return self._level_s

@@ -27,7 +27,8 @@ class Account:
 class Origin:
     """What a request says of its sender. It decides who goes first and how long KV is kept; people see it.
 
-    owner: digest of the API key, or of the client's host where there is none: sessions of others are others.
+    owner: digest of the API key, named or as it was sent; without any, all are one owner. Sessions of others
+    are others.
     account: of the API key. It is the server's own knowledge, not the client's word.
     session: the client's name of its session; empty for none.
     agent, parent: names of the subagent that asks and of the agent that started it; empty for the main one.
