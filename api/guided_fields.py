@@ -8,8 +8,8 @@ the body's own type.
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
-from pydantic_core import from_json
 
+from .bounded_json import BadJson, bounded_json
 from .tidy_schema import tidy_schema
 from .wire_base import Wire
 
@@ -37,9 +37,9 @@ def schema_form(schema: Json) -> Json:
     """Return a JSON schema as an object: of an object, of its JSON text, of nothing for any object."""
     if isinstance(schema, str):
         try:
-            schema = from_json(schema, allow_inf_nan=False)
-        except ValueError:
-            raise ValueError("the JSON schema is not valid JSON") from None
+            schema = bounded_json(schema.encode())
+        except BadJson as error:
+            raise ValueError(f"the JSON schema {error}") from None
     return ANY_OBJECT if schema is None or schema is True else schema
 
 

@@ -1,8 +1,10 @@
 """What an answer must look like, in the words of many servers."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from pensieve.api.answer_options import AnswerOptions, TextRule, answer_options
 from pensieve.api.openai.chat import messages_request
@@ -38,6 +40,21 @@ def both(**fields: Any) -> AnswerOptions:
 )
 def test_a_schema_may_stand_in_any_of_these_fields(fields: dict[str, Any]) -> None:
     assert both(**fields).answer_schema == SCHEMA
+
+
+SURROGATE = '{"type": "object", "description": "\\ud83d"}'
+AS_TEXT = [
+    lambda text: {"guided_json": text},
+    lambda text: {"response_format": {"type": "json_schema", "json_schema": {"schema": text}}},
+]
+
+
+@pytest.mark.parametrize("fields", AS_TEXT)
+def test_a_schema_s_text_is_read_as_a_body_is(fields: Callable[[str], dict[str, Any]]) -> None:
+    """24 MB of empty lists within a text stopped every stream for 5 s."""
+    assert both(**fields(SURROGATE)).answer_schema == {"type": "object", "description": "\ufffd"}
+    with pytest.raises(ValidationError, match="the JSON schema has more than 300000 values"):
+        both(**fields("[" + "[]," * 300_001 + "0]"))
 
 
 @pytest.mark.parametrize(
