@@ -27,11 +27,12 @@ CDATA_TEXT = re.compile(rf"{CDATA}(.*)\]\]>\s*", re.DOTALL)
 class ParameterPatterns:
     """Regular expressions of one format's calls.
 
-    head: of a call's head, with a group `name`. head_end: of what ends the head, where that is not all of it.
+    head: of a call's head, with a group `name`, and perhaps one `is_whole`, found where the head is all
+        of the call. head_end: of what ends the head, where that is not all of it.
     key: of the tags before a value, with a group `key`, and perhaps one `is_text`, which is "true" or "false"
         whatever the schema says. close: of the tag behind a value.
     space: stands before `close` and is no part of the value.
-    end: texts that end a call, not expressions; behind one, a body is whole even without its end tag.
+    end: a text that ends a call, no expression; behind it, a body is whole even without its end tag.
     cdata: a text may stand as XML's `<![CDATA[` … `]]>`, in which it may hold the format's own tags.
     """
 
@@ -39,7 +40,7 @@ class ParameterPatterns:
     key: str
     close: str
     space: str = ""
-    end: str | tuple[str, ...] = ()
+    end: str = ""
     head_end: str = ""
     cdata: bool = False
 
@@ -55,6 +56,13 @@ class ParameterPatterns:
         value = rf"{CDATA}.*?(?:\]\]>\s*|\Z)|(?!{CDATA}).*?" if self.cdata else ".*?"
         value = rf"(?P<value>{value}){self.space}(?P<close>{self.close}|\Z)"
         return re.compile(f"{self.head}|{self.key}{value}", re.DOTALL)
+
+    def ends_with_a_call(self, body: str) -> bool:
+        """Whether a body ends where a call does, as far as that can be seen."""
+        if self.end and body.endswith(self.end):
+            return True
+        last = [*self.parts.finditer(body)][-1:]
+        return any(part.end() == len(body) and part.groupdict().get("is_whole") for part in last)
 
     def begins_cdata(self, part: re.Match[str]) -> bool:
         """Whether a parameter's value stands as CDATA."""
@@ -108,7 +116,7 @@ class ParameterCalls(WholeCalls):
     def end(self, complete: bool) -> BodyResult:
         """End the last call; a call that was cut off within a parameter is not complete."""
         body = "".join(self._texts)
-        complete = complete or bool(self._sent and body.rstrip().endswith(self._patterns.end))
+        complete = complete or (bool(self._sent) and self._patterns.ends_with_a_call(body.rstrip()))
         if complete and not self._sent and not self._read(body):
             return super().end(complete)
         if complete and not self._is_unclosed(body) and self._send(body):

@@ -8,10 +8,10 @@ from .call_syntax import CallSyntax
 
 MARK = "｜DSML｜"  # noqa: RUF001  (DeepSeek's)
 PATTERNS = ParameterPatterns(
-    head=rf'<{MARK}invoke\s+name="(?P<name>[^"<>]+)"\s*/?>',  # a call without parameters may end itself
+    head=rf'<{MARK}invoke\s+name="(?P<name>[^"<>]+)"\s*(?P<is_whole>/)?>',
     key=rf'<{MARK}parameter\s+name="(?P<key>[^"<>]+)"(?:\s+string="(?P<is_text>true|false)")?\s*>',
     close=f"</{MARK}parameter>",
-    end=(f"</{MARK}invoke>", "/>"),
+    end=f"</{MARK}invoke>",
 )
 
 

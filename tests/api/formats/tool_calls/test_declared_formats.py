@@ -156,6 +156,22 @@ def test_a_deepseek_call_without_parameters_may_end_itself() -> None:
         assert read_calls(form, f"{form.start}{body}{end}", [template_tool(tool) for tool in TOOLS]) == TWO
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        '{"html": "<br/>',
+        "please <br/>",
+        f'<{MARK}parameter name="city" string="true">x</{MARK}parameter>\n<{MARK}parameter name="b"/>',
+        f'<{MARK}parameter name="city" string="true"><{MARK}invoke name="clock"/>',
+    ],
+)
+def test_a_deepseek_call_is_cut_where_another_tag_ends_itself(rest: str) -> None:
+    form = FORMATS["dsml", f"<{MARK}tool_calls>"]
+    answer_form = AnswerFormat(tool_format=form, tools=[template_tool(tool) for tool in TOOLS])
+    answer, _ = parse(f'{form.start}\n<{MARK}invoke name="weather">\n{rest}', answer_form)
+    assert answer.results == ["failed"]
+
+
 def test_lists_and_objects_are_elements_in_minimax_m3s_calls() -> None:
     union = {"oneOf": [{"type": "integer"}, {"type": "object", "properties": {"max": {"type": "integer"}}}]}
     items = {"type": "array", "items": {"type": "string"}}
