@@ -3,7 +3,7 @@
 import asyncio
 import contextvars
 import json
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 import pytest
@@ -16,6 +16,10 @@ from ..fakes import FakeModel
 from .figures import Figures
 
 PATIENCE_S = 20
+
+MAX_AWAITS = 200
+"""A request that waits more often is taken for one that never ends."""
+
 REPLY = "Yes, gladly."
 
 COUNTER: contextvars.ContextVar["Suspensions | None"] = contextvars.ContextVar("suspensions", default=None)
@@ -31,18 +35,27 @@ BODIES = {
 
 
 class Suspensions:
-    """Counts how often the tasks of one request wait, and lets something happen at one of these times."""
+    """Counts how often the tasks of one request wait, and has something happen at one of these times.
+
+    It happens while the task that is to wait gives up control: nothing else runs in between.
+    """
 
     def __init__(self, due: int) -> None:
-        self.count = 0
-        self.due = due
-        self.happened = asyncio.Event()
+        self.has_happened = False
+        self._count = 0
+        self._due = due
+
+    def watch(self, request: "asyncio.Task[Any]", event: Callable[[], object]) -> None:
+        """Take the request, and what happens to it if it has not ended by the due time."""
+        self._request = request
+        self._event = event
 
     def add(self) -> None:
         """Count one."""
-        self.count += 1
-        if self.count == self.due:
-            asyncio.get_running_loop().call_soon(self.happened.set)
+        self._count += 1
+        if self._count == self._due and not self._request.done():
+            self.has_happened = True
+            self._event()
 
 
 class Counted(Coroutine[Any, Any, Any]):
@@ -81,7 +94,7 @@ def count_tasks(loop: asyncio.AbstractEventLoop, inner: Any, **options: Any) -> 
 class Asked:
     """One request to the application, as its server gives it."""
 
-    def __init__(self, fields: dict[str, Any], left: asyncio.Event) -> None:
+    def __init__(self, fields: dict[str, Any]) -> None:
         raw = json.dumps(fields).encode()
         self.sent: list[dict[str, Any]] = []
         self.scope = {
@@ -97,8 +110,12 @@ class Asked:
             "server": ("127.0.0.1", 7777),
             "state": {},
         }
-        self._left = left
+        self._left = asyncio.Event()
         self._body = [{"type": "http.request", "body": part, "more_body": part != b""} for part in (raw, b"")]
+
+    def leave(self) -> None:
+        """Have the client leave."""
+        self._left.set()
 
     async def receive(self) -> dict[str, Any]:
         """Return the body's parts, then that the client has left, once it has."""
@@ -122,21 +139,16 @@ class Asked:
 
 async def ask(app: Any, fields: dict[str, Any], how: str, due: int) -> tuple[bool, str]:
     """Ask, and cancel or leave at the due suspension; return whether that came, and what was sent."""
-    counter = Suspensions(due)
+    counter, asked = Suspensions(due), Asked(fields)
     COUNTER.set(counter)
-    asked = Asked(fields, counter.happened if how == "leaves" else asyncio.Event())
     task = asyncio.create_task(app(asked.scope, asked.receive, asked.send))
     COUNTER.set(None)
-    watch = asyncio.create_task(counter.happened.wait())
-    await asyncio.wait([task, watch], return_when=asyncio.FIRST_COMPLETED, timeout=PATIENCE_S)
-    if how == "is cancelled" and counter.happened.is_set():
-        task.cancel()
+    counter.watch(task, task.cancel if how == "is cancelled" else asked.leave)
     done, _ = await asyncio.wait([task], timeout=PATIENCE_S)
-    watch.cancel()
     assert done, f"suspension {due}: the request does not end"
     if not task.cancelled() and (error := task.exception()) is not None:
         raise error
-    return counter.happened.is_set(), asked.text
+    return counter.has_happened, asked.text
 
 
 async def at_each(server: Scheduled, fields: dict[str, Any], how: str) -> tuple[int, list[str]]:
@@ -148,13 +160,17 @@ async def at_each(server: Scheduled, fields: dict[str, Any], how: str) -> tuple[
     assert REPLY in answer
     await asyncio.sleep(0.1)  # what has been cancelled ends
     num_tasks = len(asyncio.all_tasks())
-    left_behind, due, happened = list[str](), 0, True
-    while happened:
-        due += 1
+    left_behind = list[str]()
+    for due in range(1, MAX_AWAITS):
         messages = [{"role": "user", "content": f"Will you, {due}?"}]  # nobody asks for an answer again
-        happened, answer = await ask(app, fields | {"messages": messages}, how, due)
+        has_happened, answer = await ask(app, fields | {"messages": messages}, how, due)
+        assert due > 1 or REPLY not in answer, "the first await comes before the answer"
         if not await settles(server, num_tasks):
             left_behind.append(f"suspension {due}: {server.loop.stats()}, {len(asyncio.all_tasks())} tasks")
+        if not has_happened:
+            break
+    else:
+        raise AssertionError("there is always one more await")
     assert REPLY in answer or "message_stop" in answer, "the last of them ran to its end"
     _, answer = await ask(app, BODY, "", 0)
     assert REPLY in answer
