@@ -97,4 +97,4 @@ def write_rows(path: Path, fresh: Iterable[Row]) -> None:
     _, end, after = rest.partition(END)
     assert end, f"{path} has no place for the table"
     lines = [row.line() for row in sorted(rows.values(), key=lambda row: row.number)]
-    path.write_text(before + start + "\n".join([*HEAD, *lines]) + "\n" + end + after)
+    path.write_text(before + start + "\n".join([*HEAD, *lines]) + "\n" + end + after, encoding="utf-8")

@@ -2,7 +2,7 @@
 
     python -m pensieve.tests.faults.probed_command SOCKET serve --model demo …
 
-The product knows nothing of either. Whoever connects to SOCKET gets a line of JSON: a `Look`.
+The product knows nothing of either. Whoever connects to SOCKET gets a line of JSON: its `Holdings`.
 FAULTY_BUILD in the environment names a function, `module:name`, in place of what builds the engine's runner.
 """
 
@@ -29,7 +29,7 @@ PAGE = os.sysconf("SC_PAGESIZE")
 
 
 @dataclass(frozen=True)
-class Look:
+class Holdings:
     """What a server holds. lag_s: the longest that its event loop was late since the last look.
 
     threads: those of Python but the pools', which come as they are needed and are bounded.
@@ -74,12 +74,12 @@ class Probe:
         self._lag_s = 0.0
         writer.close()
 
-    def look(self) -> Look:
+    def look(self) -> Holdings:
         """Return what the server holds now."""
         stats = self._server.scheduler.stats()
         engine_pid = self._server.scheduler._engine.pid  # type: ignore[attr-defined]
         accounted = stats.blocks_held + stats.blocks_cached + stats.blocks_free
-        return Look(
+        return Holdings(
             pid=os.getpid(),
             engine_pid=engine_pid,
             lag_s=self._lag_s,

@@ -10,33 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from pensieve.bench.client import read_metric, stream
 from pensieve.bench.turns import words
 
-from ..budget import trials
+from ..budget import LONG, trials
 from .faulty_runners import CALLS_FOR_NAN, CALLS_FOR_THE_END, ELSEWHERE, OUT_OF_RANGE
 from .figures import Figures
 from .mixed_traffic import MixedTraffic
+from .questions import ALLOWED_S, CANARY, GOLDEN, counting, question
 from .test_bad_input import PATHS, odd_texts, send_all
-from .watched_server import CANARY, GOLDEN, WatchedServer, watched_server
+from .watched_server import WatchedServer, watched_server
 
 FAULTY = "pensieve.tests.faults.faulty_runners:build_faulty"
 WATCHED = "pensieve.tests.faults.faulty_runners:build_watched"
 CHAOTIC = "pensieve.tests.faults.faulty_runners:build_chaotic"
-
-ALLOWED_S = 120
-
-
-def question(text: str, num_tokens: int = 120) -> dict[str, Any]:
-    """Return a request."""
-    messages = [{"role": "user", "content": text}]
-    return {"model": "claude-x", "max_tokens": num_tokens, "messages": messages}
-
-
-def counting(number: int, sign: str = "") -> dict[str, Any]:
-    """Return a request whose answer is long; `sign`: calls for a fault."""
-    return question(f"{sign} Count from {number} to {number + 25}.")
 
 
 def ask(url: str, body: dict[str, Any]) -> str:
@@ -83,7 +72,7 @@ class HealthWatch:
     """Asks for /health in a thread, from a first error on until nobody answers.
 
     statuses: of the answers, each once until another came. begun_s: when the first error came, which may be
-    that of a request which is taken for the culprit. noticed_s: seconds from then to the first that is not 200.
+    that of a request which is taken for the culprit. noticed_s: seconds from then to one that is not 200.
     """
 
     def __init__(self, url: str) -> None:
@@ -138,11 +127,12 @@ def not_a_number(server: WatchedServer, figures: Figures) -> str:
     return f"{num_trials} times: all exact"
 
 
+@pytest.mark.skipif(not LONG, reason="a server of its own; tests/scheduler/test_recovery.py tells as much")
 def test_chaos_gives_exact_answers_or_errors(tmp_path: Path, server: WatchedServer, figures: Figures) -> None:
     figure = figures.begin(
         58, "one step in a hundred fails", "each answer exact or an error; the canary's known one"
     )
-    num_requests = trials(48, 48, "PENSIEVE_FAULTS_CHAOS", long=800)
+    num_requests = trials(800, 800, "PENSIEVE_FAULTS_CHAOS")
     alone = {number: ask(server.url, counting(number)) for number in range(8)}
     numbers = [number % 8 for number in range(num_requests)]
     ends: Counter[str] = Counter()
@@ -159,10 +149,11 @@ def test_chaos_gives_exact_answers_or_errors(tmp_path: Path, server: WatchedServ
     figure.check(told, not ends["False"] and canaries <= {GOLDEN})
 
 
+@pytest.mark.skipif(not LONG, reason="a server of its own; `make faults` runs it")
 def test_mlx_runs_in_one_thread_and_gets_no_id_out_of_range(tmp_path: Path, figures: Figures) -> None:
     threads = figures.begin(31, "mixed traffic, with a disk tier: MLX in one thread", "0 calls elsewhere")
     ids = figures.begin(30, "mixed traffic and odd characters: ids that reach MLX", "0 out of range")
-    num_requests = trials(100, 100, "PENSIEVE_FAULTS_WATCHED", long=1000)
+    num_requests = trials(1000, 1000, "PENSIEVE_FAULTS_WATCHED")
     flags = ("--disk-cache-gb", "1", "--cache-dir", str(tmp_path / "kv"))
     with watched_server(tmp_path, *flags, faulty_build=WATCHED) as server:
         traffic = MixedTraffic(server.url, seed=31)
@@ -186,7 +177,7 @@ def test_no_answer_has_anothers_secret(server: WatchedServer, figures: Figures) 
     figure = figures.begin(
         29, "a secret in each of many prompts, 16 at a time", "no foreign secret; each as alone"
     )
-    num_prompts = trials(96, 96, "PENSIEVE_FAULTS_SECRETS", long=2000)
+    num_prompts = trials(32, 32, "PENSIEVE_FAULTS_SECRETS", long=2000)
     secrets = [secret(number) for number in range(num_prompts)]
     assert len(set(secrets)) == num_prompts
 

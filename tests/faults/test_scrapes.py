@@ -22,7 +22,7 @@ def test_scrapes_under_load_only_count_up(server: WatchedServer, figures: Figure
     asked = f"counters never fall; no client's text in labels; < {MAX_SERIES} series"
     scrapes = figures.begin(47, "scrapes under load", asked)
     times = figures.begin(47, "scrapes under load: time", "p99 < 20 ms")
-    num_scrapes, num_requests = trials(20, 20, long=1000), trials(60, 60, long=1500)
+    num_scrapes, num_requests = trials(10, 10, long=1000), trials(30, 30, long=1500)
     traffic = MixedTraffic(server.url, seed=47)
     seconds, fell, num_series = list[float](), set[Series](), list[int]()
     last: dict[Series, float] = {}

@@ -19,8 +19,8 @@ from ..budget import LONG, trials
 from ..processes import wait_for_end
 from .figures import Figures
 from .plain_server import Ending, PlainServer, plain_server
+from .questions import CANARY, GOLDEN, ask_canary
 from .streaming_load import BROKEN, CLEAN_END, COMPLETE, ERROR, HONEST, StreamingLoad
-from .watched_server import CANARY, GOLDEN
 
 GRACE_S = 3
 """Seconds that the server gives answers under way, and MARGIN_S more to end."""
@@ -131,7 +131,7 @@ def test_signals_that_ask_for_no_end_end_nothing(tmp_path: Path, figures: Figure
         for number in (signal.SIGHUP, signal.SIGPIPE) * 10:
             server.process.send_signal(number)
             num_signals += 1
-        answer = ask_canary(server, {"x-api-key": "secret-of-ann"})
+        answer = ask_canary(server.url, {"x-api-key": "secret-of-ann"})
         ending = server.tell(signal.SIGTERM)
     told = f"{num_signals} sent; answer {'as ever' if answer == GOLDEN else answer}; code {ending.code}"
     reached = answer == GOLDEN and ending.code == 0 and ending.is_clean
@@ -146,11 +146,6 @@ def wait_for_first_line(server: PlainServer) -> None:
         assert server.process.poll() is None, server.log_text()
         time.sleep(0.01)
     raise AssertionError("the server says nothing")
-
-
-def ask_canary(server: PlainServer, headers: dict[str, str]) -> str:
-    """Return the answer to a question whose answer is GOLDEN."""
-    return stream(server.url, CANARY, headers=headers).text
 
 
 @pytest.mark.skipif(not LONG, reason="two starts; tests/e2e/test_restart.py kills a server as well")
@@ -168,7 +163,7 @@ def test_a_server_after_a_killed_one_answers_as_ever(tmp_path: Path, figures: Fi
             server.wait_until_healthy()
             start_s = time.monotonic() - begun_s
             first_s, slowest_s = first_s or start_s, max(slowest_s, start_s)
-            good += number > 0 and ask_canary(server, {}) == GOLDEN and "Traceback" not in server.log_text()
+            good += number > 0 and ask_canary(server.url) == GOLDEN and "Traceback" not in server.log_text()
             left += (tmp_path / "kv").rglob("*.part")
             load = StreamingLoad(server.port, 8, words(random.Random(number), 600))
             load.wait_until_streaming()
@@ -210,7 +205,7 @@ def test_a_stopped_engine_is_noticed_and_replaced(tmp_path: Path, figures: Figur
             replaced.append(time.monotonic() - begun_s)
             load.end()
             is_dumped = "it is killed. Where it stood:" in server.log_text()
-            good += set(load.ends) <= {COMPLETE} and is_dumped and ask_canary(server, {}) == GOLDEN
+            good += set(load.ends) <= {COMPLETE} and is_dumped and ask_canary(server.url) == GOLDEN
     reached = max(noticed) < 10 and max(replaced) < 60
     times.note(f"{max(noticed):.1f} s; {max(replaced):.1f} s", reached)
     stops.check(f"{good} of {num_trials} (idle and under load)", good == num_trials)
