@@ -33,5 +33,9 @@ def parse_body(raw: bytes, kind: type[Body]) -> Body:
     try:
         content = bounded_json(raw.removeprefix(BYTE_ORDER_MARK))
     except BadJson as error:
+        if (
+            error.reason == "escapes"
+        ):  # clients that read these words, such as Claude Code, shorten the prompt
+            raise InvalidRequest(f"prompt is too long: the body {error}", reason="prompt_too_long") from None
         raise InvalidRequest(f"the body {error}", reason=error.reason) from None
     return kind.model_validate(content)

@@ -65,13 +65,20 @@ def test_a_body_that_would_hold_up_the_event_loop_is_refused_unread(filling: byt
         parse_body(raw, MessagesRequest)
 
 
-@pytest.mark.parametrize("escape", ["\\n", '\\"', "\\ud800"])
-def test_a_body_of_escapes_that_would_hold_up_the_event_loop_is_refused_unread(escape: str) -> None:
-    """16 million line breaks stopped every stream for 0.5 s, and took 20 s beside a lone surrogate."""
-    text = escape * (bounds.MAX_BACKSLASHES + 1)
-    raw = json.dumps(BODY).replace("Hi", text).encode()
-    with pytest.raises(InvalidRequest, match="more than 2000000 escapes"):
-        parse_body(raw, MessagesRequest)
+@pytest.mark.parametrize("escape", ["\\n", "\\\\", "\\u001b", "\\ud800"])
+def test_more_escapes_than_may_hold_up_the_event_loop_are_refused(
+    escape: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """16 million would stop every stream for 0.2 s. Claude Code shortens its prompt on these words."""
+    monkeypatch.setattr(bounds, "MAX_ESCAPES", 1000)
+    monkeypatch.setattr(bounds, "MAX_NUMBERS", 100)
+    raw = json.dumps(BODY)
+    parse_body(raw.replace("Hi", escape * 1000).encode(), MessagesRequest)
+    with pytest.raises(
+        InvalidRequest, match="prompt is too long: the body has more than 1000 escapes"
+    ) as error:
+        parse_body(raw.replace("Hi", escape * 1001).encode(), MessagesRequest)
+    assert error.value.reason == "prompt_too_long"
 
 
 @pytest.mark.parametrize(("escape", "meant"), [("\\ud800", "\ufffd"), ("\\ud83d\\ude00", "\U0001f600")])
