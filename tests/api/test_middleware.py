@@ -183,7 +183,7 @@ def test_the_log_holds_paths_and_no_queries(server: Server, caplog: pytest.LogCa
 def test_no_answer_and_no_line_of_the_log_has_a_key(
     start_server: StartServer, caplog: pytest.LogCaptureFixture, header: str
 ) -> None:
-    caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", "pensieve")
     client = start_server(config=ServerConfig(api_key="secret-of-the-server")).http()
     told = ""
     for key in ("secret-of-the-server", "secret-of-a-client"):
