@@ -26,6 +26,7 @@ from ..grammars.schema_kinds import (
     scalar_schema,
     with_definitions,
 )
+from ..json_text import is_json
 from ..readers.call_reader import BodyResult, CallReader
 from ..readers.whole_calls import WholeCalls
 from .call_syntax import CallSyntax
@@ -36,6 +37,8 @@ BESIDE_SIGNS = [
     re.compile(rf"{STRING}|{space}", re.S) for space in (r"([{}\[\],:])\s++", r"(?<!\s)\s++([{}\[\],:])")
 ]
 LOST_WORD = re.compile(r"\A\s*:")
+BRACE = re.compile(r"[{}]")
+HEAD = re.compile(r"\s*(?:<\|tool_call>\s*)?call:[\w-]+\s*\{")
 NAME = re.compile(r'[^"\\{},:<\x00-\x1f]+')
 QUOTE = '<|"|>'
 NEVER = ("\x00", "<tool_call|>")  # mlx-lm's parser replaces strings by the first; the second ends the body
@@ -154,20 +157,33 @@ def _make_reader(parser: ToolParser, tools: abc.Sequence[dict[str, Any]], has_en
 
     Models sometimes lose the word before the first colon, or write lists and objects in several lines.
     """
-    return _Gemma4Calls(
-        lambda text, known: parser(_without_space(LOST_WORD.sub("call:", text)), known), tools, has_end
-    )
+    return _Gemma4Calls(lambda text, known: parser(_without_space(_with_word(text)), known), tools, has_end)
 
 
 class _Gemma4Calls(WholeCalls):
-    """Reads calls, of which one that has closed its braces is whole without its end tag as well."""
+    """Reads calls. A body of nothing but whole ones is whole without its end tag as well."""
 
     def end(self, complete: bool) -> BodyResult:
         """Parse the body."""
-        text = "".join(self._texts).rstrip()
-        outside = "".join(text.split(QUOTE)[::2])
-        is_closed = text.endswith("}") and text.count(QUOTE) % 2 == 0
-        return super().end(complete or (is_closed and outside.count("{") == outside.count("}")))
+        text = "".join(self._texts).strip()
+        return super().end(complete or is_json(text) or _is_calls(_with_word(text)))
+
+
+def _is_calls(text: str) -> bool:
+    """Whether a text is calls alone, of which the last one has closed its braces."""
+    parts = text.split(QUOTE)
+    outside = "".join(parts[::2])
+    depth = start = 0  # start: of the text before the next brace
+    for brace in BRACE.finditer(outside):
+        if not depth and not HEAD.fullmatch(outside, start, brace.end()):
+            return False
+        depth += 1 if brace[0] == "{" else -1
+        start = brace.end()
+    return len(parts) % 2 == 1 and 0 < start == len(outside) and not depth
+
+
+def _with_word(text: str) -> str:
+    return LOST_WORD.sub("call:", text)
 
 
 def _without_space(text: str) -> str:

@@ -242,6 +242,23 @@ def test_gemmas_calls_that_have_closed_their_braces_are_whole_without_their_end_
     assert parse_calls(call.replace("one", "}")[: call.index("one") + 1], answer_format("gemma4")) == []
 
 
+def test_gemmas_calls_with_text_behind_them_or_cut_stay_text_without_their_end_tag() -> None:
+    for text in (
+        'call:Write{path:<|"|>a<|"|>}\nNow the text of an answer, with {braces}',
+        '{"name": "Write", "arguments": {"path": "a.c", "content": "int main() { return 0; }}}',
+    ):
+        _, events = parse(f"<|tool_call>{text}", answer_format("gemma4"))
+        assert events == [TextDelta(f"<|tool_call>{text}")]
+
+
+def test_gemmas_calls_are_read_one_after_another_without_end_tags() -> None:
+    call = call_text("gemma4").removesuffix("<tool_call|>")
+    for text in (call + call, f"{call}\n{call.removeprefix('<|tool_call>')}\n"):
+        assert parse_calls(text, answer_format("gemma4")) == [("Write", INPUT)] * 2
+    json_call = '{"name": "Write", "arguments": {"path": "}"}}'
+    assert parse_calls(f"<|tool_call>{json_call}", answer_format("gemma4")) == [("Write", {"path": "}"})]
+
+
 def test_ends_of_parameters_in_cdata_are_passed_over() -> None:
     """Each had the text so far read again: 7 s for 64 KB."""
     text = "<b></param>" * 20_000
