@@ -4,7 +4,7 @@ The parser holds the interpreter's lock until it has read all of a text.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from pydantic_core import from_json
 
@@ -132,13 +132,22 @@ def _has_more_values(raw: bytes, limit: int) -> bool:
     """Return whether JSON has more values than `limit`. Other threads go on meanwhile."""
     if raw.count(b",") + raw.count(b"[") + raw.count(b"{") <= limit:
         return False  # these may stand in strings as well, so that there are no more values than they
-    num_values = place = 0
-    while num_values <= limit and place < len(raw):
+    num_values = 0
+    for start, end in outside_strings(raw):
+        num_values += sum(raw.count(mark, start, end) for mark in (b",", b"[", b"{"))
+        if num_values > limit:
+            return True
+    return False
+
+
+def outside_strings(raw: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the starts and ends of what stands between strings in JSON. Other threads go on meanwhile."""
+    place = 0
+    while place < len(raw):
         quote = raw.find(b'"', place)
         end = len(raw) if quote < 0 else quote
-        num_values += sum(raw.count(mark, place, end) for mark in (b",", b"[", b"{"))
+        yield place, end
         place = _string_end(raw, end + 1)
-    return num_values > limit
 
 
 def _string_end(raw: bytes, place: int) -> int:

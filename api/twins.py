@@ -29,6 +29,7 @@ from typing import Generic, TypeVar
 
 from starlette.requests import Request as HttpRequest
 
+from .bounded_json import outside_strings
 from .metrics import Metrics
 from .output.answer import Answer
 from .output.shared_answer import AnswerView, SharedAnswer
@@ -57,8 +58,6 @@ HASHED_AT_ONCE = 2**20
 
 STREAM_BEGIN = b'"stream'
 STREAM_FIELD = re.compile(rb'(?<!\\)"stream(?:_options)?"\s*:\s*(?:true|false|null|\{[^{}]*\})\s*,?')
-
-STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"')
 
 MAX_STREAM_FIELDS = 2
 """Where a body has more, some stand in its texts or tools, and it is compared as it is."""
@@ -144,8 +143,10 @@ def _without_stream_fields(body: bytes, places: Iterable[int]) -> Iterator[bytes
 def _nested_field(found: re.Match[bytes]) -> bytes:
     """Return a field that is found in a body of valid JSON, or nothing if it is one of the body's own."""
     before, behind = found.string[: found.start()], found.string[found.end() :]
-    text = STRING.sub(b"", min(before, behind, key=len))
-    depth = text.count(b"{") + text.count(b"[") - text.count(b"}") - text.count(b"]")
+    text = min(before, behind, key=len)
+    signs = {b"{": 1, b"[": 1, b"}": -1, b"]": -1}
+    spans = outside_strings(text)
+    depth = sum(step * text.count(sign, *span) for span in spans for sign, step in signs.items())
     return b"" if abs(depth) == 1 else found[0]
 
 
