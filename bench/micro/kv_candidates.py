@@ -24,6 +24,13 @@ from .scored_text import conversation, needles
 HEAD_DIM = 64  # of the demo model
 CALIBRATION_TOKENS = 1024
 NEEDLES = 24
+ALL: dict[str, Any] = {
+    "first_in_full": 1,
+    "newest_in_full": 1,
+    "are_keys_centred": True,
+    "are_keys_balanced": True,
+}
+"""What spares keys, and leaves cached prefixes usable: a query's own block is never one of them."""
 CONDITIONS = ("as it is", "large channels", "large means")
 
 
@@ -40,9 +47,7 @@ def candidates() -> dict[str, KVCoding]:
         "4 as served": both(Served(4)),
         "4 as served, rotated": both(Rotated(Served(4))),
         "4 fitted, a scale in 64, rotated": both(Rotated(Fitted(4, 64))),
-        "4 rotated, first and own block in full": both(
-            Rotated(Fitted(4, 64)), first_in_full=1, newest_in_full=1
-        ),
+        "4 rotated, with all": both(Rotated(Fitted(4, 64)), **ALL),
     }
     for bits in (3, 2):
         formats: dict[str, Coding] = {}
@@ -82,7 +87,8 @@ def variants(bits: int) -> dict[str, KVCoding]:
         f"{bits} rotated, first and newest 4 in full": both(fitted, first_in_full=1, newest_in_full=4),
         f"{bits} rotated, centred": both(fitted, are_keys_centred=True),
         f"{bits} rotated, balanced": both(fitted, are_keys_balanced=True),
-        f"{bits} rotated, both": both(fitted, are_keys_centred=True, are_keys_balanced=True),
+        f"{bits} rotated, centred and balanced": both(fitted, are_keys_centred=True, are_keys_balanced=True),
+        f"{bits} rotated, with all": both(fitted, **ALL),
     }
 
 
@@ -92,9 +98,7 @@ def mixtures() -> dict[str, KVCoding]:
     for keys, values in ((4, 3), (4, 2), (3, 2), (3, 4), (2, 3)):
         pair = KVCoding(Rotated(Fitted(keys, 64)), Rotated(Fitted(values, 64)))
         found[f"k{keys} v{values} fitted, rotated"] = pair
-        if keys > values:
-            own = replace(pair, first_in_full=1, newest_in_full=1)
-            found[f"k{keys} v{values} fitted, rotated, first and own block in full"] = own
+        found[f"k{keys} v{values} fitted, rotated, with all"] = replace(pair, **ALL)
     return found
 
 
