@@ -66,9 +66,9 @@ def variants(bits: int) -> dict[str, KVCoding]:
     """Return what else is tried beside the fitted levels that are rotated, and with them."""
     fitted = Rotated(Fitted(bits, 64))
 
-    def by_channel(tokens: int, values: Coding) -> KVCoding:
+    def by_channel(keys: ByChannel, values: Coding) -> KVCoding:
         """Keys of a block are coded when it is full, so that queries see their own in full."""
-        return KVCoding(ByChannel(bits, tokens), values, newest_in_full=tokens // BLOCK)
+        return KVCoding(keys, values, newest_in_full=keys.tokens // BLOCK)
 
     return {
         f"{bits} fitted, a scale's byte in 32, rotated": both(Rotated(Fitted(bits, 32, scale_bits=8))),
@@ -77,9 +77,10 @@ def variants(bits: int) -> dict[str, KVCoding]:
         f"{bits} fitted, scale by deviation, rotated": both(Rotated(Fitted(bits, 64, fit="deviation"))),
         f"{bits} fitted, unbiased keys, rotated": KVCoding(Rotated(Fitted(bits, 64, fit="unbiased")), fitted),
         f"{bits} with a bit's sketch of the keys": KVCoding(Rotated(Sketched(bits)), fitted),
-        f"{bits} keys by channel in 32": by_channel(32, Affine(bits, 32)),
-        f"{bits} keys by channel in 32, values fitted": by_channel(32, fitted),
-        f"{bits} keys by channel in 64, values fitted": by_channel(64, fitted),
+        f"{bits} keys by channel in 32": by_channel(ByChannel(bits, 32), Affine(bits, 32)),
+        f"{bits} keys by channel in 32, values fitted": by_channel(ByChannel(bits, 32), fitted),
+        f"{bits} keys by channel in 64, values fitted": by_channel(ByChannel(bits, 64), fitted),
+        f"{bits} keys by channel in 32, in bytes, values fitted": by_channel(ByChannel(bits, 32, 8), fitted),
         f"{bits} rotated, first block in full": both(fitted, first_in_full=1),
         f"{bits} rotated, own block in full": both(fitted, newest_in_full=1),
         f"{bits} rotated, first and own block in full": both(fitted, first_in_full=1, newest_in_full=1),

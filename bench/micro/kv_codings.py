@@ -176,10 +176,11 @@ class ByChannel:
 
     bits: int
     tokens: int
+    scale_bits: int = 16  # or 8: the scale's logarithm, and the offset in halves of it
 
     def bits_per_element(self, dim: int) -> float:
         """See Coding."""
-        return self.bits + 32 / self.tokens
+        return self.bits + 2 * self.scale_bits / self.tokens
 
     def restore(self, elements: mx.array) -> mx.array:
         """See Coding."""
@@ -187,8 +188,19 @@ class ByChannel:
         if not whole:
             return elements
         turned = elements[..., :whole, :].swapaxes(-1, -2)
-        coded = Affine(self.bits, self.tokens).restore(turned).swapaxes(-1, -2)
-        return mx.concatenate([coded, elements[..., whole:, :]], axis=-2)
+        if self.scale_bits == 16:
+            coded = Affine(self.bits, self.tokens).restore(turned)
+        else:
+            coded = self._restored_by_bytes(turned)
+        return mx.concatenate([coded.swapaxes(-1, -2), elements[..., whole:, :]], axis=-2)
+
+    def _restored_by_bytes(self, turned: mx.array) -> mx.array:
+        groups, top = _grouped(turned, self.tokens), 2**self.bits - 1
+        low, high = groups.min(axis=-1, keepdims=True), groups.max(axis=-1, keepdims=True)
+        scale = _as_byte((high - low) / top)
+        offset = mx.clip(mx.round(low / scale * 2), -128, 127) / 2 * scale
+        codes = mx.clip(mx.round((groups - offset) / scale), 0, top)
+        return (codes * scale + offset).reshape(turned.shape)
 
 
 @dataclass(frozen=True)
