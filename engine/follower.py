@@ -138,8 +138,8 @@ def main() -> NoReturn:
         signal.signal(number, signal.SIG_IGN)
     start_thread("parent", end_with_parent)
     use_private_temporary_folder()
-    hosts = launched_hosts(os.environ)
     try:
+        hosts = launched_hosts(os.environ)
         if hosts is None:
             raise RankError("no launcher has started this rank")
         os.write(news, READY)

@@ -42,7 +42,7 @@ class PassFunctions:
             setattr(each.owner, each.name, each.ours)
 
     def __exit__(self, *_: object) -> None:
-        for each in self.replacements:
+        for each in reversed(self.replacements):
             setattr(each.owner, each.name, each.theirs)
 
 

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ... import PensieveError
 from .. import SYSTEM_BLAS
 from ..attention.kernels.paged_kernels import PagedKernels
 from ..attention.paged_model import PagedModel, probe_fetching
@@ -24,7 +23,6 @@ from ..mended_functions import mended_functions
 from ..mixed_check import choose_mixed_tokens
 from ..paged_caches import Capacity
 from ..pass_functions import PassFunctions
-from ..ranks.rank_link import RankError
 from ..ranks.rank_runner import RankRunner
 from ..ranks.rank_team import RankTeam, find_team
 from ..ranks.rendezvous import Group
@@ -83,14 +81,8 @@ def _ask_facts(team: RankTeam, path: Path, name: str, kv_bits: int) -> tuple[Mod
 
     After a refusal the ranks can be asked for another model. Raises ModelError and RankError.
     """
-    team.begin({"do": "facts", **question(path, name, kv_bits)})
-    try:
-        info = read_model_info(path, name, compute_dtype(), kv_bits, team.group)
-    except PensieveError:
-        with suppress(RankError):  # the others' reason is the same
-            team.answers()
-        raise
-    return info, team.answers()
+    message = {"do": "facts", **question(path, name, kv_bits)}
+    return team.ask(message, lambda: read_model_info(path, name, compute_dtype(), kv_bits, team.group))
 
 
 def question(path: Path, name: str, kv_bits: int) -> dict[str, Any]:
@@ -115,8 +107,8 @@ def build(planned: PlannedModel) -> tuple[Runner, ServedModel]:
 def _lead(team: RankTeam, info: ModelInfo, memory: MemoryPlan) -> Runner:
     """Have all ranks load their parts of the model, this one as well; then lead them."""
     asked = question(info.path, info.name, info.kv_bits)
-    team.begin({"do": "sample", **asked})
-    check_weights([hash_samples(info.path), *(answer["weights"] for answer in team.answers())])
+    own, answers = team.ask({"do": "sample", **asked}, partial(hash_samples, info.path))
+    check_weights([own, *(answer["weights"] for answer in answers)])
     team.begin({"do": "build", **asked, "memory": asdict(memory)})
     runner = load_runner(info, memory, team.group)
     team.answers()

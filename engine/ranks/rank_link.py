@@ -95,6 +95,10 @@ class Link:
             raise LinkClosed from error
         return bytes(data)
 
+    def close(self) -> None:
+        """Close the connection; nothing more is sent or received."""
+        self._socket.close()
+
     def show_life(self) -> None:
         """Send heartbeats from now on, from a thread."""
         start_thread("rank heartbeat", self._beat)

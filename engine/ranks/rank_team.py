@@ -11,8 +11,10 @@ import queue
 import sys
 import threading
 import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from functools import cache
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from .rank_hosts import find_hosts, local_environments
 from .rank_link import (
@@ -37,6 +39,9 @@ TELL_S = 3.0
 """Seconds that who waits for answers has to take a failure: it may wait in MLX for the lost rank instead."""
 
 
+Own = TypeVar("Own")
+
+
 class RankTeam:
     """All ranks but this one, which is rank 0."""
 
@@ -47,6 +52,7 @@ class RankTeam:
         self._started = started
         self._answers: list[queue.Queue[dict[str, Any] | RankError]] = [queue.Queue() for _ in links]
         self._is_asking = False
+        self._failure: RankError | None = None  # once told
         self._failure_told = threading.Event()
         self._heard_s = [time.monotonic()] * len(links)
         for index in range(len(links)):
@@ -59,7 +65,12 @@ class RankTeam:
         return len(self._links) + 1
 
     def begin(self, message: dict[str, Any]) -> None:
-        """Send a JSON object to all ranks, which work on it while this one does. Raises RankError."""
+        """Send a JSON object to all ranks, which work on it while this one does. Raises RankError.
+
+        A team that has lost a rank and has told why tells it again.
+        """
+        if self._failure is not None:
+            raise self._failure
         self._is_asking = True
         try:
             for link in self._links:
@@ -67,12 +78,28 @@ class RankTeam:
         except LinkClosed as error:
             raise RankError("a rank has ended") from error
 
+    def ask(self, message: dict[str, Any], work: Callable[[], Own]) -> tuple[Own, list[dict[str, Any]]]:
+        """Send a JSON object to all ranks; return what `work` returns here, and their answers.
+
+        They must answer without this rank's help: their answers are taken also where the work fails, as the
+        next question would get them otherwise. Raises RankError, and what the work raises.
+        """
+        self.begin(message)
+        try:
+            own = work()
+        except Exception:
+            with suppress(RankError):  # often for the same reason
+                self.answers()
+            raise
+        return own, self.answers()
+
     def answers(self) -> list[dict[str, Any]]:
         """Return the answer of each rank to what was sent last. Raises RankError, once all have answered."""
         answers = [each.get() for each in self._answers]
         self._is_asking = False
         for number, answer in enumerate(answers, 1):
             if isinstance(answer, RankError):
+                self._failure = answer
                 self._failure_told.set()
                 raise answer
             if REFUSED in answer:
@@ -102,6 +129,7 @@ class RankTeam:
                 self._heard_s[index] = time.monotonic()
                 if kind is FrameKind.FAILURE:
                     self._lose(index, f"rank {index + 1}: {content.decode(errors='replace')}")
+                    return  # it ends now, which is no other reason
                 elif kind is FrameKind.MESSAGE:
                     self._answers[index].put(json.loads(content))
         except (LinkClosed, ValueError):
@@ -109,8 +137,7 @@ class RankTeam:
 
     def _watch(self) -> None:
         looked_s = time.monotonic()
-        while True:
-            time.sleep(BEAT_S)
+        while not self._failure_told.wait(BEAT_S):
             now_s = time.monotonic()
             if now_s - looked_s > 2 * BEAT_S:  # this process itself was stopped for a while
                 self._heard_s = [now_s] * len(self._links)
@@ -121,7 +148,7 @@ class RankTeam:
 
     def _lose(self, index: int, why: str) -> None:
         """Tell of a lost rank whoever waits for answers; end this process where nobody takes it."""
-        if self._is_asking:
+        if self._is_asking or self._failure_told.is_set():
             self._answers[index].put(RankError(why))
             if self._failure_told.wait(TELL_S):
                 return
@@ -137,27 +164,33 @@ def find_team(hostfile: str | None) -> RankTeam | None:
     hosts = find_hosts(hostfile, os.environ)
     if hosts is None:
         return None
-    started: list[RankProcess] = []
-    try:
+    with ExitStack() as stack:  # of what is undone where the ranks do not meet
         with local_environments(hosts) as environments:
-            start_local_ranks(environments, started)
+            started = start_local_ranks(environments, stack)
             group = enter_group(hosts)
             links = accept_ranks(group, hosts)
-    except RankError:
-        for process in started:
-            process.kill()
-        raise
+        stack.pop_all()
     return RankTeam(group, links, started) if links else None
 
 
-def start_local_ranks(environments: list[dict[str, str]], started: list[RankProcess]) -> None:
+def start_local_ranks(environments: list[dict[str, str]], stack: ExitStack) -> list[RankProcess]:
     """Start the processes of all ranks but 0, which this process becomes, and wait until they are ready.
 
     They end with this process, which holds their standard input and their connection. Raises RankError.
-    started: gets the processes.
+    stack: ends them when it is closed, and gives this process its own environment back.
     """
-    for own in environments[1:]:
-        started.append(RankProcess(os.environ | own))
+    started = [stack.enter_context(RankProcess(os.environ | own)) for own in environments[1:]]
     for process in started:
         process.wait_ready()
-    os.environ.update(*environments[:1])
+    for own in environments[:1]:
+        stack.callback(_restore_environment, {name: os.environ.get(name) for name in own})
+        os.environ.update(own)
+    return started
+
+
+def _restore_environment(before: dict[str, str | None]) -> None:
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

@@ -30,11 +30,11 @@ ACCEPT_S = 60.0
 ENTER_S = 150.0
 """Seconds after which a process that is still waiting in MLX's group ends."""
 
-LOCAL_ENTER_S = 60.0
-"""The same where all ranks are started here, and are known to be ready."""
+LOCAL_ENTER_S = 90.0
+"""The same where all ranks are started here, and are known to be ready: later than the reason is told."""
 
 ADMIT_S = 2.0
-"""Seconds in which a connection must tell the secret; others wait meanwhile."""
+"""Seconds in which a connection must have told the whole secret; others wait meanwhile."""
 
 PAUSE_S = 0.5
 """Seconds between two trials to enter MLX's group."""
@@ -87,11 +87,12 @@ def accept_ranks(group: Group, hosts: RankHosts) -> list[Link]:
             while len(found) < group.size() - 1:
                 listener.settimeout(max(0.01, until_s - time.monotonic()))
                 connection, _ = listener.accept()
-                connection.settimeout(ADMIT_S)
                 rank = _admit(connection, secret)
                 if rank is not None and 0 < rank < group.size():
                     found[rank] = Link(connection)
     except OSError as error:
+        for link in found.values():
+            link.close()
         missing = sorted(set(range(1, group.size())) - set(found))
         raise RankError(f"ranks {missing} have not connected to {hosts.address}: {error}") from error
     return [found[rank] for rank in sorted(found)]
@@ -99,9 +100,10 @@ def accept_ranks(group: Group, hosts: RankHosts) -> list[Link]:
 
 def _admit(connection: socket.socket, secret: bytes) -> int | None:
     """Return the rank of a connection that knows the secret; close any other."""
+    until_s, data = time.monotonic() + ADMIT_S, b""
     try:
-        data = b""
-        while len(data) < SECRET_BYTES + RANK.size:
+        while len(data) < SECRET_BYTES + RANK.size and (left_s := until_s - time.monotonic()) > 0:
+            connection.settimeout(left_s)
             part = connection.recv(SECRET_BYTES + RANK.size - len(data))
             if not part:
                 break

@@ -23,10 +23,7 @@ from pensieve.engine.served_model import ServedModel
 from pensieve.engine.step import StepPlan
 
 from ..families.answers import Judge, serve
-from .harness import TIE, Machine, Verdict, grow_tree, judge_trees
-
-TIES = {16: TIE, 8: 0.01, 4: 0.1}
-"""How far apart two logits may be and change places by rounding, which may move a code to its neighbour."""
+from .harness import QUANTISED_TIE, TIE, Machine, Verdict, grow_tree, judge_trees
 
 
 def build_ranks(folder: Path, hostfile: Path, kv_bits: int = 16) -> tuple[Runner, ServedModel]:
@@ -72,7 +69,8 @@ def judge_constrained_trees(folder: Path, hostfile: Path, kv_bits: int) -> Verdi
     """Do what `judge_ranked_trees` does, with quantised KV and constraints; the judge quantises as well."""
     runner, _ = build_ranks(folder, hostfile, kv_bits)
     model: Any = mlx_lm.utils.load_model(folder)[0]
-    paged, rng, verdict = probe(model, kv_bits), random.Random(kv_bits), Verdict(tie=TIES[kv_bits])
+    paged, rng, verdict = probe(model, kv_bits), random.Random(kv_bits), Verdict()
+    verdict.tie = TIE if kv_bits == 16 else QUANTISED_TIE
     machine = Machine(runner, num_blocks=400)
     for _ in range(3):
         for sequence in grow_tree(machine, rng, 512, num_requests=4, constrained=0.5):
