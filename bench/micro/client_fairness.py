@@ -18,6 +18,7 @@ prompts computed. Times are seconds.
 
 import argparse
 import json
+import math
 import os
 import random
 import statistics
@@ -61,19 +62,30 @@ class ClientRelay(ScriptedAnswers):
     """Lets the server compute what clients ask, and answers by a script.
 
     timings: of all turns, by the group that they are counted in, until the last main agent was done.
+    unfinished_s: what subagents' turns that were under way then had taken; without them, long turns would be
+    left out more often than short ones.
     work_s: of each main agent, from its first request to its last answer. failures: of requests.
     """
 
     def __init__(self, options: argparse.Namespace, is_fair: bool) -> None:
         super().__init__(options.url, lambda question: END)
         self.timings: dict[str, list[Timing]] = defaultdict(list)
+        self.unfinished_s: list[float] = []
         self.work_s: dict[str, list[float]] = defaultdict(list)
         self.failures: list[str] = []
         self._options = options
         self._is_fair = is_fair
         self._begun_s: dict[str, float] = {}  # by session
+        self._under_way: dict[str, float] = {}  # when each subagent's turn began
         self._num_done = 0  # main agents that have had their turns
         self._counting = threading.Lock()
+
+    def turns_s(self, group: str) -> list[float]:
+        """Return the times of a group's turns; those not finished count with what they had taken."""
+        return [
+            *(timing.end_s for timing in self.timings[group]),
+            *(self.unfinished_s if group == SUBAGENTS else []),
+        ]
 
     def respond(self, raw: bytes, headers: Message) -> tuple[Json, list[Block]]:
         """Have a request computed, and return its body with the script's answer."""
@@ -82,14 +94,21 @@ class ClientRelay(ScriptedAnswers):
         number = sum(message["role"] == "assistant" for message in body["messages"])
         session, group = headers[f"{IDENTITY}session-id"], ITS_MAIN if is_crowd else OTHERS
         self._begun_s.setdefault(session, time.monotonic())
+        agent = headers.get(f"{IDENTITY}agent-id", "")
+        if not is_main:
+            self._under_way[agent] = time.monotonic()
         timing = self._compute(body, headers)
         is_last = number >= self._options.turns - 1
         with self._counting:
+            self._under_way.pop(agent, None)
             if self._num_done < NUM_SESSIONS and (not is_main or number < self._options.turns):
                 self.timings[group if is_main else SUBAGENTS].append(timing)
             if is_main and number == self._options.turns - 1:
                 self._num_done += 1
-                self.work_s[group].append(time.monotonic() - self._begun_s[session])
+                now_s = time.monotonic()
+                self.work_s[group].append(now_s - self._begun_s[session])
+                if self._num_done == NUM_SESSIONS:
+                    self.unfinished_s = [now_s - begun_s for begun_s in self._under_way.values()]
             is_over = self._num_done == NUM_SESSIONS
         if is_main and is_crowd and number == 0:
             return body, [subagent(place) for place in range(NUM_SUBAGENTS)]
@@ -172,7 +191,9 @@ def lines(order: str, plays: abc.Sequence[ClientRelay]) -> Iterator[list[str]]:
     """Yield a line of the table for each group, all rounds together."""
     for group in (ITS_MAIN, OTHERS, SUBAGENTS):
         timings = [timing for one in plays for timing in one.timings[group]]
-        turns = [timing.end_s for timing in timings]
+        turns = [seconds for one in plays for seconds in one.turns_s(group)]
+        if not timings:
+            continue
         work = [seconds for one in plays for seconds in one.work_s[group]]
         figures = [
             percentile([timing.first_token_s for timing in timings], 0.5),
@@ -182,19 +203,20 @@ def lines(order: str, plays: abc.Sequence[ClientRelay]) -> Iterator[list[str]]:
             statistics.mean(work) if work else None,
         ]
         shown = ["-" if value is None else f"{value:.2f}" for value in figures]
-        yield [order, group, str(len(turns)), *shown]
+        yield [order, group, str(len(timings)), *shown]
 
 
 def ratios(plain: abc.Sequence[ClientRelay], fair: abc.Sequence[ClientRelay]) -> Iterator[str]:
     """Yield what turns take in fair order, as a multiple of that in plain order before and after."""
     for group in (ITS_MAIN, OTHERS, SUBAGENTS):
         without, with_shares = (
-            [statistics.mean(timing.end_s for timing in one.timings[group]) for one in plays]
-            for plays in (plain, fair)
+            [statistics.mean(one.turns_s(group) or [math.nan]) for one in plays] for plays in (plain, fair)
         )
         beside = [statistics.mean(pair) for pair in pairwise(without)]
         by_round = [seconds / other for seconds, other in zip(with_shares, beside, strict=True)]
-        yield f"mean turn of {group}, fair / plain: {spread(by_round)} over the rounds"
+        counted = [ratio for ratio in by_round if not math.isnan(ratio)]  # of plays in which it had turns
+        shown = f"{spread(counted)} over {len(counted)} rounds" if counted else "in no round"
+        yield f"mean turn of {group}, fair / plain: {shown}"
 
 
 def main() -> None:

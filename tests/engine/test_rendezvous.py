@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import mlx.core as mx
 import pytest
 
 from pensieve.engine.ranks import rank_team, rendezvous
@@ -36,7 +37,8 @@ def test_only_who_knows_the_secret_is_a_rank(monkeypatch: pytest.MonkeyPatch) ->
     threading.Thread(target=link.send, args=(FrameKind.BEAT,)).start()
     assert sockets[2].recv(1) == bytes([FrameKind.BEAT])
     assert sockets[0].recv(1) == sockets[1].recv(1) == b""  # closed
-    for each in (*sockets, link):
+    link.close()
+    for each in sockets:
         each.close()
 
 
@@ -64,7 +66,7 @@ def test_why_ranks_cannot_reach_each_other_is_told(monkeypatch: pytest.MonkeyPat
         raise RuntimeError("duplicate GPU")
 
     monkeypatch.setattr(rendezvous, "ACCEPT_S", -1.0)
-    monkeypatch.setattr(rendezvous.mx.distributed, "init", fail)
+    monkeypatch.setattr(mx.distributed, "init", fail)
     with pytest.raises(RankError, match="over ring: duplicate GPU"):
         enter_group(RankHosts("ring", "127.0.0.1", 2))
 
