@@ -82,7 +82,11 @@ def test_a_response_is_kept_for_its_key_alone(scheduled: Scheduled) -> None:
     body = {"model": "default", "input": "Hi", "max_output_tokens": 20}
     kept = scheduled.http(**{"x-api-key": CAROL}).post("/v1/responses", json=body).json()["id"]
     assert scheduled.http(**{"x-api-key": CAROL}).get(f"/v1/responses/{kept}").status_code == 200
-    assert scheduled.http(**{"x-api-key": DAVE}).get(f"/v1/responses/{kept}").status_code == 404
+    other = scheduled.http(**{"x-api-key": DAVE})
+    assert other.get(f"/v1/responses/{kept}").status_code == 404
+    assert other.delete(f"/v1/responses/{kept}").status_code == 404
+    assert other.post("/v1/responses", json=body | {"previous_response_id": kept}).status_code == 400
+    assert scheduled.http(**{"x-api-key": CAROL}).get(f"/v1/responses/{kept}").status_code == 200
 
 
 def test_tokens_are_counted_by_the_keys_names(scheduled: Scheduled) -> None:

@@ -11,6 +11,7 @@ from pensieve.api.prompt.template import ChatTemplate
 from pensieve.api.prompt.thinking import ThinkingFeatures
 
 from ...fakes import CHATML_TEMPLATE, ByteTokenizer
+from .. import tokenizers
 from ..templates import (
     NINE_LETTERS,
     NO_CALLS,
@@ -176,6 +177,17 @@ def test_a_template_with_a_syntax_error_is_refused_at_the_start() -> None:
     """It was served, and each request failed."""
     with pytest.raises(BrokenTemplate, match="syntax error in line 2"):
         template("{{ messages }}\n{% if %}")
+
+
+@pytest.mark.parametrize("code", ["{{ ''.__class__.__mro__ }}", "{{ messages.append(1) }}"])
+def test_a_template_reaches_nothing_of_python(code: str) -> None:
+    """With the tokenizer and the code that a served model has."""
+    tokenizer = tokenizers.qwen()
+    tokenizer.chat_template = CHATML_TEMPLATE
+    assert render(ChatTemplate(tokenizer), USER)
+    tokenizer.chat_template = code + CHATML_TEMPLATE
+    with pytest.raises(TemplateError, match="is unsafe"):
+        render(ChatTemplate(tokenizer), USER)
 
 
 LOOPS = "{%- for i in range(99999) %}{%- for j in range(99999) %}{%- endfor %}{%- endfor %}"
