@@ -47,7 +47,7 @@ RUN_THEIR_INPUT = (
     ),
     *("jinja2.Environment", "jinja2.Template", "jinja2.environment.*", "jinja2.nativetypes.*"),
 )
-"""Functions and classes by their full names, whatever a file calls them. Templates: only in jinja2's sandbox."""
+"""Functions and classes by their full names, whatever a file calls them. jinja2: its sandbox alone."""
 
 METHODS = {"subprocess_shell", "exec_module", "create_subprocess_shell"}
 """The same of objects, whose classes are not known here."""
@@ -246,5 +246,6 @@ def test_each_threat_names_tests_that_exist() -> None:
 
 
 def test_a_threat_without_a_test_is_seen() -> None:
-    table = "| threat | what | test |\n| --- | --- | --- |\n| one | a | `tests/a.py::test_b` |\n| two | b | |\n\nEnd."
+    rows = ("| threat | test |", "| --- | --- |", "| one | `tests/a.py::test_b` |", "| two | |", "", "End.")
+    table = "\n".join(rows)
     assert [named for _, named in named_tests(table)] == [[("tests/a.py", "test_b")], []]

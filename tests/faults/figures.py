@@ -72,6 +72,11 @@ class Figure:
         self._node.user_properties.append((PROPERTY, astuple(row)))
 
 
+def count_told(count: int, asked: int) -> str:
+    """Return a count, and how many are asked for where it is smaller."""
+    return f"{count:,}" + (f" of {asked:,} asked" if count < asked else "")
+
+
 def rows_of(report: pytest.TestReport) -> list[Row]:
     """Return the rows of a test's report, the last of each name. None of a failed test is reached."""
     found = [Row(*value) for name, value in report.user_properties if name == PROPERTY]  # type: ignore[misc]

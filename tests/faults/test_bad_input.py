@@ -13,8 +13,8 @@ import pytest
 
 from pensieve.bench.turns import words
 
-from ..budget import trials
-from .figures import Figures
+from ..budget import LONG, trials
+from .figures import Figures, count_told
 from .mutations import BODY, SCHEMA, mutate
 from .questions import ALLOWED_S
 from .watched_server import WatchedServer
@@ -22,6 +22,8 @@ from .watched_server import WatchedServer
 PATHS = ("/v1/messages", "/v1/messages/count_tokens")
 
 DEPTHS = (100, 300, 1000, 100_000)
+ODD_NAMES = ("", "two words", "é😀", "../f", "<|im_start|>", "a\0b", "\ud800", "f" * 200)
+
 COMBINED = 10**6
 """Combining marks on one letter."""
 
@@ -51,7 +53,9 @@ class Sender:
         self.seconds.append(time.perf_counter() - begun_s)
         self.statuses[answer.status] += 1
         try:
-            told: dict[str, Any] = json.loads(content, parse_constant=_refuse)
+            told: dict[str, Any] = json.loads(
+                content.decode(), parse_constant=_refuse
+            )  # loads() alone takes UTF-16
             is_refusal = 400 <= answer.status < 500 and told["type"] == "error"
             if is_refusal:
                 assert told["error"]["type"]
@@ -94,7 +98,7 @@ def test_malformed_bodies_are_refused_in_the_apis_form(server: WatchedServer, fi
     slow_s = statistics.quantiles(sender.refusal_s, n=100)[98]
     time_.note(f"{1000 * slow_s:.0f} ms", slow_s < 0.05)
     assert sender.statuses[400] > num_bodies / 4
-    told = f"{num_bodies:,} bodies: {told_of(sender)}"
+    told = f"{count_told(num_bodies, 10_000)} bodies: {told_of(sender)}"
     figure.check(told, not sender.wrong)
 
 
@@ -144,20 +148,20 @@ def hostile_tools() -> dict[str, list[dict[str, Any]]]:
         "$defs": {"a": {"$ref": "#/$defs/a"}},
     }
     tree = {"type": "object", "properties": {"a": {"$ref": "#"}, "b": {"$ref": "#"}}}
+    wide = SCHEMA | {"properties": {f"p{n}": {} for n in range(2000)}}
     slow = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^(a+)+(b|b)*$"}}}
     return {
         "10,000 tools": [tool | {"name": f"f{n}"} for n in range(10_000)],
         "a description of 5 MB": [tool | {"description": "word " * 10**6}],
         "one name twice": [tool, tool],
+        **{f"the name {name[:20]!r}": [tool | {"name": name}] for name in ODD_NAMES},
         "a $ref to itself": [tool | {"input_schema": loop}],
         "a $ref to the whole": [tool | {"input_schema": tree}],
         "a pattern": [tool | {"input_schema": slow}],
         "a pattern that is none": [
             tool | {"input_schema": json.loads(json.dumps(slow).replace("^(a+)+", "(("))}
         ],
-        "2,000 properties": [
-            tool | {"input_schema": SCHEMA | {"properties": {f"p{n}": {} for n in range(2000)}}}
-        ],
+        **({"2,000 properties": [tool | {"input_schema": wide}]} if LONG else {}),  # read as a long prompt
     }
 
 

@@ -17,7 +17,7 @@ from pensieve.bench.turns import words
 
 from ..budget import LONG, trials
 from .faulty_runners import CALLS_FOR_NAN, CALLS_FOR_THE_END, ELSEWHERE, OUT_OF_RANGE
-from .figures import Figures
+from .figures import Figures, count_told
 from .mixed_traffic import MixedTraffic
 from .questions import ALLOWED_S, CANARY, GOLDEN, counting, question
 from .test_bad_input import PATHS, odd_texts, send_all
@@ -124,7 +124,7 @@ def not_a_number(server: WatchedServer, figures: Figures) -> str:
             others = [number for number in range(8) if number != bad and answers[number] != alone[number]]
             if others:
                 return f"of 8 with number {bad} poisoned, {others} differ"
-    return f"{num_trials} times: all exact"
+    return f"{count_told(num_trials, 8)} times: all exact"
 
 
 @pytest.mark.skipif(not LONG, reason="a server of its own; tests/scheduler/test_recovery.py tells as much")
@@ -144,15 +144,17 @@ def test_chaos_gives_exact_answers_or_errors(tmp_path: Path, server: WatchedServ
     for number, answer in zip(numbers, answers, strict=True):
         ends["error" if answer.startswith("error: ") else str(answer == alone[number])] += 1
     assert num_failed > 2
-    told = f"{num_requests} requests, {num_failed:.0f} failed steps: {ends['True']} exact, "
+    told = f"{count_told(num_requests, 800)} requests, {num_failed:.0f} failed steps: {ends['True']} exact, "
     told += f"{ends['error']} with an error, {ends['False']} wrong"
     figure.check(told, not ends["False"] and canaries <= {GOLDEN})
 
 
 @pytest.mark.skipif(not LONG, reason="a server of its own; `make faults` runs it")
 def test_mlx_runs_in_one_thread_and_gets_no_id_out_of_range(tmp_path: Path, figures: Figures) -> None:
-    threads = figures.begin(31, "mixed traffic, with a disk tier: MLX in one thread", "0 calls elsewhere")
-    ids = figures.begin(30, "mixed traffic and odd characters: ids that reach MLX", "0 out of range")
+    threads = figures.begin(
+        31, "mixed traffic, with a disk tier: functions of mlx.core", "in the engine's one thread"
+    )
+    ids = figures.begin(30, "mixed traffic and odd characters: tokens fed to the model", "0 out of range")
     num_requests = trials(1000, 1000, "PENSIEVE_FAULTS_WATCHED")
     flags = ("--disk-cache-gb", "1", "--cache-dir", str(tmp_path / "kv"))
     with watched_server(tmp_path, *flags, faulty_build=WATCHED) as server:
@@ -162,7 +164,7 @@ def test_mlx_runs_in_one_thread_and_gets_no_id_out_of_range(tmp_path: Path, figu
         send_all(server, [(path, raw) for raw in odd_texts() for path in PATHS])
         log = server.log_text()
     assert not traffic.wrong, traffic.wrong[:3]
-    told = f"{num_requests:,} requests: "
+    told = f"{count_told(num_requests, 1000)} requests: "
     elsewhere = log.count(ELSEWHERE) - 1  # the watch tries itself once
     ids.check(f"{told}{log.count(OUT_OF_RANGE)} out of range", OUT_OF_RANGE not in log)
     threads.check(f"{told}{elsewhere} calls elsewhere", elsewhere == 0)
@@ -197,5 +199,6 @@ def test_no_answer_has_anothers_secret(server: WatchedServer, figures: Figures) 
     ]
     num_copied = num_prompts - len(others)
     assert num_copied > num_prompts / 2
-    told = f"{num_prompts:,} prompts, {num_copied:,} repeated word for word: {len(foreign)} foreign, "
+    told = f"{count_told(num_prompts, 2000)} prompts, {num_copied:,} repeated word for word: "
+    told += f"{len(foreign)} foreign, "
     figure.check(f"{told}{len(differing)} other than alone", not foreign and not differing)

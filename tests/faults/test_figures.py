@@ -1,10 +1,15 @@
 """The suite's table is written as the tests measure it."""
 
+import ast
+import re
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from .covered import COVERED
+from .covered_storage import COVERED_STORAGE
 from .figures import DOCUMENT, END, FAILED, START, Row, read_rows, rows_of, write_rows
 from .watched_server import WatchedServer, is_same
 
@@ -27,6 +32,46 @@ def test_rows_are_sorted_and_those_that_did_not_run_stay(tmp_path: Path) -> None
 def test_the_documents_table_can_be_read() -> None:
     numbers = [row.number for row in read_rows(DOCUMENT.read_text(encoding="utf-8"))]
     assert numbers == sorted(numbers)
+
+
+PLACES = {"begin": 0, "undisturbed": 1}
+"""Functions that announce a row, and which of their arguments is its number; the next is what is tried."""
+
+
+def announced(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the rows that a file announces: number, and a pattern of what is tried."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    values = {
+        ast.unparse(node.targets[0]): node.value for node in ast.walk(tree) if isinstance(node, ast.Assign)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in PLACES:
+            number, tried = node.args[PLACES[node.func.attr] :][:2]
+            end = ": standing probes" if node.func.attr == "undisturbed" else ""
+            if isinstance(number, ast.Constant) and isinstance(number.value, int):
+                yield number.value, pattern(tried, values) + end
+
+
+def pattern(tried: ast.expr, values: dict[str, ast.expr]) -> str:
+    """Return a pattern of the texts that an expression gives."""
+    if isinstance(tried, ast.Constant) and isinstance(tried.value, str):
+        return re.escape(tried.value)
+    if isinstance(tried, ast.JoinedStr):
+        return "".join(pattern(part, {}) for part in tried.values)
+    return pattern(values[tried.id], {}) if isinstance(tried, ast.Name) and tried.id in values else ".+"
+
+
+def test_each_row_is_one_that_the_suite_writes() -> None:
+    patterns = [one for path in Path(__file__).parent.glob("*.py") for one in announced(path)]
+    patterns += [(case.number, re.escape(case.tried)) for case in (*COVERED, *COVERED_STORAGE)]
+    rows = read_rows(DOCUMENT.read_text(encoding="utf-8"))
+    assert len(rows) > 50
+    unknown = [
+        (row.number, row.tried)
+        for row in rows
+        if not any(row.number == number and re.fullmatch(text, row.tried) for number, text in patterns)
+    ]
+    assert not unknown
 
 
 A_TEST = """

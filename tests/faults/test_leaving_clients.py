@@ -21,7 +21,7 @@ from pensieve.bench.client import stream
 from pensieve.bench.turns import words
 
 from ..budget import LONG, trials
-from .figures import Figures
+from .figures import Figures, count_told
 from .plain_server import plain_server
 from .questions import ALLOWED_S, counting
 from .watched_server import WatchedServer
@@ -109,7 +109,7 @@ def test_disconnects_leave_nothing_behind_and_others_exact(server: WatchedServer
         survivors.end()
     assert survivors.num_answers >= NUM_STAYING
     num_good = survivors.num_answers - len(survivors.differing)
-    told = f"{num_clients:,} disconnects; {num_good} of {survivors.num_answers} answers exact"
+    told = f"{count_told(num_clients, 1000)} disconnects; {num_good} of {survivors.num_answers} answers exact"
     figure.check("; ".join([told, *survivors.differing[:1]]), not survivors.differing)
 
 
@@ -194,7 +194,8 @@ def test_no_stream_is_cut_off_in_silence_when_the_engine_is_killed(
             num_open += before.running
             assert before.running, "the engine was killed while it computed"
             wait_for_another_engine(server, before.engine_pid)
-    told = f"{num_trials} kills, {num_streams} streams each, {num_open} of which ran: {told_of(ends)}"
+    told = f"{count_told(num_trials, 13)} kills, {num_streams} streams each, {num_open} of which ran: "
+    told += told_of(ends)
     figure.check(told, set(ends) <= {COMPLETE, RAISED})
 
 

@@ -17,7 +17,7 @@ from pensieve.bench.turns import words
 
 from ..budget import LONG, trials
 from ..processes import wait_for_end
-from .figures import Figures
+from .figures import Figures, count_told
 from .plain_server import Ending, PlainServer, plain_server
 from .questions import CANARY, GOLDEN, ask_canary
 from .streaming_load import BROKEN, CLEAN_END, COMPLETE, ERROR, HONEST, StreamingLoad
@@ -63,7 +63,7 @@ def test_a_stop_under_load_gives_every_stream_an_honest_end(tmp_path: Path, figu
         good += ending.code == 0 and ending.is_clean and set(load.ends) <= HONEST
     assert ends[COMPLETE] + ends[ERROR] + ends[BROKEN] >= num_streams
     times.note(f"{slowest_s:.1f} s; {late_s:.2f} s", slowest_s < GRACE_S + MARGIN_S and late_s < 0.5)
-    told = f"{good} of {num_trials}; {num_streams} streams each: {ends[COMPLETE]} complete, "
+    told = f"{good} of {count_told(num_trials, 50)}; {num_streams} streams each: {ends[COMPLETE]} complete, "
     told += (
         f"{ends[ERROR]} with an error event, {ends[BROKEN]} broken, {ends[CLEAN_END]} ended as if complete"
     )
@@ -85,7 +85,7 @@ def test_signals_end_a_server_in_any_state(state: str, tmp_path: Path, figures: 
     allowed = {0} | (ENDED_BY_SIGNAL if state == "loading" else set())
     good = sum(ending.is_clean and ending.code in allowed for ending in endings)
     slowest = f"slowest {max(ending.took_s for ending in endings):.1f} s"
-    told = f"{good} of {len(endings)}; codes {dict(codes)}; {slowest}"
+    told = f"{good} of {count_told(len(endings), 20 * len(KINDS))}; codes {dict(codes)}; {slowest}"
     figure.check(told, good == len(endings))
 
 
@@ -175,7 +175,7 @@ def test_a_server_after_a_killed_one_answers_as_ever(tmp_path: Path, figures: Fi
             for child in children:
                 wait_for_end(child)
         assert set(load.ends) <= HONEST, load.ends
-    told = f"{good} of {num_trials}; {len(left)} unfinished files left after a start"
+    told = f"{good} of {count_told(num_trials, 50)}; {len(left)} unfinished files left after a start"
     starts.note(f"{first_s:.1f} s, then at most {slowest_s:.1f} s", slowest_s < first_s + 2)
     kills.check(told, good == num_trials and not left)
 

@@ -1,4 +1,8 @@
-"""A clock that is set, forwards or backwards, makes nothing early or late: waits go by the monotonic one."""
+"""A clock that is set, forwards or backwards, makes nothing early or late: waits go by the monotonic one.
+
+The disk tier orders its files by their times, which are of the clock of the day: one that is set has others
+go first.
+"""
 
 import ast
 
@@ -40,7 +44,9 @@ def reads_wall_clock(text: str) -> bool:
 
 def test_only_what_people_are_told_goes_by_the_clock_of_the_day(figures: Figures) -> None:
     asked = f"the clock of the day in {len(TOLD)} named files, for what people are told and for files' ages"
-    figure = figures.begin(40, "clocks that are set: what waits, limits and orders by age", asked)
+    figure = figures.begin(
+        40, "clocks that are set: what waits and limits; files of the disk tier go by age", asked
+    )
     assert reads_wall_clock("from time import time as now\nnow()")
     product = [path for path in SOURCES if relative(path).split("/")[0] in LAYERS]
     found = {relative(path) for path in product if reads_wall_clock(path.read_text(encoding="utf-8"))}
