@@ -15,6 +15,7 @@ from pensieve.engine.step_in_flight import Sampled
 from pensieve.scheduler.sequence import Sequence
 
 from .harness import Machine, Verdict
+from .poisoned_runner import PoisonedRunner
 
 BOTH = pytest.mark.parametrize("on_host", [True, False])
 
@@ -57,19 +58,11 @@ def test_neighbours_of_a_failed_step_stay_exact(model: Any, on_host: bool) -> No
     assert verdict.wrong == 0
 
 
-class Poisoned(Runner):
+class Poisoned(PoisonedRunner):
     """Gives NaN logits to one row of the fifth step."""
 
-    def logits(self, rows: list[Any]) -> mx.array:
-        return self._poison(super().logits(rows), rows)
-
-    def mixed_logits(self, rows: list[Any], chunks: list[Any]) -> mx.array | None:
-        out = super().mixed_logits(rows, chunks)
-        return None if out is None else self._poison(out, rows)
-
-    def _poison(self, out: mx.array, rows: list[Any]) -> mx.array:
-        is_bad = mx.array([row.seq_id == 2 and row.position > 24 for row in rows])
-        return mx.where(is_bad[:, None], mx.nan, out)
+    def is_poisoned(self, row: DecodeRow) -> bool:
+        return row.seq_id == 2 and row.position > 24
 
 
 @BOTH

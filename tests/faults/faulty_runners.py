@@ -13,8 +13,10 @@ import mlx.core as mx
 
 from pensieve.engine.loading.build import build
 from pensieve.engine.runner import Runner
-from pensieve.engine.step import StepPlan
+from pensieve.engine.step import DecodeRow, StepPlan
 from pensieve.engine.step_in_flight import Sampled
+
+from ..engine.poisoned_runner import PoisonedRunner
 
 CALLS_FOR_NAN, CALLS_FOR_THE_END = "~", "^"
 
@@ -91,7 +93,7 @@ class WatchedRunner(Runner):
         return super()._forward(plan)
 
 
-class FaultyRunner(Runner):
+class FaultyRunner(PoisonedRunner):
     """Gives no numbers to sequences with one token in their prompts, and fails for ever after another."""
 
     def plant(self, nan_token: int, end_token: int) -> None:
@@ -110,19 +112,10 @@ class FaultyRunner(Runner):
             raise RuntimeError("lost for ever")
         return sampled
 
-    def logits(self, rows: list[Any]) -> mx.array:
-        """See Runner."""
-        return self._poison(super().logits(rows), rows)
-
-    def mixed_logits(self, rows: list[Any], chunks: list[Any]) -> mx.array | None:
-        """See Runner."""
-        out = super().mixed_logits(rows, chunks)
-        return None if out is None else self._poison(out, rows)
-
-    def _poison(self, out: mx.array, rows: list[Any]) -> mx.array:
-        lengths = self._prompt_lengths
-        is_bad = [row.seq_id in lengths and row.position > lengths[row.seq_id] + NAN_AFTER for row in rows]
-        return mx.where(mx.array(is_bad)[:, None], mx.nan, out) if any(is_bad) else out
+    def is_poisoned(self, row: DecodeRow) -> bool:
+        """See PoisonedRunner."""
+        length = self._prompt_lengths.get(row.seq_id)
+        return length is not None and row.position > length + NAN_AFTER
 
 
 class ChaoticRunner(Runner):
