@@ -7,7 +7,15 @@ import pytest
 
 from pensieve.engine.step import SamplingParams
 from pensieve.scheduler.fair_share import FairShare
-from pensieve.scheduler.fair_shares import AGING_S, BURST_S, CREDIT_S, DEBT_S, Beneficiaries, FairShares
+from pensieve.scheduler.fair_shares import (
+    AGING_S,
+    BRIEF,
+    BURST_S,
+    CREDIT_S,
+    DEBT_S,
+    Beneficiaries,
+    FairShares,
+)
 from pensieve.scheduler.origin import Account, Origin, RequestClass
 from pensieve.scheduler.sequence import Request, Sequence
 from pensieve.scheduler.session_usage import SessionUsage
@@ -121,6 +129,20 @@ def test_a_session_between_two_turns_keeps_its_lead_when_a_new_one_of_its_owner_
     asking(shares, lasting)
     assert shares.lead_s(lasting) == pytest.approx(shares.lead_s(new))
     assert shares.lead_s(lasting) - shares.lead_s(rival) == pytest.approx(2 * lead_s)
+
+
+def test_a_session_that_has_lasted_passes_no_lead_on() -> None:
+    """Where many people send one key, a newcomer is somebody else."""
+    shares = FairShares()
+    asking(shares, session())
+    lasting, new = session(), session()
+    for _ in range(BRIEF + 1):
+        turn = asking(shares, lasting)
+        charge(shares, turn, 1)
+        shares.end(turn)
+    asking(shares, new)
+    assert shares.lead_s(lasting) > 0
+    assert shares.lead_s(new) == pytest.approx(0)
 
 
 def test_what_nobody_else_wanted_is_no_debt() -> None:
